@@ -1,0 +1,205 @@
+//! What the command needs from the catalogue and the explorer. The real ones stand behind it in [`cases`](crate::cases), and
+//! scripted ones in the tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use doorbell_explore::trace::{FailureKind, Trace};
+use serde::Serialize;
+
+/// A system from a document.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name on the command line.
+    pub name: String,
+    /// What it is, in one line.
+    pub summary: String,
+    /// Where it is documented.
+    pub document: String,
+    /// The code as reported, each way out that was proposed, and what is shipped.
+    pub variants: Vec<Variant>,
+}
+
+/// One form of a case.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// Its name within the case.
+    pub name: String,
+    /// Why its verdict is what it is, in one sentence.
+    pub summary: String,
+    /// The verdict that it must get.
+    pub expected: Expected,
+    /// Too large for the default run; `--full` runs it.
+    pub full_only: bool,
+    /// The parameters within which the verdict holds.
+    pub scope: String,
+}
+
+/// The verdict that a variant must get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// A failure of this kind is found.
+    Found(FailureKind),
+    /// All interleavings are run and none fails.
+    Exhausted,
+    /// The search ends at its bound and nothing was found.
+    BoundReached,
+}
+
+impl Expected {
+    /// The verdict without the kind.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Expected::Found(_) => Verdict::Found,
+            Expected::Exhausted => Verdict::Exhausted,
+            Expected::BoundReached => Verdict::BoundReached,
+        }
+    }
+
+    /// The kind of failure, if one is expected.
+    pub fn kind(self) -> Option<FailureKind> {
+        match self {
+            Expected::Found(kind) => Some(kind),
+            Expected::Exhausted | Expected::BoundReached => None,
+        }
+    }
+}
+
+/// What a search says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// A failing run, with its trace.
+    Found,
+    /// All interleavings within the scope were run.
+    Exhausted,
+    /// The search stopped at its bound.
+    BoundReached,
+}
+
+/// How a variant is to be run.
+pub struct Settings<'a> {
+    /// Threads of the search, at least 1.
+    pub jobs: usize,
+    /// At most so many preemptions per run; `None` for all interleavings.
+    pub bound: Option<u32>,
+    /// At most so long for this variant.
+    pub budget: Option<Duration>,
+    /// Whether large scopes are wanted.
+    pub full: bool,
+    /// Told now and then how far the search is.
+    pub progress: Option<&'a dyn Fn(Progress)>,
+    /// Set from outside to end the search early; it then reports what it knows.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How far a search is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Runs so far.
+    pub executions: u64,
+    /// The part of the tree that is done, from 0 to 1, estimated.
+    pub share: f64,
+    /// Since the search began.
+    pub elapsed: Duration,
+}
+
+/// How a search ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What it says.
+    pub verdict: Verdict,
+    /// The failing run, if the verdict is `Found`.
+    pub failure: Option<Failure>,
+    /// Runs that count.
+    pub executions: u64,
+    /// The preemption bound that the verdict holds within, if any.
+    pub bound: Option<u32>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// A failing run.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// Replays the run.
+    pub token: String,
+    /// The run.
+    pub trace: Trace,
+}
+
+/// A run that was replayed from its token.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// The case that the token names.
+    pub case: String,
+    /// The variant that the token names.
+    pub variant: String,
+    /// The run.
+    pub trace: Trace,
+}
+
+/// One program of `bench explore`, measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchRow {
+    /// Such as `inc 2x8`.
+    pub program: String,
+    /// Runs until the tree was exhausted.
+    pub executions: u64,
+    /// The least number of runs with which that can be done, where it is known.
+    pub optimum: Option<u64>,
+    /// Visible steps in all runs.
+    pub steps: u64,
+    /// How long it took.
+    pub millis: f64,
+}
+
+/// What `selftest` did, all of it in agreement.
+#[derive(Clone, Copy, Debug)]
+pub struct SelftestSummary {
+    /// Random programs that were compared.
+    pub programs: u64,
+    /// Runs of the search, over all programs.
+    pub executions: u64,
+    /// Runs of brute force, over all programs.
+    pub brute_force: u64,
+}
+
+/// The catalogue and the explorer, as the command sees them.
+pub trait Engine {
+    /// All cases, in the order in which they are shown.
+    fn cases(&self) -> &[Case];
+
+    /// Explores a variant. The names come from [`Engine::cases`].
+    fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome;
+
+    /// Runs once more what a token stands for.
+    ///
+    /// # Errors
+    /// Says in a sentence why the token is refused: malformed, unknown, or from other sources.
+    fn replay(&self, token: &str) -> Result<Replayed, String>;
+
+    /// Measures the explorer, and hands over each row as soon as it is known. Ends early when `stop` is set.
+    fn bench_explore(&self, stop: &AtomicBool, row: &mut dyn FnMut(BenchRow));
+
+    /// Compares the search with brute force on random programs; `done` is told how many are through. When `stop` is set it ends early
+    /// and the summary says how far it came.
+    ///
+    /// # Errors
+    /// Describes the first program on which the two differ.
+    fn selftest(
+        &self,
+        programs: u64,
+        seed: u64,
+        stop: &AtomicBool,
+        done: &dyn Fn(u64),
+    ) -> Result<SelftestSummary, String>;
+}
+
+/// Whether somebody asked to stop.
+pub fn stopped(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}

@@ -1,0 +1,117 @@
+//! `doorbell explain` and `doorbell replay`: one failing run, shown.
+
+use doorbell_explore::render;
+
+use crate::args::{Explain, Replay, TraceFormat};
+use crate::check::explore;
+use crate::engine::{Engine, Trace, Verdict};
+use crate::record::{self, Record, Standing};
+use crate::select::one;
+use crate::words::{count, name, time};
+use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
+
+pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+    let selected = one(engine.cases(), &args.what).map_err(Fault::Usage)?;
+    let (outcome, standing) = explore(&selected, engine, &args.search, terminal);
+    let mut status = match standing {
+        Standing::Agrees => OK,
+        Standing::Differs | Standing::Open => DIFFERS,
+        Standing::Interrupted => INTERRUPTED,
+    };
+    match (&outcome.failure, args.format) {
+        (failure, TraceFormat::Json) => {
+            let mut record = Record::new(&selected, &outcome, standing);
+            record.trace = failure.as_ref().map(|f| &f.trace);
+            serde_json::to_writer(&mut *terminal.out, &record)?;
+            writeln!(terminal.out)?;
+        }
+        (Some(failure), TraceFormat::Svg) => write!(terminal.out, "{}", render::svg(&failure.trace))?,
+        (Some(failure), TraceFormat::Text) => {
+            let head = terminal.ink(&selected.path(), "1");
+            writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
+            // With the line above and the one below it still fits a page of thirty.
+            text(&failure.trace, 28, terminal)?;
+            let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
+            writeln!(terminal.out, "{replay}")?;
+        }
+        (None, format) => {
+            let within = outcome
+                .bound
+                .map(|b| format!(" within {b} preemptions"))
+                .unwrap_or_default();
+            let said = match (standing, outcome.verdict) {
+                (Standing::Interrupted, _) => "interrupted".to_owned(),
+                (_, verdict) => name(verdict),
+            };
+            let lines = [
+                format!("{}: {}", selected.path(), selected.variant.summary),
+                format!(
+                    "{said}: {} executions{within} in {}, and none failed. Scope: {}.",
+                    count(outcome.executions),
+                    time(outcome.elapsed),
+                    selected.variant.scope
+                ),
+            ];
+            if format == TraceFormat::Text {
+                writeln!(terminal.out, "{}", lines.join("\n"))?;
+            } else {
+                writeln!(terminal.err, "doorbell: there is nothing to draw\n{}", lines.join("\n"))?;
+                status = status.max(DIFFERS);
+            }
+        }
+    }
+    if standing == Standing::Differs {
+        let got = outcome
+            .failure
+            .as_ref()
+            .map_or(name(Verdict::Exhausted), |f| format!("found {}", name(f.kind)));
+        writeln!(
+            terminal.err,
+            "doorbell: it must be {}, and is {got}",
+            record::expected(&selected)
+        )?;
+    }
+    Ok(status)
+}
+
+pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+    let run = engine
+        .replay(&args.token)
+        .map_err(|why| Fault::Usage(format!("the token is refused: {why}")))?;
+    match args.format {
+        TraceFormat::Json => {
+            #[derive(serde::Serialize)]
+            struct Out<'a> {
+                case: &'a str,
+                variant: &'a str,
+                token: &'a str,
+                trace: &'a Trace,
+            }
+            let out = Out {
+                case: &run.case,
+                variant: &run.variant,
+                token: &args.token,
+                trace: &run.trace,
+            };
+            serde_json::to_writer(&mut *terminal.out, &out)?;
+            writeln!(terminal.out)?;
+        }
+        TraceFormat::Svg => write!(terminal.out, "{}", render::svg(&run.trace))?,
+        TraceFormat::Text => {
+            let head = terminal.ink(&format!("{}/{}", run.case, run.variant), "1");
+            writeln!(terminal.out, "{head}")?;
+            text(&run.trace, 29, terminal)?;
+        }
+    }
+    Ok(OK)
+}
+
+fn text(trace: &Trace, max_lines: usize, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
+    let width = terminal.width.unwrap_or(120).clamp(60, 160);
+    let options = render::Options {
+        width,
+        colour: terminal.colour,
+        max_lines,
+    };
+    Ok(write!(terminal.out, "{}", render::text(trace, &options))?)
+}

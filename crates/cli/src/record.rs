@@ -1,0 +1,133 @@
+//! One variant's result: whether it is what it must be, as JSON, and as a row.
+
+use serde::Serialize;
+
+use crate::engine::{Outcome, Trace, Verdict};
+use crate::select::Selected;
+use crate::words::{count, name, time};
+
+/// How an outcome compares with what it must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// As stated.
+    Agrees,
+    /// Something else.
+    Differs,
+    /// The search ended before it could tell: nothing was found within the bound or budget.
+    Open,
+    /// Somebody interrupted it before it could tell.
+    Interrupted,
+}
+
+pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool) -> Standing {
+    let expected = selected.variant.expected;
+    let kind = outcome.failure.as_ref().map(|f| f.kind);
+    if outcome.verdict == Verdict::BoundReached && stopped {
+        Standing::Interrupted
+    } else if outcome.verdict == expected.verdict() && (outcome.verdict != Verdict::Found || kind == expected.kind()) {
+        Standing::Agrees
+    } else if outcome.verdict == Verdict::BoundReached {
+        Standing::Open
+    } else {
+        Standing::Differs
+    }
+}
+
+/// What `check --format json` prints, a line per variant.
+#[derive(Serialize)]
+pub(crate) struct Record<'a> {
+    case: &'a str,
+    variant: &'a str,
+    expected: String,
+    expected_kind: Option<String>,
+    verdict: String,
+    kind: Option<String>,
+    agrees: bool,
+    interrupted: bool,
+    scope: &'a str,
+    executions: u64,
+    bound: Option<u32>,
+    millis: u64,
+    token: Option<&'a str>,
+    /// Only `explain` prints it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<&'a Trace>,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn new(selected: &Selected<'a>, outcome: &'a Outcome, standing: Standing) -> Record<'a> {
+        let variant = selected.variant;
+        Record {
+            case: &selected.case.name,
+            variant: &variant.name,
+            expected: name(variant.expected.verdict()),
+            expected_kind: variant.expected.kind().map(name),
+            verdict: name(outcome.verdict),
+            kind: outcome.failure.as_ref().map(|f| name(f.kind)),
+            agrees: standing == Standing::Agrees,
+            interrupted: standing == Standing::Interrupted,
+            scope: &variant.scope,
+            executions: outcome.executions,
+            bound: outcome.bound,
+            millis: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
+            token: outcome.failure.as_ref().map(|f| f.token.as_str()),
+            trace: None,
+        }
+    }
+}
+
+/// What a variant must get, in words: `found deadlock`.
+pub(crate) fn expected(selected: &Selected<'_>) -> String {
+    let expected = selected.variant.expected;
+    let kind = expected.kind().map(|k| format!(" {}", name(k))).unwrap_or_default();
+    format!("{}{kind}", name(expected.verdict()))
+}
+
+/// What a variant got, in words.
+pub(crate) fn verdict(outcome: &Outcome, standing: Standing) -> String {
+    match (outcome.verdict, outcome.bound) {
+        _ if standing == Standing::Interrupted => "interrupted".to_owned(),
+        (Verdict::BoundReached, Some(bound)) => format!("{} ({bound})", name(outcome.verdict)),
+        _ => name(outcome.verdict),
+    }
+}
+
+/// The titles of the table.
+pub(crate) const TITLES: [&str; 9] = [
+    "",
+    "case",
+    "variant",
+    "expected",
+    "verdict",
+    "kind",
+    "executions",
+    "time",
+    "scope",
+];
+
+/// Columns that are aligned on the right.
+pub(crate) const NUMBERS: [usize; 2] = [6, 7];
+
+/// The cells of the table.
+pub(crate) fn cells(selected: &Selected<'_>, outcome: &Outcome, standing: Standing) -> [String; 9] {
+    let mark = match standing {
+        Standing::Agrees => "✓",
+        Standing::Differs => "✗",
+        Standing::Open => "?",
+        Standing::Interrupted => "-",
+    };
+    [
+        mark.to_owned(),
+        selected.case.name.clone(),
+        selected.variant.name.clone(),
+        expected(selected),
+        verdict(outcome, standing),
+        outcome
+            .failure
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |f| name(f.kind)),
+        count(outcome.executions),
+        time(outcome.elapsed),
+        selected.variant.scope.clone(),
+    ]
+}

@@ -1,0 +1,272 @@
+//! The recorded run: events with vector clocks, kept across executions as far as their common prefix goes.
+//!
+//! Everything here is a stack. Going back to depth `d` undoes the events above it exactly, so the analysis of a prefix
+//! is never done again.
+
+use std::panic::Location;
+
+use crate::ids::{CtxId, ObjId};
+use crate::op::{Access, OpKind};
+
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// One executed step.
+#[derive(Clone, Copy)]
+pub(crate) struct Event {
+    pub ctx: CtxId,
+    pub kind: OpKind,
+    pub obj: ObjId,
+    pub signature: u64,
+    pub site: &'static Location<'static>,
+    /// The event before it of the same context.
+    previous: u32,
+    /// Its first entry in `accesses`.
+    accesses: u32,
+}
+
+/// One use of an object by an event, with what it replaced in the object's history.
+#[derive(Clone, Copy)]
+struct Use {
+    event: u32,
+    obj: ObjId,
+    access: Access,
+    before: History,
+}
+
+/// Who used an object last.
+#[derive(Clone, Copy)]
+struct History {
+    /// The last acquisition (or write), with which later uses race: an event.
+    acquired: u32,
+    /// The last event that changed it, which later uses come after.
+    changed: u32,
+    /// The uses that only read it since `changed`: the last entry in `accesses`; older ones hang on it.
+    read: u32,
+    /// The use that made `acquired`: an entry in `accesses`.
+    acquisition: u32,
+}
+
+const UNUSED: History = History { acquired: NONE, changed: NONE, read: NONE, acquisition: NONE };
+
+#[derive(Default)]
+pub(crate) struct Events {
+    events: Vec<Event>,
+    uses: Vec<Use>,
+    /// Per event, per context: how many events of the run (as an index + 1) of that context happen before it.
+    clocks: Vec<u32>,
+    contexts: usize,
+    history: Vec<History>,
+    last: Vec<u32>,
+    /// The clock of the event that is being added.
+    clock: Vec<u32>,
+}
+
+impl Events {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> &Event {
+        &self.events[index]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+
+    /// Whether event `first` happens before event `second` (or is it).
+    #[inline]
+    pub(crate) fn happens_before(&self, first: usize, second: usize) -> bool {
+        self.clocks[second * self.contexts + self.events[first].ctx.index()] > first as u32
+    }
+
+    #[inline]
+    pub(crate) fn clock(&self, event: usize) -> &[u32] {
+        &self.clocks[event * self.contexts..][..self.contexts]
+    }
+
+    /// Whether event `first` happens before whatever `ctx` does next, for its own reasons.
+    #[inline]
+    fn known_to(&self, first: u32, ctx: CtxId) -> bool {
+        let last = self.last[ctx.index()];
+        last != NONE && self.happens_before(first as usize, last as usize)
+    }
+
+    /// The last event of a context.
+    #[inline]
+    pub(crate) fn last_of(&self, ctx: CtxId) -> Option<usize> {
+        self.last.get(ctx.index()).and_then(|&last| (last != NONE).then_some(last as usize))
+    }
+
+    /// Undoes all events from `depth` on.
+    pub(crate) fn truncate(&mut self, depth: usize) {
+        while self.events.len() > depth {
+            let event = self.events.pop().expect("counted");
+            while self.uses.len() > event.accesses as usize {
+                let undone = self.uses.pop().expect("counted");
+                self.history[undone.obj.index()] = undone.before;
+            }
+            self.last[event.ctx.index()] = event.previous;
+        }
+        self.clocks.truncate(depth * self.contexts);
+    }
+
+    /// Makes room for contexts with numbers below `contexts`.
+    #[cold]
+    fn widen(&mut self, contexts: usize) {
+        let contexts = contexts.next_multiple_of(4);
+        let mut wide = vec![0; self.events.len() * contexts];
+        for (new, old) in wide.chunks_mut(contexts).zip(self.clocks.chunks(self.contexts.max(1))) {
+            new[..old.len()].copy_from_slice(old);
+        }
+        self.clocks = wide;
+        self.contexts = contexts;
+        self.last.resize(contexts, NONE);
+        self.clock.resize(contexts, 0);
+    }
+
+    /// Begins an event of `ctx`; [`access`](Events::access) adds to it.
+    #[inline]
+    pub(crate) fn begin(&mut self, event: NewEvent) {
+        let ctx = event.ctx.index();
+        if ctx >= self.contexts {
+            self.widen(ctx + 1);
+        }
+        let previous = self.last[ctx];
+        if previous == NONE {
+            self.clock.fill(0);
+        } else {
+            let start = previous as usize * self.contexts;
+            self.clock.copy_from_slice(&self.clocks[start..start + self.contexts]);
+        }
+        self.events.push(Event {
+            ctx: event.ctx,
+            kind: event.kind,
+            obj: event.obj,
+            signature: event.signature,
+            site: event.site,
+            previous,
+            accesses: self.uses.len() as u32,
+        });
+    }
+
+    /// Joins the clock of an event that enabled the one that is being added, such as the spawn of its context.
+    #[inline]
+    pub(crate) fn join(&mut self, event: usize) {
+        let start = event * self.contexts;
+        for (mine, other) in self.clock.iter_mut().zip(&self.clocks[start..start + self.contexts]) {
+            *mine = (*mine).max(*other);
+        }
+    }
+
+    /// Lists in `races` the earlier uses of `obj` that a use by `ctx` races with directly, as far as this one object
+    /// can tell: not ordered before it by what `ctx` itself has done.
+    ///
+    /// With a `chain`, also those that they came after, as long as they are not ordered either: for steps that may have
+    /// had to wait, and whose chance came before the last change. One of a chain is enough.
+    #[inline]
+    pub(crate) fn races(&self, obj: ObjId, access: Access, ctx: CtxId, chain: Option<u8>, races: &mut Vec<Race>) {
+        let Some(&history) = self.history.get(obj.index()) else { return };
+        if access != Access::Read {
+            let mut read = history.read;
+            while read != NONE {
+                let used = &self.uses[read as usize];
+                if self.events[used.event as usize].ctx != ctx && !self.known_by(used.event, ctx) {
+                    races.push(Race { event: used.event, chain: None });
+                }
+                read = used.before.read;
+            }
+        }
+        if access == Access::Release {
+            return;
+        }
+        let mut acquired = history.acquired;
+        let mut acquisition = history.acquisition;
+        while acquired != NONE && !self.known_by(acquired, ctx) {
+            races.push(Race { event: acquired, chain });
+            if chain.is_none() {
+                return;
+            }
+            let before = self.uses[acquisition as usize].before;
+            acquired = before.acquired;
+            acquisition = before.acquisition;
+        }
+    }
+
+    #[inline]
+    fn known_by(&self, event: u32, ctx: CtxId) -> bool {
+        ctx.index() < self.contexts && self.known_to(event, ctx)
+    }
+
+    /// Adds a use of `obj` to the event that is being added.
+    #[inline]
+    pub(crate) fn access(&mut self, obj: ObjId, access: Access) {
+        if obj.index() >= self.history.len() {
+            self.history.resize(obj.index() + 1, UNUSED);
+        }
+        let event = self.events.len() as u32 - 1;
+        let entry = self.uses.len() as u32;
+        let before = self.history[obj.index()];
+        if before.changed != NONE && before.changed != event {
+            self.join(before.changed as usize);
+        }
+        if access != Access::Read {
+            let mut read = before.read;
+            while read != NONE {
+                let used = self.uses[read as usize];
+                if used.event != event {
+                    self.join(used.event as usize);
+                }
+                read = used.before.read;
+            }
+        }
+        let history = &mut self.history[obj.index()];
+        match access {
+            Access::Read => history.read = entry,
+            Access::Write | Access::Acquire => {
+                *history = History { acquired: event, changed: event, read: NONE, acquisition: entry }
+            }
+            Access::Release => {
+                history.changed = event;
+                history.read = NONE;
+            }
+        }
+        self.uses.push(Use { event, obj, access, before });
+    }
+
+    /// Ends the event that is being added.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        let index = self.events.len() as u32 - 1;
+        let ctx = self.events[index as usize].ctx.index();
+        self.clock[ctx] = index + 1;
+        self.clocks.extend_from_slice(&self.clock);
+        self.last[ctx] = index;
+    }
+
+    /// The uses of an event.
+    pub(crate) fn uses(&self, event: usize) -> impl Iterator<Item = (ObjId, Access)> {
+        let from = self.events[event].accesses as usize;
+        let to = self.events.get(event + 1).map_or(self.uses.len(), |next| next.accesses as usize);
+        self.uses[from..to].iter().map(|used| (used.obj, used.access))
+    }
+}
+
+/// An event that another one races with.
+#[derive(Clone, Copy)]
+pub(crate) struct Race {
+    pub event: u32,
+    /// The chain of which one reversal is enough.
+    pub chain: Option<u8>,
+}
+
+/// What [`Events::begin`] needs to know.
+pub(crate) struct NewEvent {
+    pub ctx: CtxId,
+    pub kind: OpKind,
+    pub obj: ObjId,
+    pub signature: u64,
+    pub site: &'static Location<'static>,
+}

@@ -1,0 +1,640 @@
+//! The front door: what to explore, how far, and what came of it.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::coroutine::Runner;
+use crate::ids::{CtxId, CtxSet};
+use crate::machine::Machine;
+use crate::parallel;
+use crate::record::Recorder;
+use crate::search::{Fault, Replay, Sampler, Search, Settings, Strategy};
+use crate::token::Token;
+use crate::trace::{FailureKind, Trace};
+use crate::validate::{Rules, Validator};
+use crate::world::{Mode, World, WorldCell};
+
+/// How far a search got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// A failing run was found.
+    Found,
+    /// Every interleaving that matters was run, and none fails.
+    Exhausted,
+    /// The search ended at its bound or budget, and no run so far fails.
+    BoundReached,
+}
+
+/// A failing run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// What [`Explore::replay`] takes to run it again.
+    pub token: String,
+    /// The run.
+    pub trace: Trace,
+}
+
+/// What came of an exploration.
+#[derive(Debug)]
+pub struct Report {
+    /// How far the search got.
+    pub verdict: Verdict,
+    /// The failing run, if one was found.
+    pub failure: Option<Failure>,
+    /// How many executions were run to their end, no two of them equivalent if the search is exhaustive.
+    pub executions: u64,
+    /// How many further executions were cut, because all that could follow was run elsewhere.
+    pub cut: u64,
+    /// How many visible steps were taken, those of replayed prefixes included.
+    pub steps: u64,
+    /// The bound on preemptions under which the search ran.
+    pub bound: Option<u32>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The outcomes, if they were collected.
+    pub outcomes: BTreeSet<String>,
+    /// What the lock validator has seen.
+    pub locks: Validator,
+    /// How many stacks of failing runs were left behind.
+    pub abandoned: usize,
+}
+
+impl Report {
+    /// Insists that every interleaving was run and none fails.
+    ///
+    /// # Panics
+    /// With the trace of the failing run, or the bound that was reached.
+    #[track_caller]
+    pub fn assert_exhausted(&self) {
+        if let Some(failure) = &self.failure {
+            let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
+            panic!("{trace}\nreplay it with {}", failure.token);
+        }
+        assert!(
+            self.verdict == Verdict::Exhausted,
+            "not exhausted: {} executions were run when the bound or the budget was reached",
+            self.executions
+        );
+    }
+
+    /// Insists that a failing run of that kind was found, and returns it.
+    ///
+    /// # Panics
+    /// If there is none, or it fails in another way.
+    #[track_caller]
+    pub fn assert_found(&self, kind: FailureKind) -> &Failure {
+        match &self.failure {
+            Some(failure) if failure.kind == kind => failure,
+            Some(failure) => {
+                let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
+                panic!("expected {kind:?}, found {:?}:\n{trace}", failure.kind)
+            }
+            None => panic!("expected {kind:?}, but {} executions passed: {:?}", self.executions, self.verdict),
+        }
+    }
+}
+
+/// How far a running search has got.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Executions so far.
+    pub executions: u64,
+    /// Executions cut so far.
+    pub cut: u64,
+    /// Steps so far.
+    pub steps: u64,
+    /// The explored share of the tree, from 0 to 1, if what is known of its breadth now is all there is.
+    pub share: f64,
+    /// Time since the start.
+    pub elapsed: Duration,
+}
+
+/// Which schedules are run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Schedules {
+    /// All that are not equivalent to one that was run.
+    Reduced,
+    /// All there are.
+    All,
+    /// Random ones; at each step each context is as likely as the others.
+    Uniform {
+        /// What they are drawn from.
+        seed: u64,
+    },
+    /// Random ones, by priorities with a few change points (PCT).
+    Priorities {
+        /// What they are drawn from.
+        seed: u64,
+    },
+}
+
+/// An exploration, to be configured and run.
+#[derive(Clone)]
+pub struct Explore {
+    pub(crate) name: String,
+    pub(crate) source: u64,
+    pub(crate) cpus: u32,
+    pub(crate) jobs: usize,
+    pub(crate) schedules: Schedules,
+    pub(crate) max_executions: Option<u64>,
+    pub(crate) budget: Option<Duration>,
+    pub(crate) settings: Settings,
+    pub(crate) minimise: bool,
+    pub(crate) outcomes: bool,
+    pub(crate) rules: Rules,
+    pub(crate) stop: Option<Arc<AtomicBool>>,
+    pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+/// How many stacks of failing runs one search leaves behind before it gives up.
+const MOST_ABANDONED: usize = 1024;
+
+impl Explore {
+    /// An exhaustive exploration on one OS thread. `name` says what is explored; replay tokens are tied to it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Explore {
+            name: name.into(),
+            source: 0,
+            cpus: 0,
+            jobs: 1,
+            schedules: Schedules::Reduced,
+            max_executions: None,
+            budget: None,
+            settings: Settings {
+                bound: None,
+                max_steps: 20_000,
+                stop_at_stuck: true,
+                validate: true,
+                record: false,
+                fault: None,
+            },
+            minimise: true,
+            outcomes: false,
+            rules: Rules::default(),
+            stop: None,
+            progress: None,
+        }
+    }
+
+    /// A hash of the source that is explored: tokens of another source are refused.
+    pub fn source(mut self, hash: u64) -> Self {
+        self.source = hash;
+        self
+    }
+
+    /// How many CPUs there are before tasks are placed; a task that is not pinned gets a free one, or a new one.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// How many OS threads explore; 0 means as many as the machine has CPUs.
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = if jobs == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { jobs };
+        self
+    }
+
+    /// Which schedules are run.
+    pub fn schedules(mut self, schedules: Schedules) -> Self {
+        self.schedules = schedules;
+        self
+    }
+
+    /// Runs only schedules with at most so many preemptions.
+    pub fn bound(mut self, preemptions: Option<u32>) -> Self {
+        self.settings.bound = preemptions;
+        self
+    }
+
+    /// Ends the search after so many executions.
+    pub fn max_executions(mut self, executions: u64) -> Self {
+        self.max_executions = Some(executions);
+        self
+    }
+
+    /// Ends the search after that time.
+    pub fn budget(mut self, time: Option<Duration>) -> Self {
+        self.budget = time;
+        self
+    }
+
+    /// The largest number of steps of one run; a longer one is a failure.
+    pub fn max_steps(mut self, steps: usize) -> Self {
+        self.settings.max_steps = steps;
+        self
+    }
+
+    /// Whether a failing run is made minimal in preemptions before it is told (the default).
+    pub fn minimise(mut self, minimise: bool) -> Self {
+        self.minimise = minimise;
+        self
+    }
+
+    /// Whether the lock validator looks on (the default).
+    pub fn validate(mut self, validate: bool) -> Self {
+        self.settings.validate = validate;
+        self
+    }
+
+    /// Lock nestings and other rules that the validator knows.
+    pub fn lock_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Collects what [`Machine::outcome`] says of each execution. Then contexts that wait for ever are an outcome, not a
+    /// failure: they are named in it.
+    pub fn collect_outcomes(mut self) -> Self {
+        self.outcomes = true;
+        self.settings.stop_at_stuck = false;
+        self
+    }
+
+    /// Ends the search soon after the flag is set.
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Some(flag);
+        self
+    }
+
+    /// Called now and then on one of the exploring threads.
+    pub fn on_progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(f));
+        self
+    }
+
+    /// Plants a fault into the search.
+    #[doc(hidden)]
+    pub fn plant(mut self, fault: Fault) -> Self {
+        self.settings.fault = Some(fault);
+        self
+    }
+
+    /// Explores `program`, which sets up one execution: it creates objects and adds tasks, handlers, hardware and
+    /// conditions to the machine. It must do the same each time it is called.
+    pub fn run(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
+        let started = Instant::now();
+        let shared = parallel::Shared::new(self, started);
+        let mut found = parallel::explore(self, &shared, &program);
+        let failure = found.failed.take().map(|failed| self.tell(&program, failed));
+        let verdict = match (&failure, found.complete) {
+            (Some(_), _) => Verdict::Found,
+            (None, true) => Verdict::Exhausted,
+            (None, false) => Verdict::BoundReached,
+        };
+        Report {
+            verdict,
+            failure,
+            executions: found.executions,
+            cut: found.cut,
+            steps: found.steps,
+            bound: self.settings.bound,
+            elapsed: started.elapsed(),
+            outcomes: found.outcomes,
+            locks: found.validator,
+            abandoned: found.abandoned,
+        }
+    }
+
+    /// Runs the schedule of a token again.
+    ///
+    /// # Errors
+    /// If it is not a token, or one of another program or another state of its source.
+    pub fn replay(&self, token: &str, program: impl Fn(&Machine) + Send + Sync) -> Result<Failure, ReplayError> {
+        let parsed = Token::parse(token)?;
+        parsed.check(self)?;
+        let mut executor = Executor::for_replay(self, true);
+        let (failed, recorder) = executor.replay(&program, parsed.replay());
+        match failed {
+            Some(failed) if parsed.fits(&failed, &recorder) => {
+                Ok(Failure { kind: failed.kind, token: token.to_owned(), trace: recorder.trace(failed, None) })
+            }
+            _ => Err(ReplayError::Stale),
+        }
+    }
+
+    /// Makes a failing run fit for people.
+    fn tell(&self, program: &(impl Fn(&Machine) + Send + Sync), failed: FailedRun) -> Failure {
+        let (failed, minimal) = crate::minimise::minimise(self, program, failed);
+        let token = Token::of(self, program, &failed);
+        let (again, recorder) = Executor::for_replay(self, true).replay(program, token.replay());
+        let failed = again.expect("the same schedule fails again, or the program is not deterministic");
+        Failure { kind: failed.kind, token: token.to_string(), trace: recorder.trace(failed, Some(minimal)) }
+    }
+}
+
+/// Why a token cannot be replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayError {
+    /// It is not a token.
+    Malformed,
+    /// It belongs to another program.
+    OtherProgram,
+    /// The program or the explorer has changed since.
+    Stale,
+}
+
+impl std::fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ReplayError::Malformed => "this is not a replay token",
+            ReplayError::OtherProgram => "the token belongs to another program",
+            ReplayError::Stale => "the token is stale: the code has changed since it was made; run the check again",
+        })
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+/// A failing run, as the search found it.
+#[derive(Clone)]
+pub(crate) struct FailedRun {
+    pub kind: FailureKind,
+    pub message: String,
+    pub members: CtxSet,
+    pub schedule: Vec<CtxId>,
+}
+
+/// How one execution ended.
+pub(crate) enum RunEnd {
+    Ended,
+    Failed(FailedRun),
+}
+
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// Runs executions, one after another, on one OS thread.
+pub(crate) struct Executor {
+    cell: Rc<WorldCell>,
+    runners: Vec<Runner>,
+    cpus: u32,
+    outcomes: Option<BTreeSet<String>>,
+    pub abandoned: usize,
+}
+
+impl Executor {
+    pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
+        crate::panics::install();
+        let search = Search::new(strategy, settings, explore.rules.clone());
+        Executor {
+            cell: WorldCell::new(World::new(search)),
+            runners: Vec::new(),
+            cpus: explore.cpus,
+            outcomes: explore.outcomes.then(BTreeSet::new),
+            abandoned: 0,
+        }
+    }
+
+    pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
+        let settings = Settings { bound: None, record, validate: false, stop_at_stuck: true, ..explore.settings.clone() };
+        Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
+    }
+
+    #[inline]
+    pub(crate) fn search<R>(&self, f: impl FnOnce(&mut Search) -> R) -> R {
+        self.cell.with(|w| f(&mut w.search))
+    }
+
+    /// Runs one schedule, then the default.
+    pub(crate) fn replay(
+        &mut self,
+        program: &(impl Fn(&Machine) + Send + Sync),
+        replay: Replay,
+    ) -> (Option<FailedRun>, Recorder) {
+        self.search(|search| search.strategy = Strategy::Sampled(Sampler::Replay(replay)));
+        let end = self.execute(program);
+        let recorder = self.cell.with(|w| std::mem::take(&mut w.recorder));
+        match end {
+            RunEnd::Failed(failed) => (Some(failed), recorder),
+            RunEnd::Ended => (None, recorder),
+        }
+    }
+
+    /// Runs the program once, by the plan of the search and then as it chooses.
+    pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
+        let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+        let cpus = self.cpus;
+        let cell = Rc::clone(&self.cell);
+        let entered = cell.enter();
+        cell.with(|w| {
+            w.reset(epoch, cpus);
+            w.mode = Mode::Alone;
+        });
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
+            // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
+            drop(entered);
+            self.abandon();
+            std::panic::resume_unwind(payload);
+        }
+        cell.with(|w| w.mode = Mode::Running);
+        loop {
+            while let Some((id, job)) = cell.with(World::next_unstarted) {
+                while self.runners.len() <= id.index() {
+                    self.runners.push(Runner::new());
+                }
+                if self.runners[id.index()].start(job) {
+                    cell.with(|w| w.finished(id));
+                }
+            }
+            let Some(id) = cell.with(World::turn) else { break };
+            if self.runners[id.index()].resume() {
+                cell.with(|w| w.finished(id));
+            }
+        }
+        let failed = cell.with(World::conclude);
+        if failed.is_none() {
+            self.end_services();
+        }
+        let failed = failed.or_else(|| self.check());
+        let stuck = self.stuck_ones();
+        if failed.is_some() || !stuck.is_empty() {
+            self.abandon();
+        }
+        cell.with(|w| w.mode = Mode::Outside);
+        drop(entered);
+        match failed {
+            Some(failed) => RunEnd::Failed(failed),
+            None => RunEnd::Ended,
+        }
+    }
+
+    /// Tells the contexts that still wait that the run is over.
+    fn end_services(&mut self) {
+        self.cell.with(|w| w.mode = Mode::Ending);
+        let count = self.cell.with(|w| w.ctxs.len());
+        for index in 0..count {
+            let id = CtxId(index as u8);
+            let waits = self.cell.with(|w| {
+                w.current = id;
+                !w.ctx(id).finished
+            });
+            if waits && self.runners[index].resume() {
+                self.cell.with(|w| w.ctx_mut(id).finished = true);
+            }
+        }
+    }
+
+    fn stuck_ones(&self) -> Vec<usize> {
+        self.cell.with(|w| (0..w.ctxs.len()).filter(|&index| !w.ctxs[index].finished).collect())
+    }
+
+    /// Checks the conditions of quiescence, and collects the outcome.
+    fn check(&mut self) -> Option<FailedRun> {
+        let (checks, outcome) = self.cell.with(|w| {
+            w.mode = Mode::Alone;
+            (std::mem::take(&mut w.checks), w.outcome.take())
+        });
+        let mut failed = None;
+        for (what, check) in checks {
+            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("the check panicked".to_owned()));
+            if let Err(why) = result
+                && failed.is_none()
+            {
+                failed = Some((FailureKind::Quiescence, format!("When nothing more can happen, {what} does not hold: {why}.")));
+            }
+        }
+        if let (Some(outcomes), Some(outcome)) = (&mut self.outcomes, outcome) {
+            let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
+            outcomes.insert(format!("{}{waiting}", outcome()));
+        }
+        failed.map(|(kind, message)| {
+            self.cell.with(|w| FailedRun {
+                kind,
+                message,
+                members: CtxSet::EMPTY,
+                schedule: w.search.plan().to_vec(),
+            })
+        })
+    }
+
+    /// Leaves the stacks of a failed run behind.
+    fn abandon(&mut self) {
+        let count = self.cell.with(|w| w.ctxs.len());
+        for index in (0..count.min(self.runners.len())).rev() {
+            let finished = self.cell.with(|w| w.ctxs[index].finished);
+            let started = self.cell.with(|w| w.ctxs[index].job.is_none());
+            if !finished && started {
+                let runner = std::mem::replace(&mut self.runners[index], Runner::new());
+                runner.abandon();
+                self.abandoned += 1;
+            }
+        }
+    }
+
+    pub(crate) fn too_many_abandoned(&self) -> bool {
+        self.abandoned >= MOST_ABANDONED
+    }
+
+    pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
+        self.outcomes.take().unwrap_or_default()
+    }
+
+    pub(crate) fn take_validator(&mut self) -> Validator {
+        self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        for runner in self.runners.drain(..) {
+            runner.finish();
+        }
+    }
+}
+
+impl World {
+    fn next_unstarted(&mut self) -> Option<(CtxId, Box<dyn FnOnce()>)> {
+        if self.failed.is_some() || self.unstarted.is_empty() {
+            self.starting = false;
+            return None;
+        }
+        let id = self.unstarted.remove(0);
+        self.starting = true;
+        self.current = id;
+        let job = self.ctx_mut(id).job.take().expect("a context starts once");
+        Some((id, job))
+    }
+
+    /// Whose turn it is; the machine's share of its step is done.
+    fn turn(&mut self) -> Option<CtxId> {
+        if self.failed.is_some() {
+            return None;
+        }
+        self.close();
+        let id = match self.next.take() {
+            Some(id) => id,
+            None => self.decide()?,
+        };
+        self.perform(id);
+        if self.failed.is_some() {
+            return None;
+        }
+        self.current = id;
+        Some(id)
+    }
+
+    /// Nothing more can happen: is that well, or a failure?
+    fn conclude(&mut self) -> Option<FailedRun> {
+        self.close();
+        if self.failed.is_none() {
+            self.analyse_end();
+            let waiting = self.stuck(CtxSet::EMPTY);
+            if !waiting.is_empty() {
+                if self.search.settings.stop_at_stuck {
+                    self.fail_stuck(waiting);
+                } else {
+                    self.waiting_outcome = Some(self.who_waits(waiting));
+                }
+            } else if let Some((kind, message)) = self.left_over() {
+                self.fail(kind, CtxSet::EMPTY, message);
+            }
+        }
+        if self.failed.is_some() && self.search.settings.record {
+            self.record_end();
+        }
+        self.failed.clone().map(|failed| FailedRun {
+            kind: failed.kind,
+            message: failed.message,
+            members: failed.members,
+            schedule: self.search.plan().to_vec(),
+        })
+    }
+
+    /// An interrupt that is pending for ever, though nobody waits.
+    fn left_over(&self) -> Option<(FailureKind, String)> {
+        let left = self.ctxs.iter().find(|ctx| ctx.raised)?;
+        Some((FailureKind::LostInterrupt, format!("The interrupt of {} stays pending for ever.", left.name)))
+    }
+
+    fn who_waits(&self, waiting: CtxSet) -> String {
+        let mut text = String::new();
+        for id in waiting.iter() {
+            let ctx = self.ctx(id);
+            let count = ctx.pending.obj.0;
+            text.push_str(&format!(" {}:{:?}:{count}", ctx.name, ctx.pending.kind));
+        }
+        text
+    }
+
+    /// Contexts that wait now could have had their turn before.
+    fn analyse_end(&mut self) {
+        let mut waiting = Vec::new();
+        for index in 0..self.ctxs.len() {
+            let id = CtxId(index as u8);
+            let ctx = self.ctx(id);
+            if ctx.finished || ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised {
+                continue;
+            }
+            waiting.push(self.as_event(id, &ctx.pending));
+        }
+        self.search.analyse_waiting(waiting.into_iter());
+    }
+}

@@ -1,0 +1,28 @@
+//! Explores concurrent code. (Front page to come.)
+
+mod coroutine;
+mod events;
+mod explore;
+mod ids;
+mod machine;
+mod minimise;
+mod op;
+mod panics;
+mod parallel;
+mod record;
+pub mod render;
+mod search;
+pub mod sim;
+mod step;
+mod stuck;
+mod token;
+pub mod trace;
+pub mod validate;
+mod world;
+
+pub use explore::{Explore, Failure, Progress, ReplayError, Report, Schedules, Verdict};
+pub use ids::{CtxId, CtxSet, ObjId};
+pub use machine::{HandlerHandle, Machine, TaskHandle, spawn};
+pub use search::Fault;
+pub use sim::Sim;
+pub use world::Ended;

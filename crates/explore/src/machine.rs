@@ -1,0 +1,246 @@
+//! What a program to be explored is built of: CPUs, tasks, handlers, hardware, conditions.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+
+use doorbell_platform::{CpuId, Vector};
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Op, OpKind};
+use crate::sim::{GracePeriods, Wire};
+use crate::step::{NO_OBJ, step, try_step};
+use crate::trace::FailureKind;
+use crate::validate::CtxKind;
+use crate::world::{Mode, ObjKind, with};
+
+/// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
+///
+/// The set-up runs once for each execution, so it creates its objects anew each time.
+pub struct Machine {
+    _private: (),
+}
+
+/// A task, to be waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskHandle(CtxId);
+
+impl TaskHandle {
+    /// Waits until the task has ended.
+    #[track_caller]
+    pub fn join(self) {
+        step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
+    }
+
+    /// The task's context.
+    pub fn id(self) -> CtxId {
+        self.0
+    }
+}
+
+/// An interrupt handler, to be raised.
+#[derive(Clone, Copy, Debug)]
+pub struct HandlerHandle {
+    ctx: CtxId,
+    pending: ObjId,
+}
+
+impl HandlerHandle {
+    /// Makes the interrupt pending at its CPU. The handler runs once for any number of times before it begins.
+    #[track_caller]
+    pub fn raise(self) {
+        step(Op { target: self.ctx, ..Op::new(OpKind::Raise, self.pending) });
+    }
+
+    /// The handler's context.
+    pub fn id(self) -> CtxId {
+        self.ctx
+    }
+}
+
+impl Machine {
+    pub(crate) const NEW: Machine = Machine { _private: () };
+
+    /// A task on a CPU of its own.
+    #[track_caller]
+    pub fn task(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+        spawn_task(name.into(), None, f, Location::caller())
+    }
+
+    /// A task that is pinned to `cpu`.
+    ///
+    /// # Panics
+    /// If `cpu` has a task already.
+    #[track_caller]
+    pub fn task_on(&self, cpu: CpuId, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+        spawn_task(name.into(), Some(cpu), f, Location::caller())
+    }
+
+    /// A handler of the interrupt `vector` of `cpu`. It runs with interrupts off, whenever the interrupt is pending and
+    /// interrupts are enabled there, and the context that it interrupts stands still until it returns.
+    #[track_caller]
+    pub fn handler(
+        &self,
+        cpu: CpuId,
+        vector: Vector,
+        name: impl Into<Cow<'static, str>>,
+        f: impl Fn() + 'static,
+    ) -> HandlerHandle {
+        let name = name.into();
+        let site = Location::caller();
+        with(|w| {
+            assert!(w.mode == Mode::Alone, "handlers are set up before anything runs");
+            while w.cpus.len() <= cpu.0 as usize {
+                w.add_cpu();
+            }
+            let taken = w.ctxs.iter().any(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
+            assert!(!taken, "{cpu} has a handler of {vector} already");
+            w.cpus[cpu.0 as usize].has_handlers = true;
+            let token = w.cpus[cpu.0 as usize].token;
+            let pending = w.add_obj(ObjKind::Interrupt, name.clone(), site);
+            let enter = Op { site, ..Op::new(OpKind::Enter, pending) };
+            let leave = Op { site, ..Op::new(OpKind::Return, token) };
+            let job = Box::new(move || {
+                while try_step(enter).is_ok() {
+                    if !guarded(&f) {
+                        return;
+                    }
+                    step(leave);
+                }
+            });
+            let ctx = w.add_ctx(name, CtxKind::Handler, Some(cpu), enter, job);
+            w.ctx_mut(ctx).vector = Some(vector);
+            w.ctx_mut(ctx).pending_obj = Some(pending);
+            HandlerHandle { ctx, pending }
+        })
+    }
+
+    /// A [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]: each of them is in flight for
+    /// some time before it is pending.
+    ///
+    /// [`Platform::send_ipi`]: doorbell_platform::Platform::send_ipi
+    #[track_caller]
+    pub fn ipi_handler(
+        &self,
+        cpu: CpuId,
+        vector: Vector,
+        name: impl Into<Cow<'static, str>>,
+        f: impl Fn() + 'static,
+    ) -> HandlerHandle {
+        let handler = self.handler(cpu, vector, name, f);
+        let wire = Wire::new();
+        with(|w| w.ctx_mut(handler.ctx).wire = Some(wire.clone()));
+        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {});
+        handler
+    }
+
+    /// What grace periods of domains that are created from here on need.
+    pub fn grace_periods(&self, on: GracePeriods) {
+        with(|w| w.grace_periods = on);
+    }
+
+    /// How many timeouts strike in one execution, at any moments. None without this.
+    pub fn timeouts(&self, count: u32) {
+        *crate::sim::clock().state() = count;
+    }
+
+    /// A piece of hardware: it runs beside the CPUs, one visible step at a time.
+    #[track_caller]
+    pub fn hardware(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+        let site = Location::caller();
+        let name = name.into();
+        with(|w| {
+            let ctx = w.add_ctx(name, CtxKind::Hardware, None, first(site), once(f));
+            TaskHandle(ctx)
+        })
+    }
+
+    /// What must hold when nothing more can happen. It is checked in every execution that ends well; it may use the
+    /// objects of the program.
+    pub fn at_quiescence(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        check: impl FnOnce() -> Result<(), String> + 'static,
+    ) {
+        with(|w| w.checks.push((what.into(), Box::new(check))));
+    }
+
+    /// What tells the executions apart, if their outcomes are to be collected
+    /// ([`Explore::collect_outcomes`](crate::Explore::collect_outcomes)).
+    pub fn outcome(&self, f: impl FnOnce() -> String + 'static) {
+        with(|w| w.outcome = Some(Box::new(f)));
+    }
+}
+
+/// Creates a task while the program runs, on a CPU of its own.
+#[track_caller]
+pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+    spawn_task(name.into(), None, f, Location::caller())
+}
+
+fn first(site: &'static Location<'static>) -> Op {
+    Op { site, ..Op::new(OpKind::Spawn, NO_OBJ) }
+}
+
+fn once(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
+    Box::new(move || {
+        guarded(f);
+    })
+}
+
+fn spawn_task(
+    name: Cow<'static, str>,
+    cpu: Option<CpuId>,
+    f: impl FnOnce() + 'static,
+    site: &'static Location<'static>,
+) -> TaskHandle {
+    if with(|w| w.mode) == Mode::Running {
+        step(first(site));
+    }
+    with(|w| {
+        let cpu = match cpu {
+            Some(cpu) => {
+                while w.cpus.len() <= cpu.0 as usize {
+                    w.add_cpu();
+                }
+                assert!(w.cpus[cpu.0 as usize].task.is_none(), "{cpu} has a task already");
+                cpu
+            }
+            None => match w.cpus.iter().position(|cpu| cpu.task.is_none()) {
+                Some(free) if w.mode == Mode::Alone => CpuId(free as u32),
+                _ => w.add_cpu(),
+            },
+        };
+        let ctx = w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f));
+        w.cpus[cpu.0 as usize].task = Some(ctx);
+        if w.mode == Mode::Running {
+            let born = w.search.depth() as u32 - 1;
+            let after = w.ctx(w.current).after;
+            let child = w.ctx_mut(ctx);
+            child.born = Some(born);
+            child.after = after;
+        }
+        TaskHandle(ctx)
+    })
+}
+
+/// Runs a part of a context; `false` if it panicked.
+fn guarded(f: impl FnOnce()) -> bool {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(()) => true,
+        Err(payload) => {
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a panic without a text".to_owned());
+            with(|w| {
+                let name = w.ctx(w.current).name.clone();
+                let place = w.panic_site.take().map(|site| format!(" at {site}")).unwrap_or_default();
+                w.mode = Mode::Running;
+                let members = CtxSet(w.current.bit());
+                w.fail(FailureKind::Panic, members, format!("{name} panicked{place}: {text}"));
+            });
+            false
+        }
+    }
+}

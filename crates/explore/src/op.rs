@@ -1,0 +1,125 @@
+//! Visible steps: what a context announces before it does it.
+
+use std::panic::Location;
+
+use doorbell_platform::Acquire;
+
+use crate::ids::{CtxId, ObjId};
+
+/// How a step uses an object, which decides what it races with.
+///
+/// A `Write` is an `Acquire` and its `Release` in one. Between the two, whoever acquires must wait: so an acquisition
+/// races with the acquisition before it, not with the release that let it in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    Acquire,
+    Release,
+}
+
+/// What is about to happen to [`Op::obj`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum OpKind {
+    /// Atomic read.
+    Load,
+    /// Atomic write.
+    Store,
+    /// Atomic read-modify-write. One that turns out not to write becomes a `Load`.
+    Rmw,
+    /// Takes a lock; waits for it.
+    Lock,
+    /// Takes a lock if it is free. One that fails reads the lock.
+    TryLock,
+    Unlock,
+    IrqOff,
+    IrqOn,
+    /// An interrupt handler begins.
+    Enter,
+    /// An interrupt handler ends.
+    Return,
+    /// Makes the interrupt of a handler pending.
+    Raise,
+    /// A step of a modelled object that others may observe but that changes nothing.
+    Observe,
+    /// A step of a modelled object that changes it.
+    Change,
+    /// Waits for a condition, and changes nothing.
+    Await,
+    /// Waits for a condition, and uses it up.
+    Take,
+    /// A retry loop that waits for a write to what it has read.
+    Relax,
+    /// Creates a context.
+    Spawn,
+    /// Waits for a context to end.
+    Join,
+}
+
+impl OpKind {
+    /// How the step uses its object. `TryLock` is what it turns out to be: a failed one is recorded as `Observe`.
+    #[inline]
+    pub(crate) fn access(self) -> Access {
+        match self {
+            OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax => Access::Read,
+            OpKind::Lock | OpKind::TryLock => Access::Acquire,
+            OpKind::Unlock => Access::Release,
+            _ => Access::Write,
+        }
+    }
+
+    /// Whether the step can find that it has to wait.
+    #[inline]
+    pub(crate) fn can_wait(self) -> bool {
+        matches!(
+            self,
+            OpKind::Lock | OpKind::Enter | OpKind::Await | OpKind::Take | OpKind::Relax | OpKind::Join
+        )
+    }
+}
+
+/// A condition that a waiting step is waiting for. It lives on the stack of the context that waits.
+pub(crate) type Condition = *const dyn Fn() -> bool;
+
+/// A step, as announced.
+#[derive(Clone, Copy)]
+pub(crate) struct Op {
+    pub kind: OpKind,
+    /// The object it is about.
+    pub obj: ObjId,
+    /// A second object that it changes in the same step.
+    pub obj2: Option<ObjId>,
+    /// For locks: how.
+    pub how: Option<Acquire>,
+    /// For waiting steps: for what.
+    pub condition: Option<Condition>,
+    /// For joins: for whom.
+    pub target: CtxId,
+    /// Whether the context is a service that may wait here for ever: it is told when the run is over.
+    pub idle: bool,
+    pub site: &'static Location<'static>,
+}
+
+impl Op {
+    #[inline]
+    #[track_caller]
+    pub(crate) fn new(kind: OpKind, obj: ObjId) -> Self {
+        Op {
+            kind,
+            obj,
+            obj2: None,
+            how: None,
+            condition: None,
+            target: CtxId(0),
+            idle: false,
+            site: Location::caller(),
+        }
+    }
+
+    /// What a replay compares to find out that a program is not deterministic.
+    #[inline]
+    pub(crate) fn signature(&self) -> u64 {
+        (self.obj.0 as u64) << 8 | self.kind as u64
+    }
+}

@@ -1,0 +1,260 @@
+//! One tree, several OS threads.
+//!
+//! Each thread walks its own path depth first. When another one is idle, it gives away the shallowest branch that
+//! nobody has begun: the nodes down to there become common, and whoever begins a branch sees the branches that were
+//! begun before as done. A race that a thread finds in common ground adds its branch there; every thread takes what is
+//! open in the nodes of its own path before it leaves them, so none is forgotten.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::explore::{Executor, Explore, FailedRun, Progress, RunEnd, Schedules};
+use crate::ids::CtxId;
+use crate::machine::Machine;
+use crate::search::{Node, Sampler, Strategy};
+use crate::validate::{Rules, Validator};
+
+/// A branch to be explored.
+pub(crate) struct Branch {
+    pub nodes: Vec<Node>,
+    pub plan: Vec<CtxId>,
+}
+
+/// What the threads of one search have in common.
+pub(crate) struct Shared {
+    started: Instant,
+    deadline: Option<Instant>,
+    halt: AtomicBool,
+    /// The budget, the limit of executions or the user ended the search.
+    cut_short: AtomicBool,
+    executions: AtomicU64,
+    cut: AtomicU64,
+    steps: AtomicU64,
+    idle: AtomicUsize,
+    branches: Mutex<Vec<Branch>>,
+    arrived: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(explore: &Explore, started: Instant) -> Self {
+        Shared {
+            started,
+            deadline: explore.budget.map(|budget| started + budget),
+            halt: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
+            executions: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+            idle: AtomicUsize::new(0),
+            branches: Mutex::new(Vec::new()),
+            arrived: Condvar::new(),
+        }
+    }
+
+    fn halt(&self) {
+        self.halt.store(true, Ordering::Relaxed);
+        let _queue = self.branches.lock().expect("no panic while it is held");
+        self.arrived.notify_all();
+    }
+
+    fn end_early(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+        self.halt();
+    }
+
+    /// Waits for a branch; `None` when there will be none, because all threads wait.
+    fn next_branch(&self, jobs: usize) -> Option<Branch> {
+        let mut branches = self.branches.lock().expect("no panic while it is held");
+        let idle = self.idle.fetch_add(1, Ordering::Relaxed) + 1;
+        if idle == jobs && branches.is_empty() {
+            self.halt.store(true, Ordering::Relaxed);
+            self.arrived.notify_all();
+        }
+        loop {
+            if self.halt.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(branch) = branches.pop() {
+                self.idle.fetch_sub(1, Ordering::Relaxed);
+                return Some(branch);
+            }
+            branches = self.arrived.wait(branches).expect("no panic while it is held");
+        }
+    }
+}
+
+/// What a search, or one thread of it, has found.
+pub(crate) struct Found {
+    pub executions: u64,
+    pub cut: u64,
+    pub steps: u64,
+    pub complete: bool,
+    pub failed: Option<FailedRun>,
+    pub outcomes: BTreeSet<String>,
+    pub validator: Validator,
+    pub abandoned: usize,
+}
+
+/// How many executions a thread runs before it looks at the clock and tells the others.
+const BATCH: u64 = 256;
+
+/// Explores `program` with the threads that `explore` asks for.
+pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Machine) + Send + Sync)) -> Found {
+    let jobs = explore.jobs.max(1);
+    if jobs == 1 {
+        return work(explore, shared, program, 0, jobs);
+    }
+    let mut all: Vec<Found> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..jobs).map(|job| scope.spawn(move || work(explore, shared, program, job, jobs))).collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|panic| {
+                    shared.end_early();
+                    std::panic::resume_unwind(panic)
+                })
+            })
+            .collect()
+    });
+    let mut sum = all.pop().expect("at least one job");
+    for found in all {
+        sum.executions += found.executions;
+        sum.cut += found.cut;
+        sum.steps += found.steps;
+        sum.complete &= found.complete;
+        sum.failed = [sum.failed, found.failed].into_iter().flatten().min_by_key(|failed| failed.schedule.len());
+        sum.outcomes.extend(found.outcomes);
+        sum.validator.merge(found.validator);
+        sum.abandoned += found.abandoned;
+    }
+    sum
+}
+
+fn strategy(explore: &Explore, job: usize, jobs: usize) -> Strategy {
+    match explore.schedules {
+        Schedules::Reduced => Strategy::Reduced,
+        Schedules::All => Strategy::Brute,
+        Schedules::Uniform { seed } => Strategy::Sampled(Sampler::uniform(seed, job as u64, jobs as u64)),
+        Schedules::Priorities { seed } => Strategy::Sampled(Sampler::priorities(seed, job as u64, jobs as u64)),
+    }
+}
+
+fn work(
+    explore: &Explore,
+    shared: &Shared,
+    program: &(impl Fn(&Machine) + Send + Sync),
+    job: usize,
+    jobs: usize,
+) -> Found {
+    let sampled = matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
+    // A panic of the program's set-up must not leave the other threads waiting.
+    let on_panic = HaltOnPanic(shared);
+    let mut executor = Executor::new(explore, strategy(explore, job, jobs), explore.settings.clone());
+    let mut found = Found {
+        executions: 0,
+        cut: 0,
+        steps: 0,
+        complete: true,
+        failed: None,
+        outcomes: BTreeSet::new(),
+        validator: Validator::new(Rules::default()),
+        abandoned: 0,
+    };
+    let mut told = (0, 0, 0);
+    let mut last_progress = shared.started;
+    let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
+    while more && !shared.halt.load(Ordering::Relaxed) {
+        let end = executor.execute(program);
+        let cut = executor.search(|search| search.was_cut());
+        if !cut {
+            found.executions += 1;
+        }
+        if let RunEnd::Failed(failed) = end {
+            found.failed = Some(failed);
+            shared.halt();
+            break;
+        }
+        if executor.too_many_abandoned() {
+            shared.end_early();
+            break;
+        }
+        let runs = found.executions + executor.search(|search| search.cut);
+        if runs.is_multiple_of(BATCH) || explore.max_executions.is_some() {
+            let now = executor.search(|search| (found.executions, search.cut, search.steps));
+            let executions = shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;
+            let cut = shared.cut.fetch_add(now.1 - told.1, Ordering::Relaxed) + now.1 - told.1;
+            let steps = shared.steps.fetch_add(now.2 - told.2, Ordering::Relaxed) + now.2 - told.2;
+            told = now;
+            let stopped = explore.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+            let spent = explore.max_executions.is_some_and(|most| executions >= most);
+            let instant = (runs.is_multiple_of(BATCH)).then(Instant::now);
+            let late = shared.deadline.is_some_and(|deadline| instant.is_some_and(|now| now >= deadline));
+            if let (0, Some(progress), Some(instant)) = (job, &explore.progress, instant)
+                && instant - last_progress >= Duration::from_millis(100)
+            {
+                last_progress = instant;
+                let share = executor.search(|search| search.share());
+                progress(Progress { executions, cut, steps, share, elapsed: instant - shared.started });
+            }
+            if stopped || spent || late {
+                // The last schedule may have been just the last one.
+                if sampled || executor.search(|search| search.backtrack()) || jobs > 1 {
+                    shared.end_early();
+                }
+                break;
+            }
+        }
+        if sampled {
+            continue;
+        }
+        if jobs > 1 && shared.idle.load(Ordering::Relaxed) > 0 {
+            give(&mut executor, shared);
+        }
+        more = executor.search(|search| search.backtrack()) || jobs > 1 && adopt(&mut executor, shared, jobs);
+    }
+    std::mem::forget(on_panic);
+    executor.search(|search| {
+        found.cut = search.cut;
+        found.steps = search.steps;
+        found.complete = !search.bounded;
+    });
+    found.complete &= !shared.cut_short.load(Ordering::Relaxed) && !sampled && found.failed.is_none();
+    found.outcomes = executor.take_outcomes();
+    found.validator = executor.take_validator();
+    found.abandoned = executor.abandoned;
+    found
+}
+
+/// Takes a branch that another thread has given away; `false` if there will be none.
+fn adopt(executor: &mut Executor, shared: &Shared, jobs: usize) -> bool {
+    match shared.next_branch(jobs) {
+        Some(branch) => {
+            executor.search(|search| search.adopt(branch));
+            true
+        }
+        None => false,
+    }
+}
+
+/// Gives away the shallowest open branch, if there is one.
+fn give(executor: &mut Executor, shared: &Shared) {
+    let mut branches = shared.branches.lock().expect("no panic while it is held");
+    if branches.len() >= shared.idle.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some(branch) = executor.search(|search| search.give()) {
+        branches.push(branch);
+        shared.arrived.notify_one();
+    }
+}
+
+struct HaltOnPanic<'a>(&'a Shared);
+
+impl Drop for HaltOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.end_early();
+    }
+}

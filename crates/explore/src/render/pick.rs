@@ -1,0 +1,133 @@
+//! Which steps are shown when not all of them fit.
+
+use super::lanes::{Lanes, enters_handler};
+use super::words::clean;
+use crate::trace::Trace;
+
+/// A row of the picture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Row {
+    /// The line with this index.
+    Step(usize),
+    /// Lines that were left out, up to the one with index `last`.
+    Gap { last: usize, parts: Vec<Part> },
+}
+
+/// What was left out in one column.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    pub column: usize,
+    pub steps: usize,
+    /// Whose steps, if they are of one context.
+    pub of: Option<String>,
+}
+
+impl Row {
+    /// The line after which the picture is in the state that this row shows.
+    pub(super) fn last(&self) -> usize {
+        match self {
+            Row::Step(at) => *at,
+            Row::Gap { last, .. } => *last,
+        }
+    }
+}
+
+/// Every step.
+pub(super) fn all(trace: &Trace) -> Vec<Row> {
+    (0..trace.lines.len()).map(Row::Step).collect()
+}
+
+/// The steps that have to do with the failure.
+pub(super) fn mattering(trace: &Trace) -> Vec<Row> {
+    let keep: Vec<bool> = trace.lines.iter().map(|l| l.matters || l.stuck || l.preempts).collect();
+    rows(trace, &keep)
+}
+
+/// The most telling of the steps that matter: the most for which `fits` says yes.
+pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
+    let scores = scores(trace, lanes);
+    let mut order: Vec<usize> = (0..trace.lines.len()).collect();
+    order.sort_by_key(|&at| (scores[at], at));
+    let without = |dropped: usize| {
+        let mut keep = vec![true; trace.lines.len()];
+        for &at in &order[..dropped] {
+            keep[at] = false;
+        }
+        rows(trace, &keep)
+    };
+    // Dropping more may add a gap's row, so this is not quite monotone; it ends at a number that fits all the same.
+    let (mut low, mut high) = (0, trace.lines.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        if fits(&without(middle)) {
+            high = middle
+        } else {
+            low = middle + 1
+        }
+    }
+    without(high)
+}
+
+/// How much a step tells; higher is more.
+pub(super) fn scores(trace: &Trace, lanes: &Lanes) -> Vec<u32> {
+    let mut scores: Vec<u32> = trace
+        .lines
+        .iter()
+        .map(|line| {
+            let kinds = [
+                (line.matters, 40),
+                (line.matters && enters_handler(&line.text), 60),
+                (line.preempts, 80),
+                (line.stuck, 100),
+            ];
+            kinds.iter().filter(|k| k.0).map(|k| k.1).max().unwrap_or(0)
+        })
+        .collect();
+    for column in 0..lanes.titles.len() {
+        for lock in 0..lanes.locks.len() {
+            if let Some(at) = lanes.held_since(column, lock) {
+                scores[at] = scores[at].max(70);
+            }
+        }
+    }
+    if let Some(last) = scores.last_mut() {
+        *last = (*last).max(90);
+    }
+    scores
+}
+
+fn rows(trace: &Trace, keep: &[bool]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut at = 0;
+    while at < keep.len() {
+        let end = (at..keep.len()).find(|&i| keep[i]).unwrap_or(keep.len());
+        if end - at <= 1 {
+            // To mark a gap of one step would take as much room as the step.
+            rows.push(Row::Step(at));
+            at += 1;
+        } else {
+            rows.push(gap(trace, at, end));
+            at = end;
+        }
+    }
+    rows
+}
+
+fn gap(trace: &Trace, from: usize, end: usize) -> Row {
+    let mut parts: Vec<Part> = Vec::new();
+    for line in &trace.lines[from..end] {
+        let name = clean(&line.context);
+        match parts.iter_mut().find(|p| p.column == line.column) {
+            Some(part) => {
+                part.steps += 1;
+                part.of = part.of.take().filter(|of| *of == name);
+            }
+            None => parts.push(Part {
+                column: line.column,
+                steps: 1,
+                of: Some(name),
+            }),
+        }
+    }
+    Row::Gap { last: end - 1, parts }
+}

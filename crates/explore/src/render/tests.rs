@@ -1,0 +1,273 @@
+use std::path::PathBuf;
+
+use super::edges::{Edge, between_waits};
+use super::lanes::Lanes;
+use super::sites::Sites;
+use super::words::{elide, find_word, wrap};
+use super::*;
+use crate::trace::{Line, Trace};
+
+fn plain(trace: &Trace) -> String {
+    text(trace, &Options::default())
+}
+
+/// Compares with `golden/name`; with `UPDATE_GOLDEN` in the environment it writes the file instead.
+#[track_caller]
+fn same_as_golden(name: &str, actual: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/render/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, actual).expect("the golden file can be written");
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut lines = expected.lines().zip(actual.lines()).enumerate();
+    let differing = lines.find(|(_, (old, new))| old != new);
+    assert!(
+        expected == actual,
+        "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}"
+    );
+}
+
+/// A trace of one CPU with many steps, of which every `every`th matters; the last one is stuck.
+fn long(count: usize, every: usize) -> Trace {
+    let mut trace = samples::three_party();
+    let pattern = trace.lines[0].clone();
+    let step = |n| Line {
+        step: n,
+        column: n % 3,
+        text: format!("load word#{n} = 0"),
+        matters: n % every == 0,
+        ..pattern.clone()
+    };
+    let end = std::mem::take(&mut trace.lines);
+    trace.lines = (0..count).map(step).collect();
+    trace.lines.extend(end.into_iter().map(|line| Line {
+        step: line.step + count,
+        ..line
+    }));
+    trace
+}
+
+#[test]
+fn the_three_party_deadlock_reads_as_checked_in() {
+    same_as_golden("three_party.txt", &plain(&samples::three_party()));
+    same_as_golden("three_party.svg", &svg(&samples::three_party()));
+}
+
+#[test]
+fn the_handler_that_interrupts_the_owner_reads_as_checked_in() {
+    same_as_golden("handler.txt", &plain(&samples::handler()));
+    same_as_golden("handler.svg", &svg(&samples::handler()));
+}
+
+#[test]
+fn the_workqueue_deadlock_reads_as_checked_in() {
+    same_as_golden("workqueue.txt", &plain(&samples::workqueue()));
+    same_as_golden("workqueue.svg", &svg(&samples::workqueue()));
+}
+
+#[test]
+fn no_trace_takes_more_lines_than_there_may_be() {
+    for trace in [
+        samples::three_party(),
+        samples::handler(),
+        samples::workqueue(),
+        long(40, 1),
+        long(900, 3),
+        long(3000, 1),
+    ] {
+        for max_lines in [16, 20, 24, 30, 50] {
+            let options = Options {
+                max_lines,
+                ..Options::default()
+            };
+            let lines = text(&trace, &options).lines().count();
+            assert!(lines <= max_lines, "{lines} lines, at most {max_lines} wanted");
+        }
+    }
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for trace in [
+        samples::three_party(),
+        samples::handler(),
+        samples::workqueue(),
+        long(200, 2),
+    ] {
+        for width in [60, 80, 100, 120, 200] {
+            for line in text(
+                &trace,
+                &Options {
+                    width,
+                    ..Options::default()
+                },
+            )
+            .lines()
+            {
+                assert!(line.chars().count() <= width, "wider than {width}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_that_do_not_matter_go_first_and_the_gap_is_marked() {
+    let out = plain(&long(60, 1000));
+    assert!(out.contains("… 20 steps"), "{out}");
+    assert!(!out.contains("word#7 "), "{out}");
+    assert!(out.contains("lock irq_desc#7"), "{out}");
+}
+
+#[test]
+fn where_everything_matters_the_stuck_steps_are_what_is_kept() {
+    let out = plain(&long(3000, 1));
+    for stuck in [
+        "✖ waits for rq#1",
+        "✖ waits for ir_list_lock#0",
+        "✖ waits for irq_desc#7",
+    ] {
+        assert!(out.contains(stuck), "{out}");
+    }
+    assert!(
+        out.contains("lock ir_list_lock#0"),
+        "what is held at the end was taken somewhere:\n{out}"
+    );
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    for trace in [samples::three_party(), samples::handler(), samples::workqueue()] {
+        let coloured = text(
+            &trace,
+            &Options {
+                colour: true,
+                ..Options::default()
+            },
+        );
+        assert!(coloured.contains("\x1b["));
+        let mut stripped = String::new();
+        let mut pieces = coloured.split("\x1b[");
+        stripped.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            stripped.push_str(piece.split_once('m').map_or("", |(_, rest)| rest));
+        }
+        let trimmed: String = stripped.lines().map(|l| format!("{}\n", l.trim_end())).collect();
+        assert_eq!(trimmed, plain(&trace));
+    }
+}
+
+#[test]
+fn it_says_whether_minimality_was_established() {
+    assert!(plain(&samples::handler()).contains("minimal in preemptions (1)"));
+    assert!(plain(&samples::workqueue()).contains("1 preemption; minimality was not established"));
+    assert!(svg(&samples::workqueue()).contains("1 preemption; minimality was not established"));
+}
+
+#[test]
+fn a_panic_message_of_many_lines_stays_on_its_line() {
+    let mut trace = samples::handler();
+    trace.lines[4].text = "panicked:\n  left: 1\x1b[31m\n right: <2> & \"3\"".to_owned();
+    let out = plain(&trace);
+    assert!(out.contains("panicked: left: 1 [31m right: <2> & \"3\""), "{out}");
+    assert!(!out.contains('\x1b'));
+}
+
+#[test]
+fn an_svg_escapes_what_the_code_under_test_says() {
+    let mut trace = samples::handler();
+    trace.lines[4].text = "store x < \"1\" & 2\u{1}".to_owned();
+    trace.why = "</text><script>alert(1)</script>".to_owned();
+    let out = svg(&trace);
+    assert!(!out.contains("<script"));
+    assert!(out.contains("store x &lt; &quot;1&quot; &amp; 2"));
+    assert!(!out.contains('\u{1}'));
+}
+
+#[test]
+fn an_empty_trace_and_a_column_out_of_range_are_no_trouble() {
+    let mut trace = samples::handler();
+    trace.lines[0].column = 9;
+    assert!(plain(&trace).contains("column 9"));
+    assert!(svg(&trace).contains("column 9"));
+    trace.lines.clear();
+    trace.waits.clear();
+    trace.columns.clear();
+    assert!(plain(&trace).contains("self-deadlock, 0 steps"));
+    assert!(svg(&trace).ends_with("</svg>\n"));
+}
+
+#[test]
+fn a_task_that_migrates_takes_its_locks_along() {
+    let mut trace = samples::handler();
+    trace.lines.truncate(2);
+    let mut moved = trace.lines[1].clone();
+    moved.column = 1;
+    trace.lines.push(moved);
+    let lanes = Lanes::of(&trace);
+    assert_eq!(lanes.after[1][0].holds, [0]);
+    assert!(lanes.after[2][0].holds.is_empty());
+    assert_eq!(lanes.after[2][1].holds, [0]);
+}
+
+#[test]
+fn a_step_after_the_handler_has_returned_is_not_set_in() {
+    let mut trace = samples::handler();
+    let mut back = trace.lines[2].clone();
+    back.step = 7;
+    trace.lines.push(back);
+    assert_eq!(Lanes::of(&trace).depth, [0, 0, 0, 1, 1, 0, 1, 0]);
+}
+
+#[test]
+fn waits_point_at_who_is_named_after_held_by() {
+    let edges = between_waits(&samples::three_party());
+    assert_eq!(
+        edges,
+        [
+            Edge { from: 0, to: 1 },
+            Edge { from: 1, to: 2 },
+            Edge { from: 2, to: 0 }
+        ]
+    );
+    let edges = between_waits(&samples::workqueue());
+    assert_eq!(
+        edges,
+        [
+            Edge { from: 0, to: 2 },
+            Edge { from: 1, to: 0 },
+            Edge { from: 2, to: 0 },
+            Edge { from: 2, to: 1 }
+        ]
+    );
+}
+
+#[test]
+fn a_name_is_not_found_inside_a_longer_one() {
+    assert_eq!(find_word("held by worker-10", "worker-1"), None);
+    assert_eq!(find_word("held by worker-1-a", "worker-1"), None);
+    assert_eq!(find_word("lock rq#12", "rq#1"), None);
+    assert_eq!(find_word("my-rq#1 or rq#1, both", "rq#1"), Some(11));
+}
+
+#[test]
+fn sites_are_as_short_as_tells_them_apart() {
+    let mut trace = samples::handler();
+    trace.lines[0].site = "crates/irqfd/src/lib.rs:7".to_owned();
+    trace.lines[1].site = "crates/post/src/lib.rs:7:12".to_owned();
+    let sites = Sites::of(&trace);
+    assert_eq!(sites.shorten("crates/irqfd/src/lib.rs:7"), "irqfd/src/lib.rs:7");
+    assert_eq!(sites.shorten("crates/post/src/lib.rs:7:12"), "post/src/lib.rs:7:12");
+    assert_eq!(sites.shorten(&trace.lines[2].site), "usage.rs:32");
+}
+
+#[test]
+fn text_breaks_at_spaces_and_long_words_anywhere() {
+    assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+    assert_eq!(wrap("abcdefghij kl", 4), ["abcd", "efgh", "ij", "kl"]);
+    assert_eq!(wrap("", 4), [""]);
+    assert_eq!(elide("abcdef", 4), "abc…");
+    assert_eq!(elide("abcdef", 6), "abcdef");
+}

@@ -1,0 +1,529 @@
+//! The trace for a terminal.
+
+use super::Options;
+use super::lanes::{Lane, Lanes, enters_handler};
+use super::pick::{self, Part, Row};
+use super::sites::Sites;
+use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap, wrap_at_most};
+use crate::trace::{Line, Trace};
+
+const STUCK: &str = "✖ ";
+const PREEMPTS: &str = "» ";
+/// Between two columns.
+const BETWEEN: usize = 2;
+/// The letters of this many locks fit in a column's gutter.
+const MOST_LETTERS: usize = 4;
+
+pub(super) fn render(trace: &Trace, options: Options) -> String {
+    let page = Page {
+        trace,
+        lanes: Lanes::of(trace),
+        sites: Sites::of(trace),
+        width: options.width.max(60),
+    };
+    let most = options.max_lines.max(16);
+    let rows = page.rows(most);
+    let mut out = String::new();
+    for line in page.lines(&rows, &page.wrapped(&rows, most)) {
+        out.push_str(line.print(options.colour).trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ink {
+    Plain,
+    Dim,
+    Bold,
+    Red,
+    Yellow,
+    Lock(usize),
+}
+
+impl Ink {
+    fn code(self) -> String {
+        match self {
+            Ink::Plain => String::new(),
+            Ink::Dim => "\x1b[2m".to_owned(),
+            Ink::Bold => "\x1b[1m".to_owned(),
+            Ink::Red => "\x1b[1;31m".to_owned(),
+            Ink::Yellow => "\x1b[33m".to_owned(),
+            Ink::Lock(n) => format!("\x1b[1;{}m", [36, 35, 32, 34, 33][n % 5]),
+        }
+    }
+}
+
+/// A line of output: pieces, each in its ink.
+#[derive(Default)]
+struct Inked {
+    pieces: Vec<(String, Ink)>,
+}
+
+impl Inked {
+    fn push(&mut self, text: impl Into<String>, ink: Ink) {
+        self.pieces.push((text.into(), ink));
+    }
+
+    fn width(&self) -> usize {
+        self.pieces.iter().map(|p| width(&p.0)).sum()
+    }
+
+    /// Fills with spaces up to `column`.
+    fn pad_to(&mut self, column: usize) {
+        self.push(" ".repeat(column.saturating_sub(self.width())), Ink::Plain);
+    }
+
+    fn print(&self, colour: bool) -> String {
+        let piece = |(text, ink): &(String, Ink)| match ink.code() {
+            code if colour && !code.is_empty() && !text.trim().is_empty() => format!("{code}{text}\x1b[0m"),
+            _ => text.clone(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+}
+
+/// A cell before it is fitted: what goes into one column of one row.
+struct Cell {
+    indent: usize,
+    text: String,
+    ink: Ink,
+}
+
+/// Where things stand on the line.
+struct Layout {
+    step: usize,
+    /// By used column: the letters in its gutter, and its width with the gutter.
+    columns: Vec<(usize, usize)>,
+    site: usize,
+    /// The locks that are held in a row that is shown; the position is the letter.
+    letters: Vec<usize>,
+}
+
+struct Page<'a> {
+    trace: &'a Trace,
+    lanes: Lanes,
+    sites: Sites,
+    width: usize,
+}
+
+impl Page<'_> {
+    /// All steps if they fit without being cut, or else those that matter, or else as many of those as fit.
+    fn rows(&self, most: usize) -> Vec<Row> {
+        let height = |rows: &[Row], wrap| self.lines(rows, &vec![wrap; rows.len()]).len();
+        let all = pick::all(self.trace);
+        if height(&all, true) <= most {
+            return all;
+        }
+        let mattering = pick::mattering(self.trace);
+        if height(&mattering, false) <= most {
+            return mattering;
+        }
+        pick::most_telling(self.trace, &self.lanes, |rows| height(rows, false) <= most)
+    }
+
+    /// The rows that are wrapped and not cut: the most telling first, while there is room.
+    fn wrapped(&self, rows: &[Row], most: usize) -> Vec<bool> {
+        let scores = pick::scores(self.trace, &self.lanes);
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| {
+            let score = if let Row::Step(line) = rows[at] {
+                scores[line]
+            } else {
+                0
+            };
+            (std::cmp::Reverse(score), at)
+        });
+        let mut wrapped = vec![false; rows.len()];
+        for at in order {
+            wrapped[at] = true;
+            wrapped[at] = self.lines(rows, &wrapped).len() <= most;
+        }
+        wrapped
+    }
+
+    /// The whole page; `wrapped` says for every row whether its text may take several lines.
+    fn lines(&self, rows: &[Row], wrapped: &[bool]) -> Vec<Inked> {
+        let cells = self.cells(rows);
+        let layout = self.layout(rows, &cells);
+        let mut lines = vec![self.title(), self.heads(&layout)];
+        for (at, row) in rows.iter().enumerate() {
+            lines.extend(self.row(row, &cells[at], &layout, wrapped[at]));
+        }
+        lines.push(Inked::default());
+        lines.extend(self.legend(rows, &layout));
+        lines.extend(self.waits());
+        for line in wrap_at_most(&clean(&self.trace.why), self.width, 4) {
+            let mut inked = Inked::default();
+            inked.push(line, Ink::Bold);
+            lines.push(inked);
+        }
+        lines
+    }
+
+    fn title(&self) -> Inked {
+        let mut line = Inked::default();
+        line.push(kind(self.trace.kind), Ink::Red);
+        let rest = format!(", {}, {}", steps(self.trace.lines.len()), minimality(self.trace));
+        line.push(elide(&rest, self.width - line.width()), Ink::Plain);
+        line
+    }
+
+    /// For every row the cells, by used column.
+    fn cells(&self, rows: &[Row]) -> Vec<Vec<Option<Cell>>> {
+        let mut speaking: Vec<Option<String>> = self.lanes.tasks.iter().map(|t| self.sole(t).cloned()).collect();
+        let mut cells = Vec::new();
+        for row in rows {
+            let mut in_row: Vec<Option<Cell>> = self.lanes.used.iter().map(|_| None).collect();
+            match row {
+                Row::Step(at) => {
+                    let line = &self.trace.lines[*at];
+                    if let Some(place) = self.lanes.used.iter().position(|c| *c == line.column) {
+                        in_row[place] = Some(self.step(*at, line, &mut speaking[line.column]));
+                    }
+                }
+                Row::Gap { parts, .. } => {
+                    for part in parts {
+                        if let Some(place) = self.lanes.used.iter().position(|c| *c == part.column) {
+                            in_row[place] = Some(self.gap(part));
+                        }
+                    }
+                }
+            }
+            cells.push(in_row);
+        }
+        cells
+    }
+
+    /// The task that a column can be headed with.
+    fn sole<'t>(&self, tasks: &'t [String]) -> Option<&'t String> {
+        tasks.first().filter(|_| tasks.len() == 1)
+    }
+
+    fn step(&self, at: usize, line: &Line, speaking: &mut Option<String>) -> Cell {
+        let context = clean(&line.context);
+        let sole = self.sole(&self.lanes.tasks[line.column]) == Some(&context);
+        let text = clean(&line.text);
+        let named = speaking.as_ref() == Some(&context) || sole || find_word(&text, &context).is_some();
+        *speaking = Some(context.clone());
+        let mark = match (line.stuck, line.preempts) {
+            (true, _) => STUCK,
+            (_, true) => PREEMPTS,
+            _ => "",
+        };
+        let who = if named { String::new() } else { format!("{context}: ") };
+        let ink = match (line.stuck, line.preempts) {
+            (true, _) => Ink::Red,
+            (_, true) => Ink::Yellow,
+            _ if enters_handler(&line.text) => Ink::Yellow,
+            _ if line.matters => Ink::Plain,
+            _ => Ink::Dim,
+        };
+        Cell {
+            indent: 2 * self.lanes.depth[at],
+            text: format!("{mark}{who}{text}"),
+            ink,
+        }
+    }
+
+    fn gap(&self, part: &Part) -> Cell {
+        let of = part
+            .of
+            .as_ref()
+            .filter(|of| self.sole(&self.lanes.tasks[part.column]) != Some(of));
+        let text = match of {
+            Some(of) => format!("… {} of {of}", steps(part.steps)),
+            None => format!("… {}", steps(part.steps)),
+        };
+        Cell {
+            indent: 0,
+            text,
+            ink: Ink::Dim,
+        }
+    }
+
+    fn layout(&self, rows: &[Row], cells: &[Vec<Option<Cell>>]) -> Layout {
+        let mut letters: Vec<usize> = Vec::new();
+        let lanes = |row: &Row| &self.lanes.after[row.last()];
+        for lock in rows.iter().flat_map(lanes).flat_map(|lane| &lane.holds) {
+            if !letters.contains(lock) {
+                letters.push(*lock);
+            }
+        }
+        letters.sort_unstable();
+        let site = rows.iter().map(|row| width(&self.site(row))).max().unwrap_or(0).min(26);
+        let step = self.trace.lines.last().map_or(1, |l| l.step.to_string().len()).max(2);
+        let used = self.lanes.used.iter().enumerate();
+        let gutters: Vec<usize> = used
+            .clone()
+            .map(|(_, &c)| {
+                rows.iter()
+                    .map(|row| lanes(row)[c].holds.len())
+                    .max()
+                    .unwrap_or(0)
+                    .min(MOST_LETTERS)
+            })
+            .collect();
+        let needs: Vec<usize> = used
+            .map(|(place, &c)| {
+                let texts = cells
+                    .iter()
+                    .filter_map(|row| row[place].as_ref())
+                    .map(|cell| cell.indent + width(&cell.text));
+                2 + gutters[place] + texts.max().unwrap_or(0).max(width(&self.head(c)))
+            })
+            .collect();
+        let room = self.width.saturating_sub(step + 2 + site + BETWEEN * needs.len());
+        let columns = gutters.into_iter().zip(share(room, &needs)).collect();
+        Layout {
+            step,
+            columns,
+            site,
+            letters,
+        }
+    }
+
+    fn head(&self, column: usize) -> String {
+        match self.sole(&self.lanes.tasks[column]) {
+            Some(task) if *task == self.lanes.titles[column] => task.clone(),
+            Some(task) => format!("{}  {task}", self.lanes.titles[column]),
+            None => self.lanes.titles[column].clone(),
+        }
+    }
+
+    fn heads(&self, layout: &Layout) -> Inked {
+        let mut line = Inked::default();
+        let mut start = layout.step + 2;
+        for (&column, &(_, wide)) in self.lanes.used.iter().zip(&layout.columns) {
+            line.pad_to(start);
+            line.push(elide(&self.head(column), wide), Ink::Bold);
+            start += wide + BETWEEN;
+        }
+        line
+    }
+
+    /// The place of the row's step; nothing for a gap.
+    fn site(&self, row: &Row) -> String {
+        match row {
+            Row::Step(at) => clean(&self.sites.shorten(&self.trace.lines[*at].site)),
+            Row::Gap { .. } => String::new(),
+        }
+    }
+
+    fn row(&self, row: &Row, cells: &[Option<Cell>], layout: &Layout, wrapped: bool) -> Vec<Inked> {
+        let texts: Vec<Vec<String>> = cells
+            .iter()
+            .zip(&layout.columns)
+            .map(|(cell, &(gutter, wide))| {
+                let Some(cell) = cell else { return Vec::new() };
+                let room = wide.saturating_sub(2 + gutter + cell.indent).max(1);
+                if wrapped {
+                    wrap(&cell.text, room)
+                } else {
+                    vec![elide(&cell.text, room)]
+                }
+            })
+            .collect();
+        let height = texts.iter().map(Vec::len).max().unwrap_or(1).max(1);
+        (0..height)
+            .map(|at| self.row_line(row, cells, &texts, layout, at))
+            .collect()
+    }
+
+    fn row_line(&self, row: &Row, cells: &[Option<Cell>], texts: &[Vec<String>], layout: &Layout, at: usize) -> Inked {
+        let mut line = Inked::default();
+        if let (Row::Step(index), 0) = (row, at) {
+            line.push(format!("{:>1$}", self.trace.lines[*index].step, layout.step), Ink::Dim);
+        }
+        let mut start = layout.step + 2;
+        for (place, &column) in self.lanes.used.iter().enumerate() {
+            let (gutter, wide) = layout.columns[place];
+            line.pad_to(start);
+            self.gutter(&mut line, &self.lanes.after[row.last()][column], layout, gutter);
+            if let (Some(cell), Some(text)) = (&cells[place], texts[place].get(at)) {
+                line.push(" ".repeat(cell.indent), Ink::Plain);
+                self.inked(&mut line, text, cell.ink, layout);
+            }
+            start += wide + BETWEEN;
+        }
+        if at == 0 {
+            let site = self.site(row);
+            let long = width(&site);
+            let tail: String = site.chars().skip(long.saturating_sub(layout.site)).collect();
+            line.pad_to(start);
+            line.push(tail, Ink::Dim);
+        }
+        line
+    }
+
+    fn gutter(&self, line: &mut Inked, lane: &Lane, layout: &Layout, wide: usize) {
+        match lane.irqs_on {
+            Some(true) => line.push("│", Ink::Dim),
+            Some(false) => line.push("┃", Ink::Red),
+            None => line.push("┊", Ink::Dim),
+        }
+        let end = line.width() + wide + 1;
+        let shown = if lane.holds.len() > wide {
+            wide.saturating_sub(1)
+        } else {
+            lane.holds.len()
+        };
+        for lock in &lane.holds[..shown] {
+            line.push(letter(layout, *lock), Ink::Lock(*lock));
+        }
+        if shown < lane.holds.len() {
+            line.push("+", Ink::Plain);
+        }
+        line.pad_to(end);
+    }
+
+    /// Pushes text with the names of locks in their colours.
+    fn inked(&self, line: &mut Inked, text: &str, ink: Ink, layout: &Layout) {
+        let found = layout
+            .letters
+            .iter()
+            .filter_map(|&l| Some((find_word(text, &self.lanes.locks[l])?, l)));
+        match found.min_by_key(|&(at, l)| (at, usize::MAX - self.lanes.locks[l].len())) {
+            Some((at, lock)) if ink != Ink::Dim => {
+                let end = at + self.lanes.locks[lock].len();
+                line.push(&text[..at], ink);
+                line.push(&text[at..end], Ink::Lock(lock));
+                line.push(&text[end..], ink);
+            }
+            _ => line.push(text, ink),
+        }
+    }
+
+    /// What the marks mean, only those that are there; then an empty line.
+    fn legend(&self, rows: &[Row], layout: &Layout) -> Vec<Inked> {
+        let any = |what: &dyn Fn(&Line) -> bool| {
+            rows.iter()
+                .any(|row| matches!(row, Row::Step(at) if what(&self.trace.lines[*at])))
+        };
+        let mut entries: Vec<(String, String, Ink)> = Vec::new();
+        let mut add = |sign: String, meaning: &str, ink| entries.push((sign, meaning.to_owned(), ink));
+        if rows.iter().any(|row| {
+            self.lanes.after[row.last()]
+                .iter()
+                .any(|lane| lane.irqs_on == Some(false))
+        }) {
+            add("┃".to_owned(), "interrupts off", Ink::Red);
+        }
+        if any(&|l| l.preempts && !l.stuck) {
+            add(PREEMPTS.trim().to_owned(), "preempts", Ink::Yellow);
+        }
+        if any(&|l| l.stuck) {
+            add(STUCK.trim().to_owned(), "never gets further", Ink::Red);
+        }
+        for (at, &lock) in layout.letters.iter().enumerate() {
+            let held = if at == 0 { "held: " } else { "" };
+            add(
+                format!("{held}{}", letter(layout, lock)),
+                &self.lanes.locks[lock],
+                Ink::Lock(lock),
+            );
+        }
+        let mut lines: Vec<Inked> = vec![Inked::default()];
+        for (sign, meaning, ink) in entries {
+            let wide = width(&sign) + 1 + width(&meaning);
+            if lines
+                .last()
+                .is_some_and(|l| l.width() > 0 && l.width() + 3 + wide > self.width)
+            {
+                if lines.len() == 2 {
+                    break;
+                }
+                lines.push(Inked::default());
+            }
+            let line = lines.last_mut().expect("never empty");
+            if line.width() > 0 {
+                line.push("   ", Ink::Plain);
+            }
+            line.push(sign, ink);
+            line.push(
+                elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())),
+                Ink::Dim,
+            );
+        }
+        if lines[0].width() == 0 {
+            return Vec::new();
+        }
+        lines.push(Inked::default());
+        lines
+    }
+
+    /// The wait-for list; then an empty line.
+    fn waits(&self) -> Vec<Inked> {
+        const MOST: usize = 8;
+        let waits = &self.trace.waits;
+        let shown = if waits.len() > MOST { MOST - 1 } else { waits.len() };
+        let column =
+            |of: &dyn Fn(usize) -> String, most| (0..shown).map(|i| width(&of(i))).max().unwrap_or(0).min(most);
+        let place = |i: usize| clean(&waits[i].place);
+        // Hardware is its own place.
+        let who = |i: usize| {
+            if waits[i].who == waits[i].place {
+                String::new()
+            } else {
+                clean(&waits[i].who)
+            }
+        };
+        let site = |i: usize| clean(&self.sites.shorten(&waits[i].site));
+        let (places, whos, sites) = (column(&place, 12), column(&who, 24), column(&site, 26));
+        let what = |i: usize| clean(&waits[i].what);
+        let what_room = self.width.saturating_sub(places + whos + sites + 16).max(8);
+        let whats = column(&what, what_room);
+        let mut lines: Vec<Inked> = (0..shown)
+            .map(|i| {
+                let mut line = Inked::default();
+                line.push(elide(&place(i), places), Ink::Bold);
+                line.pad_to(places + 2);
+                line.push(elide(&who(i), whos), Ink::Plain);
+                line.pad_to(places + whos + 4);
+                line.push("waits for ", Ink::Dim);
+                line.push(elide(&what(i), whats), Ink::Plain);
+                line.pad_to(places + whos + whats + 16);
+                line.push(elide(&site(i), sites), Ink::Dim);
+                line
+            })
+            .collect();
+        if shown < waits.len() {
+            let mut line = Inked::default();
+            line.push(format!("… and {} more", waits.len() - shown), Ink::Dim);
+            lines.push(line);
+        }
+        if !lines.is_empty() {
+            lines.push(Inked::default());
+        }
+        lines
+    }
+}
+
+/// `A` for the first lock that is shown, and so on.
+fn letter(layout: &Layout, lock: usize) -> String {
+    let at = layout.letters.iter().position(|l| *l == lock);
+    at.and_then(|at| ('A'..='Z').chain('a'..='z').nth(at))
+        .unwrap_or('*')
+        .to_string()
+}
+
+/// Shares out `room`: who needs less than an equal share gets what it needs, the others share the rest.
+fn share(room: usize, needs: &[usize]) -> Vec<usize> {
+    let mut given = vec![0; needs.len()];
+    let mut open: Vec<usize> = (0..needs.len()).collect();
+    let mut left = room;
+    while !open.is_empty() {
+        let fair = left / open.len();
+        let modest: Vec<usize> = open.iter().copied().filter(|&i| needs[i] <= fair).collect();
+        if modest.is_empty() {
+            open.iter().for_each(|&i| given[i] = fair);
+            break;
+        }
+        for i in modest {
+            given[i] = needs[i];
+            left -= needs[i];
+            open.retain(|&o| o != i);
+        }
+    }
+    given
+}

@@ -1,0 +1,116 @@
+//! Words: names of failures, clean strings, and fitting text into a width.
+
+use crate::trace::{FailureKind, Trace};
+
+/// What went wrong, for people.
+pub(super) fn kind(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Deadlock => "deadlock",
+        FailureKind::SelfDeadlock => "self-deadlock",
+        FailureKind::SleepInAtomic => "sleep in atomic context",
+        FailureKind::UseAfterFree => "use after free",
+        FailureKind::RefUnderflow => "reference count below zero",
+        FailureKind::Panic => "panic",
+        FailureKind::LostWork => "lost work",
+        FailureKind::LostInterrupt => "lost interrupt",
+        FailureKind::Quiescence => "something is left over at the end",
+        FailureKind::LockRule => "broken lock rule",
+        FailureKind::Nondeterministic => "not deterministic",
+        FailureKind::TooLong => "no end in sight",
+    }
+}
+
+/// What is known about the number of preemptions.
+pub(super) fn minimality(trace: &Trace) -> String {
+    match (trace.minimal, trace.preemptions) {
+        (true, n) => format!("minimal in preemptions ({n})"),
+        (false, 1) => "1 preemption; minimality was not established".to_owned(),
+        (false, n) => format!("{n} preemptions; minimality was not established"),
+    }
+}
+
+/// `1 step`, `2 steps`.
+pub(super) fn steps(n: usize) -> String {
+    if n == 1 {
+        "1 step".to_owned()
+    } else {
+        format!("{n} steps")
+    }
+}
+
+/// On one line, without control characters: names and panic messages come from the code under test.
+pub(super) fn clean(text: &str) -> String {
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// How many characters wide.
+pub(super) fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// At most `max` characters; what is too long ends in `…`.
+pub(super) fn elide(text: &str, max: usize) -> String {
+    if width(text) <= max {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(max.saturating_sub(1)).collect();
+    short.truncate(short.trim_end().len());
+    if max > 0 {
+        short.push('…');
+    }
+    short
+}
+
+/// Broken at spaces into lines of at most `max` characters; a longer word is broken anywhere. Never empty.
+pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
+    let max = max.max(1);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ').filter(|w| !w.is_empty()) {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let line = lines.last_mut().expect("never empty");
+            let used = width(line);
+            let room = max.saturating_sub(if used == 0 { 0 } else { used + 1 });
+            if word.len() <= room || (used == 0 && word.len() <= max) {
+                if used > 0 {
+                    line.push(' ');
+                }
+                line.extend(&word);
+                break;
+            }
+            if used == 0 {
+                line.extend(word.drain(..max));
+            }
+            lines.push(String::new());
+        }
+    }
+    lines
+}
+
+/// [`wrap`], but no more than `most` lines; the last one then ends in `…`.
+pub(super) fn wrap_at_most(text: &str, max: usize, most: usize) -> Vec<String> {
+    let mut lines = wrap(text, max);
+    if lines.len() > most {
+        let rest = lines[most - 1..].join(" ");
+        lines.truncate(most - 1);
+        lines.push(elide(&rest, max));
+    }
+    lines
+}
+
+/// Where `name` occurs in `text` as a whole word, if it does.
+pub(super) fn find_word(text: &str, name: &str) -> Option<usize> {
+    if name.is_empty() {
+        return None;
+    }
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '#';
+    text.match_indices(name).map(|(at, _)| at).find(|&at| {
+        let before = text[..at].chars().next_back();
+        let mut after = text[at + name.len()..].chars();
+        let next = after.next();
+        // `worker-1` is no word in `worker-1-a`, but `rq#1-` at the end of a clause is.
+        let hyphenated = next == Some('-') && after.next().is_some_and(part_of_word);
+        !before.is_some_and(|c| part_of_word(c) || c == '-') && !next.is_some_and(part_of_word) && !hyphenated
+    })
+}

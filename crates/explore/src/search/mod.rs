@@ -1,0 +1,482 @@
+//! The search: which schedules are run, and which need not be.
+//!
+//! Source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, "Source sets: a foundation for optimal dynamic partial order
+//! reduction", J. ACM 64(4), 2017) with sleep sets. Each step of a run is an event; two events that use one object, not
+//! both reading it, depend on each other, and a pair of dependent events that could have come in the other order is a
+//! race. A race puts a context into the backtrack set of the node before its first event, from where the other order
+//! will be run. Steps that can wait need two more rules: a race whose second event was not possible before its first is
+//! looked for further back, and a step that waits when the run ends is analysed as if it were done.
+
+mod node;
+mod sampler;
+
+use crate::events::{Events, NewEvent, Race};
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Access, Op, OpKind};
+use crate::parallel::Branch;
+use crate::validate::{Rules, Validator};
+
+pub(crate) use node::Node;
+pub(crate) use sampler::Replay;
+pub(crate) use sampler::Sampler;
+
+/// A fault that is planted into the search, to see that the tests find it.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Interrupt entries do not race for the interrupt token.
+    NoToken,
+    /// A handler is brought forward without what raises its interrupt.
+    EntryWithoutRaise,
+    /// Contexts stay asleep whatever happens.
+    StaleSleep,
+    /// A bound on preemptions is combined with the reduction as if they had nothing to do with each other.
+    NaiveBound,
+}
+
+/// How schedules are chosen.
+pub(crate) enum Strategy {
+    /// Exhaustively, with the reduction.
+    Reduced,
+    /// Exhaustively, without it.
+    Brute,
+    /// By a sampler.
+    Sampled(Sampler),
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The largest number of preemptions.
+    pub bound: Option<u32>,
+    /// The largest number of steps of a run.
+    pub max_steps: usize,
+    /// Whether a stuck set ends the run at once.
+    pub stop_at_stuck: bool,
+    pub validate: bool,
+    /// Whether the run is written down for a trace.
+    pub record: bool,
+    pub fault: Option<Fault>,
+}
+
+/// The event that is being done.
+pub(crate) struct Open {
+    pub ctx: CtxId,
+    pub op: Op,
+    pub kind: OpKind,
+    uses: [(ObjId, Access); 4],
+    used: usize,
+    more: Vec<(ObjId, Access)>,
+    /// An event that it comes after beside those that its objects tell: the spawn of its context.
+    pub after: Option<u32>,
+    /// For joins: whose last event it comes after.
+    pub target: Option<CtxId>,
+    /// The interrupt token among them.
+    pub token: Option<ObjId>,
+    /// Whether it may have had to wait.
+    pub waited: bool,
+    /// Who sleeps in the state after it.
+    pub asleep: CtxSet,
+}
+
+impl Open {
+    #[inline]
+    pub(crate) fn new(ctx: CtxId, op: &Op) -> Self {
+        Open {
+            ctx,
+            op: *op,
+            kind: op.kind,
+            uses: [(ObjId(0), Access::Read); 4],
+            used: 0,
+            more: Vec::new(),
+            after: None,
+            target: None,
+            token: None,
+            waited: false,
+            asleep: CtxSet::EMPTY,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, obj: ObjId, access: Access) {
+        if self.used < self.uses.len() && self.more.is_empty() {
+            self.uses[self.used] = (obj, access);
+            self.used += 1;
+        } else {
+            if self.more.is_empty() {
+                self.more.extend_from_slice(&self.uses);
+            }
+            self.more.push((obj, access));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn uses(&self) -> &[(ObjId, Access)] {
+        if self.more.is_empty() { &self.uses[..self.used] } else { &self.more }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Nodes are made, or schedules sampled.
+    Searching,
+    /// Whatever comes next has been explored elsewhere: the run is only brought to its end.
+    Finishing,
+}
+
+/// What one OS thread has explored, and what it has still to explore.
+pub(crate) struct Search {
+    pub settings: Settings,
+    pub strategy: Strategy,
+    pub validator: Validator,
+    pub events: Events,
+    nodes: Vec<Node>,
+    /// The contexts that take the steps of the run, as far as it is known.
+    plan: Vec<CtxId>,
+    depth: usize,
+    phase: Phase,
+    open: Option<Open>,
+    asleep: CtxSet,
+    races: Vec<Race>,
+    last_new: bool,
+    /// Executions cut by sleep sets.
+    pub cut: u64,
+    pub steps: u64,
+    /// Whether the bound kept the search from anything.
+    pub bounded: bool,
+    this_run_cut: bool,
+}
+
+impl Search {
+    pub(crate) fn new(strategy: Strategy, settings: Settings, rules: Rules) -> Self {
+        Search {
+            settings,
+            strategy,
+            validator: Validator::new(rules),
+            events: Events::default(),
+            nodes: Vec::new(),
+            plan: Vec::new(),
+            depth: 0,
+            phase: Phase::Searching,
+            open: None,
+            asleep: CtxSet::EMPTY,
+            races: Vec::new(),
+            last_new: false,
+            cut: 0,
+            steps: 0,
+            bounded: false,
+            this_run_cut: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The schedule of the run.
+    pub(crate) fn plan(&self) -> &[CtxId] {
+        &self.plan
+    }
+
+    /// Whether the run that just ended was cut.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.this_run_cut
+    }
+
+    /// Makes ready for a run along the plan.
+    pub(crate) fn restart(&mut self) {
+        self.depth = 0;
+        self.phase = Phase::Searching;
+        self.open = None;
+        self.asleep = CtxSet::EMPTY;
+        self.this_run_cut = false;
+        if let Strategy::Sampled(sampler) = &mut self.strategy {
+            sampler.begin(self.plan.len());
+            self.plan.clear();
+            self.events.truncate(0);
+        }
+    }
+
+    /// Where a replayed run differed from the default schedule.
+    pub(crate) fn deviations(&self) -> Vec<(usize, CtxId)> {
+        match &self.strategy {
+            Strategy::Sampled(Sampler::Replay(replay)) => replay.differed.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The shallowest branch that nobody has begun, with the way there.
+    pub(crate) fn give(&mut self) -> Option<Branch> {
+        let depth = self.nodes.iter_mut().position(Node::has_open)?;
+        let mut nodes: Vec<Node> = self.nodes[..=depth].iter_mut().map(Node::share).collect();
+        let (next, bounded) = nodes[depth].next(self.settings.bound);
+        self.bounded |= bounded;
+        let mut plan = self.plan[..depth].to_vec();
+        plan.push(next?);
+        Some(Branch { nodes, plan })
+    }
+
+    /// Turns to a branch that another thread gave away.
+    pub(crate) fn adopt(&mut self, branch: Branch) {
+        self.events.truncate(0);
+        self.nodes = branch.nodes;
+        self.plan = branch.plan;
+    }
+
+    /// The context that the plan names for the next step.
+    #[inline]
+    pub(crate) fn planned(&self) -> Option<CtxId> {
+        self.plan.get(self.depth).copied()
+    }
+
+    /// Whether the next step has not been analysed yet.
+    #[inline]
+    pub(crate) fn is_new(&self) -> bool {
+        self.depth >= self.events.len() && self.phase == Phase::Searching
+    }
+
+    #[inline]
+    pub(crate) fn last_is_new(&self) -> bool {
+        self.last_new
+    }
+
+    /// Whether a step is the one that was recorded when this schedule ran before.
+    #[inline]
+    pub(crate) fn matches(&self, op: &Op, ctx: CtxId) -> bool {
+        if self.depth >= self.events.len() {
+            return true;
+        }
+        let event = self.events.get(self.depth);
+        event.signature == op.signature() && event.ctx == ctx
+    }
+
+    #[inline]
+    pub(crate) fn advance(&mut self) {
+        self.last_new = self.depth >= self.events.len();
+        self.depth += 1;
+        self.steps += 1;
+    }
+
+    /// Those who need not be run from here, now that `ctx` is.
+    #[inline]
+    pub(crate) fn sleepers(&self, ctx: CtxId) -> CtxSet {
+        if !matches!(self.strategy, Strategy::Reduced) || self.settings.bound.is_some() {
+            return CtxSet::EMPTY;
+        }
+        match self.nodes.get(self.depth) {
+            Some(node) => CtxSet(node.asleep_or_done() & !ctx.bit()),
+            None => CtxSet::EMPTY,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn open(&mut self, mut open: Open) {
+        if self.settings.fault == Some(Fault::StaleSleep) {
+            open.asleep = self.sleepers(open.ctx);
+        }
+        self.asleep = open.asleep;
+        self.open = Some(open);
+    }
+
+    /// Takes back the event that is being done, to be opened again.
+    pub(crate) fn reopen(&mut self) -> Option<Open> {
+        self.open.take()
+    }
+
+    /// The step that is being done turned out only to read.
+    #[inline]
+    pub(crate) fn demote(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.kind = OpKind::Load;
+            open.uses[0].1 = Access::Read;
+        }
+    }
+
+    /// Chooses who takes the next step, in a state that has not been seen.
+    #[inline]
+    pub(crate) fn choose(&mut self, enabled: CtxSet) -> CtxId {
+        let previous = self.plan.last().copied();
+        let favourite = match previous {
+            Some(previous) if enabled.contains(previous) => previous,
+            _ => enabled.first().expect("somebody is enabled"),
+        };
+        let chosen = match &mut self.strategy {
+            _ if self.phase == Phase::Finishing => favourite,
+            Strategy::Sampled(sampler) => sampler.choose(enabled, favourite, self.depth),
+            _ => {
+                let asleep = self.asleep;
+                let awake = CtxSet(enabled.0 & !asleep.0);
+                let Some(first) = awake.first() else {
+                    self.phase = Phase::Finishing;
+                    self.this_run_cut = true;
+                    self.cut += 1;
+                    self.plan.push(favourite);
+                    return favourite;
+                };
+                let chosen = if awake.contains(favourite) { favourite } else { first };
+                let preemptions = match self.nodes.last() {
+                    Some(node) => node.preemptions_after(),
+                    None => 0,
+                };
+                let brute = matches!(self.strategy, Strategy::Brute);
+                self.nodes.push(Node::new(enabled, asleep, chosen, previous, preemptions, brute));
+                chosen
+            }
+        };
+        self.plan.push(chosen);
+        chosen
+    }
+
+    /// Ends the open event: it joins the recorded run, and its races become backtrack points.
+    #[inline]
+    pub(crate) fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.add(&open);
+    }
+
+    #[inline]
+    fn add(&mut self, open: &Open) {
+        let reduced = matches!(self.strategy, Strategy::Reduced);
+        let mut races = std::mem::take(&mut self.races);
+        races.clear();
+        if reduced {
+            for (index, &(obj, access)) in open.uses().iter().enumerate() {
+                if self.settings.fault == Some(Fault::NoToken) && access == Access::Acquire && open.kind == OpKind::Enter
+                {
+                    continue;
+                }
+                let waits = open.waited && open.kind != OpKind::Lock || Some(obj) == open.token;
+                self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut races);
+            }
+        }
+        self.events.begin(NewEvent {
+            ctx: open.ctx,
+            kind: open.kind,
+            obj: open.op.obj,
+            signature: open.op.signature(),
+            site: open.op.site,
+        });
+        for &(obj, access) in open.uses() {
+            self.events.access(obj, access);
+        }
+        if let Some(event) = open.after {
+            self.events.join(event as usize);
+        }
+        if let Some(last) = open.target.and_then(|target| self.events.last_of(target)) {
+            self.events.join(last);
+        }
+        self.events.end();
+        let event = self.events.len() - 1;
+        let mut settled = None;
+        for race in &races {
+            if race.chain.is_none() || race.chain != settled {
+                let reversed = self.reverse(race.event as usize, event);
+                settled = if reversed { race.chain } else { None };
+            }
+        }
+        self.races = races;
+    }
+
+    /// Sees to it that the events `first` and `second`, which race, are also run in the other order; `false` if they
+    /// cannot be, because `second` has to wait before `first`.
+    fn reverse(&mut self, first: usize, second: usize) -> bool {
+        let ctx = self.events.get(second).ctx;
+        if self.settings.bound.is_some() {
+            self.reverse_bounded(first, ctx);
+            return false;
+        }
+        // What would be run before `first`: all that does not come after it, up to `second`. A context whose first
+        // event there needs none of the others can begin it.
+        let mut begun = [0u32; 64];
+        let mut initials = CtxSet::EMPTY;
+        let mut seen = CtxSet::EMPTY;
+        for index in first + 1..=second {
+            if self.events.happens_before(first, index) && index != second {
+                continue;
+            }
+            let other = self.events.get(index).ctx;
+            if seen.contains(other) {
+                continue;
+            }
+            let clock = self.events.clock(index);
+            let needs = seen.iter().any(|earlier| clock[earlier.index()] > begun[earlier.index()]);
+            seen.insert(other);
+            begun[other.index()] = index as u32;
+            if !needs {
+                initials.insert(other);
+            }
+        }
+        let node = &mut self.nodes[first];
+        if self.settings.fault == Some(Fault::EntryWithoutRaise) {
+            node.add(CtxSet(ctx.bit() & node.enabled()));
+            return true;
+        }
+        // `second` itself may wait at `first`; then the race cannot be reversed there.
+        let possible = CtxSet(initials.0 & node.enabled());
+        let Some(one) = possible.first() else { return false };
+        if !node.covers(possible) {
+            node.add(CtxSet(one.bit()));
+        }
+        true
+    }
+
+    /// Under a bound, sleep sets and source sets are not sound: the other order may need a preemption more than is
+    /// left, or be reachable without one only from further back. So more is added (Coons, Musuvathi, McKinley, "Bounded
+    /// partial-order reduction", OOPSLA 2013).
+    fn reverse_bounded(&mut self, first: usize, ctx: CtxId) {
+        self.nodes[first].add_or_all(ctx);
+        if self.settings.fault == Some(Fault::NaiveBound) {
+            return;
+        }
+        let mut start = first;
+        while start > 0 && self.plan[start - 1] == self.plan[first] {
+            start -= 1;
+        }
+        self.nodes[start].add_or_all(ctx);
+    }
+
+    /// At the end of a run: those who wait could have had their turn before what they wait for was taken.
+    pub(crate) fn analyse_waiting(&mut self, waiting: impl Iterator<Item = Open>) {
+        if self.phase == Phase::Finishing || !matches!(self.strategy, Strategy::Reduced) {
+            return;
+        }
+        let depth = self.events.len();
+        for open in waiting {
+            self.add(&open);
+            self.events.truncate(depth);
+        }
+    }
+
+    /// Turns to the next schedule; `false` if there is none.
+    pub(crate) fn backtrack(&mut self) -> bool {
+        while let Some(node) = self.nodes.last_mut() {
+            let (next, bounded) = node.next(self.settings.bound);
+            self.bounded |= bounded;
+            let depth = self.nodes.len() - 1;
+            match next {
+                Some(ctx) => {
+                    self.plan.truncate(depth);
+                    self.plan.push(ctx);
+                    self.events.truncate(depth);
+                    return true;
+                }
+                None => {
+                    self.nodes.pop();
+                }
+            }
+        }
+        false
+    }
+
+    /// The share of the tree that has been explored, if what is known of its breadth now is all there is.
+    pub(crate) fn share(&self) -> f64 {
+        let mut share = 0.0;
+        let mut weight = 1.0;
+        for node in &self.nodes {
+            let (done, all) = node.progress();
+            weight /= all as f64;
+            share += (done - 1) as f64 * weight;
+        }
+        share
+    }
+}

@@ -1,0 +1,271 @@
+//! Simulated atomics: each access is one visible step.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
+
+use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
+
+use crate::ids::ObjId;
+use crate::op::{Op, OpKind};
+use crate::record::note;
+use crate::sim::stamp::Stamp;
+use crate::step::step;
+use crate::world::{ObjKind, exploring, with};
+
+/// What a [`SimAtomic`] can hold.
+pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
+    /// Whether it needs the upper half.
+    const WIDE: bool = false;
+    /// As bits.
+    fn to_bits(self) -> u128;
+    /// From bits that [`to_bits`](Word::to_bits) made.
+    fn from_bits(bits: u128) -> Self;
+}
+
+impl Word for bool {
+    #[inline]
+    fn to_bits(self) -> u128 {
+        self as u128
+    }
+    #[inline]
+    fn from_bits(bits: u128) -> Self {
+        bits != 0
+    }
+}
+
+macro_rules! word {
+    ($($int:ty: $wide:expr),*) => {$(
+        impl Word for $int {
+            const WIDE: bool = $wide;
+            #[inline]
+            fn to_bits(self) -> u128 {
+                self as u128
+            }
+            #[inline]
+            fn from_bits(bits: u128) -> Self {
+                bits as $int
+            }
+        }
+    )*};
+}
+word!(u32: false, u64: false, u128: true);
+
+/// An atomic word of the simulated machine.
+pub struct SimAtomic<T: Word> {
+    stamp: Stamp,
+    first: u128,
+    low: AtomicU64,
+    high: AtomicU64,
+    created: Option<&'static Location<'static>>,
+    holds: PhantomData<T>,
+}
+
+impl<T: Word> SimAtomic<T> {
+    const fn holding(first: u128, created: Option<&'static Location<'static>>) -> Self {
+        SimAtomic {
+            stamp: Stamp::NEW,
+            first,
+            low: AtomicU64::new(first as u64),
+            high: AtomicU64::new((first >> 64) as u64),
+            created,
+            holds: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn get(&self) -> T {
+        let high = if T::WIDE { self.high.load(Relaxed) } else { 0 };
+        T::from_bits(u128::from(high) << 64 | u128::from(self.low.load(Relaxed)))
+    }
+
+    #[inline]
+    fn set(&self, value: T) {
+        let bits = value.to_bits();
+        self.low.store(bits as u64, Relaxed);
+        if T::WIDE {
+            self.high.store((bits >> 64) as u64, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn id(&self) -> ObjId {
+        with(|w| match self.stamp.get(w) {
+            Some(id) => id,
+            None => {
+                // A static that an earlier execution has left with some value.
+                self.set(T::from_bits(self.first));
+                let created = self.created.unwrap_or_else(|| Location::caller());
+                self.stamp.register(w, ObjKind::Atomic, "word", created)
+            }
+        })
+    }
+
+    #[inline]
+    #[track_caller]
+    fn rmw(&self, f: impl FnOnce(T) -> T) -> T {
+        let obj = self.id();
+        step(Op::new(OpKind::Rmw, obj));
+        let old = self.get();
+        let new = f(old);
+        if new == old {
+            with(|w| w.unchanged(obj, false));
+        } else {
+            self.set(new);
+        }
+        self.tell(obj, || format!("{old:?} → {new:?}"));
+        old
+    }
+
+    #[inline]
+    fn tell(&self, obj: ObjId, what: impl FnOnce() -> String) {
+        if crate::world::recording() {
+            let what = what();
+            let name = with(|w| w.name(obj));
+            note(move || format!("{name}: {what}"));
+        }
+    }
+}
+
+impl<T: Word> Atomic for SimAtomic<T>
+where
+    T: Sync,
+{
+    type Value = T;
+
+    const ZERO: Self = SimAtomic::holding(0, None);
+
+    #[track_caller]
+    fn new(value: T) -> Self {
+        let this = SimAtomic::holding(value.to_bits(), Some(Location::caller()));
+        if exploring() {
+            this.id();
+        }
+        this
+    }
+
+    #[inline]
+    #[track_caller]
+    fn load(&self, _order: Ordering) -> T {
+        let obj = self.id();
+        step(Op::new(OpKind::Load, obj));
+        let value = self.get();
+        self.tell(obj, || format!("reads {value:?}"));
+        value
+    }
+
+    #[inline]
+    #[track_caller]
+    fn store(&self, value: T, _order: Ordering) {
+        let obj = self.id();
+        step(Op::new(OpKind::Store, obj));
+        if self.get() == value {
+            with(|w| w.unchanged(obj, false));
+        } else {
+            self.set(value);
+        }
+        self.tell(obj, || format!("writes {value:?}"));
+    }
+
+    #[inline]
+    #[track_caller]
+    fn swap(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|_| value)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn compare_exchange(&self, current: T, new: T, _success: Ordering, _failure: Ordering) -> Result<T, T> {
+        let obj = self.id();
+        step(Op::new(OpKind::Rmw, obj));
+        let old = self.get();
+        if old == current {
+            if new == old {
+                with(|w| w.unchanged(obj, false));
+            }
+            self.set(new);
+            self.tell(obj, || format!("{old:?} → {new:?}"));
+            Ok(old)
+        } else {
+            with(|w| w.unchanged(obj, true));
+            self.tell(obj, || format!("{old:?}, not {current:?}: no exchange"));
+            Err(old)
+        }
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_or(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| T::from_bits(old.to_bits() | value.to_bits()))
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_and(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| T::from_bits(old.to_bits() & value.to_bits()))
+    }
+}
+
+impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
+    #[inline]
+    #[track_caller]
+    fn fetch_add(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| T::from_bits(old.to_bits().wrapping_add(value.to_bits())))
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_sub(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| T::from_bits(old.to_bits().wrapping_sub(value.to_bits())))
+    }
+}
+
+/// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ from run to run.
+pub struct SimAtomicPtr<T> {
+    stamp: Stamp,
+    value: std::sync::atomic::AtomicPtr<T>,
+    created: &'static Location<'static>,
+}
+
+impl<T> SimAtomicPtr<T> {
+    #[inline]
+    fn id(&self) -> ObjId {
+        with(|w| match self.stamp.get(w) {
+            Some(id) => id,
+            None => self.stamp.register(w, ObjKind::Atomic, "pointer", self.created),
+        })
+    }
+}
+
+impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
+    #[track_caller]
+    fn new(ptr: *mut T) -> Self {
+        let this = SimAtomicPtr {
+            stamp: Stamp::NEW,
+            value: std::sync::atomic::AtomicPtr::new(ptr),
+            created: Location::caller(),
+        };
+        if exploring() {
+            this.id();
+        }
+        this
+    }
+
+    #[track_caller]
+    fn load(&self, _order: Ordering) -> *mut T {
+        step(Op::new(OpKind::Load, self.id()));
+        self.value.load(Relaxed)
+    }
+
+    #[track_caller]
+    fn store(&self, ptr: *mut T, _order: Ordering) {
+        step(Op::new(OpKind::Store, self.id()));
+        self.value.store(ptr, Relaxed);
+    }
+
+    #[track_caller]
+    fn swap(&self, ptr: *mut T, _order: Ordering) -> *mut T {
+        step(Op::new(OpKind::Rmw, self.id()));
+        self.value.swap(ptr, Relaxed)
+    }
+}

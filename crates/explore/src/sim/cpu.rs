@@ -1,0 +1,175 @@
+//! Interrupt and preemption state of the CPU that the current context runs on.
+
+use std::sync::Arc;
+
+use doorbell_platform::{CpuId, Vector};
+
+use crate::ids::{CtxId, ObjId};
+use crate::op::{Op, OpKind};
+use crate::sim::model::Model;
+use crate::step::step;
+use crate::trace::FailureKind;
+use crate::validate::CtxKind;
+use crate::world::{Ended, Mode, World, with};
+
+/// How deep interrupts were saved: restores must come in the opposite order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IrqDepth(usize);
+
+pub(crate) fn current() -> CpuId {
+    with(|w| w.current_cpu().unwrap_or(CpuId(0)))
+}
+
+pub(crate) fn count() -> u32 {
+    with(|w| w.cpus.len().max(1) as u32)
+}
+
+/// The token of the CPU of the current context, and whether interrupts are on there.
+fn state(w: &World) -> Option<(ObjId, bool)> {
+    if w.mode != Mode::Running {
+        return None;
+    }
+    let cpu = &w.cpus[w.current_cpu()?.0 as usize];
+    Some((cpu.token, cpu.irqs_on))
+}
+
+#[track_caller]
+pub(crate) fn irq_save() -> IrqDepth {
+    let (depth, turn_off) = with(|w| match state(w) {
+        Some((token, on)) => {
+            let me = w.current;
+            let saves = &mut w.ctx_mut(me).irq_saves;
+            saves.push(on);
+            (saves.len(), on.then_some(token))
+        }
+        None => (0, None),
+    });
+    if let Some(token) = turn_off {
+        step(Op::new(OpKind::IrqOff, token));
+    }
+    IrqDepth(depth)
+}
+
+#[track_caller]
+pub(crate) fn irq_restore(depth: IrqDepth) {
+    let turn_on = with(|w| {
+        let (token, on) = state(w)?;
+        let me = w.current;
+        let saves = w.ctx(me).irq_saves.len();
+        if saves != depth.0 {
+            let message = format!(
+                "{} restores interrupts out of order: it saved them {saves} times, and restores save {}",
+                w.ctx(me).name,
+                depth.0
+            );
+            w.fail_here(FailureKind::LockRule, message);
+            return None;
+        }
+        let was_on = w.ctx_mut(me).irq_saves.pop()?;
+        (was_on && !on).then_some(token)
+    });
+    if let Some(token) = turn_on {
+        step(Op::new(OpKind::IrqOn, token));
+    }
+}
+
+/// Turns interrupts on at this CPU, whatever they were: for handlers that let others interrupt them.
+#[track_caller]
+pub fn local_irq_enable() {
+    if let Some((token, false)) = with(|w| state(w)) {
+        step(Op::new(OpKind::IrqOn, token));
+    }
+}
+
+/// Turns interrupts off at this CPU, whatever they were.
+#[track_caller]
+pub fn local_irq_disable() {
+    if let Some((token, true)) = with(|w| state(w)) {
+        step(Op::new(OpKind::IrqOff, token));
+    }
+}
+
+pub(crate) fn irqs_enabled() -> bool {
+    with(|w| state(w)).is_none_or(|(_, on)| on)
+}
+
+pub(crate) fn in_hardirq() -> bool {
+    with(|w| w.mode == Mode::Running && w.ctx(w.current).kind == CtxKind::Handler)
+}
+
+pub(crate) fn preempt_disable() {
+    with(|w| {
+        if w.mode == Mode::Running {
+            let me = w.current;
+            w.ctx_mut(me).preempt_off += 1;
+        }
+    });
+}
+
+#[track_caller]
+pub(crate) fn preempt_enable() {
+    with(|w| {
+        if w.mode != Mode::Running {
+            return;
+        }
+        let me = w.current;
+        match w.ctx(me).preempt_off.checked_sub(1) {
+            Some(depth) => w.ctx_mut(me).preempt_off = depth,
+            None => {
+                let message = format!("{} turns preemption on, which it had not turned off", w.ctx(me).name);
+                w.fail_here(FailureKind::LockRule, message);
+            }
+        }
+    });
+}
+
+#[track_caller]
+pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
+    let handler = with(|w| {
+        let handler = w.ctxs.iter().position(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
+        if handler.is_none() {
+            w.fail_here(FailureKind::LostInterrupt, format!("{cpu} has no handler of {vector}"));
+        }
+        let ctx = crate::ids::CtxId(handler? as u8);
+        let pending = w.ctx(ctx).pending_obj?;
+        Some((ctx, pending, w.ctx(ctx).wire.clone()))
+    });
+    match handler {
+        Some((_, _, Some(wire))) => wire.send(),
+        Some((target, pending, None)) => step(Op { target, ..Op::new(OpKind::Raise, pending) }),
+        None => {}
+    }
+}
+
+/// What inter-processor interrupts of one CPU and vector travel on. They arrive later, one by one.
+#[derive(Clone)]
+pub struct Wire(Arc<Model<u32>>);
+
+impl Wire {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        Wire(Arc::new(Model::new("IPI in flight", 0)))
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&self) {
+        self.0.change(|flying| *flying += 1);
+    }
+
+    /// Carries one interrupt to its handler.
+    pub(crate) fn deliver(&self, target: CtxId, pending: ObjId) -> Result<(), Ended> {
+        self.0.serve_with(pending, |flying| *flying > 0, |flying| *flying -= 1)?;
+        with(|w| w.ctx_mut(target).raised = true);
+        Ok(())
+    }
+}
+
+/// The timeouts that may still strike.
+pub(crate) fn clock() -> Arc<Model<u32>> {
+    let known = with(|w| w.clock.clone());
+    known.unwrap_or_else(|| {
+        let clock = Arc::new(Model::new("timeouts", 0));
+        with(|w| w.clock = Some(Arc::clone(&clock)));
+        clock
+    })
+}

@@ -1,0 +1,313 @@
+//! Simulated RCU and SRCU: read sections, and grace periods that need what they need on a real kernel.
+//!
+//! A grace period is either a matter of readers alone, or two pieces of work on a pool: one that processes it once the
+//! readers are gone, and one that runs the callbacks, the wake-up of who waits among them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use doorbell_platform::{ReadDomain, WorkQueue};
+
+use crate::machine::Machine;
+use crate::op::{Op, OpKind};
+use crate::sim::model::{Model, wait};
+use crate::sim::pool::Pool;
+use crate::sim::wait::SimCompletion;
+use crate::world::with;
+use doorbell_platform::Completion;
+
+/// What grace periods need in order to end. Set it up with [`Machine::grace_periods`] before domains are created.
+#[derive(Clone, Debug, Default)]
+pub enum GracePeriods {
+    /// That the readers leave. Callbacks run in a task of the domain.
+    #[default]
+    Readers,
+    /// That the readers leave, and then two pieces of work on a pool, one after the other.
+    OnPool(Pool),
+}
+
+/// A domain of read sections.
+pub struct SimDomain(Arc<Inner>);
+
+struct Inner {
+    /// Begins of read sections read it, begins of grace periods change it.
+    gate: Model<State>,
+    /// Ends of read sections read it, ends of grace periods take it.
+    exit: Model<()>,
+    /// Callbacks and the task that runs them.
+    callbacks: Model<()>,
+    on: GracePeriods,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    readers: Vec<u64>,
+    callbacks: VecDeque<Callback>,
+    handed: u64,
+    called: u64,
+    /// Grace periods whose processing waits for readers.
+    waiting: Vec<Arc<Grace>>,
+}
+
+struct Callback {
+    readers: Vec<u64>,
+    f: Box<dyn FnOnce() + Send>,
+}
+
+/// A grace period that needs a pool.
+struct Grace {
+    readers: Vec<u64>,
+    done: SimCompletion,
+    then: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl SimDomain {
+    #[track_caller]
+    fn create(name: &'static str) -> Self {
+        let on = with(|w| w.grace_periods.clone());
+        let inner = Arc::new(Inner {
+            gate: Model::new(name, State::default()),
+            exit: Model::new("grace period", ()),
+            callbacks: Model::new("callbacks", ()),
+            on,
+        });
+        if let GracePeriods::Readers = inner.on
+            && with(|w| w.mode == crate::world::Mode::Alone)
+        {
+            let this = Arc::clone(&inner);
+            Machine::NEW.task(format!("{name} callbacks"), move || {
+                while let Ok(callback) = this.next_callback() {
+                    callback();
+                    this.callbacks.change(|()| this.gate.state().called += 1);
+                }
+            });
+        }
+        SimDomain(inner)
+    }
+
+    #[track_caller]
+    fn begin(&self) -> u64 {
+        self.0.gate.observe(|_| ());
+        let mut state = self.0.gate.state();
+        state.next += 1;
+        let reader = state.next;
+        state.readers.push(reader);
+        reader
+    }
+
+    #[track_caller]
+    fn end(&self, reader: u64) {
+        self.0.exit.observe(|()| ());
+        let ready = {
+            let mut state = self.0.gate.state();
+            state.readers.retain(|other| *other != reader);
+            let (ready, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|grace: &Arc<Grace>| {
+                !grace.readers.iter().any(|reader| state.readers.contains(reader))
+            });
+            state.waiting = waiting;
+            let ready: Vec<Arc<Grace>> = ready;
+            ready
+        };
+        if let GracePeriods::OnPool(pool) = &self.0.on {
+            for grace in ready {
+                process(&self.0, pool, grace);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn synchronize_any(&self) {
+        match &self.0.on {
+            GracePeriods::Readers => {
+                let readers = self.0.gate.change(|state| state.readers.clone());
+                let inner = &self.0;
+                let gone = || inner.gone(&readers);
+                wait(Op::new(OpKind::Take, inner.exit.id()), &gone);
+            }
+            GracePeriods::OnPool(pool) => {
+                let grace = self.start(pool, None);
+                grace.done.wait();
+            }
+        }
+    }
+
+    /// Starts a grace period that needs the pool.
+    #[track_caller]
+    fn start(&self, pool: &Pool, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<Grace> {
+        let done = SimCompletion::new("grace period");
+        done.released_by(pool.workers());
+        let readers = self.0.gate.change(|state| state.readers.clone());
+        let grace = Arc::new(Grace { readers, done, then: std::sync::Mutex::new(then) });
+        process(&self.0, pool, Arc::clone(&grace));
+        grace
+    }
+
+    #[track_caller]
+    fn call_any(&self, f: Box<dyn FnOnce() + Send>) {
+        match &self.0.on {
+            GracePeriods::Readers => self.0.gate.change_with(self.0.callbacks.id(), |state| {
+                state.handed += 1;
+                let readers = state.readers.clone();
+                state.callbacks.push_back(Callback { readers, f });
+            }),
+            GracePeriods::OnPool(pool) => {
+                self.0.gate.state().handed += 1;
+                let inner = Arc::clone(&self.0);
+                let counted = Box::new(move || {
+                    f();
+                    inner.callbacks.change(|()| inner.gate.state().called += 1);
+                });
+                self.start(pool, Some(counted));
+            }
+        }
+    }
+
+    #[track_caller]
+    fn barrier_any(&self) {
+        let inner = &self.0;
+        let due = inner.gate.state().handed;
+        let called = || inner.gate.state().called >= due;
+        wait(Op::new(OpKind::Await, inner.callbacks.id()), &called);
+    }
+}
+
+/// Queues the work that processes a grace period. It does not wait for readers: the last of them queues it again.
+#[track_caller]
+fn process(inner: &Arc<Inner>, pool: &Pool, grace: Arc<Grace>) {
+    let inner = Arc::clone(inner);
+    let callbacks = pool.clone();
+    pool.spawn(
+        "process grace period",
+        Box::new(move || {
+            let over = inner.exit.change(|()| {
+                let over = inner.gone(&grace.readers);
+                if !over {
+                    inner.gate.state().waiting.push(Arc::clone(&grace));
+                }
+                over
+            });
+            if over {
+                callbacks.spawn(
+                    "grace-period callbacks",
+                    Box::new(move || {
+                        let then = grace.then.lock().ok().and_then(|mut then| then.take());
+                        if let Some(then) = then {
+                            then();
+                        }
+                        grace.done.complete_all();
+                    }),
+                );
+            }
+        }),
+    );
+}
+
+impl Inner {
+    fn gone(&self, readers: &[u64]) -> bool {
+        let state = self.gate.state();
+        !readers.iter().any(|reader| state.readers.contains(reader))
+    }
+
+    fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::world::Ended> {
+        let ready = || {
+            let state = self.gate.state();
+            state.callbacks.front().is_some_and(|first| {
+                !first.readers.iter().any(|reader| state.readers.contains(reader))
+            })
+        };
+        let op = Op { idle: true, obj2: Some(self.exit.id()), ..Op::new(OpKind::Take, self.callbacks.id()) };
+        crate::sim::model::try_wait(op, &ready)?;
+        Ok(self.gate.state().callbacks.pop_front().expect("the condition says so").f)
+    }
+}
+
+/// SRCU of the simulated machine: readers may sleep.
+pub struct SimSrcu(SimDomain);
+
+/// RCU of the simulated machine: readers must not sleep.
+pub struct SimRcu(SimDomain);
+
+// SAFETY: `synchronize` and callbacks wait until the condition `gone` holds for all readers that were in a section when
+// the grace period began; sections register in the step that begins them.
+unsafe impl ReadDomain for SimSrcu {
+    type Token = u64;
+
+    #[track_caller]
+    fn new(name: &'static str) -> Self {
+        SimSrcu(SimDomain::create(name))
+    }
+
+    #[track_caller]
+    fn read_lock(&self) -> u64 {
+        self.0.begin()
+    }
+
+    #[track_caller]
+    unsafe fn read_unlock(&self, token: u64) {
+        self.0.end(token);
+    }
+
+    #[track_caller]
+    fn synchronize(&self) {
+        self.0.synchronize_any();
+    }
+
+    #[track_caller]
+    fn synchronize_expedited(&self) {
+        self.0.synchronize_any();
+    }
+
+    #[track_caller]
+    fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
+        self.0.call_any(f);
+    }
+
+    #[track_caller]
+    fn barrier(&self) {
+        self.0.barrier_any();
+    }
+}
+
+// SAFETY: as for `SimSrcu`.
+unsafe impl ReadDomain for SimRcu {
+    type Token = u64;
+
+    #[track_caller]
+    fn new(name: &'static str) -> Self {
+        SimRcu(SimDomain::create(name))
+    }
+
+    #[track_caller]
+    fn read_lock(&self) -> u64 {
+        let reader = self.0.begin();
+        crate::sim::cpu::preempt_disable();
+        reader
+    }
+
+    #[track_caller]
+    unsafe fn read_unlock(&self, token: u64) {
+        crate::sim::cpu::preempt_enable();
+        self.0.end(token);
+    }
+
+    #[track_caller]
+    fn synchronize(&self) {
+        self.0.synchronize_any();
+    }
+
+    #[track_caller]
+    fn synchronize_expedited(&self) {
+        self.0.synchronize_any();
+    }
+
+    #[track_caller]
+    fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
+        self.0.call_any(f);
+    }
+
+    #[track_caller]
+    fn barrier(&self) {
+        self.0.barrier_any();
+    }
+}

@@ -1,0 +1,76 @@
+//! Ghost state: what the code itself does not keep, but must be true. A freed object that is touched is an error, not
+//! luck.
+
+use crate::sim::model::{Model, fail};
+use crate::trace::FailureKind;
+
+/// The life of one object: its references, and whether it is freed.
+pub struct Ghost {
+    name: &'static str,
+    life: Model<Life>,
+}
+
+struct Life {
+    references: u32,
+    freed: bool,
+}
+
+impl Ghost {
+    /// A live object with one reference.
+    #[track_caller]
+    pub fn new(name: &'static str) -> Self {
+        Ghost { name, life: Model::new(name, Life { references: 1, freed: false }) }
+    }
+
+    /// Touches the object: an error if it is freed.
+    #[track_caller]
+    pub fn access(&self) {
+        let freed = self.life.observe(|life| life.freed);
+        self.check(freed);
+    }
+
+    /// Takes a reference.
+    #[track_caller]
+    pub fn get(&self) {
+        let freed = self.life.change(|life| {
+            life.references += 1;
+            life.freed
+        });
+        self.check(freed);
+    }
+
+    /// Drops a reference; `true` if it was the last one, and the caller has to [`free`](Ghost::free) the object.
+    #[track_caller]
+    pub fn put(&self) -> bool {
+        let left = self.life.change(|life| {
+            let left = life.references.checked_sub(1);
+            life.references = left.unwrap_or(0);
+            left
+        });
+        match left {
+            Some(left) => left == 0,
+            None => {
+                fail(FailureKind::RefUnderflow, format!("{} has lost more references than it had", self.name));
+                false
+            }
+        }
+    }
+
+    /// Frees the object: an error if it is freed already.
+    #[track_caller]
+    pub fn free(&self) {
+        let before = self.life.change(|life| std::mem::replace(&mut life.freed, true));
+        self.check(before);
+    }
+
+    /// Whether it is freed, for conditions of quiescence.
+    pub fn is_freed(&self) -> bool {
+        self.life.observe(|life| life.freed)
+    }
+
+    fn check(&self, freed: bool) {
+        if freed {
+            fail(FailureKind::UseAfterFree, format!("{} is used after it was freed", self.name));
+        }
+    }
+}

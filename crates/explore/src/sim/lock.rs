@@ -1,0 +1,143 @@
+//! Simulated locks.
+
+use std::panic::Location;
+
+use doorbell_platform::{Acquire, LockClass, RawLock, Subclass};
+
+use crate::ids::ObjId;
+use crate::op::{Op, OpKind};
+use crate::sim::stamp::Stamp;
+use crate::step::step;
+use crate::trace::FailureKind;
+use crate::validate::Held;
+use crate::world::{Mode, ObjKind, with};
+
+macro_rules! raw_lock {
+    ($(#[$doc:meta])* $name:ident, $kind:expr) => {
+        $(#[$doc])*
+        pub struct $name(Stamp);
+
+        // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds the object, one
+        // context runs at a time, and all contexts of an execution run on one OS thread.
+        unsafe impl RawLock for $name {
+            const INIT: Self = $name(Stamp::NEW);
+
+            #[inline]
+            #[track_caller]
+            fn lock(&self, how: Acquire) {
+                let obj = id(&self.0, $kind, &how);
+                step(Op { how: Some(how), ..Op::new(OpKind::Lock, obj) });
+            }
+
+            #[inline]
+            #[track_caller]
+            fn try_lock(&self, how: Acquire) -> bool {
+                let obj = id(&self.0, $kind, &how);
+                step(Op { how: Some(how), ..Op::new(OpKind::TryLock, obj) });
+                with(|w| if w.mode == Mode::Running { w.ctx(w.current).got } else { w.alone_got })
+            }
+
+            #[inline]
+            #[track_caller]
+            unsafe fn unlock(&self) {
+                unlock(&self.0);
+            }
+
+            #[track_caller]
+            fn assert_held(&self) {
+                assert_held(&self.0);
+            }
+        }
+    };
+}
+
+raw_lock!(
+    /// A spin lock of the simulated machine. Nothing that holds one may sleep.
+    SimSpin,
+    ObjKind::Spin
+);
+raw_lock!(
+    /// A sleeping lock of the simulated machine.
+    SimMutex,
+    ObjKind::Mutex
+);
+
+#[inline]
+#[track_caller]
+fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
+    let site = Location::caller();
+    with(|w| match stamp.get(w) {
+        Some(id) => id,
+        None => {
+            let id = stamp.register(w, kind, how.class.name(), site);
+            w.obj_mut(id).class = Some(how.class);
+            id
+        }
+    })
+}
+
+#[inline]
+#[track_caller]
+fn unlock(stamp: &Stamp) {
+    let mut site = Location::caller();
+    let obj = with(|w| {
+        let obj = stamp.get(w)?;
+        if w.mode == Mode::Running {
+            // A guard's drop has no caller: the line that took the lock says more than one of the guard's own.
+            let held = w.ctx(w.current).held.iter().rfind(|held| held.lock == Some(obj));
+            site = held.map_or(site, |held| held.site);
+        }
+        Some(obj)
+    });
+    if let Some(obj) = obj {
+        step(Op { site, ..Op::new(OpKind::Unlock, obj) });
+    }
+}
+
+#[track_caller]
+fn assert_held(stamp: &Stamp) {
+    let site = Location::caller();
+    with(|w| {
+        if w.mode != Mode::Running {
+            return;
+        }
+        let me = w.current;
+        let obj = stamp.get(w);
+        if !w.ctx(me).held.iter().any(|held| held.lock == obj && obj.is_some()) {
+            let name = obj.map_or_else(|| "a lock that was never taken".to_owned(), |obj| w.name(obj));
+            let message = format!("{} must hold {name} at {}", w.ctx(me).name, crate::stuck::site(site));
+            w.fail_here(FailureKind::LockRule, message);
+        }
+    });
+}
+
+#[track_caller]
+pub(crate) fn annotate_acquire(class: &'static LockClass, subclass: Subclass) {
+    let site = Location::caller();
+    with(|w| {
+        if w.mode != Mode::Running {
+            return;
+        }
+        let me = w.current;
+        let irqs_on = w.ctx(me).cpu.is_some_and(|cpu| w.cpus[cpu.0 as usize].irqs_on);
+        w.note_acquire(me, Held { lock: None, class, subclass, tried: false, irqs_on, site }, None);
+    });
+}
+
+pub(crate) fn annotate_release(class: &'static LockClass, subclass: Subclass) {
+    with(|w| {
+        if w.mode != Mode::Running {
+            return;
+        }
+        let me = w.current;
+        let held = &mut w.ctx_mut(me).held;
+        let place =
+            held.iter().rposition(|held| held.lock.is_none() && held.class == class && held.subclass == subclass);
+        match place {
+            Some(place) => {
+                held.remove(place);
+            }
+            None => w.fail_here(FailureKind::LockRule, format!("{} is released, but was not annotated", class.name())),
+        }
+    });
+}

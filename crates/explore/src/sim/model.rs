@@ -1,0 +1,158 @@
+//! Modelled objects: any state, changed and waited for in single visible steps.
+
+use std::panic::Location;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Condition, Op, OpKind};
+use crate::sim::stamp::Stamp;
+use crate::step::{step, try_step};
+use crate::trace::FailureKind;
+use crate::world::{Ended, ObjKind, exploring, with};
+
+/// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one visible step, in
+/// which nobody else can be.
+pub struct Model<T> {
+    stamp: Stamp,
+    name: &'static str,
+    created: &'static Location<'static>,
+    state: Mutex<T>,
+}
+
+impl<T> Model<T> {
+    /// An object of that name, as traces show it.
+    #[track_caller]
+    pub fn new(name: &'static str, state: T) -> Self {
+        let this = Model { stamp: Stamp::NEW, name, created: Location::caller(), state: Mutex::new(state) };
+        if exploring() {
+            this.id();
+        }
+        this
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> ObjId {
+        with(|w| match self.stamp.get(w) {
+            Some(id) => id,
+            None => self.stamp.register(w, ObjKind::Model, self.name, self.created),
+        })
+    }
+
+    /// The state, outside of any step: for what only this context can be doing.
+    #[inline]
+    pub(crate) fn state(&self) -> MutexGuard<'_, T> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Reads the state.
+    #[track_caller]
+    pub fn observe<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        step(Op::new(OpKind::Observe, self.id()));
+        f(&self.state())
+    }
+
+    /// Changes the state.
+    #[track_caller]
+    pub fn change<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        step(Op::new(OpKind::Change, self.id()));
+        f(&mut self.state())
+    }
+
+    /// Changes the state, and in the same step that of another object.
+    #[track_caller]
+    pub(crate) fn change_with<R>(&self, other: ObjId, f: impl FnOnce(&mut T) -> R) -> R {
+        step(Op { obj2: Some(other), ..Op::new(OpKind::Change, self.id()) });
+        f(&mut self.state())
+    }
+
+    /// Sleeps until `condition` holds, then reads the state.
+    #[track_caller]
+    pub fn wait<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&T) -> R) -> R {
+        let ready = || condition(&self.state());
+        wait(Op::new(OpKind::Await, self.id()), &ready);
+        f(&self.state())
+    }
+
+    /// Sleeps until `condition` holds, then changes the state, in one step.
+    #[track_caller]
+    pub fn take<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&mut T) -> R) -> R {
+        let ready = || condition(&self.state());
+        wait(Op::new(OpKind::Take, self.id()), &ready);
+        f(&mut self.state())
+    }
+
+    /// [`take`](Model::take) by a service, which has nothing to do when the run is over.
+    ///
+    /// # Errors
+    /// When the run is over; the service returns then.
+    #[track_caller]
+    pub fn serve<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&mut T) -> R) -> Result<R, Ended> {
+        let ready = || condition(&self.state());
+        try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        Ok(f(&mut self.state()))
+    }
+
+    /// [`serve`](Model::serve) that changes another object in the same step.
+    pub(crate) fn serve_with<R>(
+        &self,
+        other: ObjId,
+        condition: impl Fn(&T) -> bool,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, Ended> {
+        let ready = || condition(&self.state());
+        try_wait(Op { idle: true, obj2: Some(other), ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        Ok(f(&mut self.state()))
+    }
+
+    /// [`serve`](Model::serve) with a condition and a change of something that belongs to this object.
+    pub(crate) fn serve_when<R>(&self, ready: impl Fn() -> bool, f: impl FnOnce() -> R) -> Result<R, Ended> {
+        try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        Ok(f())
+    }
+
+    /// Says who alone can end a wait for this object. Without it, anybody who still runs might.
+    pub fn released_by(&self, ctxs: impl IntoIterator<Item = CtxId>) {
+        let id = self.id();
+        let mut set = CtxSet::EMPTY;
+        for ctx in ctxs {
+            set.insert(ctx);
+        }
+        with(|w| w.obj_mut(id).releasers = set);
+    }
+}
+
+/// Ends the run as failed: the model has seen something that must not be.
+pub fn fail(kind: FailureKind, message: impl Into<String>) {
+    with(|w| w.fail_here(kind, message.into()));
+}
+
+/// Waits for `condition` in one step.
+pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
+    step(with_condition(op, condition));
+    forget_condition();
+}
+
+/// [`wait`], unless the run ends first.
+pub(crate) fn try_wait(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Result<(), Ended> {
+    let result = try_step(with_condition(op, condition));
+    forget_condition();
+    result
+}
+
+fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
+    let condition: *const (dyn Fn() -> bool + '_) = condition;
+    // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is, until `step`
+    // returns; the callers hold the reference until then and take the pointer back right after. A context that never
+    // returns from the step keeps it alive for ever.
+    let condition: Condition = unsafe { std::mem::transmute(condition) };
+    Op { condition: Some(condition), ..op }
+}
+
+fn forget_condition() {
+    with(|w| {
+        let me = w.current;
+        if let Some(ctx) = w.ctxs.get_mut(me.index()) {
+            ctx.pending.condition = None;
+        }
+    });
+}

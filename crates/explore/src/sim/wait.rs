@@ -1,0 +1,114 @@
+//! Simulated waiting: completions, wait queues, parked tasks.
+
+use std::sync::Arc;
+
+use doorbell_platform::{Completion, WaitQueue};
+
+use crate::ids::CtxId;
+use crate::op::{Op, OpKind};
+use crate::sim::model::{Model, wait};
+use crate::world::with;
+
+/// A completion of the simulated machine.
+pub struct SimCompletion(Model<bool>);
+
+impl SimCompletion {
+    /// Says who alone can complete it.
+    pub fn released_by(&self, ctxs: impl IntoIterator<Item = CtxId>) {
+        self.0.released_by(ctxs);
+    }
+
+    /// Waits until it is done or a timeout strikes; `false` if it was the timeout. As many timeouts strike in one
+    /// execution as [`Machine::timeouts`](crate::Machine::timeouts) allows, and each of them may at any moment.
+    #[track_caller]
+    pub fn wait_timeout(&self) -> bool {
+        let clock = crate::sim::cpu::clock();
+        let done = || *self.0.state() || *clock.state() > 0;
+        wait(Op { obj2: Some(clock.id()), ..Op::new(OpKind::Take, self.0.id()) }, &done);
+        if *self.0.state() {
+            return true;
+        }
+        *clock.state() -= 1;
+        false
+    }
+}
+
+impl Completion for SimCompletion {
+    #[track_caller]
+    fn new(name: &'static str) -> Self {
+        SimCompletion(Model::new(name, false))
+    }
+
+    #[track_caller]
+    fn complete_all(&self) {
+        self.0.change(|done| *done = true);
+    }
+
+    #[track_caller]
+    fn wait(&self) {
+        self.0.wait(|done| *done, |_| ());
+    }
+
+    #[track_caller]
+    fn is_done(&self) -> bool {
+        self.0.observe(|done| *done)
+    }
+}
+
+/// A wait queue of the simulated machine: counts its wake-ups, and a waiter waits for the next one.
+pub struct SimWaitQueue(Model<u64>);
+
+impl WaitQueue for SimWaitQueue {
+    #[track_caller]
+    fn new(name: &'static str) -> Self {
+        SimWaitQueue(Model::new(name, 0))
+    }
+
+    #[track_caller]
+    fn wait_until(&self, mut condition: impl FnMut() -> bool) {
+        loop {
+            let before = self.0.observe(|wakes| *wakes);
+            if condition() {
+                return;
+            }
+            self.0.wait(|wakes| *wakes != before, |_| ());
+        }
+    }
+
+    #[track_caller]
+    fn wake_all(&self) {
+        self.0.change(|wakes| *wakes += 1);
+    }
+}
+
+/// A task of the simulated machine, to be woken.
+#[derive(Clone)]
+pub struct SimTask(Arc<Model<bool>>);
+
+impl SimTask {
+    /// Wakes it out of its `park`, or out of the next one.
+    #[track_caller]
+    pub fn wake(&self) {
+        self.0.change(|woken| *woken = true);
+    }
+}
+
+pub(crate) fn current_task() -> SimTask {
+    let known = with(|w| {
+        let me = w.current;
+        w.ctx(me).park.clone()
+    });
+    known.unwrap_or_else(|| {
+        let task = SimTask(Arc::new(Model::new("wake-up", false)));
+        with(|w| {
+            let me = w.current;
+            w.ctx_mut(me).park = Some(task.clone());
+        });
+        task
+    })
+}
+
+#[track_caller]
+pub(crate) fn park() {
+    current_task().0.take(|woken| *woken, |woken| *woken = false);
+}

@@ -1,0 +1,531 @@
+//! How a step is announced, chosen and performed.
+//!
+//! A context announces what it will do next and suspends; when it is chosen, the machine performs its share (who holds
+//! which lock, which interrupts are on) and the context does the rest inline: nobody else runs until it announces again.
+
+use doorbell_platform::{CpuId, WaitType};
+
+use crate::coroutine;
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Access, Op, OpKind};
+use crate::search::Open;
+use crate::trace::FailureKind;
+use crate::validate::{AcquireEvent, CtxKind, Held};
+use crate::world::{Ended, Mode, NOBODY, ObjKind, World, with};
+
+/// The object of steps that share nothing.
+pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
+
+enum Next {
+    Go,
+    Suspend,
+    Over,
+}
+
+/// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is where a service waits.
+#[inline]
+pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
+    match with(|w| w.announce(op)) {
+        Next::Go => Ok(()),
+        Next::Suspend => {
+            coroutine::suspend();
+            if with(|w| w.mode == Mode::Ending) { Err(Ended) } else { Ok(()) }
+        }
+        Next::Over => Err(Ended),
+    }
+}
+
+/// [`try_step`] for code that has nothing to do when the run is over: it stays where it is.
+#[inline]
+pub(crate) fn step(op: Op) {
+    if try_step(op).is_err() {
+        stay();
+    }
+}
+
+/// A context that waited when the run ended, in code that does not expect it, never goes on.
+#[cold]
+fn stay() -> ! {
+    loop {
+        coroutine::suspend();
+    }
+}
+
+impl World {
+    #[inline]
+    fn announce(&mut self, op: Op) -> Next {
+        if self.mode != Mode::Running {
+            return self.alone(op);
+        }
+        self.close();
+        let me = self.current;
+        self.ctx_mut(me).pending = op;
+        if self.starting || !self.unstarted.is_empty() || self.failed.is_some() {
+            return Next::Suspend;
+        }
+        if op.kind.can_wait() && !self.may_sleep(me, &op) {
+            return Next::Suspend;
+        }
+        match self.decide() {
+            Some(next) if next == me => {
+                self.perform(me);
+                if self.failed.is_some() { Next::Suspend } else { Next::Go }
+            }
+            next => {
+                self.next = next;
+                Next::Suspend
+            }
+        }
+    }
+
+    /// Steps outside of the search: while the program sets up, while a panic unwinds, when the run is over.
+    fn alone(&mut self, op: Op) -> Next {
+        match self.mode {
+            Mode::Ending if op.kind.can_wait() => return Next::Over,
+            Mode::Outside | Mode::Alone => {
+                let waits = match op.kind {
+                    OpKind::Lock => self.obj(op.obj).holder != NOBODY,
+                    OpKind::Await | OpKind::Take => !self.holds(&op),
+                    OpKind::Relax => true,
+                    _ => false,
+                };
+                assert!(!waits, "{} would wait for ever: no context runs yet", self.describe_wait(&op));
+            }
+            _ => {}
+        }
+        match op.kind {
+            OpKind::Lock => self.obj_mut(op.obj).holder = 0,
+            OpKind::TryLock => {
+                let free = self.obj(op.obj).holder == NOBODY;
+                self.obj_mut(op.obj).holder = 0;
+                if self.ctxs.is_empty() || self.mode == Mode::Alone {
+                    self.alone_got = free;
+                } else {
+                    let me = self.current;
+                    self.ctx_mut(me).got = free;
+                }
+            }
+            OpKind::Unlock => self.obj_mut(op.obj).holder = NOBODY,
+            _ => {}
+        }
+        Next::Go
+    }
+
+    /// Complains about something that sleeps where nothing may.
+    fn may_sleep(&mut self, me: CtxId, op: &Op) -> bool {
+        let sleeps = match op.kind {
+            OpKind::Lock => self.obj(op.obj).kind == ObjKind::Mutex,
+            OpKind::Await | OpKind::Take | OpKind::Join => true,
+            _ => false,
+        };
+        if !sleeps || !self.atomic(me) {
+            return true;
+        }
+        let why = match self.ctx(me) {
+            ctx if ctx.kind == CtxKind::Handler => "in an interrupt handler".to_owned(),
+            ctx if ctx.held.iter().any(|held| held.class.wait_type() == WaitType::Spin) => {
+                let names: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
+                format!("holding {}", names.join(", "))
+            }
+            ctx if ctx.preempt_off > 0 => "with preemption off".to_owned(),
+            _ => "with interrupts off".to_owned(),
+        };
+        let message = format!("{} {} may sleep, but is called {why}", self.ctx(me).name, self.describe_wait(op));
+        self.fail(FailureKind::SleepInAtomic, CtxSet(me.bit()), message);
+        false
+    }
+
+    /// Whether `ctx` must not sleep.
+    pub(crate) fn atomic(&self, ctx: CtxId) -> bool {
+        let this = self.ctx(ctx);
+        this.kind == CtxKind::Handler
+            || this.preempt_off > 0
+            || this.cpu.is_some_and(|cpu| !self.cpus[cpu.0 as usize].irqs_on)
+            || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
+    }
+
+    /// Whether the condition of a waiting step holds.
+    #[inline]
+    pub(crate) fn holds(&self, op: &Op) -> bool {
+        // SAFETY: the condition lives on the stack of the context that announced the step and that is suspended in it,
+        // or is the caller.
+        op.condition.is_none_or(|condition| unsafe { (*condition)() })
+    }
+
+    /// Whether `id` may take steps on its CPU now.
+    #[inline]
+    pub(crate) fn on_cpu(&self, id: CtxId) -> bool {
+        self.ctx(id).cpu.is_none_or(|cpu| self.cpus[cpu.0 as usize].running() == Some(id))
+    }
+
+    /// Whether `id` could do its pending step now.
+    #[inline]
+    pub(crate) fn enabled(&self, id: CtxId) -> bool {
+        let ctx = self.ctx(id);
+        if ctx.finished {
+            return false;
+        }
+        let op = &ctx.pending;
+        if op.kind == OpKind::Enter {
+            let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
+            return ctx.raised && cpu.irqs_on;
+        }
+        self.on_cpu(id) && self.op_enabled(id, op)
+    }
+
+    /// Whether what a step waits for is there, its CPU aside.
+    #[inline]
+    pub(crate) fn op_enabled(&self, id: CtxId, op: &Op) -> bool {
+        match op.kind {
+            OpKind::Lock => self.obj(op.obj).holder == NOBODY,
+            OpKind::Await | OpKind::Take => self.holds(op),
+            OpKind::Join => self.ctx(op.target).finished,
+            OpKind::Relax => {
+                let reads = &self.ctx(id).reads;
+                reads.is_empty() || reads.iter().any(|&(obj, version)| self.obj(obj).version != version)
+            }
+            _ => true,
+        }
+    }
+
+    /// All contexts that could do their pending step now.
+    #[inline]
+    pub(crate) fn all_enabled(&self) -> CtxSet {
+        let mut set = CtxSet::EMPTY;
+        for index in 0..self.ctxs.len() {
+            let id = CtxId(index as u8);
+            if self.enabled(id) {
+                set.insert(id);
+            }
+        }
+        set
+    }
+
+    /// Which context takes the next step; `None` ends the run.
+    #[inline]
+    pub(crate) fn decide(&mut self) -> Option<CtxId> {
+        if let Some(planned) = self.search.planned() {
+            return Some(planned);
+        }
+        if self.failed.is_some() {
+            return None;
+        }
+        let enabled = self.all_enabled();
+        if self.search.settings.stop_at_stuck && self.someone_new_waits(enabled) {
+            let stuck = self.stuck(enabled);
+            if !stuck.is_empty() {
+                self.fail_stuck(stuck);
+                return None;
+            }
+        }
+        if enabled.is_empty() {
+            return None;
+        }
+        if self.search.depth() >= self.search.settings.max_steps {
+            let message = format!("the run has not ended after {} steps", self.search.settings.max_steps);
+            self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
+            return None;
+        }
+        let chosen = self.search.choose(enabled);
+        if !enabled.contains(chosen) {
+            let message = format!("the schedule cannot be followed at step {}", self.search.depth());
+            self.fail(FailureKind::Nondeterministic, CtxSet::EMPTY, message);
+            return None;
+        }
+        Some(chosen)
+    }
+
+    /// Whether the context that just ran has come to wait or has ended: only then can a stuck set be new.
+    #[inline]
+    fn someone_new_waits(&self, enabled: CtxSet) -> bool {
+        !enabled.contains(self.current) && self.ctxs.len() > 1
+    }
+
+    /// Does the machine's share of the pending step of `id`.
+    #[inline]
+    pub(crate) fn perform(&mut self, id: CtxId) {
+        let op = self.ctx(id).pending;
+        let new = self.search.is_new();
+        if new {
+            self.open(id, &op);
+        } else if !self.search.matches(&op, id) {
+            let message = format!(
+                "{} does something else at step {} when the same schedule is run again: the program depends on \
+                 something that the machine does not control",
+                self.ctx(id).name,
+                self.search.depth(),
+            );
+            self.fail(FailureKind::Nondeterministic, CtxSet(id.bit()), message);
+            return;
+        }
+        let record = self.search.settings.record;
+        let preempts = record && self.preempts(id);
+        self.search.advance();
+        self.effect(id, &op);
+        if record {
+            self.record(id, &op, preempts);
+        }
+    }
+
+    /// Begins a new event: everything that has to be known about it before its effects.
+    #[inline]
+    fn open(&mut self, id: CtxId, op: &Op) {
+        let mut open = self.as_event(id, op);
+        let mut asleep = CtxSet::EMPTY;
+        for sleeper in self.search.sleepers(id).iter() {
+            if !self.conflicts(sleeper, &open) {
+                asleep.insert(sleeper);
+            }
+        }
+        open.asleep = asleep;
+        self.ctx_mut(id).begun = true;
+        self.search.open(open);
+    }
+
+    /// The event that `op` is if `id` does it now.
+    #[inline]
+    pub(crate) fn as_event(&self, id: CtxId, op: &Op) -> Open {
+        let mut open = Open::new(id, op);
+        if op.kind == OpKind::TryLock && self.obj(op.obj).holder != NOBODY {
+            open.kind = OpKind::Observe;
+        }
+        if op.obj != NO_OBJ && op.kind != OpKind::Relax {
+            open.add(op.obj, open.kind.access());
+        }
+        if let Some(obj2) = op.obj2 {
+            open.add(obj2, Access::Write);
+        }
+        if let Some((token, access)) = self.token_use(id, op) {
+            open.add(token, access);
+            open.token = Some(token);
+        }
+        let ctx = self.ctx(id);
+        if op.kind == OpKind::Relax {
+            for &(obj, _) in &ctx.reads {
+                open.add(obj, Access::Read);
+            }
+        }
+        if !ctx.begun {
+            open.after = ctx.born;
+        }
+        if op.kind == OpKind::Join {
+            open.target = Some(op.target);
+        }
+        open.waited = op.kind.can_wait();
+        open
+    }
+
+    /// What the step does to the interrupt token of its CPU.
+    #[inline]
+    fn token_use(&self, id: CtxId, op: &Op) -> Option<(ObjId, Access)> {
+        let cpu = &self.cpus[self.ctx(id).cpu?.0 as usize];
+        if !cpu.has_handlers {
+            return None;
+        }
+        match op.kind {
+            OpKind::Enter => Some((cpu.token, Access::Acquire)),
+            OpKind::IrqOff | OpKind::IrqOn | OpKind::Return => None,
+            // Whoever was interrupted had them on.
+            _ if cpu.irqs_on || !self.on_cpu(id) => Some((cpu.token, Access::Read)),
+            _ => None,
+        }
+    }
+
+    /// Whether the pending step of `sleeper` depends on the step that is being done.
+    fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
+        let ctx = self.ctx(sleeper);
+        let op = &ctx.pending;
+        if op.kind == OpKind::Relax {
+            return true;
+        }
+        let clash = |obj: ObjId, access: Access| {
+            open.uses().iter().any(|&(other, theirs)| {
+                other == obj && !(access == Access::Read && theirs == Access::Read)
+            })
+        };
+        (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
+            || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
+            || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
+    }
+
+    #[inline]
+    fn effect(&mut self, id: CtxId, op: &Op) {
+        match op.kind {
+            OpKind::Load | OpKind::Observe => {
+                let version = self.obj(op.obj).version;
+                self.ctx_mut(id).reads.push((op.obj, version));
+            }
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(op.obj).version += 1,
+            OpKind::Lock => self.take(id, op, false),
+            OpKind::TryLock => {
+                let free = self.obj(op.obj).holder == NOBODY;
+                self.ctx_mut(id).got = free;
+                if free {
+                    self.take(id, op, true);
+                } else {
+                    let version = self.obj(op.obj).version;
+                    self.ctx_mut(id).reads.push((op.obj, version));
+                }
+            }
+            OpKind::Unlock => self.release(id, op),
+            OpKind::IrqOff => self.cpu_of(id).irqs_on = false,
+            OpKind::IrqOn => self.cpu_of(id).irqs_on = true,
+            OpKind::Enter => {
+                let ctx = self.ctx_mut(id);
+                ctx.raised = false;
+                ctx.active = true;
+                let cpu = self.cpu_of(id);
+                cpu.irqs_on = false;
+                cpu.handlers.push(id);
+            }
+            OpKind::Return => self.leave(id),
+            OpKind::Raise => self.ctx_mut(op.target).raised = true,
+            OpKind::Relax => self.ctx_mut(id).reads.clear(),
+            OpKind::Join => {
+                let ended = self.ctx(op.target).after;
+                let ctx = self.ctx_mut(id);
+                ctx.after.0 |= ended.0 | op.target.bit();
+            }
+            OpKind::Await | OpKind::Spawn => {}
+        }
+        if let Some(obj2) = op.obj2 {
+            self.obj_mut(obj2).version += 1;
+        }
+    }
+
+    #[inline]
+    fn cpu_of(&mut self, id: CtxId) -> &mut crate::world::Cpu {
+        let cpu: CpuId = self.ctx(id).cpu.expect("interrupts are a matter of CPUs");
+        &mut self.cpus[cpu.0 as usize]
+    }
+
+    fn take(&mut self, id: CtxId, op: &Op, tried: bool) {
+        let how = op.how.expect("a lock is taken somehow");
+        let obj = self.obj_mut(op.obj);
+        obj.holder = id.0;
+        obj.version += 1;
+        let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
+        let taken =
+            Held { lock: Some(op.obj), class: how.class, subclass: how.subclass, tried, irqs_on, site: op.site };
+        self.note_acquire(id, taken, how.under);
+    }
+
+    /// Tells the validator that a lock is taken, and remembers that it is held.
+    pub(crate) fn note_acquire(
+        &mut self,
+        id: CtxId,
+        taken: Held,
+        under: Option<&'static doorbell_platform::LockClass>,
+    ) {
+        if self.search.settings.validate && self.search.last_is_new() {
+            let atomic = self.atomic(id);
+            let ctx = &self.ctxs[id.index()];
+            let event = AcquireEvent {
+                ctx: id,
+                kind: ctx.kind,
+                cpu: ctx.cpu,
+                taken,
+                under,
+                atomic,
+                held: &ctx.held,
+                after: ctx.after,
+            };
+            self.search.validator.acquire(&event);
+        }
+        self.ctx_mut(id).held.push(taken);
+    }
+
+    fn release(&mut self, id: CtxId, op: &Op) {
+        let obj = self.obj_mut(op.obj);
+        let holder = obj.holder;
+        obj.holder = NOBODY;
+        obj.version += 1;
+        let held = &mut self.ctx_mut(id).held;
+        match held.iter().rposition(|held| held.lock == Some(op.obj)) {
+            Some(place) if holder == id.0 => {
+                held.remove(place);
+            }
+            _ => {
+                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(op.obj));
+                self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+            }
+        }
+    }
+
+    fn leave(&mut self, id: CtxId) {
+        let ctx = self.ctx_mut(id);
+        ctx.active = false;
+        let left = ctx.held.first().map(|held| held.class.name());
+        if let Some(name) = left {
+            let message = format!("the handler {} returns while it holds {name}", self.ctx(id).name);
+            self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+        }
+        self.ctx_mut(id).irq_saves.clear();
+        let cpu = self.cpu_of(id);
+        let left = cpu.handlers.pop();
+        debug_assert_eq!(left, Some(id));
+        cpu.irqs_on = true;
+    }
+
+    /// The last step wrote what was there before. `read_only`: it would have done so whatever others had written.
+    pub(crate) fn unchanged(&mut self, obj: ObjId, read_only: bool) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.obj_mut(obj).version -= 1;
+        let version = self.obj(obj).version;
+        let me = self.current;
+        self.ctx_mut(me).reads.push((obj, version));
+        if read_only {
+            self.search.demote();
+        }
+    }
+
+    /// The step that is being done changes another object, too, as it turns out.
+    pub(crate) fn also_changes(&mut self, obj: ObjId) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.obj_mut(obj).version += 1;
+        if let Some(mut open) = self.search.reopen() {
+            open.add(obj, Access::Write);
+            for sleeper in open.asleep.iter() {
+                if self.conflicts(sleeper, &open) {
+                    open.asleep.remove(sleeper);
+                }
+            }
+            self.search.open(open);
+        }
+    }
+
+    /// Ends the event that is open, if any: analyses what it races with.
+    #[inline]
+    pub(crate) fn close(&mut self) {
+        self.search.close();
+    }
+
+    /// The current context has returned from its function.
+    pub(crate) fn finished(&mut self, id: CtxId) {
+        self.close();
+        self.ctx_mut(id).finished = true;
+        if self.mode != Mode::Running || self.failed.is_some() {
+            return;
+        }
+        let ctx = self.ctx(id);
+        let message = if let Some(held) = ctx.held.first() {
+            format!("{} ends while it holds {}", ctx.name, held.class.name())
+        } else if ctx.cpu.is_some_and(|cpu| !self.cpus[cpu.0 as usize].irqs_on) {
+            format!("{} ends with interrupts off", ctx.name)
+        } else if ctx.preempt_off > 0 {
+            format!("{} ends with preemption off", ctx.name)
+        } else {
+            if let Some(cpu) = ctx.cpu
+                && self.cpus[cpu.0 as usize].task == Some(id)
+            {
+                self.cpus[cpu.0 as usize].task = None;
+            }
+            return;
+        };
+        self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+    }
+}

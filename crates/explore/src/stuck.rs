@@ -1,0 +1,261 @@
+//! The wait-for graph: who waits for what, and who can never be released.
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Op, OpKind};
+use crate::trace::{FailureKind, Wait};
+use crate::validate::CtxKind;
+use crate::world::{NOBODY, ObjKind, World};
+
+impl World {
+    /// Those who can never go on, whatever the others do: the largest set of waiting contexts none of which can be
+    /// released from outside of it. Services that wait for something to do, and interrupts that are not pending, wait
+    /// for a stimulus and are not stuck.
+    pub(crate) fn stuck(&self, enabled: CtxSet) -> CtxSet {
+        let mut live = enabled;
+        let mut waiting = CtxSet::EMPTY;
+        for index in 0..self.ctxs.len() {
+            let id = CtxId(index as u8);
+            if !self.ctx(id).finished && !live.contains(id) {
+                waiting.insert(id);
+            }
+        }
+        loop {
+            let mut grown = live;
+            for id in waiting.iter() {
+                if !live.contains(id) && self.releasable(id, live) {
+                    grown.insert(id);
+                }
+            }
+            if grown == live {
+                break;
+            }
+            live = grown;
+        }
+        let mut stuck = CtxSet(waiting.0 & !live.0);
+        for id in stuck.iter() {
+            let ctx = self.ctx(id);
+            let idle = ctx.pending.idle && self.on_cpu(id) || ctx.pending.kind == OpKind::Enter && !ctx.raised;
+            if idle {
+                stuck.remove(id);
+            }
+        }
+        stuck
+    }
+
+    /// Whether one of `live` could let `id` go on.
+    fn releasable(&self, id: CtxId, live: CtxSet) -> bool {
+        let ctx = self.ctx(id);
+        let op = &ctx.pending;
+        if op.kind == OpKind::Enter {
+            return self.releasable_entry(id, live);
+        }
+        if !self.on_cpu(id) {
+            let running = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running());
+            if !running.is_some_and(|running| live.contains(running)) {
+                return false;
+            }
+        }
+        if self.op_enabled(id, op) {
+            return true;
+        }
+        match op.kind {
+            OpKind::Lock => match self.obj(op.obj).holder {
+                NOBODY => true,
+                holder => live.contains(CtxId(holder)),
+            },
+            OpKind::Join => live.contains(op.target),
+            OpKind::Relax => !CtxSet(live.0 & !id.bit()).is_empty(),
+            _ => {
+                let releasers = self.obj(op.obj).releasers;
+                let others = CtxSet(live.0 & !id.bit());
+                if releasers.is_empty() { !others.is_empty() } else { others.0 & releasers.0 != 0 }
+            }
+        }
+    }
+
+    fn releasable_entry(&self, id: CtxId, live: CtxSet) -> bool {
+        let ctx = self.ctx(id);
+        let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
+        let unmasked = cpu.irqs_on || cpu.running().is_some_and(|running| live.contains(running));
+        if ctx.raised { unmasked } else { !live.is_empty() && unmasked }
+    }
+
+    /// Ends the run: `stuck` can never go on.
+    pub(crate) fn fail_stuck(&mut self, stuck: CtxSet) {
+        let onto_itself = stuck.iter().any(|id| {
+            let ctx = self.ctx(id);
+            ctx.kind == CtxKind::Handler
+                && ctx.pending.kind == OpKind::Lock
+                && match self.obj(ctx.pending.obj).holder {
+                    NOBODY => false,
+                    holder => {
+                        let holder = self.ctx(CtxId(holder));
+                        holder.cpu == ctx.cpu && !self.on_cpu_of(holder.cpu, ctx.pending.obj)
+                    }
+                }
+        });
+        let kind = if onto_itself { FailureKind::SelfDeadlock } else { FailureKind::Deadlock };
+        let members = self.core(stuck);
+        let message = self.explain(members);
+        self.fail(kind, members, message);
+    }
+
+    /// Whether the holder of a lock is who runs on that CPU.
+    fn on_cpu_of(&self, cpu: Option<doorbell_platform::CpuId>, lock: ObjId) -> bool {
+        let holder = self.obj(lock).holder;
+        cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running()).is_some_and(|running| running.0 == holder)
+    }
+
+    /// For whom a stuck context waits, if it is for somebody.
+    fn blocker(&self, id: CtxId) -> Option<CtxId> {
+        let ctx = self.ctx(id);
+        let op = &ctx.pending;
+        if op.kind != OpKind::Enter && !self.on_cpu(id) {
+            return ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running());
+        }
+        match op.kind {
+            OpKind::Lock => match self.obj(op.obj).holder {
+                NOBODY => None,
+                holder => Some(CtxId(holder)),
+            },
+            OpKind::Join => Some(op.target),
+            OpKind::Enter => ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running()),
+            _ => self.obj(op.obj).releasers.iter().find(|&other| !self.ctx(other).finished && other != id),
+        }
+    }
+
+    /// The cycle in the stuck set, in the order in which each waits for the next; all of it if there is none.
+    fn core(&self, stuck: CtxSet) -> CtxSet {
+        let Some(mut at) = stuck.first() else { return stuck };
+        let mut seen = CtxSet::EMPTY;
+        while !seen.contains(at) {
+            seen.insert(at);
+            match self.blocker(at) {
+                Some(next) if stuck.contains(next) => at = next,
+                _ => return stuck,
+            }
+        }
+        // `at` is on the cycle. Whoever a wait for one of several needs has to be in the set, too.
+        let mut cycle = CtxSet::EMPTY;
+        let mut todo = CtxSet(at.bit());
+        while let Some(id) = todo.first() {
+            todo.remove(id);
+            cycle.insert(id);
+            let mut next = CtxSet::EMPTY;
+            if let Some(blocker) = self.blocker(id) {
+                next.insert(blocker);
+            }
+            let op = &self.ctx(id).pending;
+            if matches!(op.kind, OpKind::Await | OpKind::Take) && self.on_cpu(id) {
+                next.0 |= self.obj(op.obj).releasers.0;
+            }
+            todo.0 |= next.0 & stuck.0 & !cycle.0;
+        }
+        cycle
+    }
+
+    /// The place of a context, as a column of a trace is headed.
+    pub(crate) fn place(&self, id: CtxId) -> String {
+        match self.ctx(id).cpu {
+            Some(cpu) => cpu.to_string(),
+            None => self.ctx(id).name.to_string(),
+        }
+    }
+
+    /// What an object is called.
+    pub(crate) fn name(&self, id: ObjId) -> String {
+        let obj = self.obj(id);
+        let same = |other: &&crate::world::Obj| other.name == obj.name;
+        let what = match obj.kind {
+            ObjKind::Spin => "lock ",
+            ObjKind::Mutex => "mutex ",
+            _ => "",
+        };
+        if self.objs.iter().filter(same).count() == 1 {
+            format!("{what}{}", obj.name)
+        } else {
+            let number = self.objs[..id.index()].iter().filter(same).count();
+            format!("{what}{}#{number}", obj.name)
+        }
+    }
+
+    /// What a context that is about to do `op` waits for.
+    pub(crate) fn describe_wait(&self, op: &Op) -> String {
+        match op.kind {
+            OpKind::Join => format!("the end of {}", self.ctx(op.target).name),
+            OpKind::Relax => "a write to what it reads in a loop".to_owned(),
+            OpKind::Enter => "interrupts to be enabled".to_owned(),
+            _ => self.name(op.obj),
+        }
+    }
+
+    /// Who waits, and for what and whom.
+    pub(crate) fn wait_of(&self, id: CtxId) -> Wait {
+        let ctx = self.ctx(id);
+        let op = &ctx.pending;
+        let place = self.place(id);
+        let place = if *ctx.name == place { ctx.name.to_string() } else { place };
+        let mut what = if op.kind != OpKind::Enter && !self.on_cpu(id) {
+            match self.blocker(id) {
+                Some(handler) => format!("its CPU, where {} interrupted it", self.ctx(handler).name),
+                None => "its CPU".to_owned(),
+            }
+        } else {
+            let what = self.describe_wait(op);
+            let releasers = if matches!(op.kind, OpKind::Await | OpKind::Take) {
+                self.obj(op.obj).releasers
+            } else {
+                CtxSet::EMPTY
+            };
+            match self.blocker(id) {
+                Some(_) if !releasers.is_empty() => {
+                    let names: Vec<_> = releasers
+                        .iter()
+                        .filter(|&other| !self.ctx(other).finished)
+                        .map(|other| self.ctx(other).name.to_string())
+                        .collect();
+                    format!("{what}, which only {} can bring about", names.join(" or "))
+                }
+                Some(holder) if op.kind == OpKind::Lock => format!("{what}, held by {}", self.ctx(holder).name),
+                Some(other) if op.kind == OpKind::Enter => {
+                    format!("{what}, which {} has turned off", self.ctx(other).name)
+                }
+                _ if matches!(op.kind, OpKind::Await | OpKind::Take | OpKind::Relax) => {
+                    format!("{what}, which nobody is left to bring about")
+                }
+                _ => what,
+            }
+        };
+        if !ctx.held.is_empty() {
+            let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
+            what.push_str(&format!(" (holding {})", held.join(", ")));
+        }
+        Wait { who: ctx.name.to_string(), place, what, site: site(op.site) }
+    }
+
+    /// One sentence about a stuck set.
+    fn explain(&self, members: CtxSet) -> String {
+        let Some(first) = members.first() else { return String::new() };
+        let mut sentence = String::new();
+        let mut told = CtxSet::EMPTY;
+        let mut at = Some(first);
+        while let Some(id) = at.filter(|&id| !told.contains(id) && members.contains(id)) {
+            told.insert(id);
+            let wait = self.wait_of(id);
+            let who = if wait.place == wait.who { wait.who } else { format!("{} ({})", wait.who, wait.place) };
+            let joint = if sentence.is_empty() { "" } else { "; " };
+            sentence.push_str(&format!("{joint}{who} waits for {}", wait.what));
+            at = self
+                .blocker(id)
+                .filter(|blocker| !told.contains(*blocker))
+                .or_else(|| CtxSet(members.0 & !told.0).first());
+        }
+        sentence.push('.');
+        sentence
+    }
+}
+
+/// `file:line` of a place in the source.
+pub(crate) fn site(location: &std::panic::Location<'_>) -> String {
+    format!("{}:{}", location.file(), location.line())
+}

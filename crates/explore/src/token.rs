@@ -1,0 +1,147 @@
+//! Replay tokens: a failing schedule in at most 80 characters.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::explore::{Executor, Explore, FailedRun, ReplayError};
+use crate::ids::CtxId;
+use crate::machine::Machine;
+use crate::record::Recorder;
+use crate::search::Replay;
+
+/// Characters at most, and so bytes at most behind the prefix: four characters for three bytes.
+const MOST_CHARACTERS: usize = 80;
+const PREFIX: &str = "db1-";
+const MOST_BYTES: usize = (MOST_CHARACTERS - PREFIX.len()) / 4 * 3;
+
+/// A schedule by its deviations from the default one, tied to a program and to what the schedule does there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Token {
+    /// Of the program's name and source.
+    program: u32,
+    /// Of the steps of the run.
+    run: u16,
+    deviations: Vec<(usize, CtxId)>,
+}
+
+impl Token {
+    /// The token of a failing run. Deviations without which it fails in the same way are left out until it fits.
+    pub(crate) fn of(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Token {
+        let mut executor = Executor::for_replay(explore, true);
+        let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
+        let mut run = |replay: Replay| {
+            let (again, recorder) = executor.replay(program, replay);
+            let deviations = executor.search(|search| search.deviations());
+            again.filter(|again| again.kind == failed.kind).map(|again| Token {
+                program: identity(explore),
+                run: fingerprint(&again, &recorder),
+                deviations,
+            })
+        };
+        let mut token = run(exact).expect("the same schedule fails again, or the program is not deterministic");
+        let mut place = 0;
+        while token.bytes().len() > MOST_BYTES && place < token.deviations.len() {
+            let mut fewer = token.deviations.clone();
+            fewer.remove(place);
+            match run(Replay { deviations: fewer, ..Replay::default() }) {
+                Some(shorter) if shorter.deviations.len() < token.deviations.len() => token = shorter,
+                _ => place += 1,
+            }
+        }
+        token
+    }
+
+    pub(crate) fn replay(&self) -> Replay {
+        Replay { deviations: self.deviations.clone(), ..Replay::default() }
+    }
+
+    /// Whether the token is one of that program.
+    pub(crate) fn check(&self, explore: &Explore) -> Result<(), ReplayError> {
+        if self.program == identity(explore) { Ok(()) } else { Err(ReplayError::OtherProgram) }
+    }
+
+    /// Whether a replay did what the token stands for.
+    pub(crate) fn fits(&self, failed: &FailedRun, recorder: &Recorder) -> bool {
+        self.run == fingerprint(failed, recorder)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.program.to_le_bytes().to_vec();
+        bytes.extend(self.run.to_le_bytes());
+        let mut last = 0;
+        for &(step, ctx) in &self.deviations {
+            put(&mut bytes, (step - last) as u64);
+            bytes.push(ctx.0);
+            last = step;
+        }
+        bytes
+    }
+
+    /// Reads a token.
+    pub(crate) fn parse(text: &str) -> Result<Token, ReplayError> {
+        let body = text.trim().strip_prefix(PREFIX).ok_or(ReplayError::Malformed)?;
+        if body.len() > MOST_CHARACTERS * 4 {
+            return Err(ReplayError::Malformed);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| ReplayError::Malformed)?;
+        let (program, rest) = bytes.split_first_chunk::<4>().ok_or(ReplayError::Malformed)?;
+        let (run, mut rest) = rest.split_first_chunk::<2>().ok_or(ReplayError::Malformed)?;
+        let mut deviations = Vec::new();
+        let mut step = 0;
+        while !rest.is_empty() {
+            let delta = get(&mut rest).ok_or(ReplayError::Malformed)?;
+            let (&ctx, after) = rest.split_first().ok_or(ReplayError::Malformed)?;
+            rest = after;
+            step += usize::try_from(delta).map_err(|_| ReplayError::Malformed)?;
+            if ctx >= 64 {
+                return Err(ReplayError::Malformed);
+            }
+            deviations.push((step, CtxId(ctx)));
+        }
+        Ok(Token { program: u32::from_le_bytes(*program), run: u16::from_le_bytes(*run), deviations })
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.bytes()))
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn get(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..28).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// FNV-1a: the hash must be the same for every build, which those of the standard library do not promise.
+pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn identity(explore: &Explore) -> u32 {
+    let hash = hash(explore.name.bytes().chain(explore.source.to_le_bytes()));
+    (hash ^ hash >> 32) as u32
+}
+
+fn fingerprint(failed: &FailedRun, recorder: &Recorder) -> u16 {
+    let hash = hash(format!("{:?}", failed.kind).bytes().chain(recorder.fingerprint().to_le_bytes()));
+    (hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16
+}

@@ -1,0 +1,427 @@
+//! The simulated machine of one OS thread: contexts, CPUs, objects, and the thread-local state through which the
+//! explored code finds them.
+
+use std::borrow::Cow;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::Location;
+
+use doorbell_platform::{CpuId, LockClass, Vector};
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::Op;
+use crate::record::Recorder;
+use crate::search::Search;
+use crate::sim::{GracePeriods, Model, SimTask, Wire};
+use std::rc::Rc;
+use std::sync::Arc;
+use crate::trace::FailureKind;
+use crate::validate::{CtxKind, Held};
+
+pub(crate) const NOBODY: u8 = u8::MAX;
+
+/// What the machine is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// No execution: simulated objects work, with nobody else there.
+    Outside,
+    /// The program sets itself up, or its quiescence conditions are checked: steps are done at once.
+    Alone,
+    /// Contexts run.
+    Running,
+    /// A context panicked and unwinds: steps are done at once, so that nothing suspends while it does.
+    Unwinding,
+    /// The run is over: services that still wait are told so.
+    Ending,
+}
+
+/// A context of the current execution.
+pub(crate) struct Ctx {
+    pub name: Cow<'static, str>,
+    pub kind: CtxKind,
+    pub cpu: Option<CpuId>,
+    pub finished: bool,
+    /// What it does next.
+    pub pending: Op,
+    pub held: Vec<Held>,
+    /// What each nested `irq_save` found.
+    pub irq_saves: Vec<bool>,
+    pub preempt_off: u32,
+    /// What it has read since its last `relax`: object and version.
+    pub reads: Vec<(ObjId, u32)>,
+    /// The contexts that had ended before this one got here, by spawn and join.
+    pub after: CtxSet,
+    /// The step that created it.
+    pub born: Option<u32>,
+    /// Whether it is joined to `born` yet: its first event still has to be.
+    pub begun: bool,
+    /// For handlers: the interrupt is pending.
+    pub raised: bool,
+    /// For handlers: it runs.
+    pub active: bool,
+    /// For handlers: what they handle.
+    pub vector: Option<Vector>,
+    /// Whether the last `TryLock` got its lock.
+    pub got: bool,
+    /// For handlers: their pending interrupt, as an object.
+    pub pending_obj: Option<ObjId>,
+    /// For handlers: on what inter-processor interrupts for them travel.
+    pub wire: Option<Wire>,
+    /// For tasks: what wakes them out of `park`.
+    pub park: Option<SimTask>,
+    /// The job, until it starts.
+    pub job: Option<Box<dyn FnOnce()>>,
+}
+
+/// What kind of thing an object is; decides how traces speak of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ObjKind {
+    Atomic,
+    Spin,
+    Mutex,
+    Token,
+    Interrupt,
+    Context,
+    /// Anything built of `Observe`, `Change`, `Await` and `Take`; the name says what.
+    Model,
+}
+
+/// A shared object of the current execution.
+pub(crate) struct Obj {
+    pub kind: ObjKind,
+    pub name: Cow<'static, str>,
+    pub class: Option<&'static LockClass>,
+    /// Who holds it, for locks.
+    pub holder: u8,
+    /// How often it changed.
+    pub version: u32,
+    /// Who can end a wait for it; empty: anybody.
+    pub releasers: CtxSet,
+    pub created: &'static Location<'static>,
+}
+
+/// A simulated CPU.
+pub(crate) struct Cpu {
+    pub irqs_on: bool,
+    pub task: Option<CtxId>,
+    /// The handlers that run on it, innermost last.
+    pub handlers: Vec<CtxId>,
+    /// What "interrupts are off" is, as an object: entries race for it.
+    pub token: ObjId,
+    pub has_handlers: bool,
+}
+
+impl Cpu {
+    /// The context that may take steps on it.
+    #[inline]
+    pub(crate) fn running(&self) -> Option<CtxId> {
+        self.handlers.last().copied().or(self.task)
+    }
+}
+
+/// What ended a run early.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub kind: FailureKind,
+    pub message: String,
+    /// The members of the stuck set, or the context that failed.
+    pub members: CtxSet,
+}
+
+/// The service that waits has nothing more to wait for: the run is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended;
+
+type Check = Box<dyn FnOnce() -> Result<(), String>>;
+
+/// One OS thread's machine.
+pub(crate) struct World {
+    pub mode: Mode,
+    /// Distinguishes executions, of all OS threads: simulated objects know by it whether they are new here.
+    pub epoch: u64,
+    pub current: CtxId,
+    /// A context has been started and runs to its first step.
+    pub starting: bool,
+    pub next: Option<CtxId>,
+    pub ctxs: Vec<Ctx>,
+    pub unstarted: Vec<CtxId>,
+    pub cpus: Vec<Cpu>,
+    pub objs: Vec<Obj>,
+    pub checks: Vec<(Cow<'static, str>, Check)>,
+    pub outcome: Option<Box<dyn FnOnce() -> String>>,
+    pub failed: Option<Failed>,
+    /// Whether the last `TryLock` outside of the search got its lock.
+    pub alone_got: bool,
+    /// Where a panic came from, as the hook saw it.
+    pub panic_site: Option<String>,
+    /// Panics are failures of the run, to be told by it.
+    pub quiet: bool,
+    /// Who waits for ever, where that is an outcome.
+    pub waiting_outcome: Option<String>,
+    pub recorder: Recorder,
+    pub grace_periods: GracePeriods,
+    /// How many timeouts may still strike.
+    pub clock: Option<Arc<Model<u32>>>,
+    /// What has been explored and what is to be.
+    pub search: Search,
+    /// Contexts of former executions, for their memory.
+    spare: Vec<Ctx>,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const WorldCell> = const { Cell::new(std::ptr::null()) };
+}
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the run is written down.
+#[inline]
+pub(crate) fn recording() -> bool {
+    RECORDING.get()
+}
+
+/// A world that the contexts which run in it can reach, one at a time.
+pub(crate) struct WorldCell {
+    world: UnsafeCell<World>,
+    busy: Cell<bool>,
+}
+
+impl WorldCell {
+    pub(crate) fn new(world: World) -> Rc<Self> {
+        Rc::new(WorldCell { world: UnsafeCell::new(world), busy: Cell::new(false) })
+    }
+
+    /// Makes this the world of the OS thread until the guard is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        let outer = CURRENT.replace(self);
+        Entered { outer, _cell: self }
+    }
+
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
+        assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
+        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), `f` neither suspends nor calls back in here
+        // (the flag would catch it), so this is the only reference while it lives.
+        let result = f(unsafe { &mut *self.world.get() });
+        self.busy.set(false);
+        result
+    }
+}
+
+/// See [`WorldCell::enter`].
+pub(crate) struct Entered<'a> {
+    outer: *const WorldCell,
+    _cell: &'a WorldCell,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}
+
+/// Whether this OS thread explores.
+#[inline]
+pub(crate) fn exploring() -> bool {
+    !CURRENT.get().is_null()
+}
+
+/// [`with`] for the panic hook, which may come from anywhere.
+pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
+    let cell = CURRENT.get();
+    // SAFETY: as in `with`.
+    let cell = unsafe { cell.as_ref() }?;
+    (!cell.busy.get()).then(|| cell.with(f))
+}
+
+/// Calls `f` with this OS thread's world.
+///
+/// # Panics
+/// If there is none: simulated objects exist in explorations only.
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
+    let cell = CURRENT.get();
+    if cell.is_null() {
+        nowhere();
+    }
+    // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back before the cell goes.
+    unsafe { (*cell).with(f) }
+}
+
+#[cold]
+fn nowhere() -> ! {
+    panic!("a simulated object was used outside of an exploration")
+}
+
+impl World {
+    pub(crate) fn new(search: Search) -> Self {
+        World {
+            mode: Mode::Outside,
+            epoch: 0,
+            current: CtxId(0),
+            starting: false,
+            next: None,
+            ctxs: Vec::new(),
+            unstarted: Vec::new(),
+            cpus: Vec::new(),
+            objs: Vec::new(),
+            checks: Vec::new(),
+            outcome: None,
+            failed: None,
+            alone_got: false,
+            panic_site: None,
+            quiet: false,
+            waiting_outcome: None,
+            recorder: Recorder::default(),
+            grace_periods: GracePeriods::Readers,
+            clock: None,
+            search,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Forgets the last execution and makes ready for one with `cpus` CPUs. Contexts must have ended or been abandoned.
+    pub(crate) fn reset(&mut self, epoch: u64, cpus: u32) {
+        self.epoch = epoch;
+        self.current = CtxId(0);
+        self.starting = false;
+        self.next = None;
+        for mut ctx in self.ctxs.drain(..) {
+            (ctx.job, ctx.wire, ctx.park) = (None, None, None);
+            self.spare.push(ctx);
+        }
+        self.unstarted.clear();
+        self.objs.clear();
+        self.checks.clear();
+        self.outcome = None;
+        self.failed = None;
+        self.waiting_outcome = None;
+        self.grace_periods = GracePeriods::Readers;
+        self.clock = None;
+        RECORDING.set(self.search.settings.record);
+        self.recorder = Recorder::default();
+        self.cpus.clear();
+        for _ in 0..cpus {
+            self.add_cpu();
+        }
+        self.search.restart();
+    }
+
+    pub(crate) fn add_cpu(&mut self) -> CpuId {
+        let id = CpuId(self.cpus.len() as u32);
+        let token = self.add_obj(ObjKind::Token, "interrupts", Location::caller());
+        self.cpus.push(Cpu { irqs_on: true, task: None, handlers: Vec::new(), token, has_handlers: false });
+        id
+    }
+
+    pub(crate) fn add_obj(
+        &mut self,
+        kind: ObjKind,
+        name: impl Into<Cow<'static, str>>,
+        created: &'static Location<'static>,
+    ) -> ObjId {
+        let id = ObjId(self.objs.len() as u32);
+        self.objs.push(Obj {
+            kind,
+            name: name.into(),
+            class: None,
+            holder: NOBODY,
+            version: 0,
+            releasers: CtxSet::EMPTY,
+            created,
+        });
+        id
+    }
+
+    /// A new context. It is started when the running one comes to its next step.
+    pub(crate) fn add_ctx(
+        &mut self,
+        name: Cow<'static, str>,
+        kind: CtxKind,
+        cpu: Option<CpuId>,
+        pending: Op,
+        job: Box<dyn FnOnce()>,
+    ) -> CtxId {
+        assert!(self.ctxs.len() < 64, "a program has at most 64 contexts");
+        let id = CtxId(self.ctxs.len() as u8);
+        let ctx = match self.spare.pop() {
+            Some(mut ctx) => {
+                ctx.held.clear();
+                ctx.irq_saves.clear();
+                ctx.reads.clear();
+                Ctx { held: ctx.held, irq_saves: ctx.irq_saves, reads: ctx.reads, ..blank(name, kind, cpu, pending) }
+            }
+            None => blank(name, kind, cpu, pending),
+        };
+        self.ctxs.push(Ctx { job: Some(job), ..ctx });
+        self.unstarted.push(id);
+        id
+    }
+
+    #[inline]
+    pub(crate) fn ctx(&self, id: CtxId) -> &Ctx {
+        &self.ctxs[id.index()]
+    }
+
+    #[inline]
+    pub(crate) fn ctx_mut(&mut self, id: CtxId) -> &mut Ctx {
+        &mut self.ctxs[id.index()]
+    }
+
+    #[inline]
+    pub(crate) fn obj(&self, id: ObjId) -> &Obj {
+        &self.objs[id.index()]
+    }
+
+    #[inline]
+    pub(crate) fn obj_mut(&mut self, id: ObjId) -> &mut Obj {
+        &mut self.objs[id.index()]
+    }
+
+    /// The CPU of the current context; hardware has none.
+    pub(crate) fn current_cpu(&self) -> Option<CpuId> {
+        match self.mode {
+            Mode::Outside | Mode::Alone => Some(CpuId(0)),
+            _ => self.ctx(self.current).cpu,
+        }
+    }
+
+    /// Ends the run as failed, unless it has failed already: the first failure is the one to tell.
+    pub(crate) fn fail(&mut self, kind: FailureKind, members: CtxSet, message: String) {
+        if self.failed.is_none() {
+            self.failed = Some(Failed { kind, message, members });
+        }
+    }
+
+    /// [`fail`](World::fail), by the current context.
+    pub(crate) fn fail_here(&mut self, kind: FailureKind, message: String) {
+        let members = if self.mode == Mode::Running { CtxSet(self.current.bit()) } else { CtxSet::EMPTY };
+        self.fail(kind, members, message);
+    }
+}
+
+fn blank(name: Cow<'static, str>, kind: CtxKind, cpu: Option<CpuId>, pending: Op) -> Ctx {
+    Ctx {
+        name,
+        kind,
+        cpu,
+        finished: false,
+        pending,
+        held: Vec::new(),
+        irq_saves: Vec::new(),
+        preempt_off: 0,
+        reads: Vec::new(),
+        after: CtxSet::EMPTY,
+        born: None,
+        begun: false,
+        raised: false,
+        active: false,
+        vector: None,
+        got: false,
+        pending_obj: None,
+        wire: None,
+        park: None,
+        job: None,
+    }
+}

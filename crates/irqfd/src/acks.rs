@@ -1,0 +1,151 @@
+//! Who hears of acknowledgements of one GSI: resampling irqfds and ack notifiers.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
+
+use crate::leave::{Deassigning, Departed, Left};
+use crate::slab::{Room, Slab};
+use crate::vm::Shared;
+use crate::{Controller, Error, Gsi, Notify};
+
+static ACKS: LockClass = LockClass::new("irqfd.acks", WaitType::Spin);
+
+/// How many listeners are copied out under the lock at a time.
+const BATCH: usize = 4;
+
+/// The listeners of one GSI.
+///
+/// One such object exists per GSI for the life of the VM, so there is nothing to find, publish or free when a
+/// resampler's first irqfd comes or its last one goes, and a resampler that is created while its predecessor is being
+/// torn down is the same object. (With a resampler object per generation, the final lowering of the old one's line has
+/// to be kept apart from the first raise of the new one's.)
+pub(crate) struct Listeners<P: Platform> {
+    /// How many there are; written under the lock. An acknowledgement of a GSI without listeners reads only this.
+    count: P::AtomicU32,
+    list: Lock<P, List>,
+}
+
+struct List {
+    seats: Slab<Listener>,
+    resamplers: u32,
+}
+
+pub(crate) struct Listener {
+    pub(crate) sink: Arc<dyn Notify>,
+    /// A resampling irqfd's; else an ack notifier's.
+    pub(crate) resamples: bool,
+}
+
+impl<P: Platform> Listeners<P> {
+    pub(crate) fn new() -> Self {
+        Listeners {
+            count: P::AtomicU32::ZERO,
+            list: Lock::new(&ACKS, List { seats: Slab::new(), resamplers: 0 }),
+        }
+    }
+
+    /// Whether nobody listens.
+    ///
+    /// May miss a listener that is being added: none of its events has been acknowledged then, since it signals only
+    /// after it was added.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Adds a listener; returns its seat.
+    pub(crate) fn join(&self, listener: Listener) -> u32 {
+        let mut room = Room::none();
+        loop {
+            let mut list = self.list.lock();
+            list.seats.move_into(&mut room);
+            if let Some(len) = list.seats.wants() {
+                drop(list);
+                room = Room::for_len(len);
+                continue;
+            }
+            list.resamplers += u32::from(listener.resamples);
+            let seat = list.seats.insert(listener);
+            self.count.store(list.seats.len(), Ordering::Release);
+            return seat;
+        }
+    }
+
+    /// Removes a listener. Walks that have begun may still notify it: the sink that is returned is kept until a grace
+    /// period has passed, so that it is never freed by an acknowledgement.
+    ///
+    /// Whether it was the last resampling irqfd is decided here, under the lock, and acted upon later, without it
+    /// (seed 002).
+    pub(crate) fn leave(&self, gsi: Gsi, seat: u32) -> Option<Left> {
+        let mut list = self.list.lock();
+        let listener = list.seats.remove(seat)?;
+        list.resamplers -= u32::from(listener.resamples);
+        let last = listener.resamples && list.resamplers == 0;
+        self.count.store(list.seats.len(), Ordering::Release);
+        drop(list);
+        Some(Left { gsi, sink: listener.sink, last })
+    }
+
+    /// Notifies everybody who is there when it begins and when it ends; some of those who come or go meanwhile.
+    ///
+    /// In a read section of the VM's domain, which is what a leaving listener waits for. The lock is not held over the
+    /// calls: a sink may signal, assign, and begin to deassign.
+    pub(crate) fn notify_all(&self) {
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let mut batch: [Option<Arc<dyn Notify>>; BATCH] = [const { None }; BATCH];
+            {
+                let list = self.list.lock();
+                let mut listeners = list.seats.iter_from(start);
+                for (place, (_, listener)) in batch.iter_mut().zip(&mut listeners) {
+                    *place = Some(listener.sink.clone());
+                }
+                from = listeners.next().map(|(seat, _)| seat);
+            }
+            for sink in batch.iter().flatten() {
+                sink.notify();
+            }
+        }
+    }
+}
+
+/// A registered ack notifier. Dropping it unregisters it, without waiting: it may still be called for a moment.
+#[must_use = "dropping an ack notifier unregisters it"]
+pub struct AckNotifier<P: Platform, C: Controller> {
+    vm: Arc<Shared<P, C>>,
+    gsi: Gsi,
+    /// `None` once it has left.
+    seat: Option<u32>,
+}
+
+impl<P: Platform, C: Controller> AckNotifier<P, C> {
+    pub(crate) fn register(vm: &Arc<Shared<P, C>>, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Self, Error> {
+        let listeners = vm.listeners(gsi).ok_or(Error::GsiOutOfRange(gsi))?;
+        let seat = listeners.join(Listener { sink, resamples: false });
+        Ok(AckNotifier { vm: vm.clone(), gsi, seat: Some(seat) })
+    }
+
+    /// Unregisters it. When this returns, it is not being called, and never will be.
+    ///
+    /// Waits for a grace period: not from a notification or another read section of the VM.
+    pub fn unregister(mut self) {
+        if let Some(leaving) = self.begin() {
+            leaving.wait();
+        }
+    }
+
+    fn begin(&mut self) -> Option<Deassigning<P, C>> {
+        let left = self.vm.listeners(self.gsi)?.leave(self.gsi, self.seat.take()?);
+        Some(Deassigning::one(&self.vm, Departed { irqfd: None, left }))
+    }
+}
+
+impl<P: Platform, C: Controller> Drop for AckNotifier<P, C> {
+    fn drop(&mut self) {
+        if let Some(leaving) = self.begin() {
+            leaving.later();
+        }
+    }
+}

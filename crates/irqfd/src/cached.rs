@@ -1,0 +1,97 @@
+//! The cached route of one irqfd: three words under a sequence counter.
+
+use crate::{Error, Gsi, Msi, Pin, Route, RoutingTable};
+
+/// How many words a cached route has.
+pub(crate) const WORDS: usize = 3;
+
+/// Where an irqfd's event goes, short enough to be copied into the irqfd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cached {
+    /// The GSI has no route.
+    Nowhere,
+    Msi(Msi),
+    Edge(Pin),
+    /// A resampling irqfd with one level-sensitive pin.
+    Level(Pin),
+    /// Several routes: look at the table.
+    Table(Gsi),
+    /// The same for a resampling irqfd.
+    LevelTable(Gsi),
+}
+
+impl Cached {
+    /// What an irqfd on `gsi` caches under `table`.
+    pub(crate) fn of(table: &RoutingTable, gsi: Gsi, resample: bool) -> Self {
+        let mut routes = table.routes(gsi);
+        match (routes.next(), routes.next()) {
+            (None, _) => Cached::Nowhere,
+            (Some(&Route::Msi(msi)), None) => Cached::Msi(msi),
+            (Some(&Route::Edge(pin)), None) => Cached::Edge(pin),
+            (Some(&Route::Level(pin)), None) if resample => Cached::Level(pin),
+            _ if resample => Cached::LevelTable(gsi),
+            _ => Cached::Table(gsi),
+        }
+    }
+
+    /// [`of`](Cached::of), for an irqfd that is about to be assigned.
+    pub(crate) fn checked(table: &RoutingTable, gsi: Gsi, resample: bool) -> Result<Self, Error> {
+        let level = table.routes(gsi).any(|route| matches!(route, Route::Level(_)));
+        match (Self::of(table, gsi, resample), resample, level) {
+            (Cached::Nowhere, ..) => Err(Error::UnknownGsi(gsi)),
+            (_, true, false) => Err(Error::NotLevel(gsi)),
+            (_, false, true) => Err(Error::NeedsResampling(gsi)),
+            (route, ..) => Ok(route),
+        }
+    }
+
+    /// The kind is the first word; zeroes are `Nowhere`.
+    pub(crate) fn pack(self) -> [u64; WORDS] {
+        match self {
+            Cached::Nowhere => [0, 0, 0],
+            Cached::Msi(Msi { address, data, device: None }) => [1, address, data.into()],
+            Cached::Msi(Msi { address, data, device: Some(id) }) => [2, address, u64::from(id) << 32 | u64::from(data)],
+            Cached::Edge(pin) => [3, pin.chip.into(), pin.number.into()],
+            Cached::Level(pin) => [4, pin.chip.into(), pin.number.into()],
+            Cached::Table(gsi) => [5, gsi.0.into(), 0],
+            Cached::LevelTable(gsi) => [6, gsi.0.into(), 0],
+        }
+    }
+
+    #[inline]
+    pub(crate) fn unpack([kind, a, b]: [u64; WORDS]) -> Self {
+        let pin = Pin { chip: a as u16, number: b as u32 };
+        match kind {
+            1 => Cached::Msi(Msi { address: a, data: b as u32, device: None }),
+            2 => Cached::Msi(Msi { address: a, data: b as u32, device: Some((b >> 32) as u32) }),
+            3 => Cached::Edge(pin),
+            4 => Cached::Level(pin),
+            5 => Cached::Table(Gsi(a as u32)),
+            6 => Cached::LevelTable(Gsi(a as u32)),
+            _ => Cached::Nowhere,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_route_comes_back_whole() {
+        let pin = Pin::new(u16::MAX, u32::MAX);
+        let msi = Msi { address: u64::MAX, data: u32::MAX, device: None };
+        for cached in [
+            Cached::Nowhere,
+            Cached::Msi(msi),
+            Cached::Msi(Msi { device: Some(0), ..msi }),
+            Cached::Msi(Msi { device: Some(u32::MAX), data: 0, ..msi }),
+            Cached::Edge(pin),
+            Cached::Level(pin),
+            Cached::Table(Gsi(4095)),
+            Cached::LevelTable(Gsi(0)),
+        ] {
+            assert_eq!(Cached::unpack(cached.pack()), cached);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What stands behind an irqfd (the interrupt controller) and beside it (who hears of acknowledgements).
+
+use alloc::sync::Arc;
+
+use crate::{Msi, Pin, SourceId};
+
+/// The interrupt controllers of a VM, as seen from their inputs.
+///
+/// The calls come from any context in which an irqfd is signalled (also a hard interrupt handler, if the host does
+/// that), inside an SRCU read section. They must not sleep there, nor wait for a grace period, nor call back: in
+/// particular an acknowledgement that a call causes is not reported from inside it, but by the controller's user
+/// through [`Irqfds::ack`](crate::Irqfds::ack), when the controller's own locks are gone. (Known race F09: a callback
+/// out of the pin update that caused it recursed without bound.)
+///
+/// Calls for the same pin must synchronise with each other, as those under one lock or on one `AcqRel` atomic do: who
+/// lowers a pin after someone raised it must see what that someone did before. Resampling rests on this.
+pub trait Controller: Send + Sync + 'static {
+    /// How many pins controller `chip` has; 0 if there is no such controller.
+    fn pins(&self, chip: u16) -> u32;
+
+    /// Sets the level that `source` gives to a level-sensitive pin. The pin's level is the OR over all sources.
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool);
+
+    /// An edge on a pin. It is latched: it cannot be over too soon.
+    fn edge(&self, pin: Pin);
+
+    /// A message-signalled interrupt arrives.
+    fn msi(&self, msi: Msi);
+}
+
+impl<C: Controller + ?Sized> Controller for Arc<C> {
+    fn pins(&self, chip: u16) -> u32 {
+        (**self).pins(chip)
+    }
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
+        (**self).set_irq(pin, source, level);
+    }
+    fn edge(&self, pin: Pin) {
+        (**self).edge(pin);
+    }
+    fn msi(&self, msi: Msi) {
+        (**self).msi(msi);
+    }
+}
+
+/// Who wants to know that the guest acknowledged an interrupt: the resamplefd of an irqfd, or an ack notifier.
+///
+/// Called in task context without any lock held, but inside an SRCU read section of the VM: it may signal irqfds and
+/// even sleep for a moment, but must not wait for a grace period (use
+/// [`Irqfd::deassign_begin`](crate::Irqfd::deassign_begin), not [`Irqfd::deassign`](crate::Irqfd::deassign)). A call
+/// may be spurious. For a resampling irqfd it means: the line was lowered; look at the device, and signal again if it
+/// still wants an interrupt.
+pub trait Notify: Send + Sync + 'static {
+    /// An acknowledgement happened.
+    fn notify(&self);
+}
+
+impl<F: Fn() + Send + Sync + 'static> Notify for F {
+    fn notify(&self) {
+        self();
+    }
+}

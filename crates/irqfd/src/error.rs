@@ -1,0 +1,59 @@
+//! What can be wrong with a call of the host.
+
+use core::fmt;
+
+use crate::{Gsi, Pin};
+
+/// Why a call was refused. A refused call has changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The GSI has no route in the table that is in force.
+    UnknownGsi(Gsi),
+    /// The GSI is at or above the VM's limit.
+    GsiOutOfRange(Gsi),
+    /// The table is longer than the VM's limit, which is given.
+    TooManyRoutes(usize),
+    /// The controller has no such pin.
+    PinOutOfRange(Pin),
+    /// The GSI has an MSI route beside another one.
+    MixedRoutes(Gsi),
+    /// The GSI names the same pin twice.
+    DuplicateRoute(Gsi),
+    /// A plain irqfd on a level-sensitive pin: its pulse could be over before anyone looked, and be lost.
+    NeedsResampling(Gsi),
+    /// A resampling irqfd on a GSI without a level-sensitive pin: nobody would ever acknowledge it.
+    NotLevel(Gsi),
+    /// The irqfd, or the descriptor, is assigned already (or its deassignment has not ended).
+    Busy,
+    /// The irqfd, or the descriptor, is not assigned.
+    NotAssigned,
+    /// The VM has as many irqfds as its limit allows, which is given.
+    TooManyIrqfds(u32),
+    /// The source id is used by irqfds.
+    ReservedSource,
+    /// The VM was shut down.
+    Closed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::UnknownGsi(gsi) => write!(f, "{gsi} has no route"),
+            Error::GsiOutOfRange(gsi) => write!(f, "{gsi} is above the limit of the VM"),
+            Error::TooManyRoutes(limit) => write!(f, "more than {limit} routes"),
+            Error::PinOutOfRange(pin) => write!(f, "the controller has no {pin}"),
+            Error::MixedRoutes(gsi) => write!(f, "{gsi} has an MSI route beside another route"),
+            Error::DuplicateRoute(gsi) => write!(f, "{gsi} names the same pin twice"),
+            Error::NeedsResampling(gsi) => write!(f, "{gsi} is level-sensitive and needs a resampling irqfd"),
+            Error::NotLevel(gsi) => write!(f, "{gsi} has no level-sensitive pin to resample"),
+            Error::Busy => f.write_str("already assigned"),
+            Error::NotAssigned => f.write_str("not assigned"),
+            Error::TooManyIrqfds(limit) => write!(f, "more than {limit} irqfds"),
+            Error::ReservedSource => f.write_str("the source id belongs to irqfds"),
+            Error::Closed => f.write_str("the VM was shut down"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,72 @@
+//! What KVM's vocabulary names: GSIs, pins, interrupt source ids, MSI messages.
+
+use core::fmt;
+
+/// A global system interrupt: the number under which a VMM knows an interrupt. A routing table says what it means.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Gsi(pub u32);
+
+impl fmt::Display for Gsi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GSI {}", self.0)
+    }
+}
+
+/// One input of one interrupt controller. Which chip has which number is between the VMM and its
+/// [`Controller`](crate::Controller).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Pin {
+    /// The interrupt controller.
+    pub chip: u16,
+    /// Its input, counted from 0.
+    pub number: u32,
+}
+
+impl Pin {
+    /// Input `number` of controller `chip`.
+    pub const fn new(chip: u16, number: u32) -> Self {
+        Pin { chip, number }
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pin {} of chip {}", self.number, self.chip)
+    }
+}
+
+/// Who drives a level-sensitive pin. The level of a pin is the OR over all sources, which the controller computes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SourceId(pub u8);
+
+impl SourceId {
+    /// The VMM itself, through [`Irqfds::set_irq`](crate::Irqfds::set_irq).
+    pub const USERSPACE: SourceId = SourceId(0);
+    /// All resampling irqfds together. Nobody else may use it: an acknowledgement lowers it.
+    pub const RESAMPLE: SourceId = SourceId(1);
+    /// Plain irqfds on a level-sensitive pin, for the moment between the two halves of their pulse.
+    pub const IRQFD: SourceId = SourceId(2);
+}
+
+/// A message-signalled interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Msi {
+    /// Where the device writes.
+    pub address: u64,
+    /// What it writes.
+    pub data: u32,
+    /// Who writes, for controllers that tell devices apart (an ITS).
+    pub device: Option<u32>,
+}
+
+impl Msi {
+    /// A message of a device that nobody needs to know.
+    pub const fn new(address: u64, data: u32) -> Self {
+        Msi { address, data, device: None }
+    }
+
+    /// A message of device `device` (the ITS's DeviceID).
+    pub const fn from_device(device: u32, address: u64, data: u32) -> Self {
+        Msi { address, data, device: Some(device) }
+    }
+}

@@ -1,0 +1,252 @@
+//! One irqfd: an event that knows its way to the guest.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use doorbell_platform::{Atomic, Held, Platform, ReadDomain, SeqWords};
+
+use crate::acks::Listener;
+use crate::cached::{Cached, WORDS};
+use crate::leave::Deassigning;
+use crate::slab::Room;
+use crate::vm::{Assigned, Shared};
+use crate::{Controller, Error, Gsi, Notify};
+
+/// Not assigned.
+const IDLE: u32 = 0;
+/// Being assigned, or left and not yet done with leaving.
+const BUSY: u32 = 1;
+/// Assigned, at index `link - ACTIVE` of the VM's list.
+const ACTIVE: u32 = 2;
+
+/// What an irqfd shares with the VM's list. What a delivery reads fits into one cache line.
+#[repr(align(64))]
+pub(crate) struct Inner<P: Platform> {
+    /// [`IDLE`], [`BUSY`] or the place on the VM's list. "Is it active" is asked of this word alone, in a read section:
+    /// the cached route stays what it was when the irqfd leaves (known race F01: a route that was cleared on leaving
+    /// was taken for another kind of route by those who came later).
+    link: P::AtomicU32,
+    /// An event came and found no way to the guest.
+    pending: P::AtomicBool,
+    cached: SeqWords<P, WORDS>,
+}
+
+/// What became of an event. It is never lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signalled {
+    /// The controller has it.
+    Delivered,
+    /// The irqfd keeps it, and delivers it as soon as it is assigned, or its GSI has a route again. Kept events
+    /// coalesce into one.
+    Kept,
+}
+
+/// An event source inside the process: what an eventfd that is assigned to a VM is to KVM, without the descriptor.
+///
+/// It belongs to one VM and can be assigned to a GSI, deassigned, and assigned again. Events that come while it is not
+/// assigned are kept. Share it by reference or `Arc`; dropping it deassigns it (without waiting: nobody can signal it
+/// any more).
+pub struct Irqfd<P: Platform, C: Controller> {
+    pub(crate) vm: Arc<Shared<P, C>>,
+    inner: Arc<Inner<P>>,
+}
+
+impl<P: Platform, C: Controller> Irqfd<P, C> {
+    pub(crate) fn new(vm: &Arc<Shared<P, C>>) -> Self {
+        Irqfd { vm: vm.clone(), inner: Arc::new(Inner::new()) }
+    }
+
+    /// An event: delivers it to the controller before it returns. Neither allocates, nor takes a lock, nor waits.
+    ///
+    /// From any context in which the controller can be called.
+    #[inline]
+    pub fn signal(&self) -> Signalled {
+        self.vm.signal(&self.inner)
+    }
+
+    /// Assigns it to a GSI with edge or MSI routes. An event that was kept is delivered.
+    ///
+    /// # Errors
+    /// [`UnknownGsi`](Error::UnknownGsi), [`NeedsResampling`](Error::NeedsResampling), [`Busy`](Error::Busy),
+    /// [`TooManyIrqfds`](Error::TooManyIrqfds), [`Closed`](Error::Closed).
+    pub fn assign(&self, gsi: Gsi) -> Result<(), Error> {
+        self.link_to(gsi, None)
+    }
+
+    /// Assigns it to a GSI with a level-sensitive pin: an event raises the line; the guest's acknowledgement lowers it
+    /// and then notifies `sink`, whose device signals again if it still wants an interrupt. Several irqfds may do this
+    /// on one GSI.
+    ///
+    /// Does not wait for a grace period: an acknowledgement that follows an event of this irqfd finds `sink`, since
+    /// acknowledging looks for listeners after it has lowered the line.
+    ///
+    /// # Errors
+    /// As for [`assign`](Irqfd::assign), with [`NotLevel`](Error::NotLevel) for `NeedsResampling`.
+    pub fn assign_resample(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<(), Error> {
+        self.link_to(gsi, Some(sink))
+    }
+
+    /// Deassigns it. When this returns, none of its events is being delivered, its sink is not being notified, and
+    /// neither happens again; if it was the last resampling irqfd of its GSI, the line has been lowered.
+    ///
+    /// An event that comes meanwhile is delivered or kept. Waits for a grace period: not from a notification or another
+    /// read section of the VM.
+    ///
+    /// # Errors
+    /// [`NotAssigned`](Error::NotAssigned), also if another deassignment of it is still waiting.
+    pub fn deassign(&self) -> Result<(), Error> {
+        self.deassign_begin().map(Deassigning::wait)
+    }
+
+    /// The first half of [`deassign`](Irqfd::deassign), which does not wait. Until the second half is through, the
+    /// irqfd cannot be assigned again.
+    ///
+    /// # Errors
+    /// [`NotAssigned`](Error::NotAssigned).
+    pub fn deassign_begin(&self) -> Result<Deassigning<P, C>, Error> {
+        let assigned = self.vm.delist(&self.inner).ok_or(Error::NotAssigned)?;
+        Ok(Deassigning::one(&self.vm, assigned.leave(&self.vm)))
+    }
+
+    /// Takes the event that is kept, if there is one; the caller is responsible for it from then on.
+    pub fn take_kept(&self) -> bool {
+        self.inner.take_pending()
+    }
+
+    fn link_to(&self, gsi: Gsi, sink: Option<Arc<dyn Notify>>) -> Result<(), Error> {
+        // For a plain irqfd, `enlist` tells in time; a sink should not be listed, and perhaps notified, in vain.
+        if sink.is_some() {
+            self.vm.check_resample(gsi)?;
+        }
+        let link = &self.inner.link;
+        link.compare_exchange(IDLE, BUSY, Ordering::SeqCst, Ordering::SeqCst).map_err(|_| Error::Busy)?;
+
+        // The sink is listed before the first event can raise the line.
+        let listeners = self.vm.listeners(gsi);
+        let seat = sink.zip(listeners).map(|(sink, of)| of.join(Listener { sink, resamples: true }));
+        if let Err(error) = self.vm.enlist(&self.inner, gsi, seat) {
+            // Closed or rerouted a moment ago. The seat has to be left as if the irqfd had been active: others of the
+            // GSI may have counted on not being the last.
+            let departed = Assigned { irqfd: self.inner.clone(), gsi, seat }.leave(&self.vm);
+            Deassigning::one(&self.vm, departed).later();
+            return Err(error);
+        }
+        if self.take_kept() {
+            // If it is deassigned at this very moment, `signal` keeps the event again.
+            self.signal();
+        }
+        Ok(())
+    }
+
+    /// Whether it is assigned. It may have changed by the time the caller looks at it.
+    pub fn is_assigned(&self) -> bool {
+        self.inner.link.load(Ordering::SeqCst) >= ACTIVE
+    }
+}
+
+impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
+    fn drop(&mut self) {
+        // Most are deassigned when they are dropped: spare them the lock. Nobody else can assign it meanwhile.
+        if self.is_assigned()
+            && let Ok(leaving) = self.deassign_begin()
+        {
+            leaving.later();
+        }
+    }
+}
+
+impl<P: Platform> Inner<P> {
+    fn new() -> Self {
+        Inner {
+            link: P::AtomicU32::new(IDLE),
+            pending: P::AtomicBool::new(false),
+            cached: SeqWords::new(Cached::Nowhere.pack()),
+        }
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_pending(&self) -> bool {
+        self.pending.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes on a new cached route, under the lock of the VM's list, at index `index` of which this irqfd is.
+    pub(crate) fn reroute(&self, held: &impl Held<P>, index: u32, route: Cached) {
+        self.cached.write(held, route.pack());
+        // Changes nothing, but makes the new route part of what a delivery acquires with its SeqCst load of `link`,
+        // hence visible to every read section that the grace period after this does not wait for.
+        self.link.store(index + ACTIVE, Ordering::SeqCst);
+    }
+
+    /// It may be assigned again.
+    pub(crate) fn release(&self) {
+        self.link.store(IDLE, Ordering::SeqCst);
+    }
+
+    /// Closes the gate, on behalf of the VM's shutdown, under the lock of the VM's list.
+    pub(crate) fn shut(&self) {
+        self.link.store(BUSY, Ordering::SeqCst);
+    }
+}
+
+impl<P: Platform, C: Controller> Shared<P, C> {
+    #[inline]
+    pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Signalled {
+        let section = self.srcu.read();
+        // SeqCst, as the stores to it: a section that a grace period does not wait for began after the store.
+        let delivered = if irqfd.link.load(Ordering::SeqCst) >= ACTIVE {
+            self.deliver(Cached::unpack(irqfd.cached.read()), &section)
+        } else {
+            // Publish, then look at the gate: `assign` opens the gate, then looks for what was published. Both SeqCst,
+            // so at least one of us sees the other, and `swap` lets only one of us deliver.
+            irqfd.pending.store(true, Ordering::SeqCst);
+            if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
+                return Signalled::Kept;
+            }
+            self.deliver(Cached::unpack(irqfd.cached.read()), &section)
+        };
+        if delivered {
+            Signalled::Delivered
+        } else {
+            // The GSI has lost its route. `reroute` is responsible from now on: it looks for kept events after the
+            // grace period that waits for this section.
+            irqfd.pending.store(true, Ordering::SeqCst);
+            Signalled::Kept
+        }
+    }
+
+    /// Puts an irqfd on the VM's list and opens the gate.
+    fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, seat: Option<u32>) -> Result<(), Error> {
+        let mut room = Room::none();
+        loop {
+            let mut state = self.state.lock_irqsave();
+            if state.closed {
+                return Err(Error::Closed);
+            }
+            let route = Cached::checked(&state.table, gsi, seat.is_some())?;
+            if state.irqfds.len() >= self.limits.irqfds {
+                return Err(Error::TooManyIrqfds(self.limits.irqfds));
+            }
+            state.irqfds.move_into(&mut room);
+            if let Some(len) = state.irqfds.wants() {
+                drop(state);
+                room = Room::for_len(len);
+                continue;
+            }
+            irqfd.cached.write(&state, route.pack());
+            let index = state.irqfds.insert(Assigned { irqfd: irqfd.clone(), gsi, seat });
+            irqfd.link.store(index + ACTIVE, Ordering::SeqCst);
+            return Ok(());
+        }
+    }
+
+    /// Closes the gate and takes an irqfd off the VM's list; `None` if it is not on it.
+    fn delist(&self, irqfd: &Inner<P>) -> Option<Assigned<P>> {
+        let mut state = self.state.lock_irqsave();
+        let index = irqfd.link.load(Ordering::SeqCst).checked_sub(ACTIVE)?;
+        irqfd.link.store(BUSY, Ordering::SeqCst);
+        state.irqfds.remove(index)
+    }
+}

@@ -1,0 +1,112 @@
+//! Leaving: what is done after the locks are gone and a grace period has passed.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use doorbell_platform::{Platform, ReadDomain};
+
+use crate::irqfd::Inner;
+use crate::vm::Shared;
+use crate::{Controller, Gsi, Notify};
+
+/// An irqfd (or an ack notifier) that is on no list any more.
+pub(crate) struct Departed<P: Platform> {
+    pub(crate) irqfd: Option<Arc<Inner<P>>>,
+    pub(crate) left: Option<Left>,
+}
+
+/// A listener that left its GSI.
+pub(crate) struct Left {
+    pub(crate) gsi: Gsi,
+    /// Kept for the acknowledgements that are under way.
+    pub(crate) sink: Arc<dyn Notify>,
+    /// Nobody was left to lower the line: it is done after the grace period.
+    pub(crate) last: bool,
+}
+
+impl<P: Platform> Departed<P> {
+    /// What remains to be done, after a grace period.
+    fn finish<C: Controller>(self, vm: &Shared<P, C>) {
+        if let Some(left) = self.left {
+            if left.last {
+                // None of those who left can raise the line any more. Someone may have come since, and what is lowered
+                // here may be theirs: `lower` tells them, and they raise it again.
+                vm.lower(left.gsi);
+            }
+            drop(left.sink);
+        }
+        if let Some(irqfd) = self.irqfd {
+            irqfd.release();
+        }
+    }
+}
+
+/// A deassignment that has begun: no new event is delivered, but some may be under way.
+///
+/// Either wait for them, or leave it to the VM ([`later`](Deassigning::later), also what dropping does).
+#[must_use = "events may still be under way until `wait` returns"]
+pub struct Deassigning<P: Platform, C: Controller> {
+    vm: Arc<Shared<P, C>>,
+    one: Option<Departed<P>>,
+    more: Vec<Departed<P>>,
+}
+
+impl<P: Platform, C: Controller> Deassigning<P, C> {
+    pub(crate) fn one(vm: &Arc<Shared<P, C>>, departed: Departed<P>) -> Self {
+        Deassigning { vm: vm.clone(), one: Some(departed), more: Vec::new() }
+    }
+
+    pub(crate) fn many(vm: &Arc<Shared<P, C>>, departed: Vec<Departed<P>>) -> Self {
+        Deassigning { vm: vm.clone(), one: None, more: departed }
+    }
+
+    /// Waits for a grace period and ends the deassignment: nothing is delivered or notified any more.
+    ///
+    /// In task context, without locks; neither from a notification nor from deferred work.
+    pub fn wait(mut self) {
+        self.vm.srcu.synchronize_expedited();
+        self.finish();
+    }
+
+    /// Waits for many at once, for one grace period per VM.
+    pub fn wait_all(all: impl IntoIterator<Item = Self>) {
+        // All have begun before the first grace period does.
+        let mut all: Vec<Self> = all.into_iter().collect();
+        while let Some(first) = all.pop() {
+            let vm = first.vm.clone();
+            first.wait();
+            let same_vm = |leaving: &mut Self| Arc::ptr_eq(&leaving.vm, &vm);
+            for mut leaving in all.extract_if(.., same_vm) {
+                leaving.finish();
+            }
+        }
+    }
+
+    /// Lets it end by itself after a grace period, without waiting. For workers, notifications, and whoever has no use
+    /// for the guarantee.
+    pub fn later(self) {
+        drop(self);
+    }
+
+    fn finish(&mut self) {
+        for departed in self.one.take().into_iter().chain(self.more.drain(..)) {
+            departed.finish(&self.vm);
+        }
+    }
+}
+
+impl<P: Platform, C: Controller> Drop for Deassigning<P, C> {
+    fn drop(&mut self) {
+        let mut departed = core::mem::take(&mut self.more);
+        departed.extend(self.one.take());
+        // Who listens to nothing owes nothing: neither a line to lower nor a sink that acknowledgements still use.
+        for irqfd in departed.extract_if(.., |departed| departed.left.is_none()) {
+            irqfd.finish(&self.vm);
+        }
+        if !departed.is_empty() {
+            let vm = self.vm.clone();
+            self.vm.srcu.call(Box::new(move || departed.into_iter().for_each(|departed| departed.finish(&vm))));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod acks;
+mod cached;
+mod controller;
+mod error;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod eventfd;
+mod ids;
+mod irqfd;
+mod leave;
+mod routing;
+mod slab;
+mod vm;
+
+pub use acks::AckNotifier;
+pub use controller::{Controller, Notify};
+pub use error::Error;
+pub use ids::{Gsi, Msi, Pin, SourceId};
+pub use irqfd::{Irqfd, Signalled};
+pub use leave::Deassigning;
+pub use routing::{Route, RoutingTable};
+pub use vm::{Irqfds, Limits};

@@ -1,0 +1,372 @@
+//! The irqfds of one VM: its routing table, the list of what is assigned, and the ways through.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use doorbell_platform::{Lock, LockClass, Platform, RcuCell, ReadDomain, ReadGuard, WaitType};
+
+use crate::acks::Listeners;
+use crate::cached::Cached;
+use crate::irqfd::Inner;
+use crate::leave::{Deassigning, Departed};
+use crate::routing::Group;
+use crate::slab::Slab;
+use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
+
+/// Taken with interrupts off: it is held while a cached route is written, and an interrupt handler that signals would
+/// wait forever for a writer that it interrupted.
+static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin);
+
+/// How large a VM may grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// GSIs are below this. Each costs the VM some fifty bytes. At most [`RoutingTable::MAX`].
+    pub gsis: u32,
+    /// The longest routing table.
+    pub routes: usize,
+    /// How many irqfds may be assigned at once.
+    pub irqfds: u32,
+}
+
+impl Default for Limits {
+    /// What KVM has: 4096 GSIs and routes; and 65536 irqfds.
+    fn default() -> Self {
+        Limits { gsis: RoutingTable::MAX as u32, routes: RoutingTable::MAX, irqfds: 1 << 16 }
+    }
+}
+
+/// The irqfds of one VM, before its interrupt controller `C`. Cloning makes another handle of the same VM.
+///
+/// The host [closes](Irqfds::close) it when the VM is shut down.
+pub struct Irqfds<P: Platform, C: Controller> {
+    shared: Arc<Shared<P, C>>,
+}
+
+/// What all handles of a VM share.
+pub(crate) struct Shared<P: Platform, C> {
+    controller: C,
+    pub(crate) limits: Limits,
+    /// Read sections are deliveries and acknowledgements.
+    pub(crate) srcu: Arc<P::Srcu>,
+    /// Written under the lock of `state`.
+    routes: RcuCell<P, P::Srcu, Arc<RoutingTable>>,
+    pub(crate) state: Lock<P, State<P>>,
+    /// By GSI.
+    listeners: Box<[Listeners<P>]>,
+}
+
+/// What the VM's lock protects.
+pub(crate) struct State<P: Platform> {
+    pub(crate) closed: bool,
+    /// What is in `routes`.
+    pub(crate) table: Arc<RoutingTable>,
+    pub(crate) irqfds: Slab<Assigned<P>>,
+}
+
+/// An irqfd on the VM's list.
+pub(crate) struct Assigned<P: Platform> {
+    pub(crate) irqfd: Arc<Inner<P>>,
+    pub(crate) gsi: Gsi,
+    /// Among the GSI's listeners, if it resamples.
+    pub(crate) seat: Option<u32>,
+}
+
+impl<P: Platform> Assigned<P> {
+    fn route(&self, table: &RoutingTable) -> Cached {
+        Cached::of(table, self.gsi, self.seat.is_some())
+    }
+
+    /// After it was taken off the list: leaves the listeners too.
+    pub(crate) fn leave<C: Controller>(self, vm: &Shared<P, C>) -> Departed<P> {
+        let left = self.seat.and_then(|seat| vm.listeners(self.gsi)?.leave(self.gsi, seat));
+        Departed { irqfd: Some(self.irqfd), left }
+    }
+}
+
+impl<P: Platform, C: Controller> Clone for Irqfds<P, C> {
+    fn clone(&self) -> Self {
+        Irqfds { shared: self.shared.clone() }
+    }
+}
+
+impl<P: Platform, C: Controller> Irqfds<P, C> {
+    /// A VM without routes and irqfds. Limits above what is possible are lowered to it.
+    #[track_caller]
+    pub fn new(controller: C, limits: Limits) -> Self {
+        let max = RoutingTable::MAX;
+        let limits = Limits {
+            gsis: limits.gsis.min(max as u32),
+            routes: limits.routes.min(max),
+            irqfds: limits.irqfds.min(u32::MAX / 4),
+        };
+        let srcu = Arc::new(P::Srcu::new("irqfd.srcu"));
+        let table = Arc::new(RoutingTable::empty());
+        Irqfds {
+            shared: Arc::new(Shared {
+                controller,
+                limits,
+                routes: RcuCell::new(&srcu, Box::new(table.clone())),
+                srcu,
+                state: Lock::new(&IRQFDS, State { closed: false, table, irqfds: Slab::new() }),
+                listeners: (0..limits.gsis).map(|_| Listeners::new()).collect(),
+            }),
+        }
+    }
+
+    /// The controller.
+    pub fn controller(&self) -> &C {
+        &self.shared.controller
+    }
+
+    /// A new source of this VM, not yet assigned.
+    pub fn irqfd(&self) -> Irqfd<P, C> {
+        Irqfd::new(&self.shared)
+    }
+
+    /// How many irqfds are assigned.
+    pub fn assigned(&self) -> u32 {
+        self.shared.state.lock_irqsave().irqfds.len()
+    }
+
+    /// Replaces the routing table. When this returns, no delivery uses the former one.
+    ///
+    /// Events of irqfds that had lost their route and have one again are delivered. The line of a resampling irqfd that
+    /// has moved is lowered where it was, and its sink notified, so that it is raised where it is now. (A line that the
+    /// host raised itself stays as it was; the host knows its level.)
+    ///
+    /// Waits for a grace period: in task context, without locks; neither from a notification nor from deferred work.
+    ///
+    /// # Errors
+    /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange),
+    /// [`PinOutOfRange`](Error::PinOutOfRange), [`Closed`](Error::Closed).
+    pub fn reroute(&self, table: RoutingTable) -> Result<(), Error> {
+        self.shared.reroute(table)
+    }
+
+    /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true` is an event and
+    /// `false` nothing.
+    ///
+    /// # Errors
+    /// [`UnknownGsi`](Error::UnknownGsi), [`ReservedSource`](Error::ReservedSource).
+    pub fn set_irq(&self, gsi: Gsi, source: SourceId, level: bool) -> Result<(), Error> {
+        if [SourceId::RESAMPLE, SourceId::IRQFD].contains(&source) {
+            return Err(Error::ReservedSource);
+        }
+        let section = self.shared.srcu.read();
+        let mut known = false;
+        for route in self.shared.table(&section).routes(gsi) {
+            known = true;
+            match *route {
+                Route::Level(pin) => self.shared.controller.set_irq(pin, source, level),
+                Route::Edge(pin) if level => self.shared.controller.edge(pin),
+                Route::Msi(msi) if level => self.shared.controller.msi(msi),
+                _ => {}
+            }
+        }
+        known.then_some(()).ok_or(Error::UnknownGsi(gsi))
+    }
+
+    /// The guest acknowledged the interrupt of a pin (its end, for a controller that tells).
+    ///
+    /// The controller's user calls this in task context, when the controller's locks are gone. It lowers the lines that
+    /// resampling irqfds raised there, then notifies who listens to the GSIs of the pin. In this order, so that a
+    /// device may raise its line again at once.
+    pub fn ack(&self, pin: Pin) {
+        let section = self.shared.srcu.read();
+        if let Some(group) = self.shared.table(&section).group_of_pin(pin) {
+            self.shared.acknowledge(group);
+        }
+    }
+
+    /// [`ack`](Irqfds::ack) for who knows the GSI.
+    pub fn notify_ack(&self, gsi: Gsi) {
+        let section = self.shared.srcu.read();
+        match self.shared.table(&section).group_of_gsi(gsi) {
+            Some(group) => self.shared.acknowledge(group),
+            None => self.shared.notify(gsi),
+        }
+    }
+
+    /// Has `sink` notified of acknowledgements of a GSI, until the notifier is dropped.
+    ///
+    /// # Errors
+    /// [`GsiOutOfRange`](Error::GsiOutOfRange).
+    pub fn register_ack_notifier(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<AckNotifier<P, C>, Error> {
+        AckNotifier::register(&self.shared, gsi, sink)
+    }
+
+    /// Shuts the VM down: deassigns all irqfds, as one [`Deassigning`] with one grace period, and refuses new ones.
+    ///
+    /// The sources stay and keep their events. A second close finds nothing left; both may be waited for.
+    pub fn close(&self) -> Deassigning<P, C> {
+        let irqfds = {
+            let mut state = self.shared.state.lock_irqsave();
+            state.closed = true;
+            let irqfds = mem::replace(&mut state.irqfds, Slab::new());
+            irqfds.iter().for_each(|(_, assigned)| assigned.irqfd.shut());
+            irqfds
+        };
+        let departed: Vec<_> = irqfds.into_values().map(|assigned| assigned.leave(&self.shared)).collect();
+        Deassigning::many(&self.shared, departed)
+    }
+}
+
+impl<P: Platform, C: Controller> Shared<P, C> {
+    #[inline]
+    fn table<'a>(&'a self, section: &'a ReadGuard<'_, P::Srcu>) -> &'a RoutingTable {
+        self.routes.get(section)
+    }
+
+    pub(crate) fn listeners(&self, gsi: Gsi) -> Option<&Listeners<P>> {
+        self.listeners.get(gsi.0 as usize)
+    }
+
+    /// Says whether a resampling irqfd can be assigned to a GSI at this moment.
+    pub(crate) fn check_resample(&self, gsi: Gsi) -> Result<(), Error> {
+        let section = self.srcu.read();
+        Cached::checked(self.table(&section), gsi, true).map(drop)
+    }
+
+    /// Hands an event to the controller, in a read section; `false` if there is no route.
+    #[inline]
+    pub(crate) fn deliver(&self, route: Cached, section: &ReadGuard<'_, P::Srcu>) -> bool {
+        match route {
+            Cached::Nowhere => return false,
+            Cached::Msi(msi) => self.controller.msi(msi),
+            Cached::Edge(pin) => self.controller.edge(pin),
+            Cached::Level(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, true),
+            Cached::Table(gsi) => return self.deliver_by_table(gsi, false, section),
+            Cached::LevelTable(gsi) => return self.deliver_by_table(gsi, true, section),
+        }
+        true
+    }
+
+    fn deliver_by_table(&self, gsi: Gsi, resample: bool, section: &ReadGuard<'_, P::Srcu>) -> bool {
+        let mut known = false;
+        for route in self.table(section).routes(gsi) {
+            known = true;
+            match *route {
+                Route::Msi(msi) => self.controller.msi(msi),
+                Route::Edge(pin) => self.controller.edge(pin),
+                Route::Level(pin) if resample => self.controller.set_irq(pin, SourceId::RESAMPLE, true),
+                // A plain irqfd whose GSI became level-sensitive after it was assigned. The pulse may be missed: the
+                // responsibility is with whoever replaced the table under it, as assignment would have refused.
+                Route::Level(pin) => {
+                    self.controller.set_irq(pin, SourceId::IRQFD, true);
+                    self.controller.set_irq(pin, SourceId::IRQFD, false);
+                }
+            }
+        }
+        known
+    }
+
+    /// An acknowledgement of one of a group's pins, in a read section.
+    fn acknowledge(&self, group: &Group) {
+        if group.gsis.iter().any(|&gsi| self.listeners(gsi).is_some_and(|of| !of.is_empty())) {
+            self.lower_group(group);
+        }
+    }
+
+    /// Lowers what resampling irqfds raised, then tells everybody who may have raised it.
+    ///
+    /// An event that raised the line before it was lowered is not lost: its irqfd was listed before, so it is notified
+    /// now, and is responsible for raising it again. One that comes after stays raised.
+    fn lower_group(&self, group: &Group) {
+        for &pin in &group.level_pins {
+            self.controller.set_irq(pin, SourceId::RESAMPLE, false);
+        }
+        for &gsi in &group.gsis {
+            self.notify(gsi);
+        }
+    }
+
+    fn notify(&self, gsi: Gsi) {
+        if let Some(listeners) = self.listeners(gsi).filter(|of| !of.is_empty()) {
+            listeners.notify_all();
+        }
+    }
+
+    /// Lowers the line of a GSI whose last resampling irqfd has left, after the grace period.
+    pub(crate) fn lower(&self, gsi: Gsi) {
+        let section = self.srcu.read();
+        // Without a group, the GSI has lost its pins; `reroute` is responsible for those, as for all that were moved.
+        if let Some(group) = self.table(&section).group_of_gsi(gsi) {
+            self.lower_group(group);
+        }
+    }
+
+    fn reroute(&self, table: RoutingTable) -> Result<(), Error> {
+        table.check(&self.controller, self.limits.gsis, self.limits.routes)?;
+        let table = Arc::new(table);
+        let boxed = Box::new(table.clone());
+        let (former, retired, regained) = {
+            let mut state = self.state.lock_irqsave();
+            if state.closed {
+                return Err(Error::Closed);
+            }
+            let mut regained = false;
+            for (index, assigned) in state.irqfds.iter() {
+                let (old, new) = (assigned.route(&state.table), assigned.route(&table));
+                if old != new {
+                    regained |= old == Cached::Nowhere;
+                    assigned.irqfd.reroute(&state, index, new);
+                }
+            }
+            (mem::replace(&mut state.table, table), self.routes.replace(boxed), regained)
+        };
+        // Here, in the caller's context, and not under the lock: deliveries that still use the former table end.
+        drop(retired.synchronize_expedited());
+        self.settle(&former);
+        if regained {
+            self.deliver_kept();
+        }
+        Ok(())
+    }
+
+    /// After a table was replaced: lowers the lines that nobody would lower any more.
+    fn settle(&self, former: &RoutingTable) {
+        for group in former.groups().iter().filter(|group| !group.level_pins.is_empty()) {
+            // The table that is in force now, which may be a later one: what moved since is the later call's affair.
+            let section = self.srcu.read();
+            let table = self.table(&section);
+            if group.level_pins.iter().all(|&pin| table.group_of_pin(pin) == Some(group)) {
+                continue;
+            }
+            for &pin in &group.level_pins {
+                self.controller.set_irq(pin, SourceId::RESAMPLE, false);
+            }
+            // Whoever may have raised those pins, by the old table or by the new one, has to know.
+            for now in group.level_pins.iter().filter_map(|&pin| table.group_of_pin(pin)) {
+                self.acknowledge(now);
+            }
+            for &gsi in &group.gsis {
+                match table.group_of_gsi(gsi) {
+                    Some(now) => self.acknowledge(now),
+                    None => self.notify(gsi),
+                }
+            }
+        }
+    }
+
+    /// Delivers what irqfds kept while they had no route.
+    ///
+    /// After a grace period: an event that saw no route has been kept by now, one that comes later sees the route.
+    fn deliver_kept(&self) {
+        let mut from = 0;
+        loop {
+            let irqfd = {
+                let state = self.state.lock_irqsave();
+                let Some((index, assigned)) = state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending()) else {
+                    return;
+                };
+                from = index + 1;
+                assigned.irqfd.clone()
+            };
+            if irqfd.take_pending() {
+                self.signal(&irqfd);
+            }
+        }
+    }
+}

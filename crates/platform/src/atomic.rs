@@ -1,0 +1,78 @@
+//! Atomics as traits, so that the same source runs on the machine's atomics, counted ones, and explored ones.
+
+use core::sync::atomic::Ordering;
+
+/// One atomic word. Orderings mean what they mean in [`core::sync::atomic`].
+///
+/// Words that are shared with hardware are always accessed through one object of one width.
+pub trait Atomic: Send + Sync + 'static {
+    /// What the word holds.
+    type Value: Copy + Eq + Send;
+
+    /// A word that holds zero (`false`), for statics.
+    const ZERO: Self;
+
+    /// A word that holds `value`.
+    #[track_caller]
+    fn new(value: Self::Value) -> Self;
+
+    /// Reads the word.
+    #[track_caller]
+    fn load(&self, order: Ordering) -> Self::Value;
+
+    /// Writes the word.
+    #[track_caller]
+    fn store(&self, value: Self::Value, order: Ordering);
+
+    /// Writes the word and returns what it held.
+    #[track_caller]
+    fn swap(&self, value: Self::Value, order: Ordering) -> Self::Value;
+
+    /// Writes `new` if the word holds `current`; returns what it held, as `Ok` if it was written.
+    #[track_caller]
+    fn compare_exchange(
+        &self,
+        current: Self::Value,
+        new: Self::Value,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<Self::Value, Self::Value>;
+
+    /// Ors `value` into the word and returns what it held.
+    #[track_caller]
+    fn fetch_or(&self, value: Self::Value, order: Ordering) -> Self::Value;
+
+    /// Ands `value` into the word and returns what it held.
+    #[track_caller]
+    fn fetch_and(&self, value: Self::Value, order: Ordering) -> Self::Value;
+}
+
+/// An atomic word that can count. Arithmetic wraps.
+pub trait AtomicInt: Atomic {
+    /// Adds `value` and returns what the word held.
+    #[track_caller]
+    fn fetch_add(&self, value: Self::Value, order: Ordering) -> Self::Value;
+
+    /// Subtracts `value` and returns what the word held.
+    #[track_caller]
+    fn fetch_sub(&self, value: Self::Value, order: Ordering) -> Self::Value;
+}
+
+/// One atomic pointer.
+pub trait AtomicPtr<T>: Send + Sync {
+    /// A word that holds `ptr`.
+    #[track_caller]
+    fn new(ptr: *mut T) -> Self;
+
+    /// Reads the pointer.
+    #[track_caller]
+    fn load(&self, order: Ordering) -> *mut T;
+
+    /// Writes the pointer.
+    #[track_caller]
+    fn store(&self, ptr: *mut T, order: Ordering);
+
+    /// Writes the pointer and returns the former one.
+    #[track_caller]
+    fn swap(&self, ptr: *mut T, order: Ordering) -> *mut T;
+}

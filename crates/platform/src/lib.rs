@@ -1,0 +1,44 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod atomic;
+mod class;
+#[cfg(feature = "std")]
+mod counting;
+mod epoch;
+mod ids;
+mod lock;
+mod native;
+mod padded;
+mod park;
+mod percpu;
+mod platform;
+mod rcu;
+mod seq;
+mod spin;
+#[cfg(feature = "std")]
+mod std;
+mod wait;
+mod work;
+
+pub use atomic::{Atomic, AtomicInt, AtomicPtr};
+pub use class::{Acquire, LockClass, Subclass, WaitType};
+#[cfg(feature = "std")]
+pub use counting::{Counting, Counts};
+pub use epoch::{Epoch, EpochRcu, EpochSrcu, EpochToken, MaySleep, NonPreemptible, Section};
+pub use ids::{CpuId, Vector};
+pub use lock::{IrqLockGuard, Lock, LockGuard, Mutex, RawLock};
+pub use padded::CachePadded;
+pub use park::{ParkCompletion, ParkMutex, ParkWaitQueue, PoolQueue, PoolWork, Worker};
+pub use percpu::PerCpu;
+pub use platform::{IrqGuard, Platform, PreemptGuard};
+pub use portable_atomic::AtomicU128;
+pub use rcu::{RcuCell, RcuRef, ReadDomain, ReadGuard, Retired};
+pub use seq::{Held, SeqWords};
+pub use spin::{SpinLock, TicketLock};
+#[cfg(feature = "std")]
+pub use self::std::{IpiHandler, Std, StdIrqState, StdSpin, StdWorkQueue};
+pub use wait::{Completion, WaitQueue};
+pub use work::{SystemQueue, Work, WorkQueue};

@@ -1,0 +1,88 @@
+//! The machine's own atomics.
+
+use core::sync::atomic::{self, Ordering};
+
+use crate::{Atomic, AtomicInt, AtomicPtr};
+
+macro_rules! atomic {
+    ($word:ty, $value:ty, $zero:expr) => {
+        impl Atomic for $word {
+            type Value = $value;
+            const ZERO: Self = <$word>::new($zero);
+            #[inline(always)]
+            fn new(value: $value) -> Self {
+                <$word>::new(value)
+            }
+            #[inline(always)]
+            fn load(&self, order: Ordering) -> $value {
+                self.load(order)
+            }
+            #[inline(always)]
+            fn store(&self, value: $value, order: Ordering) {
+                self.store(value, order)
+            }
+            #[inline(always)]
+            fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.swap(value, order)
+            }
+            #[inline(always)]
+            fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.compare_exchange(current, new, success, failure)
+            }
+            #[inline(always)]
+            fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_or(value, order)
+            }
+            #[inline(always)]
+            fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_and(value, order)
+            }
+        }
+    };
+}
+
+macro_rules! atomic_int {
+    ($word:ty, $value:ty) => {
+        atomic!($word, $value, 0);
+        impl AtomicInt for $word {
+            #[inline(always)]
+            fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_add(value, order)
+            }
+            #[inline(always)]
+            fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.fetch_sub(value, order)
+            }
+        }
+    };
+}
+
+atomic!(atomic::AtomicBool, bool, false);
+atomic_int!(atomic::AtomicU32, u32);
+atomic_int!(atomic::AtomicU64, u64);
+atomic!(portable_atomic::AtomicU128, u128, 0);
+
+impl<T> AtomicPtr<T> for atomic::AtomicPtr<T> {
+    #[inline(always)]
+    fn new(ptr: *mut T) -> Self {
+        atomic::AtomicPtr::new(ptr)
+    }
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> *mut T {
+        self.load(order)
+    }
+    #[inline(always)]
+    fn store(&self, ptr: *mut T, order: Ordering) {
+        self.store(ptr, order)
+    }
+    #[inline(always)]
+    fn swap(&self, ptr: *mut T, order: Ordering) -> *mut T {
+        self.swap(ptr, order)
+    }
+}
