@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::coroutine::Runner;
 use crate::ids::{CtxId, CtxSet};
+use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::parallel;
 use crate::record::Recorder;
@@ -66,6 +67,8 @@ pub struct Report {
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
     pub abandoned: usize,
+    /// The names of the contexts, by number, as the last execution had them.
+    pub contexts: Vec<String>,
 }
 
 impl Report {
@@ -284,7 +287,15 @@ impl Explore {
         let started = Instant::now();
         let shared = parallel::Shared::new(self, started);
         let mut found = parallel::explore(self, &shared, &program);
-        let failure = found.failed.take().map(|failed| self.tell(&program, failed));
+        let failure = found.failed.take().map(|failed| {
+            let locks: Vec<_> = failed.locks.clone();
+            let members: Vec<_> = locks.iter().map(StuckLocks::view).collect();
+            let failure = self.tell(&program, failed);
+            if !members.is_empty() {
+                found.validator.deadlock_seen(&members, &failure.token);
+            }
+            failure
+        });
         let verdict = match (&failure, found.complete) {
             (Some(_), _) => Verdict::Found,
             (None, true) => Verdict::Exhausted,
@@ -301,6 +312,7 @@ impl Explore {
             outcomes: found.outcomes,
             locks: found.validator,
             abandoned: found.abandoned,
+            contexts: found.contexts,
         }
     }
 
@@ -361,6 +373,7 @@ pub(crate) struct FailedRun {
     pub message: String,
     pub members: CtxSet,
     pub schedule: Vec<CtxId>,
+    pub locks: Vec<StuckLocks>,
 }
 
 /// How one execution ended.
@@ -394,7 +407,7 @@ impl Executor {
     }
 
     pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
-        let settings = Settings { bound: None, record, validate: false, stop_at_stuck: true, ..explore.settings.clone() };
+        let settings = Settings { bound: None, record, stop_at_stuck: true, ..explore.settings.clone() };
         Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
     }
 
@@ -511,6 +524,7 @@ impl Executor {
                 message,
                 members: CtxSet::EMPTY,
                 schedule: w.search.plan().to_vec(),
+                locks: Vec::new(),
             })
         })
     }
@@ -535,6 +549,10 @@ impl Executor {
 
     pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
         self.outcomes.take().unwrap_or_default()
+    }
+
+    pub(crate) fn context_names(&self) -> Vec<String> {
+        self.cell.with(|w| w.ctxs.iter().map(|ctx| ctx.name.to_string()).collect())
     }
 
     pub(crate) fn take_validator(&mut self) -> Validator {
@@ -605,6 +623,7 @@ impl World {
             message: failed.message,
             members: failed.members,
             schedule: self.search.plan().to_vec(),
+            locks: failed.locks,
         })
     }
 

@@ -4,6 +4,7 @@ mod coroutine;
 mod events;
 mod explore;
 mod ids;
+mod locks;
 mod machine;
 mod minimise;
 mod op;

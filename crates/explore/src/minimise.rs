@@ -38,7 +38,7 @@ enum Bounded {
 }
 
 fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound: u32, started: Instant) -> Bounded {
-    let settings = Settings { bound: Some(bound), validate: false, ..explore.settings.clone() };
+    let settings = Settings { bound: Some(bound), ..explore.settings.clone() };
     let mut executor = Executor::new(explore, Strategy::Reduced, settings);
     for run in 0u64.. {
         if let RunEnd::Failed(failed) = executor.execute(program) {

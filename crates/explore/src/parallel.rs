@@ -95,6 +95,7 @@ pub(crate) struct Found {
     pub outcomes: BTreeSet<String>,
     pub validator: Validator,
     pub abandoned: usize,
+    pub contexts: Vec<String>,
 }
 
 /// How many executions a thread runs before it looks at the clock and tells the others.
@@ -129,6 +130,9 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.outcomes.extend(found.outcomes);
         sum.validator.merge(found.validator);
         sum.abandoned += found.abandoned;
+        if found.contexts.len() > sum.contexts.len() {
+            sum.contexts = found.contexts;
+        }
     }
     sum
 }
@@ -162,6 +166,7 @@ fn work(
         outcomes: BTreeSet::new(),
         validator: Validator::new(Rules::default()),
         abandoned: 0,
+        contexts: Vec::new(),
     };
     let mut told = (0, 0, 0);
     let mut last_progress = shared.started;
@@ -225,6 +230,7 @@ fn work(
     found.outcomes = executor.take_outcomes();
     found.validator = executor.take_validator();
     found.abandoned = executor.abandoned;
+    found.contexts = executor.context_names();
     found
 }
 

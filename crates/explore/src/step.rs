@@ -10,7 +10,7 @@ use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
 use crate::search::Open;
 use crate::trace::FailureKind;
-use crate::validate::{AcquireEvent, CtxKind, Held};
+use crate::validate::{CtxKind, Held};
 use crate::world::{Ended, Mode, NOBODY, ObjKind, World, with};
 
 /// The object of steps that share nothing.
@@ -408,31 +408,6 @@ impl World {
         let taken =
             Held { lock: Some(op.obj), class: how.class, subclass: how.subclass, tried, irqs_on, site: op.site };
         self.note_acquire(id, taken, how.under);
-    }
-
-    /// Tells the validator that a lock is taken, and remembers that it is held.
-    pub(crate) fn note_acquire(
-        &mut self,
-        id: CtxId,
-        taken: Held,
-        under: Option<&'static doorbell_platform::LockClass>,
-    ) {
-        if self.search.settings.validate && self.search.last_is_new() {
-            let atomic = self.atomic(id);
-            let ctx = &self.ctxs[id.index()];
-            let event = AcquireEvent {
-                ctx: id,
-                kind: ctx.kind,
-                cpu: ctx.cpu,
-                taken,
-                under,
-                atomic,
-                held: &ctx.held,
-                after: ctx.after,
-            };
-            self.search.validator.acquire(&event);
-        }
-        self.ctx_mut(id).held.push(taken);
     }
 
     fn release(&mut self, id: CtxId, op: &Op) {

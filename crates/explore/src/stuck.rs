@@ -97,7 +97,11 @@ impl World {
         let kind = if onto_itself { FailureKind::SelfDeadlock } else { FailureKind::Deadlock };
         let members = self.core(stuck);
         let message = self.explain(members);
+        let locks = self.stuck_locks(members);
         self.fail(kind, members, message);
+        if let Some(failed) = &mut self.failed {
+            failed.locks = locks;
+        }
     }
 
     /// Whether the holder of a lock is who runs on that CPU.

@@ -8,6 +8,7 @@ use std::panic::Location;
 use doorbell_platform::{CpuId, LockClass, Vector};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::locks::StuckLocks;
 use crate::op::Op;
 use crate::record::Recorder;
 use crate::search::Search;
@@ -125,6 +126,8 @@ pub(crate) struct Failed {
     pub message: String,
     /// The members of the stuck set, or the context that failed.
     pub members: CtxSet,
+    /// What the members of the stuck set hold and wait for.
+    pub locks: Vec<StuckLocks>,
 }
 
 /// The service that waits has nothing more to wait for: the run is over.
@@ -390,7 +393,7 @@ impl World {
     /// Ends the run as failed, unless it has failed already: the first failure is the one to tell.
     pub(crate) fn fail(&mut self, kind: FailureKind, members: CtxSet, message: String) {
         if self.failed.is_none() {
-            self.failed = Some(Failed { kind, message, members });
+            self.failed = Some(Failed { kind, message, members, locks: Vec::new() });
         }
     }
 

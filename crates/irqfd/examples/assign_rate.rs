@@ -151,7 +151,10 @@ fn main() {
     let mut args = env::args().skip(1).map(|arg| arg.parse::<u32>().expect("a number"));
     let threads = args.next().unwrap_or(4).max(1);
     let time = Duration::from_secs(args.next().unwrap_or(3).into());
-    println!("assign + deassign with resampling, {threads} threads on one VM, {} s each, pairs per second:", time.as_secs());
+    println!(
+        "assign + deassign with resampling, {threads} threads on one VM, {} s each, pairs per second:",
+        time.as_secs()
+    );
 
     let ours = direct(threads, time, |n| n % 24);
     println!("  doorbell, sources in the process, a GSI each   {ours:>10.0}");

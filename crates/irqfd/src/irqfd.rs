@@ -22,7 +22,7 @@ const ACTIVE: u32 = 2;
 /// What an irqfd shares with the VM's list. What a delivery reads fits into one cache line.
 #[repr(align(64))]
 pub(crate) struct Inner<P: Platform> {
-    /// [`IDLE`], [`BUSY`] or the place on the VM's list. "Is it active" is asked of this word alone, in a read section:
+    /// [`IDLE`], [`BUSY`] or the place on the VM's list; it leaves `IDLE` under the lock of that list. "Is it active" is asked of this word alone, in a read section:
     /// the cached route stays what it was when the irqfd leaves (known race F01: a route that was cleared on leaving
     /// was taken for another kind of route by those who came later).
     link: P::AtomicU32,
@@ -114,22 +114,20 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     }
 
     fn link_to(&self, gsi: Gsi, sink: Option<Arc<dyn Notify>>) -> Result<(), Error> {
-        // For a plain irqfd, `enlist` tells in time; a sink should not be listed, and perhaps notified, in vain.
-        if sink.is_some() {
-            self.vm.check_resample(gsi)?;
-        }
-        let link = &self.inner.link;
-        link.compare_exchange(IDLE, BUSY, Ordering::SeqCst, Ordering::SeqCst).map_err(|_| Error::Busy)?;
-
-        // The sink is listed before the first event can raise the line.
-        let listeners = self.vm.listeners(gsi);
-        let seat = sink.zip(listeners).map(|(sink, of)| of.join(Listener { sink, resamples: true }));
-        if let Err(error) = self.vm.enlist(&self.inner, gsi, seat) {
-            // Closed or rerouted a moment ago. The seat has to be left as if the irqfd had been active: others of the
-            // GSI may have counted on not being the last.
-            let departed = Assigned { irqfd: self.inner.clone(), gsi, seat }.leave(&self.vm);
-            Deassigning::one(&self.vm, departed).later();
-            return Err(error);
+        match sink.zip(self.vm.listeners(gsi)) {
+            None => self.vm.enlist(&self.inner, gsi, None)?,
+            Some((sink, listeners)) => {
+                self.vm.reserve(&self.inner, gsi)?;
+                // The sink is listed before the first event can raise the line.
+                let seat = listeners.join(Listener { sink, resamples: true });
+                if let Err(error) = self.vm.enlist(&self.inner, gsi, Some(seat)) {
+                    // The VM was closed, rerouted or filled a moment ago. The seat is left as if the irqfd had been
+                    // active: others of the GSI may have counted on not being the last.
+                    let departed = Assigned { irqfd: self.inner.clone(), gsi, seat: Some(seat) }.leave(&self.vm);
+                    Deassigning::one(&self.vm, departed).later();
+                    return Err(error);
+                }
+            }
         }
         if self.take_kept() {
             // If it is deassigned at this very moment, `signal` keeps the event again.
@@ -180,6 +178,11 @@ impl<P: Platform> Inner<P> {
         self.link.store(index + ACTIVE, Ordering::SeqCst);
     }
 
+    /// Under the lock of the VM's list, so that it stays idle until its state is changed there.
+    fn check_idle(&self) -> Result<(), Error> {
+        if self.link.load(Ordering::SeqCst) == IDLE { Ok(()) } else { Err(Error::Busy) }
+    }
+
     /// It may be assigned again.
     pub(crate) fn release(&self) {
         self.link.store(IDLE, Ordering::SeqCst);
@@ -217,18 +220,25 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         }
     }
 
-    /// Puts an irqfd on the VM's list and opens the gate.
+    /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and perhaps notified) if
+    /// the assignment is refused.
+    fn reserve(&self, irqfd: &Inner<P>, gsi: Gsi) -> Result<(), Error> {
+        let state = self.state.lock_irqsave();
+        irqfd.check_idle()?;
+        state.check(&self.limits, gsi, true)?;
+        irqfd.link.store(BUSY, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Puts an irqfd on the VM's list and opens the gate. With a seat among the listeners it has been reserved.
     fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, seat: Option<u32>) -> Result<(), Error> {
         let mut room = Room::none();
         loop {
             let mut state = self.state.lock_irqsave();
-            if state.closed {
-                return Err(Error::Closed);
+            if seat.is_none() {
+                irqfd.check_idle()?;
             }
-            let route = Cached::checked(&state.table, gsi, seat.is_some())?;
-            if state.irqfds.len() >= self.limits.irqfds {
-                return Err(Error::TooManyIrqfds(self.limits.irqfds));
-            }
+            let route = state.check(&self.limits, gsi, seat.is_some())?;
             state.irqfds.move_into(&mut room);
             if let Some(len) = state.irqfds.wants() {
                 drop(state);

@@ -73,6 +73,17 @@ pub(crate) struct Assigned<P: Platform> {
     pub(crate) seat: Option<u32>,
 }
 
+impl<P: Platform> State<P> {
+    /// Says whether an irqfd can be assigned to a GSI at this moment; if so, what it caches.
+    pub(crate) fn check(&self, limits: &Limits, gsi: Gsi, resample: bool) -> Result<Cached, Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        let route = Cached::checked(&self.table, gsi, resample)?;
+        (self.irqfds.len() < limits.irqfds).then_some(route).ok_or(Error::TooManyIrqfds(limits.irqfds))
+    }
+}
+
 impl<P: Platform> Assigned<P> {
     fn route(&self, table: &RoutingTable) -> Cached {
         Cached::of(table, self.gsi, self.seat.is_some())
@@ -221,12 +232,6 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     pub(crate) fn listeners(&self, gsi: Gsi) -> Option<&Listeners<P>> {
         self.listeners.get(gsi.0 as usize)
-    }
-
-    /// Says whether a resampling irqfd can be assigned to a GSI at this moment.
-    pub(crate) fn check_resample(&self, gsi: Gsi) -> Result<(), Error> {
-        let section = self.srcu.read();
-        Cached::checked(self.table(&section), gsi, true).map(drop)
     }
 
     /// Hands an event to the controller, in a read section; `false` if there is no route.

@@ -70,7 +70,7 @@ const EXPEDITED_SPINS: u32 = 1000;
 /// those that were.
 ///
 /// Nobody blocks to drive a grace period: whoever asks for one takes it as far as it goes, and the readers that it waits
-/// for take it further as they end. A grace period serves all who asked before it began. Callbacks run as one piece of
+/// for take it further as they end. A step looks at a counter of each CPU, under a spin lock. A grace period serves all who asked before it began. Callbacks run as one piece of
 /// work on the system queue, in the order in which they came.
 ///
 /// So the end of a read section may take a spin lock (with interrupts off), wake tasks and queue work, but only if a

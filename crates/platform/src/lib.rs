@@ -23,6 +23,8 @@ mod std;
 mod wait;
 mod work;
 
+#[cfg(feature = "std")]
+pub use self::std::{IpiHandler, Std, StdIrqState, StdSpin, StdWorkQueue};
 pub use atomic::{Atomic, AtomicInt, AtomicPtr};
 pub use class::{Acquire, LockClass, Subclass, WaitType};
 #[cfg(feature = "std")]
@@ -38,7 +40,5 @@ pub use portable_atomic::AtomicU128;
 pub use rcu::{RcuCell, RcuRef, ReadDomain, ReadGuard, Retired};
 pub use seq::{Held, SeqWords};
 pub use spin::{SpinLock, TicketLock};
-#[cfg(feature = "std")]
-pub use self::std::{IpiHandler, Std, StdIrqState, StdSpin, StdWorkQueue};
 pub use wait::{Completion, WaitQueue};
 pub use work::{SystemQueue, Work, WorkQueue};

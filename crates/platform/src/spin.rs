@@ -17,6 +17,7 @@ impl<P: Platform> SpinLock<P> {
     }
 
     #[cold]
+    #[inline(never)]
     #[track_caller]
     fn spin(&self) {
         loop {

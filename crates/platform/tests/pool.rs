@@ -48,7 +48,9 @@ fn work_that_is_queued_twice_before_it_begins_runs_once() {
     let runs = Arc::new(AtomicUsize::new(0));
     let work = queue.work("test", {
         let runs = runs.clone();
-        move || drop(runs.fetch_add(1, SeqCst))
+        move || {
+            runs.fetch_add(1, SeqCst);
+        }
     });
     assert!(work.queue());
     assert!(!work.queue());
@@ -158,11 +160,18 @@ fn workers_end_with_the_last_handle_and_not_before_the_queue_is_empty() {
     let runs = Arc::new(AtomicUsize::new(0));
     let work = queue.work("test", {
         let runs = runs.clone();
-        move || drop(runs.fetch_add(1, SeqCst))
+        move || {
+            runs.fetch_add(1, SeqCst);
+        }
     });
     for _ in 0..100 {
         let runs = runs.clone();
-        queue.spawn("test", Box::new(move || drop(runs.fetch_add(1, SeqCst))));
+        queue.spawn(
+            "test",
+            Box::new(move || {
+                runs.fetch_add(1, SeqCst);
+            }),
+        );
     }
     drop(queue);
     assert!(work.queue(), "work is a handle too");

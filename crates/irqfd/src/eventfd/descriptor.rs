@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::mem;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::EventError;
@@ -12,11 +15,15 @@ use super::EventError;
 pub struct Descriptor {
     kind: Kind,
     identity: Identity,
+    /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not closed, any more.
+    lost: AtomicBool,
 }
 
 enum Kind {
     Event(EventFd),
     Stream(File),
+    /// While it is dropped.
+    Lost,
 }
 
 /// What makes two descriptors the same source.
@@ -47,7 +54,7 @@ impl Descriptor {
         }
         // Kernels before 5.2 do not number them; then each duplicate passes for a source of its own.
         let identity = info.eventfd_id.map_or(Identity::Owned(event.as_raw_fd()), Identity::Event);
-        info.non_blocking.then_some(Descriptor { kind: Kind::Event(event), identity }).ok_or(EventError::Blocking)
+        Self::checked(Kind::Event(event), identity, &info)
     }
 
     /// The reading end of a pipe or socket: each time something can be read is an event, and the end of it a hang-up.
@@ -61,7 +68,12 @@ impl Descriptor {
             return Err(EventError::BadDescriptor);
         }
         let identity = Identity::Owned(stream.as_raw_fd());
-        info.non_blocking.then_some(Descriptor { kind: Kind::Stream(stream.into()), identity }).ok_or(EventError::Blocking)
+        Self::checked(Kind::Stream(stream.into()), identity, &info)
+    }
+
+    fn checked(kind: Kind, identity: Identity, info: &Info) -> Result<Self, EventError> {
+        let descriptor = Descriptor { kind, identity, lost: AtomicBool::new(false) };
+        info.non_blocking.then_some(descriptor).ok_or(EventError::Blocking)
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -72,6 +84,17 @@ impl Descriptor {
         match &self.kind {
             Kind::Event(event) => event.as_raw_fd(),
             Kind::Stream(stream) => stream.as_raw_fd(),
+            Kind::Lost => -1,
+        }
+    }
+
+    /// An eventfd is edge-triggered: one read empties it, and each write is an edge. If somebody closes our descriptor,
+    /// epoll goes on watching the eventfd as long as it is open elsewhere, and cannot be told to stop; being
+    /// level-triggered, it would never sleep again. A stream needs several reads, so it is level-triggered.
+    pub(super) fn interest(&self) -> EventSet {
+        match self.kind {
+            Kind::Event(_) => EventSet::IN | EventSet::EDGE_TRIGGERED,
+            _ => EventSet::IN,
         }
     }
 
@@ -84,17 +107,37 @@ impl Descriptor {
                 let mut stream: &File = stream;
                 stream.read(&mut [0; 512]).map(|n| if n == 0 { Drained::HungUp } else { Drained::Event })
             }
+            Kind::Lost => return Drained::HungUp,
         };
         result.unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Drained::Nothing,
-            _ => Drained::HungUp,
+            // A non-blocking read is not interrupted by a signal; if it were, take no chances.
+            io::ErrorKind::Interrupted => Drained::Event,
+            io::ErrorKind::WouldBlock => Drained::Nothing,
+            _ => {
+                self.lost.fetch_or(error.raw_os_error() == Some(EBADF), Ordering::Relaxed);
+                Drained::HungUp
+            }
         })
     }
 
     pub(super) fn give_back(&self) {
-        if let Kind::Event(event) = &self.kind {
+        if let Kind::Event(event) = &self.kind
+            && !self.lost.load(Ordering::Relaxed)
+        {
             // Fails if the counter is at its maximum: then there is an event in it anyway.
             let _ = event.write(1);
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if *self.lost.get_mut() {
+            let _not_closed = match mem::replace(&mut self.kind, Kind::Lost) {
+                Kind::Event(event) => event.into_raw_fd(),
+                Kind::Stream(stream) => stream.into_raw_fd(),
+                Kind::Lost => -1,
+            };
         }
     }
 }
@@ -125,8 +168,10 @@ impl Info {
     }
 }
 
-/// What duplicating a descriptor that is not open says; EBADF has no kind of its own.
+/// "Not open"; it has no [`io::ErrorKind`].
+const EBADF: i32 = 9;
+
+/// What duplicating a descriptor says.
 pub(super) fn bad(error: io::Error) -> EventError {
-    const EBADF: i32 = 9;
     if error.raw_os_error() == Some(EBADF) { EventError::BadDescriptor } else { EventError::Io(error) }
 }

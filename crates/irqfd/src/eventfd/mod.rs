@@ -97,7 +97,7 @@ struct Entries<P: Platform, C: Controller> {
 struct Entry<P: Platform, C: Controller> {
     descriptor: Descriptor,
     irqfd: Irqfd<P, C>,
-    /// Set when it is taken off the loop. The thread may have found the entry before that: then it either sees the flag
+    /// Set when it is taken off the loop. Who serves may have found the entry before that: then it either sees the flag
     /// and lets the descriptor be, or has read an event that the irqfd delivers, or keeps. See `give_back`.
     gone: AtomicBool,
 }
@@ -110,7 +110,11 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     pub fn new() -> io::Result<Self> {
         let wake = EventFd::new(EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
-        epoll.ctl(ControlOperation::Add, std::os::fd::AsRawFd::as_raw_fd(&wake), EpollEvent::new(EventSet::IN, WAKE))?;
+        epoll.ctl(
+            ControlOperation::Add,
+            std::os::fd::AsRawFd::as_raw_fd(&wake),
+            EpollEvent::new(EventSet::IN, WAKE),
+        )?;
         let entries = Entries { served: BTreeMap::new(), taken: BTreeMap::new(), last: WAKE, stop: false };
         let shared = Arc::new(Loop { epoll, wake, entries: Mutex::new(entries) });
         let thread = {
@@ -208,9 +212,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             Ok(()) => self.shared.add(&entry),
             Err(error) => Err(error.into()),
         };
-        if result.is_err() {
+        match &result {
+            // An event that was there before is injected here and now; the thread may find it first. (If the descriptor
+            // turns out to be dead, the thread finds that too.)
+            Ok(_) => _ = entry.serve(),
             // Dropping the entry deassigns the irqfd.
-            self.shared.entries().taken.remove(&identity);
+            Err(_) => _ = self.shared.entries().taken.remove(&identity),
         }
         result
     }
@@ -243,7 +250,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts serving. Level-triggered, so an event that is in the descriptor already is seen at once.
+    /// Starts serving. An event that is in the descriptor already is seen at once.
     fn add(&self, entry: &Arc<Entry<P, C>>) -> Result<Served, EventError> {
         let mut entries = self.entries();
         if entries.stop {
@@ -251,7 +258,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
         }
         entries.last += 1;
         let served = Served(entries.last);
-        let event = EpollEvent::new(EventSet::IN, served.0);
+        let event = EpollEvent::new(entry.descriptor.interest(), served.0);
         self.epoll.ctl(ControlOperation::Add, entry.descriptor.raw(), event).map_err(|error| {
             // What epoll says of a regular file or a directory.
             if error.kind() == io::ErrorKind::PermissionDenied { EventError::BadDescriptor } else { error.into() }

@@ -21,12 +21,21 @@ pub struct ParkMutex<P: Platform> {
 
 impl<P: Platform> ParkMutex<P> {
     #[cold]
+    #[inline(never)]
     #[track_caller]
     fn wait(&self) {
         // Whoever sleeps was on the queue when it last left AWAITED behind, so the release that finds AWAITED finds the
         // sleeper too. Who takes the lock here leaves AWAITED although it may have been the last: that costs one
         // needless look at the queue, and keeps its release from forgetting the others.
         self.queue.wait_until(|| self.state.swap(AWAITED, Ordering::Acquire) == FREE);
+    }
+
+    /// Out of line, as `wait` is, so that the caller saves no registers for what is rare.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn wake(&self) {
+        self.queue.wake_one();
     }
 }
 
@@ -53,7 +62,7 @@ unsafe impl<P: Platform> RawLock for ParkMutex<P> {
     #[track_caller]
     unsafe fn unlock(&self) {
         if self.state.swap(FREE, Ordering::Release) == AWAITED {
-            self.queue.wake_one();
+            self.wake();
         }
     }
 }

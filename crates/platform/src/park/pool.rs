@@ -171,7 +171,7 @@ impl<P: Platform> Worker<P> {
                 continue;
             };
             if left {
-                // Two wake-ups for two pieces of work may both have hit this worker.
+                // The wake-up for it may have hit this worker, which was about to look anyway.
                 more.wake_one();
             }
             let end = End { pool: &self.pool, index };

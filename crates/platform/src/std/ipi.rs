@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use super::{REGISTRY, Std};
-use crate::{CpuId, Mutex, PoolQueue, PoolWork, Vector, Work, WorkQueue};
+use super::Std;
+use crate::{CpuId, Lock, LockClass, PoolQueue, PoolWork, Vector, WaitType, Work, WorkQueue};
 
 /// The numbers of the CPU and of the vector.
 type Key = (u32, u8);
 
-static HANDLERS: Mutex<Std, BTreeMap<Key, PoolWork<Std>>> = Mutex::new(&REGISTRY, BTreeMap::new());
+static CLASS: LockClass = LockClass::new("platform.std.ipi", WaitType::Spin);
+
+/// Behind a spin lock, because IPIs are sent with interrupts off too.
+static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::new(&CLASS, BTreeMap::new());
 
 impl Std {
     /// Calls `handler` on a helper thread whenever `vector` is sent to `cpu`, until the returned value is dropped.
@@ -21,7 +24,7 @@ impl Std {
     pub fn on_ipi(cpu: CpuId, vector: Vector, handler: impl Fn() + Send + Sync + 'static) -> IpiHandler {
         static QUEUE: OnceLock<PoolQueue<Std>> = OnceLock::new();
         let work = QUEUE.get_or_init(|| PoolQueue::new("doorbell-ipi", 1)).work("ipi", handler);
-        let mut handlers = HANDLERS.lock();
+        let mut handlers = HANDLERS.lock_irqsave();
         let taken = handlers.contains_key(&(cpu.0, vector.0));
         if !taken {
             handlers.insert((cpu.0, vector.0), work.clone());
@@ -33,7 +36,7 @@ impl Std {
 }
 
 pub(super) fn send(cpu: CpuId, vector: Vector) {
-    let work = HANDLERS.lock().get(&(cpu.0, vector.0)).cloned();
+    let work = HANDLERS.lock_irqsave().get(&(cpu.0, vector.0)).cloned();
     if let Some(work) = work {
         work.queue();
     }
@@ -48,7 +51,7 @@ pub struct IpiHandler {
 
 impl Drop for IpiHandler {
     fn drop(&mut self) {
-        let registered = HANDLERS.lock().remove(&self.key);
+        let registered = HANDLERS.lock_irqsave().remove(&self.key);
         drop(registered);
         self.work.cancel();
     }

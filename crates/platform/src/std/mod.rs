@@ -9,8 +9,7 @@ use core::sync::atomic::{self, Ordering};
 use std::thread::{self, Thread};
 
 use crate::{
-    CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, PoolQueue, SystemQueue,
-    Vector, WaitType,
+    CpuId, EpochRcu, EpochSrcu, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, PoolQueue, SystemQueue, Vector,
 };
 
 pub use context::StdIrqState;
@@ -138,6 +137,3 @@ impl SystemQueue for Std {
         pool::system()
     }
 }
-
-/// The class of locks that belong to the process and not to a caller of it.
-static REGISTRY: LockClass = LockClass::new("platform.std.registry", WaitType::Sleep);

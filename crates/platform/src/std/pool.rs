@@ -16,7 +16,9 @@ use crate::{Platform, PoolQueue};
 /// static RUNS: AtomicU32 = AtomicU32::new(0);
 ///
 /// let queue = StdWorkQueue::new("doorbell", 2);
-/// let work = queue.work("count", || drop(RUNS.fetch_add(1, SeqCst)));
+/// let work = queue.work("count", || {
+///     RUNS.fetch_add(1, SeqCst);
+/// });
 /// work.queue();
 /// work.flush();
 /// assert_eq!(RUNS.load(SeqCst), 1);
@@ -50,4 +52,3 @@ pub(super) fn system() -> PoolQueue<Std> {
         .get_or_init(|| PoolQueue::new("doorbell-system", (Std::cpu_count() as usize).clamp(2, SYSTEM_WORKERS)))
         .clone()
 }
-

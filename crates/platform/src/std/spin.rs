@@ -23,6 +23,7 @@ impl StdSpin {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait(&self) {
         for round in 0u32.. {
             // Waits reading, which leaves the cache line shared among those who wait.
@@ -30,8 +31,8 @@ impl StdSpin {
                 return;
             }
             match round {
-                ..SPINS => core::hint::spin_loop(),
-                ..YIELDS => thread::yield_now(),
+                0..SPINS => core::hint::spin_loop(),
+                SPINS..YIELDS => thread::yield_now(),
                 _ => thread::sleep(NAP),
             }
         }

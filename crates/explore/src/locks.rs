@@ -1,0 +1,110 @@
+//! Between the machine and the lock validator: what it is told, and what it answers in the end.
+
+use doorbell_platform::LockClass;
+
+use crate::explore::{Report, Verdict};
+use crate::ids::{CtxId, CtxSet};
+use crate::op::OpKind;
+use crate::trace::FailureKind;
+use crate::validate::{AcquireEvent, Answer, CtxKind, Held, Question, Stuck, Waiting};
+use crate::world::World;
+
+/// A member of a stuck set, as the validator is told of it once the run has a token.
+#[derive(Clone, Debug)]
+pub(crate) struct StuckLocks {
+    ctx: CtxId,
+    kind: CtxKind,
+    held: Vec<Held>,
+    waits: Option<Waiting>,
+    interrupted: Option<CtxId>,
+}
+
+impl StuckLocks {
+    pub(crate) fn view(&self) -> Stuck<'_> {
+        Stuck { ctx: self.ctx, kind: self.kind, held: &self.held, waits: self.waits, interrupted: self.interrupted }
+    }
+}
+
+impl World {
+    /// Tells the validator that a lock is taken, and remembers that it is held.
+    pub(crate) fn note_acquire(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
+        if self.search.settings.validate && self.search.last_is_new() {
+            self.tell_validator(id, taken, under);
+        }
+        self.ctx_mut(id).held.push(taken);
+    }
+
+    fn tell_validator(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
+        let atomic = self.atomic(id);
+        let ctx = &self.ctxs[id.index()];
+        let event = AcquireEvent {
+            ctx: id,
+            kind: ctx.kind,
+            cpu: ctx.cpu,
+            taken,
+            under,
+            atomic,
+            held: &ctx.held,
+            after: ctx.after,
+        };
+        if let Some(violation) = self.search.validator.acquire(&event) {
+            self.fail(FailureKind::LockRule, CtxSet(id.bit()), format!("{}: {violation}.", self.ctx(id).name));
+        }
+    }
+
+    /// What the members of a stuck set hold and wait for. Locks that they wait for count as taken: in other runs they
+    /// may never be.
+    pub(crate) fn stuck_locks(&mut self, members: CtxSet) -> Vec<StuckLocks> {
+        let mut locks = Vec::new();
+        for id in members.iter() {
+            let ctx = self.ctx(id);
+            let op = ctx.pending;
+            let on_cpu = self.on_cpu(id);
+            let mut waits = None;
+            if let (OpKind::Lock, Some(how), true) = (op.kind, op.how, on_cpu) {
+                waits = Some(Waiting { lock: Some(op.obj), class: how.class, subclass: how.subclass });
+                let irqs_on = ctx.cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
+                let taken = Held {
+                    lock: Some(op.obj),
+                    class: how.class,
+                    subclass: how.subclass,
+                    tried: false,
+                    irqs_on,
+                    site: op.site,
+                };
+                if self.search.settings.validate {
+                    self.tell_validator(id, taken, how.under);
+                }
+            }
+            let ctx = self.ctx(id);
+            let interrupted = ctx.cpu.filter(|_| ctx.active).and_then(|cpu| {
+                let cpu = &self.cpus[cpu.0 as usize];
+                let place = cpu.handlers.iter().position(|&handler| handler == id)?;
+                if place == 0 { cpu.task } else { Some(cpu.handlers[place - 1]) }
+            });
+            locks.push(StuckLocks { ctx: id, kind: ctx.kind, held: ctx.held.clone(), waits, interrupted });
+        }
+        locks
+    }
+}
+
+impl Report {
+    /// What the lock validator asked, and what the search answers. Within the scope of the program, an inversion is
+    /// [`Reachable`](Answer::Reachable) if the run that was found is the deadlock it asks for, and
+    /// [`Unreachable`](Answer::Unreachable) if the search was exhaustive and has not found it.
+    pub fn lock_questions(&self) -> Vec<(&Question, Answer)> {
+        let exhausted = self.verdict == Verdict::Exhausted;
+        self.locks.questions().into_iter().map(|question| (question, self.locks.answer(question, exhausted))).collect()
+    }
+
+    /// A report of each question and its answer.
+    pub fn lock_report(&self) -> String {
+        let name = |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
+        let texts: Vec<_> = self
+            .lock_questions()
+            .iter()
+            .map(|(question, answer)| self.locks.describe(question, Some(answer), &name))
+            .collect();
+        texts.join("\n\n")
+    }
+}

@@ -1,0 +1,276 @@
+//! Real eventfds. Skipped, with the reason, where there are none.
+#![cfg(all(target_os = "linux", feature = "std"))]
+
+mod common;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::thread;
+
+use common::*;
+use doorbell_irqfd::eventfd::{Descriptor, EventError, EventLoop, EventSink};
+use doorbell_irqfd::{Error, Irqfds, Notify};
+use doorbell_platform::Std;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+type Vm = Irqfds<Std, Arc<Chip>>;
+type Events = EventLoop<Std, Arc<Chip>>;
+
+/// A VM and an event loop, or why not.
+fn start() -> Option<(Vm, Events)> {
+    let tried = EventFd::new(EFD_NONBLOCK).map_err(EventError::from).and_then(|event| Descriptor::eventfd(&event));
+    match (tried, EventLoop::new()) {
+        (Ok(_), Ok(events)) => Some((vm(), events)),
+        (Err(why), _) => skip(why),
+        (_, Err(why)) => skip(why),
+    }
+}
+
+fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
+    println!("skipped: no eventfds here: {why}");
+    None
+}
+
+fn event() -> EventFd {
+    EventFd::new(EFD_NONBLOCK).unwrap()
+}
+
+fn descriptor(event: &EventFd) -> Descriptor {
+    Descriptor::eventfd(event).unwrap()
+}
+
+fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::yield_now();
+    }
+}
+
+fn arrived(vm: &Vm) -> usize {
+    vm.controller().seen.lock().unwrap().len()
+}
+
+fn would_block<T>(result: io::Result<T>) -> bool {
+    result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn an_eventfd_signals_until_it_is_deassigned_and_keeps_what_comes_later() {
+    let Some((vm, events)) = start() else { return };
+    let (event, served) = events.open(&vm, MSI).unwrap();
+    for n in 1..=3 {
+        event.write(1).unwrap();
+        until(|| arrived(&vm) == n);
+    }
+    events.deassign(served).unwrap();
+    assert_eq!((events.len(), vm.assigned()), (0, 0));
+    event.write(1).unwrap();
+    assert_eq!(event.read().unwrap(), 1, "nobody else has read it");
+    assert_eq!(arrived(&vm), 3);
+    assert_eq!(events.deassign(served), Err(Error::NotAssigned));
+}
+
+#[test]
+fn an_event_that_was_pending_before_assignment_is_injected() {
+    let Some((vm, events)) = start() else { return };
+    let event = event();
+    event.write(5).unwrap();
+    events.assign(&vm, descriptor(&event), EDGE).unwrap();
+    until(|| arrived(&vm) == 1);
+    assert_eq!(vm.controller().take(), [Seen::Edge(EDGE_PIN)]);
+    assert!(would_block(event.read()));
+}
+
+#[test]
+fn a_level_goes_up_by_one_eventfd_and_comes_back_by_another() {
+    let Some((vm, events)) = start() else { return };
+    let (event, resample) = (event(), event());
+    let sink = Arc::new(EventSink::new(&resample).unwrap());
+    let served = events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
+    for _ in 0..3 {
+        event.write(1).unwrap();
+        until(|| vm.controller().level(PIN) != 0);
+        assert!(would_block(resample.read()));
+        vm.ack(PIN);
+        assert_eq!(vm.controller().level(PIN), 0);
+        assert_eq!(resample.read().unwrap(), 1);
+    }
+    events.deassign(served).unwrap();
+}
+
+#[test]
+fn the_same_eventfd_is_refused_by_whatever_number_it_comes() {
+    let Some((vm, events)) = start() else { return };
+    let event = event();
+    let served = events.assign(&vm, descriptor(&event), MSI).unwrap();
+    for again in [event.try_clone().unwrap(), event.try_clone().unwrap()] {
+        let error = events.assign(&vm, descriptor(&again), EDGE).unwrap_err();
+        assert!(matches!(error, EventError::Irqfd(Error::Busy)), "{error}");
+    }
+    assert_eq!((events.len(), vm.assigned()), (1, 1));
+    events.deassign(served).unwrap();
+    events.assign(&vm, descriptor(&event), EDGE).unwrap();
+}
+
+#[test]
+fn an_assignment_that_the_vm_refuses_leaves_the_eventfd_free() {
+    let Some((vm, events)) = start() else { return };
+    let event = event();
+    let error = events.assign(&vm, descriptor(&event), UNROUTED).unwrap_err();
+    assert!(matches!(error, EventError::Irqfd(Error::UnknownGsi(UNROUTED))), "{error}");
+    events.assign(&vm, descriptor(&event), MSI).unwrap();
+}
+
+#[test]
+fn what_is_not_a_usable_descriptor_is_refused() {
+    let Some((vm, events)) = start() else { return };
+    // SAFETY: only its number is used, and it is forgotten before it could be closed.
+    let closed = unsafe { EventFd::from_raw_fd(RawFd::MAX) };
+    assert!(matches!(Descriptor::eventfd(&closed), Err(EventError::BadDescriptor)));
+    assert!(matches!(EventSink::new(&closed), Err(EventError::BadDescriptor)));
+    mem::forget(closed);
+
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/exe").unwrap();
+    // SAFETY: duplicated by those who are given it, and forgotten here, so that only `file` closes it.
+    let posing = unsafe { EventFd::from_raw_fd(file.as_raw_fd()) };
+    assert!(matches!(Descriptor::eventfd(&posing), Err(EventError::BadDescriptor)));
+    mem::forget(posing);
+    let error = events.assign(&vm, Descriptor::stream(file.into()).unwrap(), MSI).unwrap_err();
+    assert!(matches!(error, EventError::BadDescriptor), "epoll does not watch regular files: {error}");
+
+    let blocking = EventFd::new(0).unwrap();
+    assert!(matches!(Descriptor::eventfd(&blocking), Err(EventError::Blocking)));
+    assert!(matches!(EventSink::new(&blocking), Err(EventError::Blocking)));
+    until(|| vm.assigned() == 0);
+}
+
+#[test]
+fn a_counter_at_its_maximum_is_one_event_and_does_no_harm() {
+    let Some((vm, events)) = start() else { return };
+    let (event, resample) = (event(), event());
+    event.write(u64::MAX - 1).unwrap();
+    resample.write(u64::MAX - 1).unwrap();
+    assert!(would_block(event.write(1)));
+    let sink = Arc::new(EventSink::new(&resample).unwrap());
+    events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
+    until(|| vm.controller().level(PIN) != 0);
+    vm.ack(PIN);
+    assert_eq!(resample.read().unwrap(), u64::MAX - 1, "an event, as its reader cannot tell one from many");
+    event.write(1).unwrap();
+    until(|| vm.controller().level(PIN) != 0);
+}
+
+#[test]
+fn the_owner_may_close_its_eventfd() {
+    let Some((vm, events)) = start() else { return };
+    let owner = event();
+    let device = owner.try_clone().unwrap();
+    let served = events.assign(&vm, descriptor(&owner), MSI).unwrap();
+    drop(owner);
+    device.write(1).unwrap();
+    until(|| arrived(&vm) == 1);
+    drop(device);
+    events.deassign(served).unwrap();
+}
+
+#[test]
+fn a_hang_up_detaches_and_lowers_the_line() {
+    let Some((vm, events)) = start() else { return };
+    let (reader, mut device) = io::pipe().unwrap();
+    let reader = OwnedFd::from(reader);
+    let blocking = Descriptor::stream(reader.try_clone().unwrap());
+    assert!(matches!(blocking, Err(EventError::Blocking)));
+    // SAFETY: `reader` is open; the call touches nothing else.
+    assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+    let sink = Count::new();
+    events.assign_resample(&vm, Descriptor::stream(reader).unwrap(), LEVEL, sink.clone()).unwrap();
+    device.write_all(&[1; 2000]).unwrap();
+    until(|| vm.controller().level(PIN) != 0);
+    device.write_all(&[1]).unwrap();
+    drop(device);
+    until(|| events.is_empty() && vm.assigned() == 0 && Arc::strong_count(&sink) == 1);
+    assert_eq!(vm.controller().level(PIN), 0);
+}
+
+#[test]
+fn an_event_that_found_no_route_is_put_back() {
+    let Some((vm, events)) = start() else { return };
+    let (event, served) = events.open(&vm, MSI).unwrap();
+    vm.reroute(table(&[])).unwrap();
+    event.write(7).unwrap();
+    // The loop has read it when it is no longer there, or has not got round to it.
+    events.deassign(served).unwrap();
+    until(|| event.read().is_ok());
+    vm.reroute(table(&standard())).unwrap();
+    vm.controller().take();
+
+    event.write(1).unwrap();
+    events.assign(&vm, descriptor(&event), MSI).unwrap();
+    until(|| arrived(&vm) == 1);
+}
+
+#[test]
+fn a_vm_that_was_shut_down_is_served_no_more() {
+    let Some((vm, events)) = start() else { return };
+    let (event, _) = events.open(&vm, MSI).unwrap();
+    vm.close().wait();
+    event.write(1).unwrap();
+    until(|| events.is_empty());
+    until(|| event.read().is_ok());
+    let error = events.assign(&vm, descriptor(&event), MSI).unwrap_err();
+    assert!(matches!(error, EventError::Irqfd(Error::Closed)), "{error}");
+}
+
+#[test]
+fn dropping_the_loop_deassigns_what_it_serves() {
+    let Some((vm, events)) = start() else { return };
+    let sink = Count::new();
+    let keep: Vec<_> = (0..50)
+        .map(|n| {
+            let event = event();
+            match n % 2 {
+                0 => events.assign(&vm, descriptor(&event), MSI).unwrap(),
+                _ => events.assign_resample(&vm, descriptor(&event), LEVEL, sink.clone()).unwrap(),
+            };
+            event
+        })
+        .collect();
+    keep[1].write(1).unwrap();
+    until(|| vm.controller().level(PIN) != 0);
+    drop(events);
+    assert_eq!(vm.assigned(), 0);
+    until(|| Arc::strong_count(&sink) == 1);
+    assert_eq!(vm.controller().level(PIN), 0);
+}
+
+#[test]
+fn hundreds_are_deassigned_for_one_grace_period() {
+    let Some((vm, events)) = start() else { return };
+    let sink: Arc<dyn Notify> = Count::new();
+    let served: Vec<_> =
+        (0..400).map(|_| events.assign_resample(&vm, descriptor(&event()), LEVEL, sink.clone()).unwrap()).collect();
+    events.deassign_all(served.iter().copied().chain(served.iter().copied()));
+    assert_eq!((events.len(), vm.assigned(), Arc::strong_count(&sink)), (0, 0, 1));
+}
+
+#[test]
+fn no_event_is_lost_between_assignments() {
+    let Some((vm, events)) = start() else { return };
+    let event = event();
+    thread::scope(|scope| {
+        let device = scope.spawn(|| {
+            for _ in 0..500 {
+                let before = arrived(&vm);
+                event.write(1).unwrap();
+                until(|| arrived(&vm) > before);
+            }
+        });
+        while !device.is_finished() {
+            let served = events.assign(&vm, descriptor(&event), MSI).unwrap();
+            events.deassign(served).unwrap();
+        }
+    });
+}
