@@ -22,6 +22,7 @@ thread_local! {
 pub(crate) struct Runner {
     coroutine: Coroutine<Option<Job>, bool, ()>,
     yielder: *const Yielder<Option<Job>, bool>,
+    between_jobs: bool,
 }
 
 impl Runner {
@@ -38,7 +39,7 @@ impl Runner {
             }
         });
         let _ = coroutine.resume(None);
-        Runner { coroutine, yielder: YIELDER.get() }
+        Runner { coroutine, yielder: YIELDER.get(), between_jobs: true }
     }
 
     /// Runs `job` until it suspends or ends; `true` if it ended.
@@ -56,10 +57,11 @@ impl Runner {
     #[inline]
     fn go(&mut self, job: Option<Job>) -> bool {
         YIELDER.set(self.yielder);
-        match self.coroutine.resume(job) {
+        self.between_jobs = match self.coroutine.resume(job) {
             CoroutineResult::Yield(between_jobs) => between_jobs,
             CoroutineResult::Return(()) => true,
-        }
+        };
+        self.between_jobs
     }
 
     /// Gives up a coroutine in the middle of its job. Its stack and what lives on it are leaked.
@@ -67,9 +69,13 @@ impl Runner {
         std::mem::forget(self.coroutine);
     }
 
-    /// Ends a coroutine that is between jobs.
+    /// Ends a coroutine that is between jobs; gives up one that is not.
     pub(crate) fn finish(mut self) {
-        let _ = self.coroutine.resume(None);
+        if self.between_jobs {
+            let _ = self.coroutine.resume(None);
+        } else {
+            self.abandon();
+        }
     }
 }
 

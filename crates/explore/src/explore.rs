@@ -649,7 +649,8 @@ impl World {
         for index in 0..self.ctxs.len() {
             let id = CtxId(index as u8);
             let ctx = self.ctx(id);
-            if ctx.finished || ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised {
+            let not_raised = ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised;
+            if ctx.finished || not_raised || self.switched_out(id) {
                 continue;
             }
             waiting.push(self.as_event(id, &ctx.pending));

@@ -154,6 +154,13 @@ impl Machine {
         })
     }
 
+    /// A task of a scheduler: it waits for its CPU before it does anything.
+    #[track_caller]
+    pub(crate) fn scheduled(&self, cpu: CpuId, name: Cow<'static, str>, f: impl FnOnce() + 'static) -> CtxId {
+        let site = Location::caller();
+        with(|w| w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f)))
+    }
+
     /// What must hold when nothing more can happen. It is checked in every execution that ends well; it may use the
     /// objects of the program.
     pub fn at_quiescence(

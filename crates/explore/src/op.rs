@@ -55,6 +55,8 @@ pub(crate) enum OpKind {
     Spawn,
     /// Waits for a context to end.
     Join,
+    /// Switches a CPU to another task.
+    Switch,
 }
 
 impl OpKind {

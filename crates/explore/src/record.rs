@@ -3,6 +3,7 @@
 use crate::explore::FailedRun;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
+use crate::step::NO_OBJ;
 use crate::stuck::site;
 use crate::trace::{Column, FailureKind, Line, Trace, Wait};
 use crate::world::{World, with};
@@ -88,6 +89,8 @@ impl World {
             }
             OpKind::Return => "the handler returns".to_owned(),
             OpKind::Raise => format!("raises the interrupt of {}", self.ctx(op.target).name),
+            OpKind::Observe if op.obj == NO_OBJ => "goes on".to_owned(),
+            OpKind::Switch => format!("switches to {}", self.ctx(op.target).name),
             OpKind::Observe => format!("looks at {}", name()),
             OpKind::Change => format!("changes {}", name()),
             OpKind::Await | OpKind::Take => format!("has waited for {}", name()),

@@ -20,23 +20,50 @@ enum Next {
     Go,
     Suspend,
     Over,
+    /// The step was not performed: the task has to let others run first.
+    Preempted,
 }
 
 /// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is where a service waits.
-#[inline]
+///
+/// Inlined as far as the place where the step is kept, so that it is written there field by field and not copied.
+#[inline(always)]
 pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
-    match with(|w| w.announce(op)) {
-        Next::Go => Ok(()),
-        Next::Suspend => {
-            coroutine::suspend();
-            if with(|w| w.mode == Mode::Ending) { Err(Ended) } else { Ok(()) }
+    loop {
+        let next = with(|w| {
+            if w.mode != Mode::Running {
+                return w.alone(op);
+            }
+            w.ctxs[w.current.index()].pending = op;
+            w.announce()
+        });
+        let next = match next {
+            Next::Suspend => {
+                coroutine::suspend();
+                with(|w| w.resumed())
+            }
+            next => next,
+        };
+        match next {
+            Next::Go | Next::Suspend => return Ok(()),
+            Next::Over => return Err(Ended),
+            Next::Preempted => preempt(),
         }
-        Next::Over => Err(Ended),
     }
 }
 
+/// The current task was preempted where it announced a step: others run, and then it announces the step again.
+#[cold]
+fn preempt() {
+    let scheduled = with(|w| {
+        let me = w.current;
+        w.ctx(me).scheduled.clone()
+    });
+    scheduled.expect("only tasks of a scheduler are preempted").preempt();
+}
+
 /// [`try_step`] for code that has nothing to do when the run is over: it stays where it is.
-#[inline]
+#[inline(always)]
 pub(crate) fn step(op: Op) {
     if try_step(op).is_err() {
         stay();
@@ -52,24 +79,20 @@ fn stay() -> ! {
 }
 
 impl World {
-    #[inline]
-    fn announce(&mut self, op: Op) -> Next {
-        if self.mode != Mode::Running {
-            return self.alone(op);
-        }
+    /// The current context has come to its next step, which is pending.
+    fn announce(&mut self) -> Next {
         self.close();
         let me = self.current;
-        self.ctx_mut(me).pending = op;
         if self.starting || !self.unstarted.is_empty() || self.failed.is_some() {
             return Next::Suspend;
         }
-        if op.kind.can_wait() && !self.may_sleep(me, &op) {
+        if self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me) {
             return Next::Suspend;
         }
         match self.decide() {
             Some(next) if next == me => {
                 self.perform(me);
-                if self.failed.is_some() { Next::Suspend } else { Next::Go }
+                if self.failed.is_some() { Next::Suspend } else { self.resumed() }
             }
             next => {
                 self.next = next;
@@ -78,7 +101,31 @@ impl World {
         }
     }
 
+    /// What a context finds when its turn has come.
+    #[inline]
+    fn resumed(&mut self) -> Next {
+        if self.mode == Mode::Ending {
+            return Next::Over;
+        }
+        let me = self.current;
+        if std::mem::take(&mut self.ctx_mut(me).preempted) { Next::Preempted } else { Next::Go }
+    }
+
+    /// Whether `id` has to let other tasks of its CPU run before it does anything else.
+    #[inline]
+    fn must_reschedule(&self, id: CtxId) -> bool {
+        let ctx = self.ctx(id);
+        let Some(cpu) = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else { return false };
+        // Who spins for a lock has preemption off.
+        cpu.need_resched
+            && ctx.scheduled.is_some()
+            && cpu.running() == Some(id)
+            && !(ctx.pending.kind == OpKind::Lock && self.obj(ctx.pending.obj).kind == ObjKind::Spin)
+            && !self.atomic(id)
+    }
+
     /// Steps outside of the search: while the program sets up, while a panic unwinds, when the run is over.
+    #[inline(never)]
     fn alone(&mut self, op: Op) -> Next {
         match self.mode {
             Mode::Ending if op.kind.can_wait() => return Next::Over,
@@ -112,7 +159,8 @@ impl World {
     }
 
     /// Complains about something that sleeps where nothing may.
-    fn may_sleep(&mut self, me: CtxId, op: &Op) -> bool {
+    fn may_sleep(&mut self, me: CtxId) -> bool {
+        let op = &self.ctx(me).pending;
         let sleeps = match op.kind {
             OpKind::Lock => self.obj(op.obj).kind == ObjKind::Mutex,
             OpKind::Await | OpKind::Take | OpKind::Join => true,
@@ -170,7 +218,7 @@ impl World {
             let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
             return ctx.raised && cpu.irqs_on;
         }
-        self.on_cpu(id) && self.op_enabled(id, op)
+        self.on_cpu(id) && (self.op_enabled(id, op) || self.must_reschedule(id))
     }
 
     /// Whether what a step waits for is there, its CPU aside.
@@ -244,11 +292,17 @@ impl World {
     /// Does the machine's share of the pending step of `id`.
     #[inline]
     pub(crate) fn perform(&mut self, id: CtxId) {
-        let op = self.ctx(id).pending;
+        if self.must_reschedule(id) {
+            // What it announced it will announce again.
+            let ctx = self.ctx_mut(id);
+            ctx.pending = Op { kind: OpKind::Observe, obj: NO_OBJ, obj2: None, condition: None, ..ctx.pending };
+            ctx.preempted = true;
+            self.cpu_of(id).need_resched = false;
+        }
         let new = self.search.is_new();
         if new {
-            self.open(id, &op);
-        } else if !self.search.matches(&op, id) {
+            self.open(id);
+        } else if !self.search.matches(&self.ctxs[id.index()].pending, id) {
             let message = format!(
                 "{} does something else at step {} when the same schedule is run again: the program depends on \
                  something that the machine does not control",
@@ -261,16 +315,17 @@ impl World {
         let record = self.search.settings.record;
         let preempts = record && self.preempts(id);
         self.search.advance();
-        self.effect(id, &op);
+        self.effect(id);
         if record {
+            let op = self.ctx(id).pending;
             self.record(id, &op, preempts);
         }
     }
 
     /// Begins a new event: everything that has to be known about it before its effects.
     #[inline]
-    fn open(&mut self, id: CtxId, op: &Op) {
-        let mut open = self.as_event(id, op);
+    fn open(&mut self, id: CtxId) {
+        let mut open = self.as_event(id, &self.ctx(id).pending);
         let mut asleep = CtxSet::EMPTY;
         for sleeper in self.search.sleepers(id).iter() {
             if !self.conflicts(sleeper, &open) {
@@ -300,6 +355,12 @@ impl World {
             open.token = Some(token);
         }
         let ctx = self.ctx(id);
+        if let Some(switch) = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
+            && op.kind != OpKind::Switch
+        {
+            open.add(switch, Access::Read);
+            open.token = open.token.or(Some(switch));
+        }
         if op.kind == OpKind::Relax {
             for &(obj, _) in &ctx.reads {
                 open.add(obj, Access::Read);
@@ -349,25 +410,37 @@ impl World {
     }
 
     #[inline]
-    fn effect(&mut self, id: CtxId, op: &Op) {
-        match op.kind {
-            OpKind::Load | OpKind::Observe => {
-                let version = self.obj(op.obj).version;
-                self.ctx_mut(id).reads.push((op.obj, version));
+    fn effect(&mut self, id: CtxId) {
+        let op = &self.ctx(id).pending;
+        let (kind, obj, obj2, target) = (op.kind, op.obj, op.obj2, op.target);
+        match kind {
+            OpKind::Observe if obj == NO_OBJ => {}
+            OpKind::Switch => {
+                // What the one that leaves holds (the lock of the run queue), the next one holds.
+                let mut held = std::mem::take(&mut self.ctx_mut(id).held);
+                for lock in held.iter().filter_map(|held| held.lock) {
+                    self.obj_mut(lock).holder = target.0;
+                }
+                self.ctx_mut(target).held.append(&mut held);
+                self.cpu_of(id).task = Some(target);
             }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(op.obj).version += 1,
-            OpKind::Lock => self.take(id, op, false),
+            OpKind::Load | OpKind::Observe => {
+                let version = self.obj(obj).version;
+                self.ctx_mut(id).reads.push((obj, version));
+            }
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(obj).version += 1,
+            OpKind::Lock => self.take(id, false),
             OpKind::TryLock => {
-                let free = self.obj(op.obj).holder == NOBODY;
+                let free = self.obj(obj).holder == NOBODY;
                 self.ctx_mut(id).got = free;
                 if free {
-                    self.take(id, op, true);
+                    self.take(id, true);
                 } else {
-                    let version = self.obj(op.obj).version;
-                    self.ctx_mut(id).reads.push((op.obj, version));
+                    let version = self.obj(obj).version;
+                    self.ctx_mut(id).reads.push((obj, version));
                 }
             }
-            OpKind::Unlock => self.release(id, op),
+            OpKind::Unlock => self.release(id, obj),
             OpKind::IrqOff => self.cpu_of(id).irqs_on = false,
             OpKind::IrqOn => self.cpu_of(id).irqs_on = true,
             OpKind::Enter => {
@@ -379,16 +452,16 @@ impl World {
                 cpu.handlers.push(id);
             }
             OpKind::Return => self.leave(id),
-            OpKind::Raise => self.ctx_mut(op.target).raised = true,
+            OpKind::Raise => self.ctx_mut(target).raised = true,
             OpKind::Relax => self.ctx_mut(id).reads.clear(),
             OpKind::Join => {
-                let ended = self.ctx(op.target).after;
+                let ended = self.ctx(target).after;
                 let ctx = self.ctx_mut(id);
-                ctx.after.0 |= ended.0 | op.target.bit();
+                ctx.after.0 |= ended.0 | target.bit();
             }
             OpKind::Await | OpKind::Spawn => {}
         }
-        if let Some(obj2) = op.obj2 {
+        if let Some(obj2) = obj2 {
             self.obj_mut(obj2).version += 1;
         }
     }
@@ -399,29 +472,30 @@ impl World {
         &mut self.cpus[cpu.0 as usize]
     }
 
-    fn take(&mut self, id: CtxId, op: &Op, tried: bool) {
-        let how = op.how.expect("a lock is taken somehow");
-        let obj = self.obj_mut(op.obj);
+    fn take(&mut self, id: CtxId, tried: bool) {
+        let op = &self.ctx(id).pending;
+        let (lock, how, site) = (op.obj, op.how.expect("a lock is taken somehow"), op.site);
+        let obj = self.obj_mut(lock);
         obj.holder = id.0;
         obj.version += 1;
         let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
         let taken =
-            Held { lock: Some(op.obj), class: how.class, subclass: how.subclass, tried, irqs_on, site: op.site };
+            Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
         self.note_acquire(id, taken, how.under);
     }
 
-    fn release(&mut self, id: CtxId, op: &Op) {
-        let obj = self.obj_mut(op.obj);
+    fn release(&mut self, id: CtxId, lock: ObjId) {
+        let obj = self.obj_mut(lock);
         let holder = obj.holder;
         obj.holder = NOBODY;
         obj.version += 1;
         let held = &mut self.ctx_mut(id).held;
-        match held.iter().rposition(|held| held.lock == Some(op.obj)) {
+        match held.iter().rposition(|held| held.lock == Some(lock)) {
             Some(place) if holder == id.0 => {
                 held.remove(place);
             }
             _ => {
-                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(op.obj));
+                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(lock));
                 self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
             }
         }
@@ -440,6 +514,8 @@ impl World {
         let left = cpu.handlers.pop();
         debug_assert_eq!(left, Some(id));
         cpu.irqs_on = true;
+        let reschedules = self.ctx(id).reschedules;
+        self.cpu_of(id).need_resched |= reschedules;
     }
 
     /// The last step wrote what was there before. `read_only`: it would have done so whatever others had written.
@@ -489,7 +565,7 @@ impl World {
         let ctx = self.ctx(id);
         let message = if let Some(held) = ctx.held.first() {
             format!("{} ends while it holds {}", ctx.name, held.class.name())
-        } else if ctx.cpu.is_some_and(|cpu| !self.cpus[cpu.0 as usize].irqs_on) {
+        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id)) {
             format!("{} ends with interrupts off", ctx.name)
         } else if ctx.preempt_off > 0 {
             format!("{} ends with preemption off", ctx.name)

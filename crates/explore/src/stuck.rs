@@ -2,6 +2,7 @@
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
+use crate::step::NO_OBJ;
 use crate::trace::{FailureKind, Wait};
 use crate::validate::CtxKind;
 use crate::world::{NOBODY, ObjKind, World};
@@ -34,7 +35,9 @@ impl World {
         let mut stuck = CtxSet(waiting.0 & !live.0);
         for id in stuck.iter() {
             let ctx = self.ctx(id);
-            let idle = ctx.pending.idle && self.on_cpu(id) || ctx.pending.kind == OpKind::Enter && !ctx.raised;
+            let idle = ctx.pending.idle && self.on_cpu(id)
+                || ctx.pending.kind == OpKind::Enter && !ctx.raised
+                || self.switched_out(id) && ctx.scheduled.is_none();
             if idle {
                 stuck.remove(id);
             }
@@ -114,6 +117,9 @@ impl World {
     fn blocker(&self, id: CtxId) -> Option<CtxId> {
         let ctx = self.ctx(id);
         let op = &ctx.pending;
+        if self.switched_out(id) {
+            return None;
+        }
         if op.kind != OpKind::Enter && !self.on_cpu(id) {
             return ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running());
         }
@@ -123,23 +129,28 @@ impl World {
                 holder => Some(CtxId(holder)),
             },
             OpKind::Join => Some(op.target),
+            _ if op.obj == NO_OBJ => None,
             OpKind::Enter => ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running()),
             _ => self.obj(op.obj).releasers.iter().find(|&other| !self.ctx(other).finished && other != id),
         }
     }
 
-    /// The cycle in the stuck set, in the order in which each waits for the next; all of it if there is none.
-    fn core(&self, stuck: CtxSet) -> CtxSet {
-        let Some(mut at) = stuck.first() else { return stuck };
-        let mut seen = CtxSet::EMPTY;
-        while !seen.contains(at) {
-            seen.insert(at);
-            match self.blocker(at) {
-                Some(next) if stuck.contains(next) => at = next,
-                _ => return stuck,
+    /// A context on a cycle in the stuck set.
+    fn on_cycle(&self, stuck: CtxSet) -> Option<CtxId> {
+        stuck.iter().find_map(|first| {
+            let (mut at, mut seen) = (first, CtxSet::EMPTY);
+            while !seen.contains(at) {
+                seen.insert(at);
+                at = self.blocker(at).filter(|next| stuck.contains(*next))?;
             }
-        }
-        // `at` is on the cycle. Whoever a wait for one of several needs has to be in the set, too.
+            Some(at)
+        })
+    }
+
+    /// The cycle in the stuck set; all of it if there is none.
+    fn core(&self, stuck: CtxSet) -> CtxSet {
+        let Some(at) = self.on_cycle(stuck) else { return stuck };
+        // Whoever a wait for one of several needs has to be in the set, too.
         let mut cycle = CtxSet::EMPTY;
         let mut todo = CtxSet(at.bit());
         while let Some(id) = todo.first() {
@@ -156,6 +167,13 @@ impl World {
             todo.0 |= next.0 & stuck.0 & !cycle.0;
         }
         cycle
+    }
+
+    /// Whether another task of its scheduler has the CPU of `id`.
+    pub(crate) fn switched_out(&self, id: CtxId) -> bool {
+        let ctx = self.ctx(id);
+        let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
+        ctx.kind == CtxKind::Task && cpu.is_some_and(|cpu| cpu.switch.is_some() && cpu.task != Some(id))
     }
 
     /// The place of a context, as a column of a trace is headed.
@@ -189,6 +207,7 @@ impl World {
             OpKind::Join => format!("the end of {}", self.ctx(op.target).name),
             OpKind::Relax => "a write to what it reads in a loop".to_owned(),
             OpKind::Enter => "interrupts to be enabled".to_owned(),
+            _ if op.obj == NO_OBJ => "its turn".to_owned(),
             _ => self.name(op.obj),
         }
     }
@@ -199,7 +218,9 @@ impl World {
         let op = &ctx.pending;
         let place = self.place(id);
         let place = if *ctx.name == place { ctx.name.to_string() } else { place };
-        let mut what = if op.kind != OpKind::Enter && !self.on_cpu(id) {
+        let mut what = if self.switched_out(id) {
+            "a wake-up, which nobody is left to send".to_owned()
+        } else if op.kind != OpKind::Enter && !self.on_cpu(id) {
             match self.blocker(id) {
                 Some(handler) => format!("its CPU, where {} interrupted it", self.ctx(handler).name),
                 None => "its CPU".to_owned(),

@@ -12,7 +12,7 @@ use crate::locks::StuckLocks;
 use crate::op::Op;
 use crate::record::Recorder;
 use crate::search::Search;
-use crate::sim::{GracePeriods, Model, SimTask, Wire};
+use crate::sim::{GracePeriods, Model, Scheduled, SimTask, Wire};
 use std::rc::Rc;
 use std::sync::Arc;
 use crate::trace::FailureKind;
@@ -67,6 +67,12 @@ pub(crate) struct Ctx {
     pub pending_obj: Option<ObjId>,
     /// For handlers: on what inter-processor interrupts for them travel.
     pub wire: Option<Wire>,
+    /// For handlers: they ask their CPU to switch tasks.
+    pub reschedules: bool,
+    /// For tasks of a scheduler: the way to it.
+    pub scheduled: Option<Scheduled>,
+    /// It was preempted where it announced its pending step.
+    pub preempted: bool,
     /// For tasks: what wakes them out of `park`.
     pub park: Option<SimTask>,
     /// The job, until it starts.
@@ -109,6 +115,10 @@ pub(crate) struct Cpu {
     /// What "interrupts are off" is, as an object: entries race for it.
     pub token: ObjId,
     pub has_handlers: bool,
+    /// For CPUs with a scheduler: which task runs, as an object.
+    pub switch: Option<ObjId>,
+    /// The task is to be preempted as soon as it may be.
+    pub need_resched: bool,
 }
 
 impl Cpu {
@@ -291,7 +301,7 @@ impl World {
         self.starting = false;
         self.next = None;
         for mut ctx in self.ctxs.drain(..) {
-            (ctx.job, ctx.wire, ctx.park) = (None, None, None);
+            (ctx.job, ctx.wire, ctx.park, ctx.scheduled) = (None, None, None, None);
             self.spare.push(ctx);
         }
         self.unstarted.clear();
@@ -314,8 +324,14 @@ impl World {
     pub(crate) fn add_cpu(&mut self) -> CpuId {
         let id = CpuId(self.cpus.len() as u32);
         let token = self.add_obj(ObjKind::Token, "interrupts", Location::caller());
-        self.cpus.push(Cpu { irqs_on: true, task: None, handlers: Vec::new(), token, has_handlers: false });
+        self.cpus.push(Cpu { irqs_on: true, task: None, handlers: Vec::new(), token, has_handlers: false, switch: None, need_resched: false });
         id
+    }
+
+    /// Several tasks share the CPU from now on.
+    pub(crate) fn schedule_cpu(&mut self, cpu: CpuId) {
+        let switch = self.add_obj(ObjKind::Model, "running task", Location::caller());
+        self.cpus[cpu.0 as usize].switch = Some(switch);
     }
 
     pub(crate) fn add_obj(
@@ -424,6 +440,9 @@ fn blank(name: Cow<'static, str>, kind: CtxKind, cpu: Option<CpuId>, pending: Op
         got: false,
         pending_obj: None,
         wire: None,
+        reschedules: false,
+        scheduled: None,
+        preempted: false,
         park: None,
         job: None,
     }

@@ -73,6 +73,32 @@ fn a_direct_delivery_of_a_cached_msi_costs_two_read_modify_writes_and_no_lock() 
 }
 
 #[test]
+fn an_operation_takes_as_few_locks_as_it_needs() {
+    type P = Counting<Std>;
+    let vm = vm::<P>();
+    let (irqfd, sink) = (vm.irqfd(), Count::new());
+    // Makes room in the lists.
+    irqfd.assign_resample(LEVEL, sink.clone()).unwrap();
+    irqfd.deassign().unwrap();
+
+    let show = |what, spins, f: &mut dyn FnMut()| {
+        let ((), counts) = P::measure(f);
+        println!("{what}: {counts:?}");
+        assert_eq!((counts.spins, counts.mutexes), (spins, 0), "{what}");
+        assert_eq!((counts.wakes, counts.parks, counts.queued), (0, 0, 0), "{what}");
+    };
+    // Those with a grace period take the lock of the grace period.
+    show("assign", 1, &mut || irqfd.assign(MSI).unwrap());
+    show("deassign", 2, &mut || irqfd.deassign().unwrap());
+    show("resampling assign", 3, &mut || irqfd.assign_resample(LEVEL, sink.clone()).unwrap());
+    show("a raised level", 0, &mut || assert_eq!(irqfd.signal(), Signalled::Delivered));
+    show("ack", 1, &mut || vm.ack(PIN));
+    show("ack of a pin without listeners", 0, &mut || vm.ack(EDGE_PIN));
+    show("resampling deassign", 3, &mut || irqfd.deassign().unwrap());
+    show("reroute", 2, &mut || vm.reroute(table(&standard())).unwrap());
+}
+
+#[test]
 fn assigning_waits_for_no_grace_period_even_with_resampling() {
     let vm = vm::<Std>();
     let irqfd = Arc::new(vm.irqfd());
@@ -319,7 +345,11 @@ fn nothing_stays_behind_when_a_source_is_dropped() {
 
 #[test]
 fn closing_a_vm_of_thousands_takes_one_grace_period_and_leaves_nothing_raised() {
-    let vm = vm::<Std>();
+    let vm = vm::<Counting<Std>>();
+    let one = vm.irqfd();
+    one.assign(MSI).unwrap();
+    let leaving = one.deassign_begin().unwrap();
+    let ((), of_one) = Counting::<Std>::measure(|| leaving.wait());
     let mut sources: Vec<Irqfd<_, _>> = (0..5000).map(|_| vm.irqfd()).collect();
     for (n, irqfd) in sources.iter().enumerate() {
         match n % 3 {
@@ -332,7 +362,8 @@ fn closing_a_vm_of_thousands_takes_one_grace_period_and_leaves_nothing_raised() 
     sources[2].signal();
     let leaving = vm.close();
     assert_eq!(vm.assigned(), 0);
-    leaving.wait();
+    let ((), counts) = Counting::<Std>::measure(|| leaving.wait());
+    assert_eq!(counts.fences, of_one.fences, "a grace period has some, and nothing else that leaving does");
     assert_eq!(vm.controller().level(PIN), 0);
     vm.controller().take();
     assert!(sources.iter().all(|irqfd| irqfd.signal() == Signalled::Kept));

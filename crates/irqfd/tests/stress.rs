@@ -10,7 +10,8 @@ use common::{PIN, table};
 use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId};
 use doorbell_platform::Std;
 
-/// Complains of messages that may not arrive, and counts the others; holds one line.
+/// Complains of messages that may not arrive, and counts the others; holds one line. Takes its time, so that what
+/// should have waited for it has a chance to show that it did not.
 #[derive(Default)]
 struct Judge {
     /// By the data of a message.
@@ -25,6 +26,7 @@ impl Controller for Judge {
         64
     }
     fn set_irq(&self, _: Pin, source: SourceId, level: bool) {
+        thread::yield_now();
         match level {
             true => self.line.fetch_or(1 << source.0, SeqCst),
             false => self.line.fetch_and(!(1 << source.0), SeqCst),
@@ -32,6 +34,7 @@ impl Controller for Judge {
     }
     fn edge(&self, _: Pin) {}
     fn msi(&self, msi: Msi) {
+        thread::yield_now();
         self.messages.fetch_add(1, SeqCst);
         if !self.allowed[msi.data as usize].load(SeqCst) {
             self.forbidden.fetch_add(1, SeqCst);
@@ -264,6 +267,64 @@ fn an_event_is_not_lost_while_its_irqfd_is_assigned_and_deassigned() {
         stop.store(true, SeqCst);
     });
     assert!(!irqfd.take_kept());
+}
+
+#[test]
+fn an_event_that_meets_its_assignment_is_delivered() {
+    let vm = vm();
+    vm.controller().allowed[0].store(true, SeqCst);
+    vm.reroute(table(&[message(9, 0)])).unwrap();
+    let (irqfd, round) = (vm.irqfd(), AtomicU32::new(0));
+    let jitter = |n| (0..n).for_each(|_| std::hint::spin_loop());
+    let wait_for = |n| {
+        while round.load(SeqCst) < n {
+            std::hint::spin_loop();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..20_000 {
+                wait_for(3 * n + 1);
+                jitter(n % 61);
+                irqfd.signal();
+                round.fetch_add(1, SeqCst);
+            }
+        });
+        for n in 0..20_000 {
+            round.fetch_add(1, SeqCst);
+            jitter(n % 67);
+            irqfd.assign(Gsi(9)).unwrap();
+            round.fetch_add(1, SeqCst);
+            wait_for(3 * n + 3);
+            assert_eq!(vm.controller().messages.load(SeqCst), u64::from(n) + 1, "neither lost nor doubled");
+            irqfd.deassign().unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_line_is_down_when_the_last_irqfd_has_left() {
+    let vm = vm();
+    vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
+    let (irqfd, stop) = (vm.irqfd(), AtomicBool::new(false));
+    let sink: Arc<dyn Notify> = Arc::new(|| {});
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(SeqCst) {
+                    irqfd.signal();
+                }
+            });
+        }
+        let mut stuck = 0;
+        for _ in 0..3000 {
+            irqfd.assign_resample(Gsi(5), sink.clone()).unwrap();
+            irqfd.deassign().unwrap();
+            stuck += u32::from(vm.controller().line.load(SeqCst) != 0);
+        }
+        stop.store(true, SeqCst);
+        assert_eq!(stuck, 0);
+    });
 }
 
 #[test]

@@ -100,6 +100,7 @@ impl<D: ReadDomain> Drop for ReadGuard<'_, D> {
 /// value that it has not looked at).
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use doorbell_platform::{Platform, RcuCell, ReadDomain, Std};
 /// use std::sync::Arc;
 ///
@@ -109,6 +110,7 @@ impl<D: ReadDomain> Drop for ReadGuard<'_, D> {
 /// let former = routes.replace(Box::new(vec![40]));
 /// assert_eq!(routes.read()[0], 40);
 /// assert_eq!(*former.synchronize(), [32, 33]);
+/// # }
 /// ```
 pub struct RcuCell<P: Platform, D: ReadDomain, T: Send + Sync + 'static> {
     ptr: P::AtomicPtr<T>,

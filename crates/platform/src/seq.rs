@@ -27,6 +27,7 @@ impl<P: Platform, T> Held<P> for IrqLockGuard<'_, P, T> {}
 /// interrupted.
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use doorbell_platform::{Lock, LockClass, SeqWords, Std, WaitType};
 /// static LOCK: LockClass = LockClass::new("irqfd.lock", WaitType::Spin);
 ///
@@ -34,6 +35,7 @@ impl<P: Platform, T> Held<P> for IrqLockGuard<'_, P, T> {}
 /// let route = SeqWords::<Std, 2>::new([0, 0]);
 /// route.write(&lock.lock_irqsave(), [0xfee0_0000, 0x41]);
 /// assert_eq!(route.read(), [0xfee0_0000, 0x41]);
+/// # }
 /// ```
 pub struct SeqWords<P: Platform, const N: usize> {
     /// Odd while a write is under way. Wraps: a reader that slept through exactly 2³¹ writes would be fooled.

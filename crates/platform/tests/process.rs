@@ -81,6 +81,24 @@ fn an_ipi_reaches_the_handler_of_its_cpu_and_vector_until_that_is_dropped() {
 }
 
 #[test]
+fn dropping_a_handler_waits_for_a_run_that_has_begun() {
+    let (begin, begun) = std::sync::mpsc::channel();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let handler = Std::on_ipi(CpuId(0), Vector(0xf5), {
+        let ended = ended.clone();
+        move || {
+            begin.send(()).unwrap();
+            (0..100).for_each(|_| thread::yield_now());
+            ended.store(1, SeqCst);
+        }
+    });
+    Std::send_ipi(CpuId(0), Vector(0xf5));
+    begun.recv().unwrap();
+    drop(handler);
+    assert_eq!(ended.load(SeqCst), 1);
+}
+
+#[test]
 #[should_panic = "has a handler"]
 fn a_second_handler_of_one_vector_is_refused() {
     let _first = Std::on_ipi(CpuId(0), Vector(0xf4), || ());

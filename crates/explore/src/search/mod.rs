@@ -10,6 +10,8 @@
 mod node;
 mod sampler;
 
+use std::panic::Location;
+
 use crate::events::{Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
@@ -61,8 +63,10 @@ pub(crate) struct Settings {
 /// The event that is being done.
 pub(crate) struct Open {
     pub ctx: CtxId,
-    pub op: Op,
     pub kind: OpKind,
+    obj: ObjId,
+    signature: u64,
+    site: &'static Location<'static>,
     uses: [(ObjId, Access); 4],
     used: usize,
     more: Vec<(ObjId, Access)>,
@@ -83,8 +87,10 @@ impl Open {
     pub(crate) fn new(ctx: CtxId, op: &Op) -> Self {
         Open {
             ctx,
-            op: *op,
             kind: op.kind,
+            obj: op.obj,
+            signature: op.signature(),
+            site: op.site,
             uses: [(ObjId(0), Access::Read); 4],
             used: 0,
             more: Vec::new(),
@@ -352,9 +358,9 @@ impl Search {
         self.events.begin(NewEvent {
             ctx: open.ctx,
             kind: open.kind,
-            obj: open.op.obj,
-            signature: open.op.signature(),
-            site: open.op.site,
+            obj: open.obj,
+            signature: open.signature,
+            site: open.site,
         });
         for &(obj, access) in open.uses() {
             self.events.access(obj, access);

@@ -7,7 +7,9 @@ mod ghost;
 mod lock;
 mod model;
 mod pool;
+mod sched;
 mod stamp;
+mod timer;
 mod wait;
 
 use std::sync::atomic::Ordering;
@@ -25,6 +27,9 @@ pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};
 pub use model::{Model, fail};
 pub use pool::{Pool, SimWork};
+pub(crate) use sched::Scheduled;
+pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler};
+pub use timer::Timer;
 pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 
 /// The simulated machine. Its calls act on the exploration that runs on this OS thread.

@@ -83,13 +83,19 @@ impl WaitQueue for SimWaitQueue {
 
 /// A task of the simulated machine, to be woken.
 #[derive(Clone)]
-pub struct SimTask(Arc<Model<bool>>);
+pub struct SimTask {
+    ctx: CtxId,
+    woken: Arc<Model<bool>>,
+}
 
 impl SimTask {
     /// Wakes it out of its `park`, or out of the next one.
     #[track_caller]
     pub fn wake(&self) {
-        self.0.change(|woken| *woken = true);
+        match with(|w| w.ctx(self.ctx).scheduled.clone()) {
+            Some(scheduled) => scheduled.wake(),
+            None => self.woken.change(|woken| *woken = true),
+        }
     }
 }
 
@@ -99,16 +105,21 @@ pub(crate) fn current_task() -> SimTask {
         w.ctx(me).park.clone()
     });
     known.unwrap_or_else(|| {
-        let task = SimTask(Arc::new(Model::new("wake-up", false)));
+        let woken = Arc::new(Model::new("wake-up", false));
         with(|w| {
             let me = w.current;
+            let task = SimTask { ctx: me, woken };
             w.ctx_mut(me).park = Some(task.clone());
-        });
-        task
+            task
+        })
     })
 }
 
 #[track_caller]
 pub(crate) fn park() {
-    current_task().0.take(|woken| *woken, |woken| *woken = false);
+    let task = current_task();
+    match with(|w| w.ctx(task.ctx).scheduled.clone()) {
+        Some(scheduled) => scheduled.park(),
+        None => task.woken.take(|woken| *woken, |woken| *woken = false),
+    }
 }

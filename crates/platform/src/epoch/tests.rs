@@ -95,3 +95,17 @@ fn a_callback_that_panics_does_not_take_the_others_along() {
     domain.barrier();
     assert_eq!(ran.load(SeqCst), 3);
 }
+
+#[test]
+fn callbacks_run_with_the_end_of_the_domain_if_a_section_was_forgotten() {
+    let domain = EpochSrcu::<Std>::new("test");
+    core::mem::forget(domain.read());
+    let (ran, receiver) = std::sync::mpsc::channel();
+    for n in 0..3 {
+        let ran = ran.clone();
+        // The first begins a grace period, which will not end; the others wait for the one after it.
+        domain.call(Box::new(move || ran.send(n).unwrap()));
+    }
+    drop((domain, ran));
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2]);
+}

@@ -1,0 +1,193 @@
+//! What a case is.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Explore, Failure, Machine, Progress, ReplayError, Report, Verdict};
+
+/// The hash of the sources, from `build.rs`.
+const SOURCES: &str = env!("DOORBELL_SOURCES");
+
+/// A system from a document.
+pub struct Case {
+    /// Its name on the command line, such as `irqfd-resampler`.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Where it is documented.
+    pub document: &'static str,
+    /// The code as reported, each way out, and what is shipped.
+    pub variants: Vec<Variant>,
+}
+
+impl Case {
+    /// A case of these variants.
+    ///
+    /// # Panics
+    /// If two of them have the same name.
+    pub fn new(
+        name: &'static str,
+        summary: &'static str,
+        document: &'static str,
+        mut variants: Vec<Variant>,
+    ) -> Case {
+        for (at, variant) in variants.iter().enumerate() {
+            let twice = variants[..at].iter().any(|other| other.name == variant.name);
+            assert!(!twice, "{name} has two variants {}", variant.name);
+        }
+        for variant in &mut variants {
+            variant.case = name;
+        }
+        Case { name, summary, document, variants }
+    }
+}
+
+/// The verdict that a variant must get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// A failure of this kind is found.
+    Found(FailureKind),
+    /// All interleavings are run, and none fails.
+    Exhausted,
+    /// The search ends at its bound, and none fails until then.
+    BoundReached,
+}
+
+impl Expected {
+    /// Whether the report is what must come out.
+    pub fn is(self, report: &Report) -> bool {
+        match (self, report.verdict, &report.failure) {
+            (Expected::Found(kind), Verdict::Found, Some(failure)) => failure.kind == kind,
+            (Expected::Exhausted, Verdict::Exhausted, None) => true,
+            (Expected::BoundReached, Verdict::BoundReached, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// One form of a case.
+pub struct Variant {
+    /// Its name within the case: `as-reported`, `shipped`, …
+    pub name: &'static str,
+    /// Why it gets the verdict that it gets, in one sentence.
+    pub summary: &'static str,
+    /// The verdict that it must get.
+    pub expected: Expected,
+    /// Too large for the default run.
+    pub full_only: bool,
+    /// The parameters within which the verdict holds.
+    pub scope: String,
+    case: &'static str,
+    bound: Option<u32>,
+    tune: fn(Explore) -> Explore,
+    program: Box<dyn Fn(&Machine) + Send + Sync>,
+}
+
+impl Variant {
+    /// A variant whose executions are each set up by `program`.
+    pub fn new(
+        name: &'static str,
+        expected: Expected,
+        summary: &'static str,
+        scope: impl Into<String>,
+        program: impl Fn(&Machine) + Send + Sync + 'static,
+    ) -> Variant {
+        Variant {
+            name,
+            summary,
+            expected,
+            full_only: false,
+            scope: scope.into(),
+            case: "",
+            bound: None,
+            tune: |explore| explore,
+            program: Box::new(program),
+        }
+    }
+
+    /// Too large for the default run.
+    pub fn full_only(self) -> Variant {
+        Variant { full_only: true, ..self }
+    }
+
+    /// Explored within that bound on preemptions, unless the caller states another. The scope should mention it.
+    pub fn bound(self, preemptions: u32) -> Variant {
+        Variant { bound: Some(preemptions), ..self }
+    }
+
+    /// What else the exploration needs: lock rules, limits.
+    pub fn tune(self, tune: fn(Explore) -> Explore) -> Variant {
+        Variant { tune, ..self }
+    }
+
+    /// `case/variant`, to which replay tokens are tied.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.case, self.name)
+    }
+
+    /// Explores it. Progress is told on the thread that calls.
+    pub fn run(&self, options: &RunOptions<'_>) -> Report {
+        let mut explore = self
+            .explore()
+            .jobs(options.jobs)
+            .bound(options.bound.or(self.bound))
+            .budget(options.budget);
+        if let Some(stop) = &options.stop {
+            explore = explore.stop_when(Arc::clone(stop));
+        }
+        let program = |machine: &Machine| (self.program)(machine);
+        let Some(show) = options.progress else { return explore.run(program) };
+        let (tell, told) = mpsc::channel();
+        // Moved into the search, so that the channel closes with it.
+        let explore = explore.on_progress(move |progress| {
+            // Nobody listens any more only if the caller panicked.
+            let _ = tell.send(progress);
+        });
+        std::thread::scope(|scope| {
+            let search = scope.spawn(move || {
+                let report = explore.run(program);
+                drop(explore);
+                report
+            });
+            told.iter().for_each(show);
+            search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs the failing run of a token once more.
+    ///
+    /// # Errors
+    /// See [`Explore::replay`].
+    pub fn replay(&self, token: &str) -> Result<Failure, ReplayError> {
+        self.explore().replay(token, |machine| (self.program)(machine))
+    }
+
+    fn explore(&self) -> Explore {
+        let sources = SOURCES.parse().expect("the build script prints a number");
+        (self.tune)(Explore::new(self.path()).source(sources))
+    }
+}
+
+impl std::fmt::Debug for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Variant({}, {:?}, {})", self.path(), self.expected, self.scope)
+    }
+}
+
+/// How a variant is run.
+#[derive(Default)]
+pub struct RunOptions<'a> {
+    /// OS threads that explore; 0 means as many as the machine has CPUs.
+    pub jobs: usize,
+    /// Only schedules with at most so many preemptions; `None` for what the variant states, which is all of them unless
+    /// its scope says otherwise.
+    pub bound: Option<u32>,
+    /// The longest time that it may take.
+    pub budget: Option<Duration>,
+    /// Told now and then how far it is.
+    pub progress: Option<&'a dyn Fn(Progress)>,
+    /// Set from outside to end it early.
+    pub stop: Option<Arc<AtomicBool>>,
+}

@@ -1,0 +1,310 @@
+//! A scheduler with locks of its own: several tasks share CPUs, and what switches between them can deadlock like
+//! everything else.
+//!
+//! Waking a task takes its lock (`pi_lock`), then that of a run queue. Switching away runs the sched-out hook under the
+//! run queue's lock with interrupts off; the lock is handed to the next task, which drops it, turns interrupts on and
+//! then runs the sched-in hook. A task is preempted, where that is allowed, when an interrupt that asks for it returns.
+//!
+//! Tasks of a scheduler sleep by [`Platform::park`](doorbell_platform::Platform::park) and what is built of it
+//! (`doorbell_platform`'s generic mutex, completion and wait queue); a simulated mutex would keep their CPU busy.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
+
+use crate::ids::CtxId;
+use crate::machine::{HandlerHandle, Machine};
+use crate::op::{Op, OpKind};
+use crate::sim::cpu::{irq_restore, irq_save};
+use crate::sim::{Model, Sim, SimSpin};
+use crate::step::{NO_OBJ, step};
+use crate::world::with;
+
+/// The class of the lock of a task.
+pub static PI_LOCK: LockClass = LockClass::new("pi_lock", WaitType::Spin);
+/// The class of the lock of a run queue.
+pub static RQ_LOCK: LockClass = LockClass::new("rq lock", WaitType::Spin);
+
+/// The vector on which a CPU is asked to switch tasks.
+pub const RESCHEDULE: Vector = Vector(0xfd);
+
+/// Where a woken task goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// To the CPU that it last ran on.
+    Previous,
+    /// To the CPU of who wakes it: the task migrates.
+    Waker,
+}
+
+/// What is called when tasks are switched.
+pub trait Hooks {
+    /// `task` leaves `cpu`: under the lock of its run queue, interrupts off. It may be `preempted`, or sleep.
+    fn sched_out(&self, task: SchedTask, cpu: CpuId, preempted: bool) {
+        let _ = (task, cpu, preempted);
+    }
+
+    /// `task` is on `cpu` again: no lock is held, interrupts are on.
+    fn sched_in(&self, task: SchedTask, cpu: CpuId) {
+        let _ = (task, cpu);
+    }
+}
+
+/// No hooks.
+impl Hooks for () {}
+
+/// A task of a scheduler, by its number in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SchedTask(usize);
+
+/// A scheduler over some CPUs.
+#[derive(Clone)]
+pub struct Scheduler(Rc<Inner>);
+
+struct Inner {
+    queues: Vec<RunQueue>,
+    tasks: RefCell<Vec<Task>>,
+    hooks: Box<dyn Hooks>,
+    placement: Placement,
+    preemptible: bool,
+}
+
+struct RunQueue {
+    lock: SimSpin,
+    /// Protected by `lock`.
+    state: RefCell<Queue>,
+    /// What the idle task waits for.
+    kicks: Model<u32>,
+    idle: CtxId,
+    reschedule: Option<HandlerHandle>,
+}
+
+#[derive(Default)]
+struct Queue {
+    current: Option<usize>,
+    waiting: VecDeque<usize>,
+}
+
+struct Task {
+    ctx: CtxId,
+    pi_lock: Rc<Lock<Sim, ()>>,
+    /// Protected by the lock of the run queue that it is on, and by `pi_lock` while it is on none.
+    sleeping: bool,
+    woken: bool,
+    cpu: CpuId,
+}
+
+/// A task's way to its scheduler, for `park` and for preemption.
+#[derive(Clone)]
+pub(crate) struct Scheduled {
+    scheduler: Scheduler,
+    task: usize,
+}
+
+impl Scheduler {
+    /// A scheduler for the CPUs `0..cpus`. With `preemptible`, a task that is woken preempts the one that runs on its
+    /// CPU.
+    #[track_caller]
+    pub fn new(machine: &Machine, cpus: u32, placement: Placement, preemptible: bool, hooks: impl Hooks + 'static) -> Self {
+        let inner = Rc::new_cyclic(|inner: &std::rc::Weak<Inner>| {
+            let queues = (0..cpus)
+                .map(|cpu| {
+                    let (weak, cpu) = (inner.clone(), CpuId(cpu));
+                    let idle = machine
+                        .task_on(cpu, format!("idle {cpu}"), move || {
+                            let Some(inner) = weak.upgrade() else { return };
+                            let this = Scheduler(inner);
+                            let kicks = || &this.0.queues[cpu.0 as usize].kicks;
+                            while kicks().serve(|kicks| *kicks > 0, |kicks| *kicks = 0).is_ok() {
+                                this.schedule(cpu, None, Switch::Yield);
+                            }
+                        })
+                        .id();
+                    let reschedule =
+                        preemptible.then(|| machine.handler(cpu, RESCHEDULE, format!("reschedule {cpu}"), || ()));
+                    if let Some(handler) = reschedule {
+                        with(|w| w.ctx_mut(handler.id()).reschedules = true);
+                    }
+                    with(|w| w.schedule_cpu(cpu));
+                    RunQueue {
+                        lock: SimSpin::INIT,
+                        state: RefCell::new(Queue::default()),
+                        kicks: Model::new("run queue", 0),
+                        idle,
+                        reschedule,
+                    }
+                })
+                .collect();
+            Inner { queues, tasks: RefCell::default(), hooks: Box::new(hooks), placement, preemptible }
+        });
+        Scheduler(inner)
+    }
+
+    /// A task that begins on the run queue of `cpu`.
+    #[track_caller]
+    pub fn task(&self, machine: &Machine, cpu: CpuId, name: impl Into<String>, f: impl FnOnce() + 'static) -> SchedTask {
+        let number = self.0.tasks.borrow().len();
+        let this = self.clone();
+        let ctx = machine.scheduled(cpu, name.into().into(), move || {
+            this.arrive(number);
+            f();
+            let cpu = this.0.tasks.borrow()[number].cpu;
+            this.schedule(cpu, Some(number), Switch::End);
+        });
+        with(|w| w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number }));
+        let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
+        self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping: false, woken: false, cpu });
+        let queue = &self.0.queues[cpu.0 as usize];
+        queue.state.borrow_mut().waiting.push_back(number);
+        queue.kicks.change(|kicks| *kicks += 1);
+        SchedTask(number)
+    }
+
+    /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.
+    #[track_caller]
+    pub fn wake(&self, task: SchedTask) {
+        let pi_lock = Rc::clone(&self.0.tasks.borrow()[task.0].pi_lock);
+        let _pi = pi_lock.lock_irqsave();
+        let before = self.0.tasks.borrow()[task.0].cpu;
+        self.lock(before);
+        let asleep = {
+            let mut tasks = self.0.tasks.borrow_mut();
+            let this = &mut tasks[task.0];
+            let asleep = std::mem::take(&mut this.sleeping);
+            this.woken |= !asleep;
+            asleep
+        };
+        let cpu = match self.0.placement {
+            Placement::Waker if asleep => with(|w| w.current_cpu()).filter(|cpu| (cpu.0 as usize) < self.0.queues.len()),
+            _ => None,
+        };
+        let cpu = cpu.unwrap_or(before);
+        if cpu != before {
+            // Off every queue, it is `pi_lock` that protects where it is.
+            self.unlock(before);
+            let ctx = self.0.tasks.borrow()[task.0].ctx;
+            with(|w| w.ctx_mut(ctx).cpu = Some(cpu));
+            self.0.tasks.borrow_mut()[task.0].cpu = cpu;
+            self.lock(cpu);
+        }
+        let queue = &self.0.queues[cpu.0 as usize];
+        let mut interrupt = None;
+        if asleep {
+            let idle = {
+                let mut state = queue.state.borrow_mut();
+                state.waiting.push_back(task.0);
+                state.current.is_none()
+            };
+            if idle {
+                queue.kicks.change(|kicks| *kicks += 1);
+            } else {
+                interrupt = queue.reschedule.filter(|_| self.0.preemptible);
+            }
+        }
+        self.unlock(cpu);
+        if let Some(handler) = interrupt {
+            handler.raise();
+        }
+    }
+
+    #[track_caller]
+    fn lock(&self, cpu: CpuId) {
+        self.0.queues[cpu.0 as usize].lock.lock(Acquire::of(&RQ_LOCK));
+    }
+
+    #[track_caller]
+    fn unlock(&self, cpu: CpuId) {
+        // SAFETY: the caller took the lock, or was handed it by the switch to it.
+        unsafe { self.0.queues[cpu.0 as usize].lock.unlock() };
+    }
+
+    /// Gives up `cpu`, on which `me` runs (the idle task if none), to whoever is next on its run queue.
+    fn schedule(&self, cpu: CpuId, me: Option<usize>, why: Switch) {
+        let irqs = irq_save();
+        self.lock(cpu);
+        let queue = &self.0.queues[cpu.0 as usize];
+        let stays = me.is_some_and(|me| {
+            let mut tasks = self.0.tasks.borrow_mut();
+            let task = &mut tasks[me];
+            match why {
+                Switch::Sleep if std::mem::take(&mut task.woken) => true,
+                Switch::Sleep => {
+                    task.sleeping = true;
+                    false
+                }
+                Switch::Yield => queue.state.borrow().waiting.is_empty(),
+                Switch::End => false,
+            }
+        });
+        let next = if stays { me } else { queue.state.borrow_mut().waiting.pop_front() };
+        if next == me && why != Switch::End {
+            self.unlock(cpu);
+            irq_restore(irqs);
+            return;
+        }
+        if let Some(me) = me {
+            if why == Switch::Yield {
+                queue.state.borrow_mut().waiting.push_back(me);
+            }
+            if why != Switch::End {
+                self.0.hooks.sched_out(SchedTask(me), cpu, why == Switch::Yield);
+            }
+        }
+        queue.state.borrow_mut().current = next;
+        let target = next.map_or(queue.idle, |next| self.0.tasks.borrow()[next].ctx);
+        let switch = with(|w| w.cpus[cpu.0 as usize].switch).expect("the CPU has a scheduler");
+        step(Op { target, ..Op::new(OpKind::Switch, switch) });
+        match me {
+            _ if why == Switch::End => {}
+            Some(me) => self.arrive_with(me, Some(irqs)),
+            None => {
+                step(Op::new(OpKind::Observe, NO_OBJ));
+                self.unlock(cpu);
+                irq_restore(irqs);
+            }
+        }
+    }
+
+    /// The first that a task does when it is switched to.
+    fn arrive(&self, me: usize) {
+        self.arrive_with(me, None);
+    }
+
+    fn arrive_with(&self, me: usize, irqs: Option<crate::sim::IrqDepth>) {
+        step(Op::new(OpKind::Observe, NO_OBJ));
+        let cpu = self.0.tasks.borrow()[me].cpu;
+        self.unlock(cpu);
+        match irqs {
+            Some(irqs) => irq_restore(irqs),
+            None => crate::sim::local_irq_enable(),
+        }
+        self.0.hooks.sched_in(SchedTask(me), cpu);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Switch {
+    Sleep,
+    Yield,
+    End,
+}
+
+impl Scheduled {
+    /// Sleeps until woken.
+    pub(crate) fn park(&self) {
+        let cpu = self.scheduler.0.tasks.borrow()[self.task].cpu;
+        self.scheduler.schedule(cpu, Some(self.task), Switch::Sleep);
+    }
+
+    /// Lets others run.
+    pub(crate) fn preempt(&self) {
+        let cpu = self.scheduler.0.tasks.borrow()[self.task].cpu;
+        self.scheduler.schedule(cpu, Some(self.task), Switch::Yield);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.scheduler.wake(SchedTask(self.task));
+    }
+}

@@ -1,0 +1,57 @@
+//! One-shot timers that expire at any moment after they are armed, a limited number of times.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::machine::Machine;
+use crate::sim::Model;
+
+/// A one-shot timer. When it expires is up to the search; how often it may, in one execution, belongs to the scope: no
+/// tick comes to the rescue of what nobody else would wake.
+#[derive(Clone)]
+pub struct Timer(Arc<Model<State>>);
+
+struct State {
+    armed: bool,
+    left: u32,
+}
+
+impl Timer {
+    /// A timer that calls `expired`, as a piece of hardware (it typically raises an interrupt), at most `times` times.
+    #[track_caller]
+    pub fn new(
+        machine: &Machine,
+        name: impl Into<Cow<'static, str>>,
+        times: u32,
+        expired: impl Fn() + 'static,
+    ) -> Timer {
+        let timer = Timer(Arc::new(Model::new("timer", State { armed: false, left: times })));
+        let this = timer.clone();
+        machine.hardware(name, move || {
+            let due = |state: &State| state.armed && state.left > 0;
+            while this
+                .0
+                .serve(due, |state| {
+                    state.armed = false;
+                    state.left -= 1;
+                })
+                .is_ok()
+            {
+                expired();
+            }
+        });
+        timer
+    }
+
+    /// Arms the timer.
+    #[track_caller]
+    pub fn arm(&self) {
+        self.0.change(|state| state.armed = true);
+    }
+
+    /// Disarms the timer; `true` if it was armed and has not expired.
+    #[track_caller]
+    pub fn cancel(&self) -> bool {
+        self.0.change(|state| std::mem::replace(&mut state.armed, false))
+    }
+}
