@@ -57,8 +57,6 @@ pub(crate) struct Events {
     contexts: usize,
     history: Vec<History>,
     last: Vec<u32>,
-    /// The clock of the event that is being added.
-    clock: Vec<u32>,
 }
 
 impl Events {
@@ -124,7 +122,6 @@ impl Events {
         self.clocks = wide;
         self.contexts = contexts;
         self.last.resize(contexts, NONE);
-        self.clock.resize(contexts, 0);
     }
 
     /// Begins an event of `ctx`; [`access`](Events::access) adds to it.
@@ -136,10 +133,10 @@ impl Events {
         }
         let previous = self.last[ctx];
         if previous == NONE {
-            self.clock.fill(0);
+            self.clocks.resize(self.clocks.len() + self.contexts, 0);
         } else {
             let start = previous as usize * self.contexts;
-            self.clock.copy_from_slice(&self.clocks[start..start + self.contexts]);
+            self.clocks.extend_from_within(start..start + self.contexts);
         }
         self.events.push(Event {
             ctx: event.ctx,
@@ -156,7 +153,9 @@ impl Events {
     #[inline]
     pub(crate) fn join(&mut self, event: usize) {
         let start = event * self.contexts;
-        for (mine, other) in self.clock.iter_mut().zip(&self.clocks[start..start + self.contexts]) {
+        let end = self.clocks.len() - self.contexts;
+        let (before, clock) = self.clocks.split_at_mut(end);
+        for (mine, other) in clock.iter_mut().zip(&before[start..start + self.contexts]) {
             *mine = (*mine).max(*other);
         }
     }
@@ -241,8 +240,8 @@ impl Events {
     pub(crate) fn end(&mut self) {
         let index = self.events.len() as u32 - 1;
         let ctx = self.events[index as usize].ctx.index();
-        self.clock[ctx] = index + 1;
-        self.clocks.extend_from_slice(&self.clock);
+        let clock = self.clocks.len() - self.contexts;
+        self.clocks[clock + ctx] = index + 1;
         self.last[ctx] = index;
     }
 

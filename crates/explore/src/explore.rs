@@ -38,7 +38,7 @@ pub enum Verdict {
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
-    /// What [`Explore::replay`] takes to run it again.
+    /// What [`Explore::replay`] takes to run it again. Empty if the program is not deterministic.
     pub token: String,
     /// The run.
     pub trace: Trace,
@@ -178,6 +178,7 @@ impl Explore {
                 stop_at_stuck: true,
                 validate: true,
                 record: false,
+                contexts_return: false,
                 fault: None,
             },
             minimise: true,
@@ -335,11 +336,29 @@ impl Explore {
 
     /// Makes a failing run fit for people.
     fn tell(&self, program: &(impl Fn(&Machine) + Send + Sync), failed: FailedRun) -> Failure {
-        let (failed, minimal) = crate::minimise::minimise(self, program, failed);
-        let token = Token::of(self, program, &failed);
-        let (again, recorder) = Executor::for_replay(self, true).replay(program, token.replay());
-        let failed = again.expect("the same schedule fails again, or the program is not deterministic");
-        Failure { kind: failed.kind, token: token.to_string(), trace: recorder.trace(failed, Some(minimal)) }
+        if failed.kind == FailureKind::Nondeterministic {
+            return Failure::unrepeatable(failed);
+        }
+        let (mut failed, minimal) = crate::minimise::minimise(self, program, failed);
+        if let Some(token) = Token::of(self, program, &failed)
+            && let (Some(again), recorder) = Executor::for_replay(self, true).replay(program, token.replay())
+        {
+            let trace = recorder.trace(again, Some(minimal));
+            return Failure { kind: trace.kind, token: token.to_string(), trace };
+        }
+        failed.message = format!(
+            "The program is not deterministic: a run failed once and not again when the same schedule was run. {}",
+            failed.message
+        );
+        failed.kind = FailureKind::Nondeterministic;
+        Failure::unrepeatable(failed)
+    }
+}
+
+impl Failure {
+    /// A run that cannot be run again has neither token nor steps.
+    fn unrepeatable(failed: FailedRun) -> Failure {
+        Failure { kind: failed.kind, token: String::new(), trace: Recorder::default().trace(failed, None) }
     }
 }
 
@@ -382,7 +401,9 @@ pub(crate) enum RunEnd {
     Failed(FailedRun),
 }
 
+/// Every execution of every OS thread has its own number. Each thread takes a block of them at a time.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
+const EPOCHS: u64 = 1 << 12;
 
 /// Runs executions, one after another, on one OS thread.
 pub(crate) struct Executor {
@@ -390,6 +411,8 @@ pub(crate) struct Executor {
     runners: Vec<Runner>,
     cpus: u32,
     outcomes: Option<BTreeSet<String>>,
+    /// The numbers of the next executions.
+    epochs: std::ops::Range<u64>,
     pub abandoned: usize,
 }
 
@@ -402,6 +425,7 @@ impl Executor {
             runners: Vec::new(),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
+            epochs: 0..0,
             abandoned: 0,
         }
     }
@@ -433,7 +457,7 @@ impl Executor {
 
     /// Runs the program once, by the plan of the search and then as it chooses.
     pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
-        let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+        let epoch = self.next_epoch();
         let cpus = self.cpus;
         let cell = Rc::clone(&self.cell);
         let entered = cell.enter();
@@ -463,7 +487,7 @@ impl Executor {
             }
         }
         let failed = cell.with(World::conclude);
-        if failed.is_none() {
+        if failed.is_none() || self.search(|search| search.settings.contexts_return) {
             self.end_services();
         }
         let failed = failed.or_else(|| self.check());
@@ -477,6 +501,14 @@ impl Executor {
             Some(failed) => RunEnd::Failed(failed),
             None => RunEnd::Ended,
         }
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.epochs.next().unwrap_or_else(|| {
+            let first = EPOCH.fetch_add(EPOCHS, Ordering::Relaxed);
+            self.epochs = first + 1..first + EPOCHS;
+            first
+        })
     }
 
     /// Tells the contexts that still wait that the run is over.
@@ -514,7 +546,9 @@ impl Executor {
                 failed = Some((FailureKind::Quiescence, format!("When nothing more can happen, {what} does not hold: {why}.")));
             }
         }
-        if let (Some(outcomes), Some(outcome)) = (&mut self.outcomes, outcome) {
+        // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
+        let cut = self.search(|search| search.was_cut());
+        if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
             let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
             outcomes.insert(format!("{}{waiting}", outcome()));
         }

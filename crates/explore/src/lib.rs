@@ -1,4 +1,4 @@
-//! Explores concurrent code. (Front page to come.)
+#![doc = include_str!("../README.md")]
 
 mod coroutine;
 mod events;
@@ -13,6 +13,7 @@ mod parallel;
 mod record;
 pub mod render;
 mod search;
+pub mod selftest;
 pub mod sim;
 mod step;
 mod stuck;

@@ -11,7 +11,7 @@ use crate::sim::{GracePeriods, Wire};
 use crate::step::{NO_OBJ, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Mode, ObjKind, with};
+use crate::world::{Ended, Mode, ObjKind, with};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///
@@ -104,7 +104,9 @@ impl Machine {
                     if !guarded(&f) {
                         return;
                     }
-                    step(leave);
+                    if try_step(leave).is_err() {
+                        return;
+                    }
                 }
             });
             let ctx = w.add_ctx(name, CtxKind::Handler, Some(cpu), enter, job);
@@ -184,6 +186,13 @@ pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> 
     spawn_task(name.into(), None, f, Location::caller())
 }
 
+/// [`spawn`] for contexts that return when the run is over.
+pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Result<TaskHandle, Ended> {
+    let site = Location::caller();
+    try_step(first(site))?;
+    Ok(add_task(name.into(), None, f, site))
+}
+
 fn first(site: &'static Location<'static>) -> Op {
     Op { site, ..Op::new(OpKind::Spawn, NO_OBJ) }
 }
@@ -203,6 +212,15 @@ fn spawn_task(
     if with(|w| w.mode) == Mode::Running {
         step(first(site));
     }
+    add_task(name, cpu, f, site)
+}
+
+fn add_task(
+    name: Cow<'static, str>,
+    cpu: Option<CpuId>,
+    f: impl FnOnce() + 'static,
+    site: &'static Location<'static>,
+) -> TaskHandle {
     with(|w| {
         let cpu = match cpu {
             Some(cpu) => {

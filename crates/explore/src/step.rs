@@ -11,7 +11,7 @@ use crate::op::{Access, Op, OpKind};
 use crate::search::Open;
 use crate::trace::FailureKind;
 use crate::validate::{CtxKind, Held};
-use crate::world::{Ended, Mode, NOBODY, ObjKind, World, with};
+use crate::world::{Cpu, Ended, Mode, NOBODY, ObjKind, World, with};
 
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
@@ -83,10 +83,11 @@ impl World {
     fn announce(&mut self) -> Next {
         self.close();
         let me = self.current;
-        if self.starting || !self.unstarted.is_empty() || self.failed.is_some() {
-            return Next::Suspend;
-        }
-        if self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me) {
+        if self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me)
+            || self.starting
+            || !self.unstarted.is_empty()
+            || self.failed.is_some()
+        {
             return Next::Suspend;
         }
         match self.decide() {
@@ -112,13 +113,17 @@ impl World {
     }
 
     /// Whether `id` has to let other tasks of its CPU run before it does anything else.
-    #[inline]
+    #[inline(always)]
     fn must_reschedule(&self, id: CtxId) -> bool {
+        let Some(cpu) = self.ctx(id).cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else { return false };
+        cpu.need_resched && self.may_reschedule(id, cpu)
+    }
+
+    #[cold]
+    fn may_reschedule(&self, id: CtxId, cpu: &Cpu) -> bool {
         let ctx = self.ctx(id);
-        let Some(cpu) = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else { return false };
         // Who spins for a lock has preemption off.
-        cpu.need_resched
-            && ctx.scheduled.is_some()
+        ctx.scheduled.is_some()
             && cpu.running() == Some(id)
             && !(ctx.pending.kind == OpKind::Lock && self.obj(ctx.pending.obj).kind == ObjKind::Spin)
             && !self.atomic(id)
@@ -467,7 +472,7 @@ impl World {
     }
 
     #[inline]
-    fn cpu_of(&mut self, id: CtxId) -> &mut crate::world::Cpu {
+    fn cpu_of(&mut self, id: CtxId) -> &mut Cpu {
         let cpu: CpuId = self.ctx(id).cpu.expect("interrupts are a matter of CPUs");
         &mut self.cpus[cpu.0 as usize]
     }

@@ -27,8 +27,8 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// The token of a failing run. Deviations without which it fails in the same way are left out until it fits.
-    pub(crate) fn of(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Token {
+    /// The token of a failing run; `None` if it does not fail again. Deviations without which it fails in the same way are left out until it fits.
+    pub(crate) fn of(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Option<Token> {
         let mut executor = Executor::for_replay(explore, true);
         let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
         let mut run = |replay: Replay| {
@@ -40,7 +40,7 @@ impl Token {
                 deviations,
             })
         };
-        let mut token = run(exact).expect("the same schedule fails again, or the program is not deterministic");
+        let mut token = run(exact)?;
         let mut place = 0;
         while token.bytes().len() > MOST_BYTES && place < token.deviations.len() {
             let mut fewer = token.deviations.clone();
@@ -50,7 +50,7 @@ impl Token {
                 _ => place += 1,
             }
         }
-        token
+        Some(token)
     }
 
     pub(crate) fn replay(&self) -> Replay {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, UnsafeCell};
+use std::mem::take;
 use std::panic::Location;
 
 use doorbell_platform::{CpuId, LockClass, Vector};
@@ -176,8 +177,16 @@ pub(crate) struct World {
     pub clock: Option<Arc<Model<u32>>>,
     /// What has been explored and what is to be.
     pub search: Search,
-    /// Contexts of former executions, for their memory.
-    spare: Vec<Ctx>,
+    /// What contexts of former executions have left.
+    spare: Vec<Memory>,
+}
+
+/// The memory of a context, to be used again.
+#[derive(Default)]
+struct Memory {
+    held: Vec<Held>,
+    irq_saves: Vec<bool>,
+    reads: Vec<(ObjId, u32)>,
 }
 
 thread_local! {
@@ -300,10 +309,14 @@ impl World {
         self.current = CtxId(0);
         self.starting = false;
         self.next = None;
-        for mut ctx in self.ctxs.drain(..) {
-            (ctx.job, ctx.wire, ctx.park, ctx.scheduled) = (None, None, None, None);
-            self.spare.push(ctx);
+        for ctx in self.ctxs.iter_mut().rev() {
+            let (mut held, mut irq_saves, mut reads) = (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
+            held.clear();
+            irq_saves.clear();
+            reads.clear();
+            self.spare.push(Memory { held, irq_saves, reads });
         }
+        self.ctxs.clear();
         self.unstarted.clear();
         self.objs.clear();
         self.checks.clear();
@@ -364,16 +377,32 @@ impl World {
     ) -> CtxId {
         assert!(self.ctxs.len() < 64, "a program has at most 64 contexts");
         let id = CtxId(self.ctxs.len() as u8);
-        let ctx = match self.spare.pop() {
-            Some(mut ctx) => {
-                ctx.held.clear();
-                ctx.irq_saves.clear();
-                ctx.reads.clear();
-                Ctx { held: ctx.held, irq_saves: ctx.irq_saves, reads: ctx.reads, ..blank(name, kind, cpu, pending) }
-            }
-            None => blank(name, kind, cpu, pending),
-        };
-        self.ctxs.push(Ctx { job: Some(job), ..ctx });
+        let Memory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
+        self.ctxs.push(Ctx {
+            name,
+            kind,
+            cpu,
+            finished: false,
+            pending,
+            held,
+            irq_saves,
+            preempt_off: 0,
+            reads,
+            after: CtxSet::EMPTY,
+            born: None,
+            begun: false,
+            raised: false,
+            active: false,
+            vector: None,
+            got: false,
+            pending_obj: None,
+            wire: None,
+            reschedules: false,
+            scheduled: None,
+            preempted: false,
+            park: None,
+            job: Some(job),
+        });
         self.unstarted.push(id);
         id
     }
@@ -417,33 +446,5 @@ impl World {
     pub(crate) fn fail_here(&mut self, kind: FailureKind, message: String) {
         let members = if self.mode == Mode::Running { CtxSet(self.current.bit()) } else { CtxSet::EMPTY };
         self.fail(kind, members, message);
-    }
-}
-
-fn blank(name: Cow<'static, str>, kind: CtxKind, cpu: Option<CpuId>, pending: Op) -> Ctx {
-    Ctx {
-        name,
-        kind,
-        cpu,
-        finished: false,
-        pending,
-        held: Vec::new(),
-        irq_saves: Vec::new(),
-        preempt_off: 0,
-        reads: Vec::new(),
-        after: CtxSet::EMPTY,
-        born: None,
-        begun: false,
-        raised: false,
-        active: false,
-        vector: None,
-        got: false,
-        pending_obj: None,
-        wire: None,
-        reschedules: false,
-        scheduled: None,
-        preempted: false,
-        park: None,
-        job: None,
     }
 }

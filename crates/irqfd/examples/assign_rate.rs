@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
 use doorbell_platform::Std;
 
 /// An IOAPIC as far as this needs one.
@@ -69,7 +69,7 @@ fn direct(threads: u32, time: Duration, gsi: impl Fn(u32) -> u32 + Sync) -> f64 
     let vm = vm();
     rate(threads, time, |n| {
         let (irqfd, gsi) = (vm.irqfd(), Gsi(gsi(n)));
-        let sink: Arc<dyn doorbell_irqfd::Notify> = Arc::new(|| {});
+        let sink: Arc<dyn Notify> = Arc::new(|| {});
         Box::new(move || {
             irqfd.assign_resample(gsi, sink.clone()).expect("assign");
             irqfd.deassign().expect("deassign");
@@ -92,7 +92,7 @@ fn under_load(threads: u32, time: Duration) -> f64 {
         });
         let result = rate(threads, time, |n| {
             let irqfd = vm.irqfd();
-            let sink: Arc<dyn doorbell_irqfd::Notify> = Arc::new(|| {});
+            let sink: Arc<dyn Notify> = Arc::new(|| {});
             Box::new(move || {
                 irqfd.assign_resample(Gsi(n % 20), sink.clone()).expect("assign");
                 irqfd.deassign().expect("deassign");
@@ -101,6 +101,23 @@ fn under_load(threads: u32, time: Duration) -> f64 {
         stop.store(true, Ordering::Relaxed);
         result
     })
+}
+
+/// Nanoseconds of one delivery of a cached MSI to a controller that does nothing with it, on each of the threads.
+fn delivery(threads: u32, time: Duration) -> f64 {
+    let vm = vm();
+    vm.reroute(RoutingTable::new(&[(Gsi(24), Route::Msi(Msi::new(0xfee0_0000, 0x41)))]).expect("a route"))
+        .expect("no pin");
+    let thousands = rate(threads, time, |_| {
+        let irqfd = vm.irqfd();
+        irqfd.assign(Gsi(24)).expect("assign");
+        Box::new(move || {
+            for _ in 0..1000 {
+                irqfd.signal();
+            }
+        })
+    });
+    1e6 * f64::from(threads) / thousands
 }
 
 #[cfg(target_os = "linux")]
@@ -114,15 +131,19 @@ mod eventfds {
         (EventFd::new(EFD_NONBLOCK).expect("an eventfd"), EventFd::new(EFD_NONBLOCK).expect("an eventfd"))
     }
 
-    /// Real eventfds, through the epoll thread.
-    pub fn ours(threads: u32, time: Duration) -> f64 {
+    /// Real eventfds, through the epoll thread: looked at once, or anew for each pair.
+    pub fn ours(threads: u32, time: Duration, anew: bool) -> f64 {
         let vm = vm();
         let events = Arc::new(EventLoop::new().expect("a thread"));
         rate(threads, time, |n| {
             let (vm, events, (event, resample)) = (vm.clone(), events.clone(), pair());
+            let look = move || {
+                let sink: Arc<dyn Notify> = Arc::new(EventSink::new(&resample).expect("an eventfd"));
+                (Descriptor::eventfd(&event).expect("an eventfd"), sink)
+            };
+            let once = look();
             Box::new(move || {
-                let descriptor = Descriptor::eventfd(&event).expect("an eventfd");
-                let sink = Arc::new(EventSink::new(&resample).expect("an eventfd"));
+                let (descriptor, sink) = if anew { look() } else { once.clone() };
                 let served = events.assign_resample(&vm, descriptor, Gsi(n % 24), sink).expect("assign");
                 events.deassign(served).expect("deassign");
             })
@@ -160,10 +181,12 @@ fn main() {
     println!("  doorbell, sources in the process, a GSI each   {ours:>10.0}");
     println!("  doorbell, sources in the process, one GSI      {:>10.0}", direct(threads, time, |_| 5));
     println!("  doorbell, the same under signals and acks      {:>10.0}", under_load(threads, time));
+    println!("  (a delivery takes {:.1} ns on each thread)", delivery(threads, time));
     #[cfg(target_os = "linux")]
     {
-        let eventfds = eventfds::ours(threads, time);
+        let eventfds = eventfds::ours(threads, time, false);
         println!("  doorbell, eventfds                             {eventfds:>10.0}");
+        println!("  doorbell, eventfds looked at for each pair     {:>10.0}", eventfds::ours(threads, time, true));
         match eventfds::kvm(threads, time) {
             Ok(kvm) => {
                 println!("  KVM, eventfds                                  {kvm:>10.0}");

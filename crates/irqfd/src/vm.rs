@@ -22,7 +22,7 @@ static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin);
 /// How large a VM may grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// GSIs are below this. Each costs the VM some fifty bytes. At most [`RoutingTable::MAX`].
+    /// GSIs are below this. Each costs the VM less than a hundred bytes. At most [`RoutingTable::MAX`].
     pub gsis: u32,
     /// The longest routing table.
     pub routes: usize,

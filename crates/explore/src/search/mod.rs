@@ -20,7 +20,7 @@ use crate::validate::{Rules, Validator};
 
 pub(crate) use node::Node;
 pub(crate) use sampler::Replay;
-pub(crate) use sampler::Sampler;
+pub(crate) use sampler::{Random, Sampler};
 
 /// A fault that is planted into the search, to see that the tests find it.
 #[doc(hidden)]
@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub validate: bool,
     /// Whether the run is written down for a trace.
     pub record: bool,
+    /// Whether all contexts return when they are told that the run is over: then a failing run leaves no stack behind.
+    pub contexts_return: bool,
     pub fault: Option<Fault>,
 }
 
@@ -258,7 +260,7 @@ impl Search {
 
     #[inline]
     pub(crate) fn advance(&mut self) {
-        self.last_new = self.depth >= self.events.len();
+        self.last_new = self.is_new();
         self.depth += 1;
         self.steps += 1;
     }

@@ -25,6 +25,7 @@ pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};
+pub(crate) use model::try_wait;
 pub use model::{Model, fail};
 pub use pool::{Pool, SimWork};
 pub(crate) use sched::Scheduled;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_sys_util::epoll::EventSet;
@@ -12,7 +13,12 @@ use vmm_sys_util::eventfd::EventFd;
 use super::EventError;
 
 /// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
-pub struct Descriptor {
+///
+/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones are the same one.
+#[derive(Clone)]
+pub struct Descriptor(Arc<Inner>);
+
+struct Inner {
     kind: Kind,
     identity: Identity,
     /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not closed, any more.
@@ -72,16 +78,16 @@ impl Descriptor {
     }
 
     fn checked(kind: Kind, identity: Identity, info: &Info) -> Result<Self, EventError> {
-        let descriptor = Descriptor { kind, identity, lost: AtomicBool::new(false) };
-        info.non_blocking.then_some(descriptor).ok_or(EventError::Blocking)
+        let inner = Inner { kind, identity, lost: AtomicBool::new(false) };
+        info.non_blocking.then(|| Descriptor(Arc::new(inner))).ok_or(EventError::Blocking)
     }
 
     pub(super) fn identity(&self) -> Identity {
-        self.identity
+        self.0.identity
     }
 
     pub(super) fn raw(&self) -> RawFd {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Event(event) => event.as_raw_fd(),
             Kind::Stream(stream) => stream.as_raw_fd(),
             Kind::Lost => -1,
@@ -92,7 +98,7 @@ impl Descriptor {
     /// epoll goes on watching the eventfd as long as it is open elsewhere, and cannot be told to stop; being
     /// level-triggered, it would never sleep again. A stream needs several reads, so it is level-triggered.
     pub(super) fn interest(&self) -> EventSet {
-        match self.kind {
+        match self.0.kind {
             Kind::Event(_) => EventSet::IN | EventSet::EDGE_TRIGGERED,
             _ => EventSet::IN,
         }
@@ -101,7 +107,7 @@ impl Descriptor {
     /// Takes out what is in it: the whole count of an eventfd, a good deal of a stream. However often it was signalled
     /// since, it is one event.
     pub(super) fn drain(&self) -> Drained {
-        let result = match &self.kind {
+        let result = match &self.0.kind {
             Kind::Event(event) => event.read().map(|_| Drained::Event),
             Kind::Stream(stream) => {
                 let mut stream: &File = stream;
@@ -114,15 +120,15 @@ impl Descriptor {
             io::ErrorKind::Interrupted => Drained::Event,
             io::ErrorKind::WouldBlock => Drained::Nothing,
             _ => {
-                self.lost.fetch_or(error.raw_os_error() == Some(EBADF), Ordering::Relaxed);
+                self.0.lost.fetch_or(error.raw_os_error() == Some(EBADF), Ordering::Relaxed);
                 Drained::HungUp
             }
         })
     }
 
     pub(super) fn give_back(&self) {
-        if let Kind::Event(event) = &self.kind
-            && !self.lost.load(Ordering::Relaxed)
+        if let Kind::Event(event) = &self.0.kind
+            && !self.0.lost.load(Ordering::Relaxed)
         {
             // Fails if the counter is at its maximum: then there is an event in it anyway.
             let _ = event.write(1);
@@ -130,7 +136,7 @@ impl Descriptor {
     }
 }
 
-impl Drop for Descriptor {
+impl Drop for Inner {
     fn drop(&mut self) {
         if *self.lost.get_mut() {
             let _not_closed = match mem::replace(&mut self.kind, Kind::Lost) {
@@ -154,10 +160,15 @@ impl Info {
         /// `O_NONBLOCK` of Linux, the same on all architectures that Rust's std supports but MIPS and SPARC.
         const NON_BLOCKING: u32 = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 0x80 } else { 0o4000 };
 
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(|error| match error.kind() {
+        let open = File::open(format!("/proc/self/fdinfo/{fd}"));
+        let mut file = open.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if fs::exists("/proc/self/fdinfo").unwrap_or(false) => EventError::BadDescriptor,
             _ => EventError::Io(error),
         })?;
+        // An eventfd's is some 120 bytes, and comes in one piece.
+        let mut text = [0; 512];
+        let len = file.read(&mut text)?;
+        let text = str::from_utf8(&text[..len]).unwrap_or_default();
         let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
         let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok()).unwrap_or(0);
         Ok(Info {

@@ -1,0 +1,225 @@
+//! Draws programs.
+
+use super::program::{Act, Handler, Program};
+use crate::search::Random;
+
+/// What may be done where an act is drawn.
+#[derive(Clone, Copy)]
+struct Place {
+    handler: bool,
+    hardware: bool,
+    /// Nothing may sleep.
+    atomic: bool,
+    /// A bit per lock that is held.
+    held: u8,
+    /// Interrupts may be off.
+    masked: bool,
+    /// May start a task.
+    spawns: bool,
+    depth: u8,
+}
+
+struct Generator<'a> {
+    random: &'a mut Random,
+    handlers: u64,
+    mutex: bool,
+    /// What this program is inclined to do: few kinds of acts collide more often than many.
+    taste: u64,
+}
+
+/// Draws the program of a seed.
+pub(super) fn program(seed: u64) -> Program {
+    let random = &mut Random::new(seed);
+    let tasks = match random.below(8) {
+        0 => 1,
+        7 => 3,
+        _ => 2,
+    };
+    let handlers = if tasks == 3 { random.below(2) } else { [0, 1, 1, 1, 2, 2][random.below(6) as usize] };
+    let hardware = handlers > 0 && random.below(4) == 0;
+    let mutex = handlers < 2 && random.below(4) == 0;
+    let taste = random.next();
+    let mut generator = Generator { random, handlers, mutex, taste };
+    let contexts = tasks + handlers + hardware as u64;
+    // So many steps in all that brute force has an end.
+    let steps = if contexts >= 4 { 8 } else { 10 } + generator.random.below(3);
+    let mut spawns = contexts <= 3 && generator.random.below(6) == 0;
+    let tasks = (0..tasks)
+        .map(|_| {
+            let place = Place {
+                handler: false,
+                hardware: false,
+                atomic: false,
+                held: 0,
+                masked: false,
+                spawns: std::mem::take(&mut spawns),
+                depth: 0,
+            };
+            let share = steps / contexts + generator.random.below(2);
+            generator.acts(place, share)
+        })
+        .collect();
+    let handlers = (0..handlers)
+        .map(|_| {
+            let place = Place {
+                handler: true,
+                hardware: false,
+                atomic: true,
+                held: 0,
+                masked: true,
+                spawns: false,
+                depth: 0,
+            };
+            let cpu = (generator.random.below(4) == 0) as u32;
+            let share = 1 + generator.random.below((steps / contexts).max(2));
+            Handler { cpu, acts: generator.acts(place, share) }
+        })
+        .collect();
+    let hardware = if hardware {
+        let place = Place {
+            handler: false,
+            hardware: true,
+            atomic: false,
+            held: 0,
+            masked: false,
+            spawns: false,
+            depth: 0,
+        };
+        let share = 1 + generator.random.below(2);
+        generator.acts(place, share)
+    } else {
+        Vec::new()
+    };
+    Program { mutex, tasks, handlers, hardware }
+}
+
+impl Generator<'_> {
+    fn acts(&mut self, place: Place, mut budget: u64) -> Vec<Act> {
+        let mut acts = Vec::new();
+        while budget > 0 {
+            let (act, cost) = self.act(place, budget);
+            acts.push(act);
+            budget = budget.saturating_sub(cost);
+        }
+        acts
+    }
+
+    /// Whether this program does acts of that kind, often enough.
+    fn likes(&mut self, kind: u64) -> bool {
+        self.taste >> kind & 3 != 0 && self.random.below(2) == 0
+    }
+
+    fn word(&mut self) -> u8 {
+        (self.random.below(3) == 0) as u8
+    }
+
+    fn flag(&mut self) -> u8 {
+        (self.random.below(3) == 0) as u8
+    }
+
+    fn value(&mut self) -> u8 {
+        self.random.below(3) as u8
+    }
+
+    /// A lock that may be taken here.
+    fn lock(&mut self, place: Place) -> Option<u8> {
+        let lock = self.random.below(2) as u8;
+        let sleeps = lock == 1 && self.mutex;
+        (place.held >> lock & 1 == 0 && !(sleeps && place.atomic)).then_some(lock)
+    }
+
+    fn act(&mut self, place: Place, budget: u64) -> (Act, u64) {
+        loop {
+            let drawn = match self.random.below(8) {
+                0..=2 => Some(self.on_memory()),
+                3 | 4 if !place.hardware => self.on_locks(place, budget),
+                5 if self.handlers > 0 => self.on_interrupts(place, budget),
+                6 => self.on_waits(place),
+                7 if place.spawns && place.depth == 0 && budget >= 3 => {
+                    let inner = Place { spawns: false, depth: 1, ..place };
+                    let (child, body) = (self.acts(inner, 1), self.acts(inner, (budget - 2).min(2)));
+                    Some((Act::Spawn(child, body), 4))
+                }
+                _ => None,
+            };
+            if let Some(drawn) = drawn {
+                return drawn;
+            }
+        }
+    }
+
+    fn on_memory(&mut self) -> (Act, u64) {
+        let word = self.word();
+        let act = match self.random.below(6) {
+            0 | 1 => Act::Load(word),
+            2 | 3 => Act::Store(word, self.value()),
+            4 => Act::Add(word, 1 + self.value() % 2),
+            _ => Act::Cas(word, self.value(), self.value()),
+        };
+        (act, 1)
+    }
+
+    fn on_locks(&mut self, place: Place, budget: u64) -> Option<(Act, u64)> {
+        if !self.likes(0) || place.depth > 1 {
+            return None;
+        }
+        let lock = self.lock(place)?;
+        let sleeps = lock == 1 && self.mutex;
+        let inner = Place {
+            atomic: place.atomic || !sleeps,
+            held: place.held | 1 << lock,
+            spawns: false,
+            depth: place.depth + 1,
+            ..place
+        };
+        let size = self.random.below(budget.clamp(1, 3));
+        let body = |generator: &mut Self, inner| generator.acts(inner, size);
+        Some(match self.random.below(8) {
+            0..=3 => (Act::Lock(lock, body(self, inner)), 2 + size),
+            4 if !sleeps => (Act::LockIrq(lock, body(self, Place { masked: true, ..inner })), 4 + size),
+            5 | 6 => (Act::Try(lock, body(self, inner)), 2 + size),
+            7 if place.held == 0 && !self.mutex => {
+                let inner = Place { held: 3, ..inner };
+                (Act::Crossed(lock, body(self, inner)), 4 + size)
+            }
+            _ => return None,
+        })
+    }
+
+    fn on_interrupts(&mut self, place: Place, budget: u64) -> Option<(Act, u64)> {
+        let handler = self.random.below(self.handlers) as u8;
+        match self.random.below(8) {
+            0..=2 => Some((Act::Raise(handler), 2)),
+            3 | 4 if self.likes(8) => Some((Act::Ipi(handler), 3)),
+            5 if place.masked => Some((Act::Enable, 1)),
+            6 if place.handler => Some((Act::Enable, 1)),
+            7 if !place.hardware && !place.masked => {
+                let inner =
+                    Place { atomic: true, masked: true, spawns: false, depth: place.depth + 1, ..place };
+                let size = 1 + self.random.below(budget.clamp(1, 2));
+                Some((Act::IrqOff(self.acts(inner, size)), 2 + size))
+            }
+            _ => None,
+        }
+    }
+
+    fn on_waits(&mut self, place: Place) -> Option<(Act, u64)> {
+        if !self.likes(16) {
+            return None;
+        }
+        let (word, flag, value) = (self.word(), self.flag(), self.value());
+        Some(match self.random.below(16) {
+            0..=2 => (Act::Set(flag), 1),
+            3 => (Act::WakeAll, 1),
+            4 => (Act::Spin(word, value, 2), 3),
+            5 => (Act::Spin(word, 1 + value % 2, 0), 2),
+            _ if place.atomic => return None,
+            6 | 7 => (Act::Await(flag), 1),
+            8 | 9 => (Act::Park(flag), 1),
+            10 => (Act::Timeout(flag), 1),
+            11 | 12 => (Act::AwaitWord(word, value), 1),
+            13 | 14 => (Act::Down(word), 1),
+            _ => (Act::Queue(word, 1 + value % 2), 3),
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! The search against brute force, on random programs.
+
+use std::sync::atomic::AtomicBool;
+
+use doorbell_explore::selftest::{Mismatch, Options, Summary, run};
+use doorbell_explore::Fault;
+
+const SEED: u64 = 2;
+const PROGRAMS: u64 = 10_000;
+
+fn test(first: u64, programs: u64, fault: Option<Fault>) -> Result<Summary, Box<Mismatch>> {
+    let stop = AtomicBool::new(false);
+    run(&Options { programs, seed: SEED, first, jobs: 1, fault, progress: &|_| {}, stop: &stop })
+}
+
+fn agrees(first: u64, programs: u64) {
+    match test(first, programs, None) {
+        Ok(summary) => {
+            println!("{summary}");
+            assert_eq!(summary.programs, programs);
+        }
+        Err(mismatch) => panic!("{mismatch}"),
+    }
+}
+
+fn is_caught(fault: Fault) {
+    let mismatch = test(0, PROGRAMS, Some(fault)).expect_err("the fault goes unnoticed");
+    println!("{fault:?}: {mismatch}");
+}
+
+#[test]
+fn outcomes_of_the_first_quarter_of_the_programs_equal_those_of_brute_force() {
+    agrees(0, PROGRAMS / 4);
+}
+
+#[test]
+fn outcomes_of_the_second_quarter_of_the_programs_equal_those_of_brute_force() {
+    agrees(PROGRAMS / 4, PROGRAMS / 4);
+}
+
+#[test]
+fn outcomes_of_the_third_quarter_of_the_programs_equal_those_of_brute_force() {
+    agrees(PROGRAMS / 2, PROGRAMS / 4);
+}
+
+#[test]
+fn outcomes_of_the_last_quarter_of_the_programs_equal_those_of_brute_force() {
+    agrees(PROGRAMS / 4 * 3, PROGRAMS / 4);
+}
+
+#[test]
+fn a_search_without_the_interrupt_token_is_caught() {
+    is_caught(Fault::NoToken);
+}
+
+#[test]
+fn a_search_that_brings_a_handler_forward_without_what_raises_it_is_caught() {
+    is_caught(Fault::EntryWithoutRaise);
+}
+
+#[test]
+fn a_search_with_stale_sleep_sets_is_caught() {
+    is_caught(Fault::StaleSleep);
+}
+
+#[test]
+fn a_search_that_combines_a_bound_naively_is_caught() {
+    is_caught(Fault::NaiveBound);
+}
