@@ -1,1 +1,13 @@
-//! bench
+//! Measurements of Doorbell, beside its peers where there are any.
+//!
+//! ```text
+//! cargo bench -p doorbell-bench --bench explore   the explorer's standard programs
+//! cargo bench -p doorbell-bench --bench peers     the same programs explored by loom and shuttle
+//! cargo bench -p doorbell-bench --bench memory    ten million executions, and what they leave behind
+//! ```
+//!
+//! Each takes `--help`, and `--format json` for one object a line.
+
+pub mod args;
+pub mod heap;
+pub mod table;

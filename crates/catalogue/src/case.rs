@@ -27,12 +27,7 @@ impl Case {
     ///
     /// # Panics
     /// If two of them have the same name.
-    pub fn new(
-        name: &'static str,
-        summary: &'static str,
-        document: &'static str,
-        mut variants: Vec<Variant>,
-    ) -> Case {
+    pub fn new(name: &'static str, summary: &'static str, document: &'static str, mut variants: Vec<Variant>) -> Case {
         for (at, variant) in variants.iter().enumerate() {
             let twice = variants[..at].iter().any(|other| other.name == variant.name);
             assert!(!twice, "{name} has two variants {}", variant.name);
@@ -129,11 +124,7 @@ impl Variant {
 
     /// Explores it. Progress is told on the thread that calls.
     pub fn run(&self, options: &RunOptions<'_>) -> Report {
-        let mut explore = self
-            .explore()
-            .jobs(options.jobs)
-            .bound(options.bound.or(self.bound))
-            .budget(options.budget);
+        let mut explore = self.explore().jobs(options.jobs).bound(options.bound.or(self.bound)).budget(options.budget);
         if let Some(stop) = &options.stop {
             explore = explore.stop_when(Arc::clone(stop));
         }

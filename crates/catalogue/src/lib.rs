@@ -60,11 +60,7 @@ mod lazy_eoi_recursion;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
-    vec![
-        apic_map_dirty::case(),
-        irqfd_routing_teardown::case(),
-        lazy_eoi_recursion::case(),
-    ]
+    vec![apic_map_dirty::case(), irqfd_routing_teardown::case(), lazy_eoi_recursion::case()]
 }
 
 /// A failing run that was run once more.

@@ -110,7 +110,7 @@ where, and the edges that the lock validator sees. A difference is printed with 
 
 Examples:
   doorbell selftest --programs 100000
-  doorbell selftest --programs 1 --seed 4711    one program again";
+  doorbell selftest --programs 1 --seed 4711 --first 42    one program again";
 
 /// `doorbell check`
 #[derive(Args, Debug, Default)]
@@ -220,6 +220,9 @@ pub struct Selftest {
     /// Where the random numbers begin; the same seed gives the same programs.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+    /// The number of the first program of the seed.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub first: u64,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

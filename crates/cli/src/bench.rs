@@ -3,27 +3,14 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::args::TableFormat;
 use crate::engine::{BenchRow, Engine, stopped};
 use crate::words::{count, rate, time};
 use crate::{Fault, INTERRUPTED, OK, Terminal};
 
-#[derive(Serialize)]
-struct Row<'a> {
-    #[serde(flatten)]
-    row: &'a BenchRow,
-    executions_per_second: f64,
-    steps_per_second: f64,
-}
-
 pub(crate) fn explore(format: TableFormat, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
     if format == TableFormat::Table {
-        let titles = format!(
-            "{:<20}  {:>12}  {:>12}  {:>10}  {:>13}  {:>13}",
-            "program", "executions", "optimum", "time", "executions", "steps"
-        );
+        let titles = line(["program", "jobs", "executions", "optimum", "time", "executions", "steps", "scaling"]);
         let titles = terminal.ink(&titles, "1");
         writeln!(terminal.out, "{titles}")?;
     }
@@ -38,29 +25,34 @@ pub(crate) fn explore(format: TableFormat, engine: &dyn Engine, terminal: &mut T
     Ok(if stopped(&stop) { INTERRUPTED } else { OK })
 }
 
+/// Rates are those of all threads together.
 fn print(row: &BenchRow, format: TableFormat, out: &mut dyn Write) -> io::Result<()> {
-    let elapsed = Duration::from_secs_f64(row.millis.max(0.0) / 1e3);
     match format {
         TableFormat::Json => {
-            let per_second = |n: u64| n as f64 / elapsed.as_secs_f64().max(1e-9);
-            let row = Row {
-                row,
-                executions_per_second: per_second(row.executions).round(),
-                steps_per_second: per_second(row.steps).round(),
-            };
-            serde_json::to_writer(&mut *out, &row)?;
+            serde_json::to_writer(&mut *out, row)?;
             writeln!(out)?;
         }
-        TableFormat::Table => writeln!(
-            out,
-            "{:<20}  {:>12}  {:>12}  {:>10}  {:>13}  {:>13}",
-            row.program,
-            count(row.executions),
-            row.optimum.map_or_else(|| "-".to_owned(), count),
-            time(elapsed),
-            rate(row.executions, elapsed),
-            rate(row.steps, elapsed),
-        )?,
+        TableFormat::Table => {
+            let elapsed = Duration::from_secs_f64(row.seconds.max(0.0));
+            let cells = [
+                row.program,
+                &row.jobs.to_string(),
+                &count(row.executions),
+                &row.optimum.map_or_else(|| "-".to_owned(), count),
+                &time(elapsed),
+                &rate(row.executions, elapsed),
+                &rate(row.steps, elapsed),
+                &row.scaling.map_or_else(|| "-".to_owned(), |scaling| format!("{scaling:.2}")),
+            ];
+            writeln!(out, "{}", line(cells))?;
+        }
     }
     out.flush()
+}
+
+fn line(cells: [&str; 8]) -> String {
+    let [program, jobs, executions, optimum, time, rate, steps, scaling] = cells;
+    format!(
+        "{program:<12}  {jobs:>4}  {executions:>10}  {optimum:>10}  {time:>8}  {rate:>10}  {steps:>10}  {scaling:>7}"
+    )
 }

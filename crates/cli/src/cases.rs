@@ -1,14 +1,114 @@
-//! The engine that is built in.
-//!
-//! MOCK until `doorbell-catalogue` is there: it then turns that crate's types into those of [`engine`](crate::engine), one function
-//! per method. Nothing else in this crate knows where cases come from.
+//! The engine that is built in: `doorbell-catalogue` and `doorbell-explore` in the words of [`engine`](crate::engine).
+//! Nothing else in this crate knows where cases come from.
 
-#[path = "../tests/fake/mod.rs"]
-mod fake;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crate::engine::Engine;
+use doorbell_catalogue as catalogue;
+use doorbell_explore as explore;
+
+use crate::engine::{
+    BenchRow, Case, Engine, Expected, Failure, Outcome, Programs, Progress, Replayed, SelftestSummary, Settings,
+    Variant,
+};
 
 /// The catalogue and the explorer of this build.
 pub fn built_in() -> impl Engine {
-    fake::Fake::new()
+    let cases = catalogue::cases();
+    BuiltIn { shown: cases.iter().map(shown).collect(), cases }
+}
+
+struct BuiltIn {
+    cases: Vec<catalogue::Case>,
+    shown: Vec<Case>,
+}
+
+impl Engine for BuiltIn {
+    fn cases(&self) -> &[Case] {
+        &self.shown
+    }
+
+    fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome {
+        let case = self.cases.iter().find(|c| c.name == case).expect("a case of this catalogue");
+        let variant = case.variants.iter().find(|v| v.name == variant).expect("a variant of this case");
+        let show = settings.progress.map(|show| {
+            move |p: explore::Progress| {
+                show(Progress { executions: p.executions, share: p.share, elapsed: p.elapsed });
+            }
+        });
+        let report = variant.run(&catalogue::RunOptions {
+            jobs: settings.jobs,
+            bound: settings.bound,
+            budget: settings.budget,
+            progress: show.as_ref().map(|show| show as &dyn Fn(explore::Progress)),
+            stop: Some(Arc::clone(&settings.stop)),
+        });
+        Outcome {
+            verdict: report.verdict,
+            failure: report.failure.map(|f| Failure { kind: f.kind, token: f.token, trace: f.trace }),
+            executions: report.executions,
+            bound: report.bound,
+            elapsed: report.elapsed,
+        }
+    }
+
+    fn replay(&self, token: &str) -> Result<Replayed, String> {
+        match catalogue::replay(token) {
+            Ok(run) => Ok(Replayed { case: run.case.to_owned(), variant: run.variant.to_owned(), trace: run.trace }),
+            Err(explore::ReplayError::OtherProgram) => {
+                Err("no variant of this build made it, or the sources have changed since; check the variant again"
+                    .to_owned())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn bench_explore(&self, stop: &Arc<AtomicBool>, row: &mut dyn FnMut(BenchRow)) {
+        explore::bench::explore(stop, row);
+    }
+
+    fn selftest(
+        &self,
+        programs: Programs,
+        stop: &AtomicBool,
+        done: &(dyn Fn(u64) + Sync),
+    ) -> Result<SelftestSummary, String> {
+        let options = explore::selftest::Options {
+            programs: programs.count,
+            seed: programs.seed,
+            first: programs.first,
+            jobs: 0,
+            fault: None,
+            progress: done,
+            stop,
+        };
+        match explore::selftest::run(&options) {
+            Ok(summary) => Ok(SelftestSummary {
+                programs: summary.programs,
+                executions: summary.reduced_executions + summary.bounded_executions,
+                brute_force: summary.brute_executions,
+            }),
+            Err(mismatch) => Err(mismatch.to_string()),
+        }
+    }
+}
+
+fn shown(case: &catalogue::Case) -> Case {
+    let variant = |v: &catalogue::Variant| Variant {
+        name: v.name.to_owned(),
+        summary: v.summary.to_owned(),
+        expected: match v.expected {
+            catalogue::Expected::Found(kind) => Expected::Found(kind),
+            catalogue::Expected::Exhausted => Expected::Exhausted,
+            catalogue::Expected::BoundReached => Expected::BoundReached,
+        },
+        full_only: v.full_only,
+        scope: v.scope.clone(),
+    };
+    Case {
+        name: case.name.to_owned(),
+        summary: case.summary.to_owned(),
+        document: case.document.to_owned(),
+        variants: case.variants.iter().map(variant).collect(),
+    }
 }

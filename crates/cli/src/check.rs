@@ -15,11 +15,7 @@ pub(crate) fn run(args: &Check, engine: &dyn Engine, terminal: &mut Terminal<'_>
     let wanted = |s: &Selected<'_>| args.search.full || s.by_name || !s.variant.full_only;
     let (run, left_out): (Vec<_>, Vec<_>) = selected.into_iter().partition(wanted);
 
-    let mut tally = Tally {
-        left_out: left_out.len(),
-        of: run.len(),
-        ..Tally::default()
-    };
+    let mut tally = Tally { left_out: left_out.len(), of: run.len(), ..Tally::default() };
     let table = Table::new(&run, args.search.bound.is_some(), terminal.width);
     if args.format == TableFormat::Table && !run.is_empty() {
         table.titles(terminal)?;
@@ -63,13 +59,9 @@ pub(crate) fn explore(
     search: &crate::args::Search,
     terminal: &Terminal<'_>,
 ) -> (Outcome, Standing) {
-    let full = search.full || selected.variant.full_only;
     let meter = Meter::new(&selected.path(), terminal.progress);
     let show = |progress| meter.show(progress);
-    let settings = Settings {
-        progress: Some(&show),
-        ..settings(search, full, &terminal.stop)
-    };
+    let settings = Settings { progress: Some(&show), ..settings(search, &terminal.stop) };
     let outcome = engine.run(&selected.case.name, &selected.variant.name, &settings);
     let standing = record::standing(selected, &outcome, stopped(&terminal.stop));
     (outcome, standing)
@@ -100,15 +92,8 @@ impl Tally {
             Standing::Agrees => self.agree += 1,
             Standing::Differs => {
                 self.differ += 1;
-                let kind = outcome
-                    .failure
-                    .as_ref()
-                    .map(|f| format!(" {}", name(f.kind)))
-                    .unwrap_or_default();
-                let see = outcome
-                    .failure
-                    .as_ref()
-                    .map(|f| format!("; see `doorbell replay {}`", f.token));
+                let kind = outcome.failure.as_ref().map(|f| format!(" {}", name(f.kind))).unwrap_or_default();
+                let see = outcome.failure.as_ref().map(|f| format!("; see `doorbell replay {}`", f.token));
                 self.notes.push(format!(
                     "✗ {path} must be {expected}, and is {}{kind}{}",
                     name(outcome.verdict),
@@ -117,9 +102,7 @@ impl Tally {
             }
             Standing::Open => {
                 self.open += 1;
-                self.notes.push(format!(
-                    "? {path} must be {expected}, and the search ended before it could tell"
-                ));
+                self.notes.push(format!("? {path} must be {expected}, and the search ended before it could tell"));
             }
             Standing::Interrupted => {
                 self.unfinished = Some(path);
@@ -131,39 +114,20 @@ impl Tally {
 
     fn summary(&self, elapsed: &str) -> String {
         let mut line = if self.interrupted {
-            let during = self
-                .unfinished
-                .as_ref()
-                .map(|p| format!(" during {p}"))
-                .unwrap_or_default();
-            format!(
-                "interrupted{during}; {} of {} done in {elapsed}: ",
-                self.done,
-                of(self.of, "variant")
-            )
+            let during = self.unfinished.as_ref().map(|p| format!(" during {p}")).unwrap_or_default();
+            format!("interrupted{during}; {} of {} done in {elapsed}: ", self.done, of(self.of, "variant"))
         } else {
             format!("{} in {elapsed}: ", of(self.of, "variant"))
         };
-        let parts = [
-            (self.agree, "as stated"),
-            (self.differ, "not as stated"),
-            (self.open, "undecided"),
-        ];
-        let said: Vec<String> = parts
-            .iter()
-            .filter(|p| p.0 > 0)
-            .map(|(n, what)| format!("{n} {what}"))
-            .collect();
+        let parts = [(self.agree, "as stated"), (self.differ, "not as stated"), (self.open, "undecided")];
+        let said: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|(n, what)| format!("{n} {what}")).collect();
         match said.len() {
             0 => line.push_str("nothing is known"),
             1 if self.agree > 0 && self.agree == self.of => line.push_str("all as stated"),
             _ => line.push_str(&said.join(", ")),
         }
         if self.left_out > 0 {
-            line.push_str(&format!(
-                " ({} left out; --full runs them)",
-                of(self.left_out, "large variant")
-            ));
+            line.push_str(&format!(" ({} left out; --full runs them)", of(self.left_out, "large variant")));
         }
         line
     }
@@ -195,11 +159,7 @@ impl Table {
         widths[1] = widest(&|s| s.case.name.chars().count(), widths[1]);
         widths[2] = widest(&|s| s.variant.name.chars().count(), widths[2]);
         widths[3] = widest(&|s| record::expected(s).chars().count(), widths[3]);
-        widths[4] = if bounded {
-            "bound-reached (9)".len()
-        } else {
-            "bound-reached".len()
-        };
+        widths[4] = if bounded { "bound-reached (9)".len() } else { "bound-reached".len() };
         widths[5] = widest(&|s| s.variant.expected.kind().map_or(1, |k| name(k).len()), widths[5]);
         widths[6] = "99,999,999".len();
         widths[7] = "59 min 59 s".len();

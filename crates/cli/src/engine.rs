@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use doorbell_explore::Verdict;
+pub use doorbell_explore::bench::Row as BenchRow;
 pub use doorbell_explore::trace::{FailureKind, Trace};
-use serde::Serialize;
 
 /// A system from a document.
 #[derive(Clone, Debug)]
@@ -66,18 +67,6 @@ impl Expected {
     }
 }
 
-/// What a search says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// A failing run, with its trace.
-    Found,
-    /// All interleavings within the scope were run.
-    Exhausted,
-    /// The search stopped at its bound.
-    BoundReached,
-}
-
 /// How a variant is to be run.
 pub struct Settings<'a> {
     /// Threads of the search, at least 1.
@@ -86,8 +75,6 @@ pub struct Settings<'a> {
     pub bound: Option<u32>,
     /// At most so long for this variant.
     pub budget: Option<Duration>,
-    /// Whether large scopes are wanted.
-    pub full: bool,
     /// Told now and then how far the search is.
     pub progress: Option<&'a dyn Fn(Progress)>,
     /// Set from outside to end the search early; it then reports what it knows.
@@ -142,19 +129,15 @@ pub struct Replayed {
     pub trace: Trace,
 }
 
-/// One program of `bench explore`, measured.
-#[derive(Clone, Debug, Serialize)]
-pub struct BenchRow {
-    /// Such as `inc 2x8`.
-    pub program: String,
-    /// Runs until the tree was exhausted.
-    pub executions: u64,
-    /// The least number of runs with which that can be done, where it is known.
-    pub optimum: Option<u64>,
-    /// Visible steps in all runs.
-    pub steps: u64,
-    /// How long it took.
-    pub millis: f64,
+/// The random programs of a `selftest`.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs {
+    /// How many.
+    pub count: u64,
+    /// What they are drawn from.
+    pub seed: u64,
+    /// The number of the first of them.
+    pub first: u64,
 }
 
 /// What `selftest` did, all of it in agreement.
@@ -183,7 +166,7 @@ pub trait Engine {
     fn replay(&self, token: &str) -> Result<Replayed, String>;
 
     /// Measures the explorer, and hands over each row as soon as it is known. Ends early when `stop` is set.
-    fn bench_explore(&self, stop: &AtomicBool, row: &mut dyn FnMut(BenchRow));
+    fn bench_explore(&self, stop: &Arc<AtomicBool>, row: &mut dyn FnMut(BenchRow));
 
     /// Compares the search with brute force on random programs; `done` is told how many are through. When `stop` is set it ends early
     /// and the summary says how far it came.
@@ -192,10 +175,9 @@ pub trait Engine {
     /// Describes the first program on which the two differ.
     fn selftest(
         &self,
-        programs: u64,
-        seed: u64,
+        programs: Programs,
         stop: &AtomicBool,
-        done: &dyn Fn(u64),
+        done: &(dyn Fn(u64) + Sync),
     ) -> Result<SelftestSummary, String>;
 }
 

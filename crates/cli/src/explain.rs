@@ -35,10 +35,7 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
             writeln!(terminal.out, "{replay}")?;
         }
         (None, format) => {
-            let within = outcome
-                .bound
-                .map(|b| format!(" within {b} preemptions"))
-                .unwrap_or_default();
+            let within = outcome.bound.map(|b| format!(" within {b} preemptions")).unwrap_or_default();
             let said = match (standing, outcome.verdict) {
                 (Standing::Interrupted, _) => "interrupted".to_owned(),
                 (_, verdict) => name(verdict),
@@ -61,23 +58,14 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
         }
     }
     if standing == Standing::Differs {
-        let got = outcome
-            .failure
-            .as_ref()
-            .map_or(name(Verdict::Exhausted), |f| format!("found {}", name(f.kind)));
-        writeln!(
-            terminal.err,
-            "doorbell: it must be {}, and is {got}",
-            record::expected(&selected)
-        )?;
+        let got = outcome.failure.as_ref().map_or(name(Verdict::Exhausted), |f| format!("found {}", name(f.kind)));
+        writeln!(terminal.err, "doorbell: it must be {}, and is {got}", record::expected(&selected))?;
     }
     Ok(status)
 }
 
 pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
-    let run = engine
-        .replay(&args.token)
-        .map_err(|why| Fault::Usage(format!("the token is refused: {why}")))?;
+    let run = engine.replay(&args.token).map_err(|why| Fault::Usage(format!("the token is refused: {why}")))?;
     match args.format {
         TraceFormat::Json => {
             #[derive(serde::Serialize)]
@@ -87,12 +75,7 @@ pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal
                 token: &'a str,
                 trace: &'a Trace,
             }
-            let out = Out {
-                case: &run.case,
-                variant: &run.variant,
-                token: &args.token,
-                trace: &run.trace,
-            };
+            let out = Out { case: &run.case, variant: &run.variant, token: &args.token, trace: &run.trace };
             serde_json::to_writer(&mut *terminal.out, &out)?;
             writeln!(terminal.out)?;
         }
@@ -108,10 +91,6 @@ pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal
 
 fn text(trace: &Trace, max_lines: usize, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
     let width = terminal.width.unwrap_or(120).clamp(60, 160);
-    let options = render::Options {
-        width,
-        colour: terminal.colour,
-        max_lines,
-    };
+    let options = render::Options { width, colour: terminal.colour, max_lines };
     Ok(write!(terminal.out, "{}", render::text(trace, &options))?)
 }

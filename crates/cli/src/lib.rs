@@ -1,9 +1,6 @@
 //! The `doorbell` command as a library: [`run`] does what a command line says, with a given [`engine::Engine`] and given
 //! outputs, and returns the exit status. The program itself adds only the terminal and Ctrl-C.
 
-// For the mock in `cases`, which the tests include too; goes away with it.
-extern crate self as doorbell_cli;
-
 pub mod args;
 mod bench;
 pub mod cases;
@@ -55,11 +52,7 @@ pub struct Terminal<'a> {
 impl Terminal<'_> {
     /// The text in red, green, …, where colour is wanted.
     fn ink(&self, text: &str, code: &str) -> String {
-        if self.colour && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -100,13 +93,12 @@ pub fn run(cli: &Cli, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> u8 {
 }
 
 /// The settings for one variant, without a listener for progress.
-fn settings(search: &args::Search, full: bool, stop: &Arc<AtomicBool>) -> Settings<'static> {
+fn settings(search: &args::Search, stop: &Arc<AtomicBool>) -> Settings<'static> {
     let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
     Settings {
         jobs: search.jobs.map_or_else(cores, usize::from),
         bound: search.bound,
         budget: search.budget,
-        full,
         progress: None,
         stop: Arc::clone(stop),
     }

@@ -40,16 +40,8 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
         }
         return Ok(OK);
     }
-    let names = selected
-        .iter()
-        .map(|s| s.variant.name.chars().count())
-        .max()
-        .unwrap_or(0);
-    let verdicts = selected
-        .iter()
-        .map(|s| record::expected(s).chars().count())
-        .max()
-        .unwrap_or(0);
+    let names = selected.iter().map(|s| s.variant.name.chars().count()).max().unwrap_or(0);
+    let verdicts = selected.iter().map(|s| record::expected(s).chars().count()).max().unwrap_or(0);
     let mut last = "";
     for s in &selected {
         if s.case.name != last {
@@ -65,11 +57,7 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
         let full = if s.variant.full_only { " (only with --full)" } else { "" };
         let verdict = record::expected(s);
         let summary = &s.variant.summary;
-        writeln!(
-            terminal.out,
-            "  {:<names$}  {verdict:<verdicts$}  {summary}{full}",
-            s.variant.name
-        )?;
+        writeln!(terminal.out, "  {:<names$}  {verdict:<verdicts$}  {summary}{full}", s.variant.name)?;
     }
     Ok(OK)
 }

@@ -93,17 +93,8 @@ pub(crate) fn verdict(outcome: &Outcome, standing: Standing) -> String {
 }
 
 /// The titles of the table.
-pub(crate) const TITLES: [&str; 9] = [
-    "",
-    "case",
-    "variant",
-    "expected",
-    "verdict",
-    "kind",
-    "executions",
-    "time",
-    "scope",
-];
+pub(crate) const TITLES: [&str; 9] =
+    ["", "case", "variant", "expected", "verdict", "kind", "executions", "time", "scope"];
 
 /// Columns that are aligned on the right.
 pub(crate) const NUMBERS: [usize; 2] = [6, 7];
@@ -122,10 +113,7 @@ pub(crate) fn cells(selected: &Selected<'_>, outcome: &Outcome, standing: Standi
         selected.variant.name.clone(),
         expected(selected),
         verdict(outcome, standing),
-        outcome
-            .failure
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |f| name(f.kind)),
+        outcome.failure.as_ref().map_or_else(|| "-".to_owned(), |f| name(f.kind)),
         count(outcome.executions),
         time(outcome.elapsed),
         selected.variant.scope.clone(),

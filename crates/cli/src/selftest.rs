@@ -5,22 +5,19 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Selftest;
-use crate::engine::{Engine, stopped};
+use crate::engine::{Engine, Programs, stopped};
 use crate::words::{count, time};
 use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
 pub(crate) fn run(args: &Selftest, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
-    let bar = if terminal.progress {
-        ProgressBar::new(args.programs)
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = if terminal.progress { ProgressBar::new(args.programs) } else { ProgressBar::hidden() };
     let style = "{bar:30} {human_pos} of {human_len} programs, {per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
     }
     let begin = Instant::now();
-    let result = engine.selftest(args.programs, args.seed, &terminal.stop, &|done| bar.set_position(done));
+    let programs = Programs { count: args.programs, seed: args.seed, first: args.first };
+    let result = engine.selftest(programs, &terminal.stop, &|done| bar.set_position(done));
     bar.finish_and_clear();
     match result {
         Ok(summary) => {

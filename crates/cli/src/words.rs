@@ -19,11 +19,7 @@ pub(crate) fn count(n: u64) -> String {
 
 /// `1 variant`, `2 variants`.
 pub(crate) fn of(n: usize, noun: &str) -> String {
-    if n == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{n} {noun}s")
-    }
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 /// `850 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.

@@ -183,6 +183,16 @@ impl Events {
         }
         let mut acquired = history.acquired;
         let mut acquisition = history.acquisition;
+        // Only who waits for a release has no race with it.
+        if access != Access::Acquire && history.changed != acquired {
+            if self.known_by(history.changed, ctx) {
+                return;
+            }
+            races.push(Race { event: history.changed, chain });
+            if chain.is_none() {
+                return;
+            }
+        }
         while acquired != NONE && !self.known_by(acquired, ctx) {
             races.push(Race { event: acquired, chain });
             if chain.is_none() {

@@ -55,6 +55,11 @@ impl HandlerHandle {
     pub fn id(self) -> CtxId {
         self.ctx
     }
+
+    /// Its pending interrupt, as an object.
+    pub(crate) fn pending(self) -> ObjId {
+        self.pending
+    }
 }
 
 impl Machine {

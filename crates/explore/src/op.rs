@@ -60,12 +60,13 @@ pub(crate) enum OpKind {
 }
 
 impl OpKind {
-    /// How the step uses its object. `TryLock` is what it turns out to be: a failed one is recorded as `Observe`.
+    /// How the step uses its object. `TryLock` is what it turns out to be: a failed one is recorded as `Observe`. It
+    /// does not wait, so it may come between an acquisition and its release, and races with the release.
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {
             OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax => Access::Read,
-            OpKind::Lock | OpKind::TryLock => Access::Acquire,
+            OpKind::Lock => Access::Acquire,
             OpKind::Unlock => Access::Release,
             _ => Access::Write,
         }
@@ -100,6 +101,8 @@ pub(crate) struct Op {
     pub target: CtxId,
     /// Whether the context is a service that may wait here for ever: it is told when the run is over.
     pub idle: bool,
+    /// For tries: whether the context waits for the lock if it does not get it.
+    pub or_waits: bool,
     pub site: &'static Location<'static>,
 }
 
@@ -115,6 +118,7 @@ impl Op {
             condition: None,
             target: CtxId(0),
             idle: false,
+            or_waits: false,
             site: Location::caller(),
         }
     }

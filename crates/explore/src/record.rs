@@ -78,6 +78,8 @@ impl World {
             OpKind::Store => format!("writes {}", name()),
             OpKind::Rmw => format!("updates {}", name()),
             OpKind::Lock => format!("takes {}", name()),
+            OpKind::TryLock if op.or_waits && self.ctx(id).got => format!("takes {}", name()),
+            OpKind::TryLock if op.or_waits => format!("finds {} held", name()),
             OpKind::TryLock if self.ctx(id).got => format!("takes {} (try)", name()),
             OpKind::TryLock => format!("finds {} held (try)", name()),
             OpKind::Unlock => format!("releases {}", name()),

@@ -358,6 +358,8 @@ impl World {
         if let Some((token, access)) = self.token_use(id, op) {
             open.add(token, access);
             open.token = Some(token);
+        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
+            open.token = Some(op.obj);
         }
         let ctx = self.ctx(id);
         if let Some(switch) = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
@@ -439,7 +441,7 @@ impl World {
                 let free = self.obj(obj).holder == NOBODY;
                 self.ctx_mut(id).got = free;
                 if free {
-                    self.take(id, true);
+                    self.take(id, !self.ctx(id).pending.or_waits);
                 } else {
                     let version = self.obj(obj).version;
                     self.ctx_mut(id).reads.push((obj, version));

@@ -233,6 +233,10 @@ impl World {
                 CtxSet::EMPTY
             };
             match self.blocker(id) {
+                _ if !releasers.is_empty() && self.obj(op.obj).needs.is_some() => {
+                    let needs = self.obj(op.obj).needs.as_ref().map(|needs| needs()).unwrap_or_default();
+                    format!("{what}, which {needs}")
+                }
                 Some(_) if !releasers.is_empty() => {
                     let names: Vec<_> = releasers
                         .iter()

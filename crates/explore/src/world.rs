@@ -13,7 +13,7 @@ use crate::locks::StuckLocks;
 use crate::op::Op;
 use crate::record::Recorder;
 use crate::search::Search;
-use crate::sim::{GracePeriods, Model, Scheduled, SimTask, Wire};
+use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
 use std::rc::Rc;
 use std::sync::Arc;
 use crate::trace::FailureKind;
@@ -76,6 +76,8 @@ pub(crate) struct Ctx {
     pub preempted: bool,
     /// For tasks: what wakes them out of `park`.
     pub park: Option<SimTask>,
+    /// For workers of a managed pool: what they do around each sleep.
+    pub books: Option<Rc<Books>>,
     /// The job, until it starts.
     pub job: Option<Box<dyn FnOnce()>>,
 }
@@ -104,6 +106,8 @@ pub(crate) struct Obj {
     pub version: u32,
     /// Who can end a wait for it; empty: anybody.
     pub releasers: CtxSet,
+    /// Says what those need in order to do so, and why they do not have it.
+    pub needs: Option<Rc<dyn Fn() -> String>>,
     pub created: &'static Location<'static>,
 }
 
@@ -361,6 +365,7 @@ impl World {
             holder: NOBODY,
             version: 0,
             releasers: CtxSet::EMPTY,
+            needs: None,
             created,
         });
         id
@@ -401,6 +406,7 @@ impl World {
             scheduled: None,
             preempted: false,
             park: None,
+        books: None,
             job: Some(job),
         });
         self.unstarted.push(id);

@@ -146,9 +146,14 @@ impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
     fn drop(&mut self) {
         // Most are deassigned when they are dropped: spare them the lock. Nobody else can assign it meanwhile.
         if self.is_assigned()
-            && let Ok(leaving) = self.deassign_begin()
+            && let Some(assigned) = self.vm.delist(&self.inner)
         {
-            leaving.later();
+            let departed = assigned.leave(&self.vm);
+            // Nobody signals it any more, and nobody assigns it again. So if it listens to nothing, nothing is left to
+            // be done.
+            if departed.left.is_some() {
+                Deassigning::one(&self.vm, departed).later();
+            }
         }
     }
 }
@@ -224,8 +229,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// the assignment is refused.
     fn reserve(&self, irqfd: &Inner<P>, gsi: Gsi) -> Result<(), Error> {
         let state = self.state.lock_irqsave();
-        irqfd.check_idle()?;
         state.check(&self.limits, gsi, true)?;
+        irqfd.check_idle()?;
         irqfd.link.store(BUSY, Ordering::SeqCst);
         Ok(())
     }
@@ -235,10 +240,10 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let mut room = Room::none();
         loop {
             let mut state = self.state.lock_irqsave();
+            let route = state.check(&self.limits, gsi, seat.is_some())?;
             if seat.is_none() {
                 irqfd.check_idle()?;
             }
-            let route = state.check(&self.limits, gsi, seat.is_some())?;
             state.irqfds.move_into(&mut room);
             if let Some(len) = state.irqfds.wants() {
                 drop(state);

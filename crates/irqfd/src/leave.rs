@@ -100,10 +100,8 @@ impl<P: Platform, C: Controller> Drop for Deassigning<P, C> {
     fn drop(&mut self) {
         let mut departed = core::mem::take(&mut self.more);
         departed.extend(self.one.take());
-        // Who listens to nothing owes nothing: neither a line to lower nor a sink that acknowledgements still use.
-        for irqfd in departed.extract_if(.., |departed| departed.left.is_none()) {
-            irqfd.finish(&self.vm);
-        }
+        // Also those that listen to nothing: an event that is under way, and that found no route, is kept when it ends. An
+        // assignment that looks for kept events before that, and reports success, would leave it lying.
         if !departed.is_empty() {
             let vm = self.vm.clone();
             self.vm.srcu.call(Box::new(move || departed.into_iter().for_each(|departed| departed.finish(&vm))));

@@ -131,13 +131,13 @@ impl Model {
             (_, false, true) => Err(Error::NeedsResampling(gsi)),
             _ => Ok(()),
         };
-        if self.states[n] != State::Idle {
-            return Err(Error::Busy);
-        }
         if self.closed {
             return Err(Error::Closed);
         }
         route?;
+        if self.states[n] != State::Idle {
+            return Err(Error::Busy);
+        }
         self.states[n] = State::Active(gsi, resample);
         if std::mem::take(&mut self.kept[n]) {
             self.signal(n);

@@ -307,6 +307,35 @@ fn an_event_that_meets_its_assignment_is_delivered() {
 }
 
 #[test]
+fn an_event_is_not_lost_when_nobody_waits_for_the_deassignment() {
+    let vm = vm();
+    vm.controller().allowed[0].store(true, SeqCst);
+    let irqfd = vm.irqfd();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                vm.reroute(table(&[message(9, 0)])).unwrap();
+                let assigned = irqfd.assign(Gsi(9)).is_ok();
+                vm.reroute(table(&[])).unwrap();
+                if assigned {
+                    irqfd.deassign_begin().unwrap().later();
+                }
+            }
+        });
+        let messages = &vm.controller().messages;
+        for _ in 0..1000 {
+            let before = messages.load(SeqCst);
+            irqfd.signal();
+            while messages.load(SeqCst) == before {
+                thread::yield_now();
+            }
+        }
+        stop.store(true, SeqCst);
+    });
+}
+
+#[test]
 fn the_line_is_down_when_the_last_irqfd_has_left() {
     let vm = vm();
     vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();

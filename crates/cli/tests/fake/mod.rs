@@ -1,11 +1,12 @@
 //! An engine that says what it was told to say. The integration tests use it in place of the catalogue.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorbell_cli::engine::{
-    BenchRow, Case, Engine, Expected, Failure, FailureKind, Outcome, Progress, Replayed, SelftestSummary, Settings,
-    Trace, Variant, Verdict, stopped,
+    BenchRow, Case, Engine, Expected, Failure, FailureKind, Outcome, Programs, Progress, Replayed, SelftestSummary,
+    Settings, Trace, Variant, Verdict, stopped,
 };
 use doorbell_explore::trace::{Column, Line, Wait};
 
@@ -32,11 +33,7 @@ impl Fake {
                 "both workers wait, so nobody runs the grace period",
                 Expected::Found(FailureKind::Deadlock),
             ),
-            variant(
-                "shipped",
-                "no worker ever waits for a grace period",
-                Expected::Exhausted,
-            ),
+            variant("shipped", "no worker ever waits for a grace period", Expected::Exhausted),
             variant("large", "all five at once", Expected::BoundReached),
         ];
         let inversion = vec![variant("shipped", "every lock is a leaf", Expected::Exhausted)];
@@ -47,40 +44,22 @@ impl Fake {
             variants,
         };
         let cases = vec![
-            case(
-                "irqfd-resampler",
-                "a grace period under a mutex, on the pool that must run it",
-                resampler,
-            ),
-            case(
-                "irq-inversion",
-                "a wake-up under the lock of an interrupt descriptor",
-                inversion,
-            ),
+            case("irqfd-resampler", "a grace period under a mutex, on the pool that must run it", resampler),
+            case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
-        Fake {
-            cases,
-            broken: None,
-            interrupt: None,
-        }
+        Fake { cases, broken: None, interrupt: None }
     }
 
     /// One variant finds a lost interrupt, whatever it must get.
     #[allow(dead_code, reason = "not every user of this module breaks something")]
     pub fn broken_at(path: &'static str) -> Fake {
-        Fake {
-            broken: Some(path),
-            ..Fake::new()
-        }
+        Fake { broken: Some(path), ..Fake::new() }
     }
 
     /// Somebody presses Ctrl-C while a variant runs.
     #[allow(dead_code, reason = "not every user of this module interrupts something")]
     pub fn interrupted_at(path: &'static str) -> Fake {
-        Fake {
-            interrupt: Some(path),
-            ..Fake::new()
-        }
+        Fake { interrupt: Some(path), ..Fake::new() }
     }
 }
 
@@ -93,25 +72,12 @@ impl Engine for Fake {
 
     fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome {
         let expected = self.cases.iter().find(|c| c.name == case).expect("known case");
-        let expected = expected
-            .variants
-            .iter()
-            .find(|v| v.name == variant)
-            .expect("known variant")
-            .expected;
+        let expected = expected.variants.iter().find(|v| v.name == variant).expect("known variant").expected;
         if let Some(progress) = settings.progress {
-            progress(Progress {
-                executions: 1,
-                share: 0.5,
-                elapsed: Duration::from_millis(1),
-            });
+            progress(Progress { executions: 1, share: 0.5, elapsed: Duration::from_millis(1) });
         }
         let path = format!("{case}/{variant}");
-        let failing = |kind| Failure {
-            kind,
-            token: TOKEN.to_owned(),
-            trace: trace(kind),
-        };
+        let failing = |kind| Failure { kind, token: TOKEN.to_owned(), trace: trace(kind) };
         let mut outcome = Outcome {
             verdict: expected.verdict(),
             failure: expected.kind().map(failing),
@@ -144,32 +110,32 @@ impl Engine for Fake {
         })
     }
 
-    fn bench_explore(&self, _stop: &AtomicBool, row: &mut dyn FnMut(BenchRow)) {
+    fn bench_explore(&self, _stop: &Arc<AtomicBool>, row: &mut dyn FnMut(BenchRow)) {
         row(BenchRow {
-            program: "inc 2x8".to_owned(),
+            program: "inc 2x8",
+            jobs: 1,
             executions: 12_870,
             optimum: Some(12_870),
             steps: 205_920,
-            millis: 10.0,
+            seconds: 0.01,
+            executions_per_second: 1_287_000.0,
+            steps_per_second: 20_592_000.0,
+            scaling: None,
+            peak_kib: None,
         });
     }
 
     fn selftest(
         &self,
-        programs: u64,
-        seed: u64,
+        Programs { count: programs, seed, .. }: Programs,
         _stop: &AtomicBool,
-        done: &dyn Fn(u64),
+        done: &(dyn Fn(u64) + Sync),
     ) -> Result<SelftestSummary, String> {
         done(programs);
         if seed == 13 {
             return Err("program 0 of seed 13".to_owned());
         }
-        Ok(SelftestSummary {
-            programs,
-            executions: 9 * programs,
-            brute_force: 100 * programs,
-        })
+        Ok(SelftestSummary { programs, executions: 9 * programs, brute_force: 100 * programs })
     }
 }
 

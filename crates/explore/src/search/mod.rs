@@ -215,7 +215,7 @@ impl Search {
 
     /// The shallowest branch that nobody has begun, with the way there.
     pub(crate) fn give(&mut self) -> Option<Branch> {
-        let depth = self.nodes.iter_mut().position(Node::has_open)?;
+        let depth = self.nodes.iter().position(Node::has_open)?;
         let mut nodes: Vec<Node> = self.nodes[..=depth].iter_mut().map(Node::share).collect();
         let (next, bounded) = nodes[depth].next(self.settings.bound);
         self.bounded |= bounded;
@@ -378,17 +378,32 @@ impl Search {
         let mut settled = None;
         for race in &races {
             if race.chain.is_none() || race.chain != settled {
-                let reversed = self.reverse(race.event as usize, event);
+                let interrupts = race.chain.is_some_and(|index| Some(open.uses()[index as usize].0) == open.token);
+                let reversed = self.reverse(race.event as usize, event, interrupts);
                 settled = if reversed { race.chain } else { None };
             }
         }
         self.races = races;
     }
 
-    /// Sees to it that the events `first` and `second`, which race, are also run in the other order; `false` if they
-    /// cannot be, because `second` has to wait before `first`.
-    fn reverse(&mut self, first: usize, second: usize) -> bool {
+    /// Sees to it that the events `first` and `second`, which race, are also run in the other order. `false` unless it
+    /// is certain that they can be: `second` may have to wait before `first`, and its chance may have come earlier.
+    /// `interrupts`: it is the interrupt token that they race for.
+    fn reverse(&mut self, first: usize, second: usize, interrupts: bool) -> bool {
         let ctx = self.events.get(second).ctx;
+        let entry = self.events.get(second).kind == OpKind::Enter;
+        if interrupts {
+            // Before interrupts were turned on, they were off. Whoever is interrupted stands still until the handlers
+            // above it have returned.
+            let cannot = match self.events.get(first).kind {
+                OpKind::IrqOn => true,
+                OpKind::Return | OpKind::IrqOff => !entry,
+                _ => false,
+            };
+            if cannot && self.events.get(first).ctx != ctx {
+                return false;
+            }
+        }
         if self.settings.bound.is_some() {
             self.reverse_bounded(first, ctx);
             return false;
@@ -422,10 +437,12 @@ impl Search {
         // `second` itself may wait at `first`; then the race cannot be reversed there.
         let possible = CtxSet(initials.0 & node.enabled());
         let Some(one) = possible.first() else { return false };
+        let at_once = possible.contains(ctx) && begun[ctx.index()] == second as u32;
         if !node.covers(possible) {
             node.add(CtxSet(one.bit()));
         }
-        true
+        // Interrupts were on before they were turned off and before a handler began.
+        at_once || interrupts && entry && matches!(self.events.get(first).kind, OpKind::IrqOff | OpKind::Enter)
     }
 
     /// Under a bound, sleep sets and source sets are not sound: the other order may need a preemption more than is

@@ -1,18 +1,25 @@
 //! A node of the tree: a state, and what has been and will be run from it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::ids::{CtxId, CtxSet};
 
 /// What is to be run from a state.
 #[derive(Clone, Copy, Default)]
 struct Sets {
-    pub backtrack: u64,
-    pub done: u64,
+    backtrack: u64,
+    /// What has been begun.
+    done: u64,
 }
 
-/// The sets of a node that several OS threads explore.
-type Shared = Arc<Mutex<Sets>>;
+/// The sets of a node that several OS threads explore. Both only grow, and a branch belongs to the thread that puts it
+/// into `done`. Whoever adds to `backtrack` has the node on its own path and looks at it again, so nothing else need be
+/// ordered.
+struct Shared {
+    backtrack: AtomicU64,
+    done: AtomicU64,
+}
 
 pub(crate) struct Node {
     enabled: u64,
@@ -20,7 +27,7 @@ pub(crate) struct Node {
     own: Sets,
     /// What was done when `chosen` was chosen.
     done_before: u64,
-    shared: Option<Shared>,
+    shared: Option<Arc<Shared>>,
     previous: Option<CtxId>,
     chosen: CtxId,
     preemptions: u32,
@@ -70,17 +77,39 @@ impl Node {
         self.preemptions + self.costs(self.chosen) as u32
     }
 
-    fn sets<R>(&mut self, f: impl FnOnce(&mut Sets) -> R) -> R {
+    #[inline]
+    fn sets(&self) -> Sets {
         match &self.shared {
-            Some(shared) => f(&mut shared.lock().expect("no panic while it is held")),
-            None => f(&mut self.own),
+            Some(shared) => Sets { backtrack: shared.backtrack.load(Relaxed), done: shared.done.load(Relaxed) },
+            None => self.own,
+        }
+    }
+
+    /// Begins the branch of `ctx`, if `done` is still all that has been begun.
+    #[inline]
+    fn begin(&mut self, done: u64, ctx: CtxId) -> bool {
+        let and_this = done | ctx.bit();
+        match &self.shared {
+            Some(shared) => shared.done.compare_exchange(done, and_this, Relaxed, Relaxed).is_ok(),
+            None => {
+                self.own.done = and_this;
+                true
+            }
         }
     }
 
     /// Adds contexts to the backtrack set.
     #[inline]
     pub(crate) fn add(&mut self, ctxs: CtxSet) {
-        self.sets(|sets| sets.backtrack |= ctxs.0);
+        match &self.shared {
+            Some(shared) => {
+                // Most have been added before: then the line stays shared.
+                if ctxs.0 & !shared.backtrack.load(Relaxed) != 0 {
+                    shared.backtrack.fetch_or(ctxs.0, Relaxed);
+                }
+            }
+            None => self.own.backtrack |= ctxs.0,
+        }
     }
 
     /// Adds `ctx`, or everybody if it could not run here.
@@ -91,9 +120,8 @@ impl Node {
 
     /// Whether one of `ctxs` is run from here anyway, or need not be.
     #[inline]
-    pub(crate) fn covers(&mut self, ctxs: CtxSet) -> bool {
-        let sleep = self.sleep;
-        self.sets(|sets| (sets.backtrack | sleep) & ctxs.0 != 0)
+    pub(crate) fn covers(&self, ctxs: CtxSet) -> bool {
+        (self.sets().backtrack | self.sleep) & ctxs.0 != 0
     }
 
     /// Takes the next context to run from here; whether the bound ruled any out.
@@ -103,29 +131,22 @@ impl Node {
             Some(previous) if spent && self.enabled & previous.bit() != 0 => previous.bit(),
             _ => self.enabled,
         };
-        let sleep = self.sleep;
-        let (next, before, bounded) = self.sets(|sets| {
-            let open = sets.backtrack & !sets.done & !sleep;
-            let before = sets.done;
-            let next = CtxSet(open & allowed).first();
-            if let Some(ctx) = next {
-                sets.done |= ctx.bit();
+        loop {
+            let Sets { backtrack, done } = self.sets();
+            let open = backtrack & !done & !self.sleep;
+            let bounded = open & !allowed != 0;
+            let Some(next) = CtxSet(open & allowed).first() else { return (None, bounded) };
+            if self.begin(done, next) {
+                self.done_before = done;
+                self.chosen = next;
+                return (Some(next), bounded);
             }
-            (next, before, open & !allowed != 0)
-        });
-        if let Some(ctx) = next {
-            self.done_before = before;
-            self.chosen = ctx;
         }
-        (next, bounded)
     }
 
     /// How many of how many branches have been begun.
     pub(crate) fn progress(&self) -> (u32, u32) {
-        let sets = match &self.shared {
-            Some(shared) => *shared.lock().expect("no panic while it is held"),
-            None => self.own,
-        };
+        let sets = self.sets();
         let all = (sets.backtrack & !self.sleep) | sets.done;
         (sets.done.count_ones().max(1), all.count_ones().max(1))
     }
@@ -133,13 +154,16 @@ impl Node {
     /// A node of another OS thread that stands for the same state, with the branches of both in common.
     pub(crate) fn share(&mut self) -> Node {
         let own = self.own;
-        let shared = self.shared.get_or_insert_with(|| Arc::new(Mutex::new(own))).clone();
+        let shared = self.shared.get_or_insert_with(|| {
+            Arc::new(Shared { backtrack: AtomicU64::new(own.backtrack), done: AtomicU64::new(own.done) })
+        });
+        let shared = Arc::clone(shared);
         Node { shared: Some(shared), ..*self }
     }
 
     /// Whether a branch is open that nobody has begun.
-    pub(crate) fn has_open(&mut self) -> bool {
-        let sleep = self.sleep;
-        self.sets(|sets| sets.backtrack & !sets.done & !sleep != 0)
+    pub(crate) fn has_open(&self) -> bool {
+        let sets = self.sets();
+        sets.backtrack & !sets.done & !self.sleep != 0
     }
 }

@@ -7,6 +7,8 @@ use crate::search::Random;
 #[derive(Clone, Copy)]
 struct Place {
     handler: bool,
+    /// The first handler that may be raised here: a handler raises later ones only, or the program would not end.
+    raises: u64,
     hardware: bool,
     /// Nothing may sleep.
     atomic: bool,
@@ -48,6 +50,7 @@ pub(super) fn program(seed: u64) -> Program {
         .map(|_| {
             let place = Place {
                 handler: false,
+                raises: 0,
                 hardware: false,
                 atomic: false,
                 held: 0,
@@ -60,9 +63,10 @@ pub(super) fn program(seed: u64) -> Program {
         })
         .collect();
     let handlers = (0..handlers)
-        .map(|_| {
+        .map(|index| {
             let place = Place {
                 handler: true,
+                raises: index + 1,
                 hardware: false,
                 atomic: true,
                 held: 0,
@@ -78,6 +82,7 @@ pub(super) fn program(seed: u64) -> Program {
     let hardware = if hardware {
         let place = Place {
             handler: false,
+            raises: 0,
             hardware: true,
             atomic: false,
             held: 0,
@@ -187,10 +192,11 @@ impl Generator<'_> {
     }
 
     fn on_interrupts(&mut self, place: Place, budget: u64) -> Option<(Act, u64)> {
-        let handler = self.random.below(self.handlers) as u8;
+        let handler = (place.raises < self.handlers)
+            .then(|| (place.raises + self.random.below(self.handlers - place.raises)) as u8);
         match self.random.below(8) {
-            0..=2 => Some((Act::Raise(handler), 2)),
-            3 | 4 if self.likes(8) => Some((Act::Ipi(handler), 3)),
+            0..=2 => Some((Act::Raise(handler?), 2)),
+            3 | 4 if self.likes(8) => Some((Act::Ipi(handler?), 3)),
             5 if place.masked => Some((Act::Enable, 1)),
             6 if place.handler => Some((Act::Enable, 1)),
             7 if !place.hardware && !place.masked => {

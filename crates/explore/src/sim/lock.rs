@@ -6,6 +6,7 @@ use doorbell_platform::{Acquire, LockClass, RawLock, Subclass};
 
 use crate::ids::ObjId;
 use crate::op::{Op, OpKind};
+use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::trace::FailureKind;
@@ -26,7 +27,12 @@ macro_rules! raw_lock {
             #[track_caller]
             fn lock(&self, how: Acquire) {
                 let obj = id(&self.0, $kind, &how);
-                step(Op { how: Some(how), ..Op::new(OpKind::Lock, obj) });
+                let takes = Op { how: Some(how), ..Op::new(OpKind::Lock, obj) };
+                if $kind == ObjKind::Spin {
+                    step(takes);
+                } else {
+                    sleep(|| gets_at_once(takes), || step(takes));
+                }
             }
 
             #[inline]
@@ -74,6 +80,11 @@ fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
             id
         }
     })
+}
+
+fn gets_at_once(takes: Op) -> bool {
+    step(Op { kind: OpKind::TryLock, or_waits: true, ..takes });
+    with(|w| w.ctx(w.current).got)
 }
 
 #[inline]

@@ -1,10 +1,12 @@
 //! Modelled objects: any state, changed and waited for in single visible steps.
 
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Condition, Op, OpKind};
+use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::{step, try_step};
 use crate::trace::FailureKind;
@@ -119,6 +121,21 @@ impl<T> Model<T> {
         }
         with(|w| w.obj_mut(id).releasers = set);
     }
+
+    /// Says what those who can end a wait for this object need in order to do so. It must not take visible steps.
+    pub(crate) fn needs(&self, needs: impl Fn() -> String + 'static) {
+        let id = self.id();
+        with(|w| w.obj_mut(id).needs = Some(Rc::new(needs)));
+    }
+
+    /// Gives it a longer name, if the run is written down.
+    pub(crate) fn rename(&self, name: impl FnOnce() -> String) {
+        if crate::world::recording() {
+            let id = self.id();
+            let name = name();
+            with(|w| w.obj_mut(id).name = name.into());
+        }
+    }
 }
 
 /// Ends the run as failed: the model has seen something that must not be.
@@ -128,8 +145,24 @@ pub fn fail(kind: FailureKind, message: impl Into<String>) {
 
 /// Waits for `condition` in one step.
 pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
+    sleep(|| happens_at_once(op, condition), || wait_uncounted(op, condition));
+}
+
+/// [`wait`], by who is not counted by a managed pool, or just now is not.
+pub(crate) fn wait_uncounted(op: Op, condition: &(dyn Fn() -> bool + '_)) {
     step(with_condition(op, condition));
     forget_condition();
+}
+
+/// Does the waiting step if there is nothing to wait for; if there is, only looks.
+fn happens_at_once(op: Op, condition: &(dyn Fn() -> bool + '_)) -> bool {
+    let looks = if op.kind == OpKind::Await { OpKind::Observe } else { OpKind::Change };
+    step(Op { kind: looks, ..op });
+    let holds = condition();
+    if looks == OpKind::Change && !holds {
+        with(|w| w.unchanged(op.obj, true));
+    }
+    holds
 }
 
 /// [`wait`], unless the run ends first.

@@ -1,0 +1,138 @@
+//! The command on the real catalogue, from end to end.
+
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+fn doorbell(args: &[&str]) -> Output {
+    Command::new(cargo_bin("doorbell")).args(args).output().expect("it runs")
+}
+
+fn stdout(args: &[&str], status: i32) -> String {
+    let output = doorbell(args);
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn json(args: &[&str], status: i32) -> Vec<Value> {
+    stdout(args, status).lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+}
+
+const FOUND: &str = "apic-map-dirty/as-reported";
+const FIXED: &str = "apic-map-dirty/fixed";
+
+#[test]
+fn check_gets_what_the_variants_of_a_case_state() {
+    let said = stdout(&["check", "apic-map-dirty"], 0);
+    assert!(said.contains("all as stated"), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("found quiescence")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("exhausted")), "{said}");
+}
+
+#[test]
+fn check_in_json_has_everything_of_a_found_failure() {
+    let rows = json(&["check", FOUND, "--format", "json", "--jobs", "1"], 0);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    for (field, value) in [
+        ("case", "apic-map-dirty"),
+        ("variant", "as-reported"),
+        ("expected", "found"),
+        ("verdict", "found"),
+        ("kind", "quiescence"),
+    ] {
+        assert_eq!(row[field], value, "{field}");
+    }
+    assert!(row["scope"].as_str().is_some_and(|scope| scope.contains("2 vCPUs")), "{row}");
+    assert!(row["executions"].as_u64().is_some_and(|executions| executions > 0), "{row}");
+    assert!(row["millis"].is_u64() && row["bound"].is_null(), "{row}");
+    assert!(row["token"].as_str().is_some_and(|token| token.len() <= 80), "{row}");
+}
+
+#[test]
+fn check_in_json_has_no_token_where_nothing_fails() {
+    let rows = json(&["check", FIXED, "--format", "json"], 0);
+    assert_eq!((&rows[0]["verdict"], &rows[0]["kind"]), (&Value::from("exhausted"), &Value::Null));
+    assert_eq!(rows[0]["token"], Value::Null);
+}
+
+#[test]
+fn a_bound_that_keeps_the_search_from_an_end_is_status_1() {
+    let rows = json(&["check", FIXED, "--bound", "0", "--format", "json"], 1);
+    assert_eq!((&rows[0]["verdict"], &rows[0]["bound"]), (&Value::from("bound-reached"), &Value::from(0)));
+}
+
+#[test]
+fn several_jobs_count_the_same_executions_within_a_percent() {
+    let executions = |jobs| json(&["check", FIXED, "--jobs", jobs, "--format", "json"], 0)[0]["executions"].as_u64();
+    let (one, four) = (executions("1").expect("a number"), executions("4").expect("a number"));
+    assert!(one.abs_diff(four) * 100 <= one.max(100), "{one} and {four}");
+}
+
+#[test]
+fn explain_tells_the_failure_on_one_page() {
+    let said = stdout(&["explain", FOUND], 0);
+    assert!(said.lines().count() <= 30, "{said}");
+    assert!(said.starts_with("apic-map-dirty/as-reported: the flag is cleared"), "{said}");
+    assert!(said.contains("vCPU 0") && said.contains("vCPU 1"), "{said}");
+    assert!(said.contains("apic_map_dirty.rs:") && said.contains("map == recompute(ids)"), "{said}");
+    assert!(said.contains("again: doorbell replay db1-"), "{said}");
+}
+
+#[test]
+fn explain_draws_a_picture() {
+    let said = stdout(&["explain", FOUND, "--format", "svg"], 0);
+    assert!(said.starts_with("<svg ") && said.trim_end().ends_with("</svg>"), "{said}");
+    assert!(said.contains("vCPU 1"), "{said}");
+}
+
+#[test]
+fn explain_in_json_has_the_trace() {
+    let rows = json(&["explain", FOUND, "--format", "json"], 0);
+    assert_eq!(rows[0]["trace"]["kind"], "quiescence");
+    assert!(rows[0]["trace"]["lines"].as_array().is_some_and(|lines| lines.len() > 5));
+}
+
+#[test]
+fn explain_says_so_where_nothing_fails() {
+    let said = stdout(&["explain", FIXED], 0);
+    assert!(said.contains("exhausted: ") && said.contains("none failed. Scope: 2 vCPUs"), "{said}");
+}
+
+#[test]
+fn a_token_that_check_printed_is_replayed_to_the_same_trace() {
+    let rows = json(&["check", FOUND, "--format", "json"], 0);
+    let token = rows[0]["token"].as_str().expect("a token");
+    let said = stdout(&["replay", token], 0);
+    assert!(said.starts_with(FOUND), "{said}");
+    assert_eq!(said, stdout(&["replay", token], 0));
+    assert!(said.lines().count() <= 30, "{said}");
+    let replayed = json(&["replay", token, "--format", "json"], 0);
+    assert_eq!((&replayed[0]["variant"], &replayed[0]["token"]), (&rows[0]["variant"], &rows[0]["token"]));
+}
+
+#[test]
+fn a_token_that_nobody_here_made_is_status_2_and_says_why() {
+    for (token, why) in [("db1-AAAAAAAA", "the sources have changed since"), ("hello", "not a replay token")] {
+        let output = doorbell(&["replay", token]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(output.stdout.is_empty() && said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn list_names_the_documents() {
+    let said = stdout(&["list"], 0);
+    for document in ["known-races X12", "known-races F01", "known-races F09"] {
+        assert!(said.contains(document), "{said}");
+    }
+}
+
+#[test]
+fn selftest_finds_the_search_in_agreement_with_brute_force() {
+    let said = stdout(&["selftest", "--programs", "20"], 0);
+    assert!(said.starts_with("20 of 20 random programs from seed 0"), "{said}");
+    let one = stdout(&["selftest", "--programs", "1", "--seed", "7", "--first", "3"], 0);
+    assert!(one.starts_with("1 of 1 random programs from seed 7"), "{one}");
+}

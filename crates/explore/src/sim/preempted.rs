@@ -1,0 +1,161 @@
+//! What a worker of a managed pool does around each sleep, and what an interrupt that preempts it there does to it.
+//!
+//! On its way to sleep, a worker is in four states that an interrupt can tell apart:
+//!
+//! | phase | its task's state | marked | counted |
+//! |---|---|---|---|
+//! | `Falling` | sleeping | no | yes |
+//! | `Marked` | sleeping | yes | yes |
+//! | `Uncounted`, still on its CPU | sleeping | yes | no |
+//! | `Asleep` | sleeping | yes | no |
+//!
+//! When it runs again it counts itself, if it finds the mark, and then takes the mark back (`Returning` is between the
+//! two).
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::ids::CtxId;
+use crate::machine::Machine;
+use crate::op::{Op, OpKind};
+use crate::record::note;
+use crate::sim::cpu::Wire;
+use crate::sim::managed::ManagedPool;
+use crate::sim::sched::RESCHEDULE;
+use crate::step::{NO_OBJ, step};
+use crate::world::with;
+
+/// What a preemption does to a worker that is on its way to sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preempted {
+    /// Linux's rules: the hooks do not run, and the worker stays runnable, although its state says that it sleeps. It
+    /// gets its CPU back, and goes on as if nothing had happened.
+    StaysRunnable,
+    /// A flawed kernel: when it gets its CPU back, the hook of a task that runs again runs, finds the mark, counts the
+    /// worker and takes the mark back. (The other hook, on the way out, finds the mark and does nothing; without a mark,
+    /// the two undo each other, and are left out.)
+    RunsHooks,
+    /// A flawed kernel: the worker loses its CPU as if it had gone to sleep. Only what it is going to wait for brings it
+    /// back.
+    IsDequeued,
+}
+
+/// Where a worker that goes to sleep cannot be preempted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PreemptionOff {
+    /// It can be, anywhere.
+    Nowhere,
+    /// While it keeps its books: from the mark until it is not counted any more, and from counting itself again until
+    /// the mark is gone.
+    InHooks,
+    /// From when its state says that it sleeps until it is off its CPU; and in the hook of a task that runs again.
+    UntilAsleep,
+}
+
+/// How far a worker has got with going to sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Running,
+    Falling,
+    Marked,
+    Uncounted,
+    Asleep,
+    Returning,
+}
+
+/// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need no visible steps of
+/// their own.
+pub(crate) struct Books {
+    pool: ManagedPool,
+    phase: Cell<Phase>,
+    marked: Cell<bool>,
+    /// It lost its CPU and has to wait for its wake-up.
+    out: Cell<bool>,
+}
+
+impl Books {
+    pub(crate) fn new(pool: ManagedPool) -> Self {
+        Books { pool, phase: Cell::new(Phase::Running), marked: Cell::new(false), out: Cell::new(false) }
+    }
+
+    /// Sleeps by `wait`.
+    pub(crate) fn sleep(&self, wait: impl FnOnce()) {
+        let mut wait = Some(wait);
+        self.pass(Phase::Falling, &mut wait);
+        self.marked.set(true);
+        self.pass(Phase::Marked, &mut wait);
+        self.pool.stops_running();
+        self.pass(Phase::Uncounted, &mut wait);
+        if let Some(wait) = wait {
+            self.phase.set(Phase::Asleep);
+            wait();
+        }
+        self.phase.set(Phase::Returning);
+        if self.marked.get() {
+            self.pool.runs_again();
+            self.pass(Phase::Returning, &mut None::<fn()>);
+            self.marked.set(false);
+        }
+        self.phase.set(Phase::Running);
+    }
+
+    /// Goes through a phase in which an interrupt may come.
+    fn pass(&self, phase: Phase, wait: &mut Option<impl FnOnce()>) {
+        self.phase.set(phase);
+        if self.pool.how().interrupts == 0 {
+            return;
+        }
+        step(Op::new(OpKind::Observe, NO_OBJ));
+        note(|| match phase {
+            Phase::Falling => "is going to sleep",
+            Phase::Marked => "has marked itself as sleeping",
+            Phase::Uncounted => "leaves its CPU",
+            _ => "has counted itself",
+        }.to_owned());
+        if self.out.take()
+            && let Some(wait) = wait.take()
+        {
+            wait();
+        }
+    }
+
+    /// An interrupt preempts the worker, if it may.
+    fn preempt(&self) {
+        let phase = self.phase.get();
+        let how = self.pool.how();
+        let off: &[Phase] = match how.preemption_off {
+            PreemptionOff::Nowhere => &[],
+            PreemptionOff::InHooks => &[Phase::Marked, Phase::Returning],
+            PreemptionOff::UntilAsleep => &[Phase::Falling, Phase::Marked, Phase::Uncounted, Phase::Returning],
+        };
+        // An interrupt that is held off preempts when preemption is on again: another run has it come then.
+        if off.contains(&phase) {
+            return;
+        }
+        match (how.preempted, phase) {
+            (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning) if self.marked.take() => {
+                self.pool.runs_again();
+            }
+            (Preempted::IsDequeued, Phase::Falling | Phase::Marked) => self.out.set(true),
+            _ => {}
+        }
+    }
+}
+
+/// Lets at most `most` interrupts come, each at any of the workers and at any moment.
+#[track_caller]
+pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<Books>)>) {
+    if most == 0 {
+        return;
+    }
+    let wire = Wire::new();
+    for _ in 0..most {
+        wire.send();
+    }
+    for (ctx, books) in workers {
+        let cpu = with(|w| w.ctx(ctx).cpu).expect("a worker has a CPU");
+        let handler = machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt());
+        let wire = wire.clone();
+        machine.hardware(format!("interrupt of {cpu}"), move || while wire.deliver(handler.id(), handler.pending()).is_ok() {});
+    }
+}
