@@ -160,6 +160,13 @@ impl Events {
         }
     }
 
+    /// The release that let an acquisition of `obj` by `ctx` in, unless it is ordered before it anyway.
+    pub(crate) fn release(&self, obj: ObjId, ctx: CtxId) -> Option<Race> {
+        let history = self.history.get(obj.index())?;
+        let released = history.changed != NONE && history.changed != history.acquired;
+        (released && !self.known_by(history.changed, ctx)).then_some(Race { event: history.changed, chain: None })
+    }
+
     /// Lists in `races` the earlier uses of `obj` that a use by `ctx` races with directly, as far as this one object
     /// can tell: not ordered before it by what `ctx` itself has done.
     ///

@@ -355,7 +355,16 @@ impl Search {
                 }
                 let waits = open.waited && open.kind != OpKind::Lock || Some(obj) == open.token;
                 self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut races);
+                if self.settings.bound.is_some() && access == Access::Acquire {
+                    // To wait is a switch that costs no preemption: it matters where it happens.
+                    races.extend(self.events.release(obj, open.ctx));
+                }
             }
+        }
+        if let (true, Some(_), Some(target)) = (reduced, self.settings.bound, open.target)
+            && let Some(last) = self.events.last_of(target)
+        {
+            races.push(Race { event: last as u32, chain: None });
         }
         self.events.begin(NewEvent {
             ctx: open.ctx,

@@ -11,6 +11,7 @@ use doorbell_platform::{ReadDomain, WorkQueue};
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::sim::model::{Model, wait};
+use crate::sim::managed::Queue;
 use crate::sim::pool::Pool;
 use crate::sim::wait::SimCompletion;
 use crate::world::with;
@@ -24,6 +25,36 @@ pub enum GracePeriods {
     Readers,
     /// That the readers leave, and then two pieces of work on a pool, one after the other.
     OnPool(Pool),
+    /// The same on a workqueue of a managed pool.
+    OnQueue(Queue),
+}
+
+/// Where a grace period's work is done.
+#[derive(Clone)]
+enum Workers {
+    Pool(Pool),
+    Queue(Queue),
+}
+
+impl Workers {
+    fn spawn(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+        match self {
+            Workers::Pool(pool) => pool.spawn(name, job),
+            Workers::Queue(queue) => queue.spawn(name, job),
+        }
+    }
+
+    /// A completion that only they can complete.
+    #[track_caller]
+    fn completion(&self, of: &'static str) -> SimCompletion {
+        let done = SimCompletion::new("grace period");
+        done.rename(|| format!("the grace period of {of}"));
+        match self {
+            Workers::Pool(pool) => done.released_by_work(pool.workers(), pool.why_not()),
+            Workers::Queue(queue) => done.released_by_work(queue.workers(), queue.why_not()),
+        }
+        done
+    }
 }
 
 /// A domain of read sections.
@@ -36,7 +67,9 @@ struct Inner {
     exit: Model<()>,
     /// Callbacks and the task that runs them.
     callbacks: Model<()>,
-    on: GracePeriods,
+    /// Who does a grace period's work; nobody if it is a matter of readers alone.
+    workers: Option<Workers>,
+    name: &'static str,
 }
 
 #[derive(Default)]
@@ -65,14 +98,19 @@ struct Grace {
 impl SimDomain {
     #[track_caller]
     fn create(name: &'static str) -> Self {
-        let on = with(|w| w.grace_periods.clone());
+        let workers = match with(|w| w.grace_periods.clone()) {
+            GracePeriods::Readers => None,
+            GracePeriods::OnPool(pool) => Some(Workers::Pool(pool)),
+            GracePeriods::OnQueue(queue) => Some(Workers::Queue(queue)),
+        };
         let inner = Arc::new(Inner {
             gate: Model::new(name, State::default()),
             exit: Model::new("grace period", ()),
             callbacks: Model::new("callbacks", ()),
-            on,
+            workers,
+            name,
         });
-        if let GracePeriods::Readers = inner.on
+        if inner.workers.is_none()
             && with(|w| w.mode == crate::world::Mode::Alone)
         {
             let this = Arc::clone(&inner);
@@ -109,56 +147,55 @@ impl SimDomain {
             let ready: Vec<Arc<Grace>> = ready;
             ready
         };
-        if let GracePeriods::OnPool(pool) = &self.0.on {
+        if let Some(workers) = &self.0.workers {
             for grace in ready {
-                process(&self.0, pool, grace);
+                process(&self.0, workers, grace);
             }
         }
     }
 
     #[track_caller]
     fn synchronize_any(&self) {
-        match &self.0.on {
-            GracePeriods::Readers => {
+        match &self.0.workers {
+            None => {
                 let readers = self.0.gate.change(|state| state.readers.clone());
                 let inner = &self.0;
                 let gone = || inner.gone(&readers);
                 wait(Op::new(OpKind::Take, inner.exit.id()), &gone);
             }
-            GracePeriods::OnPool(pool) => {
-                let grace = self.start(pool, None);
+            Some(workers) => {
+                let grace = self.start(workers, None);
                 grace.done.wait();
             }
         }
     }
 
-    /// Starts a grace period that needs the pool.
+    /// Starts a grace period that needs workers.
     #[track_caller]
-    fn start(&self, pool: &Pool, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<Grace> {
-        let done = SimCompletion::new("grace period");
-        done.released_by(pool.workers());
+    fn start(&self, workers: &Workers, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<Grace> {
+        let done = workers.completion(self.0.name);
         let readers = self.0.gate.change(|state| state.readers.clone());
         let grace = Arc::new(Grace { readers, done, then: std::sync::Mutex::new(then) });
-        process(&self.0, pool, Arc::clone(&grace));
+        process(&self.0, workers, Arc::clone(&grace));
         grace
     }
 
     #[track_caller]
     fn call_any(&self, f: Box<dyn FnOnce() + Send>) {
-        match &self.0.on {
-            GracePeriods::Readers => self.0.gate.change_with(self.0.callbacks.id(), |state| {
+        match &self.0.workers {
+            None => self.0.gate.change_with(self.0.callbacks.id(), |state| {
                 state.handed += 1;
                 let readers = state.readers.clone();
                 state.callbacks.push_back(Callback { readers, f });
             }),
-            GracePeriods::OnPool(pool) => {
+            Some(workers) => {
                 self.0.gate.state().handed += 1;
                 let inner = Arc::clone(&self.0);
                 let counted = Box::new(move || {
                     f();
                     inner.callbacks.change(|()| inner.gate.state().called += 1);
                 });
-                self.start(pool, Some(counted));
+                self.start(workers, Some(counted));
             }
         }
     }
@@ -174,10 +211,10 @@ impl SimDomain {
 
 /// Queues the work that processes a grace period. It does not wait for readers: the last of them queues it again.
 #[track_caller]
-fn process(inner: &Arc<Inner>, pool: &Pool, grace: Arc<Grace>) {
+fn process(inner: &Arc<Inner>, workers: &Workers, grace: Arc<Grace>) {
     let inner = Arc::clone(inner);
-    let callbacks = pool.clone();
-    pool.spawn(
+    let callbacks = workers.clone();
+    workers.spawn(
         "process grace period",
         Box::new(move || {
             let over = inner.exit.change(|()| {

@@ -146,7 +146,7 @@ impl ManagedPool {
             });
             let _ = pool.0.workers[index].ctx.set(task.id());
             if how.counted {
-                let own = Rc::new(Books::new(pool.clone()));
+                let own = Rc::new(Books::new(Arc::downgrade(&pool.0), how));
                 with(|w| w.ctx_mut(task.id()).books = Some(Rc::clone(&own)));
                 books.push((task.id(), own));
             }
@@ -244,7 +244,7 @@ impl ManagedPool {
         let Some(item) = state.worklist.pop_front() else { return Next::Idle };
         note(|| format!("begins with {:?}; {}", item.name, state.count()));
         // Without a count, one worker calls the next.
-        self.kick(state);
+        self.0.kick(state);
         Next::Work(item)
     }
 
@@ -260,13 +260,15 @@ impl ManagedPool {
         note(|| format!("is idle; {}", state.count()));
         state.goes_idle(index)
     }
+}
 
+impl Inner {
     /// Wakes an idle worker if work waits and nobody counts as running.
     fn kick(&self, state: &State) {
         if let Some(&index) = state.idle.last()
             && state.needs_worker()
         {
-            let seat = &self.0.workers[index];
+            let seat = &self.workers[index];
             // One that has been woken, and has not come yet, need not be woken again: it is first in line.
             if !seat.is_woken() {
                 seat.set_woken(true);
@@ -277,7 +279,7 @@ impl ManagedPool {
 
     /// A worker is about to sleep: it does not count any more, and somebody takes its place.
     pub(crate) fn stops_running(&self) {
-        self.0.state.change(|state| {
+        self.state.change(|state| {
             state.running = state.running.saturating_sub(1);
             self.kick(state);
             note(|| format!("stops running; {}", state.count()));
@@ -286,20 +288,16 @@ impl ManagedPool {
 
     /// A worker runs again.
     pub(crate) fn runs_again(&self) {
-        self.0.state.change(|state| {
+        self.state.change(|state| {
             state.running += 1;
             note(|| format!("runs again; {}", state.count()));
         });
     }
 
-    pub(crate) fn how(&self) -> &Managed {
-        &self.0.how
-    }
-
-    /// Says why nobody does what a queue has to do, for a sentence that begins with it.
+    /// Says why nobody does what a queue has to do, for a sentence that begins with that.
     fn why_not(&self, queue: usize) -> String {
-        let name = self.0.name;
-        let state = self.0.state.state();
+        let name = self.name;
+        let state = self.state.state();
         let workers = count_of(state.created, "worker");
         if !state.queues[queue].inactive.is_empty() {
             let most = state.queues[queue].max_active;
@@ -307,18 +305,18 @@ impl ManagedPool {
         }
         if state.managed {
             return format!(
-                "needs a worker of {name}: of {workers}, the last idle one has to create another before it works, and cannot"
+                "needs a worker of {name}: of {workers}, the last one that was idle has to create another before it \
+                 works, and cannot"
             );
         }
         if state.running > 0 && !state.idle.is_empty() {
             return format!(
-                "needs a worker of {name}: it has {workers}, {} of them idle, but counts {} as running, though nobody \
-                 runs, and so wakes none",
-                state.idle.len(),
-                state.running
+                "needs a worker of {name}: of {workers}, {} idle, but {}, though nobody runs, and so none is woken",
+                if state.idle.len() == 1 { "1 is".to_owned() } else { format!("{} are", state.idle.len()) },
+                state.count(),
             );
         }
-        format!("needs a worker of {name}, all of whose {workers} wait")
+        format!("needs a worker of {name}: all {workers} of it wait")
     }
 }
 
@@ -394,7 +392,7 @@ impl Queue {
                 (item.job)();
                 state.change(|state| {
                     state.retire(this.index);
-                    pool.kick(state);
+                    pool.0.kick(state);
                 });
             }
         });
@@ -421,7 +419,7 @@ impl Queue {
             } else {
                 queue.inactive.push_back(item);
             }
-            pool.kick(state);
+            pool.0.kick(state);
             note(|| format!("queues {name:?}; {}", state.count()));
         });
     }
@@ -432,9 +430,12 @@ impl Queue {
         self.pool.workers().chain(rescuer).collect()
     }
 
-    /// Says why nobody does the work of this queue, for a sentence that begins with that work.
-    pub(crate) fn why_not(&self) -> String {
-        self.pool.why_not(self.index)
+    /// Says why nobody does the work of this queue, for a sentence that begins with that work. Takes no visible step.
+    pub(crate) fn why_not(&self) -> impl Fn() -> String + 'static {
+        // Weak, because objects of the machine are dropped where jobs must not be.
+        let pool = Arc::downgrade(&self.pool.0);
+        let index = self.index;
+        move || pool.upgrade().map_or_else(String::new, |pool| pool.why_not(index))
     }
 }
 

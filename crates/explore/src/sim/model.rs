@@ -112,6 +112,17 @@ impl<T> Model<T> {
         Ok(f())
     }
 
+    /// [`serve_when`](Model::serve_when) that changes another object in the same step.
+    pub(crate) fn serve_with_when<R>(
+        &self,
+        other: ObjId,
+        ready: impl Fn() -> bool,
+        f: impl FnOnce() -> R,
+    ) -> Result<R, Ended> {
+        try_wait(Op { idle: true, obj2: Some(other), ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        Ok(f())
+    }
+
     /// Says who alone can end a wait for this object. Without it, anybody who still runs might.
     pub fn released_by(&self, ctxs: impl IntoIterator<Item = CtxId>) {
         let id = self.id();

@@ -10,12 +10,18 @@ use doorbell_platform::{Work, WorkQueue};
 
 use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
+use crate::record::note;
+use crate::sim::managed::count_of;
 use crate::sim::model::Model;
 use crate::world::{Ended, with};
 
 /// A pool of workers of the simulated machine.
 #[derive(Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool {
+    inner: Arc<Inner>,
+    /// Who else does what is queued through this handle.
+    rescuer: Option<CtxId>,
+}
 
 struct Inner {
     name: &'static str,
@@ -40,9 +46,25 @@ struct Slot {
     job: Option<Job>,
 }
 
-enum Job {
+struct Job {
+    name: &'static str,
+    what: What,
+    /// The rescuer may do it.
+    rescuer: Option<CtxId>,
+}
+
+enum What {
     Once(Box<dyn FnOnce() + Send>),
     Work(SimWork),
+}
+
+impl Job {
+    fn run(self) {
+        match self.what {
+            What::Once(f) => f(),
+            What::Work(work) => work.run(),
+        }
+    }
 }
 
 impl Pool {
@@ -50,46 +72,88 @@ impl Pool {
     #[track_caller]
     pub fn new(machine: &Machine, name: &'static str, workers: usize) -> Pool {
         let slots = (0..workers).map(|_| Slot { idle: true, job: None }).collect();
-        let pool = Pool(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             name,
             state: Model::new(name, State { slots, backlog: VecDeque::new() }),
             workers: (0..workers)
                 .map(|_| Worker { ctx: std::sync::OnceLock::new(), slot: Model::new("job for a worker", ()) })
                 .collect(),
-        }));
+        });
+        let pool = Pool { inner, rescuer: None };
         for index in 0..workers {
             let this = pool.clone();
             let task = machine.task(format!("{name}/{index}"), move || {
                 let _ = this.work_for_ever(index);
             });
-            let _ = pool.0.workers[index].ctx.set(task.id());
+            let _ = pool.inner.workers[index].ctx.set(task.id());
         }
         pool
     }
 
-    /// The contexts of the workers: who alone can end a wait for this pool's work.
+    /// The contexts of the workers (and of the rescuer): who alone can end a wait for this pool's work.
     pub fn workers(&self) -> Vec<CtxId> {
-        self.0.workers.iter().filter_map(|worker| worker.ctx.get().copied()).collect()
+        self.inner.workers.iter().filter_map(|worker| worker.ctx.get().copied()).chain(self.rescuer).collect()
+    }
+
+    /// The same pool with a rescuer: a context of its own, which takes over what is queued through this handle, and
+    /// nothing else, when no worker is free.
+    #[track_caller]
+    pub fn with_rescuer(&self, machine: &Machine, name: &'static str) -> Pool {
+        let inner = Arc::clone(&self.inner);
+        let slot = Model::new("call for the rescuer", ());
+        let me = Arc::new(std::sync::OnceLock::new());
+        let this = Arc::clone(&me);
+        let task = machine.task(name, move || {
+            let mine = |state: &State| state.backlog.iter().position(|job| job.rescuer == me.get().copied());
+            let state = &inner.state;
+            while let Ok(Some(job)) = slot.serve_with_when(
+                state.id(),
+                || mine(&state.state()).is_some(),
+                || {
+                    let mut state = state.state();
+                    mine(&state).and_then(|place| state.backlog.remove(place))
+                },
+            ) {
+                job.run();
+            }
+        });
+        let _ = this.set(task.id());
+        Pool { inner: Arc::clone(&self.inner), rescuer: Some(task.id()) }
+    }
+
+    /// Says why nobody does what is queued, for a sentence that begins with it. Takes no visible step.
+    pub(crate) fn why_not(&self) -> impl Fn() -> String + 'static {
+        // Weak, because objects of the machine are dropped where jobs must not be.
+        let inner = Arc::downgrade(&self.inner);
+        move || {
+            let Some(inner) = inner.upgrade() else { return String::new() };
+            let state = inner.state.state();
+            let idle = state.slots.iter().filter(|slot| slot.idle).count();
+            let all = count_of(state.slots.len(), "worker");
+            match state.backlog.front() {
+                Some(first) if idle == 0 => {
+                    format!("needs a worker of {}: all {all} of it wait, with {:?} queued behind them", inner.name, first.name)
+                }
+                _ => format!("needs a worker of {}, which has {all}", inner.name),
+            }
+        }
     }
 
     /// Whether work waits for a worker, for conditions of quiescence.
     pub fn has_backlog(&self) -> bool {
-        self.0.state.observe(|state| !state.backlog.is_empty())
+        self.inner.state.observe(|state| !state.backlog.is_empty())
     }
 
     fn work_for_ever(&self, index: usize) -> Result<(), Ended> {
-        let worker = &self.0.workers[index];
+        let worker = &self.inner.workers[index];
         loop {
-            let state = &self.0.state;
+            let state = &self.inner.state;
             let mut job = worker.slot.serve_when(
                 || state.state().slots[index].job.is_some(),
                 || state.state().slots[index].job.take(),
             )?;
             while let Some(next) = job.take() {
-                match next {
-                    Job::Once(f) => f(),
-                    Job::Work(work) => work.run(),
-                }
+                next.run();
                 job = state.change(|state| {
                     let next = state.backlog.pop_front();
                     state.slots[index].idle = next.is_none();
@@ -105,7 +169,7 @@ impl Pool {
             Some(index) => {
                 state.slots[index].idle = false;
                 state.slots[index].job = Some(job);
-                also_changes(self.0.workers[index].slot.id());
+                also_changes(self.inner.workers[index].slot.id());
             }
             None => state.backlog.push_back(job),
         }
@@ -124,12 +188,17 @@ impl WorkQueue for Pool {
     fn work(&self, name: &'static str, f: impl Fn() + Send + Sync + 'static) -> SimWork {
         let life = Model::new(name, Life { queued: false, begun: 0, ended: 0 });
         life.released_by(self.workers());
-        SimWork(Arc::new(WorkInner { pool: self.clone(), f: Box::new(f), life }))
+        life.needs(self.why_not());
+        SimWork(Arc::new(WorkInner { pool: self.clone(), name, f: Box::new(f), life }))
     }
 
     #[track_caller]
-    fn spawn(&self, _name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
-        self.0.state.change(|state| self.give(state, Job::Once(f)));
+    fn spawn(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
+        let job = Job { name, what: What::Once(f), rescuer: self.rescuer };
+        self.inner.state.change(|state| {
+            self.give(state, job);
+            note(|| format!("queues {name:?}"));
+        });
     }
 }
 
@@ -139,6 +208,7 @@ pub struct SimWork(Arc<WorkInner>);
 
 struct WorkInner {
     pool: Pool,
+    name: &'static str,
     f: Box<dyn Fn() + Send + Sync>,
     life: Model<Life>,
 }
@@ -171,11 +241,13 @@ impl Work for SimWork {
     fn queue(&self) -> bool {
         let pool = &self.0.pool;
         let life = &self.0.life;
-        pool.0.state.change_with(life.id(), |state| {
+        pool.inner.state.change_with(life.id(), |state| {
             if std::mem::replace(&mut life.state().queued, true) {
                 return false;
             }
-            pool.give(state, Job::Work(self.clone()));
+            let name = self.0.name;
+            pool.give(state, Job { name, what: What::Work(self.clone()), rescuer: pool.rescuer });
+            note(|| format!("queues {name:?}"));
             true
         })
     }
@@ -196,6 +268,6 @@ impl Work for SimWork {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({}, {} workers)", self.0.name, self.0.workers.len())
+        write!(f, "Pool({}, {} workers)", self.inner.name, self.inner.workers.len())
     }
 }

@@ -14,13 +14,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Weak;
 
 use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::record::note;
 use crate::sim::cpu::Wire;
-use crate::sim::managed::ManagedPool;
+use crate::sim::managed::{Inner, Managed};
 use crate::sim::sched::RESCHEDULE;
 use crate::step::{NO_OBJ, step};
 use crate::world::with;
@@ -66,7 +67,9 @@ enum Phase {
 /// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need no visible steps of
 /// their own.
 pub(crate) struct Books {
-    pool: ManagedPool,
+    /// Weak, because contexts are forgotten where jobs must not be dropped.
+    pool: Weak<Inner>,
+    how: Managed,
     phase: Cell<Phase>,
     marked: Cell<bool>,
     /// It lost its CPU and has to wait for its wake-up.
@@ -74,8 +77,8 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn new(pool: ManagedPool) -> Self {
-        Books { pool, phase: Cell::new(Phase::Running), marked: Cell::new(false), out: Cell::new(false) }
+    pub(crate) fn new(pool: Weak<Inner>, how: Managed) -> Self {
+        Books { pool, how, phase: Cell::new(Phase::Running), marked: Cell::new(false), out: Cell::new(false) }
     }
 
     /// Sleeps by `wait`.
@@ -84,7 +87,7 @@ impl Books {
         self.pass(Phase::Falling, &mut wait);
         self.marked.set(true);
         self.pass(Phase::Marked, &mut wait);
-        self.pool.stops_running();
+        self.with_pool(Inner::stops_running);
         self.pass(Phase::Uncounted, &mut wait);
         if let Some(wait) = wait {
             self.phase.set(Phase::Asleep);
@@ -92,17 +95,23 @@ impl Books {
         }
         self.phase.set(Phase::Returning);
         if self.marked.get() {
-            self.pool.runs_again();
+            self.with_pool(Inner::runs_again);
             self.pass(Phase::Returning, &mut None::<fn()>);
             self.marked.set(false);
         }
         self.phase.set(Phase::Running);
     }
 
+    fn with_pool(&self, f: impl FnOnce(&Inner)) {
+        if let Some(pool) = self.pool.upgrade() {
+            f(&pool);
+        }
+    }
+
     /// Goes through a phase in which an interrupt may come.
     fn pass(&self, phase: Phase, wait: &mut Option<impl FnOnce()>) {
         self.phase.set(phase);
-        if self.pool.how().interrupts == 0 {
+        if self.how.interrupts == 0 {
             return;
         }
         step(Op::new(OpKind::Observe, NO_OBJ));
@@ -122,8 +131,7 @@ impl Books {
     /// An interrupt preempts the worker, if it may.
     fn preempt(&self) {
         let phase = self.phase.get();
-        let how = self.pool.how();
-        let off: &[Phase] = match how.preemption_off {
+        let off: &[Phase] = match self.how.preemption_off {
             PreemptionOff::Nowhere => &[],
             PreemptionOff::InHooks => &[Phase::Marked, Phase::Returning],
             PreemptionOff::UntilAsleep => &[Phase::Falling, Phase::Marked, Phase::Uncounted, Phase::Returning],
@@ -132,9 +140,9 @@ impl Books {
         if off.contains(&phase) {
             return;
         }
-        match (how.preempted, phase) {
+        match (self.how.preempted, phase) {
             (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning) if self.marked.take() => {
-                self.pool.runs_again();
+                self.with_pool(Inner::runs_again);
             }
             (Preempted::IsDequeued, Phase::Falling | Phase::Marked) => self.out.set(true),
             _ => {}

@@ -18,6 +18,21 @@ impl SimCompletion {
         self.0.released_by(ctxs);
     }
 
+    /// [`released_by`](SimCompletion::released_by), and what those need in order to complete it.
+    pub(crate) fn released_by_work(
+        &self,
+        ctxs: impl IntoIterator<Item = CtxId>,
+        needs: impl Fn() -> String + 'static,
+    ) {
+        self.0.released_by(ctxs);
+        self.0.needs(needs);
+    }
+
+    /// Gives it a longer name in traces.
+    pub(crate) fn rename(&self, name: impl FnOnce() -> String) {
+        self.0.rename(name);
+    }
+
     /// Waits until it is done or a timeout strikes; `false` if it was the timeout. As many timeouts strike in one
     /// execution as [`Machine::timeouts`](crate::Machine::timeouts) allows, and each of them may at any moment.
     #[track_caller]
