@@ -637,7 +637,9 @@ impl World {
     fn conclude(&mut self) -> Option<FailedRun> {
         self.close();
         if self.failed.is_none() {
-            self.analyse_end();
+            if self.search.analyses() {
+                self.analyse_waiting(CtxSet::EMPTY);
+            }
             let waiting = self.stuck(CtxSet::EMPTY);
             if !waiting.is_empty() {
                 if self.search.settings.stop_at_stuck {
@@ -677,14 +679,14 @@ impl World {
         text
     }
 
-    /// Contexts that wait now could have had their turn before.
-    fn analyse_end(&mut self) {
+    /// Contexts that wait now, those beside `enabled`, could have had their turn before.
+    pub(crate) fn analyse_waiting(&mut self, enabled: CtxSet) {
         let mut waiting = Vec::new();
         for index in 0..self.ctxs.len() {
             let id = CtxId(index as u8);
             let ctx = self.ctx(id);
             let not_raised = ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised;
-            if ctx.finished || not_raised || self.switched_out(id) {
+            if ctx.finished || enabled.contains(id) || not_raised || self.switched_out(id) {
                 continue;
             }
             waiting.push(self.as_event(id, &ctx.pending));

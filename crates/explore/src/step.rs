@@ -279,7 +279,12 @@ impl World {
             self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
             return None;
         }
+        let analysed = self.search.analyses();
         let chosen = self.search.choose(enabled);
+        if analysed && self.search.was_cut() {
+            // What can go on from here is run elsewhere. What cannot may have its turn nowhere but before.
+            self.analyse_waiting(enabled);
+        }
         if !enabled.contains(chosen) {
             let message = format!("the schedule cannot be followed at step {}", self.search.depth());
             self.fail(FailureKind::Nondeterministic, CtxSet::EMPTY, message);

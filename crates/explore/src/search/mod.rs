@@ -186,6 +186,12 @@ impl Search {
         &self.plan
     }
 
+    /// Whether the steps from here on are analysed.
+    #[inline]
+    pub(crate) fn analyses(&self) -> bool {
+        self.phase == Phase::Searching && matches!(self.strategy, Strategy::Reduced)
+    }
+
     /// Whether the run that just ended was cut.
     pub(crate) fn was_cut(&self) -> bool {
         self.this_run_cut
@@ -353,7 +359,10 @@ impl Search {
                 {
                     continue;
                 }
-                let waits = open.waited && open.kind != OpKind::Lock || Some(obj) == open.token;
+                // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
+                let waits = open.waited && open.kind != OpKind::Lock
+                    || Some(obj) == open.token
+                    || self.settings.bound.is_some();
                 self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut races);
                 if self.settings.bound.is_some() && access == Access::Acquire {
                     // To wait is a switch that costs no preemption: it matters where it happens.
@@ -469,11 +478,8 @@ impl Search {
         self.nodes[start].add_or_all(ctx);
     }
 
-    /// At the end of a run: those who wait could have had their turn before what they wait for was taken.
+    /// Where a run ends or is cut: those who wait could have had their turn before what they wait for was taken.
     pub(crate) fn analyse_waiting(&mut self, waiting: impl Iterator<Item = Open>) {
-        if self.phase == Phase::Finishing || !matches!(self.strategy, Strategy::Reduced) {
-            return;
-        }
         let depth = self.events.len();
         for open in waiting {
             self.add(&open);

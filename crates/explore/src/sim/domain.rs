@@ -37,6 +37,7 @@ enum Workers {
 }
 
 impl Workers {
+    #[track_caller]
     fn spawn(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
         match self {
             Workers::Pool(pool) => pool.spawn(name, job),

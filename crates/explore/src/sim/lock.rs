@@ -31,7 +31,7 @@ macro_rules! raw_lock {
                 if $kind == ObjKind::Spin {
                     step(takes);
                 } else {
-                    sleep(|| gets_at_once(takes), || step(takes));
+                    sleep(takes.site, || gets_at_once(takes), || step(takes));
                 }
             }
 

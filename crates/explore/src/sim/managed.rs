@@ -19,6 +19,7 @@
 //! - Idle workers stay; workers of several CPUs, and work that hogs the CPU, are left out.
 
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +31,9 @@ use crate::sim::model::{Model, try_wait, wait_uncounted};
 use crate::sim::preempted::Books;
 use crate::sim::{PreemptionOff, Preempted};
 use crate::world::{Ended, Mode, with};
+
+/// A line of the code that is explored.
+pub(crate) type Site = &'static Location<'static>;
 
 /// How a [`ManagedPool`] is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -272,14 +276,15 @@ impl Inner {
             // One that has been woken, and has not come yet, need not be woken again: it is first in line.
             if !seat.is_woken() {
                 seat.set_woken(true);
-                with(|w| w.also_changes(seat.slot.id()));
+                let slot = seat.slot.id();
+                with(|w| w.also_changes(slot));
             }
         }
     }
 
     /// A worker is about to sleep: it does not count any more, and somebody takes its place.
-    pub(crate) fn stops_running(&self) {
-        self.state.change(|state| {
+    pub(crate) fn stops_running(&self, site: Site) {
+        self.state.change_at(site, |state| {
             state.running = state.running.saturating_sub(1);
             self.kick(state);
             note(|| format!("stops running; {}", state.count()));
@@ -287,8 +292,8 @@ impl Inner {
     }
 
     /// A worker runs again.
-    pub(crate) fn runs_again(&self) {
-        self.state.change(|state| {
+    pub(crate) fn runs_again(&self, site: Site) {
+        self.state.change_at(site, |state| {
             state.running += 1;
             note(|| format!("runs again; {}", state.count()));
         });
@@ -452,13 +457,14 @@ pub(crate) fn count_of(count: usize, what: &str) -> String {
 
 /// Sleeps by `wait`, with what the current context does around it if it is a worker of a managed pool. `try_first` says
 /// whether it need not sleep at all.
-pub(crate) fn sleep(try_first: impl FnOnce() -> bool, wait: impl FnOnce()) {
+#[inline]
+pub(crate) fn sleep(site: Site, try_first: impl FnOnce() -> bool, wait: impl FnOnce()) {
     let books = with(|w| if w.mode == Mode::Running { w.ctx(w.current).books.clone() } else { None });
     match books {
         None => wait(),
         Some(books) => {
             if !try_first() {
-                books.sleep(wait);
+                books.sleep(site, wait);
             }
         }
     }

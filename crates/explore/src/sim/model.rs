@@ -60,6 +60,12 @@ impl<T> Model<T> {
         f(&mut self.state())
     }
 
+    /// Changes the state, at a place that is not the caller's.
+    pub(crate) fn change_at<R>(&self, site: &'static Location<'static>, f: impl FnOnce(&mut T) -> R) -> R {
+        step(Op { site, ..Op::new(OpKind::Change, self.id()) });
+        f(&mut self.state())
+    }
+
     /// Changes the state, and in the same step that of another object.
     #[track_caller]
     pub(crate) fn change_with<R>(&self, other: ObjId, f: impl FnOnce(&mut T) -> R) -> R {
@@ -156,7 +162,7 @@ pub fn fail(kind: FailureKind, message: impl Into<String>) {
 
 /// Waits for `condition` in one step.
 pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
-    sleep(|| happens_at_once(op, condition), || wait_uncounted(op, condition));
+    sleep(op.site, || happens_at_once(op, condition), || wait_uncounted(op, condition));
 }
 
 /// [`wait`], by who is not counted by a managed pool, or just now is not.

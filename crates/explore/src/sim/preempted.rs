@@ -13,6 +13,7 @@
 //! two).
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Weak;
 
@@ -21,7 +22,7 @@ use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::record::note;
 use crate::sim::cpu::Wire;
-use crate::sim::managed::{Inner, Managed};
+use crate::sim::managed::{Inner, Managed, Site};
 use crate::sim::sched::RESCHEDULE;
 use crate::step::{NO_OBJ, step};
 use crate::world::with;
@@ -82,21 +83,21 @@ impl Books {
     }
 
     /// Sleeps by `wait`.
-    pub(crate) fn sleep(&self, wait: impl FnOnce()) {
+    pub(crate) fn sleep(&self, site: Site, wait: impl FnOnce()) {
         let mut wait = Some(wait);
-        self.pass(Phase::Falling, &mut wait);
+        self.pass(site, Phase::Falling, &mut wait);
         self.marked.set(true);
-        self.pass(Phase::Marked, &mut wait);
-        self.with_pool(Inner::stops_running);
-        self.pass(Phase::Uncounted, &mut wait);
+        self.pass(site, Phase::Marked, &mut wait);
+        self.with_pool(|pool| pool.stops_running(site));
+        self.pass(site, Phase::Uncounted, &mut wait);
         if let Some(wait) = wait {
             self.phase.set(Phase::Asleep);
             wait();
         }
         self.phase.set(Phase::Returning);
         if self.marked.get() {
-            self.with_pool(Inner::runs_again);
-            self.pass(Phase::Returning, &mut None::<fn()>);
+            self.with_pool(|pool| pool.runs_again(site));
+            self.pass(site, Phase::Returning, &mut None::<fn()>);
             self.marked.set(false);
         }
         self.phase.set(Phase::Running);
@@ -109,12 +110,12 @@ impl Books {
     }
 
     /// Goes through a phase in which an interrupt may come.
-    fn pass(&self, phase: Phase, wait: &mut Option<impl FnOnce()>) {
+    fn pass(&self, site: Site, phase: Phase, wait: &mut Option<impl FnOnce()>) {
         self.phase.set(phase);
         if self.how.interrupts == 0 {
             return;
         }
-        step(Op::new(OpKind::Observe, NO_OBJ));
+        step(Op { site, ..Op::new(OpKind::Observe, NO_OBJ) });
         note(|| match phase {
             Phase::Falling => "is going to sleep",
             Phase::Marked => "has marked itself as sleeping",
@@ -142,7 +143,7 @@ impl Books {
         }
         match (self.how.preempted, phase) {
             (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning) if self.marked.take() => {
-                self.with_pool(Inner::runs_again);
+                self.with_pool(|pool| pool.runs_again(Location::caller()));
             }
             (Preempted::IsDequeued, Phase::Falling | Phase::Marked) => self.out.set(true),
             _ => {}
