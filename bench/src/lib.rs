@@ -10,4 +10,5 @@
 
 pub mod args;
 pub mod heap;
+pub mod program;
 pub mod table;

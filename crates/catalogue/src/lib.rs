@@ -55,12 +55,13 @@ use doorbell_explore::trace::Trace;
 pub use case::{Case, Expected, RunOptions, Variant};
 
 mod apic_map_dirty;
+mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod lazy_eoi_recursion;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
-    vec![apic_map_dirty::case(), irqfd_routing_teardown::case(), lazy_eoi_recursion::case()]
+    vec![irqfd_resampler::case(), apic_map_dirty::case(), irqfd_routing_teardown::case(), lazy_eoi_recursion::case()]
 }
 
 /// A failing run that was run once more.

@@ -8,7 +8,7 @@ use doorbell_platform::{Atomic, AtomicInt, Platform};
 fn main() {
     let k: usize = std::env::args().nth(1).map_or(8, |k| k.parse().unwrap());
     let jobs: usize = std::env::args().nth(2).map_or(1, |k| k.parse().unwrap());
-    let rounds = if k <= 8 { 200 } else { 1 };
+    let rounds = if k <= 8 { std::env::args().nth(3).map_or(200, |r| r.parse().unwrap()) } else { 1 };
     let (mut executions, mut steps, mut time) = (0, 0, 0.0);
     for _ in 0..rounds {
         let report = Explore::new("inc").jobs(jobs).run(move |m: &Machine| {

@@ -218,6 +218,9 @@ impl World {
         let op = &ctx.pending;
         let place = self.place(id);
         let place = if *ctx.name == place { ctx.name.to_string() } else { place };
+        let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
+        let holding = if held.is_empty() { String::new() } else { format!(" (holding {})", held.join(", ")) };
+        let mut told = false;
         let mut what = if self.switched_out(id) {
             "a wake-up, which nobody is left to send".to_owned()
         } else if op.kind != OpKind::Enter && !self.on_cpu(id) {
@@ -235,7 +238,8 @@ impl World {
             match self.blocker(id) {
                 _ if !releasers.is_empty() && self.obj(op.obj).needs.is_some() => {
                     let needs = self.obj(op.obj).needs.as_ref().map(|needs| needs()).unwrap_or_default();
-                    format!("{what}, which {needs}")
+                    told = true;
+                    format!("{what}{holding}, which {needs}")
                 }
                 Some(_) if !releasers.is_empty() => {
                     let names: Vec<_> = releasers
@@ -255,9 +259,8 @@ impl World {
                 _ => what,
             }
         };
-        if !ctx.held.is_empty() {
-            let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
-            what.push_str(&format!(" (holding {})", held.join(", ")));
+        if !told {
+            what.push_str(&holding);
         }
         Wait { who: ctx.name.to_string(), place, what, site: site(op.site) }
     }

@@ -10,6 +10,7 @@ use doorbell_platform::{ReadDomain, WorkQueue};
 
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
+use crate::record::note;
 use crate::sim::model::{Model, wait};
 use crate::sim::managed::Queue;
 use crate::sim::pool::Pool;
@@ -128,6 +129,7 @@ impl SimDomain {
     #[track_caller]
     fn begin(&self) -> u64 {
         self.0.gate.observe(|_| ());
+        note(|| format!("reads under {}", self.0.name));
         let mut state = self.0.gate.state();
         state.next += 1;
         let reader = state.next;
@@ -138,6 +140,12 @@ impl SimDomain {
     #[track_caller]
     fn end(&self, reader: u64) {
         self.0.exit.observe(|()| ());
+        note(|| format!("reads no more under {}", self.0.name));
+        if !self.0.gate.state().waiting.is_empty() {
+            // Who of several readers is the last one to leave matters now: it queues the work.
+            let exit = self.0.exit.id();
+            with(|w| w.also_changes(exit));
+        }
         let ready = {
             let mut state = self.0.gate.state();
             state.readers.retain(|other| *other != reader);
@@ -157,9 +165,14 @@ impl SimDomain {
 
     #[track_caller]
     fn synchronize_any(&self) {
+        // While the program sets itself up there are neither readers nor workers that run.
+        if with(|w| w.mode == crate::world::Mode::Alone) && self.0.gate.state().readers.is_empty() {
+            return;
+        }
         match &self.0.workers {
             None => {
                 let readers = self.0.gate.change(|state| state.readers.clone());
+                note(|| format!("begins a grace period of {}", self.0.name));
                 let inner = &self.0;
                 let gone = || inner.gone(&readers);
                 wait(Op::new(OpKind::Take, inner.exit.id()), &gone);
@@ -175,7 +188,11 @@ impl SimDomain {
     #[track_caller]
     fn start(&self, workers: &Workers, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<Grace> {
         let done = workers.completion(self.0.name);
-        let readers = self.0.gate.change(|state| state.readers.clone());
+        let readers = self.0.gate.change(|state| {
+            state.handed += u64::from(then.is_some());
+            state.readers.clone()
+        });
+        note(|| format!("begins a grace period of {}", self.0.name));
         let grace = Arc::new(Grace { readers, done, then: std::sync::Mutex::new(then) });
         process(&self.0, workers, Arc::clone(&grace));
         grace
@@ -190,7 +207,6 @@ impl SimDomain {
                 state.callbacks.push_back(Callback { readers, f });
             }),
             Some(workers) => {
-                self.0.gate.state().handed += 1;
                 let inner = Arc::clone(&self.0);
                 let counted = Box::new(move || {
                     f();
@@ -204,7 +220,7 @@ impl SimDomain {
     #[track_caller]
     fn barrier_any(&self) {
         let inner = &self.0;
-        let due = inner.gate.state().handed;
+        let due = inner.gate.observe(|state| state.handed);
         let called = || inner.gate.state().called >= due;
         wait(Op::new(OpKind::Await, inner.callbacks.id()), &called);
     }

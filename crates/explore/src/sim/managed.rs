@@ -209,12 +209,12 @@ impl ManagedPool {
         let state = &mut *state;
         state.idle.retain(|&other| other != index);
         if !state.needs_worker() {
-            note(|| "wakes up for nothing".to_owned());
+            note(|| "finds nothing to do".to_owned());
             return state.goes_idle(index);
         }
         if state.idle.is_empty() && !state.managed {
             state.managed = true;
-            note(|| "is the last one, and must create a worker before it works".to_owned());
+            note(|| "must create a worker first".to_owned());
             return Next::Manage;
         }
         self.begin(state)
@@ -246,7 +246,7 @@ impl ManagedPool {
 
     fn take_work(&self, state: &mut State) -> Next {
         let Some(item) = state.worklist.pop_front() else { return Next::Idle };
-        note(|| format!("begins with {:?}; {}", item.name, state.count()));
+        note(|| format!("begins {:?} ({} running)", item.name, state.running));
         // Without a count, one worker calls the next.
         self.0.kick(state);
         Next::Work(item)
@@ -261,7 +261,7 @@ impl ManagedPool {
         if self.0.how.counted {
             state.running -= 1;
         }
-        note(|| format!("is idle; {}", state.count()));
+        note(|| format!("is idle ({} running)", state.running));
         state.goes_idle(index)
     }
 }
@@ -287,7 +287,7 @@ impl Inner {
         self.state.change_at(site, |state| {
             state.running = state.running.saturating_sub(1);
             self.kick(state);
-            note(|| format!("stops running; {}", state.count()));
+            note(|| format!("sleeps ({} running)", state.running));
         });
     }
 
@@ -295,7 +295,7 @@ impl Inner {
     pub(crate) fn runs_again(&self, site: Site) {
         self.state.change_at(site, |state| {
             state.running += 1;
-            note(|| format!("runs again; {}", state.count()));
+            note(|| format!("runs again ({} running)", state.running));
         });
     }
 
@@ -316,9 +316,10 @@ impl Inner {
         }
         if state.running > 0 && !state.idle.is_empty() {
             return format!(
-                "needs a worker of {name}: of {workers}, {} idle, but {}, though nobody runs, and so none is woken",
-                if state.idle.len() == 1 { "1 is".to_owned() } else { format!("{} are", state.idle.len()) },
-                state.count(),
+                "needs a worker of {name}: of {workers}, {} idle, but {} counted as running, though nobody runs, and so \
+                 none is woken",
+                is_or_are(state.idle.len()),
+                is_or_are(state.running as usize),
             );
         }
         format!("needs a worker of {name}: all {workers} of it wait")
@@ -363,14 +364,6 @@ impl State {
             None => queue.active -= 1,
         }
     }
-
-    fn count(&self) -> String {
-        match self.running {
-            0 => "none counts as running".to_owned(),
-            1 => "1 counts as running".to_owned(),
-            many => format!("{many} count as running"),
-        }
-    }
 }
 
 impl Queue {
@@ -393,7 +386,7 @@ impl Queue {
                     place.and_then(|place| state.worklist.remove(place))
                 };
                 let Some(item) = item else { return };
-                note(|| format!("comes to the rescue of {:?}", item.name));
+                note(|| format!("rescues {:?}", item.name));
                 (item.job)();
                 state.change(|state| {
                     state.retire(this.index);
@@ -425,7 +418,7 @@ impl Queue {
                 queue.inactive.push_back(item);
             }
             pool.0.kick(state);
-            note(|| format!("queues {name:?}; {}", state.count()));
+            note(|| format!("queues {name:?} ({} running)", state.running));
         });
     }
 
@@ -453,6 +446,11 @@ impl std::fmt::Debug for Queue {
 /// `1 worker`, `2 workers`.
 pub(crate) fn count_of(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// `1 is`, `2 are`.
+fn is_or_are(count: usize) -> String {
+    if count == 1 { "1 is".to_owned() } else { format!("{count} are") }
 }
 
 /// Sleeps by `wait`, with what the current context does around it if it is a worker of a managed pool. `try_first` says

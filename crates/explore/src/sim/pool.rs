@@ -114,6 +114,7 @@ impl Pool {
                     mine(&state).and_then(|place| state.backlog.remove(place))
                 },
             ) {
+                note(|| format!("rescues {:?}", job.name));
                 job.run();
             }
         });
@@ -153,10 +154,12 @@ impl Pool {
                 || state.state().slots[index].job.take(),
             )?;
             while let Some(next) = job.take() {
+                note(|| format!("begins {:?}", next.name));
                 next.run();
                 job = state.change(|state| {
                     let next = state.backlog.pop_front();
                     state.slots[index].idle = next.is_none();
+                    note(|| "is idle".to_owned());
                     next
                 });
             }

@@ -21,7 +21,7 @@ use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::record::note;
-use crate::sim::cpu::Wire;
+use crate::sim::model::Model;
 use crate::sim::managed::{Inner, Managed, Site};
 use crate::sim::sched::RESCHEDULE;
 use crate::step::{NO_OBJ, step};
@@ -52,6 +52,8 @@ pub enum PreemptionOff {
     InHooks,
     /// From when its state says that it sleeps until it is off its CPU; and in the hook of a task that runs again.
     UntilAsleep,
+    /// Everywhere but in the hooks: to look at that window by itself.
+    OutsideHooks,
 }
 
 /// How far a worker has got with going to sleep.
@@ -116,13 +118,18 @@ impl Books {
             return;
         }
         step(Op { site, ..Op::new(OpKind::Observe, NO_OBJ) });
-        note(|| match phase {
-            Phase::Falling => "is going to sleep",
-            Phase::Marked => "has marked itself as sleeping",
-            Phase::Uncounted => "leaves its CPU",
-            _ => "has counted itself",
-        }.to_owned());
-        if self.out.take()
+        let out = self.out.take();
+        note(|| {
+            let text = match phase {
+                _ if out => "is off its CPU, as a sleeper",
+                Phase::Falling => "marks itself as sleeping",
+                Phase::Marked => "goes for the pool's lock",
+                Phase::Uncounted => "leaves its CPU",
+                _ => "takes its mark back",
+            };
+            text.to_owned()
+        });
+        if out
             && let Some(wait) = wait.take()
         {
             wait();
@@ -135,6 +142,7 @@ impl Books {
         let off: &[Phase] = match self.how.preemption_off {
             PreemptionOff::Nowhere => &[],
             PreemptionOff::InHooks => &[Phase::Marked, Phase::Returning],
+            PreemptionOff::OutsideHooks => &[Phase::Falling, Phase::Uncounted],
             PreemptionOff::UntilAsleep => &[Phase::Falling, Phase::Marked, Phase::Uncounted, Phase::Returning],
         };
         // An interrupt that is held off preempts when preemption is on again: another run has it come then.
@@ -157,14 +165,16 @@ pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<B
     if most == 0 {
         return;
     }
-    let wire = Wire::new();
-    for _ in 0..most {
-        wire.send();
-    }
+    let left = Rc::new(Model::new("interrupts", most));
     for (ctx, books) in workers {
         let cpu = with(|w| w.ctx(ctx).cpu).expect("a worker has a CPU");
         let handler = machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt());
-        let wire = wire.clone();
-        machine.hardware(format!("interrupt of {cpu}"), move || while wire.deliver(handler.id(), handler.pending()).is_ok() {});
+        let left = Rc::clone(&left);
+        machine.hardware(format!("interrupt of {cpu}"), move || {
+            while left.serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1).is_ok() {
+                with(|w| w.ctx_mut(handler.id()).raised = true);
+                note(|| "comes".to_owned());
+            }
+        });
     }
 }

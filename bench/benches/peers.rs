@@ -1,0 +1,192 @@
+//! The same programs explored by Doorbell, loom and shuttle, in one run.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use doorbell_bench::args::{About, Format};
+use doorbell_bench::table::{count, rate};
+use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_platform::{Atomic, AtomicInt, Platform};
+
+/// `threads` threads do `steps` atomic increments each; with `racy`, a load and a store in place of each.
+#[derive(Clone, Copy)]
+struct Program {
+    name: &'static str,
+    threads: usize,
+    steps: usize,
+    racy: bool,
+}
+
+const PROGRAMS: [Program; 5] = [
+    Program { name: "inc 2x2", threads: 2, steps: 2, racy: false },
+    Program { name: "inc 2x3", threads: 2, steps: 3, racy: false },
+    Program { name: "inc 3x2", threads: 3, steps: 2, racy: false },
+    Program { name: "racy 2x2", threads: 2, steps: 2, racy: true },
+    Program { name: "inc 2x8", threads: 2, steps: 8, racy: false },
+];
+
+/// What one explorer made of one program.
+struct Measured {
+    /// Executions to exhaust it; `None` if the time did not suffice.
+    exhausted: Option<u64>,
+    per_second: f64,
+}
+
+/// Counts executions.
+type Meter = Arc<AtomicU64>;
+
+/// Runs `explore`, over and over while that is quick. It is told how many executions it may run, and ends without having
+/// exhausted the program if it needs more.
+fn measure(patience: Duration, limit: u64, explore: impl Fn(Meter)) -> Measured {
+    let (mut executions, mut exhausted) = (0, None);
+    let started = Instant::now();
+    while started.elapsed() < patience / 4 {
+        let meter = Meter::default();
+        explore(Arc::clone(&meter));
+        let done = meter.load(Relaxed);
+        executions += done;
+        exhausted = (done < limit).then_some(done);
+    }
+    Measured { exhausted, per_second: executions as f64 / started.elapsed().as_secs_f64() }
+}
+
+/// Enough to exhaust all but the largest program, and some seconds of work for the slowest explorer.
+const LIMIT: usize = 100_000;
+
+fn doorbell(program: Program, patience: Duration) -> Measured {
+    let (mut executions, mut exhausted, mut time) = (0, None, Duration::ZERO);
+    while time < patience / 4 {
+        let report = Explore::new(program.name).run(|m: &Machine| {
+            let word = Arc::new(<Sim as Platform>::AtomicU64::new(0));
+            for _ in 0..program.threads {
+                let word = Arc::clone(&word);
+                m.task("task", move || {
+                    for _ in 0..program.steps {
+                        if program.racy {
+                            word.store(word.load(SeqCst) + 1, SeqCst);
+                        } else {
+                            word.fetch_add(1, SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        report.assert_exhausted();
+        executions += report.executions;
+        exhausted = Some(report.executions);
+        time += report.elapsed;
+    }
+    Measured { exhausted, per_second: executions as f64 / time.as_secs_f64() }
+}
+
+fn loom(program: Program, patience: Duration) -> Measured {
+    measure(patience, LIMIT as u64, move |meter| {
+        let mut model = loom::model::Builder::new();
+        model.max_branches = 10_000;
+        model.max_permutations = Some(LIMIT);
+        model.check(move || {
+            meter.fetch_add(1, Relaxed);
+            let word = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
+            let work = move |word: &loom::sync::atomic::AtomicU64| {
+                for _ in 0..program.steps {
+                    if program.racy {
+                        word.store(word.load(SeqCst) + 1, SeqCst);
+                    } else {
+                        word.fetch_add(1, SeqCst);
+                    }
+                }
+            };
+            // loom's main thread is one of its threads.
+            let threads: Vec<_> = (1..program.threads)
+                .map(|_| {
+                    let word = loom::sync::Arc::clone(&word);
+                    loom::thread::spawn(move || work(&word))
+                })
+                .collect();
+            work(&word);
+            for thread in threads {
+                thread.join().expect("it does not panic");
+            }
+        });
+    })
+}
+
+fn shuttle(program: Program, patience: Duration) -> Measured {
+    measure(patience, LIMIT as u64, move |meter| {
+        shuttle::check_dfs(
+            move || {
+                meter.fetch_add(1, Relaxed);
+                let word = Arc::new(shuttle::sync::atomic::AtomicU64::new(0));
+                let work = move |word: &shuttle::sync::atomic::AtomicU64| {
+                    for _ in 0..program.steps {
+                        if program.racy {
+                            word.store(word.load(SeqCst) + 1, SeqCst);
+                        } else {
+                            word.fetch_add(1, SeqCst);
+                        }
+                    }
+                };
+                let threads: Vec<_> = (1..program.threads)
+                    .map(|_| {
+                        let word = Arc::clone(&word);
+                        shuttle::thread::spawn(move || work(&word))
+                    })
+                    .collect();
+                work(&word);
+                for thread in threads {
+                    thread.join().expect("it does not panic");
+                }
+            },
+            Some(LIMIT),
+        );
+    })
+}
+
+fn main() {
+    let about = About {
+        name: "peers",
+        what: "Explores the same programs with Doorbell, loom and shuttle (depth first), on one core each.",
+        option: Some(("--seconds", "patience for one program of one explorer [default: 4]")),
+    };
+    let args = about.args();
+    let patience = Duration::from_secs_f64(args.number.unwrap_or(4.0));
+    if args.format == Format::Table {
+        println!(
+            "{:<9} {:>11} {:>14}   {:>11} {:>10} {:>7}   {:>11} {:>11} {:>7}",
+            "program", "executions", "Doorbell", "executions", "loom", "ratio", "executions", "shuttle", "ratio"
+        );
+    }
+    // All of loom before any of shuttle: the panic hook that shuttle leaves behind makes loom slow.
+    let loom: Vec<Measured> = PROGRAMS.iter().map(|&program| loom(program, patience)).collect();
+    for (program, loom) in PROGRAMS.into_iter().zip(loom) {
+        let ours = doorbell(program, patience);
+        let shuttle = shuttle(program, patience);
+        let (to_loom, to_shuttle) = (ours.per_second / loom.per_second, ours.per_second / shuttle.per_second);
+        let shown = |exhausted: Option<u64>| exhausted.map_or_else(|| "more".to_owned(), count);
+        match args.format {
+            Format::Table => println!(
+                "{:<9} {:>11} {:>14}   {:>11} {:>10} {:>6.1}×   {:>11} {:>11} {:>6.1}×",
+                program.name,
+                shown(ours.exhausted),
+                rate(ours.per_second),
+                shown(loom.exhausted),
+                rate(loom.per_second),
+                to_loom,
+                shown(shuttle.exhausted),
+                rate(shuttle.per_second),
+                to_shuttle,
+            ),
+            Format::Json => println!(
+                "{}",
+                serde_json::json!({
+                    "program": program.name,
+                    "doorbell": { "executions": ours.exhausted, "per_second": ours.per_second },
+                    "loom": { "executions": loom.exhausted, "per_second": loom.per_second, "ratio": to_loom },
+                    "shuttle": { "executions": shuttle.exhausted, "per_second": shuttle.per_second, "ratio": to_shuttle },
+                })
+            ),
+        }
+    }
+}
