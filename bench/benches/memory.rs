@@ -31,9 +31,8 @@ fn main() {
             rate(per_second),
             peak.map_or_else(|| "unknown".to_owned(), |kib| format!("{} KiB", count(kib)))
         ),
-        Format::Json => println!(
-            "{}",
-            serde_json::json!({ "executions": executions, "per_second": per_second, "peak_kib": peak })
-        ),
+        Format::Json => {
+            println!("{}", serde_json::json!({ "executions": executions, "per_second": per_second, "peak_kib": peak }))
+        }
     }
 }

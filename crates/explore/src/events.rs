@@ -3,8 +3,6 @@
 //! Everything here is a stack. Going back to depth `d` undoes the events above it exactly, so the analysis of a prefix
 //! is never done again.
 
-use std::panic::Location;
-
 use crate::ids::{CtxId, ObjId};
 use crate::op::{Access, OpKind};
 
@@ -15,9 +13,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct Event {
     pub ctx: CtxId,
     pub kind: OpKind,
-    pub obj: ObjId,
     pub signature: u64,
-    pub site: &'static Location<'static>,
     /// The event before it of the same context.
     previous: u32,
     /// Its first entry in `accesses`.
@@ -29,7 +25,6 @@ pub(crate) struct Event {
 struct Use {
     event: u32,
     obj: ObjId,
-    access: Access,
     before: History,
 }
 
@@ -68,10 +63,6 @@ impl Events {
     #[inline]
     pub(crate) fn get(&self, index: usize) -> &Event {
         &self.events[index]
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Event> {
-        self.events.iter()
     }
 
     /// Whether event `first` happens before event `second` (or is it).
@@ -141,9 +132,7 @@ impl Events {
         self.events.push(Event {
             ctx: event.ctx,
             kind: event.kind,
-            obj: event.obj,
             signature: event.signature,
-            site: event.site,
             previous,
             accesses: self.uses.len() as u32,
         });
@@ -249,7 +238,7 @@ impl Events {
                 history.read = NONE;
             }
         }
-        self.uses.push(Use { event, obj, access, before });
+        self.uses.push(Use { event, obj, before });
     }
 
     /// Ends the event that is being added.
@@ -260,13 +249,6 @@ impl Events {
         let clock = self.clocks.len() - self.contexts;
         self.clocks[clock + ctx] = index + 1;
         self.last[ctx] = index;
-    }
-
-    /// The uses of an event.
-    pub(crate) fn uses(&self, event: usize) -> impl Iterator<Item = (ObjId, Access)> {
-        let from = self.events[event].accesses as usize;
-        let to = self.events.get(event + 1).map_or(self.uses.len(), |next| next.accesses as usize);
-        self.uses[from..to].iter().map(|used| (used.obj, used.access))
     }
 }
 
@@ -282,7 +264,5 @@ pub(crate) struct Race {
 pub(crate) struct NewEvent {
     pub ctx: CtxId,
     pub kind: OpKind,
-    pub obj: ObjId,
     pub signature: u64,
-    pub site: &'static Location<'static>,
 }

@@ -543,7 +543,10 @@ impl Executor {
             if let Err(why) = result
                 && failed.is_none()
             {
-                failed = Some((FailureKind::Quiescence, format!("When nothing more can happen, {what} does not hold: {why}.")));
+                failed = Some((
+                    FailureKind::Quiescence,
+                    format!("When nothing more can happen, {what} does not hold: {why}."),
+                ));
             }
         }
         // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.

@@ -75,10 +75,7 @@ impl OpKind {
     /// Whether the step can find that it has to wait.
     #[inline]
     pub(crate) fn can_wait(self) -> bool {
-        matches!(
-            self,
-            OpKind::Lock | OpKind::Enter | OpKind::Await | OpKind::Take | OpKind::Relax | OpKind::Join
-        )
+        matches!(self, OpKind::Lock | OpKind::Enter | OpKind::Await | OpKind::Take | OpKind::Relax | OpKind::Join)
     }
 }
 

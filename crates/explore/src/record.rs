@@ -161,10 +161,7 @@ impl Recorder {
         for (new, &old) in order.iter().enumerate() {
             place[old] = new;
         }
-        let lines = entries
-            .into_iter()
-            .map(|entry| Line { column: place[entry.line.column], ..entry.line })
-            .collect();
+        let lines = entries.into_iter().map(|entry| Line { column: place[entry.line.column], ..entry.line }).collect();
         let columns = order.iter().map(|&column| Column { title: self.columns[column].1.clone() }).collect();
         Trace {
             kind: failed.kind,

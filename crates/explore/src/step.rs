@@ -412,9 +412,9 @@ impl World {
             return true;
         }
         let clash = |obj: ObjId, access: Access| {
-            open.uses().iter().any(|&(other, theirs)| {
-                other == obj && !(access == Access::Read && theirs == Access::Read)
-            })
+            open.uses()
+                .iter()
+                .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
         };
         (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
             || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
@@ -491,8 +491,7 @@ impl World {
         obj.holder = id.0;
         obj.version += 1;
         let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
-        let taken =
-            Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
+        let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
         self.note_acquire(id, taken, how.under);
     }
 
@@ -577,7 +576,8 @@ impl World {
         let ctx = self.ctx(id);
         let message = if let Some(held) = ctx.held.first() {
             format!("{} ends while it holds {}", ctx.name, held.class.name())
-        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id)) {
+        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id))
+        {
             format!("{} ends with interrupts off", ctx.name)
         } else if ctx.preempt_off > 0 {
             format!("{} ends with preemption off", ctx.name)

@@ -5,7 +5,7 @@ use crate::op::{Op, OpKind};
 use crate::step::NO_OBJ;
 use crate::trace::{FailureKind, Wait};
 use crate::validate::CtxKind;
-use crate::world::{NOBODY, ObjKind, World};
+use crate::world::{NOBODY, Obj, ObjKind, World};
 
 impl World {
     /// Those who can never go on, whatever the others do: the largest set of waiting contexts none of which can be
@@ -184,21 +184,25 @@ impl World {
         }
     }
 
-    /// What an object is called.
+    /// What an object is called. Words have no names of their own: they are called after the line that made them.
     pub(crate) fn name(&self, id: ObjId) -> String {
         let obj = self.obj(id);
-        let same = |other: &&crate::world::Obj| other.name == obj.name;
-        let what = match obj.kind {
-            ObjKind::Spin => "lock ",
-            ObjKind::Mutex => "mutex ",
-            _ => "",
+        let word = obj.kind == ObjKind::Atomic;
+        let same = |other: &&Obj| other.name == obj.name && (!word || other.created == obj.created);
+        let mut name = match obj.kind {
+            ObjKind::Spin => format!("lock {}", obj.name),
+            ObjKind::Mutex => format!("mutex {}", obj.name),
+            ObjKind::Atomic => {
+                let file = obj.created.file().rsplit('/').next().unwrap_or_default();
+                format!("{} of {file}:{}", obj.name, obj.created.line())
+            }
+            _ => obj.name.to_string(),
         };
-        if self.objs.iter().filter(same).count() == 1 {
-            format!("{what}{}", obj.name)
-        } else {
+        if self.objs.iter().filter(same).count() > 1 {
             let number = self.objs[..id.index()].iter().filter(same).count();
-            format!("{what}{}#{number}", obj.name)
+            name.push_str(&format!("#{number}"));
         }
+        name
     }
 
     /// What a context that is about to do `op` waits for.

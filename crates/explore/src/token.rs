@@ -28,7 +28,11 @@ pub(crate) struct Token {
 
 impl Token {
     /// The token of a failing run; `None` if it does not fail again. Deviations without which it fails in the same way are left out until it fits.
-    pub(crate) fn of(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Option<Token> {
+    pub(crate) fn of(
+        explore: &Explore,
+        program: &(impl Fn(&Machine) + Send + Sync),
+        failed: &FailedRun,
+    ) -> Option<Token> {
         let mut executor = Executor::for_replay(explore, true);
         let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
         let mut run = |replay: Replay| {

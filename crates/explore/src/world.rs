@@ -14,10 +14,10 @@ use crate::op::Op;
 use crate::record::Recorder;
 use crate::search::Search;
 use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
-use std::rc::Rc;
-use std::sync::Arc;
 use crate::trace::FailureKind;
 use crate::validate::{CtxKind, Held};
+use std::rc::Rc;
+use std::sync::Arc;
 
 pub(crate) const NOBODY: u8 = u8::MAX;
 
@@ -90,7 +90,6 @@ pub(crate) enum ObjKind {
     Mutex,
     Token,
     Interrupt,
-    Context,
     /// Anything built of `Observe`, `Change`, `Await` and `Take`; the name says what.
     Model,
 }
@@ -314,7 +313,8 @@ impl World {
         self.starting = false;
         self.next = None;
         for ctx in self.ctxs.iter_mut().rev() {
-            let (mut held, mut irq_saves, mut reads) = (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
+            let (mut held, mut irq_saves, mut reads) =
+                (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
             held.clear();
             irq_saves.clear();
             reads.clear();
@@ -341,7 +341,15 @@ impl World {
     pub(crate) fn add_cpu(&mut self) -> CpuId {
         let id = CpuId(self.cpus.len() as u32);
         let token = self.add_obj(ObjKind::Token, "interrupts", Location::caller());
-        self.cpus.push(Cpu { irqs_on: true, task: None, handlers: Vec::new(), token, has_handlers: false, switch: None, need_resched: false });
+        self.cpus.push(Cpu {
+            irqs_on: true,
+            task: None,
+            handlers: Vec::new(),
+            token,
+            has_handlers: false,
+            switch: None,
+            need_resched: false,
+        });
         id
     }
 
@@ -406,7 +414,7 @@ impl World {
             scheduled: None,
             preempted: false,
             park: None,
-        books: None,
+            books: None,
             job: Some(job),
         });
         self.unstarted.push(id);

@@ -51,9 +51,7 @@ fn reachable(report: &Report, kind: FailureKind) {
     let failure = report.assert_found(kind);
     let questions = report.lock_questions();
     assert!(
-        questions
-            .iter()
-            .any(|(_, answer)| matches!(answer, Answer::Reachable { token } if *token == failure.token)),
+        questions.iter().any(|(_, answer)| matches!(answer, Answer::Reachable { token } if *token == failure.token)),
         "{}\n{}",
         report.lock_report(),
         doorbell_explore::render::text(&failure.trace, &Default::default()),

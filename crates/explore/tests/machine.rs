@@ -129,7 +129,9 @@ fn one_reference_dropped_twice_is_an_error() {
         let ghost = Arc::new(Ghost::new("object"));
         for name in ["one", "two"] {
             let ghost = Arc::clone(&ghost);
-            m.task(name, move || drop(ghost.put()));
+            m.task(name, move || {
+                ghost.put();
+            });
         }
     });
     report.assert_found(FailureKind::RefUnderflow);
@@ -179,7 +181,7 @@ fn a_program_that_depends_on_something_else_is_told_so() {
         let word = word(0);
         let other = Arc::clone(&word);
         m.task("one", move || {
-            if run % 2 == 0 {
+            if run.is_multiple_of(2) {
                 word.load(SeqCst);
             } else {
                 word.store(1, SeqCst);
@@ -600,15 +602,11 @@ fn a_token_replays_the_same_trace_a_thousand_times_and_is_refused_elsewhere() {
 
 #[test]
 fn every_way_to_search_finds_a_lost_update() {
-    for schedules in [
-        Schedules::Reduced,
-        Schedules::All,
-        Schedules::Uniform { seed: 1 },
-        Schedules::Priorities { seed: 1 },
-    ] {
+    for schedules in
+        [Schedules::Reduced, Schedules::All, Schedules::Uniform { seed: 1 }, Schedules::Priorities { seed: 1 }]
+    {
         for jobs in [1, 2] {
-            let report =
-                Explore::new("careless").schedules(schedules).jobs(jobs).max_executions(1000).run(careless);
+            let report = Explore::new("careless").schedules(schedules).jobs(jobs).max_executions(1000).run(careless);
             report.assert_found(FailureKind::Quiescence);
         }
     }

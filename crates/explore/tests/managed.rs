@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::sim::{
-    GracePeriods, Managed, ManagedPool, Model, PreemptionOff, Preempted, Queue, SimCompletion,
+    GracePeriods, Managed, ManagedPool, Model, Preempted, PreemptionOff, Queue, SimCompletion,
 };
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report, Sim};
@@ -30,10 +30,13 @@ fn four_items(m: &Machine, how: Managed) {
         m.task(task, move || {
             for _ in 0..2 {
                 let (mutex, done) = (Arc::clone(&mutex), Arc::clone(&done));
-                queue.spawn("work", Box::new(move || {
-                    let _held = mutex.lock();
-                    done.fetch_add(1, SeqCst);
-                }));
+                queue.spawn(
+                    "work",
+                    Box::new(move || {
+                        let _held = mutex.lock();
+                        done.fetch_add(1, SeqCst);
+                    }),
+                );
             }
         });
     }
@@ -63,10 +66,13 @@ fn careless_counting(m: &Machine, how: Managed) {
     for task in ["one", "two"] {
         let (queue, word) = (queue.clone(), Arc::clone(&word));
         m.task(task, move || {
-            queue.spawn("count", Box::new(move || {
-                let seen = word.load(SeqCst);
-                word.store(seen + 1, SeqCst);
-            }));
+            queue.spawn(
+                "count",
+                Box::new(move || {
+                    let seen = word.load(SeqCst);
+                    word.store(seen + 1, SeqCst);
+                }),
+            );
         });
     }
     m.at_quiescence("both have counted", move || match word.load(SeqCst) {
@@ -129,14 +135,17 @@ fn no_more_than_max_active_pieces_of_a_queue_are_under_way_and_all_are_done() {
             m.task("task", move || {
                 for _ in 0..3 {
                     let (go, seen) = (Arc::clone(&go), Arc::clone(&seen));
-                    queue.spawn("work", Box::new(move || {
-                        seen.change(|(now, most)| {
-                            *now += 1;
-                            *most = (*now).max(*most);
-                        });
-                        go.wait();
-                        seen.change(|(now, _)| *now -= 1);
-                    }));
+                    queue.spawn(
+                        "work",
+                        Box::new(move || {
+                            seen.change(|(now, most)| {
+                                *now += 1;
+                                *most = (*now).max(*most);
+                            });
+                            go.wait();
+                            seen.change(|(now, _)| *now -= 1);
+                        }),
+                    );
                 }
                 go.complete_all();
             });

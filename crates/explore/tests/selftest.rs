@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use doorbell_explore::selftest::{Mismatch, Options, Summary, run};
 use doorbell_explore::Fault;
+use doorbell_explore::selftest::{Mismatch, Options, Summary, run};
 
 const SEED: u64 = 2;
 const PROGRAMS: u64 = 10_000;

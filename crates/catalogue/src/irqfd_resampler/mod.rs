@@ -16,7 +16,9 @@ pub(crate) fn case() -> Case {
     let mut variants = vec![];
     let inside = REPORTED;
     let outside = Scope { wait: Wait::Outside, ..REPORTED };
-    let mut add = |name, scope: Scope| variants.push(Variant::new(name, Expected::Exhausted, "", scope.to_string(), move |m| scope.program(m)));
+    let mut add = |name, scope: Scope| {
+        variants.push(Variant::new(name, Expected::Exhausted, "", scope.to_string(), move |m| scope.program(m)))
+    };
     add("as-reported", inside);
     add("as-proposed", outside);
     add("as-reported-1", Scope { cleanups: 1, ..inside });
@@ -54,19 +56,29 @@ pub(crate) fn case() -> Case {
     add("m-deq-ua", managed(na, Rules { preemption_off: PreemptionOff::UntilAsleep, ..deq }));
     add("unb-hooks", Scope { pool: Kind::Unbound(hooks), ..na });
     add("unb-deq", Scope { pool: Kind::Unbound(deq), ..na });
-    add("re-reported", Scope { assign: scope::Assign::AssignsAndInjects, cleanups: 1, grace_period: At::OtherPool, ..inside });
-    add("re-proposed", Scope { assign: scope::Assign::AssignsAndInjects, cleanups: 1, grace_period: At::OtherPool, ..outside });
+    add(
+        "re-reported",
+        Scope { assign: scope::Assign::AssignsAndInjects, cleanups: 1, grace_period: At::OtherPool, ..inside },
+    );
+    add(
+        "re-proposed",
+        Scope { assign: scope::Assign::AssignsAndInjects, cleanups: 1, grace_period: At::OtherPool, ..outside },
+    );
     use shipped::Actor::*;
     let all = [Assign, Shutdown, Inject, Ack, Reroute];
-    for a in 0..5 { for b in a+1..5 { for c in b+1..5 {
-        let t = [all[a], all[b], all[c]];
-        let name: &'static str = format!("s-{t:?}").leak();
-        let scope = REPORTED;
-        variants.push(Variant::new(name, Expected::Exhausted, "", "", move |m| shipped::program(m, scope, &t)));
-        let name: &'static str = format!("sm-{t:?}").leak();
-        let scope = Scope { pool: Kind::Managed(l0), ..REPORTED };
-        variants.push(Variant::new(name, Expected::Exhausted, "", "", move |m| shipped::program(m, scope, &t)));
-    }}}
+    for a in 0..5 {
+        for b in a + 1..5 {
+            for c in b + 1..5 {
+                let t = [all[a], all[b], all[c]];
+                let name: &'static str = format!("s-{t:?}").leak();
+                let scope = REPORTED;
+                variants.push(Variant::new(name, Expected::Exhausted, "", "", move |m| shipped::program(m, scope, &t)));
+                let name: &'static str = format!("sm-{t:?}").leak();
+                let scope = Scope { pool: Kind::Managed(l0), ..REPORTED };
+                variants.push(Variant::new(name, Expected::Exhausted, "", "", move |m| shipped::program(m, scope, &t)));
+            }
+        }
+    }
     let t = [Deassign, Inject, Ack];
     variants.push(Variant::new("s-de", Expected::Exhausted, "", "", move |m| shipped::program(m, REPORTED, &t)));
     Case::new("irqfd-resampler", "", "", variants)
@@ -79,11 +91,38 @@ mod tests {
         for v in super::case().variants.iter().filter(|v| v.name.starts_with(&std::env::var("V").unwrap_or_default())) {
             let t = std::time::Instant::now();
             let r = v.run(&crate::RunOptions { budget: Some(std::time::Duration::from_secs(8)), ..Default::default() });
-            println!("{:24} {:?} {} cut {} steps {} {:?}", v.name, r.verdict, r.executions, r.cut, r.steps, t.elapsed());
+            println!(
+                "{:24} {:?} {} cut {} steps {} {:?}",
+                v.name,
+                r.verdict,
+                r.executions,
+                r.cut,
+                r.steps,
+                t.elapsed()
+            );
             if let Some(f) = &r.failure {
                 let text = doorbell_explore::render::text(&f.trace, &Default::default());
                 println!("{:?} {} lines\n{}", f.kind, text.lines().count(), text);
             }
+        }
+    }
+
+    #[test]
+    fn compare() {
+        use super::*;
+        use super::shipped::Actor::*;
+        let t = [Assign, Inject, Ack];
+        for t in [vec![Inject, Ack], vec![Assign, Ack], vec![Assign, Inject], vec![Assign, Inject, Ack]] {
+            for w in [1, 2, 3, 5, 6] {
+                let t2 = t.clone();
+                let scope = Scope { workers: w, ..REPORTED };
+                let r = doorbell_explore::Explore::new("x").run(move |m| shipped::program(m, scope, &t2));
+                println!("{t:?} plain {w}: {} cut {} {:?}", r.executions, r.cut, r.verdict);
+            }
+            let t2 = t.clone();
+            let scope = Scope { pool: Kind::Managed(Rules { interrupts: 0, ..LINUX }), ..REPORTED };
+            let r = doorbell_explore::Explore::new("x").run(move |m| shipped::program(m, scope, &t2));
+            println!("{t:?} managed: {} cut {} {:?}", r.executions, r.cut, r.verdict);
         }
     }
 }

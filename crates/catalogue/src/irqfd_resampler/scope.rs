@@ -218,7 +218,11 @@ impl fmt::Display for Scope {
 
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "max_active {}, {} workers creatable, {} interrupt", self.max_active, self.creatable, self.interrupts)?;
+        write!(
+            f,
+            "max_active {}, {} workers creatable, {} interrupt",
+            self.max_active, self.creatable, self.interrupts
+        )?;
         match self.preempted {
             Preempted::StaysRunnable => {}
             Preempted::RunsHooks => write!(f, ", hooks run on preemption")?,

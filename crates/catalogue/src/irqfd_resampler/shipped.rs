@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, Signalled, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, Signalled, SourceId,
+};
 
 use super::scope::Scope;
 

@@ -25,10 +25,7 @@ pub(super) fn between_waits(trace: &Trace) -> Vec<Edge> {
                 .map(|(to, _)| to)
                 .collect()
         };
-        let owners = what
-            .split_once("held by")
-            .map(|(_, owners)| named(owners))
-            .unwrap_or_default();
+        let owners = what.split_once("held by").map(|(_, owners)| named(owners)).unwrap_or_default();
         let targets = if owners.is_empty() { named(what) } else { owners };
         edges.extend(targets.into_iter().map(|to| Edge { from, to }));
     }

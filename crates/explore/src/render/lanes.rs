@@ -39,17 +39,10 @@ impl Lanes {
     pub(super) fn of(trace: &Trace) -> Lanes {
         let highest = trace.lines.iter().map(|l| l.column + 1).max().unwrap_or(0);
         let count = trace.columns.len().max(highest);
-        let title = |c: usize| {
-            trace
-                .columns
-                .get(c)
-                .map_or_else(|| format!("column {c}"), |col| clean(&col.title))
-        };
+        let title = |c: usize| trace.columns.get(c).map_or_else(|| format!("column {c}"), |col| clean(&col.title));
         let mut lanes = Lanes {
             locks: Vec::new(),
-            used: (0..count)
-                .filter(|c| trace.lines.iter().any(|l| l.column == *c))
-                .collect(),
+            used: (0..count).filter(|c| trace.lines.iter().any(|l| l.column == *c)).collect(),
             titles: (0..count).map(title).collect(),
             tasks: vec![Vec::new(); count],
             depth: Vec::with_capacity(trace.lines.len()),
@@ -70,9 +63,8 @@ impl Lanes {
         let mut handlers: Vec<Vec<&str>> = vec![Vec::new(); count];
         for line in &trace.lines {
             let holds: Vec<usize> = line.holds.iter().map(|name| self.lock(&clean(name))).collect();
-            let (before, held) = place
-                .insert(&line.context, (line.column, holds.clone()))
-                .unwrap_or((line.column, Vec::new()));
+            let (before, held) =
+                place.insert(&line.context, (line.column, holds.clone())).unwrap_or((line.column, Vec::new()));
             let gone = |lane: &mut Lane, lock: &usize| {
                 if let Some(at) = lane.holds.iter().position(|l| l == lock) {
                     lane.holds.remove(at);
@@ -93,10 +85,7 @@ impl Lanes {
             if enters_handler(&line.text) {
                 stack.push(&line.context);
             }
-            let inside = stack
-                .iter()
-                .rposition(|name| *name == line.context)
-                .map_or(0, |at| at + 1);
+            let inside = stack.iter().rposition(|name| *name == line.context).map_or(0, |at| at + 1);
             // A line about a context that is stuck under a handler does not mean that the handler has returned.
             if !line.stuck {
                 stack.truncate(inside);
@@ -119,10 +108,7 @@ impl Lanes {
 
     /// The first line after which `lock` is held in `column` until the end, if it is.
     pub(super) fn held_since(&self, column: usize, lock: usize) -> Option<usize> {
-        let without = self
-            .after
-            .iter()
-            .rposition(|lanes| !lanes[column].holds.contains(&lock));
+        let without = self.after.iter().rposition(|lanes| !lanes[column].holds.contains(&lock));
         let since = without.map_or(0, |at| at + 1);
         (since < self.after.len()).then_some(since)
     }

@@ -34,11 +34,7 @@ pub struct Options {
 impl Default for Options {
     /// 120 columns, 30 lines, no colour.
     fn default() -> Options {
-        Options {
-            width: 120,
-            colour: false,
-            max_lines: 30,
-        }
+        Options { width: 120, colour: false, max_lines: 30 }
     }
 }
 

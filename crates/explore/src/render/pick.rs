@@ -59,11 +59,7 @@ pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, fits: impl Fn(&[Row]) -
     let (mut low, mut high) = (0, trace.lines.len());
     while low < high {
         let middle = (low + high) / 2;
-        if fits(&without(middle)) {
-            high = middle
-        } else {
-            low = middle + 1
-        }
+        if fits(&without(middle)) { high = middle } else { low = middle + 1 }
     }
     without(high)
 }
@@ -122,11 +118,7 @@ fn gap(trace: &Trace, from: usize, end: usize) -> Row {
                 part.steps += 1;
                 part.of = part.of.take().filter(|of| *of == name);
             }
-            None => parts.push(Part {
-                column: line.column,
-                steps: 1,
-                of: Some(name),
-            }),
+            None => parts.push(Part { column: line.column, steps: 1, of: Some(name) }),
         }
     }
     Row::Gap { last: end - 1, parts }

@@ -11,12 +11,7 @@ impl Recorder {
     fn at(&mut self, column: usize, context: &str, text: &str, site: &str) -> &mut Line {
         let before = self.lines.iter().rev().find(|l| l.column == column);
         let irqs_on = before.map_or(Some(true), |l| l.irqs_on);
-        let holds = self
-            .lines
-            .iter()
-            .rev()
-            .find(|l| l.context == context)
-            .map_or(Vec::new(), |l| l.holds.clone());
+        let holds = self.lines.iter().rev().find(|l| l.context == context).map_or(Vec::new(), |l| l.holds.clone());
         self.lines.push(Line {
             step: self.lines.len(),
             column,
@@ -65,78 +60,29 @@ fn columns(titles: &[&str]) -> Vec<Column> {
 }
 
 fn wait(who: &str, place: &str, what: &str, site: &str) -> Wait {
-    Wait {
-        who: who.to_owned(),
-        place: place.to_owned(),
-        what: what.to_owned(),
-        site: site.to_owned(),
-    }
+    Wait { who: who.to_owned(), place: place.to_owned(), what: what.to_owned(), site: site.to_owned() }
 }
 
 /// Document 000: irq_desc → rq → ir_list_lock → irq_desc over three CPUs.
 pub(super) fn three_party() -> Trace {
     let mut r = Recorder { lines: Vec::new() };
     let (aff, sched, vcpu) = ("set-affinity", "vcpu-0", "irqfd-assign");
-    r.at(
-        2,
-        vcpu,
-        "load routing generation = 4",
-        "crates/catalogue/src/avic.rs:41",
-    )
-    .aside();
-    r.at(
-        2,
-        vcpu,
-        "load irqfd#1.producer = some",
-        "crates/catalogue/src/avic.rs:44",
-    )
-    .aside();
+    r.at(2, vcpu, "load routing generation = 4", "crates/catalogue/src/avic.rs:41").aside();
+    r.at(2, vcpu, "load irqfd#1.producer = some", "crates/catalogue/src/avic.rs:44").aside();
     r.at(2, vcpu, "irqs off", "crates/catalogue/src/avic.rs:61").irqs(false);
-    r.at(2, vcpu, "lock ir_list_lock#0", "crates/catalogue/src/avic.rs:61")
-        .takes("ir_list_lock#0");
-    r.at(
-        2,
-        vcpu,
-        "load avic_entry.is_running = 1",
-        "crates/catalogue/src/avic.rs:64",
-    )
-    .aside();
-    r.at(1, sched, "irqs off", "crates/catalogue/src/sched.rs:118")
-        .irqs(false);
-    r.at(1, sched, "lock rq#1", "crates/catalogue/src/sched.rs:118")
-        .takes("rq#1");
-    r.at(
-        1,
-        sched,
-        "sched-out hook: avic_vcpu_put",
-        "crates/catalogue/src/sched.rs:127",
-    );
-    r.at(
-        1,
-        sched,
-        "load avic_entry.is_running = 1",
-        "crates/catalogue/src/avic.rs:88",
-    )
-    .aside();
-    r.at(0, aff, "irqs off", "crates/catalogue/src/irq_desc.rs:33")
-        .irqs(false);
-    r.at(0, aff, "lock irq_desc#7", "crates/catalogue/src/irq_desc.rs:33")
-        .takes("irq_desc#7");
-    r.at(
-        0,
-        aff,
-        "store irq_desc#7.affinity := {1}",
-        "crates/catalogue/src/irq_desc.rs:36",
-    )
-    .aside();
-    r.at(0, aff, "lock task irq/7-vfio", "crates/catalogue/src/sched.rs:71")
-        .takes("task irq/7-vfio");
-    r.at(0, aff, "waits for rq#1", "crates/catalogue/src/sched.rs:74")
-        .stuck();
-    r.at(1, sched, "waits for ir_list_lock#0", "crates/catalogue/src/avic.rs:92")
-        .stuck();
-    r.at(2, vcpu, "waits for irq_desc#7", "crates/catalogue/src/irq_desc.rs:52")
-        .stuck();
+    r.at(2, vcpu, "lock ir_list_lock#0", "crates/catalogue/src/avic.rs:61").takes("ir_list_lock#0");
+    r.at(2, vcpu, "load avic_entry.is_running = 1", "crates/catalogue/src/avic.rs:64").aside();
+    r.at(1, sched, "irqs off", "crates/catalogue/src/sched.rs:118").irqs(false);
+    r.at(1, sched, "lock rq#1", "crates/catalogue/src/sched.rs:118").takes("rq#1");
+    r.at(1, sched, "sched-out hook: avic_vcpu_put", "crates/catalogue/src/sched.rs:127");
+    r.at(1, sched, "load avic_entry.is_running = 1", "crates/catalogue/src/avic.rs:88").aside();
+    r.at(0, aff, "irqs off", "crates/catalogue/src/irq_desc.rs:33").irqs(false);
+    r.at(0, aff, "lock irq_desc#7", "crates/catalogue/src/irq_desc.rs:33").takes("irq_desc#7");
+    r.at(0, aff, "store irq_desc#7.affinity := {1}", "crates/catalogue/src/irq_desc.rs:36").aside();
+    r.at(0, aff, "lock task irq/7-vfio", "crates/catalogue/src/sched.rs:71").takes("task irq/7-vfio");
+    r.at(0, aff, "waits for rq#1", "crates/catalogue/src/sched.rs:74").stuck();
+    r.at(1, sched, "waits for ir_list_lock#0", "crates/catalogue/src/avic.rs:92").stuck();
+    r.at(2, vcpu, "waits for irq_desc#7", "crates/catalogue/src/irq_desc.rs:52").stuck();
     Trace {
         kind: FailureKind::Deadlock,
         columns: columns(&["CPU0", "CPU1", "CPU2"]),
@@ -158,29 +104,13 @@ pub(super) fn three_party() -> Trace {
 pub(super) fn handler() -> Trace {
     let mut r = Recorder { lines: Vec::new() };
     let (task, irq) = ("reader", "irq 0x41");
-    r.at(
-        1,
-        "device",
-        "raise vector 0x41 on CPU0",
-        "crates/catalogue/src/usage.rs:70",
-    );
-    r.at(0, task, "lock ring#0", "crates/catalogue/src/usage.rs:31")
-        .takes("ring#0");
-    r.at(0, task, "load ring#0.head = 0", "crates/catalogue/src/usage.rs:32")
-        .aside();
-    r.at(
-        0,
-        irq,
-        "the handler of vector 0x41 begins",
-        "crates/catalogue/src/usage.rs:48",
-    )
-    .irqs(false)
-    .preempts();
+    r.at(1, "device", "raise vector 0x41 on CPU0", "crates/catalogue/src/usage.rs:70");
+    r.at(0, task, "lock ring#0", "crates/catalogue/src/usage.rs:31").takes("ring#0");
+    r.at(0, task, "load ring#0.head = 0", "crates/catalogue/src/usage.rs:32").aside();
+    r.at(0, irq, "the handler of vector 0x41 begins", "crates/catalogue/src/usage.rs:48").irqs(false).preempts();
     r.at(0, irq, "load pending = 1", "crates/catalogue/src/usage.rs:50");
-    r.at(0, task, "stands still", "crates/catalogue/src/usage.rs:33")
-        .stuck();
-    r.at(0, irq, "waits for ring#0", "crates/catalogue/src/usage.rs:51")
-        .stuck();
+    r.at(0, task, "stands still", "crates/catalogue/src/usage.rs:33").stuck();
+    r.at(0, irq, "waits for ring#0", "crates/catalogue/src/usage.rs:51").stuck();
     r.lines[0].irqs_on = None;
     Trace {
         kind: FailureKind::SelfDeadlock,
@@ -205,57 +135,26 @@ pub(super) fn workqueue() -> Trace {
     r.at(0, main, "queue cleanup-0 on pool kvm-irqfd-cleanup", &file(40));
     r.at(0, main, "queue cleanup-1 on pool kvm-irqfd-cleanup", &file(40));
     r.at(0, main, "waits for work cleanup-0 to be done", &file(44)).aside();
-    r.at(
-        1,
-        "worker-0",
-        "take work cleanup-0",
-        "crates/explore/src/machine/work.rs:112",
-    );
+    r.at(1, "worker-0", "take work cleanup-0", "crates/explore/src/machine/work.rs:112");
     for n in 0..9 {
-        r.at(1, "worker-0", &format!("load irqfd#{n}.active = 1"), &file(70))
-            .aside();
+        r.at(1, "worker-0", &format!("load irqfd#{n}.active = 1"), &file(70)).aside();
     }
-    r.at(1, "worker-0", "lock mutex resampler_lock", &file(81))
-        .takes("mutex resampler_lock");
+    r.at(1, "worker-0", "lock mutex resampler_lock", &file(81)).takes("mutex resampler_lock");
     r.at(1, "worker-0", "remove irqfd#0 from resampler#0.list", &file(83));
-    r.at(
-        2,
-        "worker-1",
-        "take work cleanup-1",
-        "crates/explore/src/machine/work.rs:112",
-    )
-    .preempts();
+    r.at(2, "worker-1", "take work cleanup-1", "crates/explore/src/machine/work.rs:112").preempts();
     for n in 0..8 {
-        r.at(2, "worker-1", &format!("load irqfd#{n}.active = 1"), &file(70))
-            .aside();
-        r.at(1, "worker-0", &format!("load resampler#{n}.users = 1"), &file(71))
-            .aside();
+        r.at(2, "worker-1", &format!("load irqfd#{n}.active = 1"), &file(70)).aside();
+        r.at(1, "worker-0", &format!("load resampler#{n}.users = 1"), &file(71)).aside();
     }
     r.at(2, "worker-1", "waits for mutex resampler_lock", &file(81)).stuck();
-    r.at(
-        1,
-        "worker-0",
-        "lock srcu irq_srcu",
-        "crates/explore/src/machine/srcu.rs:58",
-    )
-    .irqs(false)
-    .takes("srcu irq_srcu");
-    r.at(
-        1,
-        "worker-0",
-        "queue grace period 1 of irq_srcu",
-        "crates/explore/src/machine/srcu.rs:66",
-    );
-    r.at(
-        1,
-        "worker-0",
-        "unlock srcu irq_srcu",
-        "crates/explore/src/machine/srcu.rs:69",
-    )
-    .irqs(true)
-    .drops("srcu irq_srcu");
-    r.at(1, "worker-0", "waits for grace period 1 of irq_srcu", &file(88))
-        .stuck();
+    r.at(1, "worker-0", "lock srcu irq_srcu", "crates/explore/src/machine/srcu.rs:58")
+        .irqs(false)
+        .takes("srcu irq_srcu");
+    r.at(1, "worker-0", "queue grace period 1 of irq_srcu", "crates/explore/src/machine/srcu.rs:66");
+    r.at(1, "worker-0", "unlock srcu irq_srcu", "crates/explore/src/machine/srcu.rs:69")
+        .irqs(true)
+        .drops("srcu irq_srcu");
+    r.at(1, "worker-0", "waits for grace period 1 of irq_srcu", &file(88)).stuck();
     Trace {
         kind: FailureKind::Deadlock,
         columns: columns(&["CPU0", "CPU1", "CPU2"]),

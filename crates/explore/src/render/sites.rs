@@ -11,16 +11,9 @@ pub(super) struct Sites {
 
 impl Sites {
     pub(super) fn of(trace: &Trace) -> Sites {
-        let all = trace
-            .lines
-            .iter()
-            .map(|l| &l.site)
-            .chain(trace.waits.iter().map(|w| &w.site));
+        let all = trace.lines.iter().map(|l| &l.site).chain(trace.waits.iter().map(|w| &w.site));
         let files: BTreeSet<String> = all.map(|site| split(site).0.replace('\\', "/")).collect();
-        let short = files
-            .iter()
-            .map(|file| (file.clone(), shortest(file, &files)))
-            .collect();
+        let short = files.iter().map(|file| (file.clone(), shortest(file, &files))).collect();
         Sites { short }
     }
 
@@ -50,6 +43,5 @@ fn shortest(file: &str, files: &BTreeSet<String>) -> String {
 }
 
 fn ends_with_path(file: &str, tail: &str) -> bool {
-    file.strip_suffix(tail)
-        .is_some_and(|head| head.is_empty() || head.ends_with('/'))
+    file.strip_suffix(tail).is_some_and(|head| head.is_empty() || head.ends_with('/'))
 }

@@ -31,14 +31,7 @@ pub(super) fn render(trace: &Trace) -> String {
     let places = places(trace, &lanes, &rows, &sites);
     let right = places.last().map_or(0.0, |p| p.x + p.wide);
     let page = (right + MARGIN).max(820.0);
-    let picture = Picture {
-        trace,
-        lanes: &lanes,
-        rows: &rows,
-        sites: &sites,
-        places: &places,
-        body: String::new(),
-    };
+    let picture = Picture { trace, lanes: &lanes, rows: &rows, sites: &sites, places: &places, body: String::new() };
     picture.draw(page)
 }
 
@@ -69,12 +62,7 @@ fn places(trace: &Trace, lanes: &Lanes, rows: &[Row], sites: &Sites) -> Vec<Plac
     let mut x = MARGIN + STEPS;
     let mut places = Vec::new();
     for &column in &lanes.used {
-        let slots = lanes
-            .after
-            .iter()
-            .map(|after| after[column].holds.len())
-            .max()
-            .unwrap_or(0);
+        let slots = lanes.after.iter().map(|after| after[column].holds.len()).max().unwrap_or(0);
         let need = |row: &Row| match row {
             Row::Step(at) if trace.lines[*at].column == column => {
                 let line = &trace.lines[*at];
@@ -134,26 +122,14 @@ impl Picture<'_> {
     fn title(&mut self, page: f64) -> f64 {
         let name = kind(self.trace.kind);
         let mut letters = name.chars();
-        let name: String = letters
-            .next()
-            .map(|c| c.to_uppercase().chain(letters).collect())
-            .unwrap_or_default();
-        self.push(&format!(
-            "<text class=\"h\" x=\"{MARGIN}\" y=\"42\">{}</text>",
-            escape(&name)
-        ));
+        let name: String = letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
+        self.push(&format!("<text class=\"h\" x=\"{MARGIN}\" y=\"42\">{}</text>", escape(&name)));
         let rest = format!("{}, {}", steps(self.trace.lines.len()), minimality(self.trace));
         let end = page - MARGIN;
-        self.push(&format!(
-            "<text class=\"s\" x=\"{end}\" y=\"42\" text-anchor=\"end\">{}</text>",
-            escape(&rest)
-        ));
+        self.push(&format!("<text class=\"s\" x=\"{end}\" y=\"42\" text-anchor=\"end\">{}</text>", escape(&rest)));
         let mut y = 68.0;
         for line in wrap(&clean(&self.trace.why), ((page - 2.0 * MARGIN) / 7.6) as usize) {
-            self.push(&format!(
-                "<text class=\"p\" x=\"{MARGIN}\" y=\"{y}\">{}</text>",
-                escape(&line)
-            ));
+            self.push(&format!("<text class=\"p\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escape(&line)));
             y += 20.0;
         }
         y + 4.0
@@ -169,11 +145,7 @@ impl Picture<'_> {
             ));
             let tasks = &self.lanes.tasks[place.column];
             let title = &self.lanes.titles[place.column];
-            let task = if tasks.len() == 1 && tasks[0] != *title {
-                tasks[0].as_str()
-            } else {
-                ""
-            };
+            let task = if tasks.len() == 1 && tasks[0] != *title { tasks[0].as_str() } else { "" };
             let y = head + 25.0;
             let room = (wide / CHAR) as usize;
             self.push(&format!(
@@ -271,11 +243,7 @@ impl Picture<'_> {
             for (slot, from, to, lock) in self.bars_of(place) {
                 let x = place.x + 10.0 + SLOT * slot as f64;
                 let y = top + ROW * from as f64 + 5.0;
-                let end = if to == self.rows.len() {
-                    bottom
-                } else {
-                    top + ROW * to as f64 + 12.0
-                };
+                let end = if to == self.rows.len() { bottom } else { top + ROW * to as f64 + 12.0 };
                 let (high, colour) = (end - y, colour(lock));
                 let name = escape(&self.lanes.locks[lock]);
                 self.push(&format!(
@@ -310,10 +278,7 @@ impl Picture<'_> {
             let (from, to) = if holder.x > own.x {
                 (own.x + own.wide - 4.0, bar_x - 2.0)
             } else {
-                (
-                    own.text_x() + INDENT * self.lanes.depth[*line] as f64 - 3.0,
-                    bar_x + BAR + 2.0,
-                )
+                (own.text_x() + INDENT * self.lanes.depth[*line] as f64 - 3.0, bar_x + BAR + 2.0)
             };
             self.push(&format!(
                 "<path d=\"M{from:.1} {y:.1}H{to:.1}\" stroke=\"{RED}\" stroke-width=\"1.6\" stroke-dasharray=\"5 3\" fill=\"none\" \
@@ -342,10 +307,7 @@ impl Picture<'_> {
                         };
                         let of = part.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
                         let text = escape(&format!("… {}{of}", steps(part.steps)));
-                        self.push(&format!(
-                            "<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>",
-                            place.text_x()
-                        ));
+                        self.push(&format!("<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>", place.text_x()));
                     }
                 }
             }
@@ -381,9 +343,7 @@ impl Picture<'_> {
         let full = format!("{mark}{who}{text}");
         let shown = self.coloured(&elide(&full, room.saturating_sub(width(&site) + 1)));
         let tip = escape(&format!("{context}: {text} ({})", clean(&line.site)));
-        self.push(&format!(
-            "<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"
-        ));
+        self.push(&format!("<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"));
         self.push(&format!(
             "<text class=\"s\" x=\"{end:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
             escape(&site)
@@ -398,22 +358,13 @@ impl Picture<'_> {
         };
         let end = at + self.lanes.locks[lock].len();
         let (before, name, after) = (escape(&text[..at]), escape(&text[at..end]), escape(&text[end..]));
-        format!(
-            "{before}<tspan style=\"fill:{};font-weight:700\">{name}</tspan>{after}",
-            colour(lock)
-        )
+        format!("{before}<tspan style=\"fill:{};font-weight:700\">{name}</tspan>{after}", colour(lock))
     }
 
     /// What colours and marks mean. Returns where it ends.
     fn legend(&mut self, mut y: f64, page: f64) -> f64 {
         let mut entries: Vec<(String, String)> = Vec::new();
-        if self
-            .lanes
-            .after
-            .iter()
-            .flatten()
-            .any(|lane| lane.irqs_on == Some(false))
-        {
+        if self.lanes.after.iter().flatten().any(|lane| lane.irqs_on == Some(false)) {
             let sign = format!(
                 "<rect y=\"-11\" width=\"14\" height=\"14\" fill=\"#fdeceb\"/><rect y=\"-11\" width=\"3\" height=\"14\" fill=\"{RED}\"/>"
             );
@@ -425,22 +376,14 @@ impl Picture<'_> {
             entries.push((sign.to_owned(), "interrupt handler".to_owned()));
         }
         if any(|l| l.preempts) {
-            entries.push((
-                "<text x=\"3\" style=\"fill:#9a6700\">»</text>".to_owned(),
-                "preempts".to_owned(),
-            ));
+            entries.push(("<text x=\"3\" style=\"fill:#9a6700\">»</text>".to_owned(), "preempts".to_owned()));
         }
         if any(|l| l.stuck) {
-            entries.push((
-                "<text x=\"1\" class=\"r\">✖</text>".to_owned(),
-                "never gets further".to_owned(),
-            ));
+            entries.push(("<text x=\"1\" class=\"r\">✖</text>".to_owned(), "never gets further".to_owned()));
         }
         for (lock, name) in self.lanes.locks.iter().enumerate() {
-            let sign = format!(
-                "<rect x=\"4\" y=\"-11\" width=\"{BAR}\" height=\"14\" rx=\"3\" fill=\"{}\"/>",
-                colour(lock)
-            );
+            let sign =
+                format!("<rect x=\"4\" y=\"-11\" width=\"{BAR}\" height=\"14\" rx=\"3\" fill=\"{}\"/>", colour(lock));
             entries.push((sign, format!("{name} held")));
         }
         let mut x = MARGIN;

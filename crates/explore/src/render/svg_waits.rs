@@ -19,20 +19,8 @@ pub(super) fn draw(trace: &Trace, sites: &Sites, body: &mut String, y: f64, page
     let top = y + 12.0;
     let x = MARGIN + ARCS;
     let wide = page - MARGIN - x;
-    let place_wide = trace
-        .waits
-        .iter()
-        .map(|w| width(&clean(&w.place)))
-        .max()
-        .unwrap_or(0)
-        .min(14);
-    let who_wide = trace
-        .waits
-        .iter()
-        .map(|w| width(&clean(&w.who)))
-        .max()
-        .unwrap_or(0)
-        .min(28);
+    let place_wide = trace.waits.iter().map(|w| width(&clean(&w.place))).max().unwrap_or(0).min(14);
+    let who_wide = trace.waits.iter().map(|w| width(&clean(&w.who))).max().unwrap_or(0).min(28);
     for (at, wait) in trace.waits.iter().enumerate() {
         let row = top + (ROW + GAP) * at as f64;
         let text = row + 19.0;

@@ -14,9 +14,7 @@ fn plain(trace: &Trace) -> String {
 /// Compares with `golden/name`; with `UPDATE_GOLDEN` in the environment it writes the file instead.
 #[track_caller]
 fn same_as_golden(name: &str, actual: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/render/golden")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, actual).expect("the golden file can be written");
         return;
@@ -24,10 +22,7 @@ fn same_as_golden(name: &str, actual: &str) {
     let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut lines = expected.lines().zip(actual.lines()).enumerate();
     let differing = lines.find(|(_, (old, new))| old != new);
-    assert!(
-        expected == actual,
-        "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}"
-    );
+    assert!(expected == actual, "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}");
 }
 
 /// A trace of one CPU with many steps, of which every `every`th matters; the last one is stuck.
@@ -43,10 +38,7 @@ fn long(count: usize, every: usize) -> Trace {
     };
     let end = std::mem::take(&mut trace.lines);
     trace.lines = (0..count).map(step).collect();
-    trace.lines.extend(end.into_iter().map(|line| Line {
-        step: line.step + count,
-        ..line
-    }));
+    trace.lines.extend(end.into_iter().map(|line| Line { step: line.step + count, ..line }));
     trace
 }
 
@@ -70,19 +62,11 @@ fn the_workqueue_deadlock_reads_as_checked_in() {
 
 #[test]
 fn no_trace_takes_more_lines_than_there_may_be() {
-    for trace in [
-        samples::three_party(),
-        samples::handler(),
-        samples::workqueue(),
-        long(40, 1),
-        long(900, 3),
-        long(3000, 1),
-    ] {
+    for trace in
+        [samples::three_party(), samples::handler(), samples::workqueue(), long(40, 1), long(900, 3), long(3000, 1)]
+    {
         for max_lines in [16, 20, 24, 30, 50] {
-            let options = Options {
-                max_lines,
-                ..Options::default()
-            };
+            let options = Options { max_lines, ..Options::default() };
             let lines = text(&trace, &options).lines().count();
             assert!(lines <= max_lines, "{lines} lines, at most {max_lines} wanted");
         }
@@ -91,22 +75,9 @@ fn no_trace_takes_more_lines_than_there_may_be() {
 
 #[test]
 fn no_line_is_wider_than_the_terminal() {
-    for trace in [
-        samples::three_party(),
-        samples::handler(),
-        samples::workqueue(),
-        long(200, 2),
-    ] {
+    for trace in [samples::three_party(), samples::handler(), samples::workqueue(), long(200, 2)] {
         for width in [60, 80, 100, 120, 200] {
-            for line in text(
-                &trace,
-                &Options {
-                    width,
-                    ..Options::default()
-                },
-            )
-            .lines()
-            {
+            for line in text(&trace, &Options { width, ..Options::default() }).lines() {
                 assert!(line.chars().count() <= width, "wider than {width}: {line}");
             }
         }
@@ -124,29 +95,16 @@ fn steps_that_do_not_matter_go_first_and_the_gap_is_marked() {
 #[test]
 fn where_everything_matters_the_stuck_steps_are_what_is_kept() {
     let out = plain(&long(3000, 1));
-    for stuck in [
-        "✖ waits for rq#1",
-        "✖ waits for ir_list_lock#0",
-        "✖ waits for irq_desc#7",
-    ] {
+    for stuck in ["✖ waits for rq#1", "✖ waits for ir_list_lock#0", "✖ waits for irq_desc#7"] {
         assert!(out.contains(stuck), "{out}");
     }
-    assert!(
-        out.contains("lock ir_list_lock#0"),
-        "what is held at the end was taken somewhere:\n{out}"
-    );
+    assert!(out.contains("lock ir_list_lock#0"), "what is held at the end was taken somewhere:\n{out}");
 }
 
 #[test]
 fn colour_adds_nothing_but_colour() {
     for trace in [samples::three_party(), samples::handler(), samples::workqueue()] {
-        let coloured = text(
-            &trace,
-            &Options {
-                colour: true,
-                ..Options::default()
-            },
-        );
+        let coloured = text(&trace, &Options { colour: true, ..Options::default() });
         assert!(coloured.contains("\x1b["));
         let mut stripped = String::new();
         let mut pieces = coloured.split("\x1b[");
@@ -224,23 +182,11 @@ fn a_step_after_the_handler_has_returned_is_not_set_in() {
 #[test]
 fn waits_point_at_who_is_named_after_held_by() {
     let edges = between_waits(&samples::three_party());
-    assert_eq!(
-        edges,
-        [
-            Edge { from: 0, to: 1 },
-            Edge { from: 1, to: 2 },
-            Edge { from: 2, to: 0 }
-        ]
-    );
+    assert_eq!(edges, [Edge { from: 0, to: 1 }, Edge { from: 1, to: 2 }, Edge { from: 2, to: 0 }]);
     let edges = between_waits(&samples::workqueue());
     assert_eq!(
         edges,
-        [
-            Edge { from: 0, to: 2 },
-            Edge { from: 1, to: 0 },
-            Edge { from: 2, to: 0 },
-            Edge { from: 2, to: 1 }
-        ]
+        [Edge { from: 0, to: 2 }, Edge { from: 1, to: 0 }, Edge { from: 2, to: 0 }, Edge { from: 2, to: 1 }]
     );
 }
 

@@ -15,12 +15,7 @@ const BETWEEN: usize = 2;
 const MOST_LETTERS: usize = 4;
 
 pub(super) fn render(trace: &Trace, options: Options) -> String {
-    let page = Page {
-        trace,
-        lanes: Lanes::of(trace),
-        sites: Sites::of(trace),
-        width: options.width.max(60),
-    };
+    let page = Page { trace, lanes: Lanes::of(trace), sites: Sites::of(trace), width: options.width.max(60) };
     let most = options.max_lines.max(16);
     let rows = page.rows(most);
     let mut out = String::new();
@@ -127,11 +122,7 @@ impl Page<'_> {
         let scores = pick::scores(self.trace, &self.lanes);
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&at| {
-            let score = if let Row::Step(line) = rows[at] {
-                scores[line]
-            } else {
-                0
-            };
+            let score = if let Row::Step(line) = rows[at] { scores[line] } else { 0 };
             (std::cmp::Reverse(score), at)
         });
         let mut wrapped = vec![false; rows.len()];
@@ -219,27 +210,16 @@ impl Page<'_> {
             _ if line.matters => Ink::Plain,
             _ => Ink::Dim,
         };
-        Cell {
-            indent: 2 * self.lanes.depth[at],
-            text: format!("{mark}{who}{text}"),
-            ink,
-        }
+        Cell { indent: 2 * self.lanes.depth[at], text: format!("{mark}{who}{text}"), ink }
     }
 
     fn gap(&self, part: &Part) -> Cell {
-        let of = part
-            .of
-            .as_ref()
-            .filter(|of| self.sole(&self.lanes.tasks[part.column]) != Some(of));
+        let of = part.of.as_ref().filter(|of| self.sole(&self.lanes.tasks[part.column]) != Some(of));
         let text = match of {
             Some(of) => format!("… {} of {of}", steps(part.steps)),
             None => format!("… {}", steps(part.steps)),
         };
-        Cell {
-            indent: 0,
-            text,
-            ink: Ink::Dim,
-        }
+        Cell { indent: 0, text, ink: Ink::Dim }
     }
 
     fn layout(&self, rows: &[Row], cells: &[Vec<Option<Cell>>]) -> Layout {
@@ -256,31 +236,18 @@ impl Page<'_> {
         let used = self.lanes.used.iter().enumerate();
         let gutters: Vec<usize> = used
             .clone()
-            .map(|(_, &c)| {
-                rows.iter()
-                    .map(|row| lanes(row)[c].holds.len())
-                    .max()
-                    .unwrap_or(0)
-                    .min(MOST_LETTERS)
-            })
+            .map(|(_, &c)| rows.iter().map(|row| lanes(row)[c].holds.len()).max().unwrap_or(0).min(MOST_LETTERS))
             .collect();
         let needs: Vec<usize> = used
             .map(|(place, &c)| {
-                let texts = cells
-                    .iter()
-                    .filter_map(|row| row[place].as_ref())
-                    .map(|cell| cell.indent + width(&cell.text));
+                let texts =
+                    cells.iter().filter_map(|row| row[place].as_ref()).map(|cell| cell.indent + width(&cell.text));
                 2 + gutters[place] + texts.max().unwrap_or(0).max(width(&self.head(c)))
             })
             .collect();
         let room = self.width.saturating_sub(step + 2 + site + BETWEEN * needs.len());
         let columns = gutters.into_iter().zip(share(room, &needs)).collect();
-        Layout {
-            step,
-            columns,
-            site,
-            letters,
-        }
+        Layout { step, columns, site, letters }
     }
 
     fn head(&self, column: usize) -> String {
@@ -317,17 +284,11 @@ impl Page<'_> {
             .map(|(cell, &(gutter, wide))| {
                 let Some(cell) = cell else { return Vec::new() };
                 let room = wide.saturating_sub(2 + gutter + cell.indent).max(1);
-                if wrapped {
-                    wrap(&cell.text, room)
-                } else {
-                    vec![elide(&cell.text, room)]
-                }
+                if wrapped { wrap(&cell.text, room) } else { vec![elide(&cell.text, room)] }
             })
             .collect();
         let height = texts.iter().map(Vec::len).max().unwrap_or(1).max(1);
-        (0..height)
-            .map(|at| self.row_line(row, cells, &texts, layout, at))
-            .collect()
+        (0..height).map(|at| self.row_line(row, cells, &texts, layout, at)).collect()
     }
 
     fn row_line(&self, row: &Row, cells: &[Option<Cell>], texts: &[Vec<String>], layout: &Layout, at: usize) -> Inked {
@@ -363,11 +324,7 @@ impl Page<'_> {
             None => line.push("┊", Ink::Dim),
         }
         let end = line.width() + wide + 1;
-        let shown = if lane.holds.len() > wide {
-            wide.saturating_sub(1)
-        } else {
-            lane.holds.len()
-        };
+        let shown = if lane.holds.len() > wide { wide.saturating_sub(1) } else { lane.holds.len() };
         for lock in &lane.holds[..shown] {
             line.push(letter(layout, *lock), Ink::Lock(*lock));
         }
@@ -379,10 +336,7 @@ impl Page<'_> {
 
     /// Pushes text with the names of locks in their colours.
     fn inked(&self, line: &mut Inked, text: &str, ink: Ink, layout: &Layout) {
-        let found = layout
-            .letters
-            .iter()
-            .filter_map(|&l| Some((find_word(text, &self.lanes.locks[l])?, l)));
+        let found = layout.letters.iter().filter_map(|&l| Some((find_word(text, &self.lanes.locks[l])?, l)));
         match found.min_by_key(|&(at, l)| (at, usize::MAX - self.lanes.locks[l].len())) {
             Some((at, lock)) if ink != Ink::Dim => {
                 let end = at + self.lanes.locks[lock].len();
@@ -397,16 +351,11 @@ impl Page<'_> {
     /// What the marks mean, only those that are there; then an empty line.
     fn legend(&self, rows: &[Row], layout: &Layout) -> Vec<Inked> {
         let any = |what: &dyn Fn(&Line) -> bool| {
-            rows.iter()
-                .any(|row| matches!(row, Row::Step(at) if what(&self.trace.lines[*at])))
+            rows.iter().any(|row| matches!(row, Row::Step(at) if what(&self.trace.lines[*at])))
         };
         let mut entries: Vec<(String, String, Ink)> = Vec::new();
         let mut add = |sign: String, meaning: &str, ink| entries.push((sign, meaning.to_owned(), ink));
-        if rows.iter().any(|row| {
-            self.lanes.after[row.last()]
-                .iter()
-                .any(|lane| lane.irqs_on == Some(false))
-        }) {
+        if rows.iter().any(|row| self.lanes.after[row.last()].iter().any(|lane| lane.irqs_on == Some(false))) {
             add("┃".to_owned(), "interrupts off", Ink::Red);
         }
         if any(&|l| l.preempts && !l.stuck) {
@@ -417,19 +366,12 @@ impl Page<'_> {
         }
         for (at, &lock) in layout.letters.iter().enumerate() {
             let held = if at == 0 { "held: " } else { "" };
-            add(
-                format!("{held}{}", letter(layout, lock)),
-                &self.lanes.locks[lock],
-                Ink::Lock(lock),
-            );
+            add(format!("{held}{}", letter(layout, lock)), &self.lanes.locks[lock], Ink::Lock(lock));
         }
         let mut lines: Vec<Inked> = vec![Inked::default()];
         for (sign, meaning, ink) in entries {
             let wide = width(&sign) + 1 + width(&meaning);
-            if lines
-                .last()
-                .is_some_and(|l| l.width() > 0 && l.width() + 3 + wide > self.width)
-            {
+            if lines.last().is_some_and(|l| l.width() > 0 && l.width() + 3 + wide > self.width) {
                 if lines.len() == 2 {
                     break;
                 }
@@ -440,10 +382,7 @@ impl Page<'_> {
                 line.push("   ", Ink::Plain);
             }
             line.push(sign, ink);
-            line.push(
-                elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())),
-                Ink::Dim,
-            );
+            line.push(elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())), Ink::Dim);
         }
         if lines[0].width() == 0 {
             return Vec::new();
@@ -462,11 +401,7 @@ impl Page<'_> {
         let place = |i: usize| clean(&waits[i].place);
         // Hardware is its own place.
         let who = |i: usize| {
-            if waits[i].who == waits[i].place {
-                String::new()
-            } else {
-                clean(&waits[i].who)
-            }
+            if waits[i].who == waits[i].place { String::new() } else { clean(&waits[i].who) }
         };
         let site = |i: usize| clean(&self.sites.shorten(&waits[i].site));
         let (places, whos, sites) = (column(&place, 12), column(&who, 24), column(&site, 26));
@@ -502,9 +437,7 @@ impl Page<'_> {
 /// `A` for the first lock that is shown, and so on.
 fn letter(layout: &Layout, lock: usize) -> String {
     let at = layout.letters.iter().position(|l| *l == lock);
-    at.and_then(|at| ('A'..='Z').chain('a'..='z').nth(at))
-        .unwrap_or('*')
-        .to_string()
+    at.and_then(|at| ('A'..='Z').chain('a'..='z').nth(at)).unwrap_or('*').to_string()
 }
 
 /// Shares out `room`: who needs less than an equal share gets what it needs, the others share the rest.

@@ -31,11 +31,7 @@ pub(super) fn minimality(trace: &Trace) -> String {
 
 /// `1 step`, `2 steps`.
 pub(super) fn steps(n: usize) -> String {
-    if n == 1 {
-        "1 step".to_owned()
-    } else {
-        format!("{n} steps")
-    }
+    if n == 1 { "1 step".to_owned() } else { format!("{n} steps") }
 }
 
 /// On one line, without control characters: names and panic messages come from the code under test.

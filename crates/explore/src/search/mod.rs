@@ -10,7 +10,6 @@
 mod node;
 mod sampler;
 
-use std::panic::Location;
 
 use crate::events::{Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
@@ -66,9 +65,7 @@ pub(crate) struct Settings {
 pub(crate) struct Open {
     pub ctx: CtxId,
     pub kind: OpKind,
-    obj: ObjId,
     signature: u64,
-    site: &'static Location<'static>,
     uses: [(ObjId, Access); 4],
     used: usize,
     more: Vec<(ObjId, Access)>,
@@ -90,9 +87,7 @@ impl Open {
         Open {
             ctx,
             kind: op.kind,
-            obj: op.obj,
             signature: op.signature(),
-            site: op.site,
             uses: [(ObjId(0), Access::Read); 4],
             used: 0,
             more: Vec::new(),
@@ -355,7 +350,9 @@ impl Search {
         races.clear();
         if reduced {
             for (index, &(obj, access)) in open.uses().iter().enumerate() {
-                if self.settings.fault == Some(Fault::NoToken) && access == Access::Acquire && open.kind == OpKind::Enter
+                if self.settings.fault == Some(Fault::NoToken)
+                    && access == Access::Acquire
+                    && open.kind == OpKind::Enter
                 {
                     continue;
                 }
@@ -375,13 +372,7 @@ impl Search {
         {
             races.push(Race { event: last as u32, chain: None });
         }
-        self.events.begin(NewEvent {
-            ctx: open.ctx,
-            kind: open.kind,
-            obj: open.obj,
-            signature: open.signature,
-            site: open.site,
-        });
+        self.events.begin(NewEvent { ctx: open.ctx, kind: open.kind, signature: open.signature });
         for &(obj, access) in open.uses() {
             self.events.access(obj, access);
         }

@@ -37,7 +37,7 @@ pub(crate) enum Sampler {
         index: u64,
         stride: u64,
         random: Random,
-        priority: [u64; 64],
+        priority: Box<[u64; 64]>,
         changes: Vec<usize>,
         length: usize,
     },
@@ -84,7 +84,7 @@ impl Sampler {
             index,
             stride,
             random: Random::new(0),
-            priority: [0; 64],
+            priority: Box::new([0; 64]),
             changes: Vec::new(),
             length: 1,
         }

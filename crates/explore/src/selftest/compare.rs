@@ -169,7 +169,12 @@ fn edges(report: &Report) -> BTreeSet<String> {
 
 fn usages(report: &Report) -> BTreeSet<String> {
     let told = |usage: crate::validate::Usage| {
-        format!("{}{}{}", usage.node, if usage.in_handler { " in handler" } else { "" }, if usage.irqs_on { " irqs on" } else { "" })
+        format!(
+            "{}{}{}",
+            usage.node,
+            if usage.in_handler { " in handler" } else { "" },
+            if usage.irqs_on { " irqs on" } else { "" }
+        )
     };
     report.locks.usages().map(told).collect()
 }
@@ -184,7 +189,8 @@ fn features(report: &Report) -> u32 {
         }
         let handler = waiting.split(' ').any(|one| one.is_empty());
         let _ = handler;
-        let stuck_handler = waiting.contains("handler") && waiting.split(" handler").skip(1).any(|one| !one.contains(":Enter:"));
+        let stuck_handler =
+            waiting.contains("handler") && waiting.split(" handler").skip(1).any(|one| !one.contains(":Enter:"));
         if stuck_handler {
             features |= Feature::BlockedInHandler.bit();
             if waiting.contains("task") && !waiting.contains(":Lock:") {

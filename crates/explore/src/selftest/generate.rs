@@ -200,8 +200,7 @@ impl Generator<'_> {
             5 if place.masked => Some((Act::Enable, 1)),
             6 if place.handler => Some((Act::Enable, 1)),
             7 if !place.hardware && !place.masked => {
-                let inner =
-                    Place { atomic: true, masked: true, spawns: false, depth: place.depth + 1, ..place };
+                let inner = Place { atomic: true, masked: true, spawns: false, depth: place.depth + 1, ..place };
                 let size = 1 + self.random.below(budget.clamp(1, 2));
                 Some((Act::IrqOff(self.acts(inner, size)), 2 + size))
             }

@@ -154,10 +154,13 @@ pub fn run(options: &Options<'_>) -> Result<Summary, Box<Mismatch>> {
     }
 }
 
+/// Which program, itself, and what differs.
+type Differs = (u64, Program, String);
+
 struct Shared {
     next: AtomicU64,
     halt: AtomicBool,
-    found: Mutex<(Summary, Option<(u64, Program, String)>)>,
+    found: Mutex<(Summary, Option<Differs>)>,
 }
 
 impl Shared {
@@ -217,11 +220,10 @@ fn ways(number: u64) -> Ways {
 fn tell(options: &Options<'_>, number: u64, program: Program, what: String) -> Mismatch {
     let kind = |what: &str| what.split(':').next().unwrap_or_default().to_owned();
     let first = kind(&what);
-    let (program, what) = shrink::shrink(program, what, |smaller| {
-        match compare(smaller, ways(number), options.fault) {
+    let (program, what) =
+        shrink::shrink(program, what, |smaller| match compare(smaller, ways(number), options.fault) {
             Compared::Differs(what) if kind(&what) == first => Some(what),
             _ => None,
-        }
-    });
+        });
     Mismatch { seed: options.seed, program: number, text: program.to_string(), what }
 }

@@ -64,7 +64,7 @@ pub struct SimAtomic<T: Word> {
 impl<T: Word> SimAtomic<T> {
     const fn holding(first: u128, created: Option<&'static Location<'static>>) -> Self {
         SimAtomic {
-            stamp: Stamp::NEW,
+            stamp: Stamp::new(),
             first,
             low: AtomicU64::new(first as u64),
             high: AtomicU64::new((first >> 64) as u64),
@@ -241,7 +241,7 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
     #[track_caller]
     fn new(ptr: *mut T) -> Self {
         let this = SimAtomicPtr {
-            stamp: Stamp::NEW,
+            stamp: Stamp::new(),
             value: std::sync::atomic::AtomicPtr::new(ptr),
             created: Location::caller(),
         };

@@ -11,8 +11,8 @@ use doorbell_platform::{ReadDomain, WorkQueue};
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::record::note;
-use crate::sim::model::{Model, wait};
 use crate::sim::managed::Queue;
+use crate::sim::model::{Model, wait};
 use crate::sim::pool::Pool;
 use crate::sim::wait::SimCompletion;
 use crate::world::with;
@@ -112,9 +112,7 @@ impl SimDomain {
             workers,
             name,
         });
-        if inner.workers.is_none()
-            && with(|w| w.mode == crate::world::Mode::Alone)
-        {
+        if inner.workers.is_none() && with(|w| w.mode == crate::world::Mode::Alone) {
             let this = Arc::clone(&inner);
             Machine::NEW.task(format!("{name} callbacks"), move || {
                 while let Ok(callback) = this.next_callback() {
@@ -149,9 +147,9 @@ impl SimDomain {
         let ready = {
             let mut state = self.0.gate.state();
             state.readers.retain(|other| *other != reader);
-            let (ready, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|grace: &Arc<Grace>| {
-                !grace.readers.iter().any(|reader| state.readers.contains(reader))
-            });
+            let (ready, waiting) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition(|grace: &Arc<Grace>| !grace.readers.iter().any(|reader| state.readers.contains(reader)));
             state.waiting = waiting;
             let ready: Vec<Arc<Grace>> = ready;
             ready
@@ -266,9 +264,10 @@ impl Inner {
     fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::world::Ended> {
         let ready = || {
             let state = self.gate.state();
-            state.callbacks.front().is_some_and(|first| {
-                !first.readers.iter().any(|reader| state.readers.contains(reader))
-            })
+            state
+                .callbacks
+                .front()
+                .is_some_and(|first| !first.readers.iter().any(|reader| state.readers.contains(reader)))
         };
         let op = Op { idle: true, obj2: Some(self.exit.id()), ..Op::new(OpKind::Take, self.callbacks.id()) };
         crate::sim::model::try_wait(op, &ready)?;

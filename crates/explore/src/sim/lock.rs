@@ -21,7 +21,7 @@ macro_rules! raw_lock {
         // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds the object, one
         // context runs at a time, and all contexts of an execution run on one OS thread.
         unsafe impl RawLock for $name {
-            const INIT: Self = $name(Stamp::NEW);
+            const INIT: Self = $name(Stamp::new());
 
             #[inline]
             #[track_caller]

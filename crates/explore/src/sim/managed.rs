@@ -29,7 +29,7 @@ use crate::op::{Op, OpKind};
 use crate::record::note;
 use crate::sim::model::{Model, try_wait, wait_uncounted};
 use crate::sim::preempted::Books;
-use crate::sim::{PreemptionOff, Preempted};
+use crate::sim::{Preempted, PreemptionOff};
 use crate::world::{Ended, Mode, with};
 
 /// A line of the code that is explored.

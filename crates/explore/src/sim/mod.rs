@@ -22,8 +22,8 @@ use crate::op::{Op, OpKind};
 use crate::step::{NO_OBJ, step};
 
 pub use atomic::{SimAtomic, SimAtomicPtr, Word};
-pub(crate) use cpu::{Wire, clock};
 pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
+pub(crate) use cpu::{Wire, clock};
 pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};

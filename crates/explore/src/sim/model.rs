@@ -25,7 +25,7 @@ impl<T> Model<T> {
     /// An object of that name, as traces show it.
     #[track_caller]
     pub fn new(name: &'static str, state: T) -> Self {
-        let this = Model { stamp: Stamp::NEW, name, created: Location::caller(), state: Mutex::new(state) };
+        let this = Model { stamp: Stamp::new(), name, created: Location::caller(), state: Mutex::new(state) };
         if exploring() {
             this.id();
         }

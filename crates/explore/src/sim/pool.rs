@@ -133,7 +133,10 @@ impl Pool {
             let all = count_of(state.slots.len(), "worker");
             match state.backlog.front() {
                 Some(first) if idle == 0 => {
-                    format!("needs a worker of {}: all {all} of it wait, with {:?} queued behind them", inner.name, first.name)
+                    format!(
+                        "needs a worker of {}: all {all} of it wait, with {:?} queued behind them",
+                        inner.name, first.name
+                    )
                 }
                 _ => format!("needs a worker of {}, which has {all}", inner.name),
             }
@@ -149,10 +152,9 @@ impl Pool {
         let worker = &self.inner.workers[index];
         loop {
             let state = &self.inner.state;
-            let mut job = worker.slot.serve_when(
-                || state.state().slots[index].job.is_some(),
-                || state.state().slots[index].job.take(),
-            )?;
+            let mut job = worker
+                .slot
+                .serve_when(|| state.state().slots[index].job.is_some(), || state.state().slots[index].job.take())?;
             while let Some(next) = job.take() {
                 note(|| format!("begins {:?}", next.name));
                 next.run();

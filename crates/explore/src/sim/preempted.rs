@@ -21,8 +21,8 @@ use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
 use crate::record::note;
-use crate::sim::model::Model;
 use crate::sim::managed::{Inner, Managed, Site};
+use crate::sim::model::Model;
 use crate::sim::sched::RESCHEDULE;
 use crate::step::{NO_OBJ, step};
 use crate::world::with;
@@ -129,9 +129,7 @@ impl Books {
             };
             text.to_owned()
         });
-        if out
-            && let Some(wait) = wait.take()
-        {
+        if out && let Some(wait) = wait.take() {
             wait();
         }
     }

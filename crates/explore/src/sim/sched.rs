@@ -107,7 +107,13 @@ impl Scheduler {
     /// A scheduler for the CPUs `0..cpus`. With `preemptible`, a task that is woken preempts the one that runs on its
     /// CPU.
     #[track_caller]
-    pub fn new(machine: &Machine, cpus: u32, placement: Placement, preemptible: bool, hooks: impl Hooks + 'static) -> Self {
+    pub fn new(
+        machine: &Machine,
+        cpus: u32,
+        placement: Placement,
+        preemptible: bool,
+        hooks: impl Hooks + 'static,
+    ) -> Self {
         let inner = Rc::new_cyclic(|inner: &std::rc::Weak<Inner>| {
             let queues = (0..cpus)
                 .map(|cpu| {
@@ -144,7 +150,13 @@ impl Scheduler {
 
     /// A task that begins on the run queue of `cpu`.
     #[track_caller]
-    pub fn task(&self, machine: &Machine, cpu: CpuId, name: impl Into<String>, f: impl FnOnce() + 'static) -> SchedTask {
+    pub fn task(
+        &self,
+        machine: &Machine,
+        cpu: CpuId,
+        name: impl Into<String>,
+        f: impl FnOnce() + 'static,
+    ) -> SchedTask {
         let number = self.0.tasks.borrow().len();
         let this = self.clone();
         let ctx = machine.scheduled(cpu, name.into().into(), move || {
@@ -177,7 +189,9 @@ impl Scheduler {
             asleep
         };
         let cpu = match self.0.placement {
-            Placement::Waker if asleep => with(|w| w.current_cpu()).filter(|cpu| (cpu.0 as usize) < self.0.queues.len()),
+            Placement::Waker if asleep => {
+                with(|w| w.current_cpu()).filter(|cpu| (cpu.0 as usize) < self.0.queues.len())
+            }
             _ => None,
         };
         let cpu = cpu.unwrap_or(before);

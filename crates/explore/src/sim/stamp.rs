@@ -14,7 +14,10 @@ const OBJ_BITS: u32 = 20;
 pub(crate) struct Stamp(AtomicU64);
 
 impl Stamp {
-    pub(crate) const NEW: Stamp = Stamp(AtomicU64::new(0));
+    /// One that has not been used.
+    pub(crate) const fn new() -> Stamp {
+        Stamp(AtomicU64::new(0))
+    }
 
     /// The object in this execution; `None` if it has not been used in it.
     #[inline]

@@ -19,11 +19,7 @@ impl SimCompletion {
     }
 
     /// [`released_by`](SimCompletion::released_by), and what those need in order to complete it.
-    pub(crate) fn released_by_work(
-        &self,
-        ctxs: impl IntoIterator<Item = CtxId>,
-        needs: impl Fn() -> String + 'static,
-    ) {
+    pub(crate) fn released_by_work(&self, ctxs: impl IntoIterator<Item = CtxId>, needs: impl Fn() -> String + 'static) {
         self.0.released_by(ctxs);
         self.0.needs(needs);
     }
