@@ -64,6 +64,11 @@ impl Runner {
         self.between_jobs
     }
 
+    /// Whether it is in the middle of a job.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.between_jobs
+    }
+
     /// Gives up a coroutine in the middle of its job. Its stack and what lives on it are leaked.
     pub(crate) fn abandon(self) {
         std::mem::forget(self.coroutine);

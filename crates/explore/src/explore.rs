@@ -566,13 +566,19 @@ impl Executor {
         })
     }
 
-    /// Leaves the stacks of a failed run behind.
+    /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
+    /// machine that runs.
     fn abandon(&mut self) {
+        self.cell.with(|w| {
+            std::mem::forget((std::mem::take(&mut w.checks), w.outcome.take()));
+            for ctx in &mut w.ctxs {
+                std::mem::forget(ctx.job.take());
+            }
+        });
         let count = self.cell.with(|w| w.ctxs.len());
         for index in (0..count.min(self.runners.len())).rev() {
             let finished = self.cell.with(|w| w.ctxs[index].finished);
-            let started = self.cell.with(|w| w.ctxs[index].job.is_none());
-            if !finished && started {
+            if !finished && self.runners[index].is_busy() {
                 let runner = std::mem::replace(&mut self.runners[index], Runner::new());
                 runner.abandon();
                 self.abandoned += 1;

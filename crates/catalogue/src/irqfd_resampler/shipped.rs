@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
-use doorbell_irqfd::{
-    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, Signalled, SourceId,
-};
+use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
 
 use super::scope::Scope;
 
@@ -31,6 +29,15 @@ pub(super) enum Actor {
     Reroute,
     /// Deassigns the first irqfd and waits for the end of it.
     Deassign,
+}
+
+/// All that the report's parties do.
+pub(super) const ALL: [Actor; 5] = [Actor::Assign, Actor::Shutdown, Actor::Inject, Actor::Ack, Actor::Reroute];
+
+/// Who acts at once, for people.
+pub(super) fn names(actors: &[Actor]) -> String {
+    let names: Vec<_> = actors.iter().map(|actor| format!("{actor:?}").to_lowercase()).collect();
+    names.join(" ‖ ")
 }
 
 type Vm = Irqfds<Sim, Chip>;
@@ -101,19 +108,14 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
                 m.task("assign", move || third.assign_resample(GSI, deaf).expect("the GSI has a pin"));
             }
             Actor::Shutdown => {
-                let cleanups = cleanups.clone();
-                m.task("teardown", move || {
-                    for irqfd in [first, second] {
-                        cleanups.queue(move || hang_up(&irqfd));
-                    }
-                });
+                // Queued before anything runs: a worker may begin at any time after all the same.
+                for irqfd in [first, second] {
+                    cleanups.queue(move || hang_up(&irqfd));
+                }
             }
             Actor::Inject => {
-                let chip = Arc::clone(&chip);
                 m.task("device", move || {
-                    if first.signal() == Signalled::Delivered {
-                        let _ = chip;
-                    }
+                    first.signal();
                 });
             }
             Actor::Ack => {
@@ -133,6 +135,8 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
     }
     let rerouted = actors.contains(&Actor::Reroute);
     m.at_quiescence("no level is stuck, no event lost, and nothing comes late", move || {
+        // They live until here: dropping one deassigns it.
+        let _others = (second, third);
         let assigned = vm.assigned();
         let kept = first.take_kept();
         chip.observe(|state| {

@@ -10,7 +10,6 @@
 mod node;
 mod sampler;
 
-
 use crate::events::{Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};

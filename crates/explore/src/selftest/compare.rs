@@ -13,7 +13,7 @@ use crate::search::{Fault, Strategy};
 use crate::trace::FailureKind;
 
 /// Executions that brute force may take for one program.
-const MOST: u64 = 4_000;
+const MOST: u64 = 3_000;
 
 /// Which of the comparisons are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,8 +187,6 @@ fn features(report: &Report) -> u32 {
         if waiting.contains(":Lock:") {
             features |= Feature::BlockedOnLock.bit();
         }
-        let handler = waiting.split(' ').any(|one| one.is_empty());
-        let _ = handler;
         let stuck_handler =
             waiting.contains("handler") && waiting.split(" handler").skip(1).any(|one| !one.contains(":Enter:"));
         if stuck_handler {

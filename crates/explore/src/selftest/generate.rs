@@ -25,8 +25,15 @@ struct Generator<'a> {
     random: &'a mut Random,
     handlers: u64,
     mutex: bool,
-    /// What this program is inclined to do: few kinds of acts collide more often than many.
-    taste: u64,
+    /// How much this program is inclined to what, of 8: few kinds of acts collide more often than many.
+    taste: Taste,
+}
+
+#[derive(Clone, Copy)]
+struct Taste {
+    locks: u64,
+    interrupts: u64,
+    waits: u64,
 }
 
 /// Draws the program of a seed.
@@ -40,62 +47,56 @@ pub(super) fn program(seed: u64) -> Program {
     let handlers = if tasks == 3 { random.below(2) } else { [0, 1, 1, 1, 2, 2][random.below(6) as usize] };
     let hardware = handlers > 0 && random.below(4) == 0;
     let mutex = handlers < 2 && random.below(4) == 0;
-    let taste = random.next();
+    let taste = Taste {
+        locks: [0, 1, 2, 4, 5][random.below(5) as usize],
+        interrupts: if handlers > 0 { random.below(3) } else { 0 },
+        waits: [0, 1, 2, 4][random.below(4) as usize],
+    };
     let mut generator = Generator { random, handlers, mutex, taste };
     let contexts = tasks + handlers + hardware as u64;
     // So many steps in all that brute force has an end.
-    let steps = if contexts >= 4 { 8 } else { 10 } + generator.random.below(3);
+    let steps = if contexts >= 4 { 7 } else { 9 } + generator.random.below(3);
     let mut spawns = contexts <= 3 && generator.random.below(6) == 0;
     let tasks = (0..tasks)
         .map(|_| {
-            let place = Place {
-                handler: false,
-                raises: 0,
-                hardware: false,
-                atomic: false,
-                held: 0,
-                masked: false,
-                spawns: std::mem::take(&mut spawns),
-                depth: 0,
-            };
+            let place = Place { spawns: std::mem::take(&mut spawns), ..Place::TASK };
             let share = steps / contexts + generator.random.below(2);
             generator.acts(place, share)
         })
         .collect();
+    let same = generator.random.below(4) > 0;
     let handlers = (0..handlers)
         .map(|index| {
-            let place = Place {
-                handler: true,
-                raises: index + 1,
-                hardware: false,
-                atomic: true,
-                held: 0,
-                masked: true,
-                spawns: false,
-                depth: 0,
-            };
-            let cpu = (generator.random.below(4) == 0) as u32;
+            let cpu = if index == 1 && same { 0 } else { (generator.random.below(4) == 0) as u32 };
             let share = 1 + generator.random.below((steps / contexts).max(2));
-            Handler { cpu, acts: generator.acts(place, share) }
+            Handler { cpu, acts: generator.acts(Place { raises: index + 1, ..Place::HANDLER }, share) }
         })
         .collect();
     let hardware = if hardware {
-        let place = Place {
-            handler: false,
-            raises: 0,
-            hardware: true,
-            atomic: false,
-            held: 0,
-            masked: false,
-            spawns: false,
-            depth: 0,
-        };
         let share = 1 + generator.random.below(2);
-        generator.acts(place, share)
+        generator.acts(Place::HARDWARE, share)
     } else {
         Vec::new()
     };
-    Program { mutex, tasks, handlers, hardware }
+    let mut program = Program { mutex, tasks, handlers, hardware };
+    generator.raise_all(&mut program);
+    generator.nest(&mut program);
+    program
+}
+
+impl Place {
+    const TASK: Place = Place {
+        handler: false,
+        raises: 0,
+        hardware: false,
+        atomic: false,
+        held: 0,
+        masked: false,
+        spawns: false,
+        depth: 0,
+    };
+    const HANDLER: Place = Place { handler: true, atomic: true, masked: true, ..Place::TASK };
+    const HARDWARE: Place = Place { hardware: true, ..Place::TASK };
 }
 
 impl Generator<'_> {
@@ -109,9 +110,35 @@ impl Generator<'_> {
         acts
     }
 
-    /// Whether this program does acts of that kind, often enough.
-    fn likes(&mut self, kind: u64) -> bool {
-        self.taste >> kind & 3 != 0 && self.random.below(2) == 0
+    /// Sees to it that each interrupt can come.
+    fn raise_all(&mut self, program: &mut Program) {
+        for handler in 0..program.handlers.len() as u8 {
+            if program.uses(handler) {
+                continue;
+            }
+            let raise = if self.random.below(4) == 0 { Act::Ipi(handler) } else { Act::Raise(handler) };
+            let acts = if !program.hardware.is_empty() {
+                &mut program.hardware
+            } else if handler > 0 && self.random.below(4) == 0 {
+                &mut program.handlers[0].acts
+            } else {
+                let task = self.random.below(program.tasks.len() as u64) as usize;
+                &mut program.tasks[task]
+            };
+            acts.insert(self.random.below(acts.len() as u64 + 1) as usize, raise);
+        }
+    }
+
+    /// Lets handlers be interrupted, where there is another on their CPU.
+    fn nest(&mut self, program: &mut Program) {
+        let [first, second] = &mut program.handlers[..] else { return };
+        if first.cpu == second.cpu {
+            for handler in [first, second] {
+                if self.random.below(2) == 0 {
+                    handler.acts.insert(self.random.below(handler.acts.len() as u64) as usize, Act::Enable);
+                }
+            }
+        }
     }
 
     fn word(&mut self) -> u8 {
@@ -135,17 +162,18 @@ impl Generator<'_> {
 
     fn act(&mut self, place: Place, budget: u64) -> (Act, u64) {
         loop {
-            let drawn = match self.random.below(8) {
+            let Taste { locks, interrupts, waits } = self.taste;
+            let drawn = match self.random.below(4 + locks + interrupts + waits) {
                 0..=2 => Some(self.on_memory()),
-                3 | 4 if !place.hardware => self.on_locks(place, budget),
-                5 if self.handlers > 0 => self.on_interrupts(place, budget),
-                6 => self.on_waits(place),
-                7 if place.spawns && place.depth == 0 && budget >= 3 => {
+                3 if place.spawns && place.depth == 0 && budget >= 3 => {
                     let inner = Place { spawns: false, depth: 1, ..place };
                     let (child, body) = (self.acts(inner, 1), self.acts(inner, (budget - 2).min(2)));
                     Some((Act::Spawn(child, body), 4))
                 }
-                _ => None,
+                3 => None,
+                kind if kind < 4 + locks => self.on_locks(place, budget),
+                kind if kind < 4 + locks + interrupts => self.on_interrupts(place, budget),
+                _ => self.on_waits(place),
             };
             if let Some(drawn) = drawn {
                 return drawn;
@@ -165,7 +193,7 @@ impl Generator<'_> {
     }
 
     fn on_locks(&mut self, place: Place, budget: u64) -> Option<(Act, u64)> {
-        if !self.likes(0) || place.depth > 1 {
+        if place.hardware || place.depth > 1 {
             return None;
         }
         let lock = self.lock(place)?;
@@ -196,7 +224,7 @@ impl Generator<'_> {
             .then(|| (place.raises + self.random.below(self.handlers - place.raises)) as u8);
         match self.random.below(8) {
             0..=2 => Some((Act::Raise(handler?), 2)),
-            3 | 4 if self.likes(8) => Some((Act::Ipi(handler?), 3)),
+            3 | 4 => Some((Act::Ipi(handler?), 3)),
             5 if place.masked => Some((Act::Enable, 1)),
             6 if place.handler => Some((Act::Enable, 1)),
             7 if !place.hardware && !place.masked => {
@@ -209,9 +237,6 @@ impl Generator<'_> {
     }
 
     fn on_waits(&mut self, place: Place) -> Option<(Act, u64)> {
-        if !self.likes(16) {
-            return None;
-        }
         let (word, flag, value) = (self.word(), self.flag(), self.value());
         Some(match self.random.below(16) {
             0..=2 => (Act::Set(flag), 1),

@@ -1,7 +1,9 @@
 //! Simulated RCU and SRCU: read sections, and grace periods that need what they need on a real kernel.
 //!
-//! A grace period is either a matter of readers alone, or two pieces of work on a pool: one that processes it once the
-//! readers are gone, and one that runs the callbacks, the wake-up of who waits among them.
+//! A grace period is either a matter of readers alone, or two pieces of work on a pool: one that processes all that are
+//! asked for, and one that runs the callbacks of those that are over, the wake-ups of who waits among them, one after the
+//! other. Each is queued when there is something to do for it and it is not queued already. Neither waits for readers:
+//! the last of them queues the first work again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +48,15 @@ impl Workers {
         }
     }
 
+    /// [`spawn`](Workers::spawn) by a job of theirs that has nothing else left to do.
+    #[track_caller]
+    fn spawn_last(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+        match self {
+            Workers::Pool(pool) => pool.spawn_last(name, job),
+            Workers::Queue(queue) => queue.spawn(name, job),
+        }
+    }
+
     /// A completion that only they can complete.
     #[track_caller]
     fn completion(&self, of: &'static str) -> SimCompletion {
@@ -69,6 +80,8 @@ struct Inner {
     exit: Model<()>,
     /// Callbacks and the task that runs them.
     callbacks: Model<()>,
+    /// What the two pieces of work have to do.
+    work: Model<Work>,
     /// Who does a grace period's work; nobody if it is a matter of readers alone.
     workers: Option<Workers>,
     name: &'static str,
@@ -81,8 +94,19 @@ struct State {
     callbacks: VecDeque<Callback>,
     handed: u64,
     called: u64,
-    /// Grace periods whose processing waits for readers.
-    waiting: Vec<Arc<Grace>>,
+}
+
+/// What there is to do for the workers.
+#[derive(Default)]
+struct Work {
+    /// Grace periods that are not over, as far as is known.
+    asked: Vec<Grace>,
+    /// The work that looks at them is queued, or is about to be.
+    processing: bool,
+    /// Grace periods that are over.
+    over: Vec<Grace>,
+    /// The work that tells of them is queued or runs.
+    calling: bool,
 }
 
 struct Callback {
@@ -93,8 +117,8 @@ struct Callback {
 /// A grace period that needs a pool.
 struct Grace {
     readers: Vec<u64>,
-    done: SimCompletion,
-    then: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    done: Arc<SimCompletion>,
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl SimDomain {
@@ -109,6 +133,7 @@ impl SimDomain {
             gate: Model::new(name, State::default()),
             exit: Model::new("grace period", ()),
             callbacks: Model::new("callbacks", ()),
+            work: Model::new("grace-period work", Work::default()),
             workers,
             name,
         });
@@ -139,25 +164,23 @@ impl SimDomain {
     fn end(&self, reader: u64) {
         self.0.exit.observe(|()| ());
         note(|| format!("reads no more under {}", self.0.name));
-        if !self.0.gate.state().waiting.is_empty() {
-            // Who of several readers is the last one to leave matters now: it queues the work.
-            let exit = self.0.exit.id();
-            with(|w| w.also_changes(exit));
+        self.0.gate.state().readers.retain(|other| *other != reader);
+        let Some(workers) = &self.0.workers else { return };
+        if self.0.work.state().asked.is_empty() {
+            return;
         }
-        let ready = {
-            let mut state = self.0.gate.state();
-            state.readers.retain(|other| *other != reader);
-            let (ready, waiting) = std::mem::take(&mut state.waiting)
-                .into_iter()
-                .partition(|grace: &Arc<Grace>| !grace.readers.iter().any(|reader| state.readers.contains(reader)));
-            state.waiting = waiting;
-            let ready: Vec<Arc<Grace>> = ready;
-            ready
+        // Who of several readers is the last one to leave matters now: it queues the work, unless somebody else does.
+        for obj in [self.0.exit.id(), self.0.work.id()] {
+            with(|w| w.also_changes(obj));
+        }
+        let again = {
+            let mut work = self.0.work.state();
+            let work = &mut *work;
+            let ready = work.asked.iter().any(|grace| self.0.gone(&grace.readers));
+            ready && !std::mem::replace(&mut work.processing, true)
         };
-        if let Some(workers) = &self.0.workers {
-            for grace in ready {
-                process(&self.0, workers, grace);
-            }
+        if again {
+            process(&self.0, workers);
         }
     }
 
@@ -176,24 +199,26 @@ impl SimDomain {
                 wait(Op::new(OpKind::Take, inner.exit.id()), &gone);
             }
             Some(workers) => {
-                let grace = self.start(workers, None);
-                grace.done.wait();
+                self.start(workers, None).wait();
             }
         }
     }
 
-    /// Starts a grace period that needs workers.
+    /// Asks for a grace period that needs workers.
     #[track_caller]
-    fn start(&self, workers: &Workers, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<Grace> {
-        let done = workers.completion(self.0.name);
-        let readers = self.0.gate.change(|state| {
+    fn start(&self, workers: &Workers, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<SimCompletion> {
+        let done = Arc::new(workers.completion(self.0.name));
+        let first = self.0.gate.change_with(self.0.work.id(), |state| {
             state.handed += u64::from(then.is_some());
-            state.readers.clone()
+            let mut work = self.0.work.state();
+            work.asked.push(Grace { readers: state.readers.clone(), done: Arc::clone(&done), then });
+            !std::mem::replace(&mut work.processing, true)
         });
         note(|| format!("begins a grace period of {}", self.0.name));
-        let grace = Arc::new(Grace { readers, done, then: std::sync::Mutex::new(then) });
-        process(&self.0, workers, Arc::clone(&grace));
-        grace
+        if first {
+            process(&self.0, workers);
+        }
+        done
     }
 
     #[track_caller]
@@ -224,35 +249,45 @@ impl SimDomain {
     }
 }
 
-/// Queues the work that processes a grace period. It does not wait for readers: the last of them queues it again.
+/// Queues the work that processes grace periods.
 #[track_caller]
-fn process(inner: &Arc<Inner>, workers: &Workers, grace: Arc<Grace>) {
+fn process(inner: &Arc<Inner>, workers: &Workers) {
     let inner = Arc::clone(inner);
-    let callbacks = workers.clone();
+    let next = workers.clone();
     workers.spawn(
         "process grace period",
         Box::new(move || {
-            let over = inner.exit.change(|()| {
-                let over = inner.gone(&grace.readers);
-                if !over {
-                    inner.gate.state().waiting.push(Arc::clone(&grace));
-                }
-                over
+            let some_over = inner.exit.change_with(inner.work.id(), |()| {
+                let mut work = inner.work.state();
+                let work = &mut *work;
+                work.processing = false;
+                work.over.extend(work.asked.extract_if(.., |grace| inner.gone(&grace.readers)));
+                !work.over.is_empty() && !std::mem::replace(&mut work.calling, true)
             });
-            if over {
-                callbacks.spawn(
-                    "grace-period callbacks",
-                    Box::new(move || {
-                        let then = grace.then.lock().ok().and_then(|mut then| then.take());
-                        if let Some(then) = then {
-                            then();
-                        }
-                        grace.done.complete_all();
-                    }),
-                );
+            if some_over {
+                next.spawn_last("grace-period callbacks", Box::new(move || call_back(&inner)));
             }
         }),
     );
+}
+
+/// Tells of the grace periods that are over, until there are no more.
+fn call_back(inner: &Inner) {
+    loop {
+        let over = inner.work.change(|work| {
+            work.calling = !work.over.is_empty();
+            std::mem::take(&mut work.over)
+        });
+        if over.is_empty() {
+            return;
+        }
+        for grace in over {
+            if let Some(then) = grace.then {
+                then();
+            }
+            grace.done.complete_all();
+        }
+    }
 }
 
 impl Inner {

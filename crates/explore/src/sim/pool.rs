@@ -38,6 +38,8 @@ struct Worker {
 struct State {
     slots: Vec<Slot>,
     backlog: VecDeque<Job>,
+    /// What jobs that are still being done queue with their last step.
+    last: Vec<(CtxId, Job)>,
 }
 
 #[derive(Default)]
@@ -51,6 +53,15 @@ struct Job {
     what: What,
     /// The rescuer may do it.
     rescuer: Option<CtxId>,
+}
+
+impl State {
+    /// What the current context's job queues with its last step.
+    fn take_last(&mut self) -> Option<Job> {
+        let me = with(|w| w.current);
+        let place = self.last.iter().position(|(ctx, _)| *ctx == me)?;
+        Some(self.last.swap_remove(place).1)
+    }
 }
 
 enum What {
@@ -74,7 +85,7 @@ impl Pool {
         let slots = (0..workers).map(|_| Slot { idle: true, job: None }).collect();
         let inner = Arc::new(Inner {
             name,
-            state: Model::new(name, State { slots, backlog: VecDeque::new() }),
+            state: Model::new(name, State { slots, backlog: VecDeque::new(), last: Vec::new() }),
             workers: (0..workers)
                 .map(|_| Worker { ctx: std::sync::OnceLock::new(), slot: Model::new("job for a worker", ()) })
                 .collect(),
@@ -99,6 +110,7 @@ impl Pool {
     /// nothing else, when no worker is free.
     #[track_caller]
     pub fn with_rescuer(&self, machine: &Machine, name: &'static str) -> Pool {
+        let pool = self.clone();
         let inner = Arc::clone(&self.inner);
         let slot = Model::new("call for the rescuer", ());
         let me = Arc::new(std::sync::OnceLock::new());
@@ -116,6 +128,10 @@ impl Pool {
             ) {
                 note(|| format!("rescues {:?}", job.name));
                 job.run();
+                let last = state.state().take_last();
+                if let Some(job) = last {
+                    pool.queue(job);
+                }
             }
         });
         let _ = this.set(task.id());
@@ -158,14 +174,57 @@ impl Pool {
             while let Some(next) = job.take() {
                 note(|| format!("begins {:?}", next.name));
                 next.run();
-                job = state.change(|state| {
-                    let next = state.backlog.pop_front();
-                    state.slots[index].idle = next.is_none();
-                    note(|| "is idle".to_owned());
-                    next
-                });
+                job = self.done(index);
             }
         }
+    }
+
+    /// The step with which a worker ends a job, and turns to the next that waits.
+    fn done(&self, index: usize) -> Option<Job> {
+        let model = &self.inner.state;
+        let mut nothing_waits = false;
+        let next = model.change(|state| {
+            let last = state.take_last();
+            let queued = last.as_ref().map(|job| job.name);
+            let next = match (last, state.backlog.pop_front()) {
+                // Nothing waits: who queued the job does it as well as any other.
+                (Some(job), None) => {
+                    nothing_waits = true;
+                    Some(job)
+                }
+                (Some(job), Some(first)) => {
+                    state.backlog.push_back(job);
+                    Some(first)
+                }
+                (None, first) => first,
+            };
+            state.slots[index].idle = next.is_none();
+            note(|| queued.map_or_else(|| "is idle".to_owned(), |name| format!("queues {name:?}, and is done")));
+            next
+        });
+        if nothing_waits {
+            let obj = model.id();
+            with(|w| w.unchanged(obj, true));
+        }
+        next
+    }
+
+    #[track_caller]
+    fn queue(&self, job: Job) {
+        let name = job.name;
+        self.inner.state.change(|state| {
+            self.give(state, job);
+            note(|| format!("queues {name:?}"));
+        });
+    }
+
+    /// Queues `f` in the step in which the job that calls this ends: as if it queued it right before.
+    ///
+    /// Whatever another could do between the two steps, it can do as well after both: the job has nothing left to do.
+    pub(crate) fn spawn_last(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
+        let job = Job { name, what: What::Once(f), rescuer: self.rescuer };
+        let me = with(|w| w.current);
+        self.inner.state.state().last.push((me, job));
     }
 
     /// Gives the job to an idle worker, or to the next that becomes idle. Part of a step that changes the pool.
@@ -199,11 +258,7 @@ impl WorkQueue for Pool {
 
     #[track_caller]
     fn spawn(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
-        let job = Job { name, what: What::Once(f), rescuer: self.rescuer };
-        self.inner.state.change(|state| {
-            self.give(state, job);
-            note(|| format!("queues {name:?}"));
-        });
+        self.queue(Job { name, what: What::Once(f), rescuer: self.rescuer });
     }
 }
 
