@@ -27,7 +27,11 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new() -> Self {
-        let stack = DefaultStack::new(STACK_BYTES).expect("memory for the stack of a context");
+        let stack = DefaultStack::new(STACK_BYTES).unwrap_or_else(|error| {
+            // A panic of this thread may be taken for one of explored code, and be silent.
+            eprintln!("there is no memory for the stack of another context: {error}");
+            panic!("there is no memory for the stack of another context: {error}")
+        });
         let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<Option<Job>, bool>, _first| {
             YIELDER.set(yielder);
             loop {

@@ -420,6 +420,8 @@ impl Search {
         // event there needs none of the others can begin it.
         let mut begun = [0u32; 64];
         let mut initials = CtxSet::EMPTY;
+        // Those of them without whose first event `second` would not come.
+        let mut needed = CtxSet::EMPTY;
         let mut seen = CtxSet::EMPTY;
         for index in first + 1..=second {
             if self.events.happens_before(first, index) && index != second {
@@ -435,6 +437,9 @@ impl Search {
             begun[other.index()] = index as u32;
             if !needs {
                 initials.insert(other);
+                if self.events.happens_before(index, second) {
+                    needed.insert(other);
+                }
             }
         }
         let node = &mut self.nodes[first];
@@ -443,12 +448,12 @@ impl Search {
             return true;
         }
         // `second` itself may wait at `first`; then the race cannot be reversed there.
-        let possible = CtxSet(initials.0 & node.enabled());
-        let Some(one) = possible.first() else { return false };
-        let at_once = possible.contains(ctx) && begun[ctx.index()] == second as u32;
-        if !node.covers(possible) {
-            node.add(CtxSet(one.bit()));
+        let needed = CtxSet(needed.0 & node.enabled());
+        if needed.is_empty() {
+            return false;
         }
+        let at_once = needed.contains(ctx) && begun[ctx.index()] == second as u32;
+        node.cover(CtxSet(initials.0 & node.enabled()), needed);
         // Interrupts were on before they were turned off and before a handler began.
         at_once || interrupts && entry && matches!(self.events.get(first).kind, OpKind::IrqOff | OpKind::Enter)
     }

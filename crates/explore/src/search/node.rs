@@ -118,10 +118,19 @@ impl Node {
         self.add(CtxSet(if enabled & ctx.bit() != 0 { ctx.bit() } else { enabled }));
     }
 
-    /// Whether one of `ctxs` is run from here anyway, or need not be.
+    /// Sees to it that one of `initials` is run from here, or need not be. All of them could begin what is to be run;
+    /// the `needed` ones belong to it.
+    ///
+    /// One that sleeps here and is not needed is no excuse. It is in the run only because it was woken for fear of a
+    /// conflict that then was none, and what begins with it elsewhere need not lead to what is wanted here, without it.
     #[inline]
-    pub(crate) fn covers(&self, ctxs: CtxSet) -> bool {
-        (self.sets().backtrack | self.sleep) & ctxs.0 != 0
+    pub(crate) fn cover(&mut self, initials: CtxSet, needed: CtxSet) {
+        let covered = self.sets().backtrack & !self.sleep & initials.0 | self.sleep & needed.0;
+        if covered == 0
+            && let Some(one) = needed.first()
+        {
+            self.add(CtxSet(one.bit()));
+        }
     }
 
     /// Takes the next context to run from here; whether the bound ruled any out.
