@@ -3,6 +3,7 @@
 pub mod bench;
 mod coroutine;
 mod events;
+mod executor;
 mod explore;
 mod ids;
 mod locks;

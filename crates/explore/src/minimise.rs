@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::explore::{Executor, Explore, FailedRun, RunEnd};
+use crate::executor::{Executor, FailedRun, RunEnd};
+use crate::explore::Explore;
 use crate::machine::Machine;
 use crate::search::{Replay, Settings, Strategy};
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::explore::{Executor, Explore, FailedRun, Progress, RunEnd, Schedules};
+use crate::executor::{Executor, FailedRun, RunEnd};
+use crate::explore::{Explore, Progress, Schedules};
 use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::search::{Node, Sampler, Strategy};

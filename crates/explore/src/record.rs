@@ -1,12 +1,12 @@
 //! Writing a run down while it is replayed, for the trace.
 
-use crate::explore::FailedRun;
+use crate::executor::FailedRun;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
 use crate::step::NO_OBJ;
 use crate::stuck::site;
 use crate::trace::{Column, FailureKind, Line, Trace, Wait};
-use crate::world::{World, with};
+use crate::world::{Mode, World, with};
 
 /// A line that is being written, with what decides whether it matters.
 #[derive(Clone)]
@@ -123,7 +123,8 @@ impl World {
 /// Adds to the line of the last step what the context saw or wrote, if the run is being recorded.
 pub(crate) fn note(text: impl FnOnce() -> String) {
     with(|w| {
-        if w.search.settings.record
+        if w.mode == Mode::Running
+            && w.search.settings.record
             && let Some(last) = w.recorder.entries.last_mut()
         {
             last.line.text = text();

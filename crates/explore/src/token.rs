@@ -5,7 +5,8 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::explore::{Executor, Explore, FailedRun, ReplayError};
+use crate::executor::{Executor, FailedRun};
+use crate::explore::{Explore, ReplayError};
 use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::record::Recorder;

@@ -122,7 +122,8 @@ impl<T: Word> SimAtomic<T> {
         if crate::world::recording() {
             let what = what();
             let name = with(|w| w.name(obj));
-            note(move || format!("{name}: {what}"));
+            // What happened first: a narrow column cuts off the rest.
+            note(move || format!("{what}, {name}"));
         }
     }
 }

@@ -71,7 +71,7 @@ impl Workers {
 }
 
 /// A domain of read sections.
-pub struct SimDomain(Arc<Inner>);
+pub struct SimDomain<const READERS_SLEEP: bool>(Arc<Inner>);
 
 struct Inner {
     /// Begins of read sections read it, begins of grace periods change it.
@@ -121,7 +121,7 @@ struct Grace {
     then: Option<Box<dyn FnOnce() + Send>>,
 }
 
-impl SimDomain {
+impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     #[track_caller]
     fn create(name: &'static str) -> Self {
         let workers = match with(|w| w.grace_periods.clone()) {
@@ -311,91 +311,55 @@ impl Inner {
 }
 
 /// SRCU of the simulated machine: readers may sleep.
-pub struct SimSrcu(SimDomain);
+pub type SimSrcu = SimDomain<true>;
 
 /// RCU of the simulated machine: readers must not sleep.
-pub struct SimRcu(SimDomain);
+pub type SimRcu = SimDomain<false>;
 
 // SAFETY: `synchronize` and callbacks wait until the condition `gone` holds for all readers that were in a section when
 // the grace period began; sections register in the step that begins them.
-unsafe impl ReadDomain for SimSrcu {
+unsafe impl<const READERS_SLEEP: bool> ReadDomain for SimDomain<READERS_SLEEP> {
     type Token = u64;
 
     #[track_caller]
     fn new(name: &'static str) -> Self {
-        SimSrcu(SimDomain::create(name))
+        SimDomain::create(name)
     }
 
     #[track_caller]
     fn read_lock(&self) -> u64 {
-        self.0.begin()
-    }
-
-    #[track_caller]
-    unsafe fn read_unlock(&self, token: u64) {
-        self.0.end(token);
-    }
-
-    #[track_caller]
-    fn synchronize(&self) {
-        self.0.synchronize_any();
-    }
-
-    #[track_caller]
-    fn synchronize_expedited(&self) {
-        self.0.synchronize_any();
-    }
-
-    #[track_caller]
-    fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
-        self.0.call_any(f);
-    }
-
-    #[track_caller]
-    fn barrier(&self) {
-        self.0.barrier_any();
-    }
-}
-
-// SAFETY: as for `SimSrcu`.
-unsafe impl ReadDomain for SimRcu {
-    type Token = u64;
-
-    #[track_caller]
-    fn new(name: &'static str) -> Self {
-        SimRcu(SimDomain::create(name))
-    }
-
-    #[track_caller]
-    fn read_lock(&self) -> u64 {
-        let reader = self.0.begin();
-        crate::sim::cpu::preempt_disable();
+        let reader = self.begin();
+        if !READERS_SLEEP {
+            crate::sim::cpu::preempt_disable();
+        }
         reader
     }
 
     #[track_caller]
     unsafe fn read_unlock(&self, token: u64) {
-        crate::sim::cpu::preempt_enable();
-        self.0.end(token);
+        if !READERS_SLEEP {
+            crate::sim::cpu::preempt_enable();
+        }
+        self.end(token);
     }
 
     #[track_caller]
     fn synchronize(&self) {
-        self.0.synchronize_any();
+        self.synchronize_any();
     }
 
     #[track_caller]
     fn synchronize_expedited(&self) {
-        self.0.synchronize_any();
+        self.synchronize_any();
     }
 
     #[track_caller]
     fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
-        self.0.call_any(f);
+        self.call_any(f);
     }
 
     #[track_caller]
     fn barrier(&self) {
-        self.0.barrier_any();
+        self.barrier_any();
     }
 }

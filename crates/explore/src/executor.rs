@@ -1,0 +1,339 @@
+//! Running a program once: its contexts, from their first step to the end, and what the end says.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::coroutine::Runner;
+use crate::explore::Explore;
+use crate::ids::{CtxId, CtxSet};
+use crate::locks::StuckLocks;
+use crate::machine::Machine;
+use crate::record::Recorder;
+use crate::search::{Replay, Sampler, Search, Settings, Strategy};
+use crate::trace::FailureKind;
+use crate::validate::{Rules, Validator};
+use crate::world::{Mode, World, WorldCell};
+
+/// How many stacks of failing runs one search leaves behind before it gives up.
+const MOST_ABANDONED: usize = 1024;
+
+/// A failing run, as the search found it.
+#[derive(Clone)]
+pub(crate) struct FailedRun {
+    pub kind: FailureKind,
+    pub message: String,
+    pub members: CtxSet,
+    pub schedule: Vec<CtxId>,
+    pub locks: Vec<StuckLocks>,
+}
+
+/// How one execution ended.
+pub(crate) enum RunEnd {
+    Ended,
+    Failed(FailedRun),
+}
+
+/// Every execution of every OS thread has its own number. Each thread takes a block of them at a time.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+const EPOCHS: u64 = 1 << 12;
+
+/// Runs executions, one after another, on one OS thread.
+pub(crate) struct Executor {
+    cell: Rc<WorldCell>,
+    runners: Vec<Runner>,
+    cpus: u32,
+    outcomes: Option<BTreeSet<String>>,
+    /// The numbers of the next executions.
+    epochs: std::ops::Range<u64>,
+    pub abandoned: usize,
+}
+
+impl Executor {
+    pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
+        crate::panics::install();
+        let search = Search::new(strategy, settings, explore.rules.clone());
+        Executor {
+            cell: WorldCell::new(World::new(search)),
+            runners: Vec::new(),
+            cpus: explore.cpus,
+            outcomes: explore.outcomes.then(BTreeSet::new),
+            epochs: 0..0,
+            abandoned: 0,
+        }
+    }
+
+    pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
+        let settings = Settings { bound: None, record, stop_at_stuck: true, ..explore.settings.clone() };
+        Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
+    }
+
+    #[inline]
+    pub(crate) fn search<R>(&self, f: impl FnOnce(&mut Search) -> R) -> R {
+        self.cell.with(|w| f(&mut w.search))
+    }
+
+    /// Runs one schedule, then the default.
+    pub(crate) fn replay(
+        &mut self,
+        program: &(impl Fn(&Machine) + Send + Sync),
+        replay: Replay,
+    ) -> (Option<FailedRun>, Recorder) {
+        self.search(|search| search.strategy = Strategy::Sampled(Sampler::Replay(replay)));
+        let end = self.execute(program);
+        let recorder = self.cell.with(|w| std::mem::take(&mut w.recorder));
+        match end {
+            RunEnd::Failed(failed) => (Some(failed), recorder),
+            RunEnd::Ended => (None, recorder),
+        }
+    }
+
+    /// Runs the program once, by the plan of the search and then as it chooses.
+    pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
+        let epoch = self.next_epoch();
+        let cpus = self.cpus;
+        let cell = Rc::clone(&self.cell);
+        let entered = cell.enter();
+        cell.with(|w| {
+            w.reset(epoch, cpus);
+            w.mode = Mode::Alone;
+        });
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
+            // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
+            drop(entered);
+            self.abandon();
+            std::panic::resume_unwind(payload);
+        }
+        cell.with(|w| w.mode = Mode::Running);
+        loop {
+            while let Some((id, job)) = cell.with(World::next_unstarted) {
+                while self.runners.len() <= id.index() {
+                    self.runners.push(Runner::new());
+                }
+                if self.runners[id.index()].start(job) {
+                    cell.with(|w| w.finished(id));
+                }
+            }
+            let Some(id) = cell.with(World::turn) else { break };
+            if self.runners[id.index()].resume() {
+                cell.with(|w| w.finished(id));
+            }
+        }
+        let failed = cell.with(World::conclude);
+        if failed.is_none() || self.search(|search| search.settings.contexts_return) {
+            self.end_services();
+        }
+        let failed = failed.or_else(|| self.check());
+        let stuck = self.stuck_ones();
+        if failed.is_some() || !stuck.is_empty() {
+            self.abandon();
+        }
+        cell.with(|w| w.mode = Mode::Outside);
+        drop(entered);
+        match failed {
+            Some(failed) => RunEnd::Failed(failed),
+            None => RunEnd::Ended,
+        }
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        self.epochs.next().unwrap_or_else(|| {
+            let first = EPOCH.fetch_add(EPOCHS, Ordering::Relaxed);
+            self.epochs = first + 1..first + EPOCHS;
+            first
+        })
+    }
+
+    /// Tells the contexts that still wait that the run is over.
+    fn end_services(&mut self) {
+        self.cell.with(|w| w.mode = Mode::Ending);
+        let count = self.cell.with(|w| w.ctxs.len());
+        for index in 0..count {
+            let id = CtxId(index as u8);
+            let waits = self.cell.with(|w| {
+                w.current = id;
+                !w.ctx(id).finished
+            });
+            if waits && self.runners[index].resume() {
+                self.cell.with(|w| w.ctx_mut(id).finished = true);
+            }
+        }
+    }
+
+    fn stuck_ones(&self) -> Vec<usize> {
+        self.cell.with(|w| (0..w.ctxs.len()).filter(|&index| !w.ctxs[index].finished).collect())
+    }
+
+    /// Checks the conditions of quiescence, and collects the outcome.
+    fn check(&mut self) -> Option<FailedRun> {
+        let (checks, outcome) = self.cell.with(|w| {
+            w.mode = Mode::Alone;
+            (std::mem::take(&mut w.checks), w.outcome.take())
+        });
+        let mut failed = None;
+        for (what, check) in checks {
+            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("the check panicked".to_owned()));
+            if let Err(why) = result
+                && failed.is_none()
+            {
+                failed = Some((
+                    FailureKind::Quiescence,
+                    format!("When nothing more can happen, {what} does not hold: {why}."),
+                ));
+            }
+        }
+        // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
+        let cut = self.search(|search| search.was_cut());
+        if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
+            let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
+            outcomes.insert(format!("{}{waiting}", outcome()));
+        }
+        failed.map(|(kind, message)| {
+            self.cell.with(|w| FailedRun {
+                kind,
+                message,
+                members: CtxSet::EMPTY,
+                schedule: w.search.plan().to_vec(),
+                locks: Vec::new(),
+            })
+        })
+    }
+
+    /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
+    /// machine that runs.
+    fn abandon(&mut self) {
+        self.cell.with(|w| {
+            std::mem::forget((std::mem::take(&mut w.checks), w.outcome.take()));
+            for ctx in &mut w.ctxs {
+                std::mem::forget(ctx.job.take());
+            }
+        });
+        let count = self.cell.with(|w| w.ctxs.len());
+        for index in (0..count.min(self.runners.len())).rev() {
+            let finished = self.cell.with(|w| w.ctxs[index].finished);
+            if !finished && self.runners[index].is_busy() {
+                let runner = std::mem::replace(&mut self.runners[index], Runner::new());
+                runner.abandon();
+                self.abandoned += 1;
+            }
+        }
+    }
+
+    pub(crate) fn too_many_abandoned(&self) -> bool {
+        self.abandoned >= MOST_ABANDONED
+    }
+
+    pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
+        self.outcomes.take().unwrap_or_default()
+    }
+
+    pub(crate) fn context_names(&self) -> Vec<String> {
+        self.cell.with(|w| w.ctxs.iter().map(|ctx| ctx.name.to_string()).collect())
+    }
+
+    pub(crate) fn take_validator(&mut self) -> Validator {
+        self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        for runner in self.runners.drain(..) {
+            runner.finish();
+        }
+    }
+}
+
+impl World {
+    fn next_unstarted(&mut self) -> Option<(CtxId, Box<dyn FnOnce()>)> {
+        if self.failed.is_some() || self.unstarted.is_empty() {
+            self.starting = false;
+            return None;
+        }
+        let id = self.unstarted.remove(0);
+        self.starting = true;
+        self.current = id;
+        let job = self.ctx_mut(id).job.take().expect("a context starts once");
+        Some((id, job))
+    }
+
+    /// Whose turn it is; the machine's share of its step is done.
+    fn turn(&mut self) -> Option<CtxId> {
+        if self.failed.is_some() {
+            return None;
+        }
+        self.close();
+        let id = match self.next.take() {
+            Some(id) => id,
+            None => self.decide()?,
+        };
+        self.perform(id);
+        if self.failed.is_some() {
+            return None;
+        }
+        self.current = id;
+        Some(id)
+    }
+
+    /// Nothing more can happen: is that well, or a failure?
+    fn conclude(&mut self) -> Option<FailedRun> {
+        self.close();
+        if self.failed.is_none() {
+            if self.search.analyses() {
+                self.analyse_waiting(CtxSet::EMPTY);
+            }
+            let waiting = self.stuck(CtxSet::EMPTY);
+            if !waiting.is_empty() {
+                if self.search.settings.stop_at_stuck {
+                    self.fail_stuck(waiting);
+                } else {
+                    self.waiting_outcome = Some(self.who_waits(waiting));
+                }
+            } else if let Some((kind, message)) = self.left_over() {
+                self.fail(kind, CtxSet::EMPTY, message);
+            }
+        }
+        if self.failed.is_some() && self.search.settings.record {
+            self.record_end();
+        }
+        self.failed.clone().map(|failed| FailedRun {
+            kind: failed.kind,
+            message: failed.message,
+            members: failed.members,
+            schedule: self.search.plan().to_vec(),
+            locks: failed.locks,
+        })
+    }
+
+    /// An interrupt that is pending for ever, though nobody waits.
+    fn left_over(&self) -> Option<(FailureKind, String)> {
+        let left = self.ctxs.iter().find(|ctx| ctx.raised)?;
+        Some((FailureKind::LostInterrupt, format!("The interrupt of {} stays pending for ever.", left.name)))
+    }
+
+    fn who_waits(&self, waiting: CtxSet) -> String {
+        let mut text = String::new();
+        for id in waiting.iter() {
+            let ctx = self.ctx(id);
+            let count = ctx.pending.obj.0;
+            text.push_str(&format!(" {}:{:?}:{count}", ctx.name, ctx.pending.kind));
+        }
+        text
+    }
+
+    /// Contexts that wait now, those beside `enabled`, could have had their turn before.
+    pub(crate) fn analyse_waiting(&mut self, enabled: CtxSet) {
+        let mut waiting = Vec::new();
+        for index in 0..self.ctxs.len() {
+            let id = CtxId(index as u8);
+            let ctx = self.ctx(id);
+            let not_raised = ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised;
+            if ctx.finished || enabled.contains(id) || not_raised || self.switched_out(id) {
+                continue;
+            }
+            waiting.push(self.as_event(id, &ctx.pending));
+        }
+        self.search.analyse_waiting(waiting.into_iter());
+    }
+}
