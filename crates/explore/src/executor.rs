@@ -169,6 +169,7 @@ impl Executor {
     fn check(&mut self) -> Option<FailedRun> {
         let (checks, outcome) = self.cell.with(|w| {
             w.mode = Mode::Alone;
+            w.over = true;
             (std::mem::take(&mut w.checks), w.outcome.take())
         });
         let mut failed = None;

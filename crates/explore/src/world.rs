@@ -172,6 +172,8 @@ pub(crate) struct World {
     pub panic_site: Option<String>,
     /// Panics are failures of the run, to be told by it.
     pub quiet: bool,
+    /// All contexts have ended; the conditions of quiescence are checked.
+    pub over: bool,
     /// Who waits for ever, where that is an outcome.
     pub waiting_outcome: Option<String>,
     pub recorder: Recorder,
@@ -297,6 +299,7 @@ impl World {
             alone_got: false,
             panic_site: None,
             quiet: false,
+            over: false,
             waiting_outcome: None,
             recorder: Recorder::default(),
             grace_periods: GracePeriods::Readers,
@@ -326,6 +329,7 @@ impl World {
         self.checks.clear();
         self.outcome = None;
         self.failed = None;
+        self.over = false;
         self.waiting_outcome = None;
         self.grace_periods = GracePeriods::Readers;
         self.clock = None;

@@ -18,6 +18,9 @@ fn agrees(first: u64, programs: u64) {
         Ok(summary) => {
             println!("{summary}");
             assert_eq!(summary.programs, programs);
+            for (what, count) in &summary.coverage {
+                assert!(*count > 0, "none of the programs {what}");
+            }
         }
         Err(mismatch) => panic!("{mismatch}"),
     }

@@ -223,6 +223,10 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
 
     #[track_caller]
     fn call_any(&self, f: Box<dyn FnOnce() + Send>) {
+        if with(|w| w.over) {
+            // What is dropped with the program itself: nobody is left to call back, and what is queued is never freed.
+            return;
+        }
         match &self.0.workers {
             None => self.0.gate.change_with(self.0.callbacks.id(), |state| {
                 state.handed += 1;
