@@ -173,6 +173,7 @@ impl Explore {
                 record: false,
                 contexts_return: false,
                 fault: None,
+                removal: None,
             },
             minimise: true,
             outcomes: false,

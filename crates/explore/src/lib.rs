@@ -13,6 +13,7 @@ mod op;
 mod panics;
 mod parallel;
 mod record;
+pub mod removal;
 pub mod render;
 mod search;
 pub mod selftest;

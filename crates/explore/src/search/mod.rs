@@ -14,6 +14,7 @@ use crate::events::{Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
 use crate::parallel::Branch;
+use crate::removal::Removal;
 use crate::validate::{Rules, Validator};
 
 pub(crate) use node::Node;
@@ -58,6 +59,8 @@ pub(crate) struct Settings {
     /// Whether all contexts return when they are told that the run is over: then a failing run leaves no stack behind.
     pub contexts_return: bool,
     pub fault: Option<Fault>,
+    /// What is taken out of the explored code.
+    pub removal: Option<Removal>,
 }
 
 /// The event that is being done.

@@ -9,6 +9,7 @@ use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
 use crate::ids::ObjId;
 use crate::op::{Op, OpKind};
 use crate::record::note;
+use crate::removal::{Taken, taken};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::world::{ObjKind, exploring, with};
@@ -104,6 +105,9 @@ impl<T: Word> SimAtomic<T> {
     #[inline]
     #[track_caller]
     fn rmw(&self, f: impl FnOnce(T) -> T) -> T {
+        if taken(Location::caller(), Taken::Indivisibility) {
+            return self.rmw_in_two_steps(|old| Some(f(old)));
+        }
         let obj = self.id();
         step(Op::new(OpKind::Rmw, obj));
         let old = self.get();
@@ -114,6 +118,21 @@ impl<T: Word> SimAtomic<T> {
             self.set(new);
         }
         self.tell(obj, || format!("{old:?} → {new:?}"));
+        old
+    }
+
+    #[cold]
+    #[track_caller]
+    fn rmw_in_two_steps(&self, f: impl FnOnce(T) -> Option<T>) -> T {
+        let obj = self.id();
+        step(Op::new(OpKind::Load, obj));
+        let old = self.get();
+        self.tell(obj, || format!("reads {old:?}"));
+        if let Some(new) = f(old) {
+            step(Op::new(OpKind::Store, obj));
+            self.set(new);
+            self.tell(obj, || format!("writes {new:?}"));
+        }
         old
     }
 
@@ -152,7 +171,7 @@ where
         step(Op::new(OpKind::Load, obj));
         let value = self.get();
         self.tell(obj, || format!("reads {value:?}"));
-        value
+        if taken(Location::caller(), Taken::Knowledge) { T::from_bits(0) } else { value }
     }
 
     #[inline]
@@ -177,6 +196,10 @@ where
     #[inline]
     #[track_caller]
     fn compare_exchange(&self, current: T, new: T, _success: Ordering, _failure: Ordering) -> Result<T, T> {
+        if taken(Location::caller(), Taken::Indivisibility) {
+            let old = self.rmw_in_two_steps(|old| (old == current).then_some(new));
+            return if old == current { Ok(old) } else { Err(old) };
+        }
         let obj = self.id();
         step(Op::new(OpKind::Rmw, obj));
         let old = self.get();
@@ -219,6 +242,19 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
     fn fetch_sub(&self, value: T, _order: Ordering) -> T {
         self.rmw(|old| T::from_bits(old.to_bits().wrapping_sub(value.to_bits())))
     }
+}
+
+/// Changes two words in one step, as hardware does that locks the cache line or fetches a whole entry: an IOMMU that posts
+/// an interrupt, a walk of a table.
+#[track_caller]
+pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl FnOnce(T, U) -> (T, U)) {
+    let obj = one.id();
+    step(Op { obj2: Some(other.id()), ..Op::new(OpKind::Rmw, obj) });
+    let (first, second) = (one.get(), other.get());
+    let (one_after, other_after) = f(first, second);
+    one.set(one_after);
+    other.set(other_after);
+    one.tell(obj, || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
 }
 
 /// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ from run to run.

@@ -1,11 +1,13 @@
 //! Interrupt and preemption state of the CPU that the current context runs on.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use doorbell_platform::{CpuId, Vector};
 
 use crate::ids::{CtxId, ObjId};
 use crate::op::{Op, OpKind};
+use crate::removal::{Taken, taken};
 use crate::sim::model::Model;
 use crate::step::step;
 use crate::trace::FailureKind;
@@ -35,12 +37,14 @@ fn state(w: &World) -> Option<(ObjId, bool)> {
 
 #[track_caller]
 pub(crate) fn irq_save() -> IrqDepth {
+    let stay_on = taken(Location::caller(), Taken::IrqsOff);
     let (depth, turn_off) = with(|w| match state(w) {
         Some((token, on)) => {
             let me = w.current;
             let saves = &mut w.ctx_mut(me).irq_saves;
-            saves.push(on);
-            (saves.len(), on.then_some(token))
+            let turn_off = on && !stay_on;
+            saves.push(turn_off);
+            (saves.len(), turn_off.then_some(token))
         }
         None => (0, None),
     });

@@ -1,0 +1,196 @@
+//! What each access of the explored code is there for: the code with one of them taken out must fail somewhere.
+//!
+//! A site is a place where explored code uses an atomic word, or turns interrupts off. Taken out are the indivisibility
+//! of a read-modify-write, the knowledge that a load gives, or the interrupts-off region. [`table`] does that for every
+//! site that some programs reach, one at a time, and says which program finds it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::Ordering::SeqCst;
+//! use doorbell_explore::{Machine, Sim, removal};
+//! use doorbell_platform::{AtomicInt, Atomic, Platform};
+//!
+//! let count = removal::Program::new("count", |m: &Machine| {
+//!     let word = Arc::new(<Sim as Platform>::AtomicU64::new(0));
+//!     for name in ["one", "two"] {
+//!         let word = Arc::clone(&word);
+//!         m.task(name, move || { word.fetch_add(1, SeqCst); });
+//!     }
+//!     m.at_quiescence("two", move || (word.load(SeqCst) == 2).then_some(()).ok_or("lost".into()));
+//! });
+//! let table = removal::table(&[count], file!());
+//! // Of the `fetch_add` in two steps an increment is lost, and the program sees it.
+//! let split = table.iter().find(|row| row.site.taken == removal::Taken::Indivisibility).unwrap();
+//! assert_eq!(split.found_by.as_deref(), Some("count"));
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::Location;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::world::with;
+use crate::{Explore, Machine, Verdict};
+
+/// What is taken out of the code at a site.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Taken {
+    /// A read-modify-write is a load and a store.
+    Indivisibility,
+    /// A load says zero, whatever the word holds: what depends on it goes the other way.
+    Knowledge,
+    /// Interrupts stay on.
+    IrqsOff,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Taken::Indivisibility => "a load and a store",
+            Taken::Knowledge => "reads zero",
+            Taken::IrqsOff => "interrupts stay on",
+        })
+    }
+}
+
+/// A place in the explored code, and what is taken out there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Site {
+    /// Its file, as the compiler knows it.
+    pub file: &'static str,
+    /// Its line.
+    pub line: u32,
+    /// Its column.
+    pub column: u32,
+    /// What is taken out.
+    pub taken: Taken,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.taken)
+    }
+}
+
+impl Site {
+    fn at(location: &'static Location<'static>, taken: Taken) -> Site {
+        Site { file: location.file(), line: location.line(), column: location.column(), taken }
+    }
+}
+
+/// What an exploration does about sites.
+#[derive(Clone)]
+pub(crate) enum Removal {
+    /// It notes how often they are reached.
+    Collect(Arc<Mutex<BTreeMap<Site, u64>>>),
+    /// It runs the code without this one.
+    Without(Site),
+}
+
+/// Whether something is taken out here.
+#[inline]
+pub(crate) fn taken(location: &'static Location<'static>, what: Taken) -> bool {
+    with(|w| w.search.settings.removal.is_some()) && look(location, what)
+}
+
+#[cold]
+fn look(location: &'static Location<'static>, what: Taken) -> bool {
+    let site = Site::at(location, what);
+    with(|w| match &w.search.settings.removal {
+        Some(Removal::Collect(sites)) => {
+            *sites.lock().expect("no panic while it is held").entry(site).or_default() += 1;
+            false
+        }
+        Some(Removal::Without(out)) => *out == site,
+        None => false,
+    })
+}
+
+/// A program that finds what is missing.
+pub struct Program {
+    name: String,
+    run: Box<dyn Fn(&Machine) + Send + Sync>,
+}
+
+impl Program {
+    /// A program that is exhausted without a failure as long as nothing is missing.
+    pub fn new(name: impl Into<String>, run: impl Fn(&Machine) + Send + Sync + 'static) -> Self {
+        Program { name: name.into(), run: Box::new(run) }
+    }
+
+    fn explore(&self, removal: Removal) -> Explore {
+        let mut explore = Explore::new(self.name.clone()).minimise(false).jobs(0);
+        explore.settings.removal = Some(removal);
+        explore
+    }
+}
+
+/// A site, and which program fails without it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The site.
+    pub site: Site,
+    /// The first program that fails without it; `None` if none does.
+    pub found_by: Option<String>,
+    /// Programs that reach the site, and whose search without it ended at its limit of executions.
+    pub unfinished: Vec<String>,
+}
+
+impl Row {
+    /// The line of the source, which `root` is the directory of.
+    ///
+    /// # Panics
+    /// If there is no such file or line.
+    pub fn line(&self, root: impl AsRef<Path>) -> String {
+        let path = root.as_ref().join(self.site.file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let line =
+            text.lines().nth(self.site.line as usize - 1).expect("the source has not changed since it was built");
+        line.trim().to_owned()
+    }
+}
+
+/// Without a site, a program may take so many times the executions that it takes with it, and
+const FACTOR: u64 = 20;
+/// so many more, before it counts as unfinished.
+const MORE: u64 = 50_000;
+
+/// Takes each site out of the files whose path contains `files`, one at a time, and runs the programs that reach it until
+/// one fails.
+///
+/// # Panics
+/// If a program fails, or does not end, with nothing taken out.
+#[track_caller]
+pub fn table(programs: &[Program], files: &str) -> Vec<Row> {
+    let mut sites: BTreeMap<Site, Vec<(&Program, u64)>> = BTreeMap::new();
+    for program in programs {
+        let reached = Arc::new(Mutex::new(BTreeMap::new()));
+        let report = program.explore(Removal::Collect(Arc::clone(&reached))).run(&*program.run);
+        report.assert_exhausted();
+        let reached = std::mem::take(&mut *reached.lock().expect("the search is over"));
+        for site in reached.into_keys().filter(|site| site.file.contains(files)) {
+            sites.entry(site).or_default().push((program, report.executions));
+        }
+    }
+    sites
+        .into_iter()
+        .map(|(site, mut programs)| {
+            programs.sort_by_key(|(_, executions)| *executions);
+            let mut row = Row { site, found_by: None, unfinished: Vec::new() };
+            for (program, executions) in programs {
+                let limit = executions * FACTOR + MORE;
+                let explore = program.explore(Removal::Without(site)).max_executions(limit);
+                match explore.run(&*program.run).verdict {
+                    Verdict::Found => {
+                        row.found_by = Some(program.name.clone());
+                        break;
+                    }
+                    Verdict::Exhausted => {}
+                    Verdict::BoundReached => row.unfinished.push(program.name.clone()),
+                }
+            }
+            row
+        })
+        .collect()
+}
