@@ -1,0 +1,141 @@
+//! The gate of a posted-interrupt descriptor: one notification for any number of bits.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, CpuId, Platform, Vector};
+
+use crate::{Control, Destination, Gate};
+
+/// ON, SN, NV and NDST, as in a posted-interrupt descriptor (see [`Control`]).
+///
+/// A sender that finds ON set leaves everything to whoever set it; the owner clears ON, then takes the bits. An IOMMU is
+/// one more sender: in one atomic step it sets the PIR bit and, if ON is clear and notifications are not suppressed,
+/// ON, and sends NV to NDST. With SN set it does no more than to set the bit; whoever clears SN looks for such bits.
+#[repr(C)]
+pub struct Coalescing<P: Platform> {
+    control: P::AtomicU64,
+    /// Bits 511:320 of the descriptor. They stay zero.
+    _reserved: [P::AtomicU64; 3],
+}
+
+/// An interrupt that is to be sent: how a vCPU in guest mode learns of its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notification {
+    /// The APIC of the CPU.
+    pub destination: Destination,
+    /// The vector that is the CPU's posted-interrupt notification vector.
+    pub vector: Vector,
+}
+
+/// Whether the CPU must send the wake-up vector to itself. See [`Coalescing::wake_with`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "bits that came before the vector was changed wake nobody else"]
+pub struct SelfNotify(pub bool);
+
+impl<P: Platform> Coalescing<P> {
+    /// A gate whose notifications go to a CPU with a vector.
+    pub fn new(destination: Destination, vector: Vector) -> Self {
+        Coalescing {
+            control: P::AtomicU64::new(Control::new(destination, vector).bits()),
+            _reserved: [const { <P::AtomicU64 as Atomic>::ZERO }; 3],
+        }
+    }
+
+    /// The control word: for hardware that posts, or what stands for it.
+    pub fn word(&self) -> &P::AtomicU64 {
+        &self.control
+    }
+
+    /// What the control word says at this moment.
+    #[inline]
+    pub fn load(&self) -> Control {
+        Control::from_bits(self.control.load(SeqCst))
+    }
+
+    /// The vCPU will run on the CPU of `destination`: notifications go there, with `vector`, and are not suppressed.
+    /// `any` tells whether a bit is pending.
+    ///
+    /// By the owner, with preemption off, before it enters the guest there.
+    #[inline]
+    pub fn run_on(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) {
+        let _ = self.change(destination, vector, any);
+    }
+
+    /// The vCPU is preempted: hardware is not to send notifications until [`run_on`](Coalescing::run_on), which is
+    /// responsible for the bits from here on.
+    #[inline]
+    pub fn suppress(&self) {
+        // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then `outstanding` would lie.
+        self.control.fetch_or(Control::from_bits(0).with_suppressed(true).bits(), SeqCst);
+    }
+
+    /// The vCPU sleeps: notifications go to the CPU of `destination` with its wake-up `vector`, whose handler wakes those who
+    /// sleep there and have ON set ([`Post::notified`](crate::Post::notified)). The caller has entered the vCPU among those.
+    ///
+    /// A notification that was sent before the vector was changed has told nobody who would wake: if there was one, the
+    /// CPU must send itself the wake-up vector.
+    #[inline]
+    pub fn wake_with(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> SelfNotify {
+        SelfNotify(self.change(destination, vector, any))
+    }
+
+    /// Has notifications sent elsewhere, whatever senders do to ON meanwhile; whether one had been sent before.
+    #[inline]
+    fn change(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> bool {
+        let mut before = self.load();
+        let after = loop {
+            let after = before.with_destination(destination).with_vector(vector).with_suppressed(false);
+            match self.control.compare_exchange(before.bits(), after.bits(), SeqCst, SeqCst) {
+                Ok(_) => break after,
+                Err(now) => before = Control::from_bits(now),
+            }
+        };
+        // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
+        // cleared SN comes before this look at the bits, so a bit that is not seen here was posted after it, with ON.
+        if before.suppressed() && !before.outstanding() && any() {
+            // Whatever senders do to the word meanwhile, this is what they do.
+            self.control.store(after.with_outstanding(true).bits(), SeqCst);
+            return true;
+        }
+        before.outstanding()
+    }
+}
+
+impl<P: Platform> Gate<P> for Coalescing<P> {
+    type Seen = Control;
+    type Notification = Notification;
+
+    #[inline]
+    fn announce(&self) -> Option<Control> {
+        // The load spares the line a write if somebody has announced already. It may be done before the publication has
+        // reached the others only if that were weaker than SeqCst.
+        if self.load().outstanding() {
+            return None;
+        }
+        let before =
+            Control::from_bits(self.control.fetch_or(Control::from_bits(0).with_outstanding(true).bits(), SeqCst));
+        (!before.outstanding()).then_some(before)
+    }
+
+    #[inline]
+    fn notification(seen: Control, _cpu: CpuId) -> Notification {
+        Notification { destination: seen.destination(), vector: seen.vector() }
+    }
+
+    #[inline]
+    fn outstanding(&self, _any: impl FnOnce() -> bool) -> bool {
+        self.load().outstanding()
+    }
+
+    #[inline]
+    fn retract(&self) -> bool {
+        let word = self.load();
+        if !word.outstanding() {
+            return false;
+        }
+        // Before the bits are taken: a sender that still finds ON set has published before this, and its bit is seen. A
+        // store is enough, because nobody but the owner changes the word while ON is set.
+        self.control.store(word.with_outstanding(false).bits(), SeqCst);
+        true
+    }
+}

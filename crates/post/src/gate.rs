@@ -1,0 +1,54 @@
+//! What the protocol is generic over: where the bits are, and what a sender looks at after it has set one.
+
+use doorbell_platform::{CpuId, Platform};
+
+/// Where the pending bits are.
+pub trait Layout {
+    /// Which of them.
+    type Bit: Copy;
+
+    /// Sets a bit, sequentially consistently; whether it was clear.
+    ///
+    /// Who finds it set has nothing more to do: whoever set it has not finished yet, or has made somebody responsible
+    /// who has not taken it yet.
+    fn publish(&self, bit: Self::Bit) -> bool;
+
+    /// Whether a bit is set, sequentially consistently.
+    fn any(&self) -> bool;
+}
+
+/// What a sender looks at between its publication and the vCPU's mode.
+pub trait Gate<P: Platform> {
+    /// What the sender remembers of what it saw.
+    type Seen;
+    /// How a vCPU in guest mode is told.
+    type Notification;
+
+    /// After a publication: the full barrier, then the gate. `None` if another sender has announced already what the
+    /// owner has not taken yet.
+    fn announce(&self) -> Option<Self::Seen>;
+
+    /// How to tell a vCPU that is in guest mode on `cpu`.
+    fn notification(seen: Self::Seen, cpu: CpuId) -> Self::Notification;
+
+    /// By the owner, after a change of mode and a full barrier: whether there may be something to take.
+    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool;
+
+    /// By the owner, before it takes the bits: senders announce again from here on. Whether there may be something to
+    /// take.
+    fn retract(&self) -> bool;
+}
+
+/// What a sender must do, now that it holds no lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "if this is not acted upon, the interrupt is lost"]
+pub enum Notice<N> {
+    /// Nothing: somebody else answers for what is pending, or the vCPU will look before it enters the guest.
+    Nothing,
+    /// Tell the vCPU, which is in the guest and takes it there.
+    Notify(N),
+    /// Send an interrupt to the CPU, so that the vCPU leaves the guest and looks.
+    Kick(CpuId),
+    /// Wake the vCPU's task. One sender is told so, not several.
+    Wake,
+}

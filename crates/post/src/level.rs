@@ -1,0 +1,55 @@
+//! The gate without a word of its own.
+
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{CpuId, Platform};
+
+use crate::Gate;
+
+/// Every sender whose bit was clear looks at the vCPU's mode, and rings the doorbell of its CPU if it is in the guest:
+/// AVIC (AMD APM vol. 2, section 15.29), and anything without a place to coalesce notifications.
+///
+/// Hardware senders have a copy of the mode: IsRunning in the physical ID table and in every IRTE.
+#[derive(Debug)]
+pub struct Level<P>(PhantomData<fn() -> P>);
+
+impl<P> Level<P> {
+    /// The gate.
+    pub const fn new() -> Self {
+        Level(PhantomData)
+    }
+}
+
+impl<P> Default for Level<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform> Gate<P> for Level<P> {
+    type Seen = ();
+    /// The CPU whose doorbell is to be rung.
+    type Notification = CpuId;
+
+    #[inline]
+    fn announce(&self) -> Option<()> {
+        P::fence(SeqCst);
+        Some(())
+    }
+
+    #[inline]
+    fn notification((): (), cpu: CpuId) -> CpuId {
+        cpu
+    }
+
+    #[inline]
+    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
+        any()
+    }
+
+    #[inline]
+    fn retract(&self) -> bool {
+        true
+    }
+}

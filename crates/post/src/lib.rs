@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod coalescing;
+mod control;
+mod gate;
+mod level;
+mod pending;
+mod post;
+mod run;
+
+pub use coalescing::{Coalescing, Notification, SelfNotify};
+pub use control::{Control, Destination};
+pub use gate::{Gate, Layout, Notice};
+pub use level::Level;
+pub use pending::{Bit, Pending};
+pub use post::{Awake, Blocked, Entering, InGuest, PiDescriptor, Post};
+pub use run::{Guest, Mode, Requests, RunState};

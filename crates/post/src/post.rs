@@ -1,0 +1,165 @@
+//! The protocol.
+
+use doorbell_platform::{IrqGuard, Platform};
+
+use crate::{Coalescing, Gate, Guest, Layout, Mode, Notice, Pending, Requests, RunState};
+
+/// A vCPU to which interrupts are posted: the bits, the gate, and the run state.
+///
+/// Anybody may [`post`](Post::post). The rest, where it says so, is for the one owner: the task that runs the vCPU, and
+/// its scheduler's hooks.
+#[repr(C, align(64))]
+pub struct Post<P: Platform, L, G> {
+    layout: L,
+    gate: G,
+    run: RunState<P>,
+}
+
+/// The posted-interrupt descriptor of VMX, in its exact form: its 64 bytes are the first of the object, aligned to 64.
+///
+/// Intel SDM vol. 3 (253668-083), section 30.6; VT-d specification (D51397-015), section 9.11.
+pub type PiDescriptor<P> = Post<P, Pending<P, 4>, Coalescing<P>>;
+
+impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
+    /// A vCPU that is in the host.
+    pub fn new(layout: L, gate: G) -> Self {
+        Post { layout, gate, run: RunState::new() }
+    }
+
+    /// The bits.
+    #[inline]
+    pub fn layout(&self) -> &L {
+        &self.layout
+    }
+
+    /// The gate.
+    #[inline]
+    pub fn gate(&self) -> &G {
+        &self.gate
+    }
+
+    /// The run state.
+    #[inline]
+    pub fn run_state(&self) -> &RunState<P> {
+        &self.run
+    }
+
+    /// Posts an interrupt. By anybody, anywhere; waits for nobody.
+    #[inline]
+    pub fn post(&self, bit: L::Bit) -> Notice<G::Notification> {
+        if !self.layout.publish(bit) {
+            return Notice::Nothing;
+        }
+        match self.gate.announce() {
+            None => Notice::Nothing,
+            Some(seen) => self.run.notice(|cpu| G::notification(seen, cpu)),
+        }
+    }
+
+    /// The wake-up vector has arrived at a CPU where this vCPU sleeps: whether its task must be woken.
+    ///
+    /// By the handler of the vector. `false` if nothing is pending, or if the vCPU does not sleep any more.
+    #[inline]
+    pub fn notified(&self) -> bool {
+        self.gate.outstanding(|| self.layout.any()) && self.run.wake()
+    }
+
+    /// Begins to enter the guest: from here on senders notify. By the owner.
+    ///
+    /// # Errors
+    /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
+    #[inline]
+    pub fn enter(&self, irqs_off: &IrqGuard<P>, guest: Guest) -> Result<Entering<'_, P, L, G>, Requests> {
+        self.run.enter(irqs_off, guest);
+        match self.run.take_requests() {
+            None => Ok(Entering { post: self, entered: InGuest { run: &self.run } }),
+            Some(requests) => {
+                self.run.host();
+                Err(requests)
+            }
+        }
+    }
+
+    /// Takes what is pending, outside of the guest. By the owner. `take` is called if there may be something.
+    #[inline]
+    pub fn synchronize(&self, take: impl FnOnce(&L)) {
+        if self.gate.retract() {
+            take(&self.layout);
+        }
+    }
+
+    /// Begins to sleep until something is pending or requested. By the owner.
+    ///
+    /// # Errors
+    /// If something is.
+    #[inline]
+    pub fn block(&self) -> Result<Blocked<'_, P>, Awake> {
+        self.run.block();
+        let blocked = Blocked { run: &self.run };
+        if self.run.requested() || self.gate.outstanding(|| self.layout.any()) { Err(Awake) } else { Ok(blocked) }
+    }
+}
+
+/// There is no reason to sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Awake;
+
+/// A vCPU that is about to enter the guest: senders notify it already, and it has not looked yet.
+#[must_use = "dropped, it stays in the host"]
+pub struct Entering<'a, P: Platform, L, G> {
+    post: &'a Post<P, L, G>,
+    entered: InGuest<'a, P>,
+}
+
+impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
+    /// Looks: `take` is called if something may be pending, to take it.
+    ///
+    /// What is published after this is announced to a vCPU in guest mode. Interrupts are off, so the notification waits
+    /// for the guest.
+    #[inline]
+    pub fn rescan(self, take: impl FnOnce(&L)) -> InGuest<'a, P> {
+        self.post.synchronize(take);
+        self.entered
+    }
+}
+
+/// A vCPU in the guest, until this is dropped.
+#[must_use = "dropped, it is in the host"]
+pub struct InGuest<'a, P: Platform> {
+    run: &'a RunState<P>,
+}
+
+impl<P: Platform> Drop for InGuest<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.run.host();
+    }
+}
+
+/// A vCPU that sleeps, until this is dropped or somebody wakes it.
+#[must_use = "dropped, it is awake"]
+pub struct Blocked<'a, P: Platform> {
+    run: &'a RunState<P>,
+}
+
+impl<P: Platform> Blocked<'_, P> {
+    /// Whether nobody has woken it.
+    #[inline]
+    pub fn asleep(&self) -> bool {
+        self.run.mode() == Mode::Blocked
+    }
+
+    /// Sleeps until somebody wakes it.
+    pub fn wait(self) {
+        while self.asleep() {
+            P::park();
+        }
+    }
+}
+
+impl<P: Platform> Drop for Blocked<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.run.host();
+    }
+}

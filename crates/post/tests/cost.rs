@@ -1,0 +1,75 @@
+//! What the protocol costs, counted.
+
+use doorbell_platform::{Counting, Counts, CpuId, IrqGuard, Std, Vector};
+use doorbell_post::{
+    Bit, Coalescing, Destination, Guest, Layout, Level, Notice, Notification, Pending, PiDescriptor, Post,
+};
+
+type P = Counting<Std>;
+
+const NOTIFY: Vector = Vector(0xf2);
+const GUEST: Guest = Guest { cpu: CpuId(1), posted: true };
+
+fn descriptor() -> PiDescriptor<P> {
+    Post::new(Pending::new(), Coalescing::new(Destination::x2apic(1), NOTIFY))
+}
+
+fn of<R>(f: impl FnOnce() -> R) -> (R, Counts) {
+    P::measure(f)
+}
+
+fn counts(rmws: u64, loads: u64, fences: u64) -> Counts {
+    Counts { rmws, loads, fences, ..Counts::default() }
+}
+
+#[test]
+fn a_post_through_a_descriptor_takes_two_read_modify_writes_and_the_same_vector_again_one() {
+    let post = descriptor();
+    let in_guest = post.enter(&IrqGuard::new(), GUEST).unwrap().rescan(|_| ());
+    let notification = Notice::Notify(Notification { destination: Destination::x2apic(1), vector: NOTIFY });
+    assert_eq!(of(|| post.post(0x41.into())), (notification, counts(2, 2, 0)));
+    assert_eq!(of(|| post.post(0x41.into())), (Notice::Nothing, counts(1, 0, 0)));
+    assert_eq!(of(|| post.post(0x42.into())), (Notice::Nothing, counts(1, 1, 0)));
+    drop(in_guest);
+}
+
+#[test]
+fn a_post_without_a_place_to_coalesce_takes_one_read_modify_write_and_a_fence() {
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Level::new());
+    let in_guest = post.enter(&IrqGuard::new(), GUEST).unwrap().rescan(|_| ());
+    let bit = Bit::new(5).unwrap();
+    assert_eq!(of(|| post.post(bit)), (Notice::Notify(CpuId(1)), counts(1, 1, 1)));
+    assert_eq!(of(|| post.post(bit)), (Notice::Nothing, counts(1, 0, 0)));
+    drop(in_guest);
+}
+
+#[test]
+fn to_enter_and_leave_with_nothing_pending_takes_two_stores_and_two_loads() {
+    let post = descriptor();
+    let irqs_off = IrqGuard::new();
+    let ((), counted) = of(|| drop(post.enter(&irqs_off, GUEST).unwrap().rescan(|_| panic!("nothing is pending"))));
+    assert_eq!(counted, Counts { stores: 2, ..counts(0, 2, 0) });
+}
+
+#[test]
+fn to_take_nothing_takes_one_load() {
+    let post = descriptor();
+    assert_eq!(of(|| post.synchronize(|_| panic!("nothing is pending"))).1, counts(0, 1, 0));
+    assert_eq!(of(|| Pending::<P, 4>::new().any()), (false, counts(0, 4, 0)));
+}
+
+#[test]
+fn the_first_64_bytes_are_the_descriptor_of_the_manual() {
+    use doorbell_platform::Atomic;
+    use std::sync::atomic::Ordering::SeqCst;
+    let post = PiDescriptor::<Std>::new(Pending::new(), Coalescing::new(Destination::x2apic(9), NOTIFY));
+    assert_eq!((size_of_val(&post), align_of_val(&post)), (128, 64));
+    assert_eq!(post.post(255.into()), Notice::Nothing);
+    let at = |part: *const u8| part as usize - &raw const post as usize;
+    assert_eq!(at((&raw const post.layout().words()[3]).cast()), 24);
+    assert_eq!(post.layout().words()[3].load(SeqCst), 1 << 63);
+    // Bits 319:256.
+    assert_eq!(at((&raw const *post.gate().word()).cast()), 32);
+    assert_eq!(post.gate().word().load(SeqCst), 9 << 32 | 0xf2 << 16 | 1);
+    assert_eq!(at((&raw const *post.run_state()).cast()), 64);
+}
