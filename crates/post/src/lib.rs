@@ -2,8 +2,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 mod coalescing;
 mod control;
+mod copies;
 mod gate;
 mod level;
 mod pending;
@@ -12,6 +15,7 @@ mod run;
 
 pub use coalescing::{Coalescing, Notification, SelfNotify};
 pub use control::{Control, Destination};
+pub use copies::{Copies, Mirror, NotThere, Residency};
 pub use gate::{Gate, Layout, Notice};
 pub use level::Level;
 pub use pending::{Bit, Pending};

@@ -60,7 +60,6 @@ fn to_take_nothing_takes_one_load() {
 
 #[test]
 fn the_first_64_bytes_are_the_descriptor_of_the_manual() {
-    use doorbell_platform::Atomic;
     use std::sync::atomic::Ordering::SeqCst;
     let post = PiDescriptor::<Std>::new(Pending::new(), Coalescing::new(Destination::x2apic(9), NOTIFY));
     assert_eq!((size_of_val(&post), align_of_val(&post)), (128, 64));

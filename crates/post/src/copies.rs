@@ -1,0 +1,135 @@
+//! The copies of a vCPU's mode that hardware reads.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use doorbell_platform::{Lock, LockClass, Platform, WaitType};
+
+/// A leaf: what is written under it is what hardware reads, and nothing else is done there.
+static COPIES: LockClass = LockClass::new("post.copies", WaitType::Spin);
+
+/// Where hardware is told that a vCPU is: IsRunning and its companions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Residency {
+    /// On a CPU of the host, of that APIC ID: a bit that is posted rings its doorbell.
+    Running {
+        /// The physical APIC ID of the CPU.
+        apic_id: u32,
+    },
+    /// On none. The owner looks before it enters the guest; if the vCPU sleeps, hardware has to tell somebody.
+    Away {
+        /// Whether hardware is to make a log entry for a bit that is posted (GALogIntr of an IRTE; the entry of the
+        /// physical ID table has no such field).
+        log: bool,
+    },
+}
+
+/// One copy: an entry of a table that hardware reads, such as an IRTE.
+pub trait Mirror: Send + Sync + 'static {
+    /// Writes the copy, in one store that hardware sees whole. It must not wait, wake, call or free anything.
+    fn reflect(&self, residency: Residency);
+}
+
+/// The copies of one vCPU's residency: its own entry in a table, and the IRTEs of what is posted to it.
+///
+/// Each copy is written under the one lock of the vCPU, so that none stays behind: who adds a copy writes it with what
+/// the others say (X08 is about one that was not).
+pub struct Copies<P: Platform, O: Mirror, M: Mirror> {
+    own: O,
+    state: Lock<P, State<M>>,
+}
+
+struct State<M> {
+    residency: Residency,
+    others: Vec<Arc<M>>,
+}
+
+/// There is no copy that could be removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotThere;
+
+impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
+    /// Of a vCPU that is away. `own` is written so.
+    pub fn new(own: O) -> Self {
+        let residency = Residency::Away { log: false };
+        own.reflect(residency);
+        Copies { own, state: Lock::new(&COPIES, State { residency, others: Vec::new() }) }
+    }
+
+    /// The vCPU's own entry.
+    pub fn own(&self) -> &O {
+        &self.own
+    }
+
+    /// Tells hardware where the vCPU is. By the owner: hooks of its scheduler, with any locks held.
+    ///
+    /// The caller passes a full barrier after it and looks at the pending bits before it relies on hardware: the lock's
+    /// release is not one, the store of the mode ([`Post::enter`](crate::Post::enter), [`Post::block`](crate::Post::block)) is.
+    pub fn set(&self, residency: Residency) {
+        let mut state = self.state.lock_irqsave();
+        if state.residency == residency {
+            return;
+        }
+        state.residency = residency;
+        self.own.reflect(residency);
+        state.others.iter().for_each(|copy| copy.reflect(residency));
+    }
+
+    /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is given, in one store.
+    ///
+    /// # Errors
+    /// Those of `program`: then it was not added, and the entry is as `program` left it.
+    pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
+        let mut room = Vec::new();
+        loop {
+            let mut state = self.state.lock_irqsave();
+            if state.others.len() == state.others.capacity() {
+                if room.capacity() <= state.others.len() {
+                    // Memory is allocated without the lock, and freed without it.
+                    let wanted = state.others.len() + 4;
+                    drop(state);
+                    room = Vec::with_capacity(wanted);
+                    continue;
+                }
+                room.append(&mut state.others);
+                mem::swap(&mut room, &mut state.others);
+            }
+            let residency = state.residency;
+            program(&copy, residency)?;
+            state.others.push(copy);
+            drop(state);
+            return Ok(());
+        }
+    }
+
+    /// Removes a copy. `program` makes the entry refer to no vCPU, in one store. Hardware may use what it has cached of
+    /// the entry until it was told to forget it; bits that it sets until then are this vCPU's to find.
+    ///
+    /// # Errors
+    /// If it is not there: then `program` was not called.
+    pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NotThere> {
+        let mut state = self.state.lock_irqsave();
+        let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NotThere)?;
+        program(copy);
+        let removed = state.others.swap_remove(at);
+        drop(state);
+        drop(removed);
+        Ok(())
+    }
+
+    /// How many copies there are beside its own.
+    pub fn len(&self) -> usize {
+        self.state.lock_irqsave().others.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What hardware was told.
+    pub fn residency(&self) -> Residency {
+        self.state.lock_irqsave().residency
+    }
+}
