@@ -3,3 +3,14 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+mod amd;
+mod binding;
+mod invalidate;
+pub mod irte;
+mod table;
+
+pub use amd::AmdInterrupt;
+pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
+pub use invalidate::Invalidate;
+pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};

@@ -77,10 +77,7 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     }
 
     /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is given, in one store.
-    ///
-    /// # Errors
-    /// Those of `program`: then it was not added, and the entry is as `program` left it.
-    pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
+    pub fn add(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency)) {
         let mut room = Vec::new();
         loop {
             let mut state = self.state.lock_irqsave();
@@ -95,11 +92,11 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
                 room.append(&mut state.others);
                 mem::swap(&mut room, &mut state.others);
             }
-            let residency = state.residency;
-            program(&copy, residency)?;
+            program(&copy, state.residency);
             state.others.push(copy);
+            // Before `room`, which may hold memory that is to be freed.
             drop(state);
-            return Ok(());
+            return;
         }
     }
 

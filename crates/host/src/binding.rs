@@ -1,0 +1,110 @@
+//! Which vCPU an interrupt is posted to.
+
+use alloc::sync::Arc;
+use core::mem;
+
+use doorbell_platform::Platform;
+use doorbell_post::{Copies, Mirror};
+
+use crate::irte::amd::GuestMode;
+use crate::{AmdInterrupt, Entries, Invalidate};
+
+/// A vCPU that interrupts can be posted to.
+pub trait Target<P: Platform, M: Entries<P>>: Send + Sync + 'static {
+    /// Its own copy of where it is: its entry in the physical ID table.
+    type Own: Mirror;
+
+    /// The copies of where it is. An interrupt is in guest mode exactly as long as it is one of them.
+    fn copies(&self) -> &Copies<P, Self::Own, AmdInterrupt<P, M>>;
+}
+
+/// As what an interrupt is posted to a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Posting {
+    /// The page number of the vCPU's AVIC backing page.
+    pub backing_page: u64,
+    /// The vector, in the guest.
+    pub vector: u8,
+    /// What log entries say.
+    pub tag: u32,
+}
+
+/// The vCPU has to look at its pending bits: kick it. Until it was invalidated, the entry may have been used to post to it
+/// with what it said before, and rung the doorbell of a CPU where the vCPU is no more.
+#[derive(Debug)]
+#[must_use = "bits that were posted meanwhile are found by nobody else"]
+pub struct LookAgain<V>(pub Arc<V>);
+
+/// It is posted to a vCPU already: unbind it first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound;
+
+/// It is posted to no vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotBound;
+
+/// An interrupt, and the vCPU that it is posted to, if any.
+///
+/// To move it to another vCPU is to unbind it and to bind it again. Between the two it arrives in the host, whose handler
+/// injects it by software, by the route of that moment: so none is lost, and an entry in guest mode is on exactly one
+/// vCPU's list at every moment. (To program it for the new vCPU directly, one would have to hold two vCPUs' locks, or to
+/// leave it for a moment in guest mode on no list: where nobody tells it that its vCPU has moved.)
+pub struct Binding<P: Platform, M: Entries<P>, V: Target<P, M>> {
+    interrupt: Arc<AmdInterrupt<P, M>>,
+    to: Option<Arc<V>>,
+}
+
+impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
+    /// Of an interrupt that arrives in the host.
+    pub fn new(interrupt: Arc<AmdInterrupt<P, M>>) -> Self {
+        Binding { interrupt, to: None }
+    }
+
+    /// The interrupt.
+    pub fn interrupt(&self) -> &Arc<AmdInterrupt<P, M>> {
+        &self.interrupt
+    }
+
+    /// The vCPU.
+    pub fn target(&self) -> Option<&Arc<V>> {
+        self.to.as_ref()
+    }
+
+    /// Has it posted to a vCPU. Until the invalidation has completed, some may still arrive in the host.
+    ///
+    /// # Errors
+    /// If it is posted to one already.
+    pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound> {
+        if self.to.is_some() {
+            return Err(Bound);
+        }
+        let Posting { backing_page, vector, tag } = posting;
+        let copy = Arc::clone(&self.interrupt);
+        vcpu.copies().add(copy, |interrupt, residency| {
+            interrupt.enter_guest(GuestMode { backing_page, vector, tag, residency });
+        });
+        self.to = Some(vcpu);
+        Ok(Invalidate::new(self.interrupt.entry().index(), ()))
+    }
+
+    /// Has it arrive in the host. Until the invalidation has completed, some may still be posted to the vCPU, which must look
+    /// at its pending bits after that: whoever unbinds is responsible for them until then.
+    ///
+    /// # Errors
+    /// If it is posted to none.
+    pub fn unbind(&mut self) -> Result<Invalidate<LookAgain<V>>, NotBound> {
+        let vcpu = self.to.take().ok_or(NotBound)?;
+        let removed = vcpu.copies().remove(&self.interrupt, AmdInterrupt::leave_guest);
+        debug_assert!(removed.is_ok(), "it was added when it was bound, and nobody else removes it");
+        Ok(Invalidate::new(self.interrupt.entry().index(), LookAgain(vcpu)))
+    }
+}
+
+impl<P: Platform, M: Entries<P>, V: Target<P, M>> Drop for Binding<P, M, V> {
+    /// Nobody waits for the invalidation, so the vCPU stays for good: hardware may still post to its page.
+    fn drop(&mut self) {
+        if let Ok(unbound) = self.unbind() {
+            mem::forget(unbound.completed());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The interrupt remapping table: which entries are in use.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
+
+use crate::Invalidate;
+
+static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin);
+
+/// Which entry of a table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IrteIndex(u32);
+
+impl IrteIndex {
+    /// Its number, below the number of the table's entries.
+    pub const fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// All entries are in use, or wait for an invalidation to complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableFull;
+
+impl core::fmt::Display for TableFull {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("no entry of the interrupt remapping table is free")
+    }
+}
+
+impl core::error::Error for TableFull {}
+
+/// Memory that an IOMMU reads: the host hands it in, zeroed, and keeps it as long as the table lives.
+pub trait Entries<P: Platform>: Send + Sync + 'static {
+    /// The entries, 16 bytes each.
+    fn entries(&self) -> &[P::AtomicU128];
+}
+
+impl<P: Platform> Entries<P> for Box<[P::AtomicU128]> {
+    fn entries(&self) -> &[P::AtomicU128] {
+        self
+    }
+}
+
+impl<P: Platform> Entries<P> for &'static [P::AtomicU128] {
+    fn entries(&self) -> &[P::AtomicU128] {
+        self
+    }
+}
+
+/// An interrupt remapping table of up to 65,536 entries.
+pub struct Table<P: Platform, M: Entries<P>> {
+    memory: M,
+    /// The free entries, as a stack.
+    free: Lock<P, Free>,
+}
+
+struct Free {
+    indices: Box<[u32]>,
+    len: usize,
+}
+
+impl<P: Platform, M: Entries<P>> Table<P, M> {
+    /// A table in which nothing is in use. Entries beyond 65,536 are not used.
+    pub fn new(memory: M) -> Arc<Self> {
+        let len = memory.entries().len().min(1 << 16);
+        let indices = (0..len as u32).rev().collect();
+        Arc::new(Table { memory, free: Lock::new(&INDICES, Free { indices, len }) })
+    }
+
+    /// Takes an entry that blocks its interrupt.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn allocate(self: &Arc<Self>) -> Result<Entry<P, M>, TableFull> {
+        let mut free = self.free.lock_irqsave();
+        free.len = free.len.checked_sub(1).ok_or(TableFull)?;
+        let index = IrteIndex(free.indices[free.len]);
+        drop(free);
+        Ok(Entry { table: Arc::clone(self), index })
+    }
+
+    /// How many entries are free.
+    pub fn free(&self) -> usize {
+        self.free.lock_irqsave().len
+    }
+
+    fn release(&self, index: IrteIndex) {
+        let mut free = self.free.lock_irqsave();
+        let at = free.len;
+        free.indices[at] = index.0;
+        free.len += 1;
+    }
+}
+
+/// An entry in use. It is given back by [`retire`](Entry::retire); one that is dropped stays in use for good, because
+/// hardware may still read it.
+pub struct Entry<P: Platform, M: Entries<P>> {
+    table: Arc<Table<P, M>>,
+    index: IrteIndex,
+}
+
+impl<P: Platform, M: Entries<P>> Entry<P, M> {
+    /// Which one it is: what the device's message says.
+    pub fn index(&self) -> IrteIndex {
+        self.index
+    }
+
+    fn word(&self) -> &P::AtomicU128 {
+        &self.table.memory.entries()[self.index.number()]
+    }
+
+    /// What it holds.
+    pub fn load(&self) -> u128 {
+        self.word().load(SeqCst)
+    }
+
+    /// Writes it, whole, in one access.
+    pub(crate) fn store(&self, bits: u128) {
+        self.word().store(bits, SeqCst);
+    }
+
+    /// Writes it, whole, in one access, if it holds `current`.
+    pub(crate) fn compare_exchange(&self, current: u128, new: u128) -> Result<u128, u128> {
+        self.word().compare_exchange(current, new, SeqCst, SeqCst)
+    }
+
+    /// Blocks the interrupt, and gives the entry back: others may have it when the invalidation has completed.
+    pub fn retire(self) -> Invalidate<Retired<P, M>> {
+        self.store(0);
+        Invalidate::new(self.index, Retired(self))
+    }
+}
+
+/// An entry that hardware does not read any more. Dropping it makes it free.
+pub struct Retired<P: Platform, M: Entries<P>>(Entry<P, M>);
+
+impl<P: Platform, M: Entries<P>> Drop for Retired<P, M> {
+    fn drop(&mut self) {
+        self.0.table.release(self.0.index);
+    }
+}
