@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use doorbell_explore::sim::{fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, ReadDomain, WaitType};
@@ -22,7 +23,7 @@ static APIC_MAP_LOCK: LockClass = LockClass::new("apic_map_lock", WaitType::Slee
 /// The case.
 pub(crate) fn case() -> Case {
     let lost = Expected::Found(FailureKind::Quiescence);
-    let late = Expected::Found(FailureKind::Panic);
+    let late = Expected::Found(FailureKind::Invariant);
     let exhausted = Expected::Exhausted;
     Case::new(
         "apic-map-dirty",
@@ -181,7 +182,11 @@ impl Vm {
         let wanted = match self.scope.clear {
             Clear::AfterScan => self.dirty.load(SeqCst) != CLEAN,
             Clear::BeforeScan => self.dirty.swap(CLEAN, SeqCst) != CLEAN,
-            Clear::Exchange => self.dirty.compare_exchange(DIRTY, SCANNING, SeqCst, SeqCst) != Err(CLEAN),
+            Clear::Exchange => {
+                let found = self.dirty.compare_exchange(DIRTY, SCANNING, SeqCst, SeqCst);
+                remark(|| "in progress".to_owned());
+                found != Err(CLEAN)
+            }
         };
         if !wanted {
             return;
@@ -206,14 +211,14 @@ impl Vm {
 }
 
 fn program(m: &Machine, scope: Scope) {
-    let rcu = Arc::new(<Sim as Platform>::Rcu::new("apic_map"));
+    let rcu = Arc::new(<Sim as Platform>::Rcu::new("rcu"));
     let first: Vec<u32> = (0..scope.vcpus as u32).collect();
     let vm = Arc::new(Vm {
         scope,
-        ids: first.iter().map(|id| Word::new(*id)).collect(),
-        dirty: Word::new(CLEAN),
+        ids: first.iter().map(|id| Word::new(*id).named("APIC id")).collect(),
+        dirty: Word::new(CLEAN).named("dirty"),
         apic_map_lock: Mutex::new(&APIC_MAP_LOCK, ()),
-        apic_map: RcuCell::new(&rcu, Box::new(first)),
+        apic_map: RcuCell::new(&rcu, Box::new(first)).named("apic_map"),
     });
     for vcpu in 0..scope.vcpus {
         let vm = vm.clone();
@@ -222,7 +227,9 @@ fn program(m: &Machine, scope: Scope) {
             vm.change_id(vcpu, id);
             if scope.current_on_return {
                 let map = vm.apic_map.read();
-                assert!(map[vcpu] == id, "the id is {id}, and the map still says {}", map[vcpu]);
+                if map[vcpu] != id {
+                    fail(format_args!("its id is {id}, and the map still says {}", map[vcpu]));
+                }
             }
         });
     }

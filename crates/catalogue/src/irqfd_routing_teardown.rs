@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{Ghost, Model, Pool, SimWork};
+use doorbell_explore::sim::{Ghost, Model, Pool, SimWork, fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, ReadDomain, WaitType, Work, WorkQueue};
@@ -47,13 +47,13 @@ pub(crate) fn case() -> Case {
         ),
         variant(
             "keep-type",
-            Expected::Found(FailureKind::Panic),
+            Expected::Found(FailureKind::Invariant),
             "without the wiped type, an event that comes late goes by a cached route that the update has passed over",
             Scope { late_event: Late::Unnoticed, actors: Actors { load: false, ..ALL }, ..POSTED },
         ),
         variant(
             "keep-type-without-update",
-            Expected::Found(FailureKind::Panic),
+            Expected::Found(FailureKind::Invariant),
             "also when no update has passed it over yet, an irqfd off the list is asked for a route that nobody keeps up",
             Scope { late_event: Late::Unnoticed, actors: Actors { fire: true, ..NOBODY }, off_list: true, ..POSTED },
         ),
@@ -65,7 +65,7 @@ pub(crate) fn case() -> Case {
         ),
         variant(
             "active-outside-section",
-            Expected::Found(FailureKind::Panic),
+            Expected::Found(FailureKind::Invariant),
             "between the look at 'active' and the delivery, deassign and a whole routing update fit",
             Scope { late_event: Late::Inactive { in_section: false }, actors: Actors { load: false, ..ALL }, ..POSTED },
         ),
@@ -134,6 +134,16 @@ const WIPED: u32 = 2;
 const OLD: u32 = 0;
 const NEW: u32 = 1;
 
+/// A route, for traces.
+fn told(route: u32) -> String {
+    match route {
+        WIPED => "wiped",
+        OLD => "the old vCPU",
+        _ => "the new vCPU",
+    }
+    .to_owned()
+}
+
 type Word = <Sim as Platform>::AtomicU32;
 
 struct Irqfd {
@@ -178,8 +188,10 @@ impl Kvm {
     fn deassign(&self, irqfd: &Arc<Irqfd>, shutdown: &SimWork) {
         {
             let mut irqfds = self.irqfds.lock();
+            remark(|| "takes the irqfd off the list".to_owned());
             if self.scope.late_event == Late::WipedType {
                 irqfd.route.store(WIPED, SeqCst);
+                remark(|| told(WIPED));
             }
             irqfds.retain(|other| !other.is(irqfd));
             irqfd.active.store(false, SeqCst);
@@ -187,6 +199,7 @@ impl Kvm {
         }
         if self.scope.off_list {
             self.chip.change(|chip| chip.off_list = true);
+            remark(|| "no cached route from now on".to_owned());
         }
         shutdown.flush();
     }
@@ -194,13 +207,21 @@ impl Kvm {
     /// The worker's part.
     fn shutdown(&self, irqfd: &Arc<Irqfd>) {
         // Its wait queue's lock waits for a delivery that is under way.
-        *self.eventfd.lock() = None;
+        {
+            let mut hears = self.eventfd.lock();
+            remark(|| "events come here no more".to_owned());
+            *hears = None;
+        }
         {
             let _irqfds = self.irqfds.lock();
             if self.scope.teardown_asks_list {
                 self.ir_list.iter().for_each(|list| list.lock().retain(|other| !other.is(irqfd)));
             } else {
                 let route = irqfd.route.load(SeqCst);
+                remark(|| match route {
+                    WIPED => "not posted, as it seems, so off no vCPU's list".to_owned(),
+                    _ => told(route),
+                });
                 if route != WIPED {
                     self.ir_list[route as usize].lock().retain(|other| !other.is(irqfd));
                 }
@@ -212,10 +233,13 @@ impl Kvm {
     /// The guest moves its interrupt to the other virtual CPU.
     fn update_routing(&self) {
         self.table.store(NEW, SeqCst);
+        remark(|| told(NEW));
         {
             let irqfds = self.irqfds.lock();
+            remark(|| format!("goes through {} irqfds", irqfds.len()));
             for irqfd in irqfds.iter() {
                 irqfd.route.store(NEW, SeqCst);
+                remark(|| told(NEW));
                 if self.scope.posted {
                     self.ir_list[OLD as usize].lock().retain(|other| !other.is(irqfd));
                     self.ir_list[NEW as usize].lock().push(irqfd.clone());
@@ -224,6 +248,7 @@ impl Kvm {
         }
         self.irq_srcu.synchronize_expedited();
         self.chip.change(|chip| chip.updated = true);
+        remark(|| "no old route from now on".to_owned());
     }
 
     /// The device signals the eventfd.
@@ -239,14 +264,23 @@ impl Kvm {
         let _section = self.irq_srcu.read();
         irqfd.life.access();
         let route = match seen_before.unwrap_or_else(active) {
-            true => irqfd.route.load(SeqCst),
+            true => {
+                let route = irqfd.route.load(SeqCst);
+                remark(|| told(route));
+                route
+            }
             false => WIPED,
         };
         let cached = route != WIPED;
         let route = if cached { route } else { self.table.load(SeqCst) };
         let updated = self.chip.observe(|chip| chip.updated);
-        assert!(!(updated && route == OLD), "an event goes by the old route, and the routing update has returned");
-        assert!(!(off_list && cached), "an event goes by the cached route of an irqfd that is off the update list");
+        remark(|| format!("the event goes by {} route", if route == OLD { "the old" } else { "the new" }));
+        if updated && route == OLD {
+            fail("an event goes by the old route, and the routing update has returned");
+        }
+        if off_list && cached {
+            fail("an event goes by the cached route of an irqfd that is off the update list");
+        }
     }
 
     /// A virtual CPU begins to run somewhere: what is posted to it has to know.
@@ -261,8 +295,8 @@ fn program(m: &Machine, scope: Scope) {
     let Actors { update, fire, load } = scope.actors;
     let irqfd = Arc::new(Irqfd {
         life: Ghost::new("irqfd"),
-        route: Word::new(OLD),
-        active: <Sim as Platform>::AtomicBool::new(true),
+        route: Word::new(OLD).named("cached route"),
+        active: <Sim as Platform>::AtomicBool::new(true).named("active"),
     });
     let posted = if scope.posted { vec![irqfd.clone()] } else { vec![] };
     let kvm = Arc::new(Kvm {
@@ -271,7 +305,7 @@ fn program(m: &Machine, scope: Scope) {
         ir_list: [Lock::new(&IR_LIST, posted), Lock::new(&IR_LIST, vec![])],
         eventfd: Lock::new(&WAIT_QUEUE, Some(irqfd.clone())),
         irq_srcu: <Sim as Platform>::Srcu::new("irq_srcu"),
-        table: Word::new(OLD),
+        table: Word::new(OLD).named("routing table"),
         chip: Model::new("interrupt controller", Chip::default()),
     });
     let shutdown = {

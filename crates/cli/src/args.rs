@@ -82,9 +82,9 @@ Reading the text:
   A  a lock is held there (see the key)  ✖  the context never gets further
 
 Examples:
-  doorbell explain irqfd-resampler/as-reported
-  doorbell explain irqfd-resampler/as-reported --format svg > deadlock.svg
-  doorbell explain irqfd-resampler/as-reported --format json | jq .trace.why";
+  doorbell explain irqfd-resampler/plain-reported
+  doorbell explain irqfd-resampler/plain-reported --format svg > deadlock.svg
+  doorbell explain irqfd-resampler/plain-reported --format json | jq .trace.why";
 
 const LIST: &str = "\
 Examples:
@@ -97,7 +97,7 @@ const REPLAY: &str = "\
 every time. A token that was made from other sources is refused.
 
 Example:
-  doorbell replay \"$(doorbell check irqfd-resampler/as-reported --format json | jq -r .token)\"";
+  doorbell replay \"$(doorbell check irqfd-resampler/plain-reported --format json | jq -r .token)\"";
 
 const BENCH: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
+use doorbell_catalogue::Expected;
 use serde_json::Value;
 
 fn doorbell(args: &[&str]) -> Output {
@@ -70,13 +71,36 @@ fn several_jobs_count_the_same_executions_within_a_percent() {
 }
 
 #[test]
+fn an_invariant_that_a_case_states_has_a_kind_of_its_own() {
+    let variant = "lazy-eoi-recursion/as-reported";
+    assert_eq!(json(&["check", variant, "--format", "json"], 0)[0]["kind"], "invariant");
+    let said = stdout(&["explain", variant], 0);
+    assert!(said.contains("\nviolated invariant, "), "{said}");
+    assert!(said.contains("device: set_irq is called 3 deep, and once more"), "{said}");
+}
+
+#[test]
 fn explain_tells_the_failure_on_one_page() {
     let said = stdout(&["explain", FOUND], 0);
     assert!(said.lines().count() <= 30, "{said}");
     assert!(said.starts_with("apic-map-dirty/as-reported: the flag is cleared"), "{said}");
     assert!(said.contains("vCPU 0") && said.contains("vCPU 1"), "{said}");
-    assert!(said.contains("apic_map_dirty.rs:") && said.contains("map == recompute(ids)"), "{said}");
+    assert!(said.contains("apic_map_dirty.rs") && said.contains("map == recompute(ids)"), "{said}");
     assert!(said.contains("again: doorbell replay db1-"), "{said}");
+}
+
+#[test]
+fn every_failure_of_the_catalogue_fits_on_a_page() {
+    let found = doorbell_catalogue::cases().into_iter().flat_map(|case| {
+        let found = case.variants.into_iter().filter(|variant| matches!(variant.expected, Expected::Found(_)));
+        found.map(move |variant| format!("{}/{}", case.name, variant.name))
+    });
+    for variant in found {
+        let said = stdout(&["explain", &variant], 0);
+        assert!(said.lines().count() <= 30, "{variant}:\n{said}");
+        let wide = said.lines().skip(1).map(|line| line.chars().count()).max();
+        assert!(wide <= Some(120), "{variant}: {wide:?} wide:\n{said}");
+    }
 }
 
 #[test]

@@ -184,6 +184,7 @@ impl Executor {
                 ));
             }
         }
+        let failed = failed.or_else(|| self.cell.with(|w| w.failed.take()).map(|failed| (failed.kind, failed.message)));
         // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
         let cut = self.search(|search| search.was_cut());
         if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {

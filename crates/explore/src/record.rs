@@ -62,7 +62,7 @@ impl World {
 
     /// The column of a context; CPUs stand before hardware, in their order.
     fn column(&mut self, id: CtxId) -> usize {
-        let cpu = self.ctx(id).cpu.map(|cpu| cpu.0);
+        let cpu = self.ctx(id).cpu.filter(|_| !self.ctx(id).aside).map(|cpu| cpu.0);
         let title = self.place(id);
         if let Some(column) = self.recorder.columns.iter().position(|(_, other)| *other == title) {
             return column;
@@ -128,6 +128,25 @@ pub(crate) fn note(text: impl FnOnce() -> String) {
             && let Some(last) = w.recorder.entries.last_mut()
         {
             last.line.text = text();
+        }
+    });
+}
+
+/// Adds a remark to the trace, at the step that the current context did last: what it means to the case. `text` is
+/// called only if there is a trace to write.
+pub fn remark(text: impl FnOnce() -> String) {
+    if !crate::world::recording() {
+        return;
+    }
+    let text = text();
+    with(|w| {
+        let me = w.current;
+        if w.mode == Mode::Running
+            && let Some(last) = w.recorder.entries.last_mut()
+            && last.ctx == me
+        {
+            last.line.text.push_str(": ");
+            last.line.text.push_str(&text);
         }
     });
 }

@@ -5,7 +5,7 @@ use crate::op::{Op, OpKind};
 use crate::step::NO_OBJ;
 use crate::trace::{FailureKind, Wait};
 use crate::validate::CtxKind;
-use crate::world::{NOBODY, Obj, ObjKind, World};
+use crate::world::{Ctx, NOBODY, Obj, ObjKind, World};
 
 impl World {
     /// Those who can never go on, whatever the others do: the largest set of waiting contexts none of which can be
@@ -178,13 +178,13 @@ impl World {
 
     /// The place of a context, as a column of a trace is headed.
     pub(crate) fn place(&self, id: CtxId) -> String {
-        match self.ctx(id).cpu {
-            Some(cpu) => cpu.to_string(),
-            None => self.ctx(id).name.to_string(),
+        match self.ctx(id) {
+            Ctx { cpu: Some(cpu), aside: false, .. } => cpu.to_string(),
+            ctx => ctx.name.to_string(),
         }
     }
 
-    /// What an object is called. Words have no names of their own: they are called after the line that made them.
+    /// What an object is called.
     pub(crate) fn name(&self, id: ObjId) -> String {
         let obj = self.obj(id);
         let word = obj.kind == ObjKind::Atomic;

@@ -18,6 +18,8 @@ pub enum FailureKind {
     RefUnderflow,
     /// The code panicked.
     Panic,
+    /// The program says that something has happened which must not ([`sim::fail`](crate::sim::fail)).
+    Invariant,
     /// Work was left that nobody will do.
     LostWork,
     /// An interrupt was left that nobody will deliver.

@@ -78,6 +78,8 @@ pub(crate) struct Ctx {
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
     pub books: Option<Rc<Books>>,
+    /// It serves the others: traces show it in a column of its own, not as a CPU.
+    pub aside: bool,
     /// The job, until it starts.
     pub job: Option<Box<dyn FnOnce()>>,
 }
@@ -85,12 +87,13 @@ pub(crate) struct Ctx {
 /// What kind of thing an object is; decides how traces speak of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ObjKind {
+    /// A word that was given no name: it is called after the line that made it.
     Atomic,
     Spin,
     Mutex,
     Token,
     Interrupt,
-    /// Anything built of `Observe`, `Change`, `Await` and `Take`; the name says what.
+    /// Anything else; the name says what.
     Model,
 }
 
@@ -419,6 +422,7 @@ impl World {
             preempted: false,
             park: None,
             books: None,
+            aside: false,
             job: Some(job),
         });
         self.unstarted.push(id);

@@ -40,7 +40,10 @@ pub(crate) struct Listener {
 
 impl<P: Platform> Listeners<P> {
     pub(crate) fn new() -> Self {
-        Listeners { count: P::AtomicU32::ZERO, list: Lock::new(&ACKS, List { seats: Slab::new(), resamplers: 0 }) }
+        Listeners {
+            count: P::AtomicU32::ZERO.named("listeners"),
+            list: Lock::new(&ACKS, List { seats: Slab::new(), resamplers: 0 }),
+        }
     }
 
     /// Whether nobody listens.

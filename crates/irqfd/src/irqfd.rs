@@ -161,9 +161,9 @@ impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
 impl<P: Platform> Inner<P> {
     fn new() -> Self {
         Inner {
-            link: P::AtomicU32::new(IDLE),
-            pending: P::AtomicBool::new(false),
-            cached: SeqWords::new(Cached::Nowhere.pack()),
+            link: P::AtomicU32::new(IDLE).named("link"),
+            pending: P::AtomicBool::new(false).named("pending"),
+            cached: SeqWords::new(Cached::Nowhere.pack()).named("cached route"),
         }
     }
 

@@ -16,6 +16,23 @@ pub trait Atomic: Send + Sync + 'static {
     #[track_caller]
     fn new(value: Self::Value) -> Self;
 
+    /// Says what traces call the word. Where there are no traces, this does nothing.
+    #[inline]
+    fn set_name(&mut self, name: &'static str) {
+        let _ = name;
+    }
+
+    /// The word, with a [name](Atomic::set_name).
+    #[inline]
+    #[must_use]
+    fn named(mut self, name: &'static str) -> Self
+    where
+        Self: Sized,
+    {
+        self.set_name(name);
+        self
+    }
+
     /// Reads the word.
     #[track_caller]
     fn load(&self, order: Ordering) -> Self::Value;
@@ -63,6 +80,12 @@ pub trait AtomicPtr<T>: Send + Sync {
     /// A word that holds `ptr`.
     #[track_caller]
     fn new(ptr: *mut T) -> Self;
+
+    /// Says what traces call the word. Where there are no traces, this does nothing.
+    #[inline]
+    fn set_name(&mut self, name: &'static str) {
+        let _ = name;
+    }
 
     /// Reads the pointer.
     #[track_caller]

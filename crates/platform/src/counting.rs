@@ -256,6 +256,11 @@ impl<A: Atomic> Atomic for CountedAtomic<A> {
     fn new(value: A::Value) -> Self {
         CountedAtomic(A::new(value))
     }
+
+    #[inline]
+    fn set_name(&mut self, name: &'static str) {
+        self.0.set_name(name);
+    }
     #[track_caller]
     fn load(&self, order: Ordering) -> A::Value {
         count(|c| c.loads += 1);
@@ -311,6 +316,11 @@ impl<T, A: AtomicPtr<T>> AtomicPtr<T> for CountedAtomic<A> {
     #[track_caller]
     fn new(ptr: *mut T) -> Self {
         CountedAtomic(A::new(ptr))
+    }
+
+    #[inline]
+    fn set_name(&mut self, name: &'static str) {
+        self.0.set_name(name);
     }
     #[track_caller]
     fn load(&self, order: Ordering) -> *mut T {

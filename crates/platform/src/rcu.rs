@@ -125,6 +125,13 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
         RcuCell { ptr: P::AtomicPtr::new(Box::into_raw(value)), domain: domain.clone(), owns: PhantomData }
     }
 
+    /// The cell, under a name for traces.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.ptr.set_name(name);
+        self
+    }
+
     /// The domain whose readers may look into the cell.
     #[inline]
     pub fn domain(&self) -> &Arc<D> {

@@ -5,7 +5,7 @@
 //! before it is done. The question is what is held, and what is occupied, during that wait.
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Model, remark};
 use doorbell_platform::{LockClass, Mutex, Platform, ReadDomain, WaitType};
 
 static RESAMPLER_LOCK: LockClass = LockClass::new("resampler_lock", WaitType::Sleep);
@@ -54,6 +54,7 @@ impl Kvm {
     /// Assigns an irqfd.
     pub(super) fn assign(&self, irqfd: Irqfd) {
         let mut resampler = self.resampler_lock.lock();
+        remark(|| format!("irqfd {irqfd} joins {} resampler", if resampler.is_some() { "the" } else { "a new" }));
         match &mut *resampler {
             Some(resampler) => resampler.irqfds.push(irqfd),
             None => {
@@ -81,6 +82,7 @@ impl Kvm {
             }
             None => false,
         };
+        remark(|| format!("irqfd {irqfd} leaves{}", if last { ", the last one" } else { "" }));
         if last {
             *resampler = None;
         }
@@ -98,6 +100,7 @@ impl Kvm {
             self.unregister_ack_notifier();
             // Nobody is left who would lower it.
             self.line.change(|level| *level = false);
+            remark(|| "low".to_owned());
         } else {
             self.irq_srcu.synchronize_expedited();
         }
@@ -112,6 +115,7 @@ impl Kvm {
     pub(super) fn inject(&self) {
         let _section = self.irq_srcu.read();
         self.line.change(|level| *level = true);
+        remark(|| "high".to_owned());
     }
 
     /// How many irqfds, and how many ack notifiers, are left.

@@ -217,3 +217,36 @@ fn text_breaks_at_spaces_and_long_words_anywhere() {
     assert_eq!(elide("abcdef", 4), "abc…");
     assert_eq!(elide("abcdef", 6), "abcdef");
 }
+
+#[test]
+fn a_column_of_which_no_step_is_shown_is_only_mentioned() {
+    let mut trace = samples::three_party();
+    let pattern = trace.lines[0].clone();
+    let end = std::mem::take(&mut trace.lines);
+    trace.columns.push(crate::trace::Column { title: "CPU9".to_owned() });
+    let idle = |n| Line {
+        step: n,
+        column: trace.columns.len() - 1,
+        context: "idler".to_owned(),
+        matters: false,
+        ..pattern.clone()
+    };
+    trace.lines = (0..40).map(idle).collect();
+    trace.lines.extend(end.into_iter().map(|line| Line { step: line.step + 40, ..line }));
+    let text = plain(&trace);
+    assert!(text.contains("not shown: CPU9  idler"), "{text}");
+    assert!(!text.lines().nth(1).expect("the heads").contains("CPU9"), "{text}");
+}
+
+#[test]
+fn a_long_file_name_of_most_rows_is_said_once() {
+    let mut trace = samples::three_party();
+    for line in &mut trace.lines {
+        line.site = format!("src/a_file_with_a_long_name.rs:{}", 100 + line.step);
+    }
+    trace.lines[1].site = "src/b.rs:7".to_owned();
+    let text = plain(&trace);
+    assert_eq!(text.matches("a_file_with_a_long_name.rs").count(), 1, "{text}");
+    assert!(text.contains(":n a line of a_file_with_a_long_name.rs"), "{text}");
+    assert!(text.contains(" :102\n") && text.contains(" b.rs:7\n"), "{text}");
+}

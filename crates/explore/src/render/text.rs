@@ -88,9 +88,13 @@ struct Cell {
 /// Where things stand on the line.
 struct Layout {
     step: usize,
-    /// By used column: the letters in its gutter, and its width with the gutter.
+    /// The columns that are shown.
+    shown: Vec<usize>,
+    /// By shown column: the letters in its gutter, and its width with the gutter.
     columns: Vec<(usize, usize)>,
     site: usize,
+    /// The file that is not said in each row, because most of them are in it.
+    file: Option<String>,
     /// The locks that are held in a row that is shown; the position is the letter.
     letters: Vec<usize>,
 }
@@ -133,13 +137,23 @@ impl Page<'_> {
         wrapped
     }
 
+    /// The columns of which a step is shown; the others would only take room.
+    fn shown(&self, rows: &[Row]) -> Vec<usize> {
+        let speaks =
+            |column| rows.iter().any(|row| matches!(row, Row::Step(at) if self.trace.lines[*at].column == column));
+        self.lanes.used.iter().copied().filter(|&column| speaks(column)).collect()
+    }
+
     /// The whole page; `wrapped` says for every row whether its text may take several lines.
     fn lines(&self, rows: &[Row], wrapped: &[bool]) -> Vec<Inked> {
-        let cells = self.cells(rows);
-        let layout = self.layout(rows, &cells);
+        let shown = self.shown(rows);
+        let cells = self.cells(rows, &shown);
+        let layout = self.layout(rows, &cells, shown);
         let mut lines = vec![self.title(), self.heads(&layout)];
         for (at, row) in rows.iter().enumerate() {
-            lines.extend(self.row(row, &cells[at], &layout, wrapped[at]));
+            if cells[at].iter().any(Option::is_some) {
+                lines.extend(self.row(row, &cells[at], &layout, wrapped[at]));
+            }
         }
         lines.push(Inked::default());
         lines.extend(self.legend(rows, &layout));
@@ -160,22 +174,22 @@ impl Page<'_> {
         line
     }
 
-    /// For every row the cells, by used column.
-    fn cells(&self, rows: &[Row]) -> Vec<Vec<Option<Cell>>> {
+    /// For every row the cells, by shown column.
+    fn cells(&self, rows: &[Row], shown: &[usize]) -> Vec<Vec<Option<Cell>>> {
         let mut speaking: Vec<Option<String>> = self.lanes.tasks.iter().map(|t| self.sole(t).cloned()).collect();
         let mut cells = Vec::new();
         for row in rows {
-            let mut in_row: Vec<Option<Cell>> = self.lanes.used.iter().map(|_| None).collect();
+            let mut in_row: Vec<Option<Cell>> = shown.iter().map(|_| None).collect();
             match row {
                 Row::Step(at) => {
                     let line = &self.trace.lines[*at];
-                    if let Some(place) = self.lanes.used.iter().position(|c| *c == line.column) {
+                    if let Some(place) = shown.iter().position(|c| *c == line.column) {
                         in_row[place] = Some(self.step(*at, line, &mut speaking[line.column]));
                     }
                 }
                 Row::Gap { parts, .. } => {
                     for part in parts {
-                        if let Some(place) = self.lanes.used.iter().position(|c| *c == part.column) {
+                        if let Some(place) = shown.iter().position(|c| *c == part.column) {
                             in_row[place] = Some(self.gap(part));
                         }
                     }
@@ -222,18 +236,19 @@ impl Page<'_> {
         Cell { indent: 0, text, ink: Ink::Dim }
     }
 
-    fn layout(&self, rows: &[Row], cells: &[Vec<Option<Cell>>]) -> Layout {
+    fn layout(&self, rows: &[Row], cells: &[Vec<Option<Cell>>], shown: Vec<usize>) -> Layout {
         let mut letters: Vec<usize> = Vec::new();
         let lanes = |row: &Row| &self.lanes.after[row.last()];
-        for lock in rows.iter().flat_map(lanes).flat_map(|lane| &lane.holds) {
+        for lock in rows.iter().flat_map(|row| shown.iter().map(|&c| &lanes(row)[c])).flat_map(|lane| &lane.holds) {
             if !letters.contains(lock) {
                 letters.push(*lock);
             }
         }
         letters.sort_unstable();
-        let site = rows.iter().map(|row| width(&self.site(row))).max().unwrap_or(0).min(26);
+        let file = self.file(rows);
+        let site = rows.iter().map(|row| width(&self.site(row, file.as_deref()))).max().unwrap_or(0).min(30);
         let step = self.trace.lines.last().map_or(1, |l| l.step.to_string().len()).max(2);
-        let used = self.lanes.used.iter().enumerate();
+        let used = shown.iter().enumerate();
         let gutters: Vec<usize> = used
             .clone()
             .map(|(_, &c)| rows.iter().map(|row| lanes(row)[c].holds.len()).max().unwrap_or(0).min(MOST_LETTERS))
@@ -247,7 +262,7 @@ impl Page<'_> {
             .collect();
         let room = self.width.saturating_sub(step + 2 + site + BETWEEN * needs.len());
         let columns = gutters.into_iter().zip(share(room, &needs)).collect();
-        Layout { step, columns, site, letters }
+        Layout { step, shown, columns, site, file, letters }
     }
 
     fn head(&self, column: usize) -> String {
@@ -261,7 +276,7 @@ impl Page<'_> {
     fn heads(&self, layout: &Layout) -> Inked {
         let mut line = Inked::default();
         let mut start = layout.step + 2;
-        for (&column, &(_, wide)) in self.lanes.used.iter().zip(&layout.columns) {
+        for (&column, &(_, wide)) in layout.shown.iter().zip(&layout.columns) {
             line.pad_to(start);
             line.push(elide(&self.head(column), wide), Ink::Bold);
             start += wide + BETWEEN;
@@ -269,12 +284,25 @@ impl Page<'_> {
         line
     }
 
-    /// The place of the row's step; nothing for a gap.
-    fn site(&self, row: &Row) -> String {
-        match row {
-            Row::Step(at) => clean(&self.sites.shorten(&self.trace.lines[*at].site)),
-            Row::Gap { .. } => String::new(),
+    /// The place of the row's step, without `file`; nothing for a gap.
+    fn site(&self, row: &Row, file: Option<&str>) -> String {
+        let Row::Step(at) = row else { return String::new() };
+        let site = clean(&self.sites.shorten(&self.trace.lines[*at].site));
+        match file.and_then(|file| site.strip_prefix(file)) {
+            Some(line) => line.to_owned(),
+            None => site,
         }
+    }
+
+    /// The file of most rows, if to say its name in each of them would take much room.
+    fn file(&self, rows: &[Row]) -> Option<String> {
+        const LONG: usize = 12;
+        let steps = rows.iter().filter(|row| matches!(row, Row::Step(_)));
+        let sites: Vec<String> = steps.map(|row| self.site(row, None)).collect();
+        let file_of = |site: &str| site.rsplit_once(':').map(|(file, _)| file.to_owned());
+        let of = |file: &str| sites.iter().filter(|site| file_of(site).as_deref() == Some(file)).count();
+        let file = sites.iter().filter_map(|site| file_of(site)).max_by_key(|file| of(file))?;
+        (width(&file) > LONG && 2 * of(&file) > sites.len()).then_some(file)
     }
 
     fn row(&self, row: &Row, cells: &[Option<Cell>], layout: &Layout, wrapped: bool) -> Vec<Inked> {
@@ -297,7 +325,7 @@ impl Page<'_> {
             line.push(format!("{:>1$}", self.trace.lines[*index].step, layout.step), Ink::Dim);
         }
         let mut start = layout.step + 2;
-        for (place, &column) in self.lanes.used.iter().enumerate() {
+        for (place, &column) in layout.shown.iter().enumerate() {
             let (gutter, wide) = layout.columns[place];
             line.pad_to(start);
             self.gutter(&mut line, &self.lanes.after[row.last()][column], layout, gutter);
@@ -308,7 +336,7 @@ impl Page<'_> {
             start += wide + BETWEEN;
         }
         if at == 0 {
-            let site = self.site(row);
+            let site = self.site(row, layout.file.as_deref());
             let long = width(&site);
             let tail: String = site.chars().skip(long.saturating_sub(layout.site)).collect();
             line.pad_to(start);
@@ -355,7 +383,8 @@ impl Page<'_> {
         };
         let mut entries: Vec<(String, String, Ink)> = Vec::new();
         let mut add = |sign: String, meaning: &str, ink| entries.push((sign, meaning.to_owned(), ink));
-        if rows.iter().any(|row| self.lanes.after[row.last()].iter().any(|lane| lane.irqs_on == Some(false))) {
+        let off = |row: &Row| layout.shown.iter().any(|&c| self.lanes.after[row.last()][c].irqs_on == Some(false));
+        if rows.iter().any(off) {
             add("┃".to_owned(), "interrupts off", Ink::Red);
         }
         if any(&|l| l.preempts && !l.stuck) {
@@ -367,6 +396,14 @@ impl Page<'_> {
         for (at, &lock) in layout.letters.iter().enumerate() {
             let held = if at == 0 { "held: " } else { "" };
             add(format!("{held}{}", letter(layout, lock)), &self.lanes.locks[lock], Ink::Lock(lock));
+        }
+        let hidden: Vec<String> =
+            self.lanes.used.iter().filter(|c| !layout.shown.contains(c)).map(|&c| self.head(c)).collect();
+        if let Some(file) = &layout.file {
+            add(":n".to_owned(), &format!("a line of {file}"), Ink::Dim);
+        }
+        if !hidden.is_empty() {
+            add("not shown:".to_owned(), &hidden.join(", "), Ink::Plain);
         }
         let mut lines: Vec<Inked> = vec![Inked::default()];
         for (sign, meaning, ink) in entries {

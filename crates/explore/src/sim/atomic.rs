@@ -59,6 +59,8 @@ pub struct SimAtomic<T: Word> {
     low: AtomicU64,
     high: AtomicU64,
     created: Option<&'static Location<'static>>,
+    /// Empty: it is called after the line that made it.
+    name: &'static str,
     holds: PhantomData<T>,
 }
 
@@ -70,6 +72,7 @@ impl<T: Word> SimAtomic<T> {
             low: AtomicU64::new(first as u64),
             high: AtomicU64::new((first >> 64) as u64),
             created,
+            name: "",
             holds: PhantomData,
         }
     }
@@ -97,7 +100,8 @@ impl<T: Word> SimAtomic<T> {
                 // A static that an earlier execution has left with some value.
                 self.set(T::from_bits(self.first));
                 let created = self.created.unwrap_or_else(|| Location::caller());
-                self.stamp.register(w, ObjKind::Atomic, "word", created)
+                let (kind, name) = called(self.name, "word");
+                self.stamp.register(w, kind, name, created)
             }
         })
     }
@@ -117,7 +121,7 @@ impl<T: Word> SimAtomic<T> {
         } else {
             self.set(new);
         }
-        self.tell(obj, || format!("{old:?} → {new:?}"));
+        self.tell(obj, "", || format!("{old:?} → {new:?}"));
         old
     }
 
@@ -127,24 +131,51 @@ impl<T: Word> SimAtomic<T> {
         let obj = self.id();
         step(Op::new(OpKind::Load, obj));
         let old = self.get();
-        self.tell(obj, || format!("reads {old:?}"));
+        self.tell(obj, "reads ", || format!("{old:?}"));
         if let Some(new) = f(old) {
             step(Op::new(OpKind::Store, obj));
             self.set(new);
-            self.tell(obj, || format!("writes {new:?}"));
+            self.tell(obj, "writes ", || format!("{new:?}"));
         }
         old
     }
 
     #[inline]
-    fn tell(&self, obj: ObjId, what: impl FnOnce() -> String) {
+    fn tell(&self, obj: ObjId, verb: &str, what: impl FnOnce() -> String) {
         if crate::world::recording() {
-            let what = what();
-            let name = with(|w| w.name(obj));
-            // What happened first: a narrow column cuts off the rest.
-            note(move || format!("{what}, {name}"));
+            say(obj, !self.name.is_empty(), verb, &what());
         }
     }
+}
+
+/// Says in the trace what was done to a word.
+#[cold]
+fn say(obj: ObjId, named: bool, verb: &str, what: &str) {
+    let name = with(|w| w.name(obj));
+    note(|| match named {
+        true => format!("{verb}{name}: {what}"),
+        // What happened first: a narrow column cuts off the rest, and the place that stands for the name is long.
+        false => format!("{verb}{what}, {name}"),
+    });
+}
+
+/// How an object is registered: by its name, if it has one, or else as a `thing` that is called after its place.
+fn called(name: &'static str, thing: &'static str) -> (ObjKind, &'static str) {
+    if name.is_empty() { (ObjKind::Atomic, thing) } else { (ObjKind::Model, name) }
+}
+
+/// Renames what is registered under `stamp` in this execution.
+fn rename(stamp: &Stamp, name: &'static str, thing: &'static str) {
+    if !exploring() {
+        return;
+    }
+    with(|w| {
+        if let Some(id) = stamp.get(w) {
+            let (kind, name) = called(name, thing);
+            let obj = w.obj_mut(id);
+            (obj.kind, obj.name) = (kind, name.into());
+        }
+    });
 }
 
 impl<T: Word> Atomic for SimAtomic<T>
@@ -164,13 +195,18 @@ where
         this
     }
 
+    fn set_name(&mut self, name: &'static str) {
+        self.name = name;
+        rename(&self.stamp, name, "word");
+    }
+
     #[inline]
     #[track_caller]
     fn load(&self, _order: Ordering) -> T {
         let obj = self.id();
         step(Op::new(OpKind::Load, obj));
         let value = self.get();
-        self.tell(obj, || format!("reads {value:?}"));
+        self.tell(obj, "reads ", || format!("{value:?}"));
         if taken(Location::caller(), Taken::Knowledge) { T::from_bits(0) } else { value }
     }
 
@@ -184,7 +220,7 @@ where
         } else {
             self.set(value);
         }
-        self.tell(obj, || format!("writes {value:?}"));
+        self.tell(obj, "writes ", || format!("{value:?}"));
     }
 
     #[inline]
@@ -208,11 +244,11 @@ where
                 with(|w| w.unchanged(obj, false));
             }
             self.set(new);
-            self.tell(obj, || format!("{old:?} → {new:?}"));
+            self.tell(obj, "", || format!("{old:?} → {new:?}"));
             Ok(old)
         } else {
             with(|w| w.unchanged(obj, true));
-            self.tell(obj, || format!("{old:?}, not {current:?}: no exchange"));
+            self.tell(obj, "", || format!("{old:?}, not {current:?}, so no exchange"));
             Err(old)
         }
     }
@@ -254,7 +290,7 @@ pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl 
     let (one_after, other_after) = f(first, second);
     one.set(one_after);
     other.set(other_after);
-    one.tell(obj, || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
+    one.tell(obj, "", || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
 }
 
 /// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ from run to run.
@@ -262,6 +298,7 @@ pub struct SimAtomicPtr<T> {
     stamp: Stamp,
     value: std::sync::atomic::AtomicPtr<T>,
     created: &'static Location<'static>,
+    name: &'static str,
 }
 
 impl<T> SimAtomicPtr<T> {
@@ -269,7 +306,10 @@ impl<T> SimAtomicPtr<T> {
     fn id(&self) -> ObjId {
         with(|w| match self.stamp.get(w) {
             Some(id) => id,
-            None => self.stamp.register(w, ObjKind::Atomic, "pointer", self.created),
+            None => {
+                let (kind, name) = called(self.name, "pointer");
+                self.stamp.register(w, kind, name, self.created)
+            }
         })
     }
 }
@@ -281,11 +321,17 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             stamp: Stamp::new(),
             value: std::sync::atomic::AtomicPtr::new(ptr),
             created: Location::caller(),
+            name: "",
         };
         if exploring() {
             this.id();
         }
         this
+    }
+
+    fn set_name(&mut self, name: &'static str) {
+        self.name = name;
+        rename(&self.stamp, name, "pointer");
     }
 
     #[track_caller]

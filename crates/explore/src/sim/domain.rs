@@ -137,14 +137,20 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             workers,
             name,
         });
+        if inner.workers.is_none() {
+            inner.exit.rename(|| format!("the grace period of {name}"));
+        }
         if inner.workers.is_none() && with(|w| w.mode == crate::world::Mode::Alone) {
             let this = Arc::clone(&inner);
-            Machine::NEW.task(format!("{name} callbacks"), move || {
+            let task = Machine::NEW.task(format!("{name} callbacks"), move || {
                 while let Ok(callback) = this.next_callback() {
+                    note(|| "begins a callback".to_owned());
                     callback();
                     this.callbacks.change(|()| this.gate.state().called += 1);
+                    note(|| "ends the callback".to_owned());
                 }
             });
+            with(|w| w.ctx_mut(task.id()).aside = true);
         }
         SimDomain(inner)
     }
@@ -228,11 +234,14 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             return;
         }
         match &self.0.workers {
-            None => self.0.gate.change_with(self.0.callbacks.id(), |state| {
-                state.handed += 1;
-                let readers = state.readers.clone();
-                state.callbacks.push_back(Callback { readers, f });
-            }),
+            None => {
+                self.0.gate.change_with(self.0.callbacks.id(), |state| {
+                    state.handed += 1;
+                    let readers = state.readers.clone();
+                    state.callbacks.push_back(Callback { readers, f });
+                });
+                note(|| format!("leaves a callback to {}", self.0.name));
+            }
             Some(workers) => {
                 let inner = Arc::clone(&self.0);
                 let counted = Box::new(move || {
@@ -268,6 +277,7 @@ fn process(inner: &Arc<Inner>, workers: &Workers) {
                 work.over.extend(work.asked.extract_if(.., |grace| inner.gone(&grace.readers)));
                 !work.over.is_empty() && !std::mem::replace(&mut work.calling, true)
             });
+            note(|| format!("looks which grace periods of {} are over", inner.name));
             if some_over {
                 next.spawn_last("grace-period callbacks", Box::new(move || call_back(&inner)));
             }
@@ -281,6 +291,10 @@ fn call_back(inner: &Inner) {
         let over = inner.work.change(|work| {
             work.calling = !work.over.is_empty();
             std::mem::take(&mut work.over)
+        });
+        note(|| match over.len() {
+            0 => "finds no more that are over".to_owned(),
+            some => format!("finds {some} that {} over", if some == 1 { "is" } else { "are" }),
         });
         if over.is_empty() {
             return;

@@ -1,7 +1,8 @@
 //! Ghost state: what the code itself does not keep, but must be true. A freed object that is touched is an error, not
 //! luck.
 
-use crate::sim::model::{Model, fail};
+use crate::record::note;
+use crate::sim::model::{Model, fail_as};
 use crate::trace::FailureKind;
 
 /// The life of one object: its references, and whether it is freed.
@@ -26,6 +27,7 @@ impl Ghost {
     #[track_caller]
     pub fn access(&self) {
         let freed = self.life.observe(|life| life.freed);
+        self.tell("touches");
         self.check(freed);
     }
 
@@ -36,6 +38,7 @@ impl Ghost {
             life.references += 1;
             life.freed
         });
+        self.tell("takes a reference to");
         self.check(freed);
     }
 
@@ -47,10 +50,11 @@ impl Ghost {
             life.references = left.unwrap_or(0);
             left
         });
+        self.tell("drops a reference to");
         match left {
             Some(left) => left == 0,
             None => {
-                fail(FailureKind::RefUnderflow, format!("{} has lost more references than it had", self.name));
+                fail_as(FailureKind::RefUnderflow, format!("{} has lost more references than it had", self.name));
                 false
             }
         }
@@ -60,6 +64,7 @@ impl Ghost {
     #[track_caller]
     pub fn free(&self) {
         let before = self.life.change(|life| std::mem::replace(&mut life.freed, true));
+        self.tell("frees");
         self.check(before);
     }
 
@@ -68,9 +73,14 @@ impl Ghost {
         self.life.observe(|life| life.freed)
     }
 
+    /// Says in the trace what the last step was.
+    fn tell(&self, verb: &str) {
+        note(|| format!("{verb} {}", self.name));
+    }
+
     fn check(&self, freed: bool) {
         if freed {
-            fail(FailureKind::UseAfterFree, format!("{} is used after it was freed", self.name));
+            fail_as(FailureKind::UseAfterFree, format!("{} is used after it was freed", self.name));
         }
     }
 }

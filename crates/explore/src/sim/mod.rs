@@ -21,6 +21,7 @@ use doorbell_platform::{CpuId, LockClass, Platform, Subclass, Vector};
 use crate::op::{Op, OpKind};
 use crate::step::{NO_OBJ, step};
 
+pub use crate::record::remark;
 pub use atomic::{SimAtomic, SimAtomicPtr, Word, both};
 pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub(crate) use cpu::{Wire, clock};
@@ -29,7 +30,7 @@ pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};
 pub use managed::{Managed, ManagedPool, Queue};
 pub(crate) use model::try_wait;
-pub use model::{Model, fail};
+pub use model::{Model, fail, fail_as};
 pub use pool::{Pool, SimWork};
 pub(crate) use preempted::Books;
 pub use preempted::{Preempted, PreemptionOff};

@@ -10,7 +10,7 @@ use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::{step, try_step};
 use crate::trace::FailureKind;
-use crate::world::{Ended, ObjKind, exploring, with};
+use crate::world::{Ended, Mode, ObjKind, exploring, with};
 
 /// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one visible step, in
 /// which nobody else can be.
@@ -155,8 +155,40 @@ impl<T> Model<T> {
     }
 }
 
-/// Ends the run as failed: the model has seen something that must not be.
-pub fn fail(kind: FailureKind, message: impl Into<String>) {
+/// Ends the run as failed: something has happened that must not. `why` says what, in a sentence without a full stop.
+///
+/// This is to the invariants of a case what a panic is to mistakes of the code: the context does not unwind, but goes on
+/// as far as its next visible step and stays there.
+///
+/// ```
+/// use doorbell_explore::{Explore, Machine, sim, trace::FailureKind};
+///
+/// let report = Explore::new("a line").run(|m: &Machine| {
+///     let line = std::sync::Arc::new(sim::Model::new("line", false));
+///     let device = line.clone();
+///     m.task("device", move || device.change(|level| *level = true));
+///     m.task("guest", move || {
+///         if line.observe(|level| *level) {
+///             sim::fail("the line is up before the guest has asked for it");
+///         }
+///     });
+/// });
+/// report.assert_found(FailureKind::Invariant);
+/// ```
+///
+/// # Panics
+/// Outside of explorations, with what `why` says.
+pub fn fail(why: impl std::fmt::Display) {
+    assert!(exploring(), "{why}");
+    let why = why.to_string();
+    with(|w| {
+        let who = if w.mode == Mode::Running { format!("{}: ", w.ctx(w.current).name) } else { String::new() };
+        w.fail_here(FailureKind::Invariant, format!("{who}{why}"));
+    });
+}
+
+/// [`fail`], as a failure of another kind: the model has seen something that must not be, and knows its name.
+pub fn fail_as(kind: FailureKind, message: impl Into<String>) {
     with(|w| w.fail_here(kind, message.into()));
 }
 

@@ -284,9 +284,11 @@ impl SimWork {
     fn run(&self) {
         // It may be queued again from here on.
         let begins = self.0.life.change(|life| std::mem::take(&mut life.queued).then(|| life.begun += 1).is_some());
+        note(|| format!("lets {:?} be queued again", self.0.name));
         if begins {
             (self.0.f)();
             self.0.life.change(|life| life.ended += 1);
+            note(|| format!("ends {:?}", self.0.name));
         }
     }
 
@@ -315,6 +317,7 @@ impl Work for SimWork {
     #[track_caller]
     fn flush(&self) {
         let due = self.0.life.observe(|life| life.begun + u64::from(life.queued));
+        note(|| format!("begins to wait for {:?}", self.0.name));
         self.0.life.wait(|life| life.ended >= due || life.begun == life.ended && !life.queued, |_| ());
     }
 

@@ -6,8 +6,9 @@ use doorbell_platform::{Completion, WaitQueue};
 
 use crate::ids::CtxId;
 use crate::op::{Op, OpKind};
+use crate::record::note;
 use crate::sim::model::{Model, wait};
-use crate::world::with;
+use crate::world::{recording, with};
 
 /// A completion of the simulated machine.
 pub struct SimCompletion(Model<bool>);
@@ -53,6 +54,11 @@ impl Completion for SimCompletion {
     #[track_caller]
     fn complete_all(&self) {
         self.0.change(|done| *done = true);
+        if recording() {
+            let id = self.0.id();
+            let name = with(|w| w.name(id));
+            note(|| format!("completes {name}"));
+        }
     }
 
     #[track_caller]
