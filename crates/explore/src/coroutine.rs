@@ -3,6 +3,13 @@
 //! A coroutine sits in its loop between jobs. It is dropped only there; one that is stuck in the middle of a failing
 //! run is leaked with its stack, because unwinding it would run the program's destructors in a state that the program
 //! was never meant to see.
+//!
+//! The memory of a leaked stack is neither used again nor given back, though nobody runs on it any more. Others may point
+//! into it: a task that waits in a `ParkWaitQueue` is a node on its own stack, and code under test may rely on `Pin` or on
+//! a scope in the same way. They rightly take such a node to stay valid until its destructor has run. If what holds the
+//! pointer outlives the run (a static, or an object that the program captured and did not create anew), the next run
+//! follows it. So a failing run costs two mappings (the stack and its guard page) and a few touched pages for each
+//! context that had not ended; `Executor` caps how many one search leaves.
 
 use std::cell::Cell;
 

@@ -1,0 +1,91 @@
+//! Read sections, grace periods and their callbacks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::sim::{Ghost, GracePeriods, Pool};
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Machine, Sim};
+use doorbell_platform::{Atomic, Mutex, Platform, ReadDomain};
+
+use crate::{MUTEX, explore, word};
+
+/// A reader of a domain looks at an object that a writer frees after a grace period.
+fn reader_and_writer<D: ReadDomain>(m: &Machine, waits: bool) {
+    let domain = Arc::new(D::new("domain"));
+    let pointer = word(1);
+    let ghost = Arc::new(Ghost::new("object"));
+    let (read, reads, object) = (Arc::clone(&domain), Arc::clone(&pointer), Arc::clone(&ghost));
+    m.task("reader", move || {
+        let _section = read.read();
+        if reads.load(SeqCst) == 1 {
+            object.access();
+        }
+    });
+    m.task("writer", move || {
+        pointer.store(0, SeqCst);
+        if waits {
+            domain.synchronize();
+        }
+        ghost.free();
+    });
+}
+
+#[test]
+fn a_grace_period_waits_for_the_readers_that_began_before_it() {
+    type Rcu = <Sim as Platform>::Rcu;
+    type Srcu = <Sim as Platform>::Srcu;
+    explore(|m| reader_and_writer::<Rcu>(m, true)).assert_exhausted();
+    explore(|m| reader_and_writer::<Srcu>(m, true)).assert_exhausted();
+    explore(|m| reader_and_writer::<Srcu>(m, false)).assert_found(FailureKind::UseAfterFree);
+    let on_pool = explore(|m| {
+        let pool = Pool::new(m, "pool", 1);
+        m.grace_periods(GracePeriods::OnPool(pool));
+        reader_and_writer::<Srcu>(m, true);
+    });
+    on_pool.assert_exhausted();
+}
+
+#[test]
+fn callbacks_run_after_a_grace_period_and_barriers_wait_for_them() {
+    for on_pool in [false, true] {
+        let report = explore(move |m| {
+            if on_pool {
+                let pool = Pool::new(m, "pool", 1);
+                m.grace_periods(GracePeriods::OnPool(pool));
+            }
+            let domain = Arc::new(<Sim as Platform>::Srcu::new("domain"));
+            let pointer = word(1);
+            let ghost = Arc::new(Ghost::new("object"));
+            let (read, reads, object) = (Arc::clone(&domain), Arc::clone(&pointer), Arc::clone(&ghost));
+            m.task("reader", move || {
+                let _section = read.read();
+                if reads.load(SeqCst) == 1 {
+                    object.access();
+                }
+            });
+            m.task("writer", move || {
+                pointer.store(0, SeqCst);
+                let object = Arc::clone(&ghost);
+                domain.call(Box::new(move || object.free()));
+                domain.barrier();
+                assert!(ghost.is_freed());
+            });
+        });
+        report.assert_exhausted();
+    }
+}
+
+#[test]
+fn sleeping_in_an_rcu_section_is_an_error_and_in_an_srcu_section_is_not() {
+    fn sleeper<D: ReadDomain>(m: &Machine) {
+        let domain = D::new("domain");
+        let mutex = Mutex::<Sim, ()>::new(&MUTEX, ());
+        m.task("reader", move || {
+            let _section = domain.read();
+            drop(mutex.lock());
+        });
+    }
+    explore(sleeper::<<Sim as Platform>::Rcu>).assert_found(FailureKind::SleepInAtomic);
+    explore(sleeper::<<Sim as Platform>::Srcu>).assert_exhausted();
+}
