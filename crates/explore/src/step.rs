@@ -16,6 +16,10 @@ use crate::world::{Cpu, Ended, Mode, NOBODY, ObjKind, World, with};
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
 
+/// A version that no object has. Who has changed an object does not wait, in a retry loop, for others to do so: the next
+/// attempt may go another way because of its own change, of which what it has read so far says nothing.
+const OWN_CHANGE: u32 = u32::MAX;
+
 enum Next {
     Go,
     Suspend,
@@ -374,7 +378,9 @@ impl World {
             open.token = open.token.or(Some(switch));
         }
         if op.kind == OpKind::Relax {
-            for &(obj, _) in &ctx.reads {
+            // Who has changed something itself looks again, whatever others do.
+            let waits = ctx.reads.iter().all(|&(_, version)| version != OWN_CHANGE);
+            for &(obj, _) in ctx.reads.iter().filter(|_| waits) {
                 open.add(obj, Access::Read);
             }
         }
@@ -440,7 +446,10 @@ impl World {
                 let version = self.obj(obj).version;
                 self.ctx_mut(id).reads.push((obj, version));
             }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(obj).version += 1,
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => {
+                self.obj_mut(obj).version += 1;
+                self.ctx_mut(id).reads.push((obj, OWN_CHANGE));
+            }
             OpKind::Lock => self.take(id, false),
             OpKind::TryLock => {
                 let free = self.obj(obj).holder == NOBODY;
@@ -500,6 +509,9 @@ impl World {
         let holder = obj.holder;
         obj.holder = NOBODY;
         obj.version += 1;
+        // A retry loop that looks under a lock waits for somebody else to take it.
+        let version = obj.version;
+        self.ctx_mut(id).reads.push((lock, version));
         let held = &mut self.ctx_mut(id).held;
         match held.iter().rposition(|held| held.lock == Some(lock)) {
             Some(place) if holder == id.0 => {
@@ -537,7 +549,11 @@ impl World {
         self.obj_mut(obj).version -= 1;
         let version = self.obj(obj).version;
         let me = self.current;
-        self.ctx_mut(me).reads.push((obj, version));
+        let reads = &mut self.ctx_mut(me).reads;
+        if reads.last() == Some(&(obj, OWN_CHANGE)) {
+            reads.pop();
+        }
+        reads.push((obj, version));
         if read_only {
             self.search.demote();
         }

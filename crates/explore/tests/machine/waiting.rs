@@ -41,6 +41,43 @@ fn a_retry_loop_for_a_write_that_never_comes_is_a_deadlock() {
 }
 
 #[test]
+fn a_retry_loop_waits_for_what_its_first_attempt_changed_and_saw() {
+    let report = explore(|m| {
+        let (turn, unrelated) = (word(0), word(0));
+        let mine = Arc::clone(&turn);
+        m.task("waits", move || {
+            unrelated.load(SeqCst);
+            // The attempt writes, and what it has seen is all that the loop has read so far.
+            let mut seen = mine.fetch_add(0x100, SeqCst);
+            while seen & 0xff == 0 {
+                Sim::cpu_relax();
+                seen = mine.load(SeqCst);
+            }
+        });
+        m.task("lets it go on", move || {
+            turn.fetch_add(1, SeqCst);
+        });
+    });
+    report.assert_exhausted();
+}
+
+#[test]
+fn a_retry_loop_that_looks_under_a_lock_waits_for_others_to_take_it() {
+    let report = explore(|m| {
+        let (done, unrelated) = (Arc::new(Lock::<Sim, bool>::new(&SPIN, false)), word(0));
+        let looks = Arc::clone(&done);
+        m.task("spins", move || {
+            unrelated.load(SeqCst);
+            while !*looks.lock() {
+                Sim::cpu_relax();
+            }
+        });
+        m.task("sets", move || *done.lock() = true);
+    });
+    report.assert_exhausted();
+}
+
+#[test]
 fn words_under_a_sequence_counter_are_never_torn() {
     let report = explore(|m| {
         let words = Arc::new(SeqWords::<Sim, 2>::new([0, 0]));
