@@ -1,0 +1,122 @@
+//! A host that has of its own what every host has (here: simulated), and takes the rest from the crate.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{self, SeqCst};
+
+use doorbell_explore::sim::{IrqDepth, Pool, SimAtomic, SimAtomicPtr, SimSpin, SimTask};
+use doorbell_explore::{Machine, Sim};
+use doorbell_platform::{
+    Atomic, CpuId, EpochRcu, EpochSrcu, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, SystemQueue, Vector,
+};
+
+/// See the module.
+pub enum Host {}
+
+/// A word of the simulated machine.
+pub type Word = SimAtomic<u64>;
+
+// SAFETY: all that matters for it is the simulated machine's.
+unsafe impl Platform for Host {
+    type AtomicBool = SimAtomic<bool>;
+    type AtomicU32 = SimAtomic<u32>;
+    type AtomicU64 = Word;
+    type AtomicU128 = SimAtomic<u128>;
+    type AtomicPtr<T: 'static> = SimAtomicPtr<T>;
+    type RawSpin = SimSpin;
+    type RawMutex = ParkMutex<Host>;
+    type IrqState = IrqDepth;
+    type Task = SimTask;
+    type Completion = ParkCompletion<Host>;
+    type WaitQueue = ParkWaitQueue<Host>;
+    type Rcu = EpochRcu<Host>;
+    type Srcu = EpochSrcu<Host>;
+    type WorkQueue = Pool;
+
+    fn fence(order: Ordering) {
+        Sim::fence(order);
+    }
+    #[track_caller]
+    fn cpu_relax() {
+        Sim::cpu_relax();
+    }
+    fn current_cpu() -> CpuId {
+        Sim::current_cpu()
+    }
+    fn cpu_count() -> u32 {
+        Sim::cpu_count()
+    }
+    #[track_caller]
+    fn irq_save() -> IrqDepth {
+        Sim::irq_save()
+    }
+    #[track_caller]
+    fn irq_restore(state: IrqDepth) {
+        Sim::irq_restore(state);
+    }
+    fn irqs_enabled() -> bool {
+        Sim::irqs_enabled()
+    }
+    fn in_hardirq() -> bool {
+        Sim::in_hardirq()
+    }
+    fn preempt_disable() {
+        Sim::preempt_disable();
+    }
+    #[track_caller]
+    fn preempt_enable() {
+        Sim::preempt_enable();
+    }
+    #[track_caller]
+    fn send_ipi(cpu: CpuId, vector: Vector) {
+        Sim::send_ipi(cpu, vector);
+    }
+    fn current_task() -> SimTask {
+        Sim::current_task()
+    }
+    #[track_caller]
+    fn park() {
+        Sim::park();
+    }
+    #[track_caller]
+    fn wake(task: &SimTask) {
+        Sim::wake(task);
+    }
+}
+
+thread_local! {
+    /// Of the execution that runs on this OS thread.
+    static SYSTEM_QUEUE: RefCell<Option<Pool>> = const { RefCell::new(None) };
+}
+
+impl SystemQueue for Host {
+    fn system_queue() -> Pool {
+        SYSTEM_QUEUE.with_borrow(|pool| pool.clone()).expect("the program has set up a system queue")
+    }
+}
+
+/// Gives the host a system queue with one worker.
+pub fn system_queue(m: &Machine) {
+    let pool = Pool::new(m, "system queue", 1);
+    SYSTEM_QUEUE.set(Some(pool));
+}
+
+/// A word to be shared.
+pub fn word() -> Arc<Word> {
+    Arc::new(Word::new(0))
+}
+
+/// Adds one in two steps: two at once lose one of the additions.
+pub fn add_one(word: &Word) {
+    let before = word.load(SeqCst);
+    word.store(before + 1, SeqCst);
+}
+
+/// Expects a word to hold a value in the end.
+pub fn ends_with(m: &Machine, word: &Arc<Word>, value: u64) {
+    let word = Arc::clone(word);
+    m.at_quiescence("the word has its value", move || match word.load(SeqCst) {
+        found if found == value => Ok(()),
+        found => Err(format!("it is {found}, not {value}")),
+    });
+}
