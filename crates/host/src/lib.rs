@@ -6,11 +6,13 @@ extern crate alloc;
 
 mod amd;
 mod binding;
+mod desc;
 mod invalidate;
 pub mod irte;
 mod table;
 
 pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
+pub use desc::{AffinityChange, AffinityError, AffinityNotifier, CpuSet, IrqDesc, ThreadWork, WakeThread};
 pub use invalidate::Invalidate;
 pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};

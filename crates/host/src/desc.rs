@@ -1,0 +1,293 @@
+//! IRQ descriptors: where an interrupt of the host goes, and which thread handles it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
+
+/// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
+/// that was woken under it.)
+static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType::Spin);
+
+/// A set of CPUs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CpuSet(Vec<u64>);
+
+impl CpuSet {
+    /// No CPU.
+    pub const fn none() -> Self {
+        CpuSet(Vec::new())
+    }
+
+    /// These CPUs.
+    pub fn of(cpus: impl IntoIterator<Item = CpuId>) -> Self {
+        let mut set = CpuSet::none();
+        cpus.into_iter().for_each(|cpu| set.insert(cpu));
+        set
+    }
+
+    /// Adds a CPU.
+    pub fn insert(&mut self, cpu: CpuId) {
+        let word = cpu.0 as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (cpu.0 % 64);
+    }
+
+    /// Whether a CPU is in it.
+    pub fn contains(&self, cpu: CpuId) -> bool {
+        self.0.get(cpu.0 as usize / 64).is_some_and(|word| word >> (cpu.0 % 64) & 1 != 0)
+    }
+
+    /// The first CPU that is in both.
+    pub fn first_common(&self, other: &CpuSet) -> Option<CpuId> {
+        let (index, both) = self.0.iter().zip(&other.0).map(|(a, b)| a & b).enumerate().find(|(_, both)| *both != 0)?;
+        Some(CpuId(index as u32 * 64 + both.trailing_zeros()))
+    }
+
+    /// Whether no CPU is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+/// Why an affinity was refused. The former one stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AffinityError {
+    /// It names no CPU.
+    Empty,
+    /// It names no CPU that is online.
+    Offline,
+}
+
+impl core::fmt::Display for AffinityError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            AffinityError::Empty => "an interrupt needs at least one CPU to go to",
+            AffinityError::Offline => "none of the CPUs is online",
+        })
+    }
+}
+
+impl core::error::Error for AffinityError {}
+
+/// What is told that an interrupt goes elsewhere. Called in task context, with no lock held.
+pub trait AffinityNotifier: Send + Sync {
+    /// The interrupt goes to `cpu` now.
+    fn moved(&self, cpu: CpuId);
+}
+
+/// A descriptor of an interrupt of the host, with the thread that handles it, if one does.
+pub struct IrqDesc<P: Platform> {
+    state: Lock<P, State<P>>,
+    /// What the thread has to do. Set by interrupt handlers, without the lock.
+    thread: P::AtomicU32,
+}
+
+struct State<P: Platform> {
+    affinity: CpuSet,
+    cpu: CpuId,
+    thread: Option<P::Task>,
+    notifier: Option<Arc<dyn AffinityNotifier>>,
+}
+
+/// There is an interrupt to be handled.
+const RUN: u32 = 1;
+/// The thread is to move itself to where the interrupt goes.
+const MOVE: u32 = 2;
+
+/// What an interrupt thread has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "what was taken is done by nobody else"]
+pub struct ThreadWork {
+    /// Call the handler.
+    pub run: bool,
+    /// Move to the CPU where the interrupt goes: [`IrqDesc::cpu`].
+    pub moved: bool,
+}
+
+/// What has to be done when an interrupt goes elsewhere, now that no lock is held.
+#[must_use = "the interrupt's thread and notifier learn of the change by this"]
+pub struct AffinityChange<P: Platform> {
+    /// Where the interrupt goes now: the caller has its vector and its remapping entry follow.
+    pub cpu: CpuId,
+    wake: Option<P::Task>,
+    notify: Option<Arc<dyn AffinityNotifier>>,
+}
+
+impl<P: Platform> AffinityChange<P> {
+    /// Wakes the thread, so that it moves itself, and calls the notifier. In task context, with no lock held.
+    pub fn act(self) {
+        if let Some(thread) = &self.wake {
+            P::wake(thread);
+        }
+        if let Some(notifier) = &self.notify {
+            notifier.moved(self.cpu);
+        }
+    }
+}
+
+/// The thread of an interrupt must be woken.
+#[must_use = "the interrupt is not handled before its thread runs"]
+pub struct WakeThread<P: Platform>(Option<P::Task>);
+
+impl<P: Platform> WakeThread<P> {
+    /// Wakes it. Anywhere, with no lock held that a wake-up may need.
+    pub fn act(self) {
+        if let Some(thread) = &self.0 {
+            P::wake(thread);
+        }
+    }
+}
+
+impl<P: Platform> IrqDesc<P> {
+    /// Of an interrupt that goes to the first CPU of `affinity` that is in `online`.
+    ///
+    /// # Errors
+    /// See [`AffinityError`].
+    pub fn new(affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+        let cpu = target(&affinity, online)?;
+        let state = State { affinity, cpu, thread: None, notifier: None };
+        Ok(IrqDesc { state: Lock::new(&IRQ_DESC, state), thread: P::AtomicU32::new(0) })
+    }
+
+    /// Where the interrupt goes.
+    pub fn cpu(&self) -> CpuId {
+        self.state.lock_irqsave().cpu
+    }
+
+    /// Where it may go.
+    pub fn affinity(&self) -> CpuSet {
+        self.state.lock_irqsave().affinity.clone()
+    }
+
+    /// Has the interrupt handled by a thread from now on, or by none; returns the former one, which finishes what it has
+    /// begun. An interrupt that came before is handled by the new one.
+    pub fn set_thread(&self, thread: Option<P::Task>) -> (Option<P::Task>, WakeThread<P>) {
+        let wake = thread.clone();
+        let former = mem::replace(&mut self.state.lock_irqsave().thread, thread);
+        // An interrupt handler that found the former thread, or none, has published its work before: look for it.
+        let pending = self.thread.load(SeqCst) != 0;
+        (former, WakeThread(wake.filter(|_| pending)))
+    }
+
+    /// Has a notifier told of each change of where the interrupt goes; returns the former one.
+    pub fn set_notifier(&self, notifier: Option<Arc<dyn AffinityNotifier>>) -> Option<Arc<dyn AffinityNotifier>> {
+        mem::replace(&mut self.state.lock_irqsave().notifier, notifier)
+    }
+
+    /// Changes where the interrupt may go: to the CPU where it goes now if that is possible, else to the first of them that
+    /// is online. `None` if it stays there.
+    ///
+    /// # Errors
+    /// See [`AffinityError`].
+    pub fn set_affinity(&self, affinity: CpuSet, online: &CpuSet) -> Result<Option<AffinityChange<P>>, AffinityError> {
+        let first = target(&affinity, online)?;
+        let mut state = self.state.lock_irqsave();
+        let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
+        let former = mem::replace(&mut state.affinity, affinity);
+        let change = (!stays).then(|| {
+            state.cpu = first;
+            AffinityChange { cpu: first, wake: state.thread.clone(), notify: state.notifier.clone() }
+        });
+        drop(state);
+        drop(former);
+        if change.as_ref().is_some_and(|change| change.wake.is_some()) {
+            self.thread.fetch_or(MOVE, SeqCst);
+        }
+        Ok(change)
+    }
+
+    /// The interrupt has come: its thread is to handle it. In hard-interrupt context.
+    ///
+    /// Without a thread, whoever sets one is responsible for it.
+    pub fn wake_thread(&self) -> WakeThread<P> {
+        if self.thread.fetch_or(RUN, SeqCst) & RUN != 0 {
+            return WakeThread(None);
+        }
+        WakeThread(self.state.lock_irqsave().thread.clone())
+    }
+
+    /// By the thread: takes what it has to do; `None` if there is nothing, so that it may sleep.
+    pub fn take_work(&self) -> Option<ThreadWork> {
+        if self.thread.load(SeqCst) == 0 {
+            return None;
+        }
+        let work = self.thread.swap(0, SeqCst);
+        Some(ThreadWork { run: work & RUN != 0, moved: work & MOVE != 0 })
+    }
+}
+
+fn target(affinity: &CpuSet, online: &CpuSet) -> Result<CpuId, AffinityError> {
+    if affinity.is_empty() {
+        return Err(AffinityError::Empty);
+    }
+    affinity.first_common(online).ok_or(AffinityError::Offline)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU32;
+
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    fn cpus<const N: usize>(cpus: [u32; N]) -> CpuSet {
+        CpuSet::of(cpus.map(CpuId))
+    }
+
+    #[test]
+    fn an_interrupt_stays_where_it_is_as_long_as_it_may() {
+        let online = cpus([0, 1, 70]);
+        let desc = IrqDesc::<Std>::new(cpus([1, 70]), &online).unwrap();
+        assert_eq!(desc.cpu(), CpuId(1));
+        assert!(desc.set_affinity(cpus([0, 1]), &online).unwrap().is_none());
+        let change = desc.set_affinity(cpus([5, 70]), &online).unwrap().expect("1 is not in it");
+        assert_eq!((change.cpu, desc.cpu()), (CpuId(70), CpuId(70)));
+    }
+
+    #[test]
+    fn an_affinity_without_an_online_cpu_is_refused_and_changes_nothing() {
+        let online = cpus([0]);
+        let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
+        assert_eq!(desc.set_affinity(CpuSet::none(), &online).err(), Some(AffinityError::Empty));
+        assert_eq!(desc.set_affinity(cpus([64]), &online).err(), Some(AffinityError::Offline));
+        assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), cpus([0])));
+    }
+
+    struct Told(AtomicU32);
+    impl AffinityNotifier for Told {
+        fn moved(&self, cpu: CpuId) {
+            self.0.store(cpu.0, SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_thread_and_the_notifier_learn_of_a_change_when_the_lock_is_gone() {
+        let online = cpus([0, 1]);
+        let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
+        let told = Arc::new(Told(AtomicU32::new(9)));
+        assert!(desc.set_notifier(Some(told.clone())).is_none());
+        let (former, wake) = desc.set_thread(Some(Std::current_task()));
+        assert!(former.is_none() && wake.0.is_none());
+        desc.set_affinity(cpus([1]), &online).unwrap().expect("it moves").act();
+        assert_eq!(told.0.load(SeqCst), 1);
+        assert_eq!(desc.take_work(), Some(ThreadWork { run: false, moved: true }));
+        assert_eq!(desc.take_work(), None);
+    }
+
+    #[test]
+    fn interrupts_that_come_before_the_thread_takes_them_wake_it_once() {
+        let desc = IrqDesc::<Std>::new(cpus([0]), &cpus([0])).unwrap();
+        assert!(desc.wake_thread().0.is_none(), "there is no thread yet");
+        let (_, wake) = desc.set_thread(Some(Std::current_task()));
+        assert!(wake.0.is_some(), "the interrupt has come before");
+        assert_eq!(desc.take_work(), Some(ThreadWork { run: true, moved: false }));
+        assert!(desc.wake_thread().0.is_some());
+        assert!(desc.wake_thread().0.is_none());
+    }
+}
