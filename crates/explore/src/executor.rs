@@ -314,12 +314,15 @@ impl World {
         Some((FailureKind::LostInterrupt, format!("The interrupt of {} stays pending for ever.", left.name)))
     }
 
+    /// Who waits, each as ` name:step:object`, with `:below` if it stands still under a handler.
     fn who_waits(&self, waiting: CtxSet) -> String {
         let mut text = String::new();
         for id in waiting.iter() {
             let ctx = self.ctx(id);
             let count = ctx.pending.obj.0;
-            text.push_str(&format!(" {}:{:?}:{count}", ctx.name, ctx.pending.kind));
+            let below = ctx.pending.kind != crate::op::OpKind::Enter && !self.on_cpu(id);
+            let below = if below { ":below" } else { "" };
+            text.push_str(&format!(" {}:{:?}:{count}{below}", ctx.name, ctx.pending.kind));
         }
         text
     }

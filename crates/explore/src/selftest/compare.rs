@@ -113,7 +113,7 @@ impl Subject {
             }
         }
         if ways.stuck {
-            self.compare_stuck(brute.outcomes.iter().any(|outcome| outcome.contains(' ') && waits(outcome)))?;
+            self.compare_stuck(brute.outcomes.iter().any(|outcome| waits(outcome)))?;
         }
         Ok(Some(Agreed {
             brute: brute.executions,
@@ -155,13 +155,44 @@ impl Subject {
     }
 }
 
-/// Behind the last bar stands who waits.
-fn waiting(outcome: &str) -> &str {
-    outcome.rsplit('|').next().unwrap_or("")
+/// One of those who are blocked for ever in an outcome.
+#[derive(PartialEq, Eq, Debug)]
+struct Blocked<'a> {
+    name: &'a str,
+    /// What it would do next.
+    step: &'a str,
+    /// It does not wait for that itself, but stands still under a handler.
+    below: bool,
+}
+
+impl Blocked<'_> {
+    /// Whether it is a handler that has begun.
+    fn in_handler(&self) -> bool {
+        self.name.starts_with("handler") && self.step != "Enter"
+    }
+
+    fn on_lock(&self) -> bool {
+        self.step == "Lock" && !self.below
+    }
+}
+
+/// Who is blocked in an outcome: behind its last bar, in pieces ` name:step:object` or ` name:step:object:below`. Names
+/// may have spaces and no colons, the rest has no spaces.
+fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
+    let mut rest = outcome.rsplit('|').next().unwrap_or("");
+    let mut blocked = Vec::new();
+    while let Some((name, fields)) = rest.split_once(':') {
+        let (fields, others) = fields.split_at(fields.find(' ').unwrap_or(fields.len()));
+        let mut fields = fields.split(':');
+        let step = fields.next().unwrap_or("");
+        blocked.push(Blocked { name: name.trim_start(), step, below: fields.nth(1) == Some("below") });
+        rest = others;
+    }
+    blocked
 }
 
 fn waits(outcome: &str) -> bool {
-    !waiting(outcome).is_empty()
+    !blocked(outcome).is_empty()
 }
 
 fn edges(report: &Report) -> BTreeSet<String> {
@@ -182,19 +213,14 @@ fn usages(report: &Report) -> BTreeSet<String> {
 
 fn features(report: &Report) -> u32 {
     let mut features = 0;
-    for outcome in report.outcomes.iter().filter(|outcome| waits(outcome)) {
-        let waiting = waiting(outcome);
+    for one in report.outcomes.iter().flat_map(|outcome| blocked(outcome)) {
         features |= Feature::Blocked.bit();
-        if waiting.contains(":Lock:") {
-            features |= Feature::BlockedOnLock.bit();
-        }
-        let stuck_handler =
-            waiting.contains("handler") && waiting.split(" handler").skip(1).any(|one| !one.contains(":Enter:"));
-        if stuck_handler {
-            features |= Feature::BlockedInHandler.bit();
-            if waiting.contains("task") && !waiting.contains(":Lock:") {
-                features |= Feature::BlockedBelowHandler.bit();
-            }
+        for (feature, there) in [
+            (Feature::BlockedOnLock, one.on_lock()),
+            (Feature::BlockedInHandler, one.in_handler() && !one.below),
+            (Feature::BlockedBelowHandler, one.below),
+        ] {
+            features |= if there { feature.bit() } else { 0 };
         }
     }
     if report.locks.order_edges().next().is_some() {
@@ -219,4 +245,63 @@ fn same(what: &str, found: &BTreeSet<String>, all: &BTreeSet<String>) -> Result<
         text.push_str(&format!("\n    should not be: {extra}"));
     }
     Err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selftest::program::{Act, Handler};
+
+    fn program(tasks: Vec<Vec<Act>>, handlers: Vec<Handler>) -> Program {
+        Program { tasks, handlers, hardware: Vec::new(), mutex: false }
+    }
+
+    /// What its outcomes are, by brute force and with the reduction.
+    fn outcomes(program: Program) -> [BTreeSet<String>; 2] {
+        let subject = Subject { program: Arc::new(program), seen: Arc::default(), fault: None };
+        [Schedules::All, Schedules::Reduced].map(|schedules| {
+            subject.run(subject.explore(schedules, None).collect_outcomes()).expect("it does not fail").outcomes
+        })
+    }
+
+    #[test]
+    fn who_is_blocked_is_read_out_of_an_outcome_exactly() {
+        let outcome = "x=0 y=0 f=0 g=0 |1|>||| task 0:Lock:5:below handler 0:Lock:5 hardware:Await:9 handler 1:Enter:7";
+        let one = |name, step, below| Blocked { name, step, below };
+        let all = [
+            one("task 0", "Lock", true),
+            one("handler 0", "Lock", false),
+            one("hardware", "Await", false),
+            one("handler 1", "Enter", false),
+        ];
+        assert_eq!(blocked(outcome), all);
+        assert_eq!(all.each_ref().map(Blocked::on_lock), [false, true, false, false]);
+        assert_eq!(all.each_ref().map(Blocked::in_handler), [false, true, false, false]);
+        assert!(!waits("x=0 y=0 f=0 g=0 |1|>|||"));
+    }
+
+    #[test]
+    fn outcomes_in_which_somebody_is_blocked_are_compared_like_the_others() {
+        let crossed = |first| vec![Act::Lock(first, vec![Act::Lock(1 - first, vec![])])];
+        let [brute, reduced] = outcomes(program(vec![crossed(0), crossed(1)], vec![]));
+        assert_eq!(brute, reduced);
+        assert_eq!(brute.iter().filter(|outcome| waits(outcome)).count(), 1, "{brute:?}");
+        assert_eq!(brute.iter().filter(|outcome| !waits(outcome)).count(), 1, "{brute:?}");
+    }
+
+    #[test]
+    fn a_task_below_a_handler_that_waits_for_its_lock_does_not_itself_wait() {
+        let task = vec![Act::Raise(0), Act::Lock(0, vec![Act::Load(0)])];
+        let handler = Handler { cpu: 0, acts: vec![Act::Lock(0, vec![])] };
+        let [brute, reduced] = outcomes(program(vec![task], vec![handler]));
+        assert_eq!(brute, reduced);
+        let stuck: Vec<_> = brute.iter().filter(|outcome| waits(outcome)).collect();
+        assert!(!stuck.is_empty());
+        for outcome in stuck {
+            let blocked = blocked(outcome);
+            let by = |name| blocked.iter().find(|one| one.name == name).expect("it is blocked");
+            assert!(by("task 0").below && !by("task 0").on_lock(), "{outcome}");
+            assert!(by("handler 0").in_handler() && by("handler 0").on_lock(), "{outcome}");
+        }
+    }
 }
