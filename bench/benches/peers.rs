@@ -19,6 +19,19 @@ struct Program {
     racy: bool,
 }
 
+/// What a thread of a program does with the word, whichever explorer's it is.
+macro_rules! steps {
+    ($program:expr, $word:expr) => {
+        for _ in 0..$program.steps {
+            if $program.racy {
+                $word.store($word.load(SeqCst) + 1, SeqCst);
+            } else {
+                $word.fetch_add(1, SeqCst);
+            }
+        }
+    };
+}
+
 const PROGRAMS: [Program; 5] = [
     Program { name: "inc 2x2", threads: 2, steps: 2, racy: false },
     Program { name: "inc 2x3", threads: 2, steps: 3, racy: false },
@@ -63,13 +76,7 @@ fn doorbell(program: Program, patience: Duration) -> Measured {
             for _ in 0..program.threads {
                 let word = Arc::clone(&word);
                 m.task("task", move || {
-                    for _ in 0..program.steps {
-                        if program.racy {
-                            word.store(word.load(SeqCst) + 1, SeqCst);
-                        } else {
-                            word.fetch_add(1, SeqCst);
-                        }
-                    }
+                    steps!(program, word);
                 });
             }
         });
@@ -90,13 +97,7 @@ fn loom(program: Program, patience: Duration) -> Measured {
             meter.fetch_add(1, Relaxed);
             let word = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
             let work = move |word: &loom::sync::atomic::AtomicU64| {
-                for _ in 0..program.steps {
-                    if program.racy {
-                        word.store(word.load(SeqCst) + 1, SeqCst);
-                    } else {
-                        word.fetch_add(1, SeqCst);
-                    }
-                }
+                steps!(program, word);
             };
             // loom's main thread is one of its threads.
             let threads: Vec<_> = (1..program.threads)
@@ -120,13 +121,7 @@ fn shuttle(program: Program, patience: Duration) -> Measured {
                 meter.fetch_add(1, Relaxed);
                 let word = Arc::new(shuttle::sync::atomic::AtomicU64::new(0));
                 let work = move |word: &shuttle::sync::atomic::AtomicU64| {
-                    for _ in 0..program.steps {
-                        if program.racy {
-                            word.store(word.load(SeqCst) + 1, SeqCst);
-                        } else {
-                            word.fetch_add(1, SeqCst);
-                        }
-                    }
+                    steps!(program, word);
                 };
                 let threads: Vec<_> = (1..program.threads)
                     .map(|_| {
