@@ -218,8 +218,10 @@ enum Does {
     Deassign,
     /// Begins to deassign, and leaves the rest to the VM.
     DeassignLater,
-    /// Takes the route away: the old message is over.
+    /// Takes all routes away: the old message is over.
     Unroute,
+    /// Takes the route of the source's GSI away: the old message is over.
+    UnrouteGsi,
     /// Gives the GSI another route: the old message is over.
     Reroute,
     /// Assigns the source to the same GSI as soon as it can be, or to another one.
@@ -273,6 +275,10 @@ fn do_one(vm: &Vm, irqfd: &Irqfd<Sim, Arc<Chip>>, does: Does) {
             vm.reroute(RoutingTable::empty()).expect("an open VM");
             chip.ban(OLD);
         }
+        UnrouteGsi => {
+            vm.reroute(table(&[(OTHER_GSI, OTHER)])).expect("an open VM");
+            chip.ban(OLD);
+        }
         Reroute => {
             vm.reroute(table(&[(GSI, NEW), (OTHER_GSI, OTHER)])).expect("an open VM");
             chip.ban(OLD);
@@ -309,9 +315,12 @@ fn an_event_that_meets_the_loss_of_its_route_is_kept_until_there_is_one() {
     events_meet(2, &[Unroute, Reroute]).assert_exhausted();
 }
 
-/// The event may have found no route, and be about to be kept, when the source is assigned again.
+/// The event may have found no route, and be about to be kept, when the source is assigned again. That it is not
+/// assigned before the event is kept is the affair of the deassignment: nothing else waits in between.
 #[test]
 fn an_event_without_a_route_that_meets_a_deassignment_is_found_by_the_next_assignment() {
+    events_meet(1, &[UnrouteGsi, DeassignLater, Assign(OTHER_GSI)]).assert_exhausted();
+    events_meet(1, &[UnrouteGsi, Deassign, Assign(OTHER_GSI)]).assert_exhausted();
     events_meet(1, &[Unroute, DeassignLater, Reroute, Assign(GSI)]).assert_exhausted();
     events_meet(1, &[Unroute, Deassign, Reroute, Assign(GSI)]).assert_exhausted();
 }
