@@ -120,8 +120,9 @@ impl World {
     }
 }
 
-/// Adds to the line of the last step what the context saw or wrote, if the run is being recorded.
-pub(crate) fn note(text: impl FnOnce() -> String) {
+/// Says in the words of a model what its last step was, instead of "changes" and "looks at", if the run is being recorded.
+/// It must not take visible steps.
+pub fn note(text: impl FnOnce() -> String) {
     with(|w| {
         if w.mode == Mode::Running
             && w.search.settings.record

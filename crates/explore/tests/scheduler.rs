@@ -125,3 +125,24 @@ fn a_lock_of_the_sched_out_hook_that_is_held_around_a_wake_up_deadlocks() {
     });
     assert!(nested, "waking takes the task's lock, then the run queue's");
 }
+
+#[test]
+fn who_holds_the_lock_of_a_task_around_a_wake_up_of_it_waits_for_himself() {
+    let wakes = |twice: bool| {
+        Explore::new("task lock").run(move |m: &Machine| {
+            let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
+            let sleeper = scheduler.task(m, CpuId(0), "sleeper", Sim::park);
+            let wakes = scheduler.clone();
+            m.task_on(CpuId(1), "waker", move || {
+                let lock = wakes.pi_lock(sleeper);
+                let held = lock.lock_irqsave();
+                if !twice {
+                    drop(held);
+                }
+                wakes.wake(sleeper);
+            });
+        })
+    };
+    wakes(true).assert_found(FailureKind::LockRule);
+    wakes(false).assert_exhausted();
+}

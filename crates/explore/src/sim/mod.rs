@@ -21,7 +21,7 @@ use doorbell_platform::{CpuId, LockClass, Platform, Subclass, Vector};
 use crate::op::{Op, OpKind};
 use crate::step::{NO_OBJ, step};
 
-pub use crate::record::remark;
+pub use crate::record::{note, remark};
 pub use atomic::{SimAtomic, SimAtomicPtr, Word, both};
 pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub(crate) use cpu::{Wire, clock};

@@ -145,7 +145,13 @@ impl Scheduler {
                 .collect();
             Inner { queues, tasks: RefCell::default(), hooks: Box::new(hooks), placement, preemptible }
         });
-        Scheduler(inner)
+        let this = Scheduler(inner);
+        for cpu in (0..cpus).map(CpuId) {
+            // Locks are numbered as they are first taken: the validator compares those of different runs by number.
+            this.lock(cpu);
+            this.unlock(cpu);
+        }
+        this
     }
 
     /// A task that begins on the run queue of `cpu`.
@@ -167,6 +173,7 @@ impl Scheduler {
         });
         with(|w| w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number }));
         let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
+        drop(pi_lock.lock());
         self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping: false, woken: false, cpu });
         let queue = &self.0.queues[cpu.0 as usize];
         queue.state.borrow_mut().waiting.push_back(number);
@@ -177,7 +184,7 @@ impl Scheduler {
     /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.
     #[track_caller]
     pub fn wake(&self, task: SchedTask) {
-        let pi_lock = Rc::clone(&self.0.tasks.borrow()[task.0].pi_lock);
+        let pi_lock = self.pi_lock(task);
         let _pi = pi_lock.lock_irqsave();
         let before = self.0.tasks.borrow()[task.0].cpu;
         self.lock(before);
@@ -221,6 +228,11 @@ impl Scheduler {
         if let Some(handler) = interrupt {
             handler.raise();
         }
+    }
+
+    /// The lock of a task, for what else is serialised by it.
+    pub fn pi_lock(&self, task: SchedTask) -> Rc<Lock<Sim, ()>> {
+        Rc::clone(&self.0.tasks.borrow()[task.0].pi_lock)
     }
 
     #[track_caller]

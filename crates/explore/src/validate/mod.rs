@@ -30,7 +30,7 @@ pub use answer::{Answer, Usage};
 pub use feed::{AcquireEvent, CtxKind, Held};
 pub use node::Node;
 pub use question::Question;
-pub use reason::Reason;
+pub use reason::{Reason, ReasonKind};
 pub use rules::{Rules, Violation, ViolationKind};
 pub use stuck::{Stuck, Waiting};
 pub use witness::{Site, Witness};

@@ -4,6 +4,7 @@
 //! every combination of witnesses that would make up the deadlock is taken, and each must be excluded by some rule.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use doorbell_platform::CpuId;
 
@@ -56,7 +57,54 @@ pub enum Reason {
     Search,
 }
 
+/// Which rule a [`Reason`] goes by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ReasonKind {
+    /// [`Reason::SameContext`].
+    SameContext,
+    /// [`Reason::Ordered`].
+    Ordered,
+    /// [`Reason::DifferentInstances`].
+    DifferentInstances,
+    /// [`Reason::GateLock`].
+    GateLock,
+    /// [`Reason::IrqsOff`].
+    IrqsOff,
+    /// [`Reason::ExclusiveOnCpu`].
+    ExclusiveOnCpu,
+    /// [`Reason::Search`].
+    Search,
+}
+
+impl fmt::Display for ReasonKind {
+    /// In a few words: `exclusive on one CPU`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReasonKind::SameContext => "one context",
+            ReasonKind::Ordered => "one after the other",
+            ReasonKind::DifferentInstances => "different instances",
+            ReasonKind::GateLock => "under one lock",
+            ReasonKind::IrqsOff => "interrupts off",
+            ReasonKind::ExclusiveOnCpu => "exclusive on one CPU",
+            ReasonKind::Search => "no schedule",
+        })
+    }
+}
+
 impl Reason {
+    /// Which rule it goes by.
+    pub fn kind(&self) -> ReasonKind {
+        match self {
+            Reason::SameContext { .. } => ReasonKind::SameContext,
+            Reason::Ordered { .. } => ReasonKind::Ordered,
+            Reason::DifferentInstances => ReasonKind::DifferentInstances,
+            Reason::GateLock { .. } => ReasonKind::GateLock,
+            Reason::IrqsOff { .. } => ReasonKind::IrqsOff,
+            Reason::ExclusiveOnCpu { .. } => ReasonKind::ExclusiveOnCpu,
+            Reason::Search => ReasonKind::Search,
+        }
+    }
+
     /// A plain sentence; `name` names contexts.
     pub fn sentence(&self, name: &dyn Fn(CtxId) -> String) -> String {
         match self {
