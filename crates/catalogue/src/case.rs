@@ -1,10 +1,13 @@
 //! What a case is.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use doorbell_explore::trace::FailureKind;
+use doorbell_explore::validate::{Answer, ReasonKind};
 use doorbell_explore::{Explore, Failure, Machine, Progress, ReplayError, Report, Verdict};
 
 /// The hash of the sources, from `build.rs`.
@@ -62,6 +65,54 @@ impl Expected {
     }
 }
 
+/// What comes of the lock orders that the validator questions, all of them taken together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Inversions {
+    /// It questions none.
+    Silent,
+    /// The deadlock that one of them asks for is the one that was found.
+    Reachable,
+    /// None of them can become a deadlock; these are the reasons that the search gives, in their order.
+    Unreachable(Vec<ReasonKind>),
+    /// The search did not get so far as to answer them.
+    Unknown,
+}
+
+impl Inversions {
+    /// What came of them in that exploration.
+    pub fn of(report: &Report) -> Inversions {
+        let mut reasons = BTreeSet::new();
+        let mut unknown = false;
+        let questions = report.lock_questions();
+        if questions.is_empty() {
+            return Inversions::Silent;
+        }
+        for (_, answer) in questions {
+            match answer {
+                Answer::Reachable { .. } => return Inversions::Reachable,
+                Answer::Unreachable { reasons: these } => reasons.extend(these.iter().map(|reason| reason.kind())),
+                Answer::Unknown => unknown = true,
+            }
+        }
+        if unknown { Inversions::Unknown } else { Inversions::Unreachable(reasons.into_iter().collect()) }
+    }
+
+    /// In a word.
+    pub fn answer(&self) -> &'static str {
+        match self {
+            Inversions::Silent => "silent",
+            Inversions::Reachable => "reachable",
+            Inversions::Unreachable(_) => "unreachable",
+            Inversions::Unknown => "unanswered",
+        }
+    }
+
+    /// Why they cannot become a deadlock, if that is the answer.
+    pub fn reasons(&self) -> &[ReasonKind] {
+        if let Inversions::Unreachable(reasons) = self { reasons } else { &[] }
+    }
+}
+
 /// One form of a case.
 pub struct Variant {
     /// Its name within the case: `as-reported`, `shipped`, …
@@ -70,6 +121,8 @@ pub struct Variant {
     pub summary: &'static str,
     /// The verdict that it must get.
     pub expected: Expected,
+    /// What must come of the lock orders that the validator questions, where that is what the variant is about.
+    pub inversions: Option<Inversions>,
     /// Too large for the default run.
     pub full_only: bool,
     /// The parameters within which the verdict holds.
@@ -93,6 +146,7 @@ impl Variant {
             name,
             summary,
             expected,
+            inversions: None,
             full_only: false,
             scope: scope.into(),
             case: "",
@@ -100,6 +154,17 @@ impl Variant {
             tune: |explore| explore,
             program: Box::new(program),
         }
+    }
+
+    /// States what must come of the lock orders that the validator questions.
+    pub fn inversions(self, inversions: Inversions) -> Variant {
+        Variant { inversions: Some(inversions), ..self }
+    }
+
+    /// Whether the report is all that the variant states.
+    pub fn agrees(&self, report: &Report) -> bool {
+        let inversions = self.inversions.as_ref().is_none_or(|stated| *stated == Inversions::of(report));
+        self.expected.is(report) && inversions
     }
 
     /// Too large for the default run.
@@ -161,9 +226,9 @@ impl Variant {
     }
 }
 
-impl std::fmt::Debug for Variant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Variant({}, {:?}, {})", self.path(), self.expected, self.scope)
+impl fmt::Debug for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variant({}, {:?}, {:?}, {})", self.path(), self.expected, self.inversions, self.scope)
     }
 }
 

@@ -43,7 +43,7 @@
 //! }
 //!
 //! for variant in case().variants {
-//!     assert!(variant.expected.is(&variant.run(&Default::default())), "{}", variant.name);
+//!     assert!(variant.agrees(&variant.run(&Default::default())), "{}", variant.name);
 //! }
 //! ```
 
@@ -52,7 +52,7 @@ mod case;
 use doorbell_explore::ReplayError;
 use doorbell_explore::trace::Trace;
 
-pub use case::{Case, Expected, RunOptions, Variant};
+pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 
 mod apic_map_dirty;
 mod irqfd_resampler;

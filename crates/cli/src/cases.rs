@@ -8,8 +8,8 @@ use doorbell_catalogue as catalogue;
 use doorbell_explore as explore;
 
 use crate::engine::{
-    BenchRow, Case, Engine, Expected, Failure, Outcome, Programs, Progress, Replayed, SelftestSummary, Settings,
-    Variant,
+    BenchRow, Case, Engine, Expected, Failure, Inversions, Outcome, Programs, Progress, Replayed, SelftestSummary,
+    Settings, Variant,
 };
 
 /// The catalogue and the explorer of this build.
@@ -45,6 +45,8 @@ impl Engine for BuiltIn {
         });
         Outcome {
             verdict: report.verdict,
+            inversions: told(&catalogue::Inversions::of(&report)),
+            lock_report: report.lock_report(),
             failure: report.failure.map(|f| Failure { kind: f.kind, token: f.token, trace: f.trace }),
             executions: report.executions,
             bound: report.bound,
@@ -93,6 +95,11 @@ impl Engine for BuiltIn {
     }
 }
 
+fn told(inversions: &catalogue::Inversions) -> Inversions {
+    let reasons = inversions.reasons().iter().map(ToString::to_string).collect();
+    Inversions { answer: inversions.answer().to_owned(), reasons }
+}
+
 fn shown(case: &catalogue::Case) -> Case {
     let variant = |v: &catalogue::Variant| Variant {
         name: v.name.to_owned(),
@@ -102,6 +109,7 @@ fn shown(case: &catalogue::Case) -> Case {
             catalogue::Expected::Exhausted => Expected::Exhausted,
             catalogue::Expected::BoundReached => Expected::BoundReached,
         },
+        inversions: v.inversions.as_ref().map(told),
         full_only: v.full_only,
         scope: v.scope.clone(),
     };

@@ -92,11 +92,10 @@ impl Tally {
             Standing::Agrees => self.agree += 1,
             Standing::Differs => {
                 self.differ += 1;
-                let kind = outcome.failure.as_ref().map(|f| format!(" {}", name(f.kind))).unwrap_or_default();
                 let see = outcome.failure.as_ref().map(|f| format!("; see `doorbell replay {}`", f.token));
                 self.notes.push(format!(
-                    "✗ {path} must be {expected}, and is {}{kind}{}",
-                    name(outcome.verdict),
+                    "✗ {path} must be {expected}, and is {}{}",
+                    record::got(selected, outcome),
                     see.unwrap_or_default(),
                 ));
             }
@@ -158,7 +157,7 @@ impl Table {
         widths[0] = 1;
         widths[1] = widest(&|s| s.case.name.chars().count(), widths[1]);
         widths[2] = widest(&|s| s.variant.name.chars().count(), widths[2]);
-        widths[3] = widest(&|s| record::expected(s).chars().count(), widths[3]);
+        widths[3] = widest(&|s| record::expected_in_short(s).chars().count(), widths[3]);
         widths[4] = if bounded { "bound-reached (9)".len() } else { "bound-reached".len() };
         widths[5] = widest(&|s| s.variant.expected.kind().map_or(1, |k| name(k).len()), widths[5]);
         widths[6] = "99,999,999".len();

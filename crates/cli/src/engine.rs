@@ -1,6 +1,7 @@
 //! What the command needs from the catalogue and the explorer. The real ones stand behind it in [`cases`](crate::cases), and
 //! scripted ones in the tests.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Variant {
     pub summary: String,
     /// The verdict that it must get.
     pub expected: Expected,
+    /// What must come of the lock orders that the validator questions, if that is stated.
+    pub inversions: Option<Inversions>,
     /// Too large for the default run; `--full` runs it.
     pub full_only: bool,
     /// The parameters within which the verdict holds.
@@ -67,6 +70,22 @@ impl Expected {
     }
 }
 
+/// What comes of the lock orders that the validator questions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inversions {
+    /// In a word: `silent`, `reachable`, `unreachable`, `unanswered`.
+    pub answer: String,
+    /// Why not, if they are unreachable.
+    pub reasons: Vec<String>,
+}
+
+impl fmt::Display for Inversions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.answer)?;
+        if self.reasons.is_empty() { Ok(()) } else { write!(f, " ({})", self.reasons.join(", ")) }
+    }
+}
+
 /// How a variant is to be run.
 pub struct Settings<'a> {
     /// Threads of the search, at least 1.
@@ -99,6 +118,10 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The failing run, if the verdict is `Found`.
     pub failure: Option<Failure>,
+    /// What came of the lock orders that the validator questioned.
+    pub inversions: Inversions,
+    /// The validator's report of each of them, with the search's answer; empty if there is none.
+    pub lock_report: String,
     /// Runs that count.
     pub executions: u64,
     /// The preemption bound that the verdict holds within, if any.

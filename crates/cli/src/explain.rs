@@ -4,9 +4,9 @@ use doorbell_explore::render;
 
 use crate::args::{Explain, Replay, TraceFormat};
 use crate::check::explore;
-use crate::engine::{Engine, Trace, Verdict};
+use crate::engine::{Engine, Outcome, Trace};
 use crate::record::{self, Record, Standing};
-use crate::select::one;
+use crate::select::{Selected, one};
 use crate::words::{count, name, time};
 use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
@@ -29,8 +29,10 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
         (Some(failure), TraceFormat::Text) => {
             let head = terminal.ink(&selected.path(), "1");
             writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
-            // With the line above and the one below it still fits a page of thirty.
-            text(&failure.trace, 28, terminal)?;
+            // With the line above, the validator's and the one below it still fits a page of thirty.
+            let report = validator(&selected, &outcome);
+            text(&failure.trace, 28_usize.saturating_sub(report.len()), terminal)?;
+            write_lines(&report, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
         }
@@ -51,6 +53,7 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
             ];
             if format == TraceFormat::Text {
                 writeln!(terminal.out, "{}", lines.join("\n"))?;
+                write_lines(&validator(&selected, &outcome), terminal)?;
             } else {
                 writeln!(terminal.err, "doorbell: there is nothing to draw\n{}", lines.join("\n"))?;
                 status = status.max(DIFFERS);
@@ -58,10 +61,31 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
         }
     }
     if standing == Standing::Differs {
-        let got = outcome.failure.as_ref().map_or(name(Verdict::Exhausted), |f| format!("found {}", name(f.kind)));
-        writeln!(terminal.err, "doorbell: it must be {}, and is {got}", record::expected(&selected))?;
+        let (expected, got) = (record::expected(&selected), record::got(&selected, &outcome));
+        writeln!(terminal.err, "doorbell: it must be {expected}, and is {got}")?;
     }
     Ok(status)
+}
+
+/// What the lock validator says, where the variant is about that.
+fn validator(selected: &Selected<'_>, outcome: &Outcome) -> Vec<String> {
+    if selected.variant.inversions.is_none() {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new()];
+    if outcome.lock_report.is_empty() {
+        lines.push("the lock validator questions no lock order".to_owned());
+    } else {
+        lines.extend(outcome.lock_report.lines().map(str::to_owned));
+    }
+    lines
+}
+
+fn write_lines(lines: &[String], terminal: &mut Terminal<'_>) -> Result<(), Fault> {
+    for line in lines {
+        writeln!(terminal.out, "{line}")?;
+    }
+    Ok(())
 }
 
 pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {

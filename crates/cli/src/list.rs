@@ -15,6 +15,7 @@ struct Row<'a> {
     variant: &'a str,
     expected: String,
     expected_kind: Option<String>,
+    expected_inversions: Option<String>,
     full_only: bool,
     scope: &'a str,
     summary: &'a str,
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
                 variant: &s.variant.name,
                 expected: name(s.variant.expected.verdict()),
                 expected_kind: s.variant.expected.kind().map(name),
+                expected_inversions: s.variant.inversions.as_ref().map(ToString::to_string),
                 full_only: s.variant.full_only,
                 scope: &s.variant.scope,
                 summary: &s.variant.summary,
@@ -41,7 +43,7 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
         return Ok(OK);
     }
     let names = selected.iter().map(|s| s.variant.name.chars().count()).max().unwrap_or(0);
-    let verdicts = selected.iter().map(|s| record::expected(s).chars().count()).max().unwrap_or(0);
+    let verdicts = selected.iter().map(|s| record::expected_in_short(s).chars().count()).max().unwrap_or(0);
     let mut last = "";
     for s in &selected {
         if s.case.name != last {
@@ -55,7 +57,7 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
             writeln!(terminal.out, "{document}")?;
         }
         let full = if s.variant.full_only { " (only with --full)" } else { "" };
-        let verdict = record::expected(s);
+        let verdict = record::expected_in_short(s);
         let summary = &s.variant.summary;
         writeln!(terminal.out, "  {:<names$}  {verdict:<verdicts$}  {summary}{full}", s.variant.name)?;
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{Outcome, Trace, Verdict};
+use crate::engine::{FailureKind, Outcome, Trace, Verdict};
 use crate::select::Selected;
 use crate::words::{count, name, time};
 
@@ -25,7 +25,12 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     if outcome.verdict == Verdict::BoundReached && stopped {
         Standing::Interrupted
     } else if outcome.verdict == expected.verdict() && (outcome.verdict != Verdict::Found || kind == expected.kind()) {
-        Standing::Agrees
+        let stated = &selected.variant.inversions;
+        if stated.as_ref().is_none_or(|stated| *stated == outcome.inversions) {
+            Standing::Agrees
+        } else {
+            Standing::Differs
+        }
     } else if outcome.verdict == Verdict::BoundReached {
         Standing::Open
     } else {
@@ -40,8 +45,10 @@ pub(crate) struct Record<'a> {
     variant: &'a str,
     expected: String,
     expected_kind: Option<String>,
+    expected_inversions: Option<String>,
     verdict: String,
     kind: Option<String>,
+    inversions: String,
     agrees: bool,
     interrupted: bool,
     scope: &'a str,
@@ -62,8 +69,10 @@ impl<'a> Record<'a> {
             variant: &variant.name,
             expected: name(variant.expected.verdict()),
             expected_kind: variant.expected.kind().map(name),
+            expected_inversions: variant.inversions.as_ref().map(ToString::to_string),
             verdict: name(outcome.verdict),
             kind: outcome.failure.as_ref().map(|f| name(f.kind)),
+            inversions: outcome.inversions.to_string(),
             agrees: standing == Standing::Agrees,
             interrupted: standing == Standing::Interrupted,
             scope: &variant.scope,
@@ -76,11 +85,29 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a variant must get, in words: `found deadlock`.
+/// What a variant must get, in words: `found deadlock`, `exhausted, unreachable (different instances)`.
 pub(crate) fn expected(selected: &Selected<'_>) -> String {
     let expected = selected.variant.expected;
-    let kind = expected.kind().map(|k| format!(" {}", name(k))).unwrap_or_default();
-    format!("{}{kind}", name(expected.verdict()))
+    in_words(expected.verdict(), expected.kind(), selected.variant.inversions.as_ref().map(ToString::to_string))
+}
+
+/// The same without reasons, for a column.
+pub(crate) fn expected_in_short(selected: &Selected<'_>) -> String {
+    let expected = selected.variant.expected;
+    let inversions = selected.variant.inversions.as_ref();
+    in_words(expected.verdict(), expected.kind(), inversions.map(|stated| stated.answer.clone()))
+}
+
+/// What a variant got of what it must get, in the same words.
+pub(crate) fn got(selected: &Selected<'_>, outcome: &Outcome) -> String {
+    let inversions = selected.variant.inversions.as_ref().map(|_| outcome.inversions.to_string());
+    in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions)
+}
+
+fn in_words(verdict: Verdict, kind: Option<FailureKind>, inversions: Option<String>) -> String {
+    let kind = kind.map(|kind| format!(" {}", name(kind))).unwrap_or_default();
+    let inversions = inversions.map(|inversions| format!(", {inversions}")).unwrap_or_default();
+    format!("{}{kind}{inversions}", name(verdict))
 }
 
 /// What a variant got, in words.
@@ -111,7 +138,7 @@ pub(crate) fn cells(selected: &Selected<'_>, outcome: &Outcome, standing: Standi
         mark.to_owned(),
         selected.case.name.clone(),
         selected.variant.name.clone(),
-        expected(selected),
+        expected_in_short(selected),
         verdict(outcome, standing),
         outcome.failure.as_ref().map_or_else(|| "-".to_owned(), |f| name(f.kind)),
         count(outcome.executions),

@@ -48,6 +48,31 @@ fn all_verdicts_as_stated_is_status_0_and_a_row_per_variant() {
 }
 
 #[test]
+fn a_lock_order_that_is_questioned_where_none_must_be_is_status_1_and_named() {
+    let said = doorbell(&Fake::new(), "check irq-inversion");
+    assert!(said.status == OK && said.out.contains("exhausted, silent"), "{}", said.out);
+    let said = doorbell(&Fake::questioned(), "check irq-inversion");
+    assert_eq!(said.status, DIFFERS);
+    let note = "must be exhausted, silent, and is exhausted, unreachable (different instances)";
+    assert!(said.out.contains(note), "{}", said.out);
+    let rows = json(&doorbell(&Fake::questioned(), "check irq-inversion --format json"));
+    assert_eq!(rows[0]["expected_inversions"], "silent");
+    assert_eq!(rows[0]["inversions"], "unreachable (different instances)");
+    assert_eq!(rows[0]["agrees"], false);
+}
+
+#[test]
+fn explain_says_what_the_lock_validator_says_where_the_variant_is_about_that() {
+    let said = doorbell(&Fake::new(), "explain irq-inversion");
+    assert!(said.out.contains("the lock validator questions no lock order"), "{}", said.out);
+    let said = doorbell(&Fake::questioned(), "explain irq-inversion");
+    assert!(said.status == DIFFERS && said.out.contains("a → b → a\n  UNREACHABLE"), "{}", said.out);
+    assert!(said.err.contains("and is exhausted, unreachable"), "{}", said.err);
+    let said = doorbell(&Fake::questioned(), "explain irqfd-resampler/shipped");
+    assert!(said.status == OK && !said.out.contains("a → b → a"), "{}", said.out);
+}
+
+#[test]
 fn no_subcommand_is_check() {
     let rows = |said: Said| said.out.lines().take(4).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(rows(doorbell(&Fake::new(), "")), rows(doorbell(&Fake::new(), "check")));
@@ -221,7 +246,7 @@ fn a_token_is_replayed_or_refused() {
 fn list_shows_every_variant_with_what_it_must_get_and_why() {
     let said = doorbell(&Fake::new(), "list");
     assert_eq!(said.status, OK);
-    assert!(said.out.contains("found deadlock  both workers wait"), "{}", said.out);
+    assert!(said.out.contains("found deadlock     both workers wait"), "{}", said.out);
     assert!(said.out.contains("(only with --full)"));
     assert_eq!(json(&doorbell(&Fake::new(), "list --format json")).len(), 4);
     assert_eq!(json(&doorbell(&Fake::new(), "list irq-inversion --format json")).len(), 1);

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorbell_cli::engine::{
-    BenchRow, Case, Engine, Expected, Failure, FailureKind, Outcome, Programs, Progress, Replayed, SelftestSummary,
-    Settings, Trace, Variant, Verdict, stopped,
+    BenchRow, Case, Engine, Expected, Failure, FailureKind, Inversions, Outcome, Programs, Progress, Replayed,
+    SelftestSummary, Settings, Trace, Variant, Verdict, stopped,
 };
 use doorbell_explore::trace::{Column, Line, Wait};
 
@@ -15,6 +15,7 @@ pub struct Fake {
     cases: Vec<Case>,
     broken: Option<&'static str>,
     interrupt: Option<&'static str>,
+    questioned: bool,
 }
 
 impl Fake {
@@ -24,6 +25,7 @@ impl Fake {
             name: name.to_owned(),
             summary: summary.to_owned(),
             expected,
+            inversions: None,
             full_only: name == "large",
             scope: "plain pool, W = 2, N = 2".to_owned(),
         };
@@ -36,7 +38,9 @@ impl Fake {
             variant("shipped", "no worker ever waits for a grace period", Expected::Exhausted),
             variant("large", "all five at once", Expected::BoundReached),
         ];
-        let inversion = vec![variant("shipped", "every lock is a leaf", Expected::Exhausted)];
+        let silent = Some(Inversions { answer: "silent".to_owned(), reasons: Vec::new() });
+        let leaf = variant("shipped", "every lock is a leaf", Expected::Exhausted);
+        let inversion = vec![Variant { inversions: silent, ..leaf }];
         let case = |name: &str, summary: &str, variants| Case {
             name: name.to_owned(),
             summary: summary.to_owned(),
@@ -47,13 +51,19 @@ impl Fake {
             case("irqfd-resampler", "a grace period under a mutex, on the pool that must run it", resampler),
             case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
-        Fake { cases, broken: None, interrupt: None }
+        Fake { cases, broken: None, interrupt: None, questioned: false }
     }
 
     /// One variant finds a lost interrupt, whatever it must get.
     #[allow(dead_code, reason = "not every user of this module breaks something")]
     pub fn broken_at(path: &'static str) -> Fake {
         Fake { broken: Some(path), ..Fake::new() }
+    }
+
+    /// The lock validator questions an order in each variant.
+    #[allow(dead_code, reason = "not every user of this module has questions")]
+    pub fn questioned() -> Fake {
+        Fake { questioned: true, ..Fake::new() }
     }
 
     /// Somebody presses Ctrl-C while a variant runs.
@@ -78,7 +88,13 @@ impl Engine for Fake {
         }
         let path = format!("{case}/{variant}");
         let failing = |kind| Failure { kind, token: TOKEN.to_owned(), trace: trace(kind) };
+        let (answer, reasons, lock_report) = match self.questioned {
+            false => ("silent", Vec::new(), String::new()),
+            true => ("unreachable", vec!["different instances".to_owned()], "a → b → a\n  UNREACHABLE".to_owned()),
+        };
         let mut outcome = Outcome {
+            inversions: Inversions { answer: answer.to_owned(), reasons },
+            lock_report,
             verdict: expected.verdict(),
             failure: expected.kind().map(failing),
             executions: 12_870,
