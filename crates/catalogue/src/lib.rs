@@ -55,13 +55,27 @@ use doorbell_explore::trace::Trace;
 pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 
 mod apic_map_dirty;
+mod hardware;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod lazy_eoi_recursion;
+mod pi_blocked_list;
+mod pi_self_post;
+mod pi_suppress;
+mod pi_wakeup;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
-    vec![irqfd_resampler::case(), apic_map_dirty::case(), irqfd_routing_teardown::case(), lazy_eoi_recursion::case()]
+    vec![
+        irqfd_resampler::case(),
+        pi_wakeup::case(),
+        pi_suppress::case(),
+        pi_blocked_list::case(),
+        pi_self_post::case(),
+        apic_map_dirty::case(),
+        irqfd_routing_teardown::case(),
+        lazy_eoi_recursion::case(),
+    ]
 }
 
 /// A failing run that was run once more.

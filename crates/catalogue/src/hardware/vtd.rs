@@ -1,0 +1,124 @@
+//! An IOMMU that posts interrupts (VT-d), and the descriptor that it posts to.
+
+use std::fmt;
+
+use doorbell_explore::Sim;
+use doorbell_explore::sim::{Model, note};
+use doorbell_platform::{CpuId, Platform, Vector};
+
+/// The notification vector of a vCPU that sleeps: an ordinary interrupt of the host.
+pub(crate) const WAKEUP: Vector = Vector(0xf1);
+
+/// A posted-interrupt descriptor. To the hardware it is one cache line: whoever posts changes the requests and the
+/// control bits in one step. What software does to it in several instructions is several calls.
+pub(crate) struct Descriptor {
+    name: &'static str,
+    line: Model<Posted>,
+}
+
+/// What a [`Descriptor`] holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Posted {
+    /// The posted-interrupt requests, a bit for each of the first vectors.
+    pub pir: u8,
+    /// Outstanding notification: it was sent, and nobody has looked at the requests since.
+    pub on: bool,
+    /// Suppress notification.
+    pub sn: bool,
+    /// The vector of the notification.
+    pub nv: Vector,
+    /// The CPU that gets it.
+    pub ndst: CpuId,
+}
+
+impl Descriptor {
+    /// Nothing posted; notifications of `nv` go to `ndst`.
+    #[track_caller]
+    pub(crate) fn new(name: &'static str, nv: Vector, ndst: CpuId) -> Descriptor {
+        Descriptor { name, line: Model::new(name, Posted { pir: 0, on: false, sn: false, nv, ndst }) }
+    }
+
+    /// Reads it.
+    #[track_caller]
+    pub(crate) fn observe<R>(&self, f: impl FnOnce(&Posted) -> R) -> R {
+        let (seen, result) = self.line.observe(|posted| (*posted, f(posted)));
+        note(|| format!("sees {seen}, {}", self.name));
+        result
+    }
+
+    /// Changes it.
+    #[track_caller]
+    pub(crate) fn change<R>(&self, f: impl FnOnce(&mut Posted) -> R) -> R {
+        let (before, after, result) = self.line.change(|posted| {
+            let before = *posted;
+            let result = f(posted);
+            (before, *posted, result)
+        });
+        note(|| format!("{}, {}", before.to(&after), self.name));
+        result
+    }
+}
+
+/// A notification that has to be sent.
+#[must_use = "the hardware sends it"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Notification {
+    pub vector: Vector,
+    pub cpu: CpuId,
+}
+
+impl Posted {
+    /// A request of an IOMMU, which is not urgent.
+    pub(crate) fn post(&mut self, vector: u8) -> Option<Notification> {
+        self.pir |= 1 << vector;
+        if self.on || self.sn {
+            return None;
+        }
+        self.on = true;
+        Some(self.notification())
+    }
+
+    /// Where a notification goes now.
+    fn notification(&self) -> Notification {
+        Notification { vector: self.nv, cpu: self.ndst }
+    }
+
+    /// What is different afterwards, for traces.
+    fn to(&self, after: &Posted) -> String {
+        let mut changes = Vec::new();
+        let mut change = |name: &str, before: String, after: String| {
+            if before != after {
+                changes.push(format!("{name} {before} → {after}"));
+            }
+        };
+        change("PIR", format!("{:#b}", self.pir), format!("{:#b}", after.pir));
+        change("ON", u8::from(self.on).to_string(), u8::from(after.on).to_string());
+        change("SN", u8::from(self.sn).to_string(), u8::from(after.sn).to_string());
+        change("NV", self.nv.to_string(), after.nv.to_string());
+        change("NDST", self.ndst.to_string(), after.ndst.to_string());
+        if changes.is_empty() { format!("leaves {self}") } else { changes.join(", ") }
+    }
+}
+
+impl fmt::Display for Posted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Posted { pir, on, sn, nv, .. } = *self;
+        write!(f, "PIR {pir:#b} ON {} SN {} NV {nv}", u8::from(on), u8::from(sn))
+    }
+}
+
+impl Notification {
+    /// Sends it: one step more, in which it becomes pending at its CPU.
+    #[track_caller]
+    pub(crate) fn send(self) {
+        Sim::send_ipi(self.cpu, self.vector);
+    }
+}
+
+/// The interrupt of a device comes to the IOMMU, which posts it.
+#[track_caller]
+pub(crate) fn post(descriptor: &Descriptor, vector: u8) {
+    if let Some(notification) = descriptor.change(|posted| posted.post(vector)) {
+        notification.send();
+    }
+}

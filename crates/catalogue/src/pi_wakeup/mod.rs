@@ -1,0 +1,173 @@
+//! Seed 001: a lock validator's false alarm about the lists of sleeping vCPUs, and what its cure must not hide.
+//!
+//! A vCPU that halts while a device is assigned to it goes on a list of the CPU that it leaves, so that the handler of
+//! that CPU's wake-up vector finds it. Three paths take the lock of a list:
+//!
+//! | path | under | on which CPU's list | then |
+//! |---|---|---|---|
+//! | handler | nothing, interrupts off | its own | wakes: the task's `pi_lock`, then a run queue's lock |
+//! | sched-out | the run queue's lock, interrupts off | its own | nothing: a leaf |
+//! | sched-in | nothing, interrupts off | the one that the vCPU *left* | nothing: a leaf |
+//!
+//! The validator puts the first two together: wake-up lock → `pi_lock` → `rq lock` → wake-up lock. For the deadlock,
+//! the handler would have to hold the lock of a list that sched-out waits for under the run queue's lock. Sched-out waits
+//! for the list of its own CPU only, and keeps interrupts off there, so that CPU's handler, the only one that takes that
+//! lock and then something else, is not running. That is the document's argument, and the reason that the search gives.
+//!
+//! Compared with the document, step by step (`doorbell explain pi-wakeup/…`):
+//!
+//! 1. The chain of the report, `pi_lock → rq lock → wake-up lock → pi_lock`, comes out of `without-annotations`, each
+//!    order with its path: the handler has the first and the third, sched-out the second. Also the shorter
+//!    `rq lock → wake-up lock → rq lock`, since the wake-up takes the run queue's lock with the list's still held.
+//! 2. "Mutually exclusive" is `exclusive on one CPU`; with lists of two CPUs in use, there is a second reason that the
+//!    document leaves unsaid: one CPU's handler and another CPU's sched-out take different locks.
+//! 3. The document's diagram of why sched-in is *not* exclusive with sched-out is the trace of
+//!    `contention-with-sched-out`: vCPU 0 sleeps, vCPU 1 comes and sleeps in its turn on CPU 0, while vCPU 0 is
+//!    loaded on CPU 1 and waits for the lock of the list of CPU 0. `contention-with-handler` shows the other half of
+//!    the comment in the patch. Neither is a deadlock: sched-in holds nothing that either waits for.
+//! 4. With handler 0, sched-out 1, sched-in both, nothing is reported; and the planted faults show that both names of
+//!    sched-in are needed. What the document does not say: a handler that took another CPU's lock would really
+//!    deadlock, and the subclasses would hide it (`all-lists`). The annotation holds only as long as handlers keep to
+//!    their own CPU's list.
+
+mod kvm;
+mod scope;
+
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::validate::ReasonKind;
+
+use crate::{Case, Expected, Inversions, Variant};
+use scope::{AS_HANDLER, AS_SCHED_OUT, BOTH, Fault, ONE, Path, Scope, TWO};
+
+fn variant(name: &'static str, expected: Expected, inversions: Inversions, why: &'static str, scope: Scope) -> Variant {
+    Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m)).inversions(inversions)
+}
+
+/// The report, and what the search says to it.
+fn reported() -> Vec<Variant> {
+    let exclusive = vec![ReasonKind::ExclusiveOnCpu];
+    let or_elsewhere = vec![ReasonKind::DifferentInstances, ReasonKind::ExclusiveOnCpu];
+    let apart = Scope { apart: true, devices: 2, sender: false, ..TWO };
+    vec![
+        variant(
+            "without-annotations",
+            Expected::Exhausted,
+            Inversions::Unreachable(exclusive.clone()),
+            "who waits for a list's lock under the run queue's has interrupts off on the one CPU whose handler could hold it",
+            ONE,
+        ),
+        variant(
+            "without-annotations-two-lists",
+            Expected::Exhausted,
+            Inversions::Unreachable(or_elsewhere),
+            "the handler of another CPU holds another list's lock",
+            apart,
+        ),
+        variant(
+            "sched-in-sched-out",
+            Expected::Exhausted,
+            Inversions::Unreachable(exclusive),
+            "sched-in waits for another CPU's list, but holds nothing meanwhile that anybody waits for",
+            TWO,
+        ),
+    ]
+}
+
+/// Sched-in meets both others, which is why it has to have both names.
+fn contention() -> Vec<Variant> {
+    let show = |name, why, path| {
+        let scope = Scope { shows_contention: Some(path), ..TWO };
+        let text = format!("{scope}; ends when sched-in finds {path} at the lock");
+        Variant::new(name, Expected::Found(FailureKind::Panic), why, text, move |m| scope.program(m))
+    };
+    vec![
+        show(
+            "contention-with-sched-out",
+            "no failure: vCPU 0 runs on CPU1 and leaves the list of CPU0, which vCPU 1 goes on at that moment",
+            Path::SchedOut,
+        ),
+        show(
+            "contention-with-handler",
+            "no failure: vCPU 0 runs on CPU1 and leaves the list of CPU0, which the handler looks through at that moment",
+            Path::Handler,
+        ),
+    ]
+}
+
+/// The document's way out.
+fn subclasses() -> Vec<Variant> {
+    let largest = Scope { names: BOTH, devices: 2, ..TWO };
+    vec![
+        variant(
+            "subclasses",
+            Expected::Exhausted,
+            Inversions::Silent,
+            "the handler's orders are of subclass 0, sched-out's of subclass 1, and sched-in, which has both, adds none",
+            Scope { names: BOTH, ..TWO },
+        ),
+        variant(
+            "subclasses-two-devices",
+            Expected::Exhausted,
+            Inversions::Silent,
+            "also if both vCPUs are posted to",
+            largest,
+        )
+        .full_only(),
+    ]
+}
+
+/// What the annotation must not hide, and what it does hide.
+fn faults() -> Vec<Variant> {
+    let deadlock = Expected::Found(FailureKind::Deadlock);
+    let wakes = Scope { fault: Some(Fault::WakesUnderIt), ..TWO };
+    let under = Scope { fault: Some(Fault::UnderTaskLock), ..TWO };
+    let all = Scope { fault: Some(Fault::AllLists), late_notification: true, sender: false, devices: 2, ..TWO };
+    vec![
+        variant(
+            "sched-in-wakes-as-handler",
+            deadlock,
+            Inversions::Silent,
+            "sched-in wakes a task under the lock that sched-out waits for; as subclass 0 it looks like the handler, who may",
+            Scope { names: AS_HANDLER, ..wakes },
+        ),
+        variant(
+            "sched-in-wakes",
+            deadlock,
+            Inversions::Reachable,
+            "the same, but sched-in names sched-out's subclass too, so the validator sees the cycle",
+            Scope { names: BOTH, ..wakes },
+        ),
+        variant(
+            "sched-in-under-task-lock-as-sched-out",
+            deadlock,
+            Inversions::Silent,
+            "sched-in waits under the task's lock, for which the handler waits; as subclass 1 it looks like sched-out, who may",
+            Scope { names: AS_SCHED_OUT, ..under },
+        ),
+        variant(
+            "sched-in-under-task-lock",
+            deadlock,
+            Inversions::Reachable,
+            "the same, but sched-in names the handler's subclass too, so the validator sees the cycle",
+            Scope { names: BOTH, ..under },
+        ),
+        variant(
+            "handler-walks-all-lists",
+            deadlock,
+            Inversions::Silent,
+            "a handler that takes another CPU's lock is not exclusive with sched-out there, and the subclasses say it is",
+            Scope { names: BOTH, ..all },
+        ),
+    ]
+}
+
+/// The case.
+pub(crate) fn case() -> Case {
+    let variants = [reported(), contention(), subclasses(), faults()].into_iter().flatten().collect();
+    Case::new(
+        "pi-wakeup",
+        "an interrupt handler, sched-out and sched-in take the lock of a list of sleeping vCPUs",
+        "document 001: subclasses for the lock of KVM's posted-interrupt wake-up lists",
+        variants,
+    )
+}

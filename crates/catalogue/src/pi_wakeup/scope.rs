@@ -1,0 +1,154 @@
+//! The parameters of the case, and the machine that they stand for.
+
+use std::fmt;
+use std::rc::Rc;
+
+use doorbell_explore::Machine;
+use doorbell_explore::sim::{Placement, Scheduler};
+use doorbell_platform::CpuId;
+
+use super::kvm::{Kvm, VcpuHooks};
+use crate::hardware::vmx::NOTIFY;
+use crate::hardware::vtd::{self, Notification, WAKEUP};
+
+/// Parameters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Scope {
+    /// CPUs that vCPUs may run on.
+    pub cpus: u32,
+    pub vcpus: usize,
+    /// Whether each vCPU begins on a CPU of its own, and not all of them on CPU0.
+    pub apart: bool,
+    /// A device posts an interrupt for each of the last so many vCPUs.
+    pub devices: usize,
+    /// A task of the last CPU posts an interrupt for vCPU 0 and wakes it, onto its own CPU if that is one of vCPUs.
+    pub sender: bool,
+    /// A notification from before comes late to the last CPU, whose list is empty.
+    pub late_notification: bool,
+    pub names: Names,
+    pub fault: Option<Fault>,
+    /// Ends the run as failed where sched-in finds the lock of a list held by that path.
+    pub shows_contention: Option<Path>,
+}
+
+/// The subclasses by which the paths take the lock of a list. The handler has 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Names {
+    pub sched_out: u8,
+    /// Sched-in takes it by the first, and tells the validator of the second, too.
+    pub sched_in: (u8, Option<u8>),
+}
+
+/// No subclasses.
+pub(super) const PLAIN: Names = Names { sched_out: 0, sched_in: (0, None) };
+/// What the document proposes.
+pub(super) const BOTH: Names = Names { sched_out: 1, sched_in: (0, Some(1)) };
+/// Sched-in has the handler's subclass only.
+pub(super) const AS_HANDLER: Names = Names { sched_out: 1, sched_in: (0, None) };
+/// Sched-in has sched-out's subclass only.
+pub(super) const AS_SCHED_OUT: Names = Names { sched_out: 1, sched_in: (1, None) };
+
+/// What is done wrong on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// Sched-in wakes the last vCPU while it holds the lock of the list that it leaves.
+    WakesUnderIt,
+    /// Sched-in takes that lock under the lock of its own task.
+    UnderTaskLock,
+    /// The handler looks through the lists of all CPUs.
+    AllLists,
+}
+
+/// Who takes the lock of a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Path {
+    Handler,
+    SchedOut,
+    SchedIn,
+}
+
+/// One vCPU, which sleeps where it is woken.
+pub(super) const ONE: Scope = Scope {
+    cpus: 1,
+    vcpus: 1,
+    apart: false,
+    devices: 1,
+    sender: true,
+    late_notification: false,
+    names: PLAIN,
+    fault: None,
+    shows_contention: None,
+};
+
+/// Two vCPUs: 0 migrates while 1 goes to sleep where 0 did.
+pub(super) const TWO: Scope = Scope { cpus: 2, vcpus: 2, ..ONE };
+
+impl Scope {
+    /// Where a vCPU begins.
+    pub(super) fn first_cpu(self, vcpu: usize) -> CpuId {
+        CpuId(if self.apart { vcpu as u32 } else { 0 })
+    }
+
+    pub(super) fn program(self, m: &Machine) {
+        let kvm = Kvm::new(self);
+        let scheduler = Scheduler::new(m, self.cpus, Placement::Waker, false, VcpuHooks(Rc::clone(&kvm)));
+        for (number, vcpu) in kvm.vcpus.iter().enumerate() {
+            let halts = Rc::clone(&kvm);
+            let task = scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || halts.halt(number));
+            vcpu.task.set(task).expect("it is set once");
+        }
+        for cpu in (0..self.cpus).map(CpuId) {
+            let handles = Rc::clone(&kvm);
+            m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || handles.wakeup_handler(cpu));
+            // On a CPU that is in no guest, the notification has nothing to do: whoever enters one looks by himself.
+            m.handler(cpu, NOTIFY, format!("notification {cpu}"), || ());
+        }
+        for vcpu in self.vcpus - self.devices..self.vcpus {
+            let posts = Rc::clone(&kvm);
+            m.hardware(format!("IOMMU for vCPU {vcpu}"), move || vtd::post(&posts.vcpus[vcpu].descriptor, 1));
+        }
+        if self.sender {
+            let sends = Rc::clone(&kvm);
+            let send = move || sends.send(0, 2);
+            if self.cpus == 1 {
+                m.task_on(CpuId(1), "sender", send);
+            } else {
+                scheduler.task(m, CpuId(self.cpus - 1), "sender", send);
+            }
+        }
+        if self.late_notification {
+            let late = Notification { vector: WAKEUP, cpu: CpuId(self.cpus - 1) };
+            m.hardware("late notification", move || late.send());
+        }
+        kvm.scheduler.set(scheduler).unwrap_or_else(|_| unreachable!("it is set once"));
+        m.at_quiescence("nobody who runs is on a list", move || kvm.check());
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        let (cpus, vcpus, devices) = (self.cpus as usize, self.vcpus, self.devices);
+        let first = if self.apart { " of their own" } else { "" };
+        write!(f, "{vcpus} vCPU{} on {cpus} CPU{}{first}, {devices} device{}", s(vcpus), s(cpus), s(devices))?;
+        if self.sender {
+            write!(f, ", 1 sender")?;
+        }
+        if self.late_notification {
+            write!(f, ", 1 late notification")?;
+        }
+        let Names { sched_out, sched_in: (first, second) } = self.names;
+        let second = second.map(|second| format!("+{second}")).unwrap_or_default();
+        write!(f, "; subclasses: handler 0, sched-out {sched_out}, sched-in {first}{second}")
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Path::Handler => "the handler",
+            Path::SchedOut => "sched-out",
+            Path::SchedIn => "sched-in",
+        })
+    }
+}
