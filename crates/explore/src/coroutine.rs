@@ -10,37 +10,49 @@
 //! pointer outlives the run (a static, or an object that the program captured and did not create anew), the next run
 //! follows it. So a failing run costs two mappings (the stack and its guard page) and a few touched pages for each
 //! context that had not ended; `Executor` caps how many one search leaves.
+//!
+//! Coroutines resume one another: who suspends goes back to whoever resumed it. So two that take turns need one switch
+//! for each turn, not two by way of the executor.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, UnsafeCell};
+use std::rc::Rc;
 
 use corosensei::stack::DefaultStack;
-use corosensei::{Coroutine, CoroutineResult, Yielder};
+use corosensei::{Coroutine, CoroutineResult};
+
+use crate::ids::CtxId;
 
 /// Bytes of stack per context, beside the guard page.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
 
-type Job = Box<dyn FnOnce()>;
+/// The most contexts of one program.
+pub(crate) const MOST: usize = 64;
 
-thread_local! {
-    static YIELDER: Cell<*const Yielder<Option<Job>, bool>> = const { Cell::new(std::ptr::null()) };
-}
+type Job = Box<dyn FnOnce()>;
+type Yielder = corosensei::Yielder<Option<Job>, bool>;
 
 /// A coroutine that runs one job after another.
-pub(crate) struct Runner {
-    coroutine: Coroutine<Option<Job>, bool, ()>,
-    yielder: *const Yielder<Option<Job>, bool>,
-    between_jobs: bool,
+struct Runner {
+    /// `None` once it is given up.
+    coroutine: UnsafeCell<Option<Coroutine<Option<Job>, bool, ()>>>,
+    yielder: *const Yielder,
+    between_jobs: Cell<bool>,
+    /// It runs, or another one that it resumed.
+    entered: Cell<bool>,
 }
 
 impl Runner {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let stack = DefaultStack::new(STACK_BYTES).unwrap_or_else(|error| {
             // A panic of this thread may be taken for one of explored code, and be silent.
             eprintln!("there is no memory for the stack of another context: {error}");
             panic!("there is no memory for the stack of another context: {error}")
         });
-        let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<Option<Job>, bool>, _first| {
-            YIELDER.set(yielder);
+        let place = Rc::new(Cell::new(std::ptr::null()));
+        let told = Rc::clone(&place);
+        let mut coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder, _first| {
+            told.set(yielder as *const Yielder);
+            drop(told);
             loop {
                 // `true`: between jobs. The next resume brings a job, or `None` to end.
                 match yielder.suspend(true) {
@@ -50,56 +62,96 @@ impl Runner {
             }
         });
         let _ = coroutine.resume(None);
-        Runner { coroutine, yielder: YIELDER.get(), between_jobs: true }
+        Runner {
+            coroutine: UnsafeCell::new(Some(coroutine)),
+            yielder: place.get(),
+            between_jobs: Cell::new(true),
+            entered: Cell::new(false),
+        }
     }
 
-    /// Runs `job` until it suspends or ends; `true` if it ended.
-    #[inline]
-    pub(crate) fn start(&mut self, job: Job) -> bool {
-        self.go(Some(job))
-    }
-
-    /// Goes on with the job that suspended; `true` if it ended.
-    #[inline]
-    pub(crate) fn resume(&mut self) -> bool {
-        self.go(None)
-    }
-
-    #[inline]
-    fn go(&mut self, job: Option<Job>) -> bool {
-        YIELDER.set(self.yielder);
-        self.between_jobs = match self.coroutine.resume(job) {
-            CoroutineResult::Yield(between_jobs) => between_jobs,
-            CoroutineResult::Return(()) => true,
+    #[inline(always)]
+    fn go(&self, job: Option<Job>) -> bool {
+        assert!(!self.entered.replace(true), "a context is resumed while it runs");
+        // SAFETY: the flag was down, so this is the only reference to the coroutine while it lives. Nothing unwinds out
+        // of `resume`: jobs catch their panics.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        let between_jobs = match coroutine.as_mut().map(|coroutine| coroutine.resume(job)) {
+            Some(CoroutineResult::Yield(between_jobs)) => between_jobs,
+            Some(CoroutineResult::Return(())) | None => true,
         };
-        self.between_jobs
+        self.entered.set(false);
+        self.between_jobs.set(between_jobs);
+        between_jobs
     }
+}
 
-    /// Whether it is in the middle of a job.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.between_jobs
-    }
-
-    /// Gives up a coroutine in the middle of its job. Its stack and what lives on it are leaked.
-    pub(crate) fn abandon(self) {
-        std::mem::forget(self.coroutine);
-    }
-
+impl Drop for Runner {
     /// Ends a coroutine that is between jobs; gives up one that is not.
-    pub(crate) fn finish(mut self) {
-        if self.between_jobs {
-            let _ = self.coroutine.resume(None);
+    fn drop(&mut self) {
+        if self.between_jobs.get() {
+            self.go(None);
         } else {
-            self.abandon();
+            std::mem::forget(self.coroutine.get_mut().take());
         }
     }
 }
 
-/// Suspends the running job until its runner is resumed.
-#[inline]
-pub(crate) fn suspend() {
-    let yielder = YIELDER.get();
-    // SAFETY: only jobs call this, so a runner set the pointer to its own yielder before it switched to this stack;
-    // the yielder lives on that stack as long as the coroutine does.
-    unsafe { (*yielder).suspend(false) };
+/// The coroutines of one OS thread, by context.
+pub(crate) struct Runners {
+    runners: [OnceCell<Runner>; MOST],
+    /// Of the one that runs now; null while none does.
+    running: Cell<*const Yielder>,
+}
+
+impl Runners {
+    pub(crate) fn new() -> Self {
+        Runners { runners: [const { OnceCell::new() }; MOST], running: Cell::new(std::ptr::null()) }
+    }
+
+    /// Runs `job` as `id` until it suspends or ends; `true` if it ended.
+    #[inline]
+    pub(crate) fn start(&self, id: CtxId, job: Job) -> bool {
+        self.go(self.runners[id.index()].get_or_init(Runner::new), Some(job))
+    }
+
+    /// Goes on with the job of `id`, which suspended; `true` if it ended.
+    #[inline(always)]
+    pub(crate) fn resume(&self, id: CtxId) -> bool {
+        self.go(self.runners[id.index()].get().expect("it was started"), None)
+    }
+
+    #[inline(always)]
+    fn go(&self, runner: &Runner, job: Option<Job>) -> bool {
+        let outer = self.running.replace(runner.yielder);
+        let ended = runner.go(job);
+        self.running.set(outer);
+        ended
+    }
+
+    /// Whether `id` runs, or waits for somebody whom it has resumed.
+    #[inline]
+    pub(crate) fn is_entered(&self, id: CtxId) -> bool {
+        self.runners[id.index()].get().is_some_and(|runner| runner.entered.get())
+    }
+
+    /// Suspends the job that runs: goes back to whoever resumed it, until it is resumed again.
+    #[inline(always)]
+    pub(crate) fn suspend(&self) {
+        let yielder = self.running.get();
+        assert!(!yielder.is_null(), "only contexts suspend");
+        // SAFETY: `go` set the pointer to the yielder of the coroutine that it switched to, and takes it back when that
+        // one is left; so this runs on that coroutine's stack, on which the yielder lives.
+        unsafe { (*yielder).suspend(false) };
+    }
+
+    /// Gives up `id` if it is in the middle of its job: its stack and what lives on it are leaked. Whether it was.
+    pub(crate) fn abandon(&mut self, id: CtxId) -> bool {
+        let runner = &mut self.runners[id.index()];
+        let busy = runner.get().is_some_and(|runner| !runner.between_jobs.get());
+        if busy {
+            runner.take();
+        }
+        busy
+    }
 }

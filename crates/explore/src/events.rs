@@ -41,15 +41,20 @@ struct History {
     acquisition: u32,
 }
 
+/// The clocks of as many contexts as are dealt with at once: most programs need one lane.
+type Lane = [u32; LANE];
+const LANE: usize = 4;
+
 const UNUSED: History = History { acquired: NONE, changed: NONE, read: NONE, acquisition: NONE };
 
 #[derive(Default)]
 pub(crate) struct Events {
     events: Vec<Event>,
     uses: Vec<Use>,
-    /// Per event, per context: how many events of the run (as an index + 1) of that context happen before it.
-    clocks: Vec<u32>,
-    contexts: usize,
+    /// Per event, per context: how many events of the run (as an index + 1) of that context happen before it. Those of one
+    /// event take `lanes` entries.
+    clocks: Vec<Lane>,
+    lanes: usize,
     history: Vec<History>,
     last: Vec<u32>,
 }
@@ -61,6 +66,11 @@ impl Events {
     }
 
     #[inline]
+    pub(crate) fn at(&self, index: usize) -> Option<&Event> {
+        self.events.get(index)
+    }
+
+    #[inline]
     pub(crate) fn get(&self, index: usize) -> &Event {
         &self.events[index]
     }
@@ -68,12 +78,12 @@ impl Events {
     /// Whether event `first` happens before event `second` (or is it).
     #[inline]
     pub(crate) fn happens_before(&self, first: usize, second: usize) -> bool {
-        self.clocks[second * self.contexts + self.events[first].ctx.index()] > first as u32
+        self.clock(second)[self.events[first].ctx.index()] > first as u32
     }
 
     #[inline]
     pub(crate) fn clock(&self, event: usize) -> &[u32] {
-        &self.clocks[event * self.contexts..][..self.contexts]
+        self.clocks[event * self.lanes..][..self.lanes].as_flattened()
     }
 
     /// Whether event `first` happens before whatever `ctx` does next, for its own reasons.
@@ -99,35 +109,33 @@ impl Events {
             }
             self.last[event.ctx.index()] = event.previous;
         }
-        self.clocks.truncate(depth * self.contexts);
+        self.clocks.truncate(depth * self.lanes);
     }
 
     /// Makes room for contexts with numbers below `contexts`.
     #[cold]
     fn widen(&mut self, contexts: usize) {
-        let contexts = contexts.next_multiple_of(4);
-        let mut wide = vec![0; self.events.len() * contexts];
-        for (new, old) in wide.chunks_mut(contexts).zip(self.clocks.chunks(self.contexts.max(1))) {
+        let lanes = contexts.div_ceil(LANE);
+        let mut wide = vec![[0; LANE]; self.events.len() * lanes];
+        for (new, old) in wide.chunks_mut(lanes).zip(self.clocks.chunks(self.lanes.max(1))) {
             new[..old.len()].copy_from_slice(old);
         }
         self.clocks = wide;
-        self.contexts = contexts;
-        self.last.resize(contexts, NONE);
+        self.lanes = lanes;
+        self.last.resize(lanes * LANE, NONE);
     }
 
     /// Begins an event of `ctx`; [`access`](Events::access) adds to it.
     #[inline]
     pub(crate) fn begin(&mut self, event: NewEvent) {
         let ctx = event.ctx.index();
-        if ctx >= self.contexts {
+        if ctx >= self.last.len() {
             self.widen(ctx + 1);
         }
         let previous = self.last[ctx];
-        if previous == NONE {
-            self.clocks.resize(self.clocks.len() + self.contexts, 0);
-        } else {
-            let start = previous as usize * self.contexts;
-            self.clocks.extend_from_within(start..start + self.contexts);
+        for lane in 0..self.lanes {
+            let known = if previous == NONE { [0; LANE] } else { self.clocks[previous as usize * self.lanes + lane] };
+            self.clocks.push(known);
         }
         self.events.push(Event {
             ctx: event.ctx,
@@ -141,11 +149,10 @@ impl Events {
     /// Joins the clock of an event that enabled the one that is being added, such as the spawn of its context.
     #[inline]
     pub(crate) fn join(&mut self, event: usize) {
-        let start = event * self.contexts;
-        let end = self.clocks.len() - self.contexts;
+        let end = self.clocks.len() - self.lanes;
         let (before, clock) = self.clocks.split_at_mut(end);
-        for (mine, other) in clock.iter_mut().zip(&before[start..start + self.contexts]) {
-            *mine = (*mine).max(*other);
+        for (mine, other) in clock.iter_mut().zip(&before[event * self.lanes..]) {
+            *mine = std::array::from_fn(|ctx| mine[ctx].max(other[ctx]));
         }
     }
 
@@ -202,7 +209,7 @@ impl Events {
 
     #[inline]
     fn known_by(&self, event: u32, ctx: CtxId) -> bool {
-        ctx.index() < self.contexts && self.known_to(event, ctx)
+        ctx.index() < self.last.len() && self.known_to(event, ctx)
     }
 
     /// Adds a use of `obj` to the event that is being added.
@@ -246,8 +253,8 @@ impl Events {
     pub(crate) fn end(&mut self) {
         let index = self.events.len() as u32 - 1;
         let ctx = self.events[index as usize].ctx.index();
-        let clock = self.clocks.len() - self.contexts;
-        self.clocks[clock + ctx] = index + 1;
+        let clock = self.clocks.len() - self.lanes;
+        self.clocks[clock + ctx / LANE][ctx % LANE] = index + 1;
         self.last[ctx] = index;
     }
 }

@@ -5,13 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::coroutine::Runner;
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::record::Recorder;
-use crate::search::{Replay, Sampler, Search, Settings, Strategy};
+use crate::search::{Open, Replay, Sampler, Search, Settings, Strategy};
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 use crate::world::{Mode, World, WorldCell};
@@ -42,7 +41,6 @@ const EPOCHS: u64 = 1 << 12;
 /// Runs executions, one after another, on one OS thread.
 pub(crate) struct Executor {
     cell: Rc<WorldCell>,
-    runners: Vec<Runner>,
     cpus: u32,
     outcomes: Option<BTreeSet<String>>,
     /// The numbers of the next executions.
@@ -56,7 +54,6 @@ impl Executor {
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
             cell: WorldCell::new(World::new(search)),
-            runners: Vec::new(),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             epochs: 0..0,
@@ -102,35 +99,24 @@ impl Executor {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
             // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
             drop(entered);
+            drop(cell);
             self.abandon();
             std::panic::resume_unwind(payload);
         }
         cell.with(|w| w.mode = Mode::Running);
-        loop {
-            while let Some((id, job)) = cell.with(World::next_unstarted) {
-                while self.runners.len() <= id.index() {
-                    self.runners.push(Runner::new());
-                }
-                if self.runners[id.index()].start(job) {
-                    cell.with(|w| w.finished(id));
-                }
-            }
-            let Some(id) = cell.with(World::turn) else { break };
-            if self.runners[id.index()].resume() {
-                cell.with(|w| w.finished(id));
-            }
-        }
+        cell.run(None);
         let failed = cell.with(World::conclude);
         if failed.is_none() || self.search(|search| search.settings.contexts_return) {
             self.end_services();
         }
         let failed = failed.or_else(|| self.check());
         let stuck = self.stuck_ones();
+        cell.with(|w| w.mode = Mode::Outside);
+        drop(entered);
+        drop(cell);
         if failed.is_some() || !stuck.is_empty() {
             self.abandon();
         }
-        cell.with(|w| w.mode = Mode::Outside);
-        drop(entered);
         match failed {
             Some(failed) => RunEnd::Failed(failed),
             None => RunEnd::Ended,
@@ -155,7 +141,7 @@ impl Executor {
                 w.current = id;
                 !w.ctx(id).finished
             });
-            if waits && self.runners[index].resume() {
+            if waits && self.cell.runners.resume(id) {
                 self.cell.with(|w| w.ctx_mut(id).finished = true);
             }
         }
@@ -211,13 +197,12 @@ impl Executor {
                 std::mem::forget(ctx.job.take());
             }
         });
-        let count = self.cell.with(|w| w.ctxs.len());
-        for index in (0..count.min(self.runners.len())).rev() {
-            let finished = self.cell.with(|w| w.ctxs[index].finished);
-            if !finished && self.runners[index].is_busy() {
-                let runner = std::mem::replace(&mut self.runners[index], Runner::new());
-                runner.abandon();
-                self.abandoned += 1;
+        let unfinished: Vec<_> = self.stuck_ones();
+        if !unfinished.is_empty() {
+            // Nothing runs in it now.
+            let cell = Rc::get_mut(&mut self.cell).expect("nobody else has it");
+            for index in unfinished.into_iter().rev() {
+                self.abandoned += cell.runners.abandon(CtxId(index as u8)) as usize;
             }
         }
     }
@@ -239,48 +224,61 @@ impl Executor {
     }
 }
 
-impl Drop for Executor {
-    fn drop(&mut self) {
-        for runner in self.runners.drain(..) {
-            runner.finish();
+/// What happens next.
+enum Course {
+    /// A context goes on: it is its turn.
+    Turn(CtxId),
+    /// A new context runs to its first step.
+    Start(CtxId, Box<dyn FnOnce()>),
+    /// Nothing.
+    Over,
+}
+
+impl WorldCell {
+    /// Lets contexts take their turns: until it is that of the context `me`, who calls this, or the run is over.
+    ///
+    /// Coroutines resume one another: whoever is entered already waits for the caller to leave.
+    pub(crate) fn run(&self, me: Option<CtxId>) {
+        loop {
+            let (id, ended) = match self.with(World::course) {
+                Course::Turn(id) if Some(id) == me => return,
+                Course::Turn(id) if !self.runners.is_entered(id) => (id, self.runners.resume(id)),
+                Course::Start(id, job) => (id, self.runners.start(id, job)),
+                Course::Turn(_) | Course::Over => {
+                    if me.is_some() {
+                        self.runners.suspend();
+                    }
+                    return;
+                }
+            };
+            if ended {
+                self.with(|w| w.finished(id));
+            }
         }
     }
 }
 
 impl World {
-    fn next_unstarted(&mut self) -> Option<(CtxId, Box<dyn FnOnce()>)> {
-        if self.failed.is_some() || self.unstarted.is_empty() {
-            self.starting = false;
-            return None;
+    /// What happens next; decides it if that has not been done.
+    fn course(&mut self) -> Course {
+        self.starting = false;
+        if self.turn.is_none() && self.failed.is_none() {
+            if !self.unstarted.is_empty() {
+                let id = self.unstarted.remove(0);
+                self.starting = true;
+                self.current = id;
+                return Course::Start(id, self.ctx_mut(id).job.take().expect("a context starts once"));
+            }
+            self.close();
+            self.hand_on();
         }
-        let id = self.unstarted.remove(0);
-        self.starting = true;
-        self.current = id;
-        let job = self.ctx_mut(id).job.take().expect("a context starts once");
-        Some((id, job))
-    }
-
-    /// Whose turn it is; the machine's share of its step is done.
-    fn turn(&mut self) -> Option<CtxId> {
-        if self.failed.is_some() {
-            return None;
-        }
-        self.close();
-        let id = match self.next.take() {
-            Some(id) => id,
-            None => self.decide()?,
-        };
-        self.perform(id);
-        if self.failed.is_some() {
-            return None;
-        }
-        self.current = id;
-        Some(id)
+        self.turn.map_or(Course::Over, Course::Turn)
     }
 
     /// Nothing more can happen: is that well, or a failure?
     fn conclude(&mut self) -> Option<FailedRun> {
         self.close();
+        self.search.ended();
         if self.failed.is_none() {
             if self.search.analyses() {
                 self.analyse_waiting(CtxSet::EMPTY);
@@ -337,7 +335,9 @@ impl World {
             if ctx.finished || enabled.contains(id) || not_raised || self.switched_out(id) {
                 continue;
             }
-            waiting.push(self.as_event(id, &ctx.pending));
+            let mut open = Open::default();
+            self.as_event(id, &ctx.pending, &mut open);
+            waiting.push(open);
         }
         self.search.analyse_waiting(waiting.into_iter());
     }

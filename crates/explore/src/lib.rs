@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod coroutine;
+mod effect;
 mod events;
 mod executor;
 mod explore;

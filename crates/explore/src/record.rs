@@ -122,6 +122,8 @@ impl World {
 
 /// Says in the words of a model what its last step was, instead of "changes" and "looks at", if the run is being recorded.
 /// It must not take visible steps.
+#[cold]
+#[inline(never)]
 pub fn note(text: impl FnOnce() -> String) {
     with(|w| {
         if w.mode == Mode::Running

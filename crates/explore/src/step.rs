@@ -1,28 +1,31 @@
-//! How a step is announced, chosen and performed.
+//! How a step is announced and chosen.
 //!
 //! A context announces what it will do next and suspends; when it is chosen, the machine performs its share (who holds
 //! which lock, which interrupts are on) and the context does the rest inline: nobody else runs until it announces again.
 
-use doorbell_platform::{CpuId, WaitType};
+use doorbell_platform::WaitType;
 
-use crate::coroutine;
+use crate::coroutine::Runners;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::op::{Access, Op, OpKind};
-use crate::search::Open;
+use crate::op::{Op, OpKind};
 use crate::trace::FailureKind;
-use crate::validate::{CtxKind, Held};
-use crate::world::{Cpu, Ended, Mode, NOBODY, ObjKind, World, with};
+use crate::validate::CtxKind;
+use crate::world::{Cpu, Ended, Mode, NOBODY, ObjKind, World, WorldCell, here, with};
 
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
 
-/// A version that no object has. Who has changed an object does not wait, in a retry loop, for others to do so: the next
-/// attempt may go another way because of its own change, of which what it has read so far says nothing.
-const OWN_CHANGE: u32 = u32::MAX;
-
 enum Next {
     Go,
-    Suspend,
+    /// Others have their turn before the context, or the run is over: it gives way to whoever resumed it.
+    Leave,
+    /// The context lets another one have its turn.
+    Resume {
+        me: CtxId,
+        next: CtxId,
+    },
+    /// Nobody has his turn yet.
+    Wait(CtxId),
     Over,
     /// The step was not performed: the task has to let others run first.
     Preempted,
@@ -30,40 +33,65 @@ enum Next {
 
 /// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is where a service waits.
 ///
-/// Inlined as far as the place where the step is kept, so that it is written there field by field and not copied.
+/// Inlined as far as the place where the step is kept, so that it is written there field by field and not copied. The
+/// switches are inlined, too: each function that one happens in is one return address that the processor mispredicts.
 #[inline(always)]
 pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
+    let cell = here();
+    let mut next = cell.with(|w| w.come_to(op, &cell.runners));
     loop {
-        let next = with(|w| {
-            if w.mode != Mode::Running {
-                return w.alone(op);
+        next = match next {
+            Next::Go => return Ok(()),
+            Next::Leave => {
+                cell.runners.suspend();
+                cell.with(|w| w.resumed())
             }
-            w.ctxs[w.current.index()].pending = op;
-            w.announce()
-        });
-        let next = match next {
-            Next::Suspend => {
-                coroutine::suspend();
-                with(|w| w.resumed())
+            Next::Resume { me, next } => {
+                let ended = cell.runners.resume(next);
+                cell.with(|w| w.come_back(me, next, ended, &cell.runners))
             }
-            next => next,
+            next => return later(&cell, next),
         };
-        match next {
-            Next::Go | Next::Suspend => return Ok(()),
+    }
+}
+
+/// [`try_step`], where it does not often get.
+#[inline(never)]
+fn later(cell: &WorldCell, mut next: Next) -> Result<(), Ended> {
+    loop {
+        next = match next {
+            Next::Go => return Ok(()),
             Next::Over => return Err(Ended),
-            Next::Preempted => preempt(),
-        }
+            Next::Wait(me) => {
+                cell.run(Some(me));
+                cell.with(|w| w.resumed())
+            }
+            Next::Leave => {
+                cell.runners.suspend();
+                cell.with(|w| w.resumed())
+            }
+            Next::Resume { me, next } => {
+                let ended = cell.runners.resume(next);
+                cell.with(|w| w.come_back(me, next, ended, &cell.runners))
+            }
+            Next::Preempted => {
+                let op = preempt();
+                cell.with(|w| w.come_to(op, &cell.runners))
+            }
+        };
     }
 }
 
 /// The current task was preempted where it announced a step: others run, and then it announces the step again.
 #[cold]
-fn preempt() {
-    let scheduled = with(|w| {
+fn preempt() -> Op {
+    let (scheduled, op) = with(|w| {
         let me = w.current;
-        w.ctx(me).scheduled.clone()
+        let ctx = w.ctx_mut(me);
+        (ctx.scheduled.clone(), ctx.preempted.take())
     });
     scheduled.expect("only tasks of a scheduler are preempted").preempt();
+    *op.expect("it was preempted somewhere")
 }
 
 /// [`try_step`] for code that has nothing to do when the run is over: it stays where it is.
@@ -78,47 +106,122 @@ pub(crate) fn step(op: Op) {
 #[cold]
 fn stay() -> ! {
     loop {
-        coroutine::suspend();
+        here().runners.suspend();
     }
 }
 
 impl World {
-    /// The current context has come to its next step, which is pending.
-    fn announce(&mut self) -> Next {
-        self.close();
-        let me = self.current;
-        if self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me)
-            || self.starting
-            || !self.unstarted.is_empty()
-            || self.failed.is_some()
-        {
-            return Next::Suspend;
-        }
-        match self.decide() {
-            Some(next) if next == me => {
-                self.perform(me);
-                if self.failed.is_some() { Next::Suspend } else { self.resumed() }
-            }
-            next => {
-                self.next = next;
-                Next::Suspend
-            }
+    /// The current context, or whoever acts while none runs, has come to a step.
+    #[inline(always)]
+    fn come_to(&mut self, op: Op, runners: &Runners) -> Next {
+        if self.mode == Mode::Running {
+            self.ctxs[self.current.index()].pending = op;
+            self.announce(runners)
+        } else {
+            self.pending_alone = op;
+            self.alone()
         }
     }
 
+    /// The current context has come to its next step, which is pending.
+    #[inline(never)]
+    fn announce(&mut self, runners: &Runners) -> Next {
+        let me = self.current;
+        if self.starting || !self.unstarted.is_empty() || self.failed.is_some() || !self.repeat() {
+            return self.announce_new(me, runners);
+        }
+        self.give_way(me, runners)
+    }
+
+    #[inline(never)]
+    fn announce_new(&mut self, me: CtxId, runners: &Runners) -> Next {
+        self.close();
+        self.turn = None;
+        let fails = self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me);
+        if self.starting {
+            return Next::Leave;
+        }
+        if !fails && self.unstarted.is_empty() && self.failed.is_none() {
+            self.hand_on();
+        }
+        self.give_way(me, runners)
+    }
+
+    /// How `me`, which runs, sees to it that who is next runs.
+    #[inline(always)]
+    fn give_way(&mut self, me: CtxId, runners: &Runners) -> Next {
+        match self.turn {
+            Some(next) if next == me => self.resumed(),
+            Some(next) if runners.is_entered(next) => Next::Leave,
+            Some(next) => Next::Resume { me, next },
+            None => Next::Wait(me),
+        }
+    }
+
+    /// The context `next`, which `me` resumed, has left, or ended.
+    #[inline(never)]
+    fn come_back(&mut self, me: CtxId, next: CtxId, ended: bool, runners: &Runners) -> Next {
+        if ended {
+            self.finished(next);
+        }
+        self.give_way(me, runners)
+    }
+
+    /// Decides whose turn is next, and does the machine's share of the step.
+    pub(crate) fn hand_on(&mut self) {
+        if self.repeat() {
+            return;
+        }
+        let Some(next) = self.decide() else { return };
+        self.perform(next);
+        if self.failed.is_none() {
+            self.turn = Some(next);
+            self.current = next;
+        }
+    }
+
+    /// Does the machine's share of the next step, if it was recorded when this schedule ran before: then all about it is
+    /// known, but for what it does. `false` if it was not, or is another one now.
+    #[inline(always)]
+    fn repeat(&mut self) -> bool {
+        let Some(event) = self.search.recorded() else { return false };
+        let (next, signature) = (event.ctx, event.signature);
+        if self.must_reschedule(next) {
+            self.reschedule(next);
+        }
+        let ctx = &mut self.ctxs[next.index()];
+        if ctx.pending.signature() != signature {
+            return false;
+        }
+        self.search.advance(false);
+        match ctx.pending.kind {
+            OpKind::Store | OpKind::Rmw if ctx.pending.obj2.is_none() => {
+                self.objs[ctx.pending.obj.index()].version += 1;
+            }
+            OpKind::Load => ctx.reads.push((ctx.pending.obj, self.objs[ctx.pending.obj.index()].version)),
+            _ => self.effect(next),
+        }
+        self.turn = Some(next);
+        self.current = next;
+        true
+    }
+
     /// What a context finds when its turn has come.
-    #[inline]
+    #[inline(always)]
     fn resumed(&mut self) -> Next {
         if self.mode == Mode::Ending {
             return Next::Over;
         }
         let me = self.current;
-        if std::mem::take(&mut self.ctx_mut(me).preempted) { Next::Preempted } else { Next::Go }
+        if self.ctx(me).preempted.is_some() { Next::Preempted } else { Next::Go }
     }
 
     /// Whether `id` has to let other tasks of its CPU run before it does anything else.
     #[inline(always)]
     fn must_reschedule(&self, id: CtxId) -> bool {
+        if !self.schedules {
+            return false;
+        }
         let Some(cpu) = self.ctx(id).cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else { return false };
         cpu.need_resched && self.may_reschedule(id, cpu)
     }
@@ -135,7 +238,8 @@ impl World {
 
     /// Steps outside of the search: while the program sets up, while a panic unwinds, when the run is over.
     #[inline(never)]
-    fn alone(&mut self, op: Op) -> Next {
+    fn alone(&mut self) -> Next {
+        let op = self.pending_alone;
         match self.mode {
             Mode::Ending if op.kind.can_wait() => return Next::Over,
             Mode::Outside | Mode::Alone => {
@@ -238,8 +342,9 @@ impl World {
             OpKind::Await | OpKind::Take => self.holds(op),
             OpKind::Join => self.ctx(op.target).finished,
             OpKind::Relax => {
-                let reads = &self.ctx(id).reads;
-                reads.is_empty() || reads.iter().any(|&(obj, version)| self.obj(obj).version != version)
+                let ctx = self.ctx(id);
+                let written = |&(obj, version): &(ObjId, u32)| self.obj(obj).version != version;
+                ctx.changes > 0 || ctx.reads.is_empty() || ctx.reads.iter().any(written)
             }
             _ => true,
         }
@@ -303,308 +408,45 @@ impl World {
         !enabled.contains(self.current) && self.ctxs.len() > 1
     }
 
+    #[cold]
+    fn differs(&mut self, id: CtxId) {
+        let message = format!(
+            "{} does something else at step {} when the same schedule is run again: the program depends on something \
+             that the machine does not control",
+            self.ctx(id).name,
+            self.search.depth(),
+        );
+        self.fail(FailureKind::Nondeterministic, CtxSet(id.bit()), message);
+    }
+
+    /// The task is preempted where it is: what it announced it will announce again.
+    #[cold]
+    fn reschedule(&mut self, id: CtxId) {
+        let ctx = self.ctx_mut(id);
+        ctx.preempted = Some(Box::new(ctx.pending));
+        ctx.pending = Op { kind: OpKind::Observe, obj: NO_OBJ, obj2: None, condition: None, ..ctx.pending };
+        self.cpu_of(id).need_resched = false;
+    }
+
     /// Does the machine's share of the pending step of `id`.
     #[inline]
-    pub(crate) fn perform(&mut self, id: CtxId) {
+    fn perform(&mut self, id: CtxId) {
         if self.must_reschedule(id) {
-            // What it announced it will announce again.
-            let ctx = self.ctx_mut(id);
-            ctx.pending = Op { kind: OpKind::Observe, obj: NO_OBJ, obj2: None, condition: None, ..ctx.pending };
-            ctx.preempted = true;
-            self.cpu_of(id).need_resched = false;
+            self.reschedule(id);
         }
         let new = self.search.is_new();
         if new {
             self.open(id);
-        } else if !self.search.matches(&self.ctxs[id.index()].pending, id) {
-            let message = format!(
-                "{} does something else at step {} when the same schedule is run again: the program depends on \
-                 something that the machine does not control",
-                self.ctx(id).name,
-                self.search.depth(),
-            );
-            self.fail(FailureKind::Nondeterministic, CtxSet(id.bit()), message);
-            return;
+        } else if self.search.recorded().is_some() {
+            return self.differs(id);
         }
         let record = self.search.settings.record;
         let preempts = record && self.preempts(id);
-        self.search.advance();
+        self.search.advance(new);
         self.effect(id);
         if record {
             let op = self.ctx(id).pending;
             self.record(id, &op, preempts);
         }
-    }
-
-    /// Begins a new event: everything that has to be known about it before its effects.
-    #[inline]
-    fn open(&mut self, id: CtxId) {
-        let mut open = self.as_event(id, &self.ctx(id).pending);
-        let mut asleep = CtxSet::EMPTY;
-        for sleeper in self.search.sleepers(id).iter() {
-            if !self.conflicts(sleeper, &open) {
-                asleep.insert(sleeper);
-            }
-        }
-        open.asleep = asleep;
-        self.ctx_mut(id).begun = true;
-        self.search.open(open);
-    }
-
-    /// The event that `op` is if `id` does it now.
-    #[inline]
-    pub(crate) fn as_event(&self, id: CtxId, op: &Op) -> Open {
-        let mut open = Open::new(id, op);
-        if op.kind == OpKind::TryLock && self.obj(op.obj).holder != NOBODY {
-            open.kind = OpKind::Observe;
-        }
-        if op.obj != NO_OBJ && op.kind != OpKind::Relax {
-            open.add(op.obj, open.kind.access());
-        }
-        if let Some(obj2) = op.obj2 {
-            open.add(obj2, Access::Write);
-        }
-        if let Some((token, access)) = self.token_use(id, op) {
-            open.add(token, access);
-            open.token = Some(token);
-        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
-            open.token = Some(op.obj);
-        }
-        let ctx = self.ctx(id);
-        if let Some(switch) = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
-            && op.kind != OpKind::Switch
-        {
-            open.add(switch, Access::Read);
-            open.token = open.token.or(Some(switch));
-        }
-        if op.kind == OpKind::Relax {
-            // Who has changed something itself looks again, whatever others do.
-            let waits = ctx.reads.iter().all(|&(_, version)| version != OWN_CHANGE);
-            for &(obj, _) in ctx.reads.iter().filter(|_| waits) {
-                open.add(obj, Access::Read);
-            }
-        }
-        if !ctx.begun {
-            open.after = ctx.born;
-        }
-        if op.kind == OpKind::Join {
-            open.target = Some(op.target);
-        }
-        open.waited = op.kind.can_wait();
-        open
-    }
-
-    /// What the step does to the interrupt token of its CPU.
-    #[inline]
-    fn token_use(&self, id: CtxId, op: &Op) -> Option<(ObjId, Access)> {
-        let cpu = &self.cpus[self.ctx(id).cpu?.0 as usize];
-        if !cpu.has_handlers {
-            return None;
-        }
-        match op.kind {
-            OpKind::Enter => Some((cpu.token, Access::Acquire)),
-            OpKind::IrqOff | OpKind::IrqOn | OpKind::Return => None,
-            // Whoever was interrupted had them on.
-            _ if cpu.irqs_on || !self.on_cpu(id) => Some((cpu.token, Access::Read)),
-            _ => None,
-        }
-    }
-
-    /// Whether the pending step of `sleeper` depends on the step that is being done.
-    fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
-        let ctx = self.ctx(sleeper);
-        let op = &ctx.pending;
-        if op.kind == OpKind::Relax {
-            return true;
-        }
-        let clash = |obj: ObjId, access: Access| {
-            open.uses()
-                .iter()
-                .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
-        };
-        (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
-            || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
-            || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
-    }
-
-    #[inline]
-    fn effect(&mut self, id: CtxId) {
-        let op = &self.ctx(id).pending;
-        let (kind, obj, obj2, target) = (op.kind, op.obj, op.obj2, op.target);
-        match kind {
-            OpKind::Observe if obj == NO_OBJ => {}
-            OpKind::Switch => {
-                // What the one that leaves holds (the lock of the run queue), the next one holds.
-                let mut held = std::mem::take(&mut self.ctx_mut(id).held);
-                for lock in held.iter().filter_map(|held| held.lock) {
-                    self.obj_mut(lock).holder = target.0;
-                }
-                self.ctx_mut(target).held.append(&mut held);
-                self.cpu_of(id).task = Some(target);
-            }
-            OpKind::Load | OpKind::Observe => {
-                let version = self.obj(obj).version;
-                self.ctx_mut(id).reads.push((obj, version));
-            }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => {
-                self.obj_mut(obj).version += 1;
-                self.ctx_mut(id).reads.push((obj, OWN_CHANGE));
-            }
-            OpKind::Lock => self.take(id, false),
-            OpKind::TryLock => {
-                let free = self.obj(obj).holder == NOBODY;
-                self.ctx_mut(id).got = free;
-                if free {
-                    self.take(id, !self.ctx(id).pending.or_waits);
-                } else {
-                    let version = self.obj(obj).version;
-                    self.ctx_mut(id).reads.push((obj, version));
-                }
-            }
-            OpKind::Unlock => self.release(id, obj),
-            OpKind::IrqOff => self.cpu_of(id).irqs_on = false,
-            OpKind::IrqOn => self.cpu_of(id).irqs_on = true,
-            OpKind::Enter => {
-                let ctx = self.ctx_mut(id);
-                ctx.raised = false;
-                ctx.active = true;
-                let cpu = self.cpu_of(id);
-                cpu.irqs_on = false;
-                cpu.handlers.push(id);
-            }
-            OpKind::Return => self.leave(id),
-            OpKind::Raise => self.ctx_mut(target).raised = true,
-            OpKind::Relax => self.ctx_mut(id).reads.clear(),
-            OpKind::Join => {
-                let ended = self.ctx(target).after;
-                let ctx = self.ctx_mut(id);
-                ctx.after.0 |= ended.0 | target.bit();
-            }
-            OpKind::Await | OpKind::Spawn => {}
-        }
-        if let Some(obj2) = obj2 {
-            self.obj_mut(obj2).version += 1;
-        }
-    }
-
-    #[inline]
-    fn cpu_of(&mut self, id: CtxId) -> &mut Cpu {
-        let cpu: CpuId = self.ctx(id).cpu.expect("interrupts are a matter of CPUs");
-        &mut self.cpus[cpu.0 as usize]
-    }
-
-    fn take(&mut self, id: CtxId, tried: bool) {
-        let op = &self.ctx(id).pending;
-        let (lock, how, site) = (op.obj, op.how.expect("a lock is taken somehow"), op.site);
-        let obj = self.obj_mut(lock);
-        obj.holder = id.0;
-        obj.version += 1;
-        let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
-        let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
-        self.note_acquire(id, taken, how.under);
-    }
-
-    fn release(&mut self, id: CtxId, lock: ObjId) {
-        let obj = self.obj_mut(lock);
-        let holder = obj.holder;
-        obj.holder = NOBODY;
-        obj.version += 1;
-        // A retry loop that looks under a lock waits for somebody else to take it.
-        let version = obj.version;
-        self.ctx_mut(id).reads.push((lock, version));
-        let held = &mut self.ctx_mut(id).held;
-        match held.iter().rposition(|held| held.lock == Some(lock)) {
-            Some(place) if holder == id.0 => {
-                held.remove(place);
-            }
-            _ => {
-                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(lock));
-                self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
-            }
-        }
-    }
-
-    fn leave(&mut self, id: CtxId) {
-        let ctx = self.ctx_mut(id);
-        ctx.active = false;
-        let left = ctx.held.first().map(|held| held.class.name());
-        if let Some(name) = left {
-            let message = format!("the handler {} returns while it holds {name}", self.ctx(id).name);
-            self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
-        }
-        self.ctx_mut(id).irq_saves.clear();
-        let cpu = self.cpu_of(id);
-        let left = cpu.handlers.pop();
-        debug_assert_eq!(left, Some(id));
-        cpu.irqs_on = true;
-        let reschedules = self.ctx(id).reschedules;
-        self.cpu_of(id).need_resched |= reschedules;
-    }
-
-    /// The last step wrote what was there before. `read_only`: it would have done so whatever others had written.
-    pub(crate) fn unchanged(&mut self, obj: ObjId, read_only: bool) {
-        if self.mode != Mode::Running {
-            return;
-        }
-        self.obj_mut(obj).version -= 1;
-        let version = self.obj(obj).version;
-        let me = self.current;
-        let reads = &mut self.ctx_mut(me).reads;
-        if reads.last() == Some(&(obj, OWN_CHANGE)) {
-            reads.pop();
-        }
-        reads.push((obj, version));
-        if read_only {
-            self.search.demote();
-        }
-    }
-
-    /// The step that is being done changes another object, too, as it turns out.
-    pub(crate) fn also_changes(&mut self, obj: ObjId) {
-        if self.mode != Mode::Running {
-            return;
-        }
-        self.obj_mut(obj).version += 1;
-        if let Some(mut open) = self.search.reopen() {
-            open.add(obj, Access::Write);
-            for sleeper in open.asleep.iter() {
-                if self.conflicts(sleeper, &open) {
-                    open.asleep.remove(sleeper);
-                }
-            }
-            self.search.open(open);
-        }
-    }
-
-    /// Ends the event that is open, if any: analyses what it races with.
-    #[inline]
-    pub(crate) fn close(&mut self) {
-        self.search.close();
-    }
-
-    /// The current context has returned from its function.
-    pub(crate) fn finished(&mut self, id: CtxId) {
-        self.close();
-        self.ctx_mut(id).finished = true;
-        if self.mode != Mode::Running || self.failed.is_some() {
-            return;
-        }
-        let ctx = self.ctx(id);
-        let message = if let Some(held) = ctx.held.first() {
-            format!("{} ends while it holds {}", ctx.name, held.class.name())
-        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id))
-        {
-            format!("{} ends with interrupts off", ctx.name)
-        } else if ctx.preempt_off > 0 {
-            format!("{} ends with preemption off", ctx.name)
-        } else {
-            if let Some(cpu) = ctx.cpu
-                && self.cpus[cpu.0 as usize].task == Some(id)
-            {
-                self.cpus[cpu.0 as usize].task = None;
-            }
-            return;
-        };
-        self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
     }
 }

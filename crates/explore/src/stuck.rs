@@ -20,6 +20,9 @@ impl World {
                 waiting.insert(id);
             }
         }
+        if waiting.is_empty() {
+            return CtxSet::EMPTY;
+        }
         loop {
             let mut grown = live;
             for id in waiting.iter() {

@@ -4,16 +4,19 @@
 use std::borrow::Cow;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::take;
+use std::ops::Deref;
 use std::panic::Location;
 
 use doorbell_platform::{CpuId, LockClass, Vector};
 
+use crate::coroutine::{MOST, Runners};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
-use crate::op::Op;
+use crate::op::{Op, OpKind};
 use crate::record::Recorder;
 use crate::search::Search;
 use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
+use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::{CtxKind, Held};
 use std::rc::Rc;
@@ -50,6 +53,9 @@ pub(crate) struct Ctx {
     pub preempt_off: u32,
     /// What it has read since its last `relax`: object and version.
     pub reads: Vec<(ObjId, u32)>,
+    /// How often it has changed an object since then. Who has does not wait, in a retry loop, for others to do so: the next
+    /// attempt may go another way because of its own change, of which what it has read so far says nothing.
+    pub changes: u32,
     /// The contexts that had ended before this one got here, by spawn and join.
     pub after: CtxSet,
     /// The step that created it.
@@ -72,8 +78,8 @@ pub(crate) struct Ctx {
     pub reschedules: bool,
     /// For tasks of a scheduler: the way to it.
     pub scheduled: Option<Scheduled>,
-    /// It was preempted where it announced its pending step.
-    pub preempted: bool,
+    /// The step that it had announced when it was preempted.
+    pub preempted: Option<Box<Op>>,
     /// For tasks: what wakes them out of `park`.
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
@@ -129,6 +135,17 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
+    /// Makes it a new one, but for its memory.
+    fn reset(&mut self, token: ObjId) {
+        self.irqs_on = true;
+        self.task = None;
+        self.handlers.clear();
+        self.token = token;
+        self.has_handlers = false;
+        self.switch = None;
+        self.need_resched = false;
+    }
+
     /// The context that may take steps on it.
     #[inline]
     pub(crate) fn running(&self) -> Option<CtxId> {
@@ -161,7 +178,8 @@ pub(crate) struct World {
     pub current: CtxId,
     /// A context has been started and runs to its first step.
     pub starting: bool,
-    pub next: Option<CtxId>,
+    /// Whose step has been done as far as the machine does it: it goes on next.
+    pub turn: Option<CtxId>,
     pub ctxs: Vec<Ctx>,
     pub unstarted: Vec<CtxId>,
     pub cpus: Vec<Cpu>,
@@ -169,6 +187,10 @@ pub(crate) struct World {
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
     pub failed: Option<Failed>,
+    /// What is done while no context runs.
+    pub pending_alone: Op,
+    /// Whether a CPU has a scheduler.
+    pub schedules: bool,
     /// Whether the last `TryLock` outside of the search got its lock.
     pub alone_got: bool,
     /// Where a panic came from, as the hook saw it.
@@ -213,13 +235,14 @@ pub(crate) fn recording() -> bool {
 
 /// A world that the contexts which run in it can reach, one at a time.
 pub(crate) struct WorldCell {
+    pub runners: Runners,
     world: UnsafeCell<World>,
     busy: Cell<bool>,
 }
 
 impl WorldCell {
     pub(crate) fn new(world: World) -> Rc<Self> {
-        Rc::new(WorldCell { world: UnsafeCell::new(world), busy: Cell::new(false) })
+        Rc::new(WorldCell { runners: Runners::new(), world: UnsafeCell::new(world), busy: Cell::new(false) })
     }
 
     /// Makes this the world of the OS thread until the guard is dropped.
@@ -271,12 +294,30 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
 /// If there is none: simulated objects exist in explorations only.
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
+    here().with(f)
+}
+
+/// The cell of this OS thread's world, for as long as that is entered: it is not to be kept any longer than a step.
+pub(crate) struct Here(*const WorldCell);
+
+impl Deref for Here {
+    type Target = WorldCell;
+
+    #[inline(always)]
+    fn deref(&self) -> &WorldCell {
+        // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back before the cell goes.
+        unsafe { &*self.0 }
+    }
+}
+
+/// See [`Here`].
+#[inline(always)]
+pub(crate) fn here() -> Here {
     let cell = CURRENT.get();
     if cell.is_null() {
         nowhere();
     }
-    // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back before the cell goes.
-    unsafe { (*cell).with(f) }
+    Here(cell)
 }
 
 #[cold]
@@ -291,7 +332,7 @@ impl World {
             epoch: 0,
             current: CtxId(0),
             starting: false,
-            next: None,
+            turn: None,
             ctxs: Vec::new(),
             unstarted: Vec::new(),
             cpus: Vec::new(),
@@ -299,6 +340,8 @@ impl World {
             checks: Vec::new(),
             outcome: None,
             failed: None,
+            pending_alone: Op::new(OpKind::Spawn, NO_OBJ),
+            schedules: false,
             alone_got: false,
             panic_site: None,
             quiet: false,
@@ -317,7 +360,7 @@ impl World {
         self.epoch = epoch;
         self.current = CtxId(0);
         self.starting = false;
-        self.next = None;
+        self.turn = None;
         for ctx in self.ctxs.iter_mut().rev() {
             let (mut held, mut irq_saves, mut reads) =
                 (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
@@ -333,13 +376,20 @@ impl World {
         self.outcome = None;
         self.failed = None;
         self.over = false;
+        self.schedules = false;
         self.waiting_outcome = None;
         self.grace_periods = GracePeriods::Readers;
         self.clock = None;
         RECORDING.set(self.search.settings.record);
-        self.recorder = Recorder::default();
-        self.cpus.clear();
-        for _ in 0..cpus {
+        if self.search.settings.record {
+            self.recorder = Recorder::default();
+        }
+        self.cpus.truncate(cpus as usize);
+        for index in 0..self.cpus.len() {
+            let token = self.add_token();
+            self.cpus[index].reset(token);
+        }
+        while self.cpus.len() < cpus as usize {
             self.add_cpu();
         }
         self.search.restart();
@@ -347,7 +397,7 @@ impl World {
 
     pub(crate) fn add_cpu(&mut self) -> CpuId {
         let id = CpuId(self.cpus.len() as u32);
-        let token = self.add_obj(ObjKind::Token, "interrupts", Location::caller());
+        let token = self.add_token();
         self.cpus.push(Cpu {
             irqs_on: true,
             task: None,
@@ -360,10 +410,15 @@ impl World {
         id
     }
 
+    fn add_token(&mut self) -> ObjId {
+        self.add_obj(ObjKind::Token, "interrupts", Location::caller())
+    }
+
     /// Several tasks share the CPU from now on.
     pub(crate) fn schedule_cpu(&mut self, cpu: CpuId) {
         let switch = self.add_obj(ObjKind::Model, "running task", Location::caller());
         self.cpus[cpu.0 as usize].switch = Some(switch);
+        self.schedules = true;
     }
 
     pub(crate) fn add_obj(
@@ -395,7 +450,7 @@ impl World {
         pending: Op,
         job: Box<dyn FnOnce()>,
     ) -> CtxId {
-        assert!(self.ctxs.len() < 64, "a program has at most 64 contexts");
+        assert!(self.ctxs.len() < MOST, "a program has at most {MOST} contexts");
         let id = CtxId(self.ctxs.len() as u8);
         let Memory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
         self.ctxs.push(Ctx {
@@ -408,6 +463,7 @@ impl World {
             irq_saves,
             preempt_off: 0,
             reads,
+            changes: 0,
             after: CtxSet::EMPTY,
             born: None,
             begun: false,
@@ -419,7 +475,7 @@ impl World {
             wire: None,
             reschedules: false,
             scheduled: None,
-            preempted: false,
+            preempted: None,
             park: None,
             books: None,
             aside: false,

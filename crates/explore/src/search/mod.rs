@@ -10,7 +10,7 @@
 mod node;
 mod sampler;
 
-use crate::events::{Events, NewEvent, Race};
+use crate::events::{Event, Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
 use crate::parallel::Branch;
@@ -68,9 +68,7 @@ pub(crate) struct Open {
     pub ctx: CtxId,
     pub kind: OpKind,
     signature: u64,
-    uses: [(ObjId, Access); 4],
-    used: usize,
-    more: Vec<(ObjId, Access)>,
+    uses: Vec<(ObjId, Access)>,
     /// An event that it comes after beside those that its objects tell: the spawn of its context.
     pub after: Option<u32>,
     /// For joins: whose last event it comes after.
@@ -85,38 +83,42 @@ pub(crate) struct Open {
 
 impl Open {
     #[inline]
-    pub(crate) fn new(ctx: CtxId, op: &Op) -> Self {
+    pub(crate) fn begin(&mut self, ctx: CtxId, op: &Op) {
+        self.ctx = ctx;
+        self.kind = op.kind;
+        self.signature = op.signature();
+        self.uses.clear();
+        self.after = None;
+        self.target = None;
+        self.token = None;
+        self.waited = false;
+        self.asleep = CtxSet::EMPTY;
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, obj: ObjId, access: Access) {
+        self.uses.push((obj, access));
+    }
+
+    #[inline]
+    pub(crate) fn uses(&self) -> &[(ObjId, Access)] {
+        &self.uses
+    }
+}
+
+impl Default for Open {
+    fn default() -> Self {
         Open {
-            ctx,
-            kind: op.kind,
-            signature: op.signature(),
-            uses: [(ObjId(0), Access::Read); 4],
-            used: 0,
-            more: Vec::new(),
+            ctx: CtxId(0),
+            kind: OpKind::Spawn,
+            signature: 0,
+            uses: Vec::new(),
             after: None,
             target: None,
             token: None,
             waited: false,
             asleep: CtxSet::EMPTY,
         }
-    }
-
-    #[inline]
-    pub(crate) fn add(&mut self, obj: ObjId, access: Access) {
-        if self.used < self.uses.len() && self.more.is_empty() {
-            self.uses[self.used] = (obj, access);
-            self.used += 1;
-        } else {
-            if self.more.is_empty() {
-                self.more.extend_from_slice(&self.uses);
-            }
-            self.more.push((obj, access));
-        }
-    }
-
-    #[inline]
-    pub(crate) fn uses(&self) -> &[(ObjId, Access)] {
-        if self.more.is_empty() { &self.uses[..self.used] } else { &self.more }
     }
 }
 
@@ -139,7 +141,9 @@ pub(crate) struct Search {
     plan: Vec<CtxId>,
     depth: usize,
     phase: Phase,
-    open: Option<Open>,
+    open: Option<Box<Open>>,
+    /// The memory of events that were open.
+    blank: Option<Box<Open>>,
     asleep: CtxSet,
     races: Vec<Race>,
     last_new: bool,
@@ -163,6 +167,7 @@ impl Search {
             depth: 0,
             phase: Phase::Searching,
             open: None,
+            blank: None,
             asleep: CtxSet::EMPTY,
             races: Vec::new(),
             last_new: false,
@@ -192,6 +197,12 @@ impl Search {
     /// Whether the run that just ended was cut.
     pub(crate) fn was_cut(&self) -> bool {
         self.this_run_cut
+    }
+
+    /// A run is over.
+    #[inline]
+    pub(crate) fn ended(&mut self) {
+        self.steps += self.depth as u64;
     }
 
     /// Makes ready for a run along the plan.
@@ -251,21 +262,16 @@ impl Search {
         self.last_new
     }
 
-    /// Whether a step is the one that was recorded when this schedule ran before.
+    /// The next step, as it was recorded when this schedule ran before.
     #[inline]
-    pub(crate) fn matches(&self, op: &Op, ctx: CtxId) -> bool {
-        if self.depth >= self.events.len() {
-            return true;
-        }
-        let event = self.events.get(self.depth);
-        event.signature == op.signature() && event.ctx == ctx
+    pub(crate) fn recorded(&self) -> Option<&Event> {
+        self.events.at(self.depth)
     }
 
     #[inline]
-    pub(crate) fn advance(&mut self) {
-        self.last_new = self.is_new();
+    pub(crate) fn advance(&mut self, new: bool) {
+        self.last_new = new;
         self.depth += 1;
-        self.steps += 1;
     }
 
     /// Those who need not be run from here, now that `ctx` is.
@@ -281,7 +287,7 @@ impl Search {
     }
 
     #[inline]
-    pub(crate) fn open(&mut self, mut open: Open) {
+    pub(crate) fn open(&mut self, mut open: Box<Open>) {
         if self.settings.fault == Some(Fault::StaleSleep) {
             open.asleep = self.sleepers(open.ctx);
         }
@@ -290,8 +296,14 @@ impl Search {
     }
 
     /// Takes back the event that is being done, to be opened again.
-    pub(crate) fn reopen(&mut self) -> Option<Open> {
+    pub(crate) fn reopen(&mut self) -> Option<Box<Open>> {
         self.open.take()
+    }
+
+    /// An event to be opened.
+    #[inline]
+    pub(crate) fn blank(&mut self) -> Box<Open> {
+        self.blank.take().unwrap_or_default()
     }
 
     /// The step that is being done turned out only to read.
@@ -341,38 +353,16 @@ impl Search {
     /// Ends the open event: it joins the recorded run, and its races become backtrack points.
     #[inline]
     pub(crate) fn close(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        self.add(&open);
+        if let Some(open) = self.open.take() {
+            self.add(&open);
+            self.blank = Some(open);
+        }
     }
 
-    #[inline]
     fn add(&mut self, open: &Open) {
-        let reduced = matches!(self.strategy, Strategy::Reduced);
-        let mut races = std::mem::take(&mut self.races);
-        races.clear();
-        if reduced {
-            for (index, &(obj, access)) in open.uses().iter().enumerate() {
-                if self.settings.fault == Some(Fault::NoToken)
-                    && access == Access::Acquire
-                    && open.kind == OpKind::Enter
-                {
-                    continue;
-                }
-                // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
-                let waits = open.waited && open.kind != OpKind::Lock
-                    || Some(obj) == open.token
-                    || self.settings.bound.is_some();
-                self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut races);
-                if self.settings.bound.is_some() && access == Access::Acquire {
-                    // To wait is a switch that costs no preemption: it matters where it happens.
-                    races.extend(self.events.release(obj, open.ctx));
-                }
-            }
-        }
-        if let (true, Some(_), Some(target)) = (reduced, self.settings.bound, open.target)
-            && let Some(last) = self.events.last_of(target)
-        {
-            races.push(Race { event: last as u32, chain: None });
+        self.races.clear();
+        if matches!(self.strategy, Strategy::Reduced) {
+            self.find_races(open);
         }
         self.events.begin(NewEvent { ctx: open.ctx, kind: open.kind, signature: open.signature });
         for &(obj, access) in open.uses() {
@@ -385,16 +375,46 @@ impl Search {
             self.events.join(last);
         }
         self.events.end();
+        if !self.races.is_empty() {
+            self.reverse_all(open);
+        }
+    }
+
+    /// Lists the events that `open` races with.
+    fn find_races(&mut self, open: &Open) {
+        let bounded = self.settings.bound.is_some();
+        for (index, &(obj, access)) in open.uses().iter().enumerate() {
+            let entry = access == Access::Acquire && open.kind == OpKind::Enter;
+            if entry && self.settings.fault == Some(Fault::NoToken) {
+                continue;
+            }
+            // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
+            let waits = open.waited && open.kind != OpKind::Lock || Some(obj) == open.token || bounded;
+            self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut self.races);
+            if bounded && access == Access::Acquire {
+                // To wait is a switch that costs no preemption: it matters where it happens.
+                self.races.extend(self.events.release(obj, open.ctx));
+            }
+        }
+        if let (true, Some(target)) = (bounded, open.target)
+            && let Some(last) = self.events.last_of(target)
+        {
+            self.races.push(Race { event: last as u32, chain: None });
+        }
+    }
+
+    /// Sees to the races of the last event, which is `open`.
+    fn reverse_all(&mut self, open: &Open) {
         let event = self.events.len() - 1;
         let mut settled = None;
-        for race in &races {
+        for index in 0..self.races.len() {
+            let race = self.races[index];
             if race.chain.is_none() || race.chain != settled {
                 let interrupts = race.chain.is_some_and(|index| Some(open.uses()[index as usize].0) == open.token);
                 let reversed = self.reverse(race.event as usize, event, interrupts);
                 settled = if reversed { race.chain } else { None };
             }
         }
-        self.races = races;
     }
 
     /// Sees to it that the events `first` and `second`, which race, are also run in the other order. `false` unless it
@@ -418,6 +438,13 @@ impl Search {
         if self.settings.bound.is_some() {
             self.reverse_bounded(first, ctx);
             return false;
+        }
+        if second == first + 1 && self.settings.fault.is_none() {
+            // Nothing between them: `second` begins what would be run before `first`.
+            let node = &mut self.nodes[first];
+            let alone = CtxSet(ctx.bit() & node.enabled());
+            node.cover(alone, alone);
+            return !alone.is_empty();
         }
         // What would be run before `first`: all that does not come after it, up to `second`. A context whose first
         // event there needs none of the others can begin it.

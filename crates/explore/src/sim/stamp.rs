@@ -27,6 +27,7 @@ impl Stamp {
     }
 
     /// Makes it an object of this execution.
+    #[cold]
     pub(crate) fn register(
         &self,
         w: &mut World,

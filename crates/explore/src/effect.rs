@@ -1,0 +1,287 @@
+//! A step that is performed: the event that it is to the search, and the machine's share of what it does.
+
+use doorbell_platform::CpuId;
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Access, Op, OpKind};
+use crate::search::Open;
+use crate::step::NO_OBJ;
+use crate::trace::FailureKind;
+use crate::validate::Held;
+use crate::world::{Cpu, Mode, NOBODY, World};
+
+impl World {
+    /// Begins a new event: everything that has to be known about it before its effects.
+    #[inline]
+    pub(crate) fn open(&mut self, id: CtxId) {
+        let mut open = self.search.blank();
+        self.as_event(id, &self.ctx(id).pending, &mut open);
+        let mut asleep = CtxSet::EMPTY;
+        for sleeper in self.search.sleepers(id).iter() {
+            if !self.conflicts(sleeper, &open) {
+                asleep.insert(sleeper);
+            }
+        }
+        open.asleep = asleep;
+        self.ctx_mut(id).begun = true;
+        self.search.open(open);
+    }
+
+    /// Makes `open` the event that `op` is if `id` does it now.
+    #[inline]
+    pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut Open) {
+        open.begin(id, op);
+        if op.kind == OpKind::TryLock && self.obj(op.obj).holder != NOBODY {
+            open.kind = OpKind::Observe;
+        }
+        if op.obj != NO_OBJ && op.kind != OpKind::Relax {
+            open.add(op.obj, open.kind.access());
+        }
+        if let Some(obj2) = op.obj2 {
+            open.add(obj2, Access::Write);
+        }
+        if let Some((token, access)) = self.token_use(id, op) {
+            open.add(token, access);
+            open.token = Some(token);
+        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
+            open.token = Some(op.obj);
+        }
+        let ctx = self.ctx(id);
+        if let Some(switch) = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
+            && op.kind != OpKind::Switch
+        {
+            open.add(switch, Access::Read);
+            open.token = open.token.or(Some(switch));
+        }
+        if op.kind == OpKind::Relax {
+            // Who has changed something itself looks again, whatever others do.
+            for &(obj, _) in ctx.reads.iter().filter(|_| ctx.changes == 0) {
+                open.add(obj, Access::Read);
+            }
+        }
+        if !ctx.begun {
+            open.after = ctx.born;
+        }
+        if op.kind == OpKind::Join {
+            open.target = Some(op.target);
+        }
+        open.waited = op.kind.can_wait();
+    }
+
+    /// What the step does to the interrupt token of its CPU.
+    #[inline]
+    fn token_use(&self, id: CtxId, op: &Op) -> Option<(ObjId, Access)> {
+        let cpu = &self.cpus[self.ctx(id).cpu?.0 as usize];
+        if !cpu.has_handlers {
+            return None;
+        }
+        match op.kind {
+            OpKind::Enter => Some((cpu.token, Access::Acquire)),
+            OpKind::IrqOff | OpKind::IrqOn | OpKind::Return => None,
+            // Whoever was interrupted had them on.
+            _ if cpu.irqs_on || !self.on_cpu(id) => Some((cpu.token, Access::Read)),
+            _ => None,
+        }
+    }
+
+    /// Whether the pending step of `sleeper` depends on the step that is being done.
+    fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
+        let ctx = self.ctx(sleeper);
+        let op = &ctx.pending;
+        if op.kind == OpKind::Relax {
+            return true;
+        }
+        let clash = |obj: ObjId, access: Access| {
+            open.uses()
+                .iter()
+                .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
+        };
+        (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
+            || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
+            || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
+    }
+
+    #[inline(never)]
+    pub(crate) fn effect(&mut self, id: CtxId) {
+        let op = &self.ctx(id).pending;
+        let (kind, obj, obj2, target) = (op.kind, op.obj, op.obj2, op.target);
+        match kind {
+            OpKind::Observe if obj == NO_OBJ => {}
+            OpKind::Switch => {
+                // What the one that leaves holds (the lock of the run queue), the next one holds.
+                let mut held = std::mem::take(&mut self.ctx_mut(id).held);
+                for lock in held.iter().filter_map(|held| held.lock) {
+                    self.obj_mut(lock).holder = target.0;
+                }
+                self.ctx_mut(target).held.append(&mut held);
+                self.cpu_of(id).task = Some(target);
+            }
+            OpKind::Load | OpKind::Observe => {
+                let version = self.obj(obj).version;
+                self.ctx_mut(id).reads.push((obj, version));
+            }
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => {
+                self.obj_mut(obj).version += 1;
+                self.ctx_mut(id).changes += 1;
+            }
+            OpKind::Lock => self.take(id, false),
+            OpKind::TryLock => {
+                let free = self.obj(obj).holder == NOBODY;
+                self.ctx_mut(id).got = free;
+                if free {
+                    self.take(id, !self.ctx(id).pending.or_waits);
+                } else {
+                    let version = self.obj(obj).version;
+                    self.ctx_mut(id).reads.push((obj, version));
+                }
+            }
+            OpKind::Unlock => self.release(id, obj),
+            OpKind::IrqOff => self.cpu_of(id).irqs_on = false,
+            OpKind::IrqOn => self.cpu_of(id).irqs_on = true,
+            OpKind::Enter => {
+                let ctx = self.ctx_mut(id);
+                ctx.raised = false;
+                ctx.active = true;
+                let cpu = self.cpu_of(id);
+                cpu.irqs_on = false;
+                cpu.handlers.push(id);
+            }
+            OpKind::Return => self.leave(id),
+            OpKind::Raise => self.ctx_mut(target).raised = true,
+            OpKind::Relax => {
+                let ctx = self.ctx_mut(id);
+                ctx.reads.clear();
+                ctx.changes = 0;
+            }
+            OpKind::Join => {
+                let ended = self.ctx(target).after;
+                let ctx = self.ctx_mut(id);
+                ctx.after.0 |= ended.0 | target.bit();
+            }
+            OpKind::Await | OpKind::Spawn => {}
+        }
+        if let Some(obj2) = obj2 {
+            self.obj_mut(obj2).version += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn cpu_of(&mut self, id: CtxId) -> &mut Cpu {
+        let cpu: CpuId = self.ctx(id).cpu.expect("interrupts are a matter of CPUs");
+        &mut self.cpus[cpu.0 as usize]
+    }
+
+    fn take(&mut self, id: CtxId, tried: bool) {
+        let op = &self.ctx(id).pending;
+        let (lock, how, site) = (op.obj, op.how.expect("a lock is taken somehow"), op.site);
+        let obj = self.obj_mut(lock);
+        obj.holder = id.0;
+        obj.version += 1;
+        let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
+        let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
+        self.note_acquire(id, taken, how.under);
+    }
+
+    fn release(&mut self, id: CtxId, lock: ObjId) {
+        let obj = self.obj_mut(lock);
+        let holder = obj.holder;
+        obj.holder = NOBODY;
+        obj.version += 1;
+        // A retry loop that looks under a lock waits for somebody else to take it.
+        let version = obj.version;
+        self.ctx_mut(id).reads.push((lock, version));
+        let held = &mut self.ctx_mut(id).held;
+        match held.iter().rposition(|held| held.lock == Some(lock)) {
+            Some(place) if holder == id.0 => {
+                held.remove(place);
+            }
+            _ => {
+                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(lock));
+                self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+            }
+        }
+    }
+
+    fn leave(&mut self, id: CtxId) {
+        let ctx = self.ctx_mut(id);
+        ctx.active = false;
+        let left = ctx.held.first().map(|held| held.class.name());
+        if let Some(name) = left {
+            let message = format!("the handler {} returns while it holds {name}", self.ctx(id).name);
+            self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+        }
+        self.ctx_mut(id).irq_saves.clear();
+        let cpu = self.cpu_of(id);
+        let left = cpu.handlers.pop();
+        debug_assert_eq!(left, Some(id));
+        cpu.irqs_on = true;
+        let reschedules = self.ctx(id).reschedules;
+        self.cpu_of(id).need_resched |= reschedules;
+    }
+
+    /// The last step wrote what was there before. `read_only`: it would have done so whatever others had written.
+    pub(crate) fn unchanged(&mut self, obj: ObjId, read_only: bool) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.obj_mut(obj).version -= 1;
+        let version = self.obj(obj).version;
+        let me = self.current;
+        let ctx = self.ctx_mut(me);
+        ctx.changes -= 1;
+        ctx.reads.push((obj, version));
+        if read_only {
+            self.search.demote();
+        }
+    }
+
+    /// The step that is being done changes another object, too, as it turns out.
+    pub(crate) fn also_changes(&mut self, obj: ObjId) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.obj_mut(obj).version += 1;
+        if let Some(mut open) = self.search.reopen() {
+            open.add(obj, Access::Write);
+            for sleeper in open.asleep.iter() {
+                if self.conflicts(sleeper, &open) {
+                    open.asleep.remove(sleeper);
+                }
+            }
+            self.search.open(open);
+        }
+    }
+
+    /// Ends the event that is open, if any: analyses what it races with.
+    #[inline]
+    pub(crate) fn close(&mut self) {
+        self.search.close();
+    }
+
+    /// The current context has returned from its function.
+    pub(crate) fn finished(&mut self, id: CtxId) {
+        self.close();
+        self.turn = None;
+        self.ctx_mut(id).finished = true;
+        if self.mode != Mode::Running || self.failed.is_some() {
+            return;
+        }
+        let ctx = self.ctx(id);
+        let message = if let Some(held) = ctx.held.first() {
+            format!("{} ends while it holds {}", ctx.name, held.class.name())
+        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id))
+        {
+            format!("{} ends with interrupts off", ctx.name)
+        } else if ctx.preempt_off > 0 {
+            format!("{} ends with preemption off", ctx.name)
+        } else {
+            if let Some(cpu) = ctx.cpu
+                && self.cpus[cpu.0 as usize].task == Some(id)
+            {
+                self.cpus[cpu.0 as usize].task = None;
+            }
+            return;
+        };
+        self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
+    }
+}
