@@ -197,6 +197,7 @@ impl World {
         match ctx.pending.kind {
             OpKind::Store | OpKind::Rmw if ctx.pending.obj2.is_none() => {
                 self.objs[ctx.pending.obj.index()].version += 1;
+                ctx.changes += 1;
             }
             OpKind::Load => ctx.reads.push((ctx.pending.obj, self.objs[ctx.pending.obj.index()].version)),
             _ => self.effect(next),
