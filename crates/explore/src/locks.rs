@@ -97,14 +97,20 @@ impl Report {
         self.locks.questions().into_iter().map(|question| (question, self.locks.answer(question, exhausted))).collect()
     }
 
-    /// A report of each question and its answer.
+    /// A report of each question and its answer. If the run that was found answers one, those that it does not answer are
+    /// only counted.
     pub fn lock_report(&self) -> String {
         let name = |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
-        let texts: Vec<_> = self
-            .lock_questions()
-            .iter()
-            .map(|(question, answer)| self.locks.describe(question, Some(answer), &name))
-            .collect();
+        let mut questions = self.lock_questions();
+        let all = questions.len();
+        if questions.iter().any(|(_, answer)| matches!(answer, Answer::Reachable { .. })) {
+            questions.retain(|(_, answer)| *answer != Answer::Unknown);
+        }
+        let describe = |(question, answer): &(&Question, Answer)| self.locks.describe(question, Some(answer), &name);
+        let mut texts: Vec<_> = questions.iter().map(describe).collect();
+        if questions.len() < all {
+            texts.push(format!("({} more questioned, and not answered by this run)", all - questions.len()));
+        }
         texts.join("\n\n")
     }
 }

@@ -9,6 +9,7 @@ use doorbell_platform::{CpuId, Lock, LockClass, Mutex, Vector, WaitType};
 
 static A: LockClass = LockClass::new("A", WaitType::Spin);
 static B: LockClass = LockClass::new("B", WaitType::Spin);
+static C: LockClass = LockClass::new("C", WaitType::Spin);
 static GATE: LockClass = LockClass::new("gate", WaitType::Sleep);
 
 type Spin = Lock<Sim, ()>;
@@ -152,4 +153,26 @@ fn the_three_party_interrupt_cycle_in_which_handler_and_task_share_nothing_is_re
     });
     reachable(&report, FailureKind::Deadlock);
     println!("{}", doorbell_explore::render::text(&report.failure.as_ref().unwrap().trace, &Default::default()));
+}
+
+#[test]
+fn questions_that_the_run_which_was_found_does_not_answer_are_only_counted() {
+    let report = Explore::new("two questions").run(|m: &Machine| {
+        let (locks, c) = (Locks::new(), Lock::<Sim, ()>::new(&C, ()));
+        let other = Arc::clone(&locks);
+        m.task("one", move || {
+            for c_first in [true, false] {
+                let outer = if c_first { c.lock() } else { locks.a.lock() };
+                drop(if c_first { locks.a.lock() } else { c.lock() });
+                drop(outer);
+            }
+            locks.ab();
+        });
+        m.task("two", move || other.ba());
+    });
+    reachable(&report, FailureKind::Deadlock);
+    assert_eq!(report.lock_questions().len(), 2);
+    let text = report.lock_report();
+    assert!(text.contains("REACHABLE") && !text.contains("UNKNOWN"), "{text}");
+    assert!(text.ends_with("(1 more questioned, and not answered by this run)"), "{text}");
 }
