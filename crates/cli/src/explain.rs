@@ -29,10 +29,9 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
         (Some(failure), TraceFormat::Text) => {
             let head = terminal.ink(&selected.path(), "1");
             writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
-            // With the line above, the validator's and the one below it still fits a page of thirty.
-            let report = validator(&selected, &outcome);
-            text(&failure.trace, 28_usize.saturating_sub(report.len()), terminal)?;
-            write_lines(&report, terminal)?;
+            // With the line above and the one below it still fits a page of thirty.
+            text(&failure.trace, 28, terminal)?;
+            validator(&selected, &outcome, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
         }
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
             ];
             if format == TraceFormat::Text {
                 writeln!(terminal.out, "{}", lines.join("\n"))?;
-                write_lines(&validator(&selected, &outcome), terminal)?;
+                validator(&selected, &outcome, terminal)?;
             } else {
                 writeln!(terminal.err, "doorbell: there is nothing to draw\n{}", lines.join("\n"))?;
                 status = status.max(DIFFERS);
@@ -67,23 +66,12 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
     Ok(status)
 }
 
-/// What the lock validator says, where the variant is about that.
-fn validator(selected: &Selected<'_>, outcome: &Outcome) -> Vec<String> {
-    if selected.variant.inversions.is_none() {
-        return Vec::new();
-    }
-    let mut lines = vec![String::new()];
-    if outcome.lock_report.is_empty() {
-        lines.push("the lock validator questions no lock order".to_owned());
-    } else {
-        lines.extend(outcome.lock_report.lines().map(str::to_owned));
-    }
-    lines
-}
-
-fn write_lines(lines: &[String], terminal: &mut Terminal<'_>) -> Result<(), Fault> {
-    for line in lines {
-        writeln!(terminal.out, "{line}")?;
+/// What the lock validator says, where the variant is about that: after the page of the trace, if there is one.
+fn validator(selected: &Selected<'_>, outcome: &Outcome, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
+    if selected.variant.inversions.is_some() {
+        let silent = outcome.lock_report.is_empty();
+        let report = if silent { "the lock validator questions no lock order" } else { &outcome.lock_report };
+        writeln!(terminal.out, "\n{report}")?;
     }
     Ok(())
 }

@@ -124,6 +124,25 @@ fn explain_says_so_where_nothing_fails() {
 }
 
 #[test]
+fn explain_says_why_a_lock_order_that_the_validator_questions_is_no_deadlock() {
+    let said = stdout(&["explain", "pi-wakeup/without-annotations"], 0);
+    assert!(said.contains("pi_lock → rq lock → wake-up lock → pi_lock"), "{said}");
+    assert!(said.contains("UNREACHABLE within the scope. Both would have to be on CPU0 at once"), "{said}");
+    let rows = json(&["check", "pi-wakeup/without-annotations", "--format", "json"], 0);
+    assert_eq!(rows[0]["inversions"], "unreachable (exclusive on one CPU)");
+    assert_eq!(rows[0]["expected_inversions"], rows[0]["inversions"]);
+}
+
+#[test]
+fn explain_says_which_lock_order_the_deadlock_that_was_found_is() {
+    let said = stdout(&["explain", "pi-wakeup/sched-in-under-task-lock"], 0);
+    let order = said.find("pi_lock → wake-up lock → pi_lock").expect("the order");
+    assert!(said[order..].contains("REACHABLE: replay with db1-"), "{said}");
+    let said = stdout(&["explain", "pi-wakeup/handler-walks-all-lists"], 0);
+    assert!(said.contains("the lock validator questions no lock order"), "{said}");
+}
+
+#[test]
 fn a_token_that_check_printed_is_replayed_to_the_same_trace() {
     let rows = json(&["check", FOUND, "--format", "json"], 0);
     let token = rows[0]["token"].as_str().expect("a token");

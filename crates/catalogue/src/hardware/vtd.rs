@@ -94,7 +94,7 @@ impl Posted {
         change("PIR", format!("{:#b}", self.pir), format!("{:#b}", after.pir));
         change("ON", u8::from(self.on).to_string(), u8::from(after.on).to_string());
         change("SN", u8::from(self.sn).to_string(), u8::from(after.sn).to_string());
-        change("NV", self.nv.to_string(), after.nv.to_string());
+        change("NV", format!("{:#x}", self.nv.0), format!("{:#x}", after.nv.0));
         change("NDST", self.ndst.to_string(), after.ndst.to_string());
         if changes.is_empty() { format!("leaves {self}") } else { changes.join(", ") }
     }
@@ -103,7 +103,7 @@ impl Posted {
 impl fmt::Display for Posted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Posted { pir, on, sn, nv, .. } = *self;
-        write!(f, "PIR {pir:#b} ON {} SN {} NV {nv}", u8::from(on), u8::from(sn))
+        write!(f, "PIR {pir:#b} ON {} SN {} NV {:#x}", u8::from(on), u8::from(sn), nv.0)
     }
 }
 

@@ -113,7 +113,7 @@ impl Kvm {
             posted.nv = WAKEUP;
             posted.on
         });
-        if outstanding {
+        if outstanding && self.scope.fault != Some(Fault::ForgetsOutstanding) {
             // It was notified while it ran, with a vector that wakes nobody.
             Notification { vector: WAKEUP, cpu }.send();
         }
@@ -121,8 +121,16 @@ impl Kvm {
 
     /// A vCPU runs again, perhaps elsewhere: after the lock of the run queue was dropped.
     fn sched_in(&self, me: usize, cpu: CpuId) {
-        let vcpu = &self.vcpus[me];
+        if self.scope.fault == Some(Fault::IrqsOn) {
+            return self.load(me, cpu);
+        }
         let irqs = Sim::irq_save();
+        self.load(me, cpu);
+        Sim::irq_restore(irqs);
+    }
+
+    fn load(&self, me: usize, cpu: CpuId) {
+        let vcpu = &self.vcpus[me];
         if vcpu.descriptor.observe(|posted| posted.nv) == WAKEUP {
             let before = vcpu.cpu.get();
             if self.scope.fault == Some(Fault::UnderTaskLock) {
@@ -135,7 +143,6 @@ impl Kvm {
         }
         vcpu.descriptor.change(|posted| (posted.nv, posted.ndst) = (NOTIFY, cpu));
         vcpu.cpu.set(cpu);
-        Sim::irq_restore(irqs);
     }
 
     /// Takes a vCPU off the list of the CPU that it has left.

@@ -29,6 +29,12 @@
 //!    sched-in are needed. What the document does not say: a handler that took another CPU's lock would really
 //!    deadlock, and the subclasses would hide it (`all-lists`). The annotation holds only as long as handlers keep to
 //!    their own CPU's list.
+//! 5. Two more things that the code of the document does without a word are needed, too: interrupts are off in sched-in
+//!    (`sched-in-irqs-on`), and sched-out notifies its own CPU of what was posted before it changed the vector
+//!    (`sched-out-forgets-outstanding`).
+//!
+//! The rendering takes the scheduler's shape from the explorer ([`Scheduler`](doorbell_explore::sim::Scheduler)): a woken
+//! vCPU goes to the CPU of who wakes it, tasks are not preempted, and a vCPU leaves its CPU only to sleep.
 
 mod kvm;
 mod scope;
@@ -157,6 +163,21 @@ fn faults() -> Vec<Variant> {
             Inversions::Silent,
             "a handler that takes another CPU's lock is not exclusive with sched-out there, and the subclasses say it is",
             Scope { names: BOTH, ..all },
+        ),
+        variant(
+            "sched-in-irqs-on",
+            Expected::Found(FailureKind::SelfDeadlock),
+            Inversions::Reachable,
+            "the handler interrupts a sched-in that leaves the list of its own CPU, and waits for the lock that it holds",
+            Scope { names: BOTH, fault: Some(Fault::IrqsOn), ..ONE },
+        ),
+        variant(
+            "sched-out-forgets-outstanding",
+            deadlock,
+            Inversions::Silent,
+            "what was posted after the last look was notified to a CPU in no guest: without a notification of its own, \
+             sched-out puts a vCPU to sleep that nobody will wake",
+            Scope { names: BOTH, fault: Some(Fault::ForgetsOutstanding), sender: false, ..ONE },
         ),
     ]
 }

@@ -57,6 +57,10 @@ pub(super) enum Fault {
     UnderTaskLock,
     /// The handler looks through the lists of all CPUs.
     AllLists,
+    /// Sched-in leaves interrupts on.
+    IrqsOn,
+    /// Sched-out does not care about a notification that came before.
+    ForgetsOutstanding,
 }
 
 /// Who takes the lock of a list.
