@@ -3,7 +3,7 @@
 use doorbell_platform::CpuId;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::op::{Access, Op, OpKind};
+use crate::op::{Access, Op, OpKind, Uses};
 use crate::search::Open;
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
@@ -65,7 +65,18 @@ impl World {
         if op.kind == OpKind::Join {
             open.target = Some(op.target);
         }
+        self.more_uses(id, &mut |obj, access| open.add(obj, access));
         open.waited = op.kind.can_wait();
+    }
+
+    /// Calls `f` with what the pending step of `id` uses beside what its `Op` names.
+    #[inline]
+    fn more_uses(&self, id: CtxId, f: &mut Uses<'_>) {
+        if let Some(more) = self.ctx(id).more {
+            // SAFETY: it lives on the stack of the context that announced the step and that is suspended in it, or is
+            // the caller.
+            unsafe { (*more)(f) };
+        }
     }
 
     /// What the step does to the interrupt token of its CPU.
@@ -96,7 +107,10 @@ impl World {
                 .iter()
                 .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
         };
-        (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
+        let mut more = false;
+        self.more_uses(sleeper, &mut |obj, access| more |= clash(obj, access));
+        more || ctx.may_change.is_some_and(|obj| clash(obj, Access::Write))
+            || (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
             || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
             || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
     }
@@ -162,6 +176,27 @@ impl World {
         }
         if let Some(obj2) = obj2 {
             self.obj_mut(obj2).version += 1;
+        }
+        self.forget_more(id);
+    }
+
+    /// The pending step of `id` has been done, unless the task was preempted before it.
+    #[inline]
+    fn forget_more(&mut self, id: CtxId) {
+        let ctx = &mut self.ctxs[id.index()];
+        if ctx.preempted.is_some() {
+            return;
+        }
+        if let Some(more) = ctx.more.take() {
+            let objs = &mut self.objs;
+            // SAFETY: as in `more_uses`.
+            unsafe {
+                (*more)(&mut |obj, access| {
+                    if access != Access::Read {
+                        objs[obj.index()].version += 1;
+                    }
+                });
+            }
         }
     }
 

@@ -82,6 +82,13 @@ impl OpKind {
 /// A condition that a waiting step is waiting for. It lives on the stack of the context that waits.
 pub(crate) type Condition = *const dyn Fn() -> bool;
 
+/// Tells of the objects that a step uses beside those that its [`Op`] names, if it is done in the state in which this is
+/// called. It lives on the stack of the context that announces the step.
+pub(crate) type MoreUses = *const dyn Fn(&mut Uses<'_>);
+
+/// Is told of the objects that a step uses, one by one.
+pub(crate) type Uses<'a> = dyn FnMut(ObjId, Access) + 'a;
+
 /// A step, as announced.
 #[derive(Clone, Copy)]
 pub(crate) struct Op {

@@ -12,7 +12,7 @@ use doorbell_platform::{CpuId, LockClass, Vector};
 use crate::coroutine::{MOST, Runners};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
-use crate::op::{Op, OpKind};
+use crate::op::{MoreUses, Op, OpKind};
 use crate::record::Recorder;
 use crate::search::Search;
 use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
@@ -47,6 +47,10 @@ pub(crate) struct Ctx {
     pub finished: bool,
     /// What it does next.
     pub pending: Op,
+    /// What else that step uses, as things are when it is asked.
+    pub more: Option<MoreUses>,
+    /// What that step may turn out to change, too.
+    pub may_change: Option<ObjId>,
     pub held: Vec<Held>,
     /// What each nested `irq_save` found.
     pub irq_saves: Vec<bool>,
@@ -459,6 +463,8 @@ impl World {
             cpu,
             finished: false,
             pending,
+            more: None,
+            may_change: None,
             held,
             irq_saves,
             preempt_off: 0,

@@ -45,7 +45,7 @@ type Vm = Irqfds<Sim, Chip>;
 /// The interrupt controller: one step per call.
 struct Chip(Arc<Model<State>>);
 
-#[derive(Default)]
+#[derive(Clone, Copy, PartialEq, Default)]
 struct State {
     /// What resampling irqfds give to each pin.
     high: [bool; 2],
@@ -63,11 +63,13 @@ impl Controller for Chip {
     }
 
     fn set_irq(&self, pin: Pin, _source: SourceId, level: bool) {
-        self.0.change(|state| {
+        self.0.change_if(|state| {
+            let before = *state;
             state.high[pin.number as usize] = level;
             // Only the first irqfd is ever signalled.
             state.owed |= level;
             state.late |= level && state.gone;
+            *state != before
         });
     }
 
@@ -90,9 +92,11 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
     let first = Arc::new(vm.irqfd());
     let heard = Arc::clone(&chip);
     let device = move || {
-        heard.change(|state| {
+        heard.change_if(|state| {
+            let before = *state;
             state.owed = false;
             state.late |= state.gone;
+            *state != before
         });
     };
     first.assign_resample(GSI, Arc::new(device)).expect("the GSI has a pin");

@@ -6,18 +6,20 @@
 //! the last of them queues the first work again.
 
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::sync::Arc;
 
-use doorbell_platform::{ReadDomain, WorkQueue};
+use doorbell_platform::ReadDomain;
 
+use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
-use crate::op::{Op, OpKind};
+use crate::op::{Access, Op, OpKind};
 use crate::record::note;
 use crate::sim::managed::Queue;
-use crate::sim::model::{Model, wait};
-use crate::sim::pool::Pool;
+use crate::sim::model::{Model, step_with, wait};
+use crate::sim::pool::{Comes, Last, Pool, Then};
 use crate::sim::wait::SimCompletion;
-use crate::world::with;
+use crate::world::{ObjKind, with};
 use doorbell_platform::Completion;
 
 /// What grace periods need in order to end. Set it up with [`Machine::grace_periods`] before domains are created.
@@ -40,20 +42,28 @@ enum Workers {
 }
 
 impl Workers {
-    #[track_caller]
-    fn spawn(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+    /// What steps change that queue.
+    fn order(&self) -> ObjId {
         match self {
-            Workers::Pool(pool) => pool.spawn(name, job),
-            Workers::Queue(queue) => queue.spawn(name, job),
+            Workers::Pool(pool) => pool.order(),
+            Workers::Queue(queue) => queue.order(),
         }
     }
 
-    /// [`spawn`](Workers::spawn) by a job of theirs that has nothing else left to do.
-    #[track_caller]
-    fn spawn_last(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+    /// Queues a job in the step that is being done, which has said that it changes [`order`](Workers::order).
+    fn spawn_within(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
         match self {
-            Workers::Pool(pool) => pool.spawn_last(name, job),
-            Workers::Queue(queue) => queue.spawn(name, job),
+            Workers::Pool(pool) => pool.spawn_within(name, job),
+            Workers::Queue(queue) => queue.spawn_within(name, job),
+        }
+    }
+
+    /// Has the job of theirs that calls this end with `last`.
+    #[track_caller]
+    fn end_with(&self, last: Last) {
+        match self {
+            Workers::Pool(pool) => pool.end_with(last),
+            Workers::Queue(queue) => queue.end_with(last),
         }
     }
 
@@ -76,12 +86,14 @@ pub struct SimDomain<const READERS_SLEEP: bool>(Arc<Inner>);
 struct Inner {
     /// Begins of read sections read it, begins of grace periods change it.
     gate: Model<State>,
-    /// Ends of read sections read it, ends of grace periods take it.
+    /// Without workers: ends of read sections read it, ends of grace periods take it.
     exit: Model<()>,
     /// Callbacks and the task that runs them.
     callbacks: Model<()>,
-    /// What the two pieces of work have to do.
-    work: Model<Work>,
+    /// What the first piece of work has to do.
+    asked: Model<Asked>,
+    /// What the second has to do.
+    over: Model<Over>,
     /// Who does a grace period's work; nobody if it is a matter of readers alone.
     workers: Option<Workers>,
     name: &'static str,
@@ -90,21 +102,34 @@ struct Inner {
 #[derive(Default)]
 struct State {
     next: u64,
-    readers: Vec<u64>,
+    readers: Vec<Reader>,
     callbacks: VecDeque<Callback>,
     handed: u64,
     called: u64,
 }
 
-/// What there is to do for the workers.
+/// A read section.
+struct Reader {
+    /// With workers, its end as an object: the end changes it, and who looks whether it has ended reads it.
+    id: u64,
+    ctx: CtxId,
+    /// It has not ended. One that has is kept until its context begins another: a grace period that begins now might
+    /// have begun before that end, and been waiting for it.
+    reads: bool,
+}
+
 #[derive(Default)]
-struct Work {
+struct Asked {
     /// Grace periods that are not over, as far as is known.
-    asked: Vec<Grace>,
-    /// The work that looks at them is queued, or is about to be.
+    graces: Vec<Grace>,
+    /// The work that looks at them is queued.
     processing: bool,
-    /// Grace periods that are over.
-    over: Vec<Grace>,
+}
+
+#[derive(Default)]
+struct Over {
+    /// Grace periods that are over, which that work does not know of yet.
+    graces: Vec<Grace>,
     /// The work that tells of them is queued or runs.
     calling: bool,
 }
@@ -117,8 +142,13 @@ struct Callback {
 /// A grace period that needs a pool.
 struct Grace {
     readers: Vec<u64>,
-    done: Arc<SimCompletion>,
-    then: Option<Box<dyn FnOnce() + Send>>,
+    then: After,
+}
+
+/// Who is told that a grace period is over.
+enum After {
+    Wakes(Arc<SimCompletion>),
+    Calls(Box<dyn FnOnce() + Send>),
 }
 
 impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
@@ -133,7 +163,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             gate: Model::new(name, State::default()),
             exit: Model::new("grace period", ()),
             callbacks: Model::new("callbacks", ()),
-            work: Model::new("grace-period work", Work::default()),
+            asked: Model::new("grace periods asked for", Asked::default()),
+            over: Model::new("grace periods that are over", Over::default()),
             workers,
             name,
         });
@@ -159,72 +190,97 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     fn begin(&self) -> u64 {
         self.0.gate.observe(|_| ());
         note(|| format!("reads under {}", self.0.name));
+        let site = Location::caller();
+        let (ctx, end) = with(|w| {
+            let end = self.0.workers.is_some().then(|| w.add_obj(ObjKind::Model, "read section", site));
+            (w.current, end)
+        });
         let mut state = self.0.gate.state();
         state.next += 1;
-        let reader = state.next;
-        state.readers.push(reader);
-        reader
+        let id = end.map_or(state.next, |end| end.0.into());
+        state.readers.retain(|reader| reader.reads || reader.ctx != ctx);
+        state.readers.push(Reader { id, ctx, reads: true });
+        id
     }
 
     #[track_caller]
     fn end(&self, reader: u64) {
-        self.0.exit.observe(|()| ());
-        note(|| format!("reads no more under {}", self.0.name));
-        self.0.gate.state().readers.retain(|other| *other != reader);
-        let Some(workers) = &self.0.workers else { return };
-        if self.0.work.state().asked.is_empty() {
-            return;
-        }
-        // Who of several readers is the last one to leave matters now: it queues the work, unless somebody else does.
-        for obj in [self.0.exit.id(), self.0.work.id()] {
-            with(|w| w.also_changes(obj));
-        }
+        let inner = &self.0;
+        let ends = || {
+            note(|| format!("reads no more under {}", inner.name));
+            let mut state = inner.gate.state();
+            state.readers.iter_mut().filter(|other| other.id == reader).for_each(|ended| ended.reads = false);
+        };
+        let Some(workers) = &inner.workers else {
+            inner.exit.observe(|()| ());
+            return ends();
+        };
+        let (queue, order) = (inner.asked.id(), workers.order());
+        // Nobody is going to look at the grace periods that wait for it: who of several readers is the last one to leave
+        // matters, because it queues the work.
+        let awaited =
+            |asked: &Asked| !asked.processing && asked.graces.iter().any(|grace| grace.readers.contains(&reader));
+        step_with(Op::new(OpKind::Change, ObjId(reader as u32)), &|uses| {
+            if awaited(&inner.asked.state()) {
+                uses(queue, Access::Write);
+                uses(order, Access::Write);
+            }
+        });
+        ends();
         let again = {
-            let mut work = self.0.work.state();
-            let work = &mut *work;
-            let ready = work.asked.iter().any(|grace| self.0.gone(&grace.readers));
-            ready && !std::mem::replace(&mut work.processing, true)
+            let mut asked = inner.asked.state();
+            let ready = awaited(&asked) && asked.graces.iter().any(|grace| inner.gone(&grace.readers));
+            ready && !std::mem::replace(&mut asked.processing, true)
         };
         if again {
-            process(&self.0, workers);
+            process(inner, workers);
         }
     }
 
     #[track_caller]
     fn synchronize_any(&self) {
         // While the program sets itself up there are neither readers nor workers that run.
-        if with(|w| w.mode == crate::world::Mode::Alone) && self.0.gate.state().readers.is_empty() {
+        if with(|w| w.mode == crate::world::Mode::Alone) && self.0.gate.state().reading().next().is_none() {
             return;
         }
         match &self.0.workers {
             None => {
-                let readers = self.0.gate.change(|state| state.readers.clone());
+                let readers: Vec<u64> = self.0.gate.change(|state| state.reading().collect());
                 note(|| format!("begins a grace period of {}", self.0.name));
                 let inner = &self.0;
                 let gone = || inner.gone(&readers);
                 wait(Op::new(OpKind::Take, inner.exit.id()), &gone);
             }
             Some(workers) => {
-                self.start(workers, None).wait();
+                let done = Arc::new(workers.completion(self.0.name));
+                self.start(workers, After::Wakes(Arc::clone(&done)));
+                done.wait();
             }
         }
     }
 
-    /// Asks for a grace period that needs workers.
+    /// Asks for a grace period that needs workers. Who is the first to ask queues the work, in the same step: a domain
+    /// does both under its lock.
     #[track_caller]
-    fn start(&self, workers: &Workers, then: Option<Box<dyn FnOnce() + Send>>) -> Arc<SimCompletion> {
-        let done = Arc::new(workers.completion(self.0.name));
-        let first = self.0.gate.change_with(self.0.work.id(), |state| {
-            state.handed += u64::from(then.is_some());
-            let mut work = self.0.work.state();
-            work.asked.push(Grace { readers: state.readers.clone(), done: Arc::clone(&done), then });
-            !std::mem::replace(&mut work.processing, true)
+    fn start(&self, workers: &Workers, then: After) {
+        let inner = &self.0;
+        let (gate, asked, order) = (inner.gate.id(), inner.asked.id(), workers.order());
+        step_with(Op { obj2: Some(asked), ..Op::new(OpKind::Change, gate) }, &|uses| {
+            if !inner.asked.state().processing {
+                uses(order, Access::Write);
+            }
         });
-        note(|| format!("begins a grace period of {}", self.0.name));
+        note(|| format!("begins a grace period of {}", inner.name));
+        let first = {
+            let mut state = inner.gate.state();
+            state.handed += u64::from(matches!(then, After::Calls(_)));
+            let mut asked = inner.asked.state();
+            asked.graces.push(Grace { readers: state.readers.iter().map(|reader| reader.id).collect(), then });
+            !std::mem::replace(&mut asked.processing, true)
+        };
         if first {
-            process(&self.0, workers);
+            process(inner, workers);
         }
-        done
     }
 
     #[track_caller]
@@ -237,7 +293,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             None => {
                 self.0.gate.change_with(self.0.callbacks.id(), |state| {
                     state.handed += 1;
-                    let readers = state.readers.clone();
+                    let readers = state.reading().collect();
                     state.callbacks.push_back(Callback { readers, f });
                 });
                 note(|| format!("leaves a callback to {}", self.0.name));
@@ -248,7 +304,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
                     f();
                     inner.callbacks.change(|()| inner.gate.state().called += 1);
                 });
-                self.start(workers, Some(counted));
+                self.start(workers, After::Calls(counted));
             }
         }
     }
@@ -262,65 +318,90 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     }
 }
 
-/// Queues the work that processes grace periods.
-#[track_caller]
+impl State {
+    /// The read sections that have not ended.
+    fn reading(&self) -> impl Iterator<Item = u64> {
+        self.readers.iter().filter(|reader| reader.reads).map(|reader| reader.id)
+    }
+}
+
+/// Queues the work that processes grace periods, in the step that is being done.
 fn process(inner: &Arc<Inner>, workers: &Workers) {
     let inner = Arc::clone(inner);
-    let next = workers.clone();
-    workers.spawn(
+    let on = workers.clone();
+    workers.spawn_within(
         "process grace period",
         Box::new(move || {
-            let some_over = inner.exit.change_with(inner.work.id(), |()| {
-                let mut work = inner.work.state();
-                let work = &mut *work;
-                work.processing = false;
-                work.over.extend(work.asked.extract_if(.., |grace| inner.gone(&grace.readers)));
-                !work.over.is_empty() && !std::mem::replace(&mut work.calling, true)
+            let (sees, looks) = (Arc::clone(&inner), Arc::clone(&inner));
+            let (next, over) = (on.clone(), inner.over.id());
+            on.end_with(Last {
+                obj: inner.asked.id(),
+                more: Box::new(move |uses| {
+                    let asked = sees.asked.state();
+                    let readers = asked.graces.iter().flat_map(|grace| &grace.readers);
+                    readers.for_each(|&reader| uses(ObjId(reader as u32), Access::Read));
+                    if !asked.graces.iter().any(|grace| sees.gone(&grace.readers)) {
+                        return Comes::Done;
+                    }
+                    uses(over, Access::Write);
+                    if sees.over.state().calling { Comes::Done } else { Comes::Queue }
+                }),
+                f: Box::new(move || {
+                    let (mut asked, mut over) = (looks.asked.state(), looks.over.state());
+                    asked.processing = false;
+                    let gone: Vec<Grace> = asked.graces.extract_if(.., |grace| looks.gone(&grace.readers)).collect();
+                    if gone.is_empty() {
+                        return Then::Done;
+                    }
+                    if std::mem::replace(&mut over.calling, true) {
+                        over.graces.extend(gone);
+                        return Then::Done;
+                    }
+                    let inner = Arc::clone(&looks);
+                    Then::Queue("grace-period callbacks", Box::new(move || call_back(&inner, &next, gone)))
+                }),
             });
-            note(|| format!("looks which grace periods of {} are over", inner.name));
-            if some_over {
-                next.spawn_last("grace-period callbacks", Box::new(move || call_back(&inner)));
-            }
         }),
     );
 }
 
 /// Tells of the grace periods that are over, until there are no more.
-fn call_back(inner: &Inner) {
-    loop {
-        let over = inner.work.change(|work| {
-            work.calling = !work.over.is_empty();
-            std::mem::take(&mut work.over)
-        });
-        note(|| match over.len() {
-            0 => "finds no more that are over".to_owned(),
-            some => format!("finds {some} that {} over", if some == 1 { "is" } else { "are" }),
-        });
-        if over.is_empty() {
-            return;
-        }
-        for grace in over {
-            if let Some(then) = grace.then {
-                then();
-            }
-            grace.done.complete_all();
+fn call_back(inner: &Arc<Inner>, on: &Workers, over: Vec<Grace>) {
+    for grace in over {
+        match grace.then {
+            After::Wakes(done) => done.complete_all(),
+            After::Calls(f) => f(),
         }
     }
+    let (sees, inner, next) = (Arc::clone(inner), Arc::clone(inner), on.clone());
+    on.end_with(Last {
+        obj: inner.over.id(),
+        more: Box::new(move |_| if sees.over.state().graces.is_empty() { Comes::Done } else { Comes::GoOn }),
+        f: Box::new(move || {
+            let mut over = inner.over.state();
+            over.calling = !over.graces.is_empty();
+            if !over.calling {
+                return Then::Done;
+            }
+            let more = std::mem::take(&mut over.graces);
+            drop(over);
+            Then::GoOn(Box::new(move || call_back(&inner, &next, more)))
+        }),
+    });
 }
 
 impl Inner {
     fn gone(&self, readers: &[u64]) -> bool {
         let state = self.gate.state();
-        !readers.iter().any(|reader| state.readers.contains(reader))
+        !readers.iter().any(|reader| state.reading().any(|other| other == *reader))
     }
 
     fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::world::Ended> {
         let ready = || {
             let state = self.gate.state();
-            state
-                .callbacks
-                .front()
-                .is_some_and(|first| !first.readers.iter().any(|reader| state.readers.contains(reader)))
+            let waits =
+                |first: &Callback| first.readers.iter().any(|reader| state.reading().any(|other| other == *reader));
+            state.callbacks.front().is_some_and(|first| !waits(first))
         };
         let op = Op { idle: true, obj2: Some(self.exit.id()), ..Op::new(OpKind::Take, self.callbacks.id()) };
         crate::sim::model::try_wait(op, &ready)?;

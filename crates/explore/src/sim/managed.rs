@@ -23,11 +23,12 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::ids::CtxId;
+use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
-use crate::op::{Op, OpKind};
+use crate::op::{Access, Op, OpKind};
 use crate::record::note;
-use crate::sim::model::{Model, try_wait, wait_uncounted};
+use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
+use crate::sim::pool::{Comes, Last, Then};
 use crate::sim::preempted::Books;
 use crate::sim::{Preempted, PreemptionOff};
 use crate::world::{Ended, Mode, with};
@@ -407,19 +408,52 @@ impl Queue {
     /// Queues `job`, to be done once.
     #[track_caller]
     pub fn spawn(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
-        let pool = &self.pool;
-        pool.0.state.change(|state| {
-            let item = Item { queue: self.index, name, job };
-            let queue = &mut state.queues[self.index];
-            if queue.active < queue.max_active {
-                queue.active += 1;
-                state.worklist.push_back(item);
-            } else {
-                queue.inactive.push_back(item);
-            }
-            pool.0.kick(state);
+        self.pool.0.state.change(|state| {
+            self.give(state, name, job);
             note(|| format!("queues {name:?} ({} running)", state.running));
         });
+    }
+
+    /// What steps change that queue.
+    pub(crate) fn order(&self) -> ObjId {
+        self.pool.0.state.id()
+    }
+
+    /// Queues `job` in the step that is being done, which has said that it changes [`order`](Queue::order).
+    pub(crate) fn spawn_within(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+        self.give(&mut self.pool.0.state.state(), name, job);
+    }
+
+    /// Has the job that calls this end with that step. It does nothing else any more.
+    #[track_caller]
+    pub(crate) fn end_with(&self, last: Last) {
+        let Last { obj, more, f } = last;
+        let order = self.order();
+        step_with(Op::new(OpKind::Change, obj), &|uses| {
+            if let Comes::Queue = more(uses) {
+                uses(order, Access::Write);
+            }
+        });
+        match f() {
+            Then::Done => {}
+            Then::Queue(name, job) => {
+                note(|| format!("queues {name:?}"));
+                self.spawn_within(name, job);
+            }
+            Then::GoOn(job) => job(),
+        }
+    }
+
+    fn give(&self, state: &mut State, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+        let item = Item { queue: self.index, name, job };
+        let queue = &mut state.queues[self.index];
+        if queue.active < queue.max_active {
+            queue.active += 1;
+            state.worklist.push_back(item);
+        } else {
+            queue.inactive.push_back(item);
+        }
+        self.pool.0.kick(state);
     }
 
     /// Who alone can do its work.

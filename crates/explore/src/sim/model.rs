@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::op::{Condition, Op, OpKind};
+use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::{step, try_step};
@@ -58,6 +58,17 @@ impl<T> Model<T> {
     pub fn change<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         step(Op::new(OpKind::Change, self.id()));
         f(&mut self.state())
+    }
+
+    /// Changes the state, or finds that there is nothing to change: `f` says whether it has changed anything. If not, the
+    /// step has only read.
+    #[track_caller]
+    pub fn change_if(&self, f: impl FnOnce(&mut T) -> bool) {
+        let id = self.id();
+        step(Op::new(OpKind::Change, id));
+        if !f(&mut self.state()) {
+            with(|w| w.unchanged(id, true));
+        }
     }
 
     /// Changes the state, at a place that is not the caller's.
@@ -115,17 +126,6 @@ impl<T> Model<T> {
     /// [`serve`](Model::serve) with a condition and a change of something that belongs to this object.
     pub(crate) fn serve_when<R>(&self, ready: impl Fn() -> bool, f: impl FnOnce() -> R) -> Result<R, Ended> {
         try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
-        Ok(f())
-    }
-
-    /// [`serve_when`](Model::serve_when) that changes another object in the same step.
-    pub(crate) fn serve_with_when<R>(
-        &self,
-        other: ObjId,
-        ready: impl Fn() -> bool,
-        f: impl FnOnce() -> R,
-    ) -> Result<R, Ended> {
-        try_wait(Op { idle: true, obj2: Some(other), ..Op::new(OpKind::Take, self.id()) }, &ready)?;
         Ok(f())
     }
 
@@ -212,6 +212,23 @@ fn happens_at_once(op: Op, condition: &(dyn Fn() -> bool + '_)) -> bool {
         with(|w| w.unchanged(op.obj, true));
     }
     holds
+}
+
+/// Announces a step that uses more than `op` names: `more` says what, whenever it is asked before the step is done. It
+/// must not enter the machine.
+pub(crate) fn step_with(op: Op, more: &(dyn Fn(&mut Uses<'_>) + '_)) {
+    let more: *const (dyn Fn(&mut Uses<'_>) + '_) = more;
+    // SAFETY: only the lifetime changes. The machine calls it while the step is announced and forgets it when it does the
+    // step, after which `step` returns; the caller holds the reference until then. A context that never returns from the
+    // step keeps it alive for ever.
+    let more: MoreUses = unsafe { std::mem::transmute(more) };
+    with(|w| {
+        if w.mode == Mode::Running {
+            let me = w.current;
+            w.ctx_mut(me).more = Some(more);
+        }
+    });
+    step(op);
 }
 
 /// [`wait`], unless the run ends first.

@@ -1,7 +1,10 @@
 //! A plain pool: a fixed number of workers, and work that waits until one is free.
 //!
-//! Workers of a plain pool are alike, so work goes to the idle one with the lowest number: the other choices would be
-//! the same runs with the names changed.
+//! Jobs begin in the order in which they are queued. Workers are alike, so which of them does a job is a matter of names:
+//! it is the one that has been free for longest, or will be next. So the pool has two orders, that of queueing and that
+//! in which workers become free, and no need for a third: the nth job goes to the worker that became free as the nth,
+//! whichever of the two came first. Steps that queue are ordered among each other, steps that free a worker are, and one
+//! of each is not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +13,12 @@ use doorbell_platform::{Work, WorkQueue};
 
 use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
+use crate::op::{Access, Op, OpKind, Uses};
 use crate::record::note;
 use crate::sim::managed::count_of;
-use crate::sim::model::Model;
-use crate::world::{Ended, with};
+use crate::sim::model::{Model, step_with, try_wait};
+use crate::step::step;
+use crate::world::{Ended, ObjKind, with};
 
 /// A pool of workers of the simulated machine.
 #[derive(Clone)]
@@ -25,42 +30,81 @@ pub struct Pool {
 
 struct Inner {
     name: &'static str,
+    /// Steps that queue change it.
     state: Model<State>,
+    /// Steps with which a worker becomes free change it.
+    free: Model<()>,
     workers: Vec<Worker>,
 }
 
 struct Worker {
     ctx: std::sync::OnceLock<CtxId>,
-    /// Changes when the worker is given a job.
+    /// Changes when the worker, which is free, is given a job.
     slot: Model<()>,
 }
 
 struct State {
-    slots: Vec<Slot>,
-    backlog: VecDeque<Job>,
-    /// What jobs that are still being done queue with their last step.
-    last: Vec<(CtxId, Job)>,
+    /// What workers that were free have been given.
+    given: Vec<Option<Job>>,
+    /// Workers without a job; the first has been free for longest.
+    idle: VecDeque<usize>,
+    /// Jobs without a worker. There is only ever one of the two.
+    backlog: VecDeque<Waiting>,
+    /// The last steps of jobs that are being done, by whom, with the rescuer of what they queue.
+    last: Vec<(CtxId, Last, Option<CtxId>)>,
 }
 
-#[derive(Default)]
-struct Slot {
-    idle: bool,
-    job: Option<Job>,
+/// The last step of a job, which frees its worker, too: what others could do between the two, they can do as well after
+/// both, since a job that is over only takes a worker from them.
+pub(crate) struct Last {
+    /// Changed by it.
+    pub obj: ObjId,
+    /// Tells what it uses besides, and what it will come to, if it is done in the state in which this is called.
+    pub more: Box<dyn Fn(&mut Uses<'_>) -> Comes + Send>,
+    pub f: Box<dyn FnOnce() -> Then + Send>,
+}
+
+/// Which [`Then`] it will be.
+#[derive(Clone, Copy)]
+pub(crate) enum Comes {
+    Done,
+    Queue,
+    GoOn,
+}
+
+/// What comes after the [`Last`] step of a job.
+pub(crate) enum Then {
+    /// Nothing.
+    Done,
+    /// It has queued another job.
+    Queue(&'static str, Box<dyn FnOnce() + Send>),
+    /// It was not the last one: there is more to do, and its worker is not free.
+    GoOn(Box<dyn FnOnce() + Send>),
+}
+
+/// A job that no worker was free for.
+struct Waiting {
+    job: Job,
+    /// Changed by the step that queued it, which the step that begins it comes after.
+    queued: ObjId,
 }
 
 struct Job {
     name: &'static str,
     what: What,
+    /// It ends with a step of its own, a [`Last`].
+    names_last: bool,
     /// The rescuer may do it.
     rescuer: Option<CtxId>,
 }
 
 impl State {
-    /// What the current context's job queues with its last step.
-    fn take_last(&mut self) -> Option<Job> {
+    /// The last step of what the current context does.
+    fn take_last(&mut self) -> Option<(Last, Option<CtxId>)> {
         let me = with(|w| w.current);
-        let place = self.last.iter().position(|(ctx, _)| *ctx == me)?;
-        Some(self.last.swap_remove(place).1)
+        let place = self.last.iter().position(|(ctx, ..)| *ctx == me)?;
+        let (_, last, rescuer) = self.last.swap_remove(place);
+        Some((last, rescuer))
     }
 }
 
@@ -82,10 +126,16 @@ impl Pool {
     /// A pool with `workers` workers, each a task on a CPU of its own. Set it up before anything runs.
     #[track_caller]
     pub fn new(machine: &Machine, name: &'static str, workers: usize) -> Pool {
-        let slots = (0..workers).map(|_| Slot { idle: true, job: None }).collect();
+        let state = State {
+            given: (0..workers).map(|_| None).collect(),
+            idle: (0..workers).collect(),
+            backlog: VecDeque::new(),
+            last: Vec::new(),
+        };
         let inner = Arc::new(Inner {
             name,
-            state: Model::new(name, State { slots, backlog: VecDeque::new(), last: Vec::new() }),
+            state: Model::new(name, state),
+            free: Model::new("free workers", ()),
             workers: (0..workers)
                 .map(|_| Worker { ctx: std::sync::OnceLock::new(), slot: Model::new("job for a worker", ()) })
                 .collect(),
@@ -112,25 +162,24 @@ impl Pool {
     pub fn with_rescuer(&self, machine: &Machine, name: &'static str) -> Pool {
         let pool = self.clone();
         let inner = Arc::clone(&self.inner);
-        let slot = Model::new("call for the rescuer", ());
         let me = Arc::new(std::sync::OnceLock::new());
         let this = Arc::clone(&me);
         let task = machine.task(name, move || {
-            let mine = |state: &State| state.backlog.iter().position(|job| job.rescuer == me.get().copied());
+            let mine =
+                |state: &State| state.backlog.iter().position(|waiting| waiting.job.rescuer == me.get().copied());
             let state = &inner.state;
-            while let Ok(Some(job)) = slot.serve_with_when(
-                state.id(),
-                || mine(&state.state()).is_some(),
-                || {
+            // What it takes no worker that becomes free can take, nor is it there before it is queued.
+            let takes = Op { idle: true, obj2: Some(inner.free.id()), ..Op::new(OpKind::Take, state.id()) };
+            while try_wait(takes, &|| mine(&state.state()).is_some()).is_ok() {
+                let job = {
                     let mut state = state.state();
                     mine(&state).and_then(|place| state.backlog.remove(place))
-                },
-            ) {
+                };
+                let Some(Waiting { job, .. }) = job else { return };
                 note(|| format!("rescues {:?}", job.name));
                 job.run();
-                let last = state.state().take_last();
-                if let Some(job) = last {
-                    pool.queue(job);
+                while let Some(job) = pool.rescued() {
+                    job();
                 }
             }
         });
@@ -145,68 +194,113 @@ impl Pool {
         move || {
             let Some(inner) = inner.upgrade() else { return String::new() };
             let state = inner.state.state();
-            let idle = state.slots.iter().filter(|slot| slot.idle).count();
-            let all = count_of(state.slots.len(), "worker");
+            let all = count_of(state.given.len(), "worker");
             match state.backlog.front() {
-                Some(first) if idle == 0 => {
-                    format!(
-                        "needs a worker of {}: all {all} of it wait, with {:?} queued behind them",
-                        inner.name, first.name
-                    )
-                }
-                _ => format!("needs a worker of {}, which has {all}", inner.name),
+                Some(first) => format!(
+                    "needs a worker of {}: all {all} of it wait, with {:?} queued behind them",
+                    inner.name, first.job.name
+                ),
+                None => format!("needs a worker of {}, which has {all}", inner.name),
             }
         }
     }
 
     /// Whether work waits for a worker, for conditions of quiescence.
     pub fn has_backlog(&self) -> bool {
+        self.inner.free.observe(|()| ());
         self.inner.state.observe(|state| !state.backlog.is_empty())
     }
 
     fn work_for_ever(&self, index: usize) -> Result<(), Ended> {
-        let worker = &self.inner.workers[index];
+        let Inner { state, workers, .. } = &*self.inner;
+        let slot = &workers[index].slot;
         loop {
-            let state = &self.inner.state;
-            let mut job = worker
-                .slot
-                .serve_when(|| state.state().slots[index].job.is_some(), || state.state().slots[index].job.take())?;
-            while let Some(next) = job.take() {
-                note(|| format!("begins {:?}", next.name));
-                next.run();
-                job = self.done(index);
+            let given = || state.state().given[index].is_some();
+            let mut job = slot.serve_when(given, || state.state().given[index].take())?;
+            while let Some(now) = job {
+                note(|| format!("begins {:?}", now.name));
+                now.run();
+                job = self.done(index).map(|next| {
+                    self.may_free(index, &next.job);
+                    step(Op::new(OpKind::Observe, next.queued));
+                    next.job
+                });
             }
         }
     }
 
     /// The step with which a worker ends a job, and turns to the next that waits.
-    fn done(&self, index: usize) -> Option<Job> {
-        let model = &self.inner.state;
-        let mut nothing_waits = false;
-        let next = model.change(|state| {
-            let last = state.take_last();
-            let queued = last.as_ref().map(|job| job.name);
-            let next = match (last, state.backlog.pop_front()) {
-                // Nothing waits: who queued the job does it as well as any other.
-                (Some(job), None) => {
-                    nothing_waits = true;
-                    Some(job)
-                }
-                (Some(job), Some(first)) => {
-                    state.backlog.push_back(job);
-                    Some(first)
-                }
-                (None, first) => first,
+    fn done(&self, index: usize) -> Option<Waiting> {
+        let Inner { state, free, .. } = &*self.inner;
+        let (order, free) = (state.id(), free.id());
+        loop {
+            let last = state.state().take_last();
+            let Some((Last { obj, more, f }, rescuer)) = last else {
+                also_changes(free);
+                break;
             };
-            state.slots[index].idle = next.is_none();
-            note(|| queued.map_or_else(|| "is idle".to_owned(), |name| format!("queues {name:?}, and is done")));
-            next
-        });
-        if nothing_waits {
-            let obj = model.id();
-            with(|w| w.unchanged(obj, true));
+            step_with(Op::new(OpKind::Change, obj), &|uses| match more(uses) {
+                Comes::Done => uses(free, Access::Write),
+                Comes::Queue => {
+                    uses(free, Access::Write);
+                    uses(order, Access::Write);
+                }
+                Comes::GoOn => {}
+            });
+            match f() {
+                Then::Done => {
+                    note(|| "is done".to_owned());
+                    break;
+                }
+                Then::Queue(name, f) => {
+                    note(|| format!("queues {name:?}, and is done"));
+                    self.give(&mut state.state(), Job { name, what: What::Once(f), names_last: true, rescuer });
+                    break;
+                }
+                Then::GoOn(f) => {
+                    note(|| "goes on".to_owned());
+                    f();
+                }
+            }
+        }
+        let mut state = state.state();
+        let next = state.backlog.pop_front();
+        if next.is_none() {
+            state.idle.push_back(index);
         }
         next
+    }
+
+    /// Any step of a job may turn out to be its last, unless it names one.
+    fn may_free(&self, index: usize, job: &Job) {
+        let free = self.inner.free.id();
+        let ctx = self.inner.workers[index].ctx.get().copied();
+        with(|w| {
+            if let Some(ctx) = ctx {
+                w.ctx_mut(ctx).may_change = (!job.names_last).then_some(free);
+            }
+        });
+    }
+
+    /// The last step of a job that the rescuer does; what it still has to do.
+    fn rescued(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let state = &self.inner.state;
+        let order = state.id();
+        let (Last { obj, more, f }, rescuer) = state.state().take_last()?;
+        step_with(Op::new(OpKind::Change, obj), &|uses| {
+            if let Comes::Queue = more(uses) {
+                uses(order, Access::Write);
+            }
+        });
+        match f() {
+            Then::Done => None,
+            Then::Queue(name, f) => {
+                note(|| format!("queues {name:?}"));
+                self.give(&mut state.state(), Job { name, what: What::Once(f), names_last: true, rescuer });
+                None
+            }
+            Then::GoOn(f) => Some(f),
+        }
     }
 
     #[track_caller]
@@ -218,24 +312,39 @@ impl Pool {
         });
     }
 
-    /// Queues `f` in the step in which the job that calls this ends: as if it queued it right before.
-    ///
-    /// Whatever another could do between the two steps, it can do as well after both: the job has nothing left to do.
-    pub(crate) fn spawn_last(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
-        let job = Job { name, what: What::Once(f), rescuer: self.rescuer };
-        let me = with(|w| w.current);
-        self.inner.state.state().last.push((me, job));
+    /// What steps change that queue.
+    pub(crate) fn order(&self) -> ObjId {
+        self.inner.state.id()
     }
 
-    /// Gives the job to an idle worker, or to the next that becomes idle. Part of a step that changes the pool.
+    /// Queues `f` in the step that is being done, which has said that it changes [`order`](Pool::order).
+    pub(crate) fn spawn_within(&self, name: &'static str, f: Box<dyn FnOnce() + Send>) {
+        self.give(
+            &mut self.inner.state.state(),
+            Job { name, what: What::Once(f), names_last: true, rescuer: self.rescuer },
+        );
+    }
+
+    /// Has the job that calls this end with that step. It does nothing else any more.
+    pub(crate) fn end_with(&self, last: Last) {
+        let me = with(|w| w.current);
+        self.inner.state.state().last.push((me, last, self.rescuer));
+    }
+
+    /// Gives the job to the next worker that is free, or will be. Part of a step that changes the pool.
     fn give(&self, state: &mut State, job: Job) {
-        match state.slots.iter().position(|slot| slot.idle) {
+        match state.idle.pop_front() {
             Some(index) => {
-                state.slots[index].idle = false;
-                state.slots[index].job = Some(job);
+                self.may_free(index, &job);
+                state.given[index] = Some(job);
                 also_changes(self.inner.workers[index].slot.id());
             }
-            None => state.backlog.push_back(job),
+            None => {
+                let site = std::panic::Location::caller();
+                let queued = with(|w| w.add_obj(ObjKind::Model, job.name, site));
+                also_changes(queued);
+                state.backlog.push_back(Waiting { job, queued });
+            }
         }
     }
 }
@@ -258,7 +367,7 @@ impl WorkQueue for Pool {
 
     #[track_caller]
     fn spawn(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
-        self.queue(Job { name, what: What::Once(f), rescuer: self.rescuer });
+        self.queue(Job { name, what: What::Once(f), names_last: false, rescuer: self.rescuer });
     }
 }
 
@@ -308,7 +417,7 @@ impl Work for SimWork {
                 return false;
             }
             let name = self.0.name;
-            pool.give(state, Job { name, what: What::Work(self.clone()), rescuer: pool.rescuer });
+            pool.give(state, Job { name, what: What::Work(self.clone()), names_last: false, rescuer: pool.rescuer });
             note(|| format!("queues {name:?}"));
             true
         })
