@@ -243,11 +243,24 @@ fn one_shipped(name: &'static str, pool: Kind, actors: &'static [Actor]) -> Vari
     Variant::new(name, Expected::Exhausted, SHIPPED, text, move |m| shipped::program(m, scope, actors))
 }
 
+const ALL_FIVE: &str = "too large to exhaust: without a bound, 2.0 million executions on the plain pool (150 s on one \
+                        core) and 4.5 million on the managed one (300 s) came to no failure; within it, all are run";
+
+/// All five at once, within a bound on preemptions.
+fn all_five(name: &'static str, pool: Kind) -> Variant {
+    let mut all = one_shipped(name, pool, &shipped::ALL);
+    all.expected = Expected::BoundReached;
+    all.summary = ALL_FIVE;
+    all.scope += "; at most 1 preemption";
+    all.bound(1).full_only()
+}
+
 fn shipped() -> Vec<Variant> {
     let managed = Kind::Managed(Rules { interrupts: 0, ..LINUX });
     let mut variants = Vec::new();
     for (plain_name, managed_name, actors) in &TRIPLES {
-        let large = actors.contains(&Actor::Shutdown) && actors.contains(&Actor::Reroute);
+        // 2.2 million executions; the others have less than 0.3 million.
+        let large = *actors == [Actor::Shutdown, Actor::Inject, Actor::Reroute];
         let plain = one_shipped(plain_name, Kind::Plain, actors);
         let managed = one_shipped(managed_name, managed, actors);
         variants.push(if large { plain.full_only() } else { plain });
@@ -258,8 +271,8 @@ fn shipped() -> Vec<Variant> {
         Kind::Plain,
         &[Actor::Deassign, Actor::Inject, Actor::Ack],
     ));
-    variants.push(one_shipped("shipped-all-five", Kind::Plain, &shipped::ALL).full_only());
-    variants.push(one_shipped("shipped-managed-all-five", managed, &shipped::ALL).full_only());
+    variants.push(all_five("shipped-all-five", Kind::Plain));
+    variants.push(all_five("shipped-managed-all-five", managed));
     variants
 }
 
