@@ -1,11 +1,13 @@
-//! The same programs explored by Doorbell, loom and shuttle, in one run.
+//! The same programs explored by Doorbell, loom and shuttle, in one run, each on the thread that calls it. Rates are per
+//! second of that thread's CPU time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use doorbell_bench::args::{About, Format};
+use doorbell_bench::clock::thread_time;
 use doorbell_bench::table::{count, rate};
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_platform::{Atomic, AtomicInt, Platform};
@@ -54,23 +56,24 @@ type Meter = Arc<AtomicU64>;
 /// exhausted the program if it needs more.
 fn measure(patience: Duration, limit: u64, explore: impl Fn(Meter)) -> Measured {
     let (mut executions, mut exhausted) = (0, None);
-    let started = Instant::now();
-    while started.elapsed() < patience / 4 {
+    let started = thread_time();
+    while thread_time() - started < patience / 4 {
         let meter = Meter::default();
         explore(Arc::clone(&meter));
         let done = meter.load(Relaxed);
         executions += done;
         exhausted = (done < limit).then_some(done);
     }
-    Measured { exhausted, per_second: executions as f64 / started.elapsed().as_secs_f64() }
+    Measured { exhausted, per_second: executions as f64 / (thread_time() - started).as_secs_f64() }
 }
 
 /// Enough to exhaust all but the largest program, and some seconds of work for the slowest explorer.
 const LIMIT: usize = 100_000;
 
 fn doorbell(program: Program, patience: Duration) -> Measured {
-    let (mut executions, mut exhausted, mut time) = (0, None, Duration::ZERO);
-    while time < patience / 4 {
+    let (mut executions, mut exhausted) = (0, None);
+    let started = thread_time();
+    while thread_time() - started < patience / 4 {
         let report = Explore::new(program.name).run(|m: &Machine| {
             let word = Arc::new(<Sim as Platform>::AtomicU64::new(0));
             for _ in 0..program.threads {
@@ -83,9 +86,8 @@ fn doorbell(program: Program, patience: Duration) -> Measured {
         report.assert_exhausted();
         executions += report.executions;
         exhausted = Some(report.executions);
-        time += report.elapsed;
     }
-    Measured { exhausted, per_second: executions as f64 / time.as_secs_f64() }
+    Measured { exhausted, per_second: executions as f64 / (thread_time() - started).as_secs_f64() }
 }
 
 fn loom(program: Program, patience: Duration) -> Measured {

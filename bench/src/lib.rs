@@ -9,6 +9,7 @@
 //! Each takes `--help`, and `--format json` for one object a line.
 
 pub mod args;
+pub mod clock;
 pub mod heap;
 pub mod program;
 pub mod table;
