@@ -38,7 +38,8 @@ impl World {
         let mut stuck = CtxSet(waiting.0 & !live.0);
         for id in stuck.iter() {
             let ctx = self.ctx(id);
-            let idle = ctx.pending.idle && self.on_cpu(id)
+            let asleep = || ctx.scheduled.as_ref().is_some_and(|task| task.sleeps());
+            let idle = ctx.pending.idle && (self.on_cpu(id) || asleep())
                 || ctx.pending.kind == OpKind::Enter && !ctx.raised
                 || self.switched_out(id) && ctx.scheduled.is_none();
             if idle {

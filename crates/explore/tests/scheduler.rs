@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{Hooks, PI_LOCK, Placement, RQ_LOCK, SchedTask, Scheduler};
+use doorbell_explore::sim::{Hooks, PI_LOCK, Placement, RQ_LOCK, SchedTask, Scheduler, yield_now};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_platform::{Atomic, AtomicInt, CpuId, Lock, LockClass, Platform, WaitType};
@@ -90,6 +90,68 @@ fn a_woken_task_preempts_the_one_that_runs_between_any_two_steps() {
     });
     // Between the load and the store of the runner.
     report.assert_found(FailureKind::Quiescence);
+}
+
+#[test]
+fn a_service_runs_once_for_each_wake_up_and_may_sleep_when_the_run_is_over() {
+    for wakes in 0..=2 {
+        let report = Explore::new("service").collect_outcomes().run(move |m: &Machine| {
+            let runs = Arc::new(Word::new(0));
+            let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
+            let counted = Arc::clone(&runs);
+            let service = scheduler.service(m, CpuId(0), "service", move || {
+                counted.fetch_add(1, SeqCst);
+            });
+            m.task("waker", move || (0..wakes).for_each(|_| scheduler.wake(service)));
+            m.outcome(move || runs.load(SeqCst).to_string());
+        });
+        report.assert_exhausted();
+        assert_eq!(report.outcomes.iter().collect::<Vec<_>>(), [&wakes.to_string()]);
+    }
+}
+
+#[test]
+fn a_service_that_was_woken_and_never_gets_its_cpu_is_stuck() {
+    let report = Explore::new("starved").run(|m: &Machine| {
+        let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
+        let service = scheduler.service(m, CpuId(0), "service", || ());
+        let never = doorbell_explore::sim::Model::new("what never comes", false);
+        let wakes = scheduler.clone();
+        scheduler.task(m, CpuId(0), "hog", move || {
+            wakes.wake(service);
+            never.wait(|come| *come, |_| ());
+        });
+    });
+    let failure = report.assert_found(FailureKind::Deadlock);
+    assert!(failure.trace.why.contains("hog"), "{}", failure.trace.why);
+}
+
+/// Which task left its CPU, and whether it was preempted.
+#[derive(Clone, Default)]
+struct Seen(std::rc::Rc<std::cell::RefCell<Vec<bool>>>);
+
+impl Hooks for Seen {
+    fn sched_out(&self, _task: SchedTask, _cpu: CpuId, preempted: bool) {
+        self.0.borrow_mut().push(preempted);
+    }
+}
+
+#[test]
+fn a_task_that_yields_is_preempted_if_and_only_if_another_one_waits() {
+    for others in 0..=1 {
+        let report = Explore::new("yield").collect_outcomes().run(move |m: &Machine| {
+            let seen = Seen::default();
+            let scheduler = Scheduler::new(m, 1, Placement::Previous, false, seen.clone());
+            scheduler.task(m, CpuId(0), "yields", yield_now);
+            for _ in 0..others {
+                scheduler.task(m, CpuId(0), "other", || ());
+            }
+            m.outcome(move || format!("{:?}", seen.0.borrow()));
+        });
+        report.assert_exhausted();
+        let expected = if others > 0 { "[true]" } else { "[]" };
+        assert_eq!(report.outcomes.iter().collect::<Vec<_>>(), [expected]);
+    }
 }
 
 static LIST: LockClass = LockClass::new("list", WaitType::Spin);

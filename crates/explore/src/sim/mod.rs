@@ -27,7 +27,7 @@ pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub(crate) use cpu::{Wire, clock};
 pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
-pub use lock::{SimMutex, SimSpin};
+pub use lock::{SimMutex, SimSpin, known};
 pub use managed::{Managed, ManagedPool, Queue};
 pub(crate) use model::try_wait;
 pub use model::{Model, fail, fail_as};
@@ -35,7 +35,7 @@ pub use pool::{Pool, SimWork};
 pub(crate) use preempted::Books;
 pub use preempted::{Preempted, PreemptionOff};
 pub(crate) use sched::Scheduled;
-pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler};
+pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler, yield_now};
 pub use timer::Timer;
 pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 

@@ -18,9 +18,9 @@ use crate::ids::CtxId;
 use crate::machine::{HandlerHandle, Machine};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
-use crate::sim::{Model, Sim, SimSpin};
-use crate::step::{NO_OBJ, step};
-use crate::world::with;
+use crate::sim::{Model, Sim, SimSpin, known};
+use crate::step::{NO_OBJ, step, try_step};
+use crate::world::{Ended, with};
 
 /// The class of the lock of a task.
 pub static PI_LOCK: LockClass = LockClass::new("pi_lock", WaitType::Spin);
@@ -124,7 +124,8 @@ impl Scheduler {
                             let this = Scheduler(inner);
                             let kicks = || &this.0.queues[cpu.0 as usize].kicks;
                             while kicks().serve(|kicks| *kicks > 0, |kicks| *kicks = 0).is_ok() {
-                                this.schedule(cpu, None, Switch::Yield);
+                                // The idle task waits elsewhere for something to do.
+                                let _ = this.schedule(cpu, None, Switch::Yield);
                             }
                         })
                         .id();
@@ -134,8 +135,13 @@ impl Scheduler {
                         with(|w| w.ctx_mut(handler.id()).reschedules = true);
                     }
                     with(|w| w.schedule_cpu(cpu));
+                    let lock = SimSpin::INIT;
+                    // So that it is known from the start.
+                    lock.lock(Acquire::of(&RQ_LOCK));
+                    // SAFETY: taken right before.
+                    unsafe { lock.unlock() };
                     RunQueue {
-                        lock: SimSpin::INIT,
+                        lock,
                         state: RefCell::new(Queue::default()),
                         kicks: Model::new("run queue", 0),
                         idle,
@@ -163,22 +169,53 @@ impl Scheduler {
         name: impl Into<String>,
         f: impl FnOnce() + 'static,
     ) -> SchedTask {
+        let task = self.add(machine, cpu, name.into(), false, move |this, me| {
+            this.arrive(me);
+            f();
+            let cpu = this.cpu_of(me);
+            // Nobody switches back to a task that has ended.
+            let _ = this.schedule(cpu, Some(me), Switch::End);
+        });
+        let queue = &self.0.queues[cpu.0 as usize];
+        queue.state.borrow_mut().waiting.push_back(task.0);
+        queue.kicks.change(|kicks| *kicks += 1);
+        task
+    }
+
+    /// A task that calls `f` once for each wake-up, and sleeps on `cpu` until then: an interrupt's thread, a worker. It
+    /// may sleep when the run is over.
+    #[track_caller]
+    pub fn service(&self, machine: &Machine, cpu: CpuId, name: impl Into<String>, f: impl Fn() + 'static) -> SchedTask {
+        self.add(machine, cpu, name.into(), true, move |this, me| {
+            let mut woken = this.arrive_with(me, None, true);
+            while woken.is_ok() {
+                f();
+                let cpu = this.cpu_of(me);
+                woken = this.schedule(cpu, Some(me), Switch::Idle);
+            }
+        })
+    }
+
+    #[track_caller]
+    fn add(
+        &self,
+        machine: &Machine,
+        cpu: CpuId,
+        name: String,
+        sleeping: bool,
+        run: impl FnOnce(&Scheduler, usize) + 'static,
+    ) -> SchedTask {
         let number = self.0.tasks.borrow().len();
         let this = self.clone();
-        let ctx = machine.scheduled(cpu, name.into().into(), move || {
-            this.arrive(number);
-            f();
-            let cpu = this.0.tasks.borrow()[number].cpu;
-            this.schedule(cpu, Some(number), Switch::End);
-        });
+        let ctx = machine.scheduled(cpu, name.into(), move || run(&this, number));
         with(|w| w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number }));
-        let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
-        drop(pi_lock.lock());
-        self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping: false, woken: false, cpu });
-        let queue = &self.0.queues[cpu.0 as usize];
-        queue.state.borrow_mut().waiting.push_back(number);
-        queue.kicks.change(|kicks| *kicks += 1);
+        let pi_lock = Rc::new(known(Lock::new(&PI_LOCK, ())));
+        self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping, woken: false, cpu });
         SchedTask(number)
+    }
+
+    fn cpu_of(&self, task: usize) -> CpuId {
+        self.0.tasks.borrow()[task].cpu
     }
 
     /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.
@@ -247,7 +284,8 @@ impl Scheduler {
     }
 
     /// Gives up `cpu`, on which `me` runs (the idle task if none), to whoever is next on its run queue.
-    fn schedule(&self, cpu: CpuId, me: Option<usize>, why: Switch) {
+    /// `Err` if the run ends while a service sleeps.
+    fn schedule(&self, cpu: CpuId, me: Option<usize>, why: Switch) -> Result<(), Ended> {
         let irqs = irq_save();
         self.lock(cpu);
         let queue = &self.0.queues[cpu.0 as usize];
@@ -255,8 +293,8 @@ impl Scheduler {
             let mut tasks = self.0.tasks.borrow_mut();
             let task = &mut tasks[me];
             match why {
-                Switch::Sleep if std::mem::take(&mut task.woken) => true,
-                Switch::Sleep => {
+                Switch::Sleep | Switch::Idle if std::mem::take(&mut task.woken) => true,
+                Switch::Sleep | Switch::Idle => {
                     task.sleeping = true;
                     false
                 }
@@ -268,7 +306,7 @@ impl Scheduler {
         if next == me && why != Switch::End {
             self.unlock(cpu);
             irq_restore(irqs);
-            return;
+            return Ok(());
         }
         if let Some(me) = me {
             if why == Switch::Yield {
@@ -283,36 +321,58 @@ impl Scheduler {
         let switch = with(|w| w.cpus[cpu.0 as usize].switch).expect("the CPU has a scheduler");
         step(Op { target, ..Op::new(OpKind::Switch, switch) });
         match me {
-            _ if why == Switch::End => {}
-            Some(me) => self.arrive_with(me, Some(irqs)),
+            _ if why == Switch::End => Ok(()),
+            Some(me) => self.arrive_with(me, Some(irqs), why == Switch::Idle),
             None => {
                 step(Op::new(OpKind::Observe, NO_OBJ));
                 self.unlock(cpu);
                 irq_restore(irqs);
+                Ok(())
             }
         }
     }
 
     /// The first that a task does when it is switched to.
     fn arrive(&self, me: usize) {
-        self.arrive_with(me, None);
+        // Only services are told when the run is over.
+        let _ = self.arrive_with(me, None, false);
     }
 
-    fn arrive_with(&self, me: usize, irqs: Option<crate::sim::IrqDepth>) {
-        step(Op::new(OpKind::Observe, NO_OBJ));
-        let cpu = self.0.tasks.borrow()[me].cpu;
+    fn arrive_with(&self, me: usize, irqs: Option<crate::sim::IrqDepth>, idle: bool) -> Result<(), Ended> {
+        let switched_to = Op { idle, ..Op::new(OpKind::Observe, NO_OBJ) };
+        match idle {
+            true => try_step(switched_to)?,
+            false => step(switched_to),
+        }
+        let cpu = self.cpu_of(me);
         self.unlock(cpu);
         match irqs {
             Some(irqs) => irq_restore(irqs),
             None => crate::sim::local_irq_enable(),
         }
         self.0.hooks.sched_in(SchedTask(me), cpu);
+        Ok(())
     }
+}
+
+/// A point at which the current task, of a scheduler, gives up its CPU if another one waits for it. It counts as
+/// preempted: it goes on as soon as it is its turn.
+///
+/// # Panics
+/// If the task is none of a scheduler.
+pub fn yield_now() {
+    let scheduled = with(|w| {
+        let me = w.current;
+        w.ctx(me).scheduled.clone()
+    });
+    scheduled.expect("only tasks of a scheduler share a CPU").preempt();
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Switch {
     Sleep,
+    /// A service sleeps.
+    Idle,
     Yield,
     End,
 }
@@ -320,14 +380,23 @@ enum Switch {
 impl Scheduled {
     /// Sleeps until woken.
     pub(crate) fn park(&self) {
-        let cpu = self.scheduler.0.tasks.borrow()[self.task].cpu;
-        self.scheduler.schedule(cpu, Some(self.task), Switch::Sleep);
+        self.give_up_cpu(Switch::Sleep);
     }
 
     /// Lets others run.
     pub(crate) fn preempt(&self) {
-        let cpu = self.scheduler.0.tasks.borrow()[self.task].cpu;
-        self.scheduler.schedule(cpu, Some(self.task), Switch::Yield);
+        self.give_up_cpu(Switch::Yield);
+    }
+
+    fn give_up_cpu(&self, why: Switch) {
+        let cpu = self.scheduler.cpu_of(self.task);
+        // Only services are told when the run is over.
+        let _ = self.scheduler.schedule(cpu, Some(self.task), why);
+    }
+
+    /// Whether it sleeps, and nobody has woken it. No visible step.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.scheduler.0.tasks.borrow()[self.task].sleeping
     }
 
     pub(crate) fn wake(&self) {
