@@ -55,6 +55,8 @@ use doorbell_explore::trace::Trace;
 pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 
 mod apic_map_dirty;
+mod avic_inhibit;
+mod avic_irte;
 mod hardware;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
@@ -67,11 +69,14 @@ mod pi_wakeup;
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
     vec![
-        irqfd_resampler::case(),
+        avic_irte::case(),
+        avic_irte::stale::case(),
+        avic_inhibit::case(),
         pi_wakeup::case(),
         pi_suppress::case(),
         pi_blocked_list::case(),
         pi_self_post::case(),
+        irqfd_resampler::case(),
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),

@@ -79,6 +79,13 @@ pub struct Inversions {
     pub reasons: Vec<String>,
 }
 
+impl Inversions {
+    /// Whether the validator questions no lock order.
+    pub fn is_silent(&self) -> bool {
+        self.answer == "silent"
+    }
+}
+
 impl fmt::Display for Inversions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.answer)?;

@@ -25,12 +25,12 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     if outcome.verdict == Verdict::BoundReached && stopped {
         Standing::Interrupted
     } else if outcome.verdict == expected.verdict() && (outcome.verdict != Verdict::Found || kind == expected.kind()) {
-        let stated = &selected.variant.inversions;
-        if stated.as_ref().is_none_or(|stated| *stated == outcome.inversions) {
-            Standing::Agrees
-        } else {
-            Standing::Differs
-        }
+        let as_stated = match &selected.variant.inversions {
+            Some(stated) => *stated == outcome.inversions,
+            // A question of the validator's that nobody states is a surprise.
+            None => outcome.verdict != Verdict::Exhausted || outcome.inversions.is_silent(),
+        };
+        if as_stated { Standing::Agrees } else { Standing::Differs }
     } else if outcome.verdict == Verdict::BoundReached {
         Standing::Open
     } else {
@@ -100,7 +100,9 @@ pub(crate) fn expected_in_short(selected: &Selected<'_>) -> String {
 
 /// What a variant got of what it must get, in the same words.
 pub(crate) fn got(selected: &Selected<'_>, outcome: &Outcome) -> String {
-    let inversions = selected.variant.inversions.as_ref().map(|_| outcome.inversions.to_string());
+    let tells = selected.variant.inversions.is_some()
+        || outcome.verdict == Verdict::Exhausted && !outcome.inversions.is_silent();
+    let inversions = tells.then(|| outcome.inversions.to_string());
     in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions)
 }
 

@@ -143,6 +143,21 @@ fn explain_says_which_lock_order_the_deadlock_that_was_found_is() {
 }
 
 #[test]
+fn where_a_possible_deadlock_is_unreachable_check_says_so_and_explain_says_why() {
+    const ASKED: &str = "avic-irte/plain-handler";
+    let rows = json(&["check", ASKED, "--format", "json"], 0);
+    assert_eq!((&rows[0]["verdict"], &rows[0]["agrees"]), (&Value::from("exhausted"), &Value::from(true)));
+    let said = stdout(&["check", ASKED], 0);
+    assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("exhausted, unreachable")), "{said}");
+    let said = stdout(&["explain", ASKED], 0);
+    for part in
+        ["none failed", "possible circular locking dependency: ir_list_lock → irq_desc → rq lock", "UNREACHABLE"]
+    {
+        assert!(said.contains(part), "{part} is missing in\n{said}");
+    }
+}
+
+#[test]
 fn a_token_that_check_printed_is_replayed_to_the_same_trace() {
     let rows = json(&["check", FOUND, "--format", "json"], 0);
     let token = rows[0]["token"].as_str().expect("a token");

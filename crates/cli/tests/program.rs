@@ -61,7 +61,7 @@ fn who_forgets_the_word_check_is_told() {
 fn an_unknown_case_is_status_2_and_suggests_a_near_name() {
     let case = some_case();
     let typed = format!("{case}x");
-    assert!(stderr(&["check", &typed], 2).contains(&format!("did you mean `{case}`?")));
+    assert!(stderr(&["check", &typed], 2).contains(&format!("did you mean `{case}`")));
 }
 
 #[test]

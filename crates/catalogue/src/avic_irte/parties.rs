@@ -1,0 +1,200 @@
+//! The three parties of the report, each with interrupts off: who writes an affinity, the scheduler on the vCPU's CPU,
+//! and who binds a device's interrupt to the vCPU.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+
+use doorbell_explore::sim::{Hooks, Placement, SchedTask, Scheduler, yield_now};
+use doorbell_explore::{Machine, Sim};
+use doorbell_platform::{CpuId, Platform, Vector};
+
+use super::irq::{IrqDesc, IrqThread, Notifier};
+use super::svm::{EntryWrite, Vcpu};
+use crate::hardware::avic::{Gate, Memory};
+use crate::hardware::iommu_amd::{Entry, Irte};
+
+/// The parameters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Parties {
+    pub vcpu: Leaves,
+    /// Whether the device's own handler is a thread. If not, the thread is another descriptor's.
+    pub own_thread: bool,
+    /// Whether a new affinity wakes the thread.
+    pub wake_up: bool,
+    pub notifier: Option<WorkerOn>,
+    pub bind: Bind,
+    /// What must hold of the thread in the end.
+    pub thread: ThreadMust,
+}
+
+/// Why the vCPU leaves its CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leaves {
+    /// Another task is to run.
+    Preempted,
+    /// It sleeps, but is not halted: for a mutex, or a page.
+    Sleeps,
+    /// The guest has nothing to do.
+    Halts,
+}
+
+/// Where the notifier's work finds a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WorkerOn {
+    /// On the CPU of who writes the affinity: what a per-CPU workqueue does.
+    WritersCpu,
+    /// On the CPU of the vCPU: what an unbound workqueue may do, and a per-CPU one while the work still runs there.
+    VcpusCpu,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Bind {
+    UnderListLock,
+    Leaf,
+}
+
+/// What must hold of the thread's affinity when nothing more can happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ThreadMust {
+    Nothing,
+    Follow,
+    /// The same, but the interrupt comes once more.
+    FollowByNextInterrupt,
+}
+
+/// The report, with the handlers forced into threads.
+pub(super) const REPORTED: Parties = Parties {
+    vcpu: Leaves::Preempted,
+    own_thread: true,
+    wake_up: true,
+    notifier: None,
+    bind: Bind::UnderListLock,
+    thread: ThreadMust::Nothing,
+};
+
+/// KVM's notifiers of preemption, for the one task that is a vCPU.
+struct VcpuHooks {
+    vcpu: Rc<Vcpu>,
+    task: Rc<Cell<Option<SchedTask>>>,
+}
+
+impl Hooks for VcpuHooks {
+    fn sched_out(&self, task: SchedTask, _cpu: CpuId, _preempted: bool) {
+        if self.task.get() == Some(task) {
+            self.vcpu.put();
+        }
+    }
+
+    fn sched_in(&self, task: SchedTask, cpu: CpuId) {
+        if self.task.get() == Some(task) && !self.vcpu.is_halted() {
+            self.vcpu.load(cpu.0);
+        }
+    }
+}
+
+const VCPUS_CPU: CpuId = CpuId(0);
+const WRITERS_CPU: CpuId = CpuId(1);
+
+impl Parties {
+    pub(super) fn program(self, m: &Machine) {
+        let memory = Memory::new(1);
+        let vcpu = Vcpu::new(&memory, 0, Gate::Stopped { log: false }, vec![], EntryWrite::Locked);
+        let vcpu_task = Rc::new(Cell::new(None));
+        let hooks = VcpuHooks { vcpu: Rc::clone(&vcpu), task: Rc::clone(&vcpu_task) };
+        let writer_is_scheduled = self.notifier == Some(WorkerOn::WritersCpu);
+        let cpus = if writer_is_scheduled { 2 } else { 1 };
+        let scheduler = Scheduler::new(m, cpus, Placement::Previous, false, hooks);
+
+        let task = {
+            let vcpu = Rc::clone(&vcpu);
+            scheduler.task(m, VCPUS_CPU, "vCPU", move || self.vcpu_runs(&vcpu))
+        };
+        vcpu_task.set(Some(task));
+        if self.vcpu == Leaves::Preempted {
+            scheduler.task(m, VCPUS_CPU, "other task", || ());
+        }
+        let threaded = self.threaded(m, &scheduler);
+        let bound = if self.own_thread { Rc::clone(&threaded) } else { Rc::new(IrqDesc::new(None, None)) };
+        {
+            let desc = Rc::clone(&threaded);
+            let next = (self.thread == ThreadMust::FollowByNextInterrupt).then(|| {
+                let desc = Rc::clone(&desc);
+                m.handler(WRITERS_CPU, Vector(0x51), "next interrupt", move || desc.handle())
+            });
+            let write = move || {
+                desc.set_affinity(WRITERS_CPU);
+                if let Some(next) = next {
+                    next.raise();
+                }
+            };
+            if writer_is_scheduled {
+                scheduler.task(m, WRITERS_CPU, "affinity", write);
+            } else {
+                m.task_on(WRITERS_CPU, "affinity", write);
+            }
+        }
+        let entry = Entry::new(&memory, Irte::HOST);
+        m.task("bind", move || match self.bind {
+            Bind::UnderListLock => vcpu.bind_under_lock(&bound, &entry),
+            Bind::Leaf => vcpu.bind_leaf(&bound, &entry),
+        });
+        if self.vcpu != Leaves::Preempted {
+            m.task("waker of the vCPU", move || scheduler.wake(task));
+        }
+        if self.thread != ThreadMust::Nothing {
+            m.at_quiescence("the thread's affinity is the interrupt's", move || threaded.thread_follows());
+        }
+    }
+
+    /// The descriptor that has a thread.
+    fn threaded(self, m: &Machine, scheduler: &Scheduler) -> Rc<IrqDesc> {
+        Rc::new_cyclic(|desc: &std::rc::Weak<IrqDesc>| {
+            let desc = desc.clone();
+            let task = scheduler.service(m, VCPUS_CPU, "irq thread", move || {
+                if let Some(desc) = desc.upgrade() {
+                    desc.thread_runs();
+                }
+            });
+            let notifier = self.notifier.map(|on| {
+                let cpu = if on == WorkerOn::WritersCpu { WRITERS_CPU } else { VCPUS_CPU };
+                Notifier::new(m, scheduler, cpu)
+            });
+            IrqDesc::new(Some(IrqThread::new(scheduler, task, self.wake_up)), notifier)
+        })
+    }
+
+    fn vcpu_runs(self, vcpu: &Vcpu) {
+        match self.vcpu {
+            Leaves::Preempted => yield_now(),
+            Leaves::Sleeps => Sim::park(),
+            Leaves::Halts => {
+                vcpu.halt();
+                Sim::park();
+                vcpu.unhalt(VCPUS_CPU.0);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Parties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.vcpu {
+            Leaves::Preempted => "1 vCPU, preempted once",
+            Leaves::Sleeps => "1 vCPU, sleeps once",
+            Leaves::Halts => "1 vCPU, halts once",
+        })?;
+        f.write_str(if self.own_thread { "; 1 threaded interrupt" } else { "; 2 interrupts, one of them threaded" })?;
+        f.write_str(", 1 affinity write, 1 binding")?;
+        f.write_str(match self.notifier {
+            None => "",
+            Some(WorkerOn::WritersCpu) => "; a notifier's worker on the writer's CPU",
+            Some(WorkerOn::VcpusCpu) => "; a notifier's worker on the vCPU's CPU",
+        })?;
+        f.write_str(match self.thread {
+            ThreadMust::Nothing => "",
+            ThreadMust::Follow => "; the thread must follow the affinity",
+            ThreadMust::FollowByNextInterrupt => "; the interrupt comes once more, and the thread must follow",
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! KVM's side, in our own words: where a vCPU runs, which IRTEs are posted to it, and who keeps the two in step.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::Sim;
+use doorbell_explore::sim::{Model, known, note};
+use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
+
+use super::irq::IrqDesc;
+use crate::hardware::avic::{AvicCpu, BackingPage, Gate, Memory};
+use crate::hardware::iommu_amd::{Entry, Iommu, Irte};
+
+static IR_LIST: LockClass = LockClass::new("ir_list_lock", WaitType::Spin);
+
+/// The guest's vector of the device's interrupt.
+const VECTOR: u8 = 5;
+
+/// When load and put write the physical-ID entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EntryWrite {
+    /// With the list's lock held.
+    Locked,
+    /// Before they take the lock and walk the list.
+    Before,
+    /// After they have walked the list and dropped the lock.
+    After,
+}
+
+/// A vCPU.
+pub(super) struct Vcpu {
+    /// Its number: that of its backing page, and the tag of its log entries.
+    number: u32,
+    pub page: BackingPage,
+    entry_write: EntryWrite,
+    /// The physical-ID entry. What it says of log entries is KVM's own, beside the table that hardware reads.
+    entry: <Sim as Platform>::AtomicU32,
+    /// The IRTEs that are posted to it.
+    ir_list: Lock<Sim, Vec<Rc<Entry>>>,
+    /// It sleeps in the host until it has an interrupt.
+    blocking: <Sim as Platform>::AtomicBool,
+    wake_up: Model<bool>,
+}
+
+const STOPPED: u32 = 0x100;
+const STOPPED_LOG: u32 = 0x101;
+
+fn encode(gate: Gate) -> u32 {
+    match gate {
+        Gate::Running(cpu) => cpu,
+        Gate::Stopped { log: false } => STOPPED,
+        Gate::Stopped { log: true } => STOPPED_LOG,
+    }
+}
+
+fn decode(word: u32) -> Gate {
+    match word {
+        STOPPED => Gate::Stopped { log: false },
+        STOPPED_LOG => Gate::Stopped { log: true },
+        cpu => Gate::Running(cpu),
+    }
+}
+
+/// What an IRTE says that posts to that vCPU.
+pub(super) fn irte_of(vcpu: u32, gate: Gate) -> Irte {
+    Irte::guest(vcpu, vcpu, VECTOR).with(gate)
+}
+
+impl Vcpu {
+    pub(super) fn new(
+        memory: &Rc<Memory>,
+        number: u32,
+        gate: Gate,
+        listed: Vec<Rc<Entry>>,
+        entry_write: EntryWrite,
+    ) -> Rc<Self> {
+        Rc::new(Vcpu {
+            number,
+            page: BackingPage::new(memory, number as usize),
+            entry_write,
+            entry: Atomic::new(encode(gate)),
+            ir_list: known(Lock::new(&IR_LIST, listed)),
+            blocking: Atomic::new(false),
+            wake_up: Model::new("wake-up of a vCPU", false),
+        })
+    }
+
+    /// It begins to run on a CPU.
+    pub(super) fn load(&self, cpu: u32) {
+        self.set_gate(Gate::Running(cpu));
+    }
+
+    /// It leaves its CPU. Where it was halted, the halt has done so already.
+    pub(super) fn put(&self) {
+        if let Gate::Running(_) = self.gate() {
+            self.set_gate(Gate::Stopped { log: false });
+        }
+    }
+
+    /// It halts: from here on an interrupt has to wake it.
+    pub(super) fn halt(&self) {
+        self.blocking.store(true, SeqCst);
+        self.set_gate(Gate::Stopped { log: true });
+    }
+
+    /// It is awake again, on a CPU.
+    pub(super) fn unhalt(&self, cpu: u32) {
+        self.blocking.store(false, SeqCst);
+        self.load(cpu);
+    }
+
+    /// Whether it is halted: then the scheduler's hooks leave it alone.
+    pub(super) fn is_halted(&self) -> bool {
+        self.blocking.load(SeqCst)
+    }
+
+    fn gate(&self) -> Gate {
+        let gate = decode(self.entry.load(SeqCst));
+        note(|| format!("reads entry of vCPU {}: {gate}", self.number));
+        gate
+    }
+
+    fn write_entry(&self, gate: Gate) {
+        self.entry.store(encode(gate), SeqCst);
+        note(|| format!("writes entry of vCPU {}: {gate}", self.number));
+    }
+
+    fn set_gate(&self, gate: Gate) {
+        if self.entry_write == EntryWrite::Before {
+            self.write_entry(gate);
+        }
+        let list = self.ir_list.lock_irqsave();
+        if self.entry_write == EntryWrite::Locked {
+            self.write_entry(gate);
+        }
+        for entry in list.iter() {
+            entry.set_gate(gate);
+        }
+        drop(list);
+        if self.entry_write == EntryWrite::After {
+            self.write_entry(gate);
+        }
+    }
+
+    /// Halts until an interrupt is there, and goes on on `cpu`; `false` if the run ends first.
+    pub(super) fn halt_until_interrupt(&self, cpu: u32) -> bool {
+        self.halt();
+        self.wake_up.change(|woken| *woken = false);
+        while self.page.pending() == 0 {
+            if self.wake_up.serve(|woken| *woken, |woken| *woken = false).is_err() {
+                return false;
+            }
+        }
+        self.unhalt(cpu);
+        true
+    }
+
+    /// Wakes it if it is halted.
+    pub(super) fn wake(&self) {
+        self.wake_up.change(|woken| *woken = true);
+    }
+
+    /// Notifies it of what is pending, wherever it is. Unless it runs or sleeps, it will look by itself.
+    pub(super) fn notify(&self, cpus: &[AvicCpu]) {
+        match self.gate() {
+            Gate::Running(cpu) => cpus[cpu as usize].doorbell(),
+            Gate::Stopped { .. } => self.wake(),
+        }
+    }
+
+    /// An interrupt by software.
+    pub(super) fn inject(&self, cpus: &[AvicCpu]) {
+        self.page.post(VECTOR);
+        self.notify(cpus);
+    }
+
+    /// Takes an IRTE off its list.
+    pub(super) fn unlist(&self, entry: &Rc<Entry>) {
+        self.ir_list.lock_irqsave().retain(|other| !Rc::ptr_eq(other, entry));
+    }
+
+    /// Takes an IRTE off its list and, in the same breath, has it name the host.
+    pub(super) fn unbind(&self, entry: &Rc<Entry>) {
+        let mut list = self.ir_list.lock_irqsave();
+        list.retain(|other| !Rc::ptr_eq(other, entry));
+        entry.write(Irte::HOST);
+    }
+
+    /// Looks at what was posted to it, after an IRTE that named it does not any more.
+    pub(super) fn look_again(&self, iommu: &Iommu) {
+        if self.page.pending() != 0 {
+            self.notify(&iommu.cpus);
+        }
+    }
+
+    /// As reported: the list's lock is held around the whole of the binding.
+    pub(super) fn bind_under_lock(&self, desc: &IrqDesc, entry: &Rc<Entry>) {
+        let mut list = self.ir_list.lock_irqsave();
+        let gate = self.gate();
+        desc.set_vcpu_affinity(|| entry.write(irte_of(self.number, gate)));
+        list.push(Rc::clone(entry));
+    }
+
+    /// As proposed: the metadata first, under the descriptor's lock; then, under the list's alone, the IRTE.
+    pub(super) fn bind_leaf(&self, desc: &IrqDesc, entry: &Rc<Entry>) {
+        // The metadata is memory of the host that nobody else looks at.
+        desc.set_vcpu_affinity(|| ());
+        let mut list = self.ir_list.lock_irqsave();
+        let gate = self.gate();
+        entry.write(irte_of(self.number, gate));
+        list.push(Rc::clone(entry));
+    }
+
+    /// Before the report: where the vCPU runs is looked up (or not), and the list is locked for the addition alone.
+    pub(super) fn bind_unlocked(&self, desc: &IrqDesc, entry: &Rc<Entry>, looks: bool) {
+        let gate = if looks { self.gate() } else { Gate::Stopped { log: true } };
+        desc.set_vcpu_affinity(|| entry.write(irte_of(self.number, gate)));
+        self.ir_list.lock_irqsave().push(Rc::clone(entry));
+    }
+}

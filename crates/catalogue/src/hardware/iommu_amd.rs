@@ -1,0 +1,193 @@
+//! AMD's IOMMU as far as it remaps one device's interrupt (AMD IOMMU specification, IRTEs of 128 bits, guest virtual
+//! APIC mode).
+//!
+//! An IRTE is read whole, in one step, and written whole. Whether the IOMMU sets the IRR bit in the same step, and as of
+//! when it takes `IsRun`, `Destination` and `GALogIntr`, is a parameter ([`Post`]). Doorbells and log entries are under way
+//! for some time in any case.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use doorbell_explore::Ended;
+use doorbell_explore::sim::{Model, note};
+
+use super::avic::{AvicCpu, BackingPage, Gate, Memory};
+
+const REMAP_EN: u128 = 1 << 0;
+const GA_LOG_INTR: u128 = 1 << 2;
+const IS_RUN: u128 = 1 << 6;
+const GUEST_MODE: u128 = 1 << 7;
+const DESTINATION: u32 = 8;
+const GA_TAG: u32 = 32;
+const VECTOR: u32 = 64;
+const GA_ROOT: u32 = 76;
+
+/// The value of an interrupt remapping table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Irte(u128);
+
+impl Irte {
+    /// Remapped to a vector of the host.
+    pub(crate) const HOST: Irte = Irte(REMAP_EN);
+
+    /// Posted to the backing page number `root`. Log entries say `tag`.
+    pub(crate) fn guest(root: u32, tag: u32, vector: u8) -> Irte {
+        let [root, tag, vector] = [root, tag, vector.into()].map(u128::from);
+        Irte(REMAP_EN | GUEST_MODE | tag << GA_TAG | vector << VECTOR | root << GA_ROOT)
+    }
+
+    /// The same with another gate.
+    pub(crate) fn with(self, gate: Gate) -> Irte {
+        let rest = self.0 & !(GA_LOG_INTR | IS_RUN | 0xff_ffff << DESTINATION);
+        Irte(match gate {
+            Gate::Running(cpu) => rest | IS_RUN | u128::from(cpu) << DESTINATION,
+            Gate::Stopped { log: true } => rest | GA_LOG_INTR,
+            Gate::Stopped { log: false } => rest,
+        })
+    }
+
+    pub(crate) fn gate(self) -> Gate {
+        match self.0 & IS_RUN {
+            0 => Gate::Stopped { log: self.0 & GA_LOG_INTR != 0 },
+            _ => Gate::Running((self.0 >> DESTINATION) as u32 & 0xff_ffff),
+        }
+    }
+
+    fn tag(self) -> u32 {
+        (self.0 >> GA_TAG) as u32
+    }
+
+    /// Page and vector, if it is in guest mode.
+    fn posts_to(self) -> Option<(usize, u8)> {
+        let root = (self.0 >> GA_ROOT) as usize & 0xff_ffff_ffff;
+        (self.0 & GUEST_MODE != 0).then_some((root, (self.0 >> VECTOR) as u8))
+    }
+}
+
+impl fmt::Display for Irte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((page, _)) = self.posts_to() else { return f.write_str("host") };
+        write!(f, "page {page}, {}", self.gate())
+    }
+}
+
+/// The entry in memory.
+pub(crate) struct Entry(Rc<Memory>);
+
+impl Entry {
+    pub(crate) fn new(memory: &Rc<Memory>, irte: Irte) -> Rc<Self> {
+        memory.0.change(|words| words.irte = irte.0);
+        Rc::new(Entry(Rc::clone(memory)))
+    }
+
+    #[track_caller]
+    fn read(&self) -> Irte {
+        let irte = Irte(self.0.0.observe(|words| words.irte));
+        note(|| format!("reads IRTE: {irte}"));
+        irte
+    }
+
+    #[track_caller]
+    pub(crate) fn write(&self, irte: Irte) {
+        self.0.0.change(|words| words.irte = irte.0);
+        note(|| format!("writes IRTE: {irte}"));
+    }
+
+    /// Writes where the vCPU runs, and leaves the rest as it is. Whoever may do so is alone in it, so it is one step.
+    #[track_caller]
+    pub(crate) fn set_gate(&self, gate: Gate) {
+        let irte = self.0.0.change(|words| {
+            words.irte = Irte(words.irte).with(gate).0;
+            Irte(words.irte)
+        });
+        note(|| format!("writes IRTE: {irte}"));
+    }
+}
+
+/// How the IOMMU posts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Post {
+    /// It reads the entry and sets the bit in one step.
+    AtOnce,
+    /// It reads the entry, sets the bit, and reads anew whom to notify.
+    GateAfterBit,
+    /// It reads the entry, sets the bit, and notifies whom the entry named before.
+    GateBeforeBit,
+}
+
+/// The IOMMU, with one entry.
+pub(crate) struct Iommu {
+    pub(crate) entry: Rc<Entry>,
+    pub(crate) post: Post,
+    /// By number.
+    pub(crate) cpus: Rc<[AvicCpu]>,
+    ga_log: Model<VecDeque<u32>>,
+    under_way: Model<u32>,
+}
+
+impl Iommu {
+    pub(crate) fn new(entry: Rc<Entry>, post: Post, cpus: Rc<[AvicCpu]>) -> Rc<Self> {
+        let ga_log = Model::new("GA log", VecDeque::new());
+        Rc::new(Iommu { entry, post, cpus, ga_log, under_way: Model::new("posts under way", 0) })
+    }
+
+    /// An MSI of the device arrives. `host` is what a vector of the host does.
+    #[track_caller]
+    pub(crate) fn msi(&self, host: impl FnOnce()) {
+        if self.post != Post::AtOnce {
+            self.under_way.change(|count| *count += 1);
+        }
+        let irte = if self.post == Post::AtOnce { self.post_at_once() } else { self.post_in_steps() };
+        match irte.posts_to().map(|_| irte.gate()) {
+            None => host(),
+            Some(Gate::Running(cpu)) => self.cpus[cpu as usize].doorbell(),
+            Some(Gate::Stopped { log: true }) => {
+                self.ga_log.change(|log| log.push_back(irte.tag()));
+                note(|| format!("logs {}", irte.tag()));
+            }
+            Some(Gate::Stopped { log: false }) => {}
+        }
+        if self.post != Post::AtOnce {
+            self.under_way.change(|count| *count -= 1);
+        }
+    }
+
+    /// The entry that says whom to notify.
+    fn post_at_once(&self) -> Irte {
+        let memory = &self.entry.0;
+        let irte = memory.0.change(|words| {
+            let irte = Irte(words.irte);
+            if let Some((page, vector)) = irte.posts_to() {
+                words.irr[page] |= 1 << vector;
+            }
+            irte
+        });
+        note(|| format!("posts by IRTE: {irte}"));
+        irte
+    }
+
+    /// The entry that says whom to notify.
+    fn post_in_steps(&self) -> Irte {
+        let irte = self.entry.read();
+        let Some((page, vector)) = irte.posts_to() else { return irte };
+        BackingPage::new(&self.entry.0, page).post(vector);
+        if self.post == Post::GateAfterBit { self.entry.read() } else { irte }
+    }
+
+    /// Invalidates the entry, and waits until nothing that was read of it before is used any more.
+    #[track_caller]
+    pub(crate) fn invalidate(&self) {
+        self.under_way.wait(|count| *count == 0, |_| ());
+    }
+
+    /// The tag of the next log entry.
+    ///
+    /// # Errors
+    /// When the run is over.
+    #[track_caller]
+    pub(crate) fn next_log_entry(&self) -> Result<u32, Ended> {
+        let tag = self.ga_log.serve(|log| !log.is_empty(), |log| log.pop_front())?;
+        Ok(tag.expect("the log is not empty"))
+    }
+}
