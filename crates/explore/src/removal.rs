@@ -30,7 +30,7 @@ use std::panic::Location;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::world::with;
+use crate::world::{removing, with};
 use crate::{Explore, Machine, Verdict};
 
 /// What is taken out of the code at a site.
@@ -91,7 +91,7 @@ pub(crate) enum Removal {
 /// Whether something is taken out here.
 #[inline]
 pub(crate) fn taken(location: &'static Location<'static>, what: Taken) -> bool {
-    with(|w| w.search.settings.removal.is_some()) && look(location, what)
+    removing() && look(location, what)
 }
 
 #[cold]

@@ -229,12 +229,19 @@ thread_local! {
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(false) };
+    static REMOVING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether the run is written down.
 #[inline]
 pub(crate) fn recording() -> bool {
     RECORDING.get()
+}
+
+/// Whether something is taken out of the explored code, or it is found out what could be.
+#[inline]
+pub(crate) fn removing() -> bool {
+    REMOVING.get()
 }
 
 /// A world that the contexts which run in it can reach, one at a time.
@@ -385,6 +392,7 @@ impl World {
         self.grace_periods = GracePeriods::Readers;
         self.clock = None;
         RECORDING.set(self.search.settings.record);
+        REMOVING.set(self.search.settings.removal.is_some());
         if self.search.settings.record {
             self.recorder = Recorder::default();
         }
