@@ -67,7 +67,14 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     /// The caller passes a full barrier after it and looks at the pending bits before it relies on hardware: the lock's
     /// release is not one, the store of the mode ([`Post::enter`](crate::Post::enter), [`Post::block`](crate::Post::block)) is.
     pub fn set(&self, residency: Residency) {
+        self.decide(|| residency);
+    }
+
+    /// [`set`](Copies::set), of what `residency` says under the lock, with interrupts off: the vCPU cannot be switched away
+    /// from between what it reads or writes there and the copies. It must do no more than that.
+    pub fn decide(&self, residency: impl FnOnce() -> Residency) {
         let mut state = self.state.lock_irqsave();
+        let residency = residency();
         if state.residency == residency {
             return;
         }
@@ -128,5 +135,81 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     /// What hardware was told.
     pub fn residency(&self) -> Residency {
         self.state.lock_irqsave().residency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::sync::Mutex;
+    use std::vec;
+
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    /// What was written, in order.
+    #[derive(Default)]
+    struct Written(Mutex<Vec<Residency>>);
+
+    impl Mirror for Written {
+        fn reflect(&self, residency: Residency) {
+            self.0.lock().unwrap().push(residency);
+        }
+    }
+
+    impl Written {
+        fn take(&self) -> Vec<Residency> {
+            mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    const AWAY: Residency = Residency::Away { log: false };
+    const ASLEEP: Residency = Residency::Away { log: true };
+    const RUNNING: Residency = Residency::Running { apic_id: 3 };
+
+    fn reflects(copy: &Written, residency: Residency) -> Result<(), NotThere> {
+        copy.reflect(residency);
+        Ok(())
+    }
+
+    #[test]
+    fn each_copy_is_written_once_for_each_change_and_a_new_one_with_what_the_others_say() {
+        let copies = Copies::<Std, _, _>::new(Written::default());
+        let one = Arc::new(Written::default());
+        copies.add(Arc::clone(&one), reflects).unwrap();
+        copies.set(AWAY);
+        copies.set(RUNNING);
+        copies.set(RUNNING);
+        let two = Arc::new(Written::default());
+        copies.add(Arc::clone(&two), reflects).unwrap();
+        copies.decide(|| ASLEEP);
+        let all = vec![AWAY, RUNNING, ASLEEP];
+        assert_eq!((copies.own().take(), one.take(), two.take()), (all.clone(), all, vec![RUNNING, ASLEEP]));
+        assert_eq!((copies.residency(), copies.len()), (ASLEEP, 2));
+    }
+
+    #[test]
+    fn a_removed_copy_is_not_written_any_more_and_can_be_removed_once() {
+        let copies = Copies::<Std, _, _>::new(Written::default());
+        let all: Vec<_> = (0..9).map(|_| Arc::new(Written::default())).collect();
+        all.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NotThere>(())).unwrap());
+        copies.remove(&all[4], |copy| copy.reflect(AWAY)).unwrap();
+        assert_eq!(copies.remove(&all[4], |_| panic!("it is not there")), Err(NotThere));
+        copies.set(RUNNING);
+        for (number, copy) in all.iter().enumerate() {
+            assert_eq!(copy.take(), if number == 4 { [AWAY] } else { [RUNNING] }, "{number}");
+        }
+        for copy in &all {
+            let _ = copies.remove(copy, |_| ());
+        }
+        assert!(copies.is_empty() && all.iter().all(|copy| Arc::strong_count(copy) == 1));
+    }
+
+    #[test]
+    fn a_copy_that_could_not_be_programmed_was_not_added() {
+        let copies = Copies::<Std, Written, Written>::new(Written::default());
+        assert_eq!(copies.add(Arc::new(Written::default()), |_, _| Err("full")), Err("full"));
+        assert!(copies.is_empty());
     }
 }

@@ -13,7 +13,8 @@ pub trait Layout {
     /// who has not taken it yet.
     fn publish(&self, bit: Self::Bit) -> bool;
 
-    /// Whether a bit is set, sequentially consistently.
+    /// Whether a bit is set that the owner would take now, sequentially consistently. (One that only the owner can make
+    /// ready, such as an interrupt of too low a priority, need not count.)
     fn any(&self) -> bool;
 }
 

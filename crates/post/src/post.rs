@@ -32,6 +32,11 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         &self.layout
     }
 
+    /// The bits, of a vCPU that is no more.
+    pub fn into_layout(self) -> L {
+        self.layout
+    }
+
     /// The gate.
     #[inline]
     pub fn gate(&self) -> &G {
@@ -50,6 +55,13 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         if !self.layout.publish(bit) {
             return Notice::Nothing;
         }
+        self.published()
+    }
+
+    /// Hardware has set a bit, and could not tell the vCPU: an IPI whose target did not run, an entry of a log. What a
+    /// sender would do next is the caller's to do.
+    #[inline]
+    pub fn published(&self) -> Notice<G::Notification> {
         match self.gate.announce() {
             None => Notice::Nothing,
             Some(seen) => self.run.notice(|cpu| G::notification(seen, cpu)),

@@ -2,14 +2,15 @@
 
 use doorbell_explore::removal::{self, Program, Taken};
 
-use crate::{gates, moves};
+use crate::{copies, gates, moves};
 
 /// Lines that no program needs, and what is said about them beside the code: a part of the line, what is taken out.
 const KEPT: &[(&str, Taken)] = &[("with_suppressed(true)", Taken::Indivisibility)];
 
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
-    let programs: Vec<Program> = gates::programs().into_iter().chain(moves::programs()).collect();
+    let programs: Vec<Program> =
+        gates::programs().into_iter().chain(moves::programs()).chain(copies::programs()).collect();
     let mut missed = Vec::new();
     for row in removal::table(&programs, "crates/post/src/") {
         let line = row.line(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));

@@ -1,0 +1,291 @@
+//! Hardware posts by a copy of the vCPU's mode, which it reads in one step (X08): an IOMMU with IRTEs.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::removal::Program;
+use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
+use doorbell_post::{Copies, Guest, Layout, Level, Mirror, Notice, Post, Residency};
+
+use crate::machine::{Bits, bit};
+
+const HERE: CpuId = CpuId(0);
+const THERE: CpuId = CpuId(1);
+/// The vCPU is switched away from, and back to.
+const SWITCH: Vector = Vector(0x20);
+
+/// The programs of this file.
+pub fn programs() -> Vec<Program> {
+    let of = |name: &str, scope| Program::new(name, move |m| program(m, scope));
+    vec![
+        of("an IRTE is bound while the vCPU begins to run", Scope { binds: true, ..QUIET }),
+        of("an IRTE is bound while the vCPU goes to sleep", Scope { binds: true, sleeps: true, ..QUIET }),
+        of(
+            "an IRTE is bound, and unbound, while the vCPU begins to run",
+            Scope { binds: true, unbinds: true, ..QUIET },
+        ),
+        of("two IRTEs are bound at once", Scope { binds: true, binds_another: true, posts: false, ..QUIET }),
+        of("who binds is interrupted by a switch", Scope { binds: true, switched: true, posts: false, ..QUIET }),
+        of(
+            "who unbinds is interrupted by a switch",
+            Scope { binds: true, unbinds: true, switched: true, posts: false, ..QUIET },
+        ),
+        of("the vCPU is switched away from while it writes", Scope { switched: true, posts: false, ..QUIET }),
+        of("the vCPU moves while a device posts", Scope { moves: true, ..QUIET }),
+    ]
+}
+
+#[test]
+fn an_irte_that_is_bound_with_what_the_entry_said_before_the_lock_stays_wrong() {
+    let scope = Scope { binds: true, stale: true, ..QUIET };
+    let report = Explore::new("X08").run(move |m| program(m, scope));
+    report.assert_found(FailureKind::Quiescence);
+}
+
+#[derive(Clone, Copy)]
+struct Scope {
+    /// Otherwise the device's IRTE is bound from the beginning.
+    binds: bool,
+    binds_another: bool,
+    unbinds: bool,
+    /// Who binds writes what the vCPU's entry said before it took the lock.
+    stale: bool,
+    sleeps: bool,
+    moves: bool,
+    posts: bool,
+    /// By an interrupt of the CPU on which the vCPU runs, or on which it is bound.
+    switched: bool,
+}
+
+const QUIET: Scope = Scope {
+    binds: false,
+    binds_another: false,
+    unbinds: false,
+    stale: false,
+    sleeps: false,
+    moves: false,
+    posts: true,
+    switched: false,
+};
+
+const RUN: u64 = 1 << 32;
+const LOG: u64 = 1 << 33;
+/// It refers to the vCPU. Otherwise the device's interrupt goes to a handler of the host, which posts.
+const GUEST_MODE: u64 = 1 << 34;
+
+/// A table entry: the one of the vCPU, or an IRTE. One 64-bit word.
+struct Entry(<Sim as Platform>::AtomicU64);
+
+impl Entry {
+    fn new() -> Self {
+        Entry(<Sim as Platform>::AtomicU64::new(0))
+    }
+
+    fn write(&self, residency: Residency) {
+        let bits = match residency {
+            Residency::Running { apic_id } => RUN | u64::from(apic_id),
+            Residency::Away { log } => u64::from(log) * LOG,
+        };
+        self.0.store(GUEST_MODE | bits, SeqCst);
+    }
+}
+
+impl Mirror for Entry {
+    fn reflect(&self, residency: Residency) {
+        self.write(residency);
+    }
+}
+
+/// A CPU with a guest mode in which the doorbell is heard.
+#[derive(Default)]
+struct Cpu {
+    in_guest: bool,
+    doorbell: bool,
+    kicked: bool,
+}
+
+struct Vcpu {
+    post: Post<Sim, Bits, Level<Sim>>,
+    copies: Copies<Sim, Entry, Entry>,
+    irte: Arc<Entry>,
+    cpus: [Model<Cpu>; 2],
+    got: Model<u64>,
+    /// Posts of the device.
+    under_way: Model<u32>,
+    task: Model<Option<<Sim as Platform>::Task>>,
+    /// Where its hooks have put it. Used with interrupts off only.
+    on: Cell<Option<CpuId>>,
+}
+
+impl Vcpu {
+    fn take(&self) {
+        let mut got = 0;
+        self.post.layout().take(|bit| got |= 1u64 << bit.number());
+        if got != 0 {
+            self.got.change(|all| *all |= got);
+        }
+    }
+
+    fn load(&self, cpu: CpuId) {
+        self.on.set(Some(cpu));
+        self.copies.set(Residency::Running { apic_id: cpu.0 });
+    }
+
+    fn put(&self) {
+        self.on.set(None);
+        self.copies.set(Residency::Away { log: false });
+    }
+
+    fn act(&self, notice: Notice<CpuId>) {
+        match notice {
+            Notice::Nothing => {}
+            Notice::Notify(cpu) => self.ring(cpu),
+            Notice::Kick(cpu) => self.cpus[cpu.0 as usize].change(|cpu| cpu.kicked = true),
+            Notice::Wake => Sim::wake(&self.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
+        }
+    }
+
+    /// Heard in guest mode only.
+    fn ring(&self, cpu: CpuId) {
+        self.cpus[cpu.0 as usize].change(|cpu| cpu.doorbell |= cpu.in_guest);
+    }
+
+    /// Stays in the guest until nothing more can happen.
+    fn stay(&self, at: CpuId) {
+        let cpu = &self.cpus[at.0 as usize];
+        let irqs = IrqGuard::<Sim>::new();
+        let entering = self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
+        // The CPU looks itself when it enters the guest.
+        let in_guest = entering.rescan(|_| ());
+        cpu.change(|cpu| cpu.in_guest = true);
+        local_irq_enable();
+        loop {
+            self.take();
+            if cpu.serve(|cpu| cpu.doorbell, |cpu| cpu.doorbell = false).is_err() {
+                break;
+            }
+        }
+        local_irq_disable();
+        drop(in_guest);
+    }
+
+    /// Sleeps once, if there is nothing to do.
+    fn sleep(&self) {
+        self.copies.set(Residency::Away { log: true });
+        if let Ok(blocked) = self.post.block() {
+            blocked.wait();
+        }
+    }
+
+    /// An MSI of the device: the IOMMU sets the bit, then reads the IRTE in one step and does what it says.
+    fn msi(&self) {
+        self.under_way.change(|posts| *posts += 1);
+        if self.irte.0.load(SeqCst) & GUEST_MODE == 0 {
+            self.act(self.post.post(bit(0)));
+        } else {
+            self.post.layout().publish(bit(0));
+            let entry = self.irte.0.load(SeqCst);
+            if entry & RUN != 0 {
+                self.ring(CpuId(entry as u32));
+            } else if entry & LOG != 0 {
+                self.act(self.post.published());
+            }
+        }
+        self.under_way.change(|posts| *posts -= 1);
+    }
+
+    /// The IRTE refers to the vCPU no more. When no post is under way that has read it before, somebody looks.
+    fn unbind(&self) {
+        self.copies.remove(&self.irte, |entry| entry.0.store(0, SeqCst)).expect("it is there");
+        self.under_way.wait(|posts| *posts == 0, |_| ());
+        self.act(self.post.published());
+    }
+}
+
+fn program(m: &Machine, scope: Scope) {
+    let vcpu = Rc::new(Vcpu {
+        post: Post::new(Bits::new(), Level::new()),
+        copies: Copies::new(Entry::new()),
+        irte: Arc::new(Entry::new()),
+        cpus: [const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default())),
+        got: Model::new("guest", 0),
+        under_way: Model::new("posts under way", 0),
+        task: Model::new("task", None),
+        on: Cell::new(None),
+    });
+    let program = |entry: &Entry, residency| {
+        entry.write(residency);
+        Ok::<_, doorbell_post::NotThere>(())
+    };
+    if !scope.binds {
+        vcpu.copies.add(Arc::clone(&vcpu.irte), program).expect("it can be programmed");
+    }
+    let runs = Rc::clone(&vcpu);
+    m.task_on(HERE, "vCPU", move || {
+        runs.task.change(|task| *task = Some(Sim::current_task()));
+        local_irq_disable();
+        runs.load(HERE);
+        local_irq_enable();
+        if scope.moves {
+            runs.put();
+            runs.load(THERE);
+        }
+        if scope.sleeps {
+            runs.sleep();
+            runs.load(HERE);
+        }
+        if scope.posts {
+            runs.stay(if scope.moves { THERE } else { HERE });
+        } else {
+            runs.put();
+        }
+    });
+    let others = CpuId(2);
+    if scope.binds {
+        let binds = Rc::clone(&vcpu);
+        m.task_on(others, "binds", move || {
+            let before = scope.stale.then(|| binds.copies.residency());
+            let add = |entry: &Entry, now| program(entry, before.unwrap_or(now));
+            binds.copies.add(Arc::clone(&binds.irte), add).expect("it can be programmed");
+            if scope.unbinds {
+                binds.unbind();
+            }
+        });
+    }
+    if scope.binds_another {
+        let binds = Rc::clone(&vcpu);
+        m.task_on(CpuId(3), "binds another", move || {
+            let copy = Arc::new(Entry::new());
+            binds.copies.add(Arc::clone(&copy), program).expect("it can be programmed");
+            binds.copies.remove(&copy, |entry| entry.0.store(0, SeqCst)).expect("it is there");
+        });
+    }
+    if scope.switched {
+        let switched = Rc::clone(&vcpu);
+        // An interrupt by itself does what the hooks do: it takes the same lock.
+        let on = if scope.binds { others } else { HERE };
+        let handler = m.handler(on, SWITCH, "switch", move || {
+            let residency =
+                switched.on.get().map_or(Residency::Away { log: false }, |cpu| Residency::Running { apic_id: cpu.0 });
+            switched.copies.set(residency);
+        });
+        m.hardware("timer", move || handler.raise());
+    }
+    if scope.posts {
+        let posts = Rc::clone(&vcpu);
+        m.hardware("device", move || posts.msi());
+    }
+    m.at_quiescence("the guest has got what was posted, and the IRTE says what the vCPU's entry says", move || {
+        if scope.posts && vcpu.got.observe(|got| *got) != 1 {
+            return Err("it has not got it".into());
+        }
+        let (own, irte) = (vcpu.copies.own().0.load(SeqCst), vcpu.irte.0.load(SeqCst));
+        let expected = if scope.unbinds { 0 } else { own };
+        (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
+    });
+}
