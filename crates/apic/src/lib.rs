@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod avic;
 mod vector;
 
 pub use vector::GuestVector;

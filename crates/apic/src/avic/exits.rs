@@ -1,0 +1,158 @@
+//! Exits of a guest with AVIC, as what is to be done about them. A guest can bring about any of them, with any bits.
+
+use super::icr::Icr;
+use super::spec::{self, register};
+use crate::GuestVector;
+
+/// An IPI that hardware did not complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the IPI is lost"]
+pub enum IncompleteIpi {
+    /// Hardware has set the bit in the page of each target, and has rung the doorbells of those that run. The others
+    /// must be [told](super::AvicVcpu::tell): each [target](Icr::targets), because which ones run may have changed.
+    Tell(Icr),
+    /// Software is to send the IPI, to all of its targets: some may have got it, and find the bit set.
+    Emulate(Icr, Unemulated),
+    /// The vector is below 16: an APIC sets "send illegal vector" (bit 5 of its error status), and sends nothing.
+    IllegalVector(Icr),
+}
+
+/// Why hardware did not send an IPI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unemulated {
+    /// Neither fixed nor edge-triggered.
+    Type,
+    /// A target is not in the tables, which is so for any ID that the guest makes up.
+    Target,
+    /// The page of an entry: the tables are wrong, which is the host's mistake and not the guest's.
+    BackingPage {
+        /// The entry of the table that hardware was at.
+        index: u16,
+    },
+    /// A reason that was not defined when this was written.
+    Unknown(u32),
+}
+
+/// What is to be done about an exit [`EXIT_INCOMPLETE_IPI`](spec::EXIT_INCOMPLETE_IPI). Its EXITINFO1 is the value of the
+/// interrupt command register.
+pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
+    let icr = Icr(info1);
+    let (reason, index) = spec::incomplete_ipi(info2);
+    match reason {
+        0 => IncompleteIpi::Emulate(icr, Unemulated::Type),
+        1 => IncompleteIpi::Tell(icr),
+        2 => IncompleteIpi::Emulate(icr, Unemulated::Target),
+        3 => IncompleteIpi::Emulate(icr, Unemulated::BackingPage { index }),
+        4 => IncompleteIpi::IllegalVector(icr),
+        other => IncompleteIpi::Emulate(icr, Unemulated::Unknown(other)),
+    }
+}
+
+/// An access to a register that hardware does not do alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the guest's access is lost"]
+pub enum Access {
+    /// The instruction has completed, and the page holds what the guest has written: act upon it.
+    Written(Written),
+    /// The guest has ended an interrupt that is level-triggered: its source must be told. The instruction has completed.
+    Eoi(GuestVector),
+    /// Nothing is to be done: the guest has ended an interrupt, and hardware names none that could be.
+    Nothing,
+    /// The instruction has done nothing: software is to do it.
+    Emulate {
+        /// Of the register, in bytes: a multiple of 16 below 4096. There need not be such a register.
+        offset: usize,
+        /// Whether it writes.
+        write: bool,
+    },
+}
+
+/// A register that a guest has written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// The APIC ID: the guest is not to change it; AVIC is inhibited if it did.
+    Id,
+    /// Remote read.
+    RemoteRead,
+    /// The logical destination: its entry in the logical table changes.
+    LogicalDestination,
+    /// The destination format: the whole logical table means something else.
+    DestinationFormat,
+    /// The spurious interrupt vector, with the bit that enables the APIC.
+    SpuriousVector,
+    /// The error status.
+    ErrorStatus,
+    /// The low half of the interrupt command register.
+    InterruptCommand,
+    /// An entry of the local vector table, 0 (the timer) to 5 (errors).
+    LocalVector(u8),
+    /// The timer's initial count.
+    TimerInitial,
+    /// The timer's divisor.
+    TimerDivide,
+}
+
+impl Written {
+    fn of(offset: usize) -> Option<Self> {
+        Some(match offset {
+            register::ID => Written::Id,
+            register::REMOTE_READ => Written::RemoteRead,
+            register::LDR => Written::LogicalDestination,
+            register::DFR => Written::DestinationFormat,
+            register::SVR => Written::SpuriousVector,
+            register::ESR => Written::ErrorStatus,
+            register::ICR_LOW => Written::InterruptCommand,
+            register::LVT_TIMER..=register::LVT_ERROR => {
+                Written::LocalVector(((offset - register::LVT_TIMER) / 16) as u8)
+            }
+            register::TIMER_INITIAL => Written::TimerInitial,
+            register::TIMER_DIVIDE => Written::TimerDivide,
+            _ => return None,
+        })
+    }
+}
+
+/// What is to be done about an exit [`EXIT_UNACCELERATED`](spec::EXIT_UNACCELERATED).
+///
+/// Writes to some registers exit when they have been done (traps); everything else exits before (faults): APM vol. 2,
+/// section 15.29.3.1.
+pub fn access(info1: u64, info2: u64) -> Access {
+    let (offset, write) = spec::unaccelerated(info1);
+    let emulate = Access::Emulate { offset, write };
+    match (write, offset, GuestVector::new(info2 as u8)) {
+        (false, ..) => emulate,
+        (true, register::EOI, Some(vector)) => Access::Eoi(vector),
+        // The instruction has completed: to emulate it would end another interrupt.
+        (true, register::EOI, None) => Access::Nothing,
+        (true, ..) => Written::of(offset).map_or(emulate, Access::Written),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_of_an_incomplete_ipi_has_its_effect() {
+        let icr = Icr(0x0300_0000_0000_0041);
+        let of = |reason: u64| incomplete_ipi(icr.0, reason << 32 | 7);
+        assert_eq!(of(0), IncompleteIpi::Emulate(icr, Unemulated::Type));
+        assert_eq!(of(1), IncompleteIpi::Tell(icr));
+        assert_eq!(of(2), IncompleteIpi::Emulate(icr, Unemulated::Target));
+        assert_eq!(of(3), IncompleteIpi::Emulate(icr, Unemulated::BackingPage { index: 7 }));
+        assert_eq!(of(4), IncompleteIpi::IllegalVector(icr));
+        assert_eq!(of(0xffff_ffff), IncompleteIpi::Emulate(icr, Unemulated::Unknown(u32::MAX)));
+    }
+
+    #[test]
+    fn a_trapped_write_is_acted_upon_and_everything_else_emulated() {
+        let write = |offset: u64| access(1 << 32 | offset, 0x41);
+        assert_eq!(write(0xd0), Access::Written(Written::LogicalDestination));
+        assert_eq!(write(0x320), Access::Written(Written::LocalVector(0)));
+        assert_eq!(write(0x370), Access::Written(Written::LocalVector(5)));
+        assert_eq!(write(0xb0), Access::Eoi(GuestVector::new(0x41).unwrap()));
+        assert_eq!(access(1 << 32 | 0xb0, 3), Access::Nothing);
+        assert_eq!(write(0x30), Access::Emulate { offset: 0x30, write: true });
+        assert_eq!(access(0xd0, 0), Access::Emulate { offset: 0xd0, write: false });
+    }
+}

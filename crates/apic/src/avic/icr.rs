@@ -1,0 +1,104 @@
+//! The interrupt command register, as a guest has written it.
+
+use super::Avic;
+use super::table::{Kind, LogicalTable, Model};
+use crate::GuestVector;
+
+/// Who is meant beside, or in the place of, the destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shorthand {
+    /// The destination.
+    None,
+    /// The sender.
+    Itself,
+    /// All.
+    All,
+    /// All but the sender.
+    Others,
+}
+
+/// A value of the interrupt command register (AMD APM vol. 2, section 16.5): any bits, as a guest may write any.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Icr(pub u64);
+
+impl Icr {
+    /// Bits 7:0, if it is a legal vector.
+    pub const fn vector(self) -> Option<GuestVector> {
+        GuestVector::new(self.0 as u8)
+    }
+
+    /// Bits 10:8; 0 is fixed, what hardware delivers.
+    pub const fn message_type(self) -> u8 {
+        (self.0 >> 8 & 7) as u8
+    }
+
+    /// Bit 11: the destination is a logical one.
+    pub const fn logical(self) -> bool {
+        self.0 >> 11 & 1 != 0
+    }
+
+    /// Bit 15.
+    pub const fn level_triggered(self) -> bool {
+        self.0 >> 15 & 1 != 0
+    }
+
+    /// Bits 19:18.
+    pub const fn shorthand(self) -> Shorthand {
+        match self.0 >> 18 & 3 {
+            0 => Shorthand::None,
+            1 => Shorthand::Itself,
+            2 => Shorthand::All,
+            _ => Shorthand::Others,
+        }
+    }
+
+    /// Bits 63:32 in x2APIC mode, 63:56 in xAPIC mode.
+    pub const fn destination(self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Avic => (self.0 >> 56) as u32,
+            Kind::X2Avic => (self.0 >> 32) as u32,
+        }
+    }
+
+    /// Calls `each` with the physical ID of each vCPU that may be meant, up to `last`. There need not be such a vCPU.
+    ///
+    /// `logical` is the table and how it is meant, with AVIC. No more than `last` + 1 steps, whatever the bits are.
+    pub fn targets<A: Avic>(
+        self,
+        kind: Kind,
+        sender: u32,
+        last: u32,
+        logical: Option<(&LogicalTable<A>, Model)>,
+        mut each: impl FnMut(u32),
+    ) {
+        let destination = self.destination(kind);
+        let broadcast = match kind {
+            Kind::Avic => destination == 0xff,
+            Kind::X2Avic => destination == u32::MAX,
+        };
+        match self.shorthand() {
+            Shorthand::Itself => each(sender),
+            Shorthand::All => (0..=last).for_each(each),
+            Shorthand::Others => (0..=last).filter(|id| *id != sender).for_each(each),
+            // In the flat model, all bits mean all vCPUs that have a bit.
+            Shorthand::None if broadcast && !(self.logical() && kind == Kind::Avic) => (0..=last).for_each(each),
+            Shorthand::None if !self.logical() => {
+                if destination <= last {
+                    each(destination);
+                }
+            }
+            Shorthand::None => match (kind, logical) {
+                (Kind::Avic, Some((table, model))) => {
+                    table.targets(model, destination as u8).map(u32::from).for_each(each);
+                }
+                (Kind::Avic, None) => {}
+                // Intel SDM vol. 3, section 12.12.10.2, which AMD follows: cluster and bit are the two parts of the ID.
+                (Kind::X2Avic, _) => {
+                    let first = (destination >> 16) * 16;
+                    let ids = (0..16).filter(|bit| destination >> bit & 1 != 0).map(|bit| first + bit);
+                    ids.filter(|id| *id <= last).for_each(each);
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! An IOMMU's log of guest interrupts: which vCPUs somebody must look at.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, ReadDomain, Retired, WaitType};
+
+use super::spec::LogEntry;
+
+/// Writers of the table; a leaf.
+static TAGS: LockClass = LockClass::new("avic.ga-tags", WaitType::Sleep);
+
+/// What an IRTE says in a log entry of whose interrupt it is: a VM (12 bits), a vCPU of it (12 bits), and the generation of
+/// the VM's number (8 bits).
+///
+/// An entry may be read when its VM is gone and the number is another's. Its generation tells; should it have gone round, the
+/// wrong vCPU is looked at once, and found to have nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GaTag(u32);
+
+impl GaTag {
+    /// Of the bits that an IRTE holds.
+    pub const fn from_bits(bits: u32) -> Self {
+        GaTag(bits)
+    }
+
+    /// The bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    const fn vcpu(self) -> usize {
+        (self.0 & 0xfff) as usize
+    }
+
+    const fn vm(self) -> usize {
+        (self.0 >> 12 & 0xfff) as usize
+    }
+
+    const fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+}
+
+/// A VM's number, until it is [closed](GaLog::close).
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the number stays taken until it is closed"]
+pub struct VmTag {
+    vm: u16,
+    generation: u8,
+}
+
+/// All numbers of VMs are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// vCPUs of a VM have numbers below 4096.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSuchVcpu;
+
+/// The vCPUs of a VM, as those who read the log see them.
+pub struct Members<V> {
+    generation: u8,
+    vcpus: Vec<Option<Arc<V>>>,
+}
+
+type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Members<V>>;
+
+/// Who is meant by the entries of the logs of guest interrupts, for all VMs of a host and all of its IOMMUs.
+///
+/// `V` is what the host has for a vCPU. Whoever reads a log pins it by an RCU read section, takes no lock, and allocates
+/// nothing: it may be an interrupt handler.
+pub struct GaLog<P: Platform, V: Send + Sync + 'static> {
+    vms: Box<[Cell<P, V>]>,
+    taken: Mutex<P, Box<[bool]>>,
+}
+
+impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
+    /// For so many VMs at once, at most 4096.
+    pub fn new(vms: usize) -> Self {
+        let vms = vms.min(4096);
+        let domain = Arc::new(P::Rcu::new("GA log"));
+        let empty = |_| RcuCell::new(&domain, Box::new(Members { generation: 0, vcpus: Vec::new() }));
+        GaLog { vms: (0..vms).map(empty).collect(), taken: Mutex::new(&TAGS, (0..vms).map(|_| false).collect()) }
+    }
+
+    /// A number for a VM.
+    ///
+    /// # Errors
+    /// If there is none left.
+    pub fn open(&self) -> Result<VmTag, Full> {
+        let mut taken = self.taken.lock();
+        let vm = taken.iter().position(|taken| !taken).ok_or(Full)?;
+        taken[vm] = true;
+        let generation = self.vms[vm].read().generation;
+        Ok(VmTag { vm: vm as u16, generation })
+    }
+
+    /// The tag for IRTEs that post to a vCPU, once it was [added](GaLog::add).
+    ///
+    /// # Errors
+    /// If there can be no vCPU of that number.
+    pub fn tag(vm: &VmTag, vcpu: u32) -> Result<GaTag, NoSuchVcpu> {
+        if vcpu > 0xfff {
+            return Err(NoSuchVcpu);
+        }
+        Ok(GaTag(u32::from(vm.generation) << 24 | u32::from(vm.vm) << 12 | vcpu))
+    }
+
+    /// A vCPU of the VM, in the place of the one of that number if there was one. When the VM is set up: memory is allocated, and
+    /// what is returned is to be dropped after a grace period.
+    ///
+    /// # Errors
+    /// If there can be no vCPU of that number.
+    pub fn add(&self, vm: &VmTag, number: u32, vcpu: Arc<V>) -> Result<Retired<P::Rcu, Members<V>>, NoSuchVcpu> {
+        let number = Self::tag(vm, number)?.vcpu();
+        let cell = &self.vms[usize::from(vm.vm)];
+        let taken = self.taken.lock();
+        let mut vcpus = cell.read().vcpus.clone();
+        if vcpus.len() <= number {
+            vcpus.resize(number + 1, None);
+        }
+        vcpus[number] = Some(vcpu);
+        let former = cell.replace(Box::new(Members { generation: vm.generation, vcpus }));
+        drop(taken);
+        Ok(former)
+    }
+
+    /// The VM is no more: what the log still says of it is ignored. What is returned is to be dropped after a grace period.
+    pub fn close(&self, vm: VmTag) -> Retired<P::Rcu, Members<V>> {
+        let none = Box::new(Members { generation: vm.generation.wrapping_add(1), vcpus: Vec::new() });
+        let mut taken = self.taken.lock();
+        let former = self.vms[usize::from(vm.vm)].replace(none);
+        taken[usize::from(vm.vm)] = false;
+        drop(taken);
+        former
+    }
+
+    /// Hands the vCPU of an entry to `look`, in a read section: it may wake, and must not sleep. `None` if there is none, or it
+    /// is not the one that was meant.
+    ///
+    /// What is to be done is what [`AvicVcpu::logged`](super::AvicVcpu::logged) says.
+    pub fn entry<R>(&self, entry: LogEntry, look: impl FnOnce(&V) -> R) -> Option<R> {
+        let tag = GaTag(entry.tag()?);
+        let members = self.vms.get(tag.vm())?.read();
+        if members.generation != tag.generation() {
+            return None;
+        }
+        members.vcpus.get(tag.vcpu())?.as_deref().map(look)
+    }
+
+    /// A log was full: entries are missing.
+    pub fn overflowed(&self) -> Reset<'_, P, V> {
+        Reset { log: self }
+    }
+}
+
+/// Entries are missing in a log.
+#[must_use = "vCPUs that should be woken are not: restart the log, then say so"]
+pub struct Reset<'a, P: Platform, V: Send + Sync + 'static> {
+    log: &'a GaLog<P, V>,
+}
+
+impl<P: Platform, V: Send + Sync + 'static> Reset<'_, P, V> {
+    /// The log is running again: what is posted from here on has its entry. Each vCPU is handed to `look`, as by
+    /// [`entry`](GaLog::entry), because any of those that asked for log entries may be one whose entry is missing. (Those that
+    /// did not have nothing to do, and [`AvicVcpu::logged`](super::AvicVcpu::logged) says so.)
+    pub fn restarted(self, mut look: impl FnMut(&V)) {
+        for vm in &self.log.vms {
+            vm.read().vcpus.iter().flatten().for_each(|vcpu| look(vcpu));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec;
+
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    type Log = GaLog<Std, u32>;
+
+    fn entry(tag: GaTag) -> LogEntry {
+        LogEntry::new(tag.bits(), 0x100)
+    }
+
+    fn add(log: &Log, vm: &VmTag, number: u32, vcpu: u32) -> GaTag {
+        drop(log.add(vm, number, Arc::new(vcpu)).unwrap().synchronize());
+        Log::tag(vm, number).unwrap()
+    }
+
+    #[test]
+    fn an_entry_finds_the_vcpu_that_its_tag_means() {
+        let log = Log::new(2);
+        let (one, two) = (log.open().unwrap(), log.open().unwrap());
+        let tags = [add(&log, &one, 0, 10), add(&log, &one, 4095, 11), add(&log, &two, 0, 20)];
+        assert_eq!(tags.map(|tag| log.entry(entry(tag), |vcpu| *vcpu)), [Some(10), Some(11), Some(20)]);
+        assert_eq!(log.entry(entry(GaTag::from_bits(tags[0].bits() + 1)), |_| ()), None, "no such vCPU");
+        assert_eq!(log.entry(entry(GaTag::from_bits(5 << 12)), |_| ()), None, "no such VM");
+        assert_eq!(log.entry(LogEntry(2 << 60 | u64::from(tags[0].bits())), |_| ()), None, "not an interrupt");
+        let mut all = vec![];
+        log.overflowed().restarted(|vcpu| all.push(*vcpu));
+        assert_eq!(all, [10, 11, 20]);
+        drop([one, two].map(|vm| log.close(vm).synchronize()));
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_not_mistaken_for_what_it_was() {
+        let log = Log::new(1);
+        let first = log.open().unwrap();
+        assert_eq!(log.open(), Err(Full));
+        let stale = add(&log, &first, 3, 10);
+        drop(log.close(first).synchronize());
+        assert_eq!(log.entry(entry(stale), |_| ()), None);
+        let second = log.open().unwrap();
+        let tag = add(&log, &second, 3, 20);
+        assert_eq!((log.entry(entry(stale), |_| ()), log.entry(entry(tag), |vcpu| *vcpu)), (None, Some(20)));
+        drop(log.close(second).synchronize());
+    }
+
+    #[test]
+    fn what_is_replaced_or_closed_is_dropped_after_the_grace_period() {
+        let log = Log::new(1);
+        let vm = log.open().unwrap();
+        let vcpu = Arc::new(1);
+        drop(log.add(&vm, 0, Arc::clone(&vcpu)).unwrap().synchronize());
+        assert_eq!(log.add(&vm, 4096, Arc::clone(&vcpu)).err(), Some(NoSuchVcpu));
+        assert_eq!(Arc::strong_count(&vcpu), 2);
+        drop(log.close(vm).synchronize());
+        assert_eq!(Arc::strong_count(&vcpu), 1);
+    }
+}

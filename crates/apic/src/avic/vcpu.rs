@@ -1,0 +1,301 @@
+//! A vCPU whose interrupts hardware delivers.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+use doorbell_platform::{Atomic, CpuId, IrqGuard};
+use doorbell_post::{
+    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, NotThere, Notice, Post, Requests, Residency, RunState,
+};
+
+use super::spec::{HostApicId, PageAddress};
+use super::table::{PhysicalId, PhysicalTable, TableError};
+use super::{AtomicU64, Avic, BackingPage, Irr};
+use crate::GuestVector;
+
+type Posts<A> = Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, Level<<A as Avic>::Platform>>;
+
+/// A vCPU with AVIC: its backing page, its mode, and the copies of its mode that hardware reads.
+///
+/// Anybody may [`post`](AvicVcpu::post) and bind IRTEs. What is said to be by the owner is for the task that runs the vCPU,
+/// and for its scheduler's hooks.
+pub struct AvicVcpu<A: Avic> {
+    post: Posts<A>,
+    copies: Copies<A::Platform, PhysicalId<A>, A::Irte>,
+    /// What the owner and its hooks remember. Nobody else uses it; it is written under the lock of the copies, with
+    /// interrupts off, so that no hook comes between it and them. Hence no ordering of its own.
+    place: AtomicU64<A>,
+}
+
+/// What the owner remembers of where the vCPU is.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
+impl Place {
+    /// On a CPU, whose APIC ID the lower half is.
+    const LOADED: u64 = 1 << 32;
+    /// Between [`AvicVcpu::block`] and the end of the sleep.
+    const SLEEPS: u64 = 1 << 33;
+    const INHIBITED: u64 = 1 << 34;
+
+    fn loaded(self, host: Option<HostApicId>) -> Self {
+        let place = host.map_or(0, |host| Self::LOADED | u64::from(host.number()));
+        Place(self.0 & (Self::SLEEPS | Self::INHIBITED) | place)
+    }
+
+    fn with(self, flag: u64, set: bool) -> Self {
+        Place(if set { self.0 | flag } else { self.0 & !flag })
+    }
+
+    fn inhibited(self) -> bool {
+        self.0 & Self::INHIBITED != 0
+    }
+
+    fn residency(self) -> Residency {
+        if self.0 & Self::SLEEPS != 0 {
+            Residency::Away { log: true }
+        } else if self.0 & Self::LOADED == 0 {
+            // It looks before it enters, and does not sleep: nobody needs to be told.
+            Residency::Away { log: false }
+        } else if self.inhibited() {
+            // It may be in the guest, where no doorbell is heard: the handler of the log kicks it out.
+            Residency::Away { log: true }
+        } else {
+            Residency::Running { apic_id: self.0 as u32 }
+        }
+    }
+}
+
+impl<A: Avic> AvicVcpu<A> {
+    /// A vCPU that is on no CPU, with a page whose address is `address`. All registers of its page are as the host has
+    /// made them.
+    ///
+    /// # Errors
+    /// If the table has no place for that ID, or another vCPU has it.
+    pub fn new(
+        table: &Arc<PhysicalTable<A>>,
+        id: u32,
+        page: A::Page,
+        address: PageAddress,
+    ) -> Result<Self, TableError> {
+        let own = table.claim(id, address)?;
+        Ok(AvicVcpu {
+            post: Post::new(Irr::new(page), Level::new()),
+            copies: Copies::new(own),
+            place: AtomicU64::<A>::new(0),
+        })
+    }
+
+    /// The registers.
+    pub fn page(&self) -> &BackingPage<A::Platform> {
+        self.post.layout().page()
+    }
+
+    /// Its entry in the physical ID table.
+    pub fn physical_id(&self) -> &PhysicalId<A> {
+        self.copies.own()
+    }
+
+    /// The run state: for requests and kicks.
+    pub fn run_state(&self) -> &RunState<A::Platform> {
+        self.post.run_state()
+    }
+
+    /// How many IRTEs post to it.
+    pub fn bound(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Posts an interrupt. By anybody, anywhere; waits for nobody. [`Notify`](Notice::Notify) is the doorbell of that CPU.
+    #[inline]
+    pub fn post(&self, vector: GuestVector) -> Notice<CpuId> {
+        self.post.post(vector)
+    }
+
+    /// Hardware has set a bit in the page, and found IsRunning clear: this vCPU is a target of an IPI that was not
+    /// completed ([`IncompleteIpi::Tell`](super::IncompleteIpi::Tell)).
+    #[inline]
+    pub fn tell(&self) -> Notice<CpuId> {
+        self.post.published()
+    }
+
+    /// Hardware has written a log entry for this vCPU, or would have if the log had not been full.
+    ///
+    /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its doorbell. That costs it no exit, and
+    /// nothing is assumed about what the IOMMU did first, writing the entry or posting by it.
+    #[inline]
+    pub fn logged(&self) -> Notice<CpuId> {
+        if self.post.layout().any() { self.post.published() } else { Notice::Nothing }
+    }
+
+    /// Its task runs on the CPU of that APIC ID. By the owner's scheduler, with any locks held.
+    pub fn load(&self, host: HostApicId) {
+        self.post.run_state().resumed();
+        self.place(|place| place.loaded(Some(host)));
+    }
+
+    /// Its task is switched away from. By the owner's scheduler, with any locks held.
+    pub fn put(&self) {
+        self.place(|place| place.loaded(None));
+        self.post.run_state().preempted();
+    }
+
+    /// AVIC is inhibited, or not any more. By the owner, who was asked to ([`RunState::request`]) and is not in the guest.
+    ///
+    /// What was posted before finds the owner outside of the guest; what is posted from here on finds IsRunning clear, and
+    /// makes an exit or a log entry. IRTEs stay in guest mode.
+    pub fn inhibit(&self, inhibited: bool) {
+        self.place(|place| place.with(Place::INHIBITED, inhibited));
+    }
+
+    fn place(&self, change: impl FnOnce(Place) -> Place) {
+        self.copies.decide(|| {
+            let place = change(self.placed());
+            self.place.store(place.0, Relaxed);
+            place.residency()
+        });
+    }
+
+    fn placed(&self) -> Place {
+        Place(self.place.load(Relaxed))
+    }
+
+    /// Enters the guest on `cpu`, where it is loaded. By the owner.
+    ///
+    /// With AVIC, the CPU looks at the page itself when it enters (VMRUN). If AVIC is inhibited, `inject` does: it may
+    /// [take](BackingPage::accept) what is [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest.
+    ///
+    /// # Errors
+    /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
+    #[inline]
+    pub fn enter(
+        &self,
+        irqs_off: &IrqGuard<A::Platform>,
+        cpu: CpuId,
+        inject: impl FnOnce(&BackingPage<A::Platform>),
+    ) -> Result<Posted<'_, A>, Requests> {
+        // The copies are changed by the owner, which is here, so they say the same.
+        let posted = !self.placed().inhibited();
+        let entering = self.post.enter(irqs_off, Guest { cpu, posted })?;
+        let in_guest = entering.rescan(|irr| {
+            if !posted {
+                inject(irr.page());
+            }
+        });
+        Ok(Posted { posted, _in_guest: in_guest })
+    }
+
+    /// Begins to sleep until something is deliverable or requested. By the owner.
+    ///
+    /// # Errors
+    /// If something is.
+    pub fn block(&self) -> Result<Sleeping<'_, A>, Awake> {
+        // First the copies, then the mode with its full barrier, then the look: hardware that has posted by the former
+        // copy has set its bit before.
+        self.place(|place| place.with(Place::SLEEPS, true));
+        let wakes = Wakes { vcpu: self };
+        let blocked = self.post.block()?;
+        Ok(Sleeping { blocked, wakes })
+    }
+
+    /// Has an IRTE post to this vCPU. `program` makes it refer to the vCPU, with the residency that it is given, in one
+    /// store. The IRTE is bound to no other vCPU: whoever moves it [unbinds](AvicVcpu::unbind) it from there first.
+    ///
+    /// # Errors
+    /// Those of `program`: then it is not bound, and is as `program` left it.
+    pub fn bind<E>(
+        &self,
+        irte: Arc<A::Irte>,
+        program: impl FnOnce(&A::Irte, Residency) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.copies.add(irte, program)
+    }
+
+    /// Has an IRTE post to this vCPU no more. `program` makes it refer to the host, in one store.
+    ///
+    /// # Errors
+    /// If it is not bound to this vCPU: then `program` was not called.
+    pub fn unbind(&self, irte: &Arc<A::Irte>, program: impl FnOnce(&A::Irte)) -> Result<Unbound<'_, A>, NotThere> {
+        self.copies.remove(irte, program)?;
+        Ok(Unbound { vcpu: self })
+    }
+
+    /// The vCPU is no more: its ID is free at once, its page is not.
+    ///
+    /// # Errors
+    /// If IRTEs still post to it: those are to be unbound.
+    pub fn retire(self) -> Result<Retiring<A::Page>, Self> {
+        if self.copies.is_empty() { Ok(Retiring { page: self.post.into_layout().into_inner() }) } else { Err(self) }
+    }
+}
+
+/// A vCPU in the guest, until this is dropped.
+#[must_use = "dropped, it is in the host"]
+pub struct Posted<'a, A: Avic> {
+    posted: bool,
+    _in_guest: InGuest<'a, A::Platform>,
+}
+
+impl<A: Avic> Posted<'_, A> {
+    /// Whether AVIC is to be active in its VMCB.
+    pub fn posted(&self) -> bool {
+        self.posted
+    }
+}
+
+/// A vCPU that sleeps, until this is dropped or somebody wakes it.
+#[must_use = "dropped, it is awake"]
+pub struct Sleeping<'a, A: Avic> {
+    blocked: Blocked<'a, A::Platform>,
+    wakes: Wakes<'a, A>,
+}
+
+impl<A: Avic> Sleeping<'_, A> {
+    /// Whether nobody has woken it.
+    pub fn asleep(&self) -> bool {
+        self.blocked.asleep()
+    }
+
+    /// Sleeps until somebody wakes it.
+    pub fn wait(self) {
+        let Sleeping { blocked, wakes } = self;
+        blocked.wait();
+        drop(wakes);
+    }
+}
+
+struct Wakes<'a, A: Avic> {
+    vcpu: &'a AvicVcpu<A>,
+}
+
+impl<A: Avic> Drop for Wakes<'_, A> {
+    fn drop(&mut self) {
+        self.vcpu.place(|place| place.with(Place::SLEEPS, false));
+    }
+}
+
+/// An IRTE does not refer to a vCPU any more, but the IOMMU may still use what it has read of it.
+#[must_use = "what was posted meanwhile is announced to nobody: invalidate the IRTE, wait, then say so"]
+pub struct Unbound<'a, A: Avic> {
+    vcpu: &'a AvicVcpu<A>,
+}
+
+impl<A: Avic> Unbound<'_, A> {
+    /// The invalidation of the IRTE has completed: nothing more is posted by what it was. Somebody looks at what was.
+    pub fn invalidated(self) -> Notice<CpuId> {
+        self.vcpu.logged()
+    }
+}
+
+/// The page of a vCPU that is no more, and that the CPUs of others may still post to.
+#[must_use = "the page is not free yet"]
+pub struct Retiring<D> {
+    page: D,
+}
+
+impl<D> Retiring<D> {
+    /// Every vCPU of the VM has been out of the guest since, so no CPU uses the entry that named the page.
+    pub fn after_all_have_exited(self) -> D {
+        self.page
+    }
+}
