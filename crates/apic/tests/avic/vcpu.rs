@@ -1,0 +1,125 @@
+//! A vCPU's hooks, and the copies of its mode.
+
+use std::sync::Arc;
+
+use doorbell_apic::GuestVector;
+use doorbell_platform::{CpuId, IrqGuard, Std};
+use doorbell_post::{Awake, Mode, NotThere, Notice, Requests};
+
+use crate::{GUEST_MODE, Irte, LOG, RUN, address, bind, cpu, table, unbind, vcpu};
+
+fn vector(number: u8) -> GuestVector {
+    GuestVector::new(number).unwrap()
+}
+
+#[test]
+fn an_irte_says_what_the_physical_id_table_says_and_asks_for_log_entries_while_the_vcpu_sleeps() {
+    let table = table::<Std>();
+    let vcpu = vcpu(&table, 0);
+    let irte = Arc::new(Irte::default());
+    vcpu.load(cpu(7));
+    bind(&vcpu, &irte);
+    assert_eq!(irte.says(), GUEST_MODE | RUN | 7);
+    let sleeping = vcpu.block().unwrap();
+    assert_eq!((irte.says(), table.entry(0).running()), (GUEST_MODE | LOG, None));
+    vcpu.put();
+    assert_eq!(irte.says(), GUEST_MODE | LOG, "switched away from, it still sleeps");
+    vcpu.load(cpu(8));
+    assert_eq!(irte.says(), GUEST_MODE | LOG, "it is not awake yet");
+    drop(sleeping);
+    assert_eq!((irte.says(), table.entry(0).running()), (GUEST_MODE | RUN | 8, Some(cpu(8))));
+    vcpu.put();
+    assert_eq!((irte.says(), vcpu.run_state().mode()), (GUEST_MODE, Mode::Preempted));
+}
+
+#[test]
+fn inhibited_a_vcpu_is_kicked_and_software_interrupts_it() {
+    let table = table::<Std>();
+    let vcpu = vcpu(&table, 0);
+    let irte = Arc::new(Irte::default());
+    vcpu.load(cpu(1));
+    bind(&vcpu, &irte);
+    vcpu.inhibit(true);
+    assert_eq!((irte.says(), table.entry(0).running()), (GUEST_MODE | LOG, None));
+    assert_eq!(vcpu.post(vector(0x41)), Notice::Nothing);
+    let irqs_off = IrqGuard::<Std>::new();
+    let mut injected = None;
+    let in_guest = vcpu
+        .enter(&irqs_off, CpuId(1), |page| {
+            injected = page.deliverable();
+            page.accept(vector(0x41));
+        })
+        .unwrap();
+    assert!(!in_guest.posted());
+    assert_eq!(injected, Some(vector(0x41)));
+    assert_eq!(vcpu.post(vector(0x52)), Notice::Kick(CpuId(1)));
+    drop(in_guest);
+    vcpu.inhibit(false);
+    assert_eq!(irte.says(), GUEST_MODE | RUN | 1);
+    let in_guest = vcpu.enter(&irqs_off, CpuId(1), |_| panic!("the CPU looks itself")).unwrap();
+    assert!(in_guest.posted());
+    assert_eq!(vcpu.logged(), Notice::Notify(CpuId(1)), "0x52 is there, and may not have been seen");
+    drop(in_guest);
+}
+
+#[test]
+fn a_vcpu_with_something_to_do_or_to_serve_does_not_sleep() {
+    let table = table::<Std>();
+    let vcpu = vcpu(&table, 0);
+    vcpu.load(cpu(1));
+    let _ = vcpu.post(vector(0x41));
+    assert_eq!(vcpu.block().err(), Some(Awake));
+    assert_eq!(table.entry(0).running(), Some(cpu(1)), "it is as it was");
+    vcpu.page().accept(vector(0x41));
+    let _ = vcpu.run_state().request::<CpuId>(Requests(1));
+    assert_eq!(vcpu.block().err(), Some(Awake));
+    let served = vcpu.enter(&IrqGuard::<Std>::new(), CpuId(1), |_| ()).err();
+    assert_eq!(served, Some(Requests(1)));
+}
+
+#[test]
+fn one_of_those_who_tell_a_sleeping_vcpu_wakes_it() {
+    let table = table::<Std>();
+    let vcpu = vcpu(&table, 0);
+    let sleeping = vcpu.block().unwrap();
+    assert_eq!(vcpu.logged(), Notice::Nothing, "the entry is stale: there is nothing to do");
+    assert_eq!(vcpu.post(vector(0x41)), Notice::Wake);
+    assert_eq!((vcpu.tell(), vcpu.logged()), (Notice::Nothing, Notice::Nothing));
+    assert!(!sleeping.asleep());
+    sleeping.wait();
+}
+
+#[test]
+fn an_irte_is_unbound_once_and_what_was_posted_meanwhile_is_announced() {
+    let table = table::<Std>();
+    let (from, to) = (vcpu(&table, 0), vcpu(&table, 1));
+    let irte = Arc::new(Irte::default());
+    bind(&from, &irte);
+    let sleeping = from.block().unwrap();
+    let unbound = from.unbind(&irte, unbind).unwrap();
+    assert_eq!(irte.says(), 0);
+    // By what it has read of the IRTE, the IOMMU posts once more.
+    from.page().register(0x220).fetch_or(2, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(unbound.invalidated(), Notice::Wake);
+    sleeping.wait();
+    assert_eq!(from.unbind(&irte, |_| panic!("it is not bound")).err(), Some(NotThere));
+    bind(&to, &irte);
+    to.load(cpu(5));
+    assert_eq!((irte.says(), from.bound(), to.bound()), (GUEST_MODE | RUN | 5, 0, 1));
+}
+
+#[test]
+fn a_vcpu_with_bits_pending_can_go_and_one_with_irtes_cannot() {
+    let table = table::<Std>();
+    let vcpu = vcpu(&table, 0);
+    let irte = Arc::new(Irte::default());
+    bind(&vcpu, &irte);
+    let _ = vcpu.post(vector(0x41));
+    let Err(vcpu) = vcpu.retire() else { panic!("an IRTE posts to it") };
+    assert_eq!(vcpu.unbind(&irte, unbind).unwrap().invalidated(), Notice::Nothing, "it looks when it enters");
+    let Ok(retiring) = vcpu.retire() else { panic!("no IRTE posts to it") };
+    assert!(!table.entry(0).valid());
+    let page = retiring.after_all_have_exited();
+    assert_eq!(page.deliverable(), Some(vector(0x41)));
+    assert_eq!(table.entry(0).page(), address(0));
+}

@@ -1,0 +1,66 @@
+//! Every access is there for a reason: without it, a program fails, or the code says why it is there. And what was
+//! decided against loses interrupts.
+
+use doorbell_explore::removal::{self, Taken};
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Explore, Machine};
+
+use crate::machine::{Flaw, Restart};
+use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs, retarget};
+
+/// Lines that no program needs, and what is said about them beside the code: a part of the line, what is taken out.
+const KEPT: &[(&str, Taken)] = &[];
+
+#[test]
+fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
+    let mut missed = Vec::new();
+    for row in removal::table(&programs(), "crates/apic/src/avic/") {
+        let line = row.line(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let kept = KEPT.iter().any(|(part, taken)| line.contains(part) && row.site.taken == *taken);
+        println!("{} | `{line}` | {}", row.site, row.found_by.as_deref().unwrap_or("-"));
+        if kept != row.found_by.is_none() {
+            missed.push(row);
+        }
+    }
+    assert!(missed.is_empty(), "found by no program, or kept though one finds it: {missed:#?}");
+}
+
+/// A vCPU that runs on has not got an interrupt, or one that sleeps is never woken.
+fn loses(name: &str, f: impl Fn(&Machine) + Send + Sync) {
+    let report = Explore::new(name).minimise(false).run(f);
+    let kind = report.failure.as_ref().map(|failure| failure.kind);
+    assert!(matches!(kind, Some(FailureKind::Quiescence | FailureKind::Deadlock)), "{kind:?}, {:?}", report.verdict);
+}
+
+#[test]
+fn inhibited_a_vcpu_needs_log_entries() {
+    loses("no log", |m| program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::NoLog, ..DEVICE }));
+}
+
+#[test]
+fn inhibited_a_vcpu_must_not_be_said_to_run() {
+    loses("runs", |m| program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::StaysRunning, ..DEVICE }));
+}
+
+#[test]
+fn a_vcpu_that_sleeps_needs_log_entries() {
+    loses("no log", |m| program(m, Scope { life: Life::Sleeps, flaw: Flaw::NoLog, ..DEVICE }));
+}
+
+#[test]
+fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
+    loses("restarted last", |m| {
+        program(m, Scope { life: Life::Sleeps, capacity: 0, again: true, restart: Restart::Last, ..DEVICE });
+    });
+}
+
+#[test]
+fn an_irte_that_is_retargeted_leaves_what_was_posted_by_what_the_iommu_had_read() {
+    loses("not looked at", |m| retarget(m, false));
+}
+
+#[test]
+fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
+    let report = Explore::new("re-enabled").run(|m| program(m, Scope { inhibited: Inhibited::ForSomeTime, ..DEVICE }));
+    report.assert_exhausted();
+}

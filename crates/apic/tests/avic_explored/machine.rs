@@ -1,0 +1,420 @@
+//! CPUs with AVIC, an IOMMU with a log, and vCPUs that run on them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_apic::GuestVector;
+use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
+use doorbell_apic::avic::{
+    Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, incomplete_ipi,
+};
+use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
+use doorbell_explore::{Ended, Machine, Sim};
+use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
+use doorbell_post::{Mirror, Notice, Requests, Residency};
+
+type AtomicU64 = <Sim as Platform>::AtomicU64;
+type AtomicU32 = <Sim as Platform>::AtomicU32;
+
+pub struct Host;
+
+impl Avic for Host {
+    type Platform = Sim;
+    type Page = Arc<BackingPage<Sim>>;
+    type Physical = Arc<[AtomicU64]>;
+    type Logical = Arc<[AtomicU32]>;
+    type Irte = Irte;
+}
+
+/// The vectors of the programs are bits of this register.
+const FIRST: u8 = 0x40;
+const IRR: usize = register::IRR + 0x20;
+const ISR: usize = register::ISR + 0x20;
+
+pub fn vector(number: u8) -> GuestVector {
+    GuestVector::new(FIRST + number).expect("a legal vector")
+}
+
+/// An IRTE, of which hardware reads all in one step.
+pub struct Irte {
+    word: AtomicU64,
+    pub flaw: Flaw,
+}
+
+/// What is wrong with how an IRTE is written.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Flaw {
+    None,
+    /// Log entries are never asked for.
+    NoLog,
+    /// It goes on saying that the vCPU runs when log entries are asked for.
+    StaysRunning,
+}
+
+const RUN: u64 = 1 << 32;
+const LOG: u64 = 1 << 33;
+const GATE: u64 = RUN | LOG | 0xffff_ffff;
+const GUEST_MODE: u64 = 1 << 34;
+const ROOT_SHIFT: u32 = 40;
+
+impl Irte {
+    /// In host mode.
+    pub fn new(flaw: Flaw) -> Arc<Self> {
+        Arc::new(Irte { word: AtomicU64::new(0), flaw })
+    }
+
+    fn write(&self, rest: u64, residency: Residency) {
+        let gate = match (residency, self.flaw) {
+            (Residency::Running { apic_id }, _) => RUN | u64::from(apic_id),
+            (Residency::Away { log: true }, Flaw::StaysRunning) => RUN,
+            (Residency::Away { log }, flaw) => u64::from(log && flaw != Flaw::NoLog) * LOG,
+        };
+        self.word.store(rest & !GATE | gate, SeqCst);
+    }
+
+    pub fn guest(&self, vcpu: usize, residency: Residency) {
+        self.write(GUEST_MODE | (vcpu as u64) << ROOT_SHIFT, residency);
+    }
+
+    pub fn host(&self) {
+        self.word.store(0, SeqCst);
+    }
+}
+
+impl Mirror for Irte {
+    fn reflect(&self, residency: Residency) {
+        self.write(self.word.load(SeqCst), residency);
+    }
+}
+
+/// A CPU as far as the doorbell and kicks go.
+#[derive(Default)]
+struct Cpu {
+    irqs_off: bool,
+    /// In guest mode; and whether with AVIC.
+    guest: Option<bool>,
+    doorbell: bool,
+    kicked: bool,
+}
+
+/// A vCPU, and what its guest has got.
+pub struct Vcpu {
+    pub avic: AvicVcpu<Host>,
+    got: Model<u32>,
+    task: Model<Option<<Sim as Platform>::Task>>,
+    /// Where it is loaded. Of its task and its hooks.
+    on: Model<CpuId>,
+}
+
+pub struct System {
+    pub vcpus: Vec<Arc<Vcpu>>,
+    cpus: [Model<Cpu>; 2],
+    pub table: Arc<PhysicalTable<Host>>,
+    pub log: GaLog<Sim, Vcpu>,
+    entries: Model<Log>,
+    /// Posts of devices.
+    under_way: Model<u32>,
+    /// Whether AVIC is to be inhibited.
+    pub inhibited: <Sim as Platform>::AtomicBool,
+}
+
+struct Log {
+    entries: VecDeque<LogEntry>,
+    capacity: usize,
+    /// Entries are dropped until it is restarted.
+    overflow: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ran {
+    Exited,
+    Requested,
+    Over,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Until {
+    Halts,
+    Kicked,
+}
+
+pub fn table() -> Arc<PhysicalTable<Host>> {
+    let words = (0..512).map(|_| <AtomicU64 as Atomic>::ZERO).collect();
+    PhysicalTable::new(Kind::X2Avic, words).expect("one page")
+}
+
+pub fn address(number: u64) -> PageAddress {
+    PageAddress::new(number << 12).expect("an address of a page")
+}
+
+impl System {
+    pub fn new(vcpus: u32, capacity: usize) -> Arc<Self> {
+        let table = table();
+        let vcpu = |id: u32| {
+            Arc::new(Vcpu {
+                avic: AvicVcpu::new(&table, id, Arc::default(), address(u64::from(id))).expect("its ID is free"),
+                got: Model::new("guest", 0),
+                task: Model::new("task", None),
+                on: Model::new("place", CpuId(id)),
+            })
+        };
+        let system = System {
+            vcpus: (0..vcpus).map(vcpu).collect(),
+            cpus: ["CPU 0", "CPU 1"].map(|name| Model::new(name, Cpu::default())),
+            table,
+            log: GaLog::new(1),
+            entries: Model::new("GA log", Log { entries: VecDeque::new(), capacity, overflow: false }),
+            under_way: Model::new("posts under way", 0),
+            inhibited: Atomic::new(false),
+        };
+        let vm = system.log.open().expect("there is one");
+        for (id, vcpu) in (0..).zip(&system.vcpus) {
+            drop(system.log.add(&vm, id, Arc::clone(vcpu)).map(|former| former.synchronize()));
+        }
+        Arc::new(system)
+    }
+
+    fn cpu(&self, cpu: CpuId) -> &Model<Cpu> {
+        &self.cpus[cpu.0 as usize]
+    }
+
+    /// Heard in guest mode with AVIC only.
+    fn ring(&self, cpu: CpuId) {
+        self.cpu(cpu).change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+    }
+
+    pub fn act(&self, vcpu: &Vcpu, notice: Notice<CpuId>) {
+        match notice {
+            Notice::Nothing => {}
+            Notice::Notify(cpu) => self.ring(cpu),
+            Notice::Kick(cpu) => self.cpu(cpu).change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some()),
+            Notice::Wake => Sim::wake(&vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
+        }
+    }
+
+    /// Software posts.
+    pub fn post(&self, vcpu: usize, number: u8) {
+        let vcpu = &self.vcpus[vcpu];
+        self.act(vcpu, vcpu.avic.post(vector(number)));
+    }
+
+    /// The CPU of another vCPU of the VM sends an IPI. Hardware, until it exits.
+    pub fn ipi(&self, to: u32, number: u8) {
+        if !self.table.entry(to).valid() {
+            return;
+        }
+        let vcpu = &self.vcpus[to as usize];
+        vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
+        if let Some(host) = self.table.entry(to).running() {
+            return self.ring(CpuId(host.number()));
+        }
+        let icr = u64::from(to) << 32 | u64::from(vector(number).number());
+        let IncompleteIpi::Tell(icr) = incomplete_ipi(icr, 1 << 32 | u64::from(to)) else { panic!("it is fixed") };
+        icr.targets::<Host>(Kind::X2Avic, 1, self.table.last(), None, |id| {
+            let vcpu = &self.vcpus[id as usize];
+            self.act(vcpu, vcpu.avic.tell());
+        });
+    }
+
+    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, reads the IRTE again (running bit, destination and tag are not
+    /// cached), and does what it says.
+    pub fn msi(&self, irte: &Irte, number: u8) {
+        self.under_way.change(|posts| *posts += 1);
+        let read = irte.word.load(SeqCst);
+        if read & GUEST_MODE == 0 {
+            // The host's handler: wherever the interrupt goes by now.
+            self.under_way.change(|posts| *posts -= 1);
+            let to = self.vcpus.len() - 1;
+            return self.post(to, number);
+        }
+        let vcpu = (read >> ROOT_SHIFT) as usize;
+        self.vcpus[vcpu].avic.page().register(IRR).fetch_or(1 << number, SeqCst);
+        let now = irte.word.load(SeqCst);
+        if now & RUN != 0 {
+            self.ring(CpuId(now as u32));
+        } else if now & LOG != 0 {
+            self.entries.change(|log| {
+                log.overflow |= log.entries.len() == log.capacity;
+                if !log.overflow {
+                    log.entries.push_back(LogEntry::new((now >> ROOT_SHIFT) as u32, 0));
+                }
+            });
+        }
+        self.under_way.change(|posts| *posts -= 1);
+    }
+
+    /// Whether a CPU is in guest mode, or was and has not told yet.
+    pub fn in_guest(&self) -> bool {
+        self.cpus.iter().any(|cpu| cpu.observe(|cpu| cpu.guest.is_some()))
+    }
+
+    /// The IRTE is invalidated: no post is under way that has read it before.
+    pub fn invalidate(&self) {
+        self.under_way.wait(|posts| *posts == 0, |_| ());
+    }
+
+    pub fn bind(&self, irte: &Arc<Irte>, vcpu: usize) {
+        let program = |irte: &Irte, residency| {
+            irte.guest(vcpu, residency);
+            Ok::<_, TableError>(())
+        };
+        self.vcpus[vcpu].avic.bind(Arc::clone(irte), program).expect("it can be programmed");
+    }
+
+    /// Reads the log until the run is over.
+    pub fn read_log(&self, restart: Restart) {
+        let look = |vcpu: &Vcpu| self.act(vcpu, vcpu.avic.logged());
+        let restarts = || self.entries.change(|log| log.overflow = false);
+        let next = |log: &mut Log| log.entries.pop_front();
+        while let Ok(entry) = self.entries.serve(|log| log.overflow || !log.entries.is_empty(), next) {
+            if let Some(entry) = entry {
+                self.log.entry(entry, look).expect("the tag means somebody");
+                continue;
+            }
+            let reset = self.log.overflowed();
+            if restart == Restart::First {
+                restarts();
+            }
+            reset.restarted(look);
+            if restart == Restart::Last {
+                restarts();
+            }
+        }
+    }
+}
+
+/// When a log that was full is restarted.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Restart {
+    First,
+    /// A mistake.
+    Last,
+}
+
+impl Vcpu {
+    pub fn begin(&self) {
+        self.task.change(|task| *task = Some(Sim::current_task()));
+        local_irq_disable();
+        self.load(self.on.observe(|on| *on));
+        local_irq_enable();
+    }
+
+    pub fn load(&self, cpu: CpuId) {
+        self.on.change(|on| *on = cpu);
+        self.avic.load(HostApicId::x2apic(cpu.0).expect("a small number"));
+    }
+
+    /// The scheduler moves it to another CPU.
+    pub fn moves(&self, to: CpuId) {
+        self.avic.put();
+        self.load(to);
+    }
+
+    /// What the guest gets.
+    fn gets(&self, bits: u32) {
+        if bits != 0 {
+            self.got.change(|got| *got |= bits);
+        }
+    }
+
+    pub fn got(&self, wanted: u32) -> bool {
+        self.got.observe(|got| got & wanted == wanted)
+    }
+
+    /// What hardware does on VMRUN and when the doorbell rings, as far as it matters: nothing is left behind.
+    fn evaluate(&self) {
+        let irr = self.avic.page().register(IRR);
+        if irr.load(SeqCst) != 0 {
+            self.gets(irr.swap(0, SeqCst));
+        }
+    }
+
+    /// What software does in its place: one interrupt after the other, each ended at once.
+    fn inject(&self, page: &BackingPage<Sim>) {
+        while let Some(vector) = page.deliverable() {
+            page.accept(vector);
+            self.gets(1 << (vector.number() - FIRST));
+            page.register(ISR).store(0, SeqCst);
+        }
+    }
+
+    /// Enters the guest, and leaves it as `until` says.
+    pub fn run(&self, system: &System, until: Until) -> Ran {
+        let irqs = IrqGuard::<Sim>::new();
+        let on = self.on.observe(|on| *on);
+        let cpu = system.cpu(on);
+        cpu.change(|cpu| cpu.irqs_off = true);
+        let entered = self.avic.enter(&irqs, on, |page| self.inject(page));
+        let (ran, in_guest) = match entered {
+            Err(Requests(_)) => (Ran::Requested, None),
+            Ok(in_guest) => {
+                let avic = in_guest.posted();
+                cpu.change(|cpu| cpu.guest = Some(avic));
+                local_irq_enable();
+                let ran = self.guest(cpu, avic, until);
+                local_irq_disable();
+                (ran, Some(in_guest))
+            }
+        };
+        cpu.change(|cpu| *cpu = Cpu::default());
+        drop(in_guest);
+        ran
+    }
+
+    fn guest(&self, cpu: &Model<Cpu>, avic: bool, until: Until) -> Ran {
+        loop {
+            if avic {
+                self.evaluate();
+            }
+            if until == Until::Halts {
+                return Ran::Exited;
+            }
+            let kicked = cpu.serve(
+                |cpu| cpu.doorbell || cpu.kicked,
+                |cpu| {
+                    cpu.doorbell = false;
+                    cpu.kicked
+                },
+            );
+            match kicked {
+                Ok(false) => {}
+                Ok(true) => return Ran::Exited,
+                Err(Ended { .. }) => return Ran::Over,
+            }
+        }
+    }
+
+    /// Stays in the guest until nothing more can happen, but for requests.
+    pub fn stay(&self, system: &System) {
+        loop {
+            match self.run(system, Until::Kicked) {
+                Ran::Exited => {}
+                Ran::Requested => self.avic.inhibit(system.inhibited.load(SeqCst)),
+                Ran::Over => return,
+            }
+        }
+    }
+
+    /// Runs until the guest has got `wanted`, and sleeps between.
+    pub fn run_and_sleep(&self, system: &System, wanted: u32) {
+        while !self.got(wanted) {
+            self.run(system, Until::Halts);
+            if self.got(wanted) {
+                return;
+            }
+            if let Ok(sleeping) = self.avic.block() {
+                sleeping.wait();
+            }
+        }
+    }
+}
+
+/// In the end the guests have got all that was posted, whichever of them it was for.
+pub fn all_got(m: &Machine, system: &Arc<System>, wanted: u32) {
+    let system = Arc::clone(system);
+    m.at_quiescence("the guests have got what was posted", move || {
+        let got = system.vcpus.iter().fold(0, |all, vcpu| all | vcpu.got.observe(|got| *got));
+        (got == wanted).then_some(()).ok_or(format!("they have got {got:#b}, of {wanted:#b}"))
+    });
+}
