@@ -24,6 +24,8 @@ pub enum Unemulated {
     Type,
     /// A target is not in the tables, which is so for any ID that the guest makes up.
     Target,
+    /// It is not one to the sender itself, and the guest is a confidential one (Secure AVIC).
+    NotAccelerated,
     /// The page of an entry: the tables are wrong, which is the host's mistake and not the guest's.
     BackingPage {
         /// The entry of the table that hardware was at.
@@ -44,6 +46,7 @@ pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
         2 => IncompleteIpi::Emulate(icr, Unemulated::Target),
         3 => IncompleteIpi::Emulate(icr, Unemulated::BackingPage { index }),
         4 => IncompleteIpi::IllegalVector(icr),
+        5 => IncompleteIpi::Emulate(icr, Unemulated::NotAccelerated),
         other => IncompleteIpi::Emulate(icr, Unemulated::Unknown(other)),
     }
 }
@@ -54,7 +57,9 @@ pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
 pub enum Access {
     /// The instruction has completed, and the page holds what the guest has written: act upon it.
     Written(Written),
-    /// The guest has ended an interrupt that is level-triggered: its source must be told. The instruction has completed.
+    /// The guest has ended an interrupt that is level-triggered: its source must be told. The instruction has completed;
+    /// software ends the interrupt in the page if it is in service there still. (Table 15-22 calls this exit a trap, section
+    /// 15.29.9.2 a fault, so look.)
     Eoi(GuestVector),
     /// Nothing is to be done: the guest has ended an interrupt, and hardware names none that could be.
     Nothing,
@@ -86,6 +91,8 @@ pub enum Written {
     InterruptCommand,
     /// An entry of the local vector table, 0 (the timer) to 5 (errors).
     LocalVector(u8),
+    /// An entry of the extended local vector table, 0 to 7.
+    ExtendedLocalVector(u8),
     /// The timer's initial count.
     TimerInitial,
     /// The timer's divisor.
@@ -93,7 +100,8 @@ pub enum Written {
 }
 
 impl Written {
-    fn of(offset: usize) -> Option<Self> {
+    fn of(offset: usize, extended: bool) -> Option<Self> {
+        let from = |first| ((offset - first) / 16) as u8;
         Some(match offset {
             register::ID => Written::Id,
             register::REMOTE_READ => Written::RemoteRead,
@@ -102,9 +110,8 @@ impl Written {
             register::SVR => Written::SpuriousVector,
             register::ESR => Written::ErrorStatus,
             register::ICR_LOW => Written::InterruptCommand,
-            register::LVT_TIMER..=register::LVT_ERROR => {
-                Written::LocalVector(((offset - register::LVT_TIMER) / 16) as u8)
-            }
+            register::LVT_TIMER..=register::LVT_ERROR => Written::LocalVector(from(register::LVT_TIMER)),
+            register::EXTENDED_LVT..0x580 if extended => Written::ExtendedLocalVector(from(register::EXTENDED_LVT)),
             register::TIMER_INITIAL => Written::TimerInitial,
             register::TIMER_DIVIDE => Written::TimerDivide,
             _ => return None,
@@ -114,9 +121,9 @@ impl Written {
 
 /// What is to be done about an exit [`EXIT_UNACCELERATED`](spec::EXIT_UNACCELERATED).
 ///
-/// Writes to some registers exit when they have been done (traps); everything else exits before (faults): APM vol. 2,
-/// section 15.29.3.1.
-pub fn access(info1: u64, info2: u64) -> Access {
+/// Writes to some registers exit when they have been done (traps); everything else exits before (faults): APM vol. 2, table
+/// 15-22. Those to the extended local vector table do what CPUID Fn8000_000A_EDX\[27\] says: `extended_lvt` is that bit.
+pub fn access(info1: u64, info2: u64, extended_lvt: bool) -> Access {
     let (offset, write) = spec::unaccelerated(info1);
     let emulate = Access::Emulate { offset, write };
     match (write, offset, GuestVector::new(info2 as u8)) {
@@ -124,7 +131,7 @@ pub fn access(info1: u64, info2: u64) -> Access {
         (true, register::EOI, Some(vector)) => Access::Eoi(vector),
         // The instruction has completed: to emulate it would end another interrupt.
         (true, register::EOI, None) => Access::Nothing,
-        (true, ..) => Written::of(offset).map_or(emulate, Access::Written),
+        (true, ..) => Written::of(offset, extended_lvt).map_or(emulate, Access::Written),
     }
 }
 
@@ -141,18 +148,21 @@ mod tests {
         assert_eq!(of(2), IncompleteIpi::Emulate(icr, Unemulated::Target));
         assert_eq!(of(3), IncompleteIpi::Emulate(icr, Unemulated::BackingPage { index: 7 }));
         assert_eq!(of(4), IncompleteIpi::IllegalVector(icr));
+        assert_eq!(of(5), IncompleteIpi::Emulate(icr, Unemulated::NotAccelerated));
         assert_eq!(of(0xffff_ffff), IncompleteIpi::Emulate(icr, Unemulated::Unknown(u32::MAX)));
     }
 
     #[test]
     fn a_trapped_write_is_acted_upon_and_everything_else_emulated() {
-        let write = |offset: u64| access(1 << 32 | offset, 0x41);
+        let write = |offset: u64| access(1 << 32 | offset, 0x41, true);
         assert_eq!(write(0xd0), Access::Written(Written::LogicalDestination));
         assert_eq!(write(0x320), Access::Written(Written::LocalVector(0)));
         assert_eq!(write(0x370), Access::Written(Written::LocalVector(5)));
+        assert_eq!(write(0x570), Access::Written(Written::ExtendedLocalVector(7)));
+        assert_eq!(access(1 << 32 | 0x500, 0, false), Access::Emulate { offset: 0x500, write: true });
         assert_eq!(write(0xb0), Access::Eoi(GuestVector::new(0x41).unwrap()));
-        assert_eq!(access(1 << 32 | 0xb0, 3), Access::Nothing);
+        assert_eq!(access(1 << 32 | 0xb0, 3, true), Access::Nothing);
         assert_eq!(write(0x30), Access::Emulate { offset: 0x30, write: true });
-        assert_eq!(access(0xd0, 0), Access::Emulate { offset: 0xd0, write: false });
+        assert_eq!(access(0xd0, 0, true), Access::Emulate { offset: 0xd0, write: false });
     }
 }

@@ -80,8 +80,8 @@ impl Icr {
             Shorthand::Itself => each(sender),
             Shorthand::All => (0..=last).for_each(each),
             Shorthand::Others => (0..=last).filter(|id| *id != sender).for_each(each),
-            // In the flat model, all bits mean all vCPUs that have a bit.
-            Shorthand::None if broadcast && !(self.logical() && kind == Kind::Avic) => (0..=last).for_each(each),
+            // Hardware looks at this first, whether the destination is a logical one or not (section 15.29.6.1).
+            Shorthand::None if broadcast => (0..=last).for_each(each),
             Shorthand::None if !self.logical() => {
                 if destination <= last {
                     each(destination);
@@ -92,7 +92,7 @@ impl Icr {
                     table.targets(model, destination as u8).map(u32::from).for_each(each);
                 }
                 (Kind::Avic, None) => {}
-                // Intel SDM vol. 3, section 12.12.10.2, which AMD follows: cluster and bit are the two parts of the ID.
+                // APM vol. 2, section 15.29.5.3: cluster and bit are the two parts of the ID.
                 (Kind::X2Avic, _) => {
                     let first = (destination >> 16) * 16;
                     let ids = (0..16).filter(|bit| destination >> bit & 1 != 0).map(|bit| first + bit);

@@ -10,7 +10,7 @@ use super::spec::register;
 use crate::GuestVector;
 
 /// The registers of a vCPU's APIC, as hardware and everybody who posts see them: 4 KiB of 32-bit words (AMD APM vol. 2,
-/// section 15.29.3). It is accessed in words of 32 bits only.
+/// section 15.29.5.1). It is accessed in words of 32 bits only.
 ///
 /// The pending bits are its IRR. Anybody sets a bit there; the rest is the owner's and, while the vCPU is in the guest
 /// with AVIC, its CPU's.

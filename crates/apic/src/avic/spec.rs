@@ -1,6 +1,6 @@
-//! What hardware defines: AMD64 Architecture Programmer's Manual, volume 2 (24593, revision 3.42), section 15.29
-//! "Advanced Virtual Interrupt Controller"; AMD I/O Virtualization Technology specification (48882, revision 3.08),
-//! section 2.5 for the log of guest interrupts.
+//! What hardware defines: AMD64 Architecture Programmer's Manual, volume 2 (24593), section 15.29 "Advanced Virtual
+//! Interrupt Controller", numbered as in the revisions that have x2AVIC_EXT; AMD I/O Virtualization Technology specification
+//! (48882, revision 3.08) for the guest virtual APIC log.
 
 /// An APIC ID of a CPU of the host, as the physical ID table, IRTEs and the doorbell register hold it: 8 bits, or 12 where
 /// x2AVIC is used.
@@ -24,7 +24,7 @@ impl HostApicId {
     }
 }
 
-/// The MSR that rings the doorbell of the CPU whose APIC ID is written to it.
+/// The MSR that rings the doorbell of the CPU whose APIC ID is written to it (section 15.29.8.2).
 pub const DOORBELL: u32 = 0xc001_011b;
 
 /// The address of a page that hardware is told of: bits 51:12, the others are zero.
@@ -45,7 +45,7 @@ impl PageAddress {
     }
 }
 
-/// An entry of the physical APIC ID table (section 15.29.4): where the vCPU of that ID has its page, and where it runs.
+/// An entry of the physical APIC ID table (table 15-23): where the vCPU of that ID has its page, and where it runs.
 ///
 /// There is nothing else in it: that KVM keeps a bit beside it that says whether IRTEs are to make log entries is KVM's
 /// own bookkeeping, and hardware never gets to see it.
@@ -95,7 +95,7 @@ impl PhysicalEntry {
     }
 }
 
-/// An entry of the logical APIC ID table (section 15.29.4): which vCPU a bit of a logical destination means.
+/// An entry of the logical APIC ID table (table 15-24): which vCPU a bit of a logical destination means.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogicalEntry(u32);
 
@@ -126,7 +126,7 @@ impl LogicalEntry {
     }
 }
 
-/// Offsets of registers in the backing page, in bytes: those of an xAPIC (APM vol. 2, section 16.3.2).
+/// Offsets of registers in the backing page, in bytes: those of an xAPIC (table 15-22).
 pub mod register {
     /// APIC ID.
     pub const ID: usize = 0x20;
@@ -158,6 +158,8 @@ pub mod register {
     pub const TIMER_INITIAL: usize = 0x380;
     /// Timer: divide configuration.
     pub const TIMER_DIVIDE: usize = 0x3e0;
+    /// Extended local vector table: the first of eight, 16 bytes apart.
+    pub const EXTENDED_LVT: usize = 0x500;
 }
 
 /// Exit code of an IPI that hardware did not complete (section 15.29.9.1).
@@ -165,17 +167,17 @@ pub const EXIT_INCOMPLETE_IPI: u64 = 0x401;
 /// Exit code of an access to a register that hardware does not accelerate (section 15.29.9.2).
 pub const EXIT_UNACCELERATED: u64 = 0x402;
 
-/// EXITINFO2 of an incomplete IPI: why, in bits 63:32, and which entry of a table, in bits 11:0 (7:0 with AVIC).
+/// EXITINFO2 of an incomplete IPI (table 15-26): why, in bits 63:32, and which entry of a table, in bits 11:0.
 pub(super) const fn incomplete_ipi(info2: u64) -> (u32, u16) {
     ((info2 >> 32) as u32, (info2 & 0xfff) as u16)
 }
 
-/// EXITINFO1 of an unaccelerated access: the offset of the register, bits 11:4, and whether it was a write, bit 32.
+/// EXITINFO1 of an unaccelerated access (table 15-28): the offset of the register, bits 11:4, and whether it was a write, bit 32.
 pub(super) const fn unaccelerated(info1: u64) -> (usize, bool) {
     ((info1 & 0xff0) as usize, info1 >> 32 & 1 != 0)
 }
 
-/// An entry of an IOMMU's log of guest interrupts (48882, section 2.5.3): the GA tag of an IRTE in bits 31:0, the
+/// An entry of an IOMMU's log of guest interrupts (48882): the GA tag of an IRTE in bits 31:0, the
 /// device in 47:32, and the type of the entry in 63:60.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogEntry(pub u64);

@@ -29,7 +29,7 @@ impl Kind {
     }
 }
 
-/// The physical APIC ID table of a VM (AMD APM vol. 2, section 15.29.4): contiguous pages, handed in by the host.
+/// The physical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.2): contiguous pages, handed in by the host.
 pub struct PhysicalTable<A: Avic> {
     kind: Kind,
     words: A::Physical,
@@ -61,7 +61,8 @@ impl<A: Avic> PhysicalTable<A> {
     /// A table without vCPUs.
     ///
     /// # Errors
-    /// [`Size`](TableError::Size): AVIC has one page (512 entries), x2AVIC one or, if CPUID says so, up to 8.
+    /// [`Size`](TableError::Size): AVIC has one page (512 entries, of which the upper half is reserved), x2AVIC one or, if
+    /// CPUID says so (Fn8000_000A_ECX\[6\]), up to 8.
     pub fn new(kind: Kind, words: A::Physical) -> Result<Arc<Self>, TableError> {
         let entries = words.len();
         let pages = match kind {
@@ -178,7 +179,7 @@ impl Model {
     }
 }
 
-/// The logical APIC ID table of a VM (AMD APM vol. 2, section 15.29.4): a page, handed in by the host. AVIC only.
+/// The logical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.3): a page, handed in by the host. AVIC only.
 ///
 /// It says for all vCPUs of a VM what their logical destination registers say for each, as far as that is possible. Where
 /// it is not, AVIC must be inhibited: see [`LogicalError`].

@@ -21,7 +21,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: crate::model::cases(), failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn any_incomplete_ipi_has_an_effect(info1: u64, reason in prop_oneof![0..6u64, any::<u64>()], index: u32) {
+    fn any_incomplete_ipi_has_an_effect(info1: u64, reason in prop_oneof![0..7u64, any::<u64>()], index: u32) {
         let info2 = reason << 32 | u64::from(index);
         match incomplete_ipi(info1, info2) {
             IncompleteIpi::Tell(icr) => prop_assert_eq!((icr, info2 >> 32), (Icr(info1), 1)),
@@ -31,6 +31,7 @@ proptest! {
                 let expected = match (info2 >> 32) as u32 {
                     0 => Unemulated::Type,
                     2 => Unemulated::Target,
+                    5 => Unemulated::NotAccelerated,
                     3 => Unemulated::BackingPage { index: (index & 0xfff) as u16 },
                     other => Unemulated::Unknown(other),
                 };
@@ -40,9 +41,9 @@ proptest! {
     }
 
     #[test]
-    fn any_access_has_an_effect_and_reads_are_emulated(info1: u64, info2: u64) {
+    fn any_access_has_an_effect_and_reads_are_emulated(info1: u64, info2: u64, extended: bool) {
         let at = (info1 & 0xff0) as usize;
-        match access(info1, info2) {
+        match access(info1, info2, extended) {
             Access::Emulate { offset, write } => prop_assert_eq!((offset, u64::from(write)), (at, info1 >> 32 & 1)),
             Access::Eoi(vector) => {
                 prop_assert_eq!((at, u64::from(vector.number())), (0xb0, info2 & 0xff));
@@ -74,7 +75,7 @@ proptest! {
         // By the registers of the vCPUs, one at a time.
         let destination = icr.destination(kind);
         let everybody = match kind {
-            Kind::Avic => destination == 0xff && !icr.logical(),
+            Kind::Avic => destination == 0xff,
             Kind::X2Avic => destination == u32::MAX,
         };
         let means = |id: u32| match icr.shorthand() {
