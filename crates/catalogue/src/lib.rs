@@ -57,6 +57,7 @@ pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 mod apic_map_dirty;
 mod avic_inhibit;
 mod avic_irte;
+mod avic_shipped;
 mod hardware;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
@@ -72,6 +73,7 @@ pub fn cases() -> Vec<Case> {
         avic_irte::case(),
         avic_irte::stale::case(),
         avic_inhibit::case(),
+        avic_shipped::case(),
         pi_wakeup::case(),
         pi_suppress::case(),
         pi_blocked_list::case(),

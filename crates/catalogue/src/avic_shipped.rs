@@ -1,0 +1,217 @@
+//! What `doorbell-apic` does in the place of the code that document 000 is about: IRTEs that say where their vCPU runs.
+//!
+//! The vCPU's own entry and its IRTEs are written under one lock, which is a leaf: the scheduler's hooks take it under the
+//! run queue's, and nobody who holds it takes another one, wakes, or waits. Who binds an IRTE programs it under that lock;
+//! who moves it from A to B takes A's, then B's, never both. In between the interrupt goes to the host.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::Machine;
+use doorbell_explore::trace::FailureKind;
+use doorbell_platform::{Atomic, CpuId};
+use doorbell_post::Requests;
+
+use crate::{Case, Expected, Variant};
+
+mod machine;
+
+use machine::{Irte, System};
+
+/// The case.
+pub(crate) fn case() -> Case {
+    let exhausted = Expected::Exhausted;
+    let variants = vec![
+        variant(
+            "shipped",
+            exhausted,
+            "an IRTE is written under the lock that the hooks take, so none of them misses the other",
+            Scope { vcpus: &[MOVES], devices: &[LATE], ..SCOPE },
+        ),
+        variant(
+            "shipped-sleep",
+            exhausted,
+            "before a vCPU sleeps its IRTEs ask for log entries, then the mode says so, then it looks",
+            Scope { vcpus: &[SLEEPS], devices: &[LATE], ..SCOPE },
+        ),
+        variant(
+            "shipped-retarget",
+            exhausted,
+            "the IRTE is in one list at a time, and what was posted by the former one is looked at when it is invalidated",
+            Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], ..SCOPE },
+        ),
+        variant(
+            "shipped-retarget-not-looked-at",
+            Expected::Found(FailureKind::Quiescence),
+            "the IOMMU posts to A by what it has read, and rings the CPU that the entry names by then: B's",
+            Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], looks: false, ..SCOPE },
+        ),
+        variant(
+            "shipped-inhibited",
+            exhausted,
+            "an inhibited vCPU is said not to run and asks for log entries, whose handler kicks it: IRTEs stay as they are",
+            Scope { vcpus: &[STAYS], devices: &[BOUND], inhibits: true, ..SCOPE },
+        ),
+        variant(
+            "shipped-overflow",
+            exhausted,
+            "the log is restarted before everybody is looked at",
+            Scope { vcpus: &[SLEEPS], devices: &[BOUND], log: 0, ..SCOPE },
+        ),
+        variant(
+            "shipped-sleep-elsewhere",
+            exhausted,
+            "a vCPU that is woken on another CPU is said to run there before it enters the guest there",
+            Scope { vcpus: &[Life { sleeps: true, moves: true }], devices: &[LATE], ..SCOPE },
+        ),
+        variant(
+            "shipped-2-devices",
+            exhausted,
+            "each IRTE of a vCPU is written under the same lock",
+            Scope { vcpus: &[MOVES], devices: &[LATE, BOUND], ..SCOPE },
+        ),
+        variant(
+            "shipped-2-vcpus",
+            exhausted,
+            "two vCPUs change places while two devices post",
+            Scope {
+                vcpus: &[Life { sleeps: true, moves: true }; 2],
+                devices: &[BOUND, Device { vcpu: 1, ..BOUND }],
+                ..SCOPE
+            },
+        )
+        .full_only(),
+    ];
+    Case::new(
+        "avic-shipped",
+        "IRTEs follow a vCPU that runs, sleeps, moves, is inhibited, and gives them away",
+        "document 000; known-races X06, X08: on doorbell-apic and doorbell-post",
+        variants,
+    )
+}
+
+#[derive(Clone, Copy)]
+struct Life {
+    /// Once, if it has not got its interrupts yet.
+    sleeps: bool,
+    /// To the other CPU, after that.
+    moves: bool,
+}
+
+const STAYS: Life = Life { sleeps: false, moves: false };
+const SLEEPS: Life = Life { sleeps: true, ..STAYS };
+const MOVES: Life = Life { moves: true, ..STAYS };
+
+#[derive(Clone, Copy)]
+struct Device {
+    /// The vCPU that it is for.
+    vcpu: usize,
+    /// Bound at some moment, not from the beginning.
+    late: bool,
+    /// Moved at some moment.
+    to: Option<usize>,
+}
+
+const BOUND: Device = Device { vcpu: 0, late: false, to: None };
+const LATE: Device = Device { late: true, ..BOUND };
+
+#[derive(Clone, Copy)]
+struct Scope {
+    vcpus: &'static [Life],
+    /// Each posts once.
+    devices: &'static [Device],
+    inhibits: bool,
+    /// How many entries the log has.
+    log: usize,
+    /// What was posted by an IRTE's former values is looked at.
+    looks: bool,
+}
+
+const SCOPE: Scope = Scope { vcpus: &[], devices: &[], inhibits: false, log: 4, looks: true };
+
+fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
+    let count = |what: &str, count: usize| if count == 0 { String::new() } else { format!(", {count} {what}") };
+    let text = format!(
+        "doorbell-apic, {} vCPUs on 2 CPUs, {} devices with one post each{}{}{}{}{}",
+        scope.vcpus.len(),
+        scope.devices.len(),
+        count("sleep", scope.vcpus.iter().filter(|life| life.sleeps).count()),
+        count("migrate", scope.vcpus.iter().filter(|life| life.moves).count()),
+        count("bound", scope.devices.iter().filter(|device| device.late).count()),
+        count("retargeted", scope.devices.iter().filter(|device| device.to.is_some()).count()),
+        match (scope.inhibits, scope.log) {
+            (true, _) => ", AVIC is inhibited at some moment",
+            (false, 0) => ", the log is full",
+            _ => "",
+        },
+    );
+    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+}
+
+fn program(m: &Machine, scope: Scope) {
+    let system = System::new(scope.vcpus.len(), scope.log);
+    for (number, life) in scope.vcpus.iter().enumerate() {
+        let system = Arc::clone(&system);
+        let wanted = wanted(scope, number);
+        m.task(format!("vCPU {number}"), move || {
+            let vcpu = &system.vcpus[number];
+            let mut cpu = CpuId(number as u32);
+            let other = CpuId(1 - cpu.0);
+            vcpu.begin();
+            vcpu.load(&system, cpu);
+            if life.sleeps {
+                vcpu.run(&system, cpu, false);
+                while vcpu.got() & wanted != wanted {
+                    let then = if life.moves { other } else { cpu };
+                    vcpu.sleep(&system, cpu, then);
+                    cpu = then;
+                    vcpu.run(&system, cpu, false);
+                }
+                return vcpu.put(&system, cpu);
+            }
+            if life.moves {
+                vcpu.put(&system, cpu);
+                vcpu.load(&system, other);
+                cpu = other;
+            }
+            while vcpu.run(&system, cpu, true) {}
+        });
+    }
+    for (number, device) in (0..).zip(scope.devices) {
+        let irte = Irte::new();
+        if device.late {
+            let (system, irte) = (Arc::clone(&system), Arc::clone(&irte));
+            m.task("bind", move || system.bind(&irte, device.vcpu, number));
+        } else {
+            system.bind(&irte, device.vcpu, number);
+        }
+        let by_now = device.to.unwrap_or(device.vcpu);
+        if let Some(to) = device.to {
+            let (system, irte) = (Arc::clone(&system), Arc::clone(&irte));
+            m.task("retarget", move || system.retarget(&irte, [device.vcpu, to], number, scope.looks));
+        }
+        let posts = Arc::clone(&system);
+        m.hardware(format!("device {number}"), move || posts.msi(&irte, by_now, number));
+    }
+    let reads = Arc::clone(&system);
+    m.task("GA log", move || reads.read_log());
+    if scope.inhibits {
+        let system = Arc::clone(&system);
+        m.task("inhibit", move || {
+            system.inhibited.store(true, SeqCst);
+            let vcpu = &system.vcpus[0];
+            system.act(vcpu, vcpu.avic.run_state().request(Requests(1)));
+        });
+    }
+    m.at_quiescence("the guests have got what was posted", move || {
+        let got = system.vcpus.iter().fold(0, |all, vcpu| all | vcpu.got());
+        let all = (1 << scope.devices.len()) - 1;
+        if got == all { Ok(()) } else { Err(format!("they have got {got:#b}, of {all:#b}")) }
+    });
+}
+
+/// What a vCPU is sure to get.
+fn wanted(scope: Scope, vcpu: usize) -> u32 {
+    let is_for = |device: &Device| device.vcpu == vcpu && device.to.is_none();
+    (0..).zip(scope.devices).filter(|(_, device)| is_for(device)).map(|(number, _)| 1 << number).sum()
+}

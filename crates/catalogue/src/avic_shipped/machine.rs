@@ -1,0 +1,333 @@
+//! CPUs with AVIC, an IOMMU with a log of guest interrupts, and the vCPUs of `doorbell-apic` on them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_apic::GuestVector;
+use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
+use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalTable, VmTag};
+use doorbell_explore::Sim;
+use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
+use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
+use doorbell_post::{Mirror, Notice, Requests, Residency};
+
+/// The scheduler's: hooks run under it, and to wake somebody takes it.
+static RUN_QUEUE: LockClass = LockClass::new("rq->lock", WaitType::Spin);
+
+pub(super) struct Host;
+
+impl Avic for Host {
+    type Platform = Sim;
+    type Page = Arc<BackingPage<Sim>>;
+    type Physical = Arc<[<Sim as Platform>::AtomicU64]>;
+    type Logical = Arc<[<Sim as Platform>::AtomicU32]>;
+    type Irte = Irte;
+}
+
+/// An IRTE of 128 bits (AMD IOMMU specification, 48882, section 2.2.5.2): hardware reads it whole.
+pub(super) struct Irte {
+    word: <Sim as Platform>::AtomicU128,
+    /// Posts that may have read it.
+    under_way: Model<u32>,
+}
+
+const REMAP_EN: u128 = 1 << 0;
+const GA_LOG_INTR: u128 = 1 << 2;
+const IS_RUN: u128 = 1 << 6;
+const GUEST_MODE: u128 = 1 << 7;
+const DESTINATION: u32 = 8;
+const GA_TAG: u32 = 32;
+const VECTOR: u32 = 64;
+const ROOT: u32 = 76;
+const GATE: u128 = GA_LOG_INTR | IS_RUN | 0xff_ffff << DESTINATION;
+
+fn gate(residency: Residency) -> u128 {
+    match residency {
+        Residency::Running { apic_id } => IS_RUN | u128::from(apic_id) << DESTINATION,
+        Residency::Away { log } => u128::from(log) * GA_LOG_INTR,
+    }
+}
+
+impl Irte {
+    /// In host mode.
+    #[track_caller]
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Irte { word: Atomic::new(REMAP_EN), under_way: Model::new("posts under way", 0) })
+    }
+
+    fn host(&self) {
+        self.word.store(REMAP_EN, SeqCst);
+    }
+
+    fn guest(&self, root: usize, tag: GaTag, vector: GuestVector, residency: Residency) {
+        let [root, vector] = [root as u128, u128::from(vector.number())];
+        let to = u128::from(tag.bits()) << GA_TAG | vector << VECTOR | root << ROOT;
+        self.word.store(REMAP_EN | GUEST_MODE | to | gate(residency), SeqCst);
+    }
+}
+
+impl Mirror for Irte {
+    fn reflect(&self, residency: Residency) {
+        self.word.store(self.word.load(SeqCst) & !GATE | gate(residency), SeqCst);
+    }
+}
+
+/// A CPU as far as the doorbell and kicks go.
+#[derive(Default)]
+struct Cpu {
+    /// A vCPU is loaded there.
+    taken: bool,
+    irqs_off: bool,
+    /// In guest mode; and whether with AVIC.
+    guest: Option<bool>,
+    doorbell: bool,
+    kicked: bool,
+}
+
+/// A vCPU, as the host has it.
+pub(super) struct Vcpu {
+    pub(super) avic: AvicVcpu<Host>,
+    number: usize,
+    tag: GaTag,
+    guest: Model<u32>,
+    task: Model<Option<<Sim as Platform>::Task>>,
+    /// It is alone on its run queue.
+    run_queue: Lock<Sim, ()>,
+    /// What freeing the vCPU would free.
+    memory: Ghost,
+}
+
+struct Log {
+    entries: VecDeque<LogEntry>,
+    capacity: usize,
+    overflow: bool,
+}
+
+pub(super) struct System {
+    pub(super) vcpus: Vec<Arc<Vcpu>>,
+    cpus: Vec<Model<Cpu>>,
+    log: GaLog<Sim, Vcpu>,
+    _vm: VmTag,
+    entries: Model<Log>,
+    pub(super) inhibited: <Sim as Platform>::AtomicBool,
+}
+
+fn vector(number: u8) -> GuestVector {
+    GuestVector::new(0x40 + number).expect("a legal vector")
+}
+
+const IRR: usize = register::IRR + 0x20;
+
+impl System {
+    #[track_caller]
+    pub(super) fn new(vcpus: usize, log_capacity: usize) -> Arc<Self> {
+        let words = (0..512).map(|_| Atomic::ZERO).collect();
+        let table = PhysicalTable::new(Kind::X2Avic, words).expect("one page");
+        let log = GaLog::new(1);
+        let vm = log.open().expect("there is room for one VM");
+        let vcpu = |number: usize| {
+            let page = PageAddress::new((number as u64 + 1) << 12).expect("an address of a page");
+            Arc::new(Vcpu {
+                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page).expect("its ID is free"),
+                number,
+                tag: GaLog::<Sim, Vcpu>::tag(&vm, number as u32).expect("a small number"),
+                guest: Model::new("guest", 0),
+                task: Model::new("task", None),
+                run_queue: Lock::new(&RUN_QUEUE, ()),
+                memory: Ghost::new("vCPU"),
+            })
+        };
+        let vcpus: Vec<_> = (0..vcpus).map(vcpu).collect();
+        for (number, vcpu) in (0..).zip(&vcpus) {
+            drop(log.add(&vm, number, Arc::clone(vcpu)).map(|former| former.synchronize()));
+        }
+        Arc::new(System {
+            cpus: (0..2).map(|_| Model::new("CPU", Cpu::default())).collect(),
+            vcpus,
+            log,
+            _vm: vm,
+            entries: Model::new("GA log", Log { entries: VecDeque::new(), capacity: log_capacity, overflow: false }),
+            inhibited: Atomic::new(false),
+        })
+    }
+
+    fn cpu(&self, cpu: CpuId) -> &Model<Cpu> {
+        &self.cpus[cpu.0 as usize]
+    }
+
+    /// Heard in guest mode with AVIC only.
+    fn ring(&self, cpu: CpuId) {
+        self.cpu(cpu).change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+    }
+
+    pub(super) fn act(&self, vcpu: &Vcpu, notice: Notice<CpuId>) {
+        match notice {
+            Notice::Nothing => {}
+            Notice::Notify(cpu) => self.ring(cpu),
+            Notice::Kick(cpu) => self.cpu(cpu).change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some()),
+            Notice::Wake => {
+                let task = vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun");
+                let _run_queue = vcpu.run_queue.lock_irqsave();
+                Sim::wake(&task);
+            }
+        }
+    }
+
+    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, then takes running bit, destination, log and tag, which it
+    /// does not cache, from the IRTE as it is by then. In host mode, the host posts to `by_now`.
+    pub(super) fn msi(&self, irte: &Irte, by_now: usize, number: u8) {
+        irte.under_way.change(|posts| *posts += 1);
+        let read = irte.word.load(SeqCst);
+        if read & GUEST_MODE == 0 {
+            irte.under_way.change(|posts| *posts -= 1);
+            let vcpu = &self.vcpus[by_now];
+            return self.act(vcpu, vcpu.avic.post(vector(number)));
+        }
+        let vcpu = &self.vcpus[(read >> ROOT) as usize - 1];
+        vcpu.memory.access();
+        vcpu.avic.page().register(IRR).fetch_or(1 << ((read >> VECTOR) as u8 % 32), SeqCst);
+        let now = irte.word.load(SeqCst);
+        if now & IS_RUN != 0 {
+            self.ring(CpuId((now >> DESTINATION) as u32 & 0xff_ffff));
+        } else if now & GA_LOG_INTR != 0 {
+            self.entries.change(|log| {
+                log.overflow |= log.entries.len() == log.capacity;
+                if !log.overflow {
+                    log.entries.push_back(LogEntry::new((now >> GA_TAG) as u32, 0));
+                }
+            });
+        }
+        irte.under_way.change(|posts| *posts -= 1);
+    }
+
+    pub(super) fn bind(&self, irte: &Arc<Irte>, vcpu: usize, number: u8) {
+        let vcpu = &self.vcpus[vcpu];
+        let program = |irte: &Irte, residency| {
+            irte.guest(vcpu.number + 1, vcpu.tag, vector(number), residency);
+            Ok::<_, ()>(())
+        };
+        vcpu.avic.bind(Arc::clone(irte), program).expect("it can be programmed");
+    }
+
+    /// From A to B, as `doorbell-apic` has it done; or without what it says is to be done about A.
+    pub(super) fn retarget(&self, irte: &Arc<Irte>, [from, to]: [usize; 2], number: u8, looks: bool) {
+        let from = &self.vcpus[from];
+        let unbound = from.avic.unbind(irte, Irte::host).expect("it is bound");
+        irte.under_way.wait(|posts| *posts == 0, |_| ());
+        if looks {
+            self.act(from, unbound.invalidated());
+        }
+        self.bind(irte, to, number);
+    }
+
+    /// The handler of the log, until the run is over.
+    pub(super) fn read_log(&self) {
+        let look = |vcpu: &Vcpu| {
+            vcpu.memory.access();
+            self.act(vcpu, vcpu.avic.logged());
+        };
+        let next = |log: &mut Log| log.entries.pop_front();
+        while let Ok(entry) = self.entries.serve(|log| log.overflow || !log.entries.is_empty(), next) {
+            if let Some(entry) = entry {
+                self.log.entry(entry, look).expect("the tag means somebody");
+            } else {
+                let reset = self.log.overflowed();
+                self.entries.change(|log| log.overflow = false);
+                reset.restarted(look);
+            }
+        }
+    }
+}
+
+impl Vcpu {
+    pub(super) fn got(&self) -> u32 {
+        self.guest.observe(|guest| *guest)
+    }
+
+    fn gets(&self, bits: u32) {
+        if bits != 0 {
+            self.guest.change(|guest| *guest |= bits);
+        }
+    }
+
+    pub(super) fn begin(&self) {
+        self.task.change(|task| *task = Some(Sim::current_task()));
+    }
+
+    pub(super) fn load(&self, system: &System, cpu: CpuId) {
+        system.cpu(cpu).take(|cpu| !cpu.taken, |cpu| cpu.taken = true);
+        let _run_queue = self.run_queue.lock_irqsave();
+        self.avic.load(HostApicId::x2apic(cpu.0).expect("a small number"));
+    }
+
+    pub(super) fn put(&self, system: &System, cpu: CpuId) {
+        {
+            let _run_queue = self.run_queue.lock_irqsave();
+            self.avic.put();
+        }
+        system.cpu(cpu).change(|cpu| *cpu = Cpu::default());
+    }
+
+    /// Sleeps on `cpu`, if there is nothing to do, and runs on `then` when it is woken.
+    pub(super) fn sleep(&self, system: &System, cpu: CpuId, then: CpuId) {
+        let sleeping = self.avic.block();
+        self.put(system, cpu);
+        if let Ok(sleeping) = sleeping {
+            sleeping.wait();
+        }
+        self.load(system, then);
+    }
+
+    fn inject(&self, page: &BackingPage<Sim>) {
+        while let Some(vector) = page.deliverable() {
+            page.accept(vector);
+            self.gets(1 << (vector.number() - 0x40));
+            page.register(register::ISR + 0x20).store(0, SeqCst);
+        }
+    }
+
+    /// Enters the guest, which leaves at once, or stays there until it is kicked. Whether the run goes on.
+    pub(super) fn run(&self, system: &System, on: CpuId, stays: bool) -> bool {
+        let irqs = IrqGuard::<Sim>::new();
+        let cpu = system.cpu(on);
+        cpu.change(|cpu| cpu.irqs_off = true);
+        let entered = self.avic.enter(&irqs, on, |page| self.inject(page));
+        let mut goes_on = true;
+        match entered {
+            Err(Requests(_)) => self.avic.inhibit(system.inhibited.load(SeqCst)),
+            Ok(in_guest) => {
+                let avic = in_guest.posted();
+                cpu.change(|cpu| cpu.guest = Some(avic));
+                local_irq_enable();
+                goes_on = self.guest(cpu, avic, stays);
+                local_irq_disable();
+                cpu.change(|cpu| cpu.guest = None);
+                drop(in_guest);
+            }
+        }
+        cpu.change(|cpu| *cpu = Cpu { taken: true, ..Cpu::default() });
+        goes_on
+    }
+
+    fn guest(&self, cpu: &Model<Cpu>, avic: bool, stays: bool) -> bool {
+        loop {
+            let irr = self.avic.page().register(IRR);
+            if avic && irr.load(SeqCst) != 0 {
+                self.gets(irr.swap(0, SeqCst));
+            }
+            if !stays {
+                return true;
+            }
+            let change = |cpu: &mut Cpu| {
+                cpu.doorbell = false;
+                cpu.kicked
+            };
+            match cpu.serve(|cpu| cpu.doorbell || cpu.kicked, change) {
+                Ok(false) => {}
+                Ok(true) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+}
