@@ -1,0 +1,59 @@
+//! Exits of a guest with AVIC, with any bits, done to the end: who is meant is told, who writes its logical ID gets it.
+
+#![no_main]
+
+use doorbell_apic::avic::{
+    Access, Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, access, incomplete_ipi,
+};
+use doorbell_platform::{Platform, Std};
+use doorbell_post::{Mirror, Residency};
+use libfuzzer_sys::fuzz_target;
+
+struct Host;
+struct NoIrte;
+
+impl Mirror for NoIrte {
+    fn reflect(&self, _residency: Residency) {}
+}
+
+impl Avic for Host {
+    type Platform = Std;
+    type Page = Box<BackingPage<Std>>;
+    type Physical = Box<[<Std as Platform>::AtomicU64]>;
+    type Logical = Box<[<Std as Platform>::AtomicU32]>;
+    type Irte = NoIrte;
+}
+
+const LAST: u32 = 254;
+
+fuzz_target!(|exits: Vec<(u8, u64, u64)>| {
+    let table = LogicalTable::<Host>::new((0..1024).map(|_| Default::default()).collect());
+    let page = BackingPage::<Std>::new();
+    let mut slots = Vec::new();
+    for (what, info1, info2) in exits {
+        let (kind, model) = if what & 1 == 0 { (Kind::Avic, Model::Flat) } else { (Kind::X2Avic, Model::Cluster) };
+        let targets = |icr: Icr| {
+            let mut count = 0;
+            icr.targets(kind, u32::from(what), LAST, Some((&table, model)), |id| {
+                assert!(id <= LAST.max(u32::from(what)));
+                count += 1;
+            });
+            assert!(count <= LAST + 1);
+        };
+        if what & 2 == 0 {
+            match incomplete_ipi(info1, info2) {
+                IncompleteIpi::Tell(icr) | IncompleteIpi::Emulate(icr, _) => targets(icr),
+                IncompleteIpi::IllegalVector(_) => {}
+            }
+            continue;
+        }
+        match access(info1, info2, what & 4 != 0) {
+            Access::Written(_) => slots.extend(table.claim(model, info2 as u32, what)),
+            Access::Eoi(vector) => page.accept(vector),
+            Access::Emulate { offset, .. } => assert!(offset < 4096 && offset % 16 == 0),
+            Access::Nothing => {}
+        }
+        page.deliverable();
+    }
+    slots.into_iter().for_each(|slot| table.release(slot));
+});
