@@ -47,6 +47,12 @@ pub(crate) fn case() -> Case {
             Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], looks: false, ..SCOPE },
         ),
         variant(
+            "shipped-retarget-moving",
+            exhausted,
+            "A goes to another CPU meanwhile: its IRTE is written by its hooks until it is off its list",
+            Scope { vcpus: &[MOVES, STAYS], devices: &[Device { to: Some(1), ..BOUND }], ..SCOPE },
+        ),
+        variant(
             "shipped-inhibited",
             exhausted,
             "an inhibited vCPU is said not to run and asks for log entries, whose handler kicks it: IRTEs stay as they are",
@@ -79,6 +85,13 @@ pub(crate) fn case() -> Case {
                 devices: &[BOUND, Device { vcpu: 1, ..BOUND }],
                 ..SCOPE
             },
+        )
+        .full_only(),
+        variant(
+            "shipped-2-posts",
+            exhausted,
+            "a device that posts again while the first is pending has nothing more to do, or rings again",
+            Scope { vcpus: &[MOVES], devices: &[LATE], posts: 2, ..SCOPE },
         )
         .full_only(),
     ];
@@ -118,8 +131,9 @@ const LATE: Device = Device { late: true, ..BOUND };
 #[derive(Clone, Copy)]
 struct Scope {
     vcpus: &'static [Life],
-    /// Each posts once.
     devices: &'static [Device],
+    /// By each device.
+    posts: usize,
     inhibits: bool,
     /// How many entries the log has.
     log: usize,
@@ -127,36 +141,45 @@ struct Scope {
     looks: bool,
 }
 
-const SCOPE: Scope = Scope { vcpus: &[], devices: &[], inhibits: false, log: 4, looks: true };
+const SCOPE: Scope = Scope { vcpus: &[], devices: &[], posts: 1, inhibits: false, log: 4, looks: true };
+
+impl Scope {
+    /// A third one, if there is no room for a vCPU that moves.
+    fn cpus(self) -> usize {
+        if self.vcpus.len() == 2 && self.vcpus.iter().filter(|life| life.moves).count() == 1 { 3 } else { 2 }
+    }
+}
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let count = |what: &str, count: usize| if count == 0 { String::new() } else { format!(", {count} {what}") };
-    let text = format!(
-        "doorbell-apic, {} vCPUs on 2 CPUs, {} devices with one post each{}{}{}{}{}",
-        scope.vcpus.len(),
-        scope.devices.len(),
-        count("sleep", scope.vcpus.iter().filter(|life| life.sleeps).count()),
-        count("migrate", scope.vcpus.iter().filter(|life| life.moves).count()),
-        count("bound", scope.devices.iter().filter(|device| device.late).count()),
-        count("retargeted", scope.devices.iter().filter(|device| device.to.is_some()).count()),
-        match (scope.inhibits, scope.log) {
-            (true, _) => ", AVIC is inhibited at some moment",
-            (false, 0) => ", the log is full",
-            _ => "",
-        },
-    );
+    let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let mut parts = vec![
+        format!("doorbell-apic, {} on {} CPUs", of(scope.vcpus.len(), "vCPU"), scope.cpus()),
+        format!("{} with {} each", of(scope.devices.len(), "device"), of(scope.posts, "post")),
+    ];
+    let lives = |which: fn(&Life) -> bool| scope.vcpus.iter().filter(|life| which(life)).count();
+    let devices = |which: fn(&Device) -> bool| scope.devices.iter().filter(|device| which(device)).count();
+    let events = [
+        (lives(|life| life.sleeps), "block"),
+        (lives(|life| life.moves), "migration"),
+        (devices(|device| device.late), "bind"),
+        (devices(|device| device.to.is_some()), "retarget"),
+        (usize::from(scope.inhibits), "inhibition"),
+        (usize::from(scope.log == 0), "overflow"),
+    ];
+    parts.extend(events.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| of(count, what)));
+    let text = parts.join(", ");
     Variant::new(name, expected, summary, text, move |m| program(m, scope))
 }
 
 fn program(m: &Machine, scope: Scope) {
-    let system = System::new(scope.vcpus.len(), scope.log);
+    let system = System::new(scope.vcpus.len(), scope.cpus(), scope.log);
     for (number, life) in scope.vcpus.iter().enumerate() {
         let system = Arc::clone(&system);
         let wanted = wanted(scope, number);
         m.task(format!("vCPU {number}"), move || {
             let vcpu = &system.vcpus[number];
             let mut cpu = CpuId(number as u32);
-            let other = CpuId(1 - cpu.0);
+            let other = if scope.cpus() == 3 { CpuId(2) } else { CpuId(1 - cpu.0) };
             vcpu.begin();
             vcpu.load(&system, cpu);
             if life.sleeps {
@@ -191,7 +214,7 @@ fn program(m: &Machine, scope: Scope) {
             m.task("retarget", move || system.retarget(&irte, [device.vcpu, to], number, scope.looks));
         }
         let posts = Arc::clone(&system);
-        m.hardware(format!("device {number}"), move || posts.msi(&irte, by_now, number));
+        m.hardware(format!("device {number}"), move || (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number)));
     }
     let reads = Arc::clone(&system);
     m.task("GA log", move || reads.read_log());
@@ -206,6 +229,9 @@ fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("the guests have got what was posted", move || {
         let got = system.vcpus.iter().fold(0, |all, vcpu| all | vcpu.got());
         let all = (1 << scope.devices.len()) - 1;
+        if scope.vcpus.iter().zip(&system.vcpus).any(|(life, vcpu)| !life.sleeps && vcpu.pending()) {
+            return Err("an interrupt is pending in a guest that runs".into());
+        }
         if got == all { Ok(()) } else { Err(format!("they have got {got:#b}, of {all:#b}")) }
     });
 }

@@ -121,7 +121,7 @@ const IRR: usize = register::IRR + 0x20;
 
 impl System {
     #[track_caller]
-    pub(super) fn new(vcpus: usize, log_capacity: usize) -> Arc<Self> {
+    pub(super) fn new(vcpus: usize, cpus: usize, log_capacity: usize) -> Arc<Self> {
         let words = (0..512).map(|_| Atomic::ZERO).collect();
         let table = PhysicalTable::new(Kind::X2Avic, words).expect("one page");
         let log = GaLog::new(1);
@@ -143,7 +143,7 @@ impl System {
             drop(log.add(&vm, number, Arc::clone(vcpu)).map(|former| former.synchronize()));
         }
         Arc::new(System {
-            cpus: (0..2).map(|_| Model::new("CPU", Cpu::default())).collect(),
+            cpus: (0..cpus).map(|_| Model::new("CPU", Cpu::default())).collect(),
             vcpus,
             log,
             _vm: vm,
@@ -243,6 +243,10 @@ impl System {
 impl Vcpu {
     pub(super) fn got(&self) -> u32 {
         self.guest.observe(|guest| *guest)
+    }
+
+    pub(super) fn pending(&self) -> bool {
+        self.avic.page().register(IRR).load(SeqCst) != 0
     }
 
     fn gets(&self, bits: u32) {
