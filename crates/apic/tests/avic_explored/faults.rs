@@ -1,28 +1,23 @@
-//! Every access is there for a reason: without it, a program fails, or the code says why it is there. And what was
-//! decided against loses interrupts.
+//! Every access is there for a reason: without it, a program fails. And what was decided against loses interrupts.
 
-use doorbell_explore::removal::{self, Taken};
+use doorbell_explore::removal;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine};
 
 use crate::machine::{Flaw, Restart};
 use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs, retarget};
 
-/// Lines that no program needs, and what is said about them beside the code: a part of the line, what is taken out.
-const KEPT: &[(&str, Taken)] = &[];
-
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
     let mut missed = Vec::new();
     for row in removal::table(&programs(), "crates/apic/src/avic/") {
         let line = row.line(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        let kept = KEPT.iter().any(|(part, taken)| line.contains(part) && row.site.taken == *taken);
         println!("{} | `{line}` | {}", row.site, row.found_by.as_deref().unwrap_or("-"));
-        if kept != row.found_by.is_none() {
+        if row.found_by.is_none() {
             missed.push(row);
         }
     }
-    assert!(missed.is_empty(), "found by no program, or kept though one finds it: {missed:#?}");
+    assert!(missed.is_empty(), "found by no program: {missed:#?}");
 }
 
 /// A vCPU that runs on has not got an interrupt, or one that sleeps is never woken.
