@@ -29,8 +29,10 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
         (Some(failure), TraceFormat::Text) => {
             let head = terminal.ink(&selected.path(), "1");
             writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
-            // With the line above and the one below it still fits a page of thirty.
-            text(&failure.trace, 28, terminal)?;
+            // With the line above and the one below it still fits a page of thirty; what the validator questions comes
+            // after that page.
+            let lines = if selected.variant.inversions.is_some() { 26 } else { 28 };
+            text(&failure.trace, lines, terminal)?;
             validator(&selected, &outcome, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
@@ -68,7 +70,7 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
 
 /// What the lock validator says, where the variant is about that: after the page of the trace, if there is one.
 fn validator(selected: &Selected<'_>, outcome: &Outcome, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
-    if selected.variant.inversions.is_some() {
+    if selected.variant.inversions.is_some() || record::surprises(outcome) {
         let silent = outcome.lock_report.is_empty();
         let report = if silent { "the lock validator questions no lock order" } else { &outcome.lock_report };
         writeln!(terminal.out, "\n{report}")?;

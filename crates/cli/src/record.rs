@@ -27,8 +27,7 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     } else if outcome.verdict == expected.verdict() && (outcome.verdict != Verdict::Found || kind == expected.kind()) {
         let as_stated = match &selected.variant.inversions {
             Some(stated) => *stated == outcome.inversions,
-            // A question of the validator's that nobody states is a surprise.
-            None => outcome.verdict != Verdict::Exhausted || outcome.inversions.is_silent(),
+            None => !surprises(outcome),
         };
         if as_stated { Standing::Agrees } else { Standing::Differs }
     } else if outcome.verdict == Verdict::BoundReached {
@@ -36,6 +35,11 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     } else {
         Standing::Differs
     }
+}
+
+/// Whether the validator questions a lock order though all went well: where nobody states that, it is a surprise.
+pub(crate) fn surprises(outcome: &Outcome) -> bool {
+    outcome.verdict == Verdict::Exhausted && !outcome.inversions.is_silent()
 }
 
 /// What `check --format json` prints, a line per variant.
@@ -100,8 +104,7 @@ pub(crate) fn expected_in_short(selected: &Selected<'_>) -> String {
 
 /// What a variant got of what it must get, in the same words.
 pub(crate) fn got(selected: &Selected<'_>, outcome: &Outcome) -> String {
-    let tells = selected.variant.inversions.is_some()
-        || outcome.verdict == Verdict::Exhausted && !outcome.inversions.is_silent();
+    let tells = selected.variant.inversions.is_some() || surprises(outcome);
     let inversions = tells.then(|| outcome.inversions.to_string());
     in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions)
 }

@@ -69,6 +69,8 @@ fn explain_says_what_the_lock_validator_says_where_the_variant_is_about_that() {
     assert!(said.status == DIFFERS && said.out.contains("a → b → a\n  UNREACHABLE"), "{}", said.out);
     assert!(said.err.contains("and is exhausted, unreachable"), "{}", said.err);
     let said = doorbell(&Fake::questioned(), "explain irqfd-resampler/shipped");
+    assert!(said.status == DIFFERS && said.out.contains("a → b → a"), "nobody states it: {}", said.out);
+    let said = doorbell(&Fake::questioned(), "explain irqfd-resampler/as-reported");
     assert!(said.status == OK && !said.out.contains("a → b → a"), "{}", said.out);
 }
 

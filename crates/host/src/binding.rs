@@ -1,6 +1,7 @@
 //! Which vCPU an interrupt is posted to.
 
 use alloc::sync::Arc;
+use core::convert::Infallible;
 use core::mem;
 
 use doorbell_platform::Platform;
@@ -80,8 +81,9 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
         }
         let Posting { backing_page, vector, tag } = posting;
         let copy = Arc::clone(&self.interrupt);
-        vcpu.copies().add(copy, |interrupt, residency| {
+        let Ok(()) = vcpu.copies().add(copy, |interrupt, residency| {
             interrupt.enter_guest(GuestMode { backing_page, vector, tag, residency });
+            Ok::<_, Infallible>(())
         });
         self.to = Some(vcpu);
         Ok(Invalidate::new(self.interrupt.entry().index(), ()))

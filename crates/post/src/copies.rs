@@ -84,7 +84,10 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     }
 
     /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is given, in one store.
-    pub fn add(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency)) {
+    ///
+    /// # Errors
+    /// Those of `program`: then it was not added, and the entry is as `program` left it.
+    pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
         let mut room = Vec::new();
         loop {
             let mut state = self.state.lock_irqsave();
@@ -99,11 +102,13 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
                 room.append(&mut state.others);
                 mem::swap(&mut room, &mut state.others);
             }
-            program(&copy, state.residency);
-            state.others.push(copy);
-            // Before `room`, which may hold memory that is to be freed.
+            let programmed = program(&copy, state.residency);
+            if programmed.is_ok() {
+                state.others.push(copy);
+            }
+            // Before `room` and `copy`, with which memory may be freed.
             drop(state);
-            return;
+            return programmed;
         }
     }
 
