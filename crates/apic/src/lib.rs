@@ -5,6 +5,13 @@
 extern crate alloc;
 
 pub mod avic;
+mod map;
+mod message;
+mod postable;
 mod vector;
+pub mod vmx;
 
+pub use map::{ApicMap, DuplicateId, LogicalIds, Registers, Table, Who};
+pub use message::{Delivery, DestinationIds, DestinationMode, Message, NotAMessage, Trigger};
+pub use postable::{Eoi, Posted, Remapped, postable};
 pub use vector::GuestVector;

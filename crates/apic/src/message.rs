@@ -1,0 +1,193 @@
+//! What an MSI says.
+//!
+//! Intel SDM vol. 3 (253668-083), section 12.11 "Message Signalled Interrupts": 12.11.1 for the address, 12.11.2 for the
+//! data. What destination ids mean is in section 12.6.2, and for x2APICs in 12.12.
+
+use crate::GuestVector;
+
+const ADDRESS_BASE: u64 = 0xfee;
+const DATA_LEVEL: u32 = 1 << 14;
+const DATA_TRIGGER: u32 = 1 << 15;
+const DESTINATION_MODE: u64 = 1 << 2;
+const REDIRECTION_HINT: u64 = 1 << 3;
+
+/// How many bits of destination id an address has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DestinationIds {
+    /// Bits 19:12, as in the manual. 0xff means all, also to x2APICs.
+    Eight,
+    /// Bits 11:5 in addition, as bits 14:8 of the id: what hypervisors offer their guests as the extended destination
+    /// id. 0xff means all xAPICs, and the x2APIC of that id.
+    Fifteen,
+}
+
+/// How a destination is to be understood.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DestinationMode {
+    /// As an APIC id.
+    Physical,
+    /// As a set, to be compared with the logical destination registers.
+    Logical,
+}
+
+/// The delivery mode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Delivery {
+    /// To all targets, with the vector.
+    Fixed,
+    /// To that one of the targets whose priority is lowest.
+    LowestPriority,
+    /// A system-management interrupt.
+    Smi,
+    /// A non-maskable interrupt.
+    Nmi,
+    /// INIT.
+    Init,
+    /// The vector comes from an 8259.
+    ExtInt,
+    /// 3 or 6, which mean nothing.
+    Reserved,
+}
+
+/// The trigger mode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trigger {
+    /// An edge.
+    Edge,
+    /// A level, which the guest's EOI ends.
+    Level {
+        /// Whether the line is up.
+        asserted: bool,
+    },
+}
+
+/// A message-signalled interrupt, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Message {
+    /// For whom it is. [`Message::ALL`] means all.
+    pub destination: u32,
+    /// How `destination` is to be understood.
+    pub mode: DestinationMode,
+    /// Of several targets, the one with the lowest priority is to get it.
+    pub redirection_hint: bool,
+    /// The vector, also if it is not a legal one.
+    pub vector: u8,
+    /// What is to be done.
+    pub delivery: Delivery,
+    /// Edge or level.
+    pub trigger: Trigger,
+}
+
+/// The address is none to which a device could send an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAMessage;
+
+impl Message {
+    /// The destination id that means all.
+    pub const ALL: u32 = u32::MAX;
+
+    /// Takes a message apart.
+    ///
+    /// # Errors
+    /// If the address does not begin with 0xfee.
+    #[inline]
+    pub const fn decode(address: u64, data: u32, ids: DestinationIds) -> Result<Self, NotAMessage> {
+        if address >> 20 != ADDRESS_BASE {
+            return Err(NotAMessage);
+        }
+        let low = (address >> 12 & 0xff) as u32;
+        let destination = match ids {
+            DestinationIds::Eight if low == 0xff => Self::ALL,
+            DestinationIds::Eight => low,
+            DestinationIds::Fifteen => low | ((address >> 5 & 0x7f) as u32) << 8,
+        };
+        let delivery = match data >> 8 & 7 {
+            0 => Delivery::Fixed,
+            1 => Delivery::LowestPriority,
+            2 => Delivery::Smi,
+            4 => Delivery::Nmi,
+            5 => Delivery::Init,
+            7 => Delivery::ExtInt,
+            _ => Delivery::Reserved,
+        };
+        // Bit 14 says nothing about an edge.
+        let trigger =
+            if data & DATA_TRIGGER == 0 { Trigger::Edge } else { Trigger::Level { asserted: data & DATA_LEVEL != 0 } };
+        let logical = address & DESTINATION_MODE != 0;
+        Ok(Message {
+            destination,
+            mode: if logical { DestinationMode::Logical } else { DestinationMode::Physical },
+            redirection_hint: address & REDIRECTION_HINT != 0,
+            vector: data as u8,
+            delivery,
+            trigger,
+        })
+    }
+
+    /// The vector, if it is legal.
+    #[inline]
+    pub const fn legal_vector(&self) -> Option<GuestVector> {
+        GuestVector::new(self.vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Message = Message {
+        destination: 3,
+        mode: DestinationMode::Physical,
+        redirection_hint: false,
+        vector: 0x41,
+        delivery: Delivery::Fixed,
+        trigger: Trigger::Edge,
+    };
+
+    #[test]
+    fn the_fields_are_where_sdm_12_11_has_them() {
+        let of = |address, data| Message::decode(address, data, DestinationIds::Eight);
+        assert_eq!(of(0xfee0_3000, 0x41), Ok(PLAIN));
+        assert_eq!(of(0xfee0_3004, 0x41), Ok(Message { mode: DestinationMode::Logical, ..PLAIN }));
+        assert_eq!(of(0xfee0_3008, 0x41), Ok(Message { redirection_hint: true, ..PLAIN }));
+        assert_eq!(of(0xfee0_3000, 0x0141), Ok(Message { delivery: Delivery::LowestPriority, ..PLAIN }));
+        assert_eq!(of(0xfee0_3000, 0x4041), Ok(PLAIN));
+        assert_eq!(of(0xfee0_3000, 0x8041), Ok(Message { trigger: Trigger::Level { asserted: false }, ..PLAIN }));
+        assert_eq!(of(0xfee0_3000, 0xc041), Ok(Message { trigger: Trigger::Level { asserted: true }, ..PLAIN }));
+        // Bits 31:16 of the data, and 11:4 and 1:0 of the address, say nothing.
+        assert_eq!(of(0xfee0_3ff3, 0xffff_0041), Ok(PLAIN));
+    }
+
+    #[test]
+    fn each_delivery_mode_has_its_number() {
+        use Delivery::*;
+        let of = |mode: u32| Message::decode(0xfee0_0000, mode << 8, DestinationIds::Eight).map(|it| it.delivery);
+        let modes = [Fixed, LowestPriority, Smi, Reserved, Nmi, Init, Reserved, ExtInt];
+        for (number, mode) in (0..).zip(modes) {
+            assert_eq!(of(number), Ok(mode));
+        }
+    }
+
+    #[test]
+    fn an_extended_destination_id_has_seven_bits_more() {
+        let of = |address, ids| Message::decode(address, 0, ids).map(|it| it.destination);
+        assert_eq!(of(0xfee3_4240, DestinationIds::Fifteen), Ok(0x1234));
+        assert_eq!(of(0xfee3_4240, DestinationIds::Eight), Ok(0x34));
+        assert_eq!(of(0xfeef_ffe0, DestinationIds::Fifteen), Ok(0x7fff));
+        assert_eq!(of(0xfeef_f000, DestinationIds::Fifteen), Ok(0xff));
+        assert_eq!(of(0xfeef_f000, DestinationIds::Eight), Ok(Message::ALL));
+    }
+
+    #[test]
+    fn what_is_written_elsewhere_is_no_message() {
+        for address in [0, 0xfed0_0000, 0xfef0_0000, 0x1_fee0_0000, u64::MAX] {
+            assert_eq!(Message::decode(address, 0x41, DestinationIds::Eight), Err(NotAMessage), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn a_vector_below_16_is_not_legal() {
+        assert_eq!(Message { vector: 15, ..PLAIN }.legal_vector(), None);
+        assert_eq!(Message { vector: 16, ..PLAIN }.legal_vector(), GuestVector::new(16));
+    }
+}

@@ -1,0 +1,121 @@
+//! Which messages can be posted. Those that cannot take the way through the host's interrupt handler: remapped delivery,
+//! and the vCPUs' APICs in software.
+
+use crate::{Delivery, GuestVector, Message, Table, Trigger, Who};
+
+/// Whether the guest's EOI of the vector exits.
+///
+/// It has to be so before a level-triggered interrupt is posted: hardware that posts knows edges only, and nobody would
+/// tell the source that the guest is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Eoi {
+    /// It does: the vector's bit in the EOI-exit bitmap was set, and the vCPU has seen it.
+    Intercepted,
+    /// It does not, or nobody knows.
+    NotIntercepted,
+}
+
+/// A message that can be posted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Posted<'a, T> {
+    /// To whom.
+    pub target: &'a T,
+    /// Which bit.
+    pub vector: GuestVector,
+}
+
+/// Why a message cannot be posted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remapped {
+    /// It is not an interrupt with a vector of its own.
+    Mode(Delivery),
+    /// Its vector is below 16.
+    IllegalVector(u8),
+    /// It is level-triggered, and nobody would see its EOI.
+    LevelWithoutEoi,
+    /// It says that a line is down.
+    Deasserted,
+    /// It is for none of the vCPUs.
+    Nobody,
+    /// It is for several vCPUs: all of them, or the one of them with the lowest priority.
+    Several,
+}
+
+/// Decides whether a message can be posted.
+///
+/// # Errors
+/// If it cannot, with the reason.
+#[inline]
+pub fn postable<'a, T>(message: &Message, table: &'a Table<T>, eoi: Eoi) -> Result<Posted<'a, T>, Remapped> {
+    if !matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) {
+        return Err(Remapped::Mode(message.delivery));
+    }
+    let vector = message.legal_vector().ok_or(Remapped::IllegalVector(message.vector))?;
+    match (message.trigger, eoi) {
+        (Trigger::Edge, _) | (Trigger::Level { asserted: true }, Eoi::Intercepted) => {}
+        (Trigger::Level { asserted: false }, _) => return Err(Remapped::Deasserted),
+        (Trigger::Level { asserted: true }, Eoi::NotIntercepted) => return Err(Remapped::LevelWithoutEoi),
+    }
+    match table.who(message.destination, message.mode) {
+        // Of one target, the one with the lowest priority is that one.
+        Who::One(target) => Ok(Posted { target, vector }),
+        Who::Nobody => Err(Remapped::Nobody),
+        Who::Several => Err(Remapped::Several),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DestinationIds, DestinationMode, LogicalIds, Registers};
+
+    fn decide(address: u64, data: u32, eoi: Eoi) -> Result<(u32, u8), Remapped> {
+        let member = |id: u8| Registers::XApic { id, logical: 1 << id, format: LogicalIds::Flat };
+        let table = Table::new([(member(0), 10), (member(1), 11)]);
+        let message = Message::decode(address, data, DestinationIds::Eight).unwrap();
+        postable(&message, &table, eoi).map(|posted| (*posted.target, posted.vector.number()))
+    }
+
+    const ONE: u64 = 0xfee0_1000;
+    const LOGICAL: u64 = 0xfee0_0004;
+
+    #[test]
+    fn an_edge_to_one_vcpu_is_posted_however_it_is_addressed() {
+        for (address, data) in [(ONE, 0x41), (LOGICAL | 2 << 12, 0x41), (LOGICAL | 2 << 12, 0x141), (ONE | 8, 0x41)] {
+            assert_eq!(decide(address, data, Eoi::NotIntercepted), Ok((11, 0x41)));
+        }
+    }
+
+    #[test]
+    fn what_is_for_several_or_nobody_is_remapped() {
+        assert_eq!(decide(LOGICAL | 3 << 12, 0x41, Eoi::Intercepted), Err(Remapped::Several));
+        assert_eq!(decide(LOGICAL | 3 << 12, 0x141, Eoi::Intercepted), Err(Remapped::Several));
+        assert_eq!(decide(0xfeef_f000, 0x41, Eoi::Intercepted), Err(Remapped::Several));
+        assert_eq!(decide(0xfee0_7000, 0x41, Eoi::Intercepted), Err(Remapped::Nobody));
+    }
+
+    #[test]
+    fn a_level_is_posted_only_if_its_eoi_is_intercepted() {
+        assert_eq!(decide(ONE, 0xc041, Eoi::NotIntercepted), Err(Remapped::LevelWithoutEoi));
+        assert_eq!(decide(ONE, 0xc041, Eoi::Intercepted), Ok((11, 0x41)));
+        assert_eq!(decide(ONE, 0x8041, Eoi::Intercepted), Err(Remapped::Deasserted));
+    }
+
+    #[test]
+    fn what_is_no_interrupt_or_has_no_legal_vector_is_remapped() {
+        for (data, mode) in [(0x200, Delivery::Smi), (0x400, Delivery::Nmi), (0x741, Delivery::ExtInt)] {
+            assert_eq!(decide(ONE, data, Eoi::Intercepted), Err(Remapped::Mode(mode)));
+        }
+        assert_eq!(decide(ONE, 0x300, Eoi::Intercepted), Err(Remapped::Mode(Delivery::Reserved)));
+        assert_eq!(decide(ONE, 0x0f, Eoi::Intercepted), Err(Remapped::IllegalVector(15)));
+    }
+
+    #[test]
+    fn a_logical_destination_in_a_message_is_understood_by_each_apic() {
+        let table = Table::new([(Registers::X2Apic { id: 4 }, ())]);
+        let mode = DestinationMode::Logical;
+        let message =
+            Message { destination: 1 << 4, mode, ..Message::decode(ONE, 0x41, DestinationIds::Eight).unwrap() };
+        assert!(postable(&message, &table, Eoi::NotIntercepted).is_ok());
+    }
+}

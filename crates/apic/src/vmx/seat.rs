@@ -1,0 +1,109 @@
+//! What the hooks of the scheduler do for a vCPU.
+
+use alloc::sync::Arc;
+
+use doorbell_platform::{CpuId, Platform};
+use doorbell_post::{Layout, Mode, SelfNotify};
+
+use super::{Sleeper, Sleepers};
+
+/// The owner's half of a vCPU that is registered with [`Sleepers`]: the hooks of its scheduler.
+///
+/// [`put`](Seat::put) enters the vCPU among those who sleep whenever it does, whether or not a device is assigned to it:
+/// two read-modify-writes on lines that nobody else wants buy that devices may come and go at any moment, and nobody has
+/// to be told. [`load`](Seat::load) undoes what `put` has written down here that it did, and evaluates no condition a
+/// second time (known race X03: one that had changed meanwhile left a vCPU on a list for good).
+///
+/// When it is dropped, the vCPU leaves the map that it is in, and its slot is free again; the vCPU itself is dropped after
+/// a grace period. What is pending then stays pending. Senders have to be told before: an IRTE that posts to the
+/// descriptor must not outlive it.
+pub struct Seat<P: Platform, V: Sleeper<P>> {
+    sleepers: Arc<Sleepers<P, V>>,
+    vcpu: Arc<V>,
+    slot: usize,
+    at: At,
+}
+
+/// What the hooks did last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// Nothing yet.
+    New,
+    /// Notifications go to this CPU.
+    Loaded(CpuId),
+    /// They are suppressed.
+    Suppressed,
+    /// They go to this CPU's wake-up handler, in whose map the vCPU is.
+    Listed(CpuId),
+}
+
+impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
+    pub(super) fn new(sleepers: Arc<Sleepers<P, V>>, slot: usize, vcpu: Arc<V>) -> Self {
+        Seat { sleepers, vcpu, slot, at: At::New }
+    }
+
+    /// The vCPU.
+    pub fn vcpu(&self) -> &Arc<V> {
+        &self.vcpu
+    }
+
+    /// The vCPU's task runs on `cpu`: notifications go there. With preemption off; any locks may be held.
+    ///
+    /// # Panics
+    /// If the host has no such CPU.
+    pub fn load(&mut self, cpu: CpuId) {
+        if self.at == At::Loaded(cpu) {
+            return;
+        }
+        let host = self.sleepers.host();
+        let destination = host.destination(cpu);
+        if let At::Listed(listed) = self.at {
+            self.sleepers.leave(listed, self.slot);
+        }
+        let post = self.vcpu.descriptor();
+        post.gate().run_on(destination, host.notify(), || post.layout().any());
+        post.run_state().resumed();
+        self.at = At::Loaded(cpu);
+    }
+
+    /// The vCPU's task is switched away from, on the CPU that it was loaded on, `preempted` or because it sleeps. With
+    /// interrupts off; any locks may be held.
+    ///
+    /// If the answer is yes, the CPU must send the wake-up vector to itself. That is all that this may ask for: there
+    /// is nobody to wake here, nothing to wait for, and nothing to free.
+    ///
+    /// A vCPU that sleeps but for an interrupt (for a page, for a lock) counts as one that waits for a CPU: it looks
+    /// before it enters the guest.
+    pub fn put(&mut self, preempted: bool) -> SelfNotify {
+        let At::Loaded(cpu) = self.at else { return SelfNotify(false) };
+        let post = self.vcpu.descriptor();
+        if preempted || post.run_state().mode() != Mode::Blocked {
+            post.gate().suppress();
+            post.run_state().preempted();
+            self.at = At::Suppressed;
+            return SelfNotify(false);
+        }
+        // Before notifications come here: the handler must find it for each of them.
+        self.sleepers.enter(cpu, self.slot);
+        self.at = At::Listed(cpu);
+        let host = self.sleepers.host();
+        post.gate().wake_with(host.destination(cpu), host.wake_up(), || post.layout().any())
+    }
+
+    /// The CPU in whose map the vCPU is, if it is in one.
+    pub fn sleeps_on(&self) -> Option<CpuId> {
+        match self.at {
+            At::Listed(cpu) => Some(cpu),
+            At::New | At::Loaded(_) | At::Suppressed => None,
+        }
+    }
+}
+
+impl<P: Platform, V: Sleeper<P>> Drop for Seat<P, V> {
+    fn drop(&mut self) {
+        if let At::Listed(cpu) = self.at {
+            self.sleepers.leave(cpu, self.slot);
+        }
+        self.sleepers.vacate(self.slot);
+    }
+}

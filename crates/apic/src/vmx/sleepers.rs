@@ -1,0 +1,146 @@
+//! Which vCPUs sleep, and on which CPU: what the handler of the wake-up vector looks at.
+//!
+//! Each CPU has a bitmap with a bit for each registered vCPU, and not a list under a lock. To enter it and to leave it is
+//! one read-modify-write, and the handler loads words: there is no lock whose order with the scheduler's locks could
+//! matter, nothing that a vCPU could be entered into twice, and nothing to annotate for a lock validator. A bit that is
+//! stale by the time the handler looks leads it to a vCPU that does not sleep or has nothing pending
+//! ([`Post::notified`](doorbell_post::Post::notified)), and costs that look.
+//!
+//! What a vCPU's slot holds is replaced under RCU, so the handler may use what it finds there until it is done.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, CachePadded, CpuId, Platform, RcuCell, ReadDomain};
+use doorbell_post::{Notice, PiDescriptor};
+
+use super::{Host, Seat};
+
+/// A host's vCPU, as far as its sleep is concerned.
+pub trait Sleeper<P: Platform>: Send + Sync + 'static {
+    /// Its posted-interrupt descriptor.
+    fn descriptor(&self) -> &PiDescriptor<P>;
+}
+
+impl<P: Platform> Sleeper<P> for PiDescriptor<P> {
+    fn descriptor(&self) -> &PiDescriptor<P> {
+        self
+    }
+}
+
+/// All slots are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSlot;
+
+/// The vCPUs of a host that may sleep, and for each of its CPUs those that do so there.
+pub struct Sleepers<P: Platform, V: Sleeper<P>> {
+    host: Host,
+    rcu: Arc<P::Rcu>,
+    /// Of each CPU, a bit for each slot.
+    maps: Box<[CachePadded<Box<[P::AtomicU64]>>]>,
+    slots: Box<[Slot<P, V>]>,
+}
+
+struct Slot<P: Platform, V: Sleeper<P>> {
+    taken: P::AtomicBool,
+    vcpu: RcuCell<P, P::Rcu, Option<Arc<V>>>,
+}
+
+impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
+    /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
+    pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Arc<Self> {
+        let map = || CachePadded((0..slots.div_ceil(64)).map(|_| P::AtomicU64::new(0)).collect());
+        let slot = |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
+        Arc::new(Sleepers {
+            maps: (0..host.cpus()).map(|_| map()).collect(),
+            slots: (0..slots).map(slot).collect(),
+            rcu: Arc::clone(rcu),
+            host,
+        })
+    }
+
+    /// The host's vectors and CPUs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Gives a vCPU a slot, and its owner what its scheduler's hooks need. In task context; allocates.
+    ///
+    /// # Errors
+    /// If all slots are taken.
+    pub fn register(self: &Arc<Self>, vcpu: Arc<V>) -> Result<Seat<P, V>, NoSlot> {
+        let free = |slot: &Slot<P, V>| !slot.taken.swap(true, SeqCst);
+        let slot = self.slots.iter().position(free).ok_or(NoSlot)?;
+        self.slots[slot].vcpu.replace(Box::new(Some(Arc::clone(&vcpu)))).reclaim_later();
+        Ok(Seat::new(Arc::clone(self), slot, vcpu))
+    }
+
+    /// The handler of the wake-up vector, on `cpu`: calls `wake` with those who sleep there and were notified. It must
+    /// wake the vCPU's task.
+    ///
+    /// No lock is held meanwhile, only a read section of the RCU domain. Nothing is allocated.
+    ///
+    /// # Panics
+    /// If the host has no such CPU.
+    pub fn wake_up(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
+        self.each(cpu, PiDescriptor::notified, wake);
+    }
+
+    /// `cpu` goes offline: calls `wake` with all who sleep there. It must wake the vCPU's task, which then puts itself
+    /// elsewhere.
+    ///
+    /// After the last task has been switched away from on `cpu`, so that nobody begins to sleep there any more, and
+    /// before interrupts cannot reach it any more: those that do so later find whom they are for awake.
+    ///
+    /// # Panics
+    /// If the host has no such CPU.
+    pub fn evacuate(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
+        self.each(cpu, |post| post.run_state().kick::<()>() == Notice::Wake, wake);
+    }
+
+    /// Whether nobody sleeps on `cpu`, as far as is known.
+    ///
+    /// # Panics
+    /// If the host has no such CPU.
+    pub fn is_empty(&self, cpu: CpuId) -> bool {
+        self.maps[cpu.0 as usize].iter().all(|word| word.load(SeqCst) == 0)
+    }
+
+    fn each(&self, cpu: CpuId, wakes: impl Fn(&PiDescriptor<P>) -> bool, mut wake: impl FnMut(&Arc<V>)) {
+        let section = self.rcu.read();
+        for (index, word) in self.maps[cpu.0 as usize].iter().enumerate() {
+            // Whoever is notified with the wake-up vector entered the map before it asked for that.
+            let mut bits = word.load(SeqCst);
+            while bits != 0 {
+                let slot = index * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                // The slot may be another's by now, and that one be looked at in vain, or woken for good reason.
+                if let Some(vcpu) = self.slots[slot].vcpu.get(&section)
+                    && wakes(vcpu.descriptor())
+                {
+                    wake(vcpu);
+                }
+            }
+        }
+    }
+
+    /// Enters a slot into the map of a CPU: from here on, its handler looks at the vCPU.
+    pub(super) fn enter(&self, cpu: CpuId, slot: usize) {
+        self.maps[cpu.0 as usize][slot / 64].fetch_or(1 << (slot % 64), SeqCst);
+    }
+
+    /// Takes a slot out of the map of a CPU.
+    pub(super) fn leave(&self, cpu: CpuId, slot: usize) {
+        self.maps[cpu.0 as usize][slot / 64].fetch_and(!(1 << (slot % 64)), SeqCst);
+    }
+
+    /// Gives a slot back, which is in no map. The vCPU stays until the handlers that look at it are done.
+    pub(super) fn vacate(&self, slot: usize) {
+        let Slot { taken, vcpu } = &self.slots[slot];
+        let former = vcpu.replace(Box::new(None));
+        // After the replacement, which belongs to whoever has the slot.
+        taken.store(false, SeqCst);
+        former.reclaim_later();
+    }
+}
