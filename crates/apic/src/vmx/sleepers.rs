@@ -37,9 +37,27 @@ pub struct NoSlot;
 pub struct Sleepers<P: Platform, V: Sleeper<P>> {
     host: Host,
     rcu: Arc<P::Rcu>,
-    /// Of each CPU, a bit for each slot.
-    maps: Box<[CachePadded<Box<[P::AtomicU64]>>]>,
+    maps: Box<[Map<P>]>,
     slots: Box<[Slot<P, V>]>,
+}
+
+/// Of a CPU, a bit for each slot. It shares no cache line with that of another CPU.
+struct Map<P: Platform> {
+    lines: Box<[CachePadded<[P::AtomicU64; LINE]>]>,
+}
+
+/// Words in a cache line, or a pair of them.
+const LINE: usize = 16;
+
+impl<P: Platform> Map<P> {
+    fn new(slots: usize) -> Self {
+        let line = |_| CachePadded(core::array::from_fn(|_| P::AtomicU64::new(0)));
+        Map { lines: (0..slots.div_ceil(64 * LINE)).map(line).collect() }
+    }
+
+    fn word(&self, index: usize) -> &P::AtomicU64 {
+        &self.lines[index / LINE][index % LINE]
+    }
 }
 
 struct Slot<P: Platform, V: Sleeper<P>> {
@@ -50,10 +68,9 @@ struct Slot<P: Platform, V: Sleeper<P>> {
 impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
     pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Arc<Self> {
-        let map = || CachePadded((0..slots.div_ceil(64)).map(|_| P::AtomicU64::new(0)).collect());
         let slot = |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
         Arc::new(Sleepers {
-            maps: (0..host.cpus()).map(|_| map()).collect(),
+            maps: (0..host.cpus()).map(|_| Map::new(slots)).collect(),
             slots: (0..slots).map(slot).collect(),
             rcu: Arc::clone(rcu),
             host,
@@ -104,12 +121,12 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     /// # Panics
     /// If the host has no such CPU.
     pub fn is_empty(&self, cpu: CpuId) -> bool {
-        self.maps[cpu.0 as usize].iter().all(|word| word.load(SeqCst) == 0)
+        self.words(cpu).all(|word| word.load(SeqCst) == 0)
     }
 
     fn each(&self, cpu: CpuId, wakes: impl Fn(&PiDescriptor<P>) -> bool, mut wake: impl FnMut(&Arc<V>)) {
         let section = self.rcu.read();
-        for (index, word) in self.maps[cpu.0 as usize].iter().enumerate() {
+        for (index, word) in self.words(cpu).enumerate() {
             // Whoever is notified with the wake-up vector entered the map before it asked for that.
             let mut bits = word.load(SeqCst);
             while bits != 0 {
@@ -125,14 +142,19 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
         }
     }
 
+    fn words(&self, cpu: CpuId) -> impl Iterator<Item = &P::AtomicU64> {
+        let map = &self.maps[cpu.0 as usize];
+        (0..self.slots.len().div_ceil(64)).map(|index| map.word(index))
+    }
+
     /// Enters a slot into the map of a CPU: from here on, its handler looks at the vCPU.
     pub(super) fn enter(&self, cpu: CpuId, slot: usize) {
-        self.maps[cpu.0 as usize][slot / 64].fetch_or(1 << (slot % 64), SeqCst);
+        self.maps[cpu.0 as usize].word(slot / 64).fetch_or(1 << (slot % 64), SeqCst);
     }
 
     /// Takes a slot out of the map of a CPU.
     pub(super) fn leave(&self, cpu: CpuId, slot: usize) {
-        self.maps[cpu.0 as usize][slot / 64].fetch_and(!(1 << (slot % 64)), SeqCst);
+        self.maps[cpu.0 as usize].word(slot / 64).fetch_and(!(1 << (slot % 64)), SeqCst);
     }
 
     /// Gives a slot back, which is in no map. The vCPU stays until the handlers that look at it are done.
