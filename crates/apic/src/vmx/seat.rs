@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use doorbell_platform::{CpuId, Platform};
 use doorbell_post::{Layout, Mode, SelfNotify};
 
+use super::sleepers::Former;
 use super::{Sleeper, Sleepers};
 
 /// The owner's half of a vCPU that is registered with [`Sleepers`]: the hooks of its scheduler.
@@ -22,6 +23,9 @@ pub struct Seat<P: Platform, V: Sleeper<P>> {
     vcpu: Arc<V>,
     slot: usize,
     at: At,
+    /// What the slot held before. It waits here for the grace period that the vCPU needs when it goes, so that to create
+    /// vCPUs asks for none.
+    before: Option<Former<P, V>>,
 }
 
 /// What the hooks did last.
@@ -38,8 +42,8 @@ enum At {
 }
 
 impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
-    pub(super) fn new(sleepers: Arc<Sleepers<P, V>>, slot: usize, vcpu: Arc<V>) -> Self {
-        Seat { sleepers, vcpu, slot, at: At::New }
+    pub(super) fn new(sleepers: Arc<Sleepers<P, V>>, slot: usize, vcpu: Arc<V>, before: Former<P, V>) -> Self {
+        Seat { sleepers, vcpu, slot, at: At::New, before: Some(before) }
     }
 
     /// The vCPU.
@@ -104,6 +108,8 @@ impl<P: Platform, V: Sleeper<P>> Drop for Seat<P, V> {
         if let At::Listed(cpu) = self.at {
             self.sleepers.leave(cpu, self.slot);
         }
-        self.sleepers.vacate(self.slot);
+        if let Some(before) = self.before.take() {
+            self.sleepers.vacate(self.slot, before);
+        }
     }
 }

@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::SeqCst;
 
-use doorbell_platform::{Atomic, CachePadded, CpuId, Platform, RcuCell, ReadDomain};
+use doorbell_platform::{Atomic, CachePadded, CpuId, Platform, RcuCell, ReadDomain, Retired};
 use doorbell_post::{Notice, PiDescriptor};
 
 use super::{Host, Seat};
@@ -65,6 +65,9 @@ struct Slot<P: Platform, V: Sleeper<P>> {
     vcpu: RcuCell<P, P::Rcu, Option<Arc<V>>>,
 }
 
+/// What a slot held before.
+pub(super) type Former<P, V> = Retired<<P as Platform>::Rcu, Option<Arc<V>>>;
+
 impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
     pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Arc<Self> {
@@ -89,8 +92,8 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     pub fn register(self: &Arc<Self>, vcpu: Arc<V>) -> Result<Seat<P, V>, NoSlot> {
         let free = |slot: &Slot<P, V>| !slot.taken.swap(true, SeqCst);
         let slot = self.slots.iter().position(free).ok_or(NoSlot)?;
-        self.slots[slot].vcpu.replace(Box::new(Some(Arc::clone(&vcpu)))).reclaim_later();
-        Ok(Seat::new(Arc::clone(self), slot, vcpu))
+        let before = self.slots[slot].vcpu.replace(Box::new(Some(Arc::clone(&vcpu))));
+        Ok(Seat::new(Arc::clone(self), slot, vcpu, before))
     }
 
     /// The handler of the wake-up vector, on `cpu`: calls `wake` with those who sleep there and were notified. It must
@@ -158,11 +161,12 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     }
 
     /// Gives a slot back, which is in no map. The vCPU stays until the handlers that look at it are done.
-    pub(super) fn vacate(&self, slot: usize) {
+    pub(super) fn vacate(&self, slot: usize, before: Former<P, V>) {
         let Slot { taken, vcpu } = &self.slots[slot];
         let former = vcpu.replace(Box::new(None));
         // After the replacement, which belongs to whoever has the slot.
         taken.store(false, SeqCst);
         former.reclaim_later();
+        before.reclaim_later();
     }
 }
