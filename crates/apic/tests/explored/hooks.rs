@@ -24,6 +24,7 @@ pub fn programs() -> Vec<Program> {
         Program::new("two are registered at once", registered),
         Program::new("is dropped while the handler looks", dropped),
         Program::new("is dropped, and another has its slot", another),
+        Program::new("gives its slot back while another asks for one", handed_over),
         Program::new("its CPU goes offline", offline),
     ]
 }
@@ -172,6 +173,22 @@ fn another(m: &Machine) {
         std::mem::forget(seat);
     });
     all_delivered(m, &next, 0b10);
+}
+
+/// One gives its slot back while another asks for one. If it gets it, it sleeps, and is woken.
+fn handed_over(m: &Machine) {
+    let cpus = Cpus::new(m, 1);
+    let (_, seat) = cpus.vcpu(A);
+    m.task_on(A, "owner", move || drop(seat));
+    let next = Vcpu::new(B);
+    m.task_on(B, "another", move || {
+        next.begin();
+        if let Ok(mut seat) = cpus.sleepers.register(Arc::clone(&next)) {
+            load(&mut seat, B);
+            posted_asleep(&cpus, &next, &mut seat, B);
+            std::mem::forget(seat);
+        }
+    });
 }
 
 /// Interrupts do not reach B any more after it was evacuated; the vCPU sleeps there.
