@@ -1,0 +1,278 @@
+//! Random lives of a few vCPUs, on one thread, against a plain model: where notifications go, who is on which map, and
+//! who is woken. `DOORBELL_CASES` says how many lives, instead of 10,000.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
+use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
+use doorbell_post::{
+    Awake, Coalescing, Control, Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, SelfNotify,
+};
+use proptest::prelude::*;
+
+const NOTIFY: Vector = Vector(0xf2);
+const WAKE_UP: Vector = Vector(0xf1);
+const VCPUS: usize = 4;
+const SLOTS: usize = 3;
+const CPUS: u32 = 2;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Register(usize),
+    Drop(usize),
+    Load(usize, u32),
+    Put(usize, bool),
+    Block(usize),
+    /// An IOMMU posts.
+    Device(usize, u8),
+    /// Software posts.
+    Send(usize, u8),
+    Take(usize),
+    WakeUp(u32),
+    Evacuate(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (vcpu, cpu, vector) = (0..VCPUS, 0..CPUS, 16..20u8);
+    prop_oneof![
+        4 => vcpu.clone().prop_map(Op::Register),
+        1 => vcpu.clone().prop_map(Op::Drop),
+        8 => (vcpu.clone(), cpu.clone()).prop_map(|(n, cpu)| Op::Load(n, cpu)),
+        8 => (vcpu.clone(), any::<bool>()).prop_map(|(n, preempted)| Op::Put(n, preempted)),
+        8 => vcpu.clone().prop_map(Op::Block),
+        5 => (vcpu.clone(), vector.clone()).prop_map(|(n, vector)| Op::Device(n, vector)),
+        2 => (vcpu.clone(), vector).prop_map(|(n, vector)| Op::Send(n, vector)),
+        4 => vcpu.prop_map(Op::Take),
+        4 => cpu.clone().prop_map(Op::WakeUp),
+        1 => cpu.prop_map(Op::Evacuate),
+    ]
+}
+
+struct Vcpu {
+    number: usize,
+    post: PiDescriptor<Std>,
+}
+
+impl Sleeper<Std> for Vcpu {
+    fn descriptor(&self) -> &PiDescriptor<Std> {
+        &self.post
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum At {
+    New,
+    Loaded(u32),
+    Suppressed,
+    Listed(u32),
+}
+
+/// What is known of one vCPU.
+struct Known {
+    vcpu: Arc<Vcpu>,
+    seat: Option<Seat<Std, Vcpu>>,
+    at: At,
+    mode: Mode,
+    pir: BTreeSet<u8>,
+    control: Control,
+}
+
+impl Known {
+    fn new(number: usize) -> Self {
+        let destination = Destination::x2apic(0);
+        let post = PiDescriptor::new(Pending::new(), Coalescing::new(destination, NOTIFY));
+        Known {
+            vcpu: Arc::new(Vcpu { number, post }),
+            seat: None,
+            at: At::New,
+            mode: Mode::Host,
+            pir: BTreeSet::new(),
+            control: Control::new(destination, NOTIFY),
+        }
+    }
+
+    /// Notifications go elsewhere; whether one had been sent, or should have been.
+    fn redirect(&mut self, cpu: u32, vector: Vector) -> bool {
+        let on = self.control.outstanding() || self.control.suppressed() && !self.pir.is_empty();
+        self.control = Control::new(Destination::x2apic(cpu), vector).with_outstanding(on);
+        on
+    }
+
+    fn woken(&mut self) -> bool {
+        let asleep = self.mode == Mode::Blocked;
+        if asleep {
+            self.mode = Mode::Host;
+        }
+        asleep
+    }
+}
+
+struct World {
+    sleepers: Arc<Sleepers<Std, Vcpu>>,
+    vcpus: Vec<Known>,
+}
+
+impl World {
+    fn new() -> Self {
+        static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> = LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
+        let host = Host::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
+        World { sleepers: Sleepers::new(host, SLOTS, &RCU), vcpus: (0..VCPUS).map(Known::new).collect() }
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Register(n) => self.register(n),
+            Op::Drop(n) => {
+                let known = &mut self.vcpus[n];
+                known.seat = None;
+                known.at = At::New;
+            }
+            Op::Load(n, cpu) => self.load(n, cpu),
+            Op::Put(n, preempted) => self.put(n, preempted),
+            Op::Block(n) => self.block(n),
+            Op::Device(n, vector) => self.device(n, vector),
+            Op::Send(n, vector) => self.send(n, vector),
+            Op::Take(n) => self.take(n),
+            Op::WakeUp(cpu) => self.handler(cpu, false),
+            Op::Evacuate(cpu) => self.handler(cpu, true),
+        }
+    }
+
+    fn register(&mut self, n: usize) {
+        let taken = self.vcpus.iter().filter(|known| known.seat.is_some()).count();
+        let known = &mut self.vcpus[n];
+        if known.seat.is_none() {
+            known.seat = self.sleepers.register(known.vcpu.clone()).ok();
+            assert_eq!(known.seat.is_some(), taken < SLOTS);
+        }
+    }
+
+    fn load(&mut self, n: usize, cpu: u32) {
+        let known = &mut self.vcpus[n];
+        let Some(seat) = &mut known.seat else { return };
+        seat.load(CpuId(cpu));
+        if known.at != At::Loaded(cpu) {
+            known.at = At::Loaded(cpu);
+            known.redirect(cpu, NOTIFY);
+            if known.mode == Mode::Preempted {
+                known.mode = Mode::Host;
+            }
+        }
+    }
+
+    fn put(&mut self, n: usize, preempted: bool) {
+        let known = &mut self.vcpus[n];
+        let Some(seat) = &mut known.seat else { return };
+        let notify = seat.put(preempted);
+        let At::Loaded(cpu) = known.at else { return assert_eq!(notify, SelfNotify(false)) };
+        if !preempted && known.mode == Mode::Blocked {
+            known.at = At::Listed(cpu);
+            assert_eq!(notify, SelfNotify(known.redirect(cpu, WAKE_UP)));
+        } else {
+            known.at = At::Suppressed;
+            known.control = known.control.with_suppressed(true);
+            if known.mode == Mode::Host {
+                known.mode = Mode::Preempted;
+            }
+            assert_eq!(notify, SelfNotify(false));
+        }
+    }
+
+    fn block(&mut self, n: usize) {
+        let known = &mut self.vcpus[n];
+        if known.mode != Mode::Host || !matches!(known.at, At::Loaded(_)) {
+            return;
+        }
+        match known.vcpu.post.block() {
+            Ok(blocked) => {
+                std::mem::forget(blocked);
+                known.mode = Mode::Blocked;
+                assert!(!known.control.outstanding());
+            }
+            Err(Awake) => assert!(known.control.outstanding()),
+        }
+    }
+
+    fn device(&mut self, n: usize, vector: u8) {
+        let known = &mut self.vcpus[n];
+        let _ = known.vcpu.post.layout().publish(vector.into());
+        known.pir.insert(vector);
+        if !known.control.suppressed() {
+            let seen = known.vcpu.post.gate().announce();
+            assert_eq!(seen, (!known.control.outstanding()).then_some(known.control));
+            known.control = known.control.with_outstanding(true);
+        }
+    }
+
+    fn send(&mut self, n: usize, vector: u8) {
+        let known = &mut self.vcpus[n];
+        let notice = known.vcpu.post.post(vector.into());
+        let announces = known.pir.insert(vector) && !known.control.outstanding();
+        known.control = known.control.with_outstanding(known.control.outstanding() || announces);
+        let wakes = announces && known.woken();
+        assert_eq!(notice, if wakes { Notice::Wake } else { Notice::Nothing });
+    }
+
+    fn take(&mut self, n: usize) {
+        let known = &mut self.vcpus[n];
+        let mut taken = BTreeSet::new();
+        known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
+        if known.control.outstanding() {
+            known.control = known.control.with_outstanding(false);
+            assert_eq!(taken, std::mem::take(&mut known.pir));
+        } else {
+            assert!(taken.is_empty());
+        }
+    }
+
+    fn handler(&mut self, cpu: u32, evacuates: bool) {
+        let mut woken = BTreeSet::new();
+        let wake = |vcpu: &Arc<Vcpu>| assert!(woken.insert(vcpu.number), "woken twice");
+        if evacuates {
+            self.sleepers.evacuate(CpuId(cpu), wake);
+        } else {
+            self.sleepers.wake_up(CpuId(cpu), wake);
+        }
+        for known in self.vcpus.iter_mut().filter(|known| known.at == At::Listed(cpu)) {
+            let wanted = (evacuates || known.control.outstanding()) && known.woken();
+            assert_eq!(woken.remove(&known.vcpu.number), wanted);
+        }
+        assert_eq!(woken, BTreeSet::new());
+    }
+
+    fn check(&self) {
+        for known in &self.vcpus {
+            assert_eq!(known.vcpu.post.gate().load(), known.control);
+            assert_eq!(known.vcpu.post.run_state().mode(), known.mode);
+            let listed = if let At::Listed(cpu) = known.at { Some(CpuId(cpu)) } else { None };
+            assert_eq!(known.seat.as_ref().and_then(Seat::sleeps_on), listed);
+            // Nothing that is posted is without somebody who answers for it.
+            let answered = known.control.outstanding() || known.control.suppressed() || known.pir.is_empty();
+            assert!(answered, "{:?}", known.at);
+        }
+        for cpu in 0..CPUS {
+            let empty = !self.vcpus.iter().any(|known| known.at == At::Listed(cpu));
+            assert_eq!(self.sleepers.is_empty(CpuId(cpu)), empty);
+        }
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("DOORBELL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_hooks_posts_and_wake_ups_does_what_a_plain_model_does(
+        ops in prop::collection::vec(op(), 1..60)
+    ) {
+        let mut world = World::new();
+        for op in ops {
+            world.run(op);
+            world.check();
+        }
+    }
+}
