@@ -33,20 +33,21 @@ enum Op {
     Evacuate(u32),
 }
 
+/// Not by `prop_oneof`, which spends more time on random numbers than all the rest takes.
 fn op() -> impl Strategy<Value = Op> {
-    let (vcpu, cpu, vector) = (0..VCPUS, 0..CPUS, 16..20u8);
-    prop_oneof![
-        4 => vcpu.clone().prop_map(Op::Register),
-        1 => vcpu.clone().prop_map(Op::Drop),
-        8 => (vcpu.clone(), cpu.clone()).prop_map(|(n, cpu)| Op::Load(n, cpu)),
-        8 => (vcpu.clone(), any::<bool>()).prop_map(|(n, preempted)| Op::Put(n, preempted)),
-        8 => vcpu.clone().prop_map(Op::Block),
-        5 => (vcpu.clone(), vector.clone()).prop_map(|(n, vector)| Op::Device(n, vector)),
-        2 => (vcpu.clone(), vector).prop_map(|(n, vector)| Op::Send(n, vector)),
-        4 => vcpu.prop_map(Op::Take),
-        4 => cpu.clone().prop_map(Op::WakeUp),
-        1 => cpu.prop_map(Op::Evacuate),
-    ]
+    let parts = (0..45u32, 0..VCPUS, 0..CPUS, 16..20u8, any::<bool>());
+    parts.prop_map(|(kind, n, cpu, vector, preempted)| match kind {
+        0..4 => Op::Register(n),
+        4 => Op::Drop(n),
+        5..13 => Op::Load(n, cpu),
+        13..21 => Op::Put(n, preempted),
+        21..29 => Op::Block(n),
+        29..34 => Op::Device(n, vector),
+        34..36 => Op::Send(n, vector),
+        36..40 => Op::Take(n),
+        40..44 => Op::WakeUp(cpu),
+        _ => Op::Evacuate(cpu),
+    })
 }
 
 struct Vcpu {
