@@ -106,7 +106,11 @@ impl<P: Platform> RunState<P> {
     /// Makes the vCPU look: out of the guest, or out of its sleep. By anybody who has published something before.
     #[inline]
     pub fn kick<N>(&self) -> Notice<N> {
-        let seen = self.mode.load(SeqCst);
+        self.kick_out_of(self.mode.load(SeqCst))
+    }
+
+    /// [`kick`](RunState::kick) out of the mode that was seen.
+    fn kick_out_of<N>(&self, seen: u64) -> Notice<N> {
         let (to, notice) = match Mode::from_bits(seen) {
             Mode::Guest(Guest { cpu, .. }) => (KICKED, Notice::Kick(cpu)),
             Mode::Blocked => (HOST, Notice::Wake),
@@ -129,10 +133,10 @@ impl<P: Platform> RunState<P> {
     /// After a sender's publication and announcement.
     #[inline]
     pub(crate) fn notice<N>(&self, notification: impl FnOnce(CpuId) -> N) -> Notice<N> {
-        match self.mode() {
+        let seen = self.mode.load(SeqCst);
+        match Mode::from_bits(seen) {
             Mode::Guest(Guest { cpu, posted: true }) => Notice::Notify(notification(cpu)),
-            Mode::Host | Mode::Kicked | Mode::Preempted => Notice::Nothing,
-            Mode::Guest(_) | Mode::Blocked => self.kick(),
+            _ => self.kick_out_of(seen),
         }
     }
 

@@ -1,0 +1,142 @@
+//! How many instructions a post takes, up to the returned notice, under callgrind's eyes: the result is the same each
+//! time. Fails if one takes more than it may.
+//!
+//! ```text
+//! cargo bench -p doorbell-post --bench instructions
+//! ```
+
+use std::env;
+use std::hint::black_box;
+use std::process::Command;
+
+use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
+use doorbell_post::{Coalescing, Destination, Guest, Level, Pending, PiDescriptor, Post};
+
+type Avic = Post<Std, Pending<Std, 4>, Level<Std>>;
+
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
+/// these names.
+mod measured {
+    use super::{Avic, PiDescriptor, Std};
+    use doorbell_platform::CpuId;
+    use doorbell_post::{Notice, Notification};
+
+    #[inline(never)]
+    pub fn vmx(post: &PiDescriptor<Std>, vector: u8) -> Notice<Notification> {
+        post.post(vector.into())
+    }
+
+    #[inline(never)]
+    pub fn level(post: &Avic, vector: u8) -> Notice<CpuId> {
+        post.post(vector.into())
+    }
+
+    #[inline(never)]
+    pub fn vmx_drain(post: &PiDescriptor<Std>, taken: &mut [u64; 4]) {
+        post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+    }
+
+    #[inline(never)]
+    pub fn level_drain(post: &Avic, taken: &mut [u64; 4]) {
+        post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+    }
+}
+
+const ROUNDS: u64 = 1000;
+
+/// What is measured, and how many instructions it may take.
+const OPERATIONS: [(&str, u64); 8] = [
+    ("vmx: to a running vCPU", 30),
+    ("vmx: the same vector again", 30),
+    ("vmx: another vector while one is outstanding", 30),
+    ("vmx: to a vCPU in the host", 30),
+    ("vmx: draining an empty set", 10),
+    ("level: to a running vCPU", 30),
+    ("level: the same vector again", 30),
+    ("level: draining an empty set", 20),
+];
+
+/// Does one operation, some rounds long; this is what runs under callgrind.
+fn run(operation: &str) {
+    let gate = Coalescing::new(Destination::x2apic(3), Vector(0xf2));
+    let vmx = PiDescriptor::<Std>::new(Pending::new(), gate);
+    let level = Avic::new(Pending::new(), Level::new());
+    let (vmx, level) = (black_box(&vmx), black_box(&level));
+    let mut taken = [0; 4];
+    let irqs_off = IrqGuard::new();
+    let guest = Guest { cpu: CpuId(3), posted: true };
+    for _ in 0..ROUNDS {
+        let (a, b) = (black_box(0x41), black_box(0xe2));
+        let in_guest =
+            (operation != "vmx: to a vCPU in the host").then(|| vmx.enter(&irqs_off, guest).unwrap().rescan(|_| ()));
+        let level_in_guest = level.enter(&irqs_off, guest).unwrap().rescan(|_| ());
+        match operation {
+            "vmx: to a running vCPU" | "vmx: to a vCPU in the host" => consume(measured::vmx(vmx, a)),
+            "vmx: the same vector again" => {
+                consume(vmx.post(a.into()));
+                consume(measured::vmx(vmx, a));
+            }
+            "vmx: another vector while one is outstanding" => {
+                consume(vmx.post(a.into()));
+                consume(measured::vmx(vmx, b));
+            }
+            "vmx: draining an empty set" => measured::vmx_drain(vmx, &mut taken),
+            "level: to a running vCPU" => consume(measured::level(level, a)),
+            "level: the same vector again" => {
+                consume(level.post(a.into()));
+                consume(measured::level(level, a));
+            }
+            "level: draining an empty set" => measured::level_drain(level, &mut taken),
+            other => panic!("no such measurement: {other}"),
+        }
+        drop((in_guest, level_in_guest));
+        vmx.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+        level.synchronize(|bits| bits.take_words(|index, bits| taken[index] |= bits));
+    }
+    consume(taken);
+}
+
+fn consume<T>(value: T) {
+    black_box(value);
+}
+
+/// Instructions per operation, or `None` without callgrind.
+fn instructions(operation: &str) -> Option<u64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .arg("--toggle-collect=instructions::measured::*")
+        .arg(env::current_exe().ok()?)
+        .args(["run", operation])
+        .output()
+        .ok()?;
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    let collected = report.lines().find_map(|line| line.split("Collected :").nth(1)).expect("callgrind's summary");
+    let total: u64 = collected.trim().parse().expect("a number of instructions");
+    assert!(total > 0, "callgrind has not recognised the function");
+    Some(total / ROUNDS)
+}
+
+fn main() {
+    let args: Vec<String> = env::args().collect();
+    if let [_, command, operation] = &args[..]
+        && command == "run"
+    {
+        return run(operation);
+    }
+    if cfg!(debug_assertions) {
+        return println!("instructions: only an optimised build says anything");
+    }
+    println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
+    let mut dearer = Vec::new();
+    for (operation, limit) in OPERATIONS {
+        let Some(taken) = instructions(operation) else {
+            return println!("instructions: valgrind is not installed");
+        };
+        println!("{operation:46}{taken:>13}{limit:>10}");
+        if taken > limit {
+            dearer.push(operation);
+        }
+    }
+    assert!(dearer.is_empty(), "more instructions than it may take: {dearer:?}");
+}
