@@ -6,12 +6,14 @@
 //! already, and marks the map dirty while the scan runs, has the mark wiped off by that declaration: interrupts go by a
 //! map that nobody will ever compute again.
 //!
-//! There is no `shipped` variant yet: it comes with `doorbell-apic`.
+//! `shipped` is [`ApicMap`] of `doorbell-apic`, which has the three states, and lets nobody mark the map without asking for
+//! it to be computed again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::sim::{fail, remark};
+use doorbell_apic::{ApicMap, DestinationMode, Registers, Table, Who};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, ReadDomain, WaitType};
@@ -97,8 +99,16 @@ pub(crate) fn case() -> Case {
                 Scope { clear: Clear::Exchange, current_on_return: true, vcpus: 3, ..TWO },
             )
             .full_only(),
+            shipped("shipped", "a change is in the map when its call returns, and none is lost", 2),
+            shipped("shipped-3-vcpus", "nor with a third vCPU", 3).full_only(),
         ],
     )
+}
+
+fn shipped(name: &'static str, summary: &'static str, vcpus: u32) -> Variant {
+    let text =
+        format!("doorbell-apic, {vcpus} vCPUs, each changes its APIC id once, map right on return and in the end");
+    Variant::new(name, Expected::Exhausted, summary, text, move |m| shipped_program(m, vcpus))
 }
 
 /// When the flag is cleared.
@@ -236,5 +246,29 @@ fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("map == recompute(ids)", move || {
         let (map, ids) = (vm.apic_map.read().to_vec(), vm.scan());
         if map == ids { Ok(()) } else { Err(format!("the map is of {map:?}, the ids are {ids:?}")) }
+    });
+}
+
+fn shipped_program(m: &Machine, vcpus: u32) {
+    let rcu = Arc::new(<Sim as Platform>::Rcu::new("apic map"));
+    let ids: Arc<Vec<Word>> = Arc::new((0..vcpus).map(Word::new).collect());
+    let look =
+        |ids: &[Word]| Table::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)));
+    let map = Arc::new(ApicMap::<Sim, u32>::new(&rcu, look(&ids)));
+    for vcpu in 0..vcpus {
+        let (ids, map) = (Arc::clone(&ids), Arc::clone(&map));
+        m.task(format!("vCPU {vcpu}"), move || {
+            let id = 10 + vcpu;
+            ids[vcpu as usize].store(id, SeqCst);
+            map.changed(|| look(&ids));
+            let found = map.read().who(id, DestinationMode::Physical) == Who::One(&vcpu);
+            assert!(found, "the id of vCPU {vcpu} is {id}, and the map does not have it");
+        });
+    }
+    m.at_quiescence("map == recompute(ids)", move || {
+        let table = map.read();
+        let right = (0..vcpus).all(|vcpu| table.who(10 + vcpu, DestinationMode::Physical) == Who::One(&vcpu));
+        let left = (0..vcpus).any(|id| table.who(id, DestinationMode::Physical) != Who::Nobody);
+        if right && !left { Ok(()) } else { Err("the map has ids that nobody has, or misses some".into()) }
     });
 }

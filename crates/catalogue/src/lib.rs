@@ -66,6 +66,7 @@ mod pi_blocked_list;
 mod pi_self_post;
 mod pi_suppress;
 mod pi_wakeup;
+mod pi_wakeup_shipped;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
@@ -82,6 +83,7 @@ pub fn cases() -> Vec<Case> {
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),
+        pi_wakeup_shipped::case(),
     ]
 }
 
