@@ -58,6 +58,12 @@ impl Cached {
         }
     }
 
+    /// [`unpack`](Cached::unpack) of the most frequent kind, a message of a device that nobody needs to know.
+    #[inline]
+    pub(crate) fn unpack_msi([kind, a, b]: [u64; WORDS]) -> Option<Msi> {
+        (kind == 1).then_some(Msi { address: a, data: b as u32, device: None })
+    }
+
     #[inline]
     pub(crate) fn unpack([kind, a, b]: [u64; WORDS]) -> Self {
         let pin = Pin { chip: a as u16, number: b as u32 };
@@ -92,6 +98,9 @@ mod tests {
             Cached::LevelTable(Gsi(0)),
         ] {
             assert_eq!(Cached::unpack(cached.pack()), cached);
+            if let Some(msi) = Cached::unpack_msi(cached.pack()) {
+                assert_eq!(Cached::Msi(msi), cached);
+            }
         }
     }
 }

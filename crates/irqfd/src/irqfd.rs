@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use doorbell_platform::{Atomic, Held, Platform, ReadDomain, SeqWords};
+use doorbell_platform::{Atomic, Held, Platform, ReadDomain, ReadGuard, SeqWords};
 
 use crate::acks::Listener;
 use crate::cached::{Cached, WORDS};
@@ -205,16 +205,34 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let section = self.srcu.read();
         // SeqCst, as the stores to it: a section that a grace period does not wait for began after the store.
         let delivered = if irqfd.link.load(Ordering::SeqCst) >= ACTIVE {
-            self.deliver(Cached::unpack(irqfd.cached.read()), &section)
-        } else {
-            // Publish, then look at the gate: `assign` opens the gate, then looks for what was published. Both SeqCst,
-            // so at least one of us sees the other, and `swap` lets only one of us deliver.
-            irqfd.pending.store(true, Ordering::SeqCst);
-            if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
-                return Signalled::Kept;
+            let words = irqfd.cached.read();
+            // The way that has to be short: nothing of the others is prepared on it.
+            if let Some(msi) = Cached::unpack_msi(words) {
+                self.controller.msi(msi);
+                return Signalled::Delivered;
             }
-            self.deliver(Cached::unpack(irqfd.cached.read()), &section)
+            self.deliver(Cached::unpack(words), &section)
+        } else {
+            return self.signal_idle(irqfd, &section);
         };
+        self.delivered_or_kept(irqfd, delivered)
+    }
+
+    /// An event of an irqfd that is not assigned.
+    #[cold]
+    fn signal_idle(&self, irqfd: &Inner<P>, section: &ReadGuard<'_, P::Srcu>) -> Signalled {
+        // Publish, then look at the gate: `assign` opens the gate, then looks for what was published. Both SeqCst, so at
+        // least one of us sees the other, and `swap` lets only one of us deliver.
+        irqfd.pending.store(true, Ordering::SeqCst);
+        if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
+            return Signalled::Kept;
+        }
+        let delivered = self.deliver(Cached::unpack(irqfd.cached.read()), section);
+        self.delivered_or_kept(irqfd, delivered)
+    }
+
+    #[inline]
+    fn delivered_or_kept(&self, irqfd: &Inner<P>, delivered: bool) -> Signalled {
         if delivered {
             Signalled::Delivered
         } else {

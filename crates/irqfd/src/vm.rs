@@ -46,7 +46,7 @@ pub struct Irqfds<P: Platform, C: Controller> {
 
 /// What all handles of a VM share.
 pub(crate) struct Shared<P: Platform, C> {
-    controller: C,
+    pub(crate) controller: C,
     pub(crate) limits: Limits,
     /// Read sections are deliveries and acknowledgements.
     pub(crate) srcu: Arc<P::Srcu>,
@@ -235,7 +235,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     }
 
     /// Hands an event to the controller, in a read section; `false` if there is no route.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn deliver(&self, route: Cached, section: &ReadGuard<'_, P::Srcu>) -> bool {
         match route {
             Cached::Nowhere => return false,

@@ -110,6 +110,7 @@ impl<P: Platform> RunState<P> {
     }
 
     /// [`kick`](RunState::kick) out of the mode that was seen.
+    #[inline(never)]
     fn kick_out_of<N>(&self, seen: u64) -> Notice<N> {
         let (to, notice) = match Mode::from_bits(seen) {
             Mode::Guest(Guest { cpu, .. }) => (KICKED, Notice::Kick(cpu)),
@@ -134,10 +135,11 @@ impl<P: Platform> RunState<P> {
     #[inline]
     pub(crate) fn notice<N>(&self, notification: impl FnOnce(CpuId) -> N) -> Notice<N> {
         let seen = self.mode.load(SeqCst);
-        match Mode::from_bits(seen) {
-            Mode::Guest(Guest { cpu, posted: true }) => Notice::Notify(notification(cpu)),
-            _ => self.kick_out_of(seen),
+        // Before the others are told apart.
+        if seen & KIND == GUEST_POSTED {
+            return Notice::Notify(notification(CpuId((seen >> CPU_SHIFT) as u32)));
         }
+        self.kick_out_of(seen)
     }
 
     /// Takes the requests. By the owner.
