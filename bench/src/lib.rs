@@ -4,9 +4,10 @@
 //! cargo bench -p doorbell-bench --bench explore   the explorer's standard programs
 //! cargo bench -p doorbell-bench --bench peers     the same programs explored by loom and shuttle
 //! cargo bench -p doorbell-bench --bench memory    ten million executions, and what they leave behind
+//! cargo bench -p doorbell-bench --bench posted    instructions from an event to a posted interrupt
 //! ```
 //!
-//! Each takes `--help`, and `--format json` for one object a line.
+//! Each but the last takes `--help`, and `--format json` for one object a line.
 
 pub mod args;
 pub mod clock;

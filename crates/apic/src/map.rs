@@ -100,38 +100,36 @@ pub struct DuplicateId(pub u32);
 /// All vCPUs of a VM and their APICs, as they were when somebody looked.
 pub struct Table<T> {
     vcpus: Vec<(Registers, T)>,
-    /// For each physical destination below its length, the index in `vcpus`, [`NOBODY`] or [`SEVERAL`].
-    physical: Box<[u32]>,
+    /// For each physical destination below its length, the one that it means; nothing if it is none or several.
+    physical: Box<[Option<T>]>,
     duplicate: Option<DuplicateId>,
 }
-
-const NOBODY: u32 = u32::MAX;
-const SEVERAL: u32 = u32::MAX - 1;
 
 /// How many physical destinations are looked up; of larger ones, all vCPUs are asked. A guest cannot make a table larger
 /// than that, whatever it writes.
 const DIRECT: u32 = 4096;
 
 impl<T> Table<T> {
-    /// Of these vCPUs.
-    pub fn new(vcpus: impl IntoIterator<Item = (Registers, T)>) -> Self {
+    /// Of these vCPUs. It has up to two of each `T`, which is an `Arc`, or a number.
+    pub fn new(vcpus: impl IntoIterator<Item = (Registers, T)>) -> Self
+    where
+        T: Clone,
+    {
         let vcpus: Vec<_> = vcpus.into_iter().collect();
-        let ids = || (0..).zip(&vcpus).filter_map(|(index, (registers, _))| Some((index, registers.id()?)));
-        let len = ids().filter(|(_, id)| *id < DIRECT).map(|(_, id)| id + 1).max().unwrap_or(0);
-        let mut physical = vec![NOBODY; len as usize].into_boxed_slice();
+        let mut ids: Vec<(u32, usize)> = (0..vcpus.len()).filter_map(|at| Some((vcpus[at].0.id()?, at))).collect();
+        ids.retain(|(id, _)| *id < DIRECT);
+        ids.sort_unstable();
+        let len = ids.last().map_or(0, |(id, _)| id + 1);
+        let mut physical = vec![None; len as usize].into_boxed_slice();
         let mut duplicate = None;
-        for (index, id) in ids() {
-            let Some(entry) = physical.get_mut(id as usize) else { continue };
-            if *entry == NOBODY {
-                *entry = index;
-            } else {
-                *entry = SEVERAL;
+        for same in ids.chunk_by(|a, b| a.0 == b.0) {
+            let (id, at) = same[0];
+            if same.len() > 1 {
                 duplicate = Some(DuplicateId(id));
+            } else if id != 0xff {
+                // 0xff means all xAPICs, and perhaps one x2APIC as well.
+                physical[id as usize] = Some(vcpus[at].1.clone());
             }
-        }
-        // It means all xAPICs, and perhaps one x2APIC as well.
-        if let Some(entry) = physical.get_mut(0xff) {
-            *entry = SEVERAL;
         }
         Table { vcpus, physical, duplicate }
     }
@@ -155,17 +153,23 @@ impl<T> Table<T> {
     /// Whether those are none, one or several.
     #[inline]
     pub fn who(&self, destination: u32, mode: DestinationMode) -> Who<'_, T> {
-        if mode == DestinationMode::Physical
-            && let Some(&index) = self.physical.get(destination as usize)
-            && let Some((_, vcpu)) = self.vcpus.get(index as usize)
-        {
-            return Who::One(vcpu);
+        match self.direct(destination, mode) {
+            Some(vcpu) => Who::One(vcpu),
+            None => self.ask_all(destination, mode),
         }
-        self.ask_all(destination, mode)
+    }
+
+    /// The one vCPU of a physical destination, if it can be looked up.
+    #[inline]
+    pub(crate) fn direct(&self, destination: u32, mode: DestinationMode) -> Option<&T> {
+        if mode != DestinationMode::Physical {
+            return None;
+        }
+        self.physical.get(destination as usize)?.as_ref()
     }
 
     #[cold]
-    fn ask_all(&self, destination: u32, mode: DestinationMode) -> Who<'_, T> {
+    pub(crate) fn ask_all(&self, destination: u32, mode: DestinationMode) -> Who<'_, T> {
         let mut targets = self.targets(destination, mode);
         match (targets.next(), targets.next()) {
             (None, _) => Who::Nobody,

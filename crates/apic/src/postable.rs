@@ -56,7 +56,11 @@ pub fn postable<'a, T>(message: &Message, table: &'a Table<T>, eoi: Eoi) -> Resu
         (Trigger::Level { asserted: false }, _) => return Err(Remapped::Deasserted),
         (Trigger::Level { asserted: true }, Eoi::NotIntercepted) => return Err(Remapped::LevelWithoutEoi),
     }
-    match table.who(message.destination, message.mode) {
+    // The way that has to be short: one step, without a detour by `Who`.
+    if let Some(target) = table.direct(message.destination, message.mode) {
+        return Ok(Posted { target, vector });
+    }
+    match table.ask_all(message.destination, message.mode) {
         // Of one target, the one with the lowest priority is that one.
         Who::One(target) => Ok(Posted { target, vector }),
         Who::Nobody => Err(Remapped::Nobody),

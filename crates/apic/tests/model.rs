@@ -200,9 +200,9 @@ impl World {
         let _ = known.vcpu.post.layout().publish(vector.into());
         known.pir.insert(vector);
         if !known.control.suppressed() {
-            let seen = known.vcpu.post.gate().announce();
-            assert_eq!(seen, (!known.control.outstanding()).then_some(known.control));
+            let first = !known.control.outstanding();
             known.control = known.control.with_outstanding(true);
+            assert_eq!(known.vcpu.post.gate().announce(), first.then_some(known.control));
         }
     }
 

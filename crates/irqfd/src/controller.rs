@@ -38,6 +38,7 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
     fn edge(&self, pin: Pin) {
         (**self).edge(pin);
     }
+    #[inline(always)]
     fn msi(&self, msi: Msi) {
         (**self).msi(msi);
     }

@@ -200,47 +200,45 @@ impl<P: Platform> Inner<P> {
 }
 
 impl<P: Platform, C: Controller> Shared<P, C> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Signalled {
         let section = self.srcu.read();
         // SeqCst, as the stores to it: a section that a grace period does not wait for began after the store.
-        let delivered = if irqfd.link.load(Ordering::SeqCst) >= ACTIVE {
-            let words = irqfd.cached.read();
-            // The way that has to be short: nothing of the others is prepared on it.
-            if let Some(msi) = Cached::unpack_msi(words) {
+        if irqfd.link.load(Ordering::SeqCst) < ACTIVE {
+            return self.signal_idle(irqfd, section);
+        }
+        let words = irqfd.cached.read();
+        // The way that has to be short: nothing of the others is prepared on it.
+        match Cached::unpack_msi(words) {
+            Some(msi) => {
                 self.controller.msi(msi);
-                return Signalled::Delivered;
+                Signalled::Delivered
             }
-            self.deliver(Cached::unpack(words), &section)
-        } else {
-            return self.signal_idle(irqfd, &section);
-        };
-        self.delivered_or_kept(irqfd, delivered)
+            None => self.deliver_or_keep(irqfd, Cached::unpack(words), section),
+        }
     }
 
     /// An event of an irqfd that is not assigned.
     #[cold]
-    fn signal_idle(&self, irqfd: &Inner<P>, section: &ReadGuard<'_, P::Srcu>) -> Signalled {
+    fn signal_idle(&self, irqfd: &Inner<P>, section: ReadGuard<'_, P::Srcu>) -> Signalled {
         // Publish, then look at the gate: `assign` opens the gate, then looks for what was published. Both SeqCst, so at
         // least one of us sees the other, and `swap` lets only one of us deliver.
         irqfd.pending.store(true, Ordering::SeqCst);
         if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
             return Signalled::Kept;
         }
-        let delivered = self.deliver(Cached::unpack(irqfd.cached.read()), section);
-        self.delivered_or_kept(irqfd, delivered)
+        self.deliver_or_keep(irqfd, Cached::unpack(irqfd.cached.read()), section)
     }
 
-    #[inline]
-    fn delivered_or_kept(&self, irqfd: &Inner<P>, delivered: bool) -> Signalled {
-        if delivered {
-            Signalled::Delivered
-        } else {
-            // The GSI has lost its route. `reroute` is responsible from now on: it looks for kept events after the
-            // grace period that waits for this section.
-            irqfd.pending.store(true, Ordering::SeqCst);
-            Signalled::Kept
+    #[inline(never)]
+    fn deliver_or_keep(&self, irqfd: &Inner<P>, route: Cached, section: ReadGuard<'_, P::Srcu>) -> Signalled {
+        if self.deliver(route, &section) {
+            return Signalled::Delivered;
         }
+        // The GSI has lost its route. `reroute` is responsible from now on: it looks for kept events after the grace
+        // period that waits for this section.
+        irqfd.pending.store(true, Ordering::SeqCst);
+        Signalled::Kept
     }
 
     /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and perhaps notified) if

@@ -235,7 +235,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     }
 
     /// Hands an event to the controller, in a read section; `false` if there is no route.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn deliver(&self, route: Cached, section: &ReadGuard<'_, P::Srcu>) -> bool {
         match route {
             Cached::Nowhere => return false,

@@ -112,9 +112,13 @@ impl<P: Platform> Gate<P> for Coalescing<P> {
         if self.load().outstanding() {
             return None;
         }
-        let before =
-            Control::from_bits(self.control.fetch_or(Control::from_bits(0).with_outstanding(true).bits(), SeqCst));
-        (!before.outstanding()).then_some(before)
+        let on = Control::from_bits(0).with_outstanding(true).bits();
+        if self.control.fetch_or(on, SeqCst) & on != 0 {
+            return None;
+        }
+        // Where to notify is read after ON was set: whoever has it changed from then on finds ON, and looks by itself.
+        // (What the `or` returned would do as well, but a machine sets and tests one bit in one instruction.)
+        Some(self.load())
     }
 
     #[inline]
