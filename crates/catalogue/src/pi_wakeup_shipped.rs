@@ -81,7 +81,16 @@ impl fmt::Display for Scope {
     }
 }
 
+/// Where the search of what is too large to be exhausted ends.
+const EXECUTIONS: u64 = 2_000_000;
+
 fn variants() -> Vec<Variant> {
+    let large = |name, why, scope: Scope| {
+        let text = format!("{scope}; the first {EXECUTIONS} executions");
+        Variant::new(name, Expected::BoundReached, why, text, move |m| program(m, scope))
+            .tune(|explore| explore.max_executions(EXECUTIONS))
+            .full_only()
+    };
     let variant = |name, why, scope: Scope| {
         Variant::new(name, Expected::Exhausted, why, scope.to_string(), move |m| program(m, scope))
     };
@@ -109,19 +118,17 @@ fn variants() -> Vec<Variant> {
             "one leaves the map of CPU0 while it runs on CPU1; the other enters it at that moment, and is woken",
             Scope { vcpus: 2, ..ONE },
         ),
-        variant(
+        large(
             "shipped-preempted-moves",
             "preempted, asleep, woken elsewhere, in any order",
             Scope { timer: true, ..ONE },
-        )
-        .full_only(),
-        variant("shipped-two", "both are posted to", Scope { vcpus: 2, devices: 2, ..ONE }).full_only(),
-        variant(
+        ),
+        large("shipped-two", "both are posted to", Scope { vcpus: 2, devices: 2, ..ONE }),
+        large(
             "shipped-all",
             "each of two vCPUs sleeps, is posted to by its device, and is woken elsewhere by the other",
             Scope { vcpus: 2, devices: 2, apart: true, sender: Sender::Vcpus, ..ONE },
-        )
-        .full_only(),
+        ),
     ]
 }
 
