@@ -12,8 +12,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{fail, remark};
 use doorbell_apic::{ApicMap, DestinationMode, Registers, Table, Who};
+use doorbell_explore::sim::{fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, ReadDomain, WaitType};

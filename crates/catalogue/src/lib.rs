@@ -57,7 +57,6 @@ pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 mod apic_map_dirty;
 mod avic_inhibit;
 mod avic_irte;
-mod avic_shipped;
 mod hardware;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
@@ -66,7 +65,6 @@ mod pi_blocked_list;
 mod pi_self_post;
 mod pi_suppress;
 mod pi_wakeup;
-mod pi_wakeup_shipped;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
@@ -74,7 +72,6 @@ pub fn cases() -> Vec<Case> {
         avic_irte::case(),
         avic_irte::stale::case(),
         avic_inhibit::case(),
-        avic_shipped::case(),
         pi_wakeup::case(),
         pi_suppress::case(),
         pi_blocked_list::case(),
@@ -83,7 +80,6 @@ pub fn cases() -> Vec<Case> {
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),
-        pi_wakeup_shipped::case(),
     ]
 }
 

@@ -125,9 +125,10 @@ impl<P: Platform> RunState<P> {
         }
     }
 
-    /// Wakes a vCPU that sleeps: whether the caller must wake its task.
+    /// Wakes a vCPU that sleeps, and leaves any other alone: whether the caller must wake its task. By anybody.
     #[inline]
-    pub(crate) fn wake(&self) -> bool {
+    #[must_use = "the vCPU's task sleeps on until it is woken"]
+    pub fn wake(&self) -> bool {
         self.mode() == Mode::Blocked && self.mode.compare_exchange(BLOCKED, HOST, SeqCst, SeqCst).is_ok()
     }
 

@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, CachePadded, CpuId, Platform, RcuCell, ReadDomain, Retired};
-use doorbell_post::{Notice, PiDescriptor};
+use doorbell_post::PiDescriptor;
 
 use super::{Host, Seat};
 
@@ -116,7 +116,7 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     /// # Panics
     /// If the host has no such CPU.
     pub fn evacuate(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
-        self.each(cpu, |post| post.run_state().kick::<()>() == Notice::Wake, wake);
+        self.each(cpu, |post| post.run_state().wake(), wake);
     }
 
     /// Whether nobody sleeps on `cpu`, as far as is known.

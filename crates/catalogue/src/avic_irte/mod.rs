@@ -26,6 +26,7 @@
 mod irq;
 mod parties;
 mod retarget;
+mod shipped;
 pub(crate) mod stale;
 mod svm;
 
@@ -217,7 +218,7 @@ pub(crate) fn case() -> Case {
         "avic-irte",
         "an IRQ thread is woken under its descriptor's lock, and a scheduler's hook takes a lock that is held around it",
         "document 000: AVIC, IRTEs, and a wake-up under the lock of an interrupt descriptor",
-        [reported(), no_wake_up(), leaf_lock(), retarget()].into_iter().flatten().collect(),
+        [reported(), no_wake_up(), leaf_lock(), retarget(), shipped::variants()].into_iter().flatten().collect(),
     )
 }
 

@@ -38,6 +38,7 @@
 
 mod kvm;
 mod scope;
+mod shipped;
 
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::ReasonKind;
@@ -184,7 +185,8 @@ fn faults() -> Vec<Variant> {
 
 /// The case.
 pub(crate) fn case() -> Case {
-    let variants = [reported(), contention(), subclasses(), faults()].into_iter().flatten().collect();
+    let variants =
+        [reported(), contention(), subclasses(), faults(), shipped::variants()].into_iter().flatten().collect();
     Case::new(
         "pi-wakeup",
         "an interrupt handler, sched-out and sched-in take the lock of a list of sleeping vCPUs",

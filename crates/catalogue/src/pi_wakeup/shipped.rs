@@ -19,7 +19,7 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, ReadDomain, Vector};
 use doorbell_post::{Coalescing, Control, Destination, Guest, Notice, Pending, PiDescriptor};
 
-use crate::{Case, Expected, Variant};
+use crate::{Expected, Variant};
 
 const NOTIFY: Vector = Vector(0xf2);
 const WAKE_UP: Vector = Vector(0xf1);
@@ -28,16 +28,6 @@ const TIMER: Vector = Vector(0xec);
 /// A device's vector, and one of software.
 const DEVICE: u8 = 1;
 const SENDER: u8 = 2;
-
-/// The case.
-pub(crate) fn case() -> Case {
-    Case::new(
-        "pi-wakeup-shipped",
-        "doorbell-apic wakes sleeping vCPUs by posted interrupts, and takes no lock for it",
-        "document 001: subclasses for the lock of KVM's posted-interrupt wake-up lists",
-        variants(),
-    )
-}
 
 /// The parameters.
 #[derive(Clone, Copy)]
@@ -84,7 +74,7 @@ impl fmt::Display for Scope {
 /// Where the search of what is too large to be exhausted ends.
 const EXECUTIONS: u64 = 2_000_000;
 
-fn variants() -> Vec<Variant> {
+pub(super) fn variants() -> Vec<Variant> {
     let large = |name, why, scope: Scope| {
         let text = format!("{scope}; the first {EXECUTIONS} executions");
         Variant::new(name, Expected::BoundReached, why, text, move |m| program(m, scope))

@@ -12,16 +12,15 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
-use crate::{Case, Expected, Variant};
+use crate::{Expected, Variant};
 
 mod machine;
 
 use machine::{Irte, System};
 
-/// The case.
-pub(crate) fn case() -> Case {
+pub(super) fn variants() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
-    let variants = vec![
+    vec![
         variant(
             "shipped",
             exhausted,
@@ -94,13 +93,7 @@ pub(crate) fn case() -> Case {
             Scope { vcpus: &[MOVES], devices: &[LATE], posts: 2, ..SCOPE },
         )
         .full_only(),
-    ];
-    Case::new(
-        "avic-shipped",
-        "IRTEs follow a vCPU that runs, sleeps, moves, is inhibited, and gives them away",
-        "document 000; known-races X06, X08: on doorbell-apic and doorbell-post",
-        variants,
-    )
+    ]
 }
 
 #[derive(Clone, Copy)]
