@@ -101,13 +101,13 @@ pub(super) fn variants() -> Vec<Variant> {
             "each CPU's handler looks at the map of its own CPU",
             Scope { vcpus: 2, devices: 2, apart: true, sender: Sender::Nobody, ..ONE },
         ),
-        variant("shipped-two-here", "the handler finds both of them in one map, and wakes who was notified", here)
-            .full_only(),
+        variant("shipped-two-here", "the handler finds both of them in one map, and wakes who was notified", here),
         variant(
             "shipped-two-one-moves",
             "one leaves the map of CPU0 while it runs on CPU1; the other enters it at that moment, and is woken",
             Scope { vcpus: 2, ..ONE },
-        ),
+        )
+        .full_only(),
         large(
             "shipped-preempted-moves",
             "preempted, asleep, woken elsewhere, in any order",
