@@ -1,79 +1,55 @@
 //! An interrupt that an AMD I/O MMU remaps, or posts to a vCPU.
 
-use core::sync::atomic::Ordering::SeqCst;
-
-use doorbell_platform::{Atomic, Platform};
+use doorbell_platform::Platform;
 use doorbell_post::{Mirror, Residency};
 
 use crate::irte::amd::{AmdIrte, GuestMode, HostMode};
+use crate::switch::Switch;
 use crate::{Entries, Entry, Invalidate, Retired};
 
 /// An interrupt of a device behind an AMD I/O MMU: its entry, and where it arrives in the host.
 ///
 /// In host mode anybody may change where it arrives. In guest mode the entry is written under the lock of the vCPU's
 /// [`Copies`](doorbell_post::Copies) only, on which it is; where it would arrive in the host may change meanwhile.
-pub struct AmdInterrupt<P: Platform, M: Entries<P>> {
-    entry: Entry<P, M>,
-    /// What the entry says whenever it is in host mode.
-    host: P::AtomicU64,
-}
+pub struct AmdInterrupt<P: Platform, M: Entries<P>>(Switch<P, M>);
 
 impl<P: Platform, M: Entries<P>> AmdInterrupt<P, M> {
-    /// An interrupt that arrives in the host. No device has used the entry yet, so nothing has to be invalidated.
+    /// An interrupt that arrives in the host.
     pub fn new(entry: Entry<P, M>, host: HostMode) -> Self {
-        entry.store(AmdIrte::host(host).bits());
-        AmdInterrupt { entry, host: P::AtomicU64::new(pack(host)) }
+        AmdInterrupt(Switch::new(entry, AmdIrte::host(host).bits(), AmdIrte::IN_GUEST_MODE))
     }
 
     /// Its entry.
     pub fn entry(&self) -> &Entry<P, M> {
-        &self.entry
+        self.0.entry()
     }
 
     /// What its entry says.
     pub fn load(&self) -> AmdIrte {
-        AmdIrte::from_bits(self.entry.load())
+        AmdIrte::from_bits(self.entry().load())
     }
 
-    /// Changes where it arrives in the host. In guest mode, nothing changes until it leaves that.
+    /// Changes where it arrives in the host: at once, or when it leaves guest mode. By anybody, with any locks held.
     ///
-    /// Publish, then look at the gate: `leave_guest` changes the gate, the entry's mode, then looks at what was published.
-    pub fn set_host(&self, host: HostMode) -> Option<Invalidate<()>> {
-        self.host.store(pack(host), SeqCst);
-        self.refresh().then(|| Invalidate::new(self.entry.index(), ()))
+    /// Until the invalidation has completed, interrupts may come as they did before, also in guest mode, which it may have
+    /// entered just now: so long the former vector cannot be used for anything else.
+    pub fn set_host(&self, host: HostMode) -> Invalidate<()> {
+        self.0.set_host(AmdIrte::host(host).bits())
     }
 
     /// Puts it into guest mode. Under the lock of the copies that it joins.
     pub(crate) fn enter_guest(&self, guest: GuestMode) {
-        self.entry.store(AmdIrte::guest(guest).bits());
+        self.0.post(AmdIrte::guest(guest).bits());
     }
 
     /// Puts it into host mode. Under the lock of the copies that it leaves.
     pub(crate) fn leave_guest(&self) {
-        self.entry.store(AmdIrte::host(unpack(self.host.load(SeqCst))).bits());
-        self.refresh();
-    }
-
-    /// Makes the entry say where the interrupt arrives, if it is in host mode; whether it is.
-    ///
-    /// Also if another did it meanwhile: both callers have to wait for an invalidation, their own or a later one.
-    fn refresh(&self) -> bool {
-        loop {
-            let before = self.load();
-            if before.is_guest() {
-                return false;
-            }
-            let wanted = AmdIrte::host(unpack(self.host.load(SeqCst)));
-            // Who has changed it meanwhile may have looked at `host` before.
-            if before == wanted || self.entry.compare_exchange(before.bits(), wanted.bits()).is_ok() {
-                return true;
-            }
-        }
+        self.0.arrive();
     }
 
     /// Blocks the interrupt, and gives its entry back.
     pub fn retire(self) -> Invalidate<Retired<P, M>> {
-        self.entry.retire()
+        self.0.into_entry().retire()
     }
 }
 
@@ -81,22 +57,8 @@ impl<P: Platform, M: Entries<P>> Mirror for AmdInterrupt<P, M> {
     /// Nobody else writes an entry that is in guest mode.
     fn reflect(&self, residency: Residency) {
         if let Some(moved) = self.load().moved(residency) {
-            self.entry.store(moved.bits());
+            self.0.post(moved.bits());
         }
-    }
-}
-
-fn pack(host: HostMode) -> u64 {
-    let low = u32::from(host.vector) | u32::from(host.kind) << 8 | u32::from(host.logical) << 16;
-    u64::from(host.destination) << 32 | u64::from(low)
-}
-
-fn unpack(bits: u64) -> HostMode {
-    HostMode {
-        destination: (bits >> 32) as u32,
-        logical: bits >> 16 & 1 != 0,
-        kind: (bits >> 8) as u8,
-        vector: bits as u8,
     }
 }
 
@@ -127,11 +89,11 @@ mod tests {
         assert_eq!(interrupt.load().as_host(), Some(HOST));
         interrupt.enter_guest(GUEST);
         let elsewhere = HostMode { destination: 2, ..HOST };
-        assert!(interrupt.set_host(elsewhere).is_none());
+        assert_eq!(interrupt.set_host(elsewhere).index(), interrupt.entry().index());
         assert_eq!(interrupt.load().as_guest(), Some(GUEST));
         interrupt.leave_guest();
         assert_eq!(interrupt.load().as_host(), Some(elsewhere));
-        assert!(interrupt.set_host(HOST).is_some());
+        interrupt.set_host(HOST).completed();
         assert_eq!(interrupt.load().as_host(), Some(HOST));
     }
 

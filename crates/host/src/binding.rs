@@ -56,12 +56,12 @@ pub struct Binding<P: Platform, M: Entries<P>, V: Target<P, M>> {
 }
 
 impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
-    /// Of an interrupt that arrives in the host.
-    pub fn new(interrupt: Arc<AmdInterrupt<P, M>>) -> Self {
-        Binding { interrupt, to: None }
+    /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
+    pub fn new(interrupt: AmdInterrupt<P, M>) -> Self {
+        Binding { interrupt: Arc::new(interrupt), to: None }
     }
 
-    /// The interrupt.
+    /// The interrupt, to be shared with those who change where it arrives in the host.
     pub fn interrupt(&self) -> &Arc<AmdInterrupt<P, M>> {
         &self.interrupt
     }

@@ -76,8 +76,9 @@ impl core::error::Error for AffinityError {}
 
 /// What is told that an interrupt goes elsewhere. Called in task context, with no lock held.
 pub trait AffinityNotifier: Send + Sync {
-    /// The interrupt goes to `cpu` now.
-    fn moved(&self, cpu: CpuId);
+    /// The interrupt goes elsewhere. Where, [`IrqDesc::cpu`] says: changes are announced in any order, so what one of them
+    /// has changed may have changed again.
+    fn moved(&self);
 }
 
 /// A descriptor of an interrupt of the host, with the thread that handles it, if one does.
@@ -88,7 +89,7 @@ pub struct IrqDesc<P: Platform> {
 }
 
 struct State<P: Platform> {
-    affinity: CpuSet,
+    affinity: Arc<CpuSet>,
     cpu: CpuId,
     thread: Option<P::Task>,
     notifier: Option<Arc<dyn AffinityNotifier>>,
@@ -111,22 +112,25 @@ pub struct ThreadWork {
 
 /// What has to be done when an interrupt goes elsewhere, now that no lock is held.
 #[must_use = "the interrupt's thread and notifier learn of the change by this"]
-pub struct AffinityChange<P: Platform> {
-    /// Where the interrupt goes now: the caller has its vector and its remapping entry follow.
+pub struct AffinityChange<P: Platform, R> {
+    /// Where the interrupt goes now.
     pub cpu: CpuId,
+    programmed: R,
     wake: Option<P::Task>,
     notify: Option<Arc<dyn AffinityNotifier>>,
 }
 
-impl<P: Platform> AffinityChange<P> {
-    /// Wakes the thread, so that it moves itself, and calls the notifier. In task context, with no lock held.
-    pub fn act(self) {
+impl<P: Platform, R> AffinityChange<P, R> {
+    /// Wakes the thread, so that it moves itself, and calls the notifier. In task context, with no lock held. Returns what
+    /// hardware still has to be told.
+    pub fn act(self) -> R {
         if let Some(thread) = &self.wake {
             P::wake(thread);
         }
         if let Some(notifier) = &self.notify {
-            notifier.moved(self.cpu);
+            notifier.moved();
         }
+        self.programmed
     }
 }
 
@@ -150,7 +154,7 @@ impl<P: Platform> IrqDesc<P> {
     /// See [`AffinityError`].
     pub fn new(affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
         let cpu = target(&affinity, online)?;
-        let state = State { affinity, cpu, thread: None, notifier: None };
+        let state = State { affinity: Arc::new(affinity), cpu, thread: None, notifier: None };
         Ok(IrqDesc { state: Lock::new(&IRQ_DESC, state), thread: P::AtomicU32::new(0) })
     }
 
@@ -160,8 +164,8 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Where it may go.
-    pub fn affinity(&self) -> CpuSet {
-        self.state.lock_irqsave().affinity.clone()
+    pub fn affinity(&self) -> Arc<CpuSet> {
+        Arc::clone(&self.state.lock_irqsave().affinity)
     }
 
     /// Has the interrupt handled by a thread from now on, or by none; returns the former one, which finishes what it has
@@ -169,7 +173,7 @@ impl<P: Platform> IrqDesc<P> {
     pub fn set_thread(&self, thread: Option<P::Task>) -> (Option<P::Task>, WakeThread<P>) {
         let wake = thread.clone();
         let former = mem::replace(&mut self.state.lock_irqsave().thread, thread);
-        // An interrupt handler that found the former thread, or none, has published its work before: look for it.
+        // Whoever found the former thread, or none, has published its work before: look for it.
         let pending = self.thread.load(SeqCst) != 0;
         (former, WakeThread(wake.filter(|_| pending)))
     }
@@ -182,26 +186,36 @@ impl<P: Platform> IrqDesc<P> {
     /// Changes where the interrupt may go: to the CPU where it goes now if that is possible, else to the first of them that
     /// is online. `None` if it stays there.
     ///
+    /// `program` has hardware follow: it stores to the remapping entry ([`AmdInterrupt::set_host`](crate::AmdInterrupt::set_host)),
+    /// under the lock that orders changes, so that the last one is the one that stays. It must do no more than that: what
+    /// it returns (the invalidation) is for later.
+    ///
     /// # Errors
     /// See [`AffinityError`].
-    pub fn set_affinity(&self, affinity: CpuSet, online: &CpuSet) -> Result<Option<AffinityChange<P>>, AffinityError> {
+    pub fn set_affinity<R>(
+        &self,
+        affinity: CpuSet,
+        online: &CpuSet,
+        program: impl FnOnce(CpuId) -> R,
+    ) -> Result<Option<AffinityChange<P, R>>, AffinityError> {
         let first = target(&affinity, online)?;
+        let affinity = Arc::new(affinity);
         let mut state = self.state.lock_irqsave();
         let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
         let former = mem::replace(&mut state.affinity, affinity);
         let change = (!stays).then(|| {
             state.cpu = first;
-            AffinityChange { cpu: first, wake: state.thread.clone(), notify: state.notifier.clone() }
+            let programmed = program(first);
+            // Under the lock: a thread that is set after this finds it.
+            self.thread.fetch_or(MOVE, SeqCst);
+            AffinityChange { cpu: first, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
         });
         drop(state);
         drop(former);
-        if change.as_ref().is_some_and(|change| change.wake.is_some()) {
-            self.thread.fetch_or(MOVE, SeqCst);
-        }
         Ok(change)
     }
 
-    /// The interrupt has come: its thread is to handle it. In hard-interrupt context.
+    /// The interrupt has come: its thread is to handle it. Anywhere, in hard-interrupt context above all.
     ///
     /// Without a thread, whoever sets one is responsible for it.
     pub fn wake_thread(&self) -> WakeThread<P> {
@@ -245,24 +259,24 @@ mod tests {
         let online = cpus([0, 1, 70]);
         let desc = IrqDesc::<Std>::new(cpus([1, 70]), &online).unwrap();
         assert_eq!(desc.cpu(), CpuId(1));
-        assert!(desc.set_affinity(cpus([0, 1]), &online).unwrap().is_none());
-        let change = desc.set_affinity(cpus([5, 70]), &online).unwrap().expect("1 is not in it");
-        assert_eq!((change.cpu, desc.cpu()), (CpuId(70), CpuId(70)));
+        assert!(desc.set_affinity(cpus([0, 1]), &online, |_| panic!("it stays")).unwrap().is_none());
+        let change = desc.set_affinity(cpus([5, 70]), &online, |cpu| cpu).unwrap().expect("1 is not in it");
+        assert_eq!((change.cpu, desc.cpu(), change.act()), (CpuId(70), CpuId(70), CpuId(70)));
     }
 
     #[test]
     fn an_affinity_without_an_online_cpu_is_refused_and_changes_nothing() {
         let online = cpus([0]);
         let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
-        assert_eq!(desc.set_affinity(CpuSet::none(), &online).err(), Some(AffinityError::Empty));
-        assert_eq!(desc.set_affinity(cpus([64]), &online).err(), Some(AffinityError::Offline));
-        assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), cpus([0])));
+        assert_eq!(desc.set_affinity(CpuSet::none(), &online, drop).err(), Some(AffinityError::Empty));
+        assert_eq!(desc.set_affinity(cpus([64]), &online, drop).err(), Some(AffinityError::Offline));
+        assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
     }
 
     struct Told(AtomicU32);
     impl AffinityNotifier for Told {
-        fn moved(&self, cpu: CpuId) {
-            self.0.store(cpu.0, SeqCst);
+        fn moved(&self) {
+            self.0.fetch_add(1, SeqCst);
         }
     }
 
@@ -270,11 +284,11 @@ mod tests {
     fn the_thread_and_the_notifier_learn_of_a_change_when_the_lock_is_gone() {
         let online = cpus([0, 1]);
         let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
-        let told = Arc::new(Told(AtomicU32::new(9)));
+        let told = Arc::new(Told(AtomicU32::new(0)));
         assert!(desc.set_notifier(Some(told.clone())).is_none());
         let (former, wake) = desc.set_thread(Some(Std::current_task()));
         assert!(former.is_none() && wake.0.is_none());
-        desc.set_affinity(cpus([1]), &online).unwrap().expect("it moves").act();
+        desc.set_affinity(cpus([1]), &online, drop).unwrap().expect("it moves").act();
         assert_eq!(told.0.load(SeqCst), 1);
         assert_eq!(desc.take_work(), Some(ThreadWork { run: false, moved: true }));
         assert_eq!(desc.take_work(), None);

@@ -8,6 +8,8 @@ use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 
 use crate::Invalidate;
 
+/// A leaf, taken in task context only: entries are taken when a device is set up, and given back by whoever has waited for
+/// an invalidation.
 static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin);
 
 /// Which entry of a table.
@@ -71,12 +73,12 @@ impl<P: Platform, M: Entries<P>> Table<P, M> {
         Arc::new(Table { memory, free: Lock::new(&INDICES, Free { indices, len }) })
     }
 
-    /// Takes an entry that blocks its interrupt.
+    /// Takes an entry that blocks its interrupt. In task context.
     ///
     /// # Errors
     /// If there is none.
     pub fn allocate(self: &Arc<Self>) -> Result<Entry<P, M>, TableFull> {
-        let mut free = self.free.lock_irqsave();
+        let mut free = self.free.lock();
         free.len = free.len.checked_sub(1).ok_or(TableFull)?;
         let index = IrteIndex(free.indices[free.len]);
         drop(free);
@@ -85,11 +87,11 @@ impl<P: Platform, M: Entries<P>> Table<P, M> {
 
     /// How many entries are free.
     pub fn free(&self) -> usize {
-        self.free.lock_irqsave().len
+        self.free.lock().len
     }
 
     fn release(&self, index: IrteIndex) {
-        let mut free = self.free.lock_irqsave();
+        let mut free = self.free.lock();
         let at = free.len;
         free.indices[at] = index.0;
         free.len += 1;
@@ -135,7 +137,7 @@ impl<P: Platform, M: Entries<P>> Entry<P, M> {
     }
 }
 
-/// An entry that hardware does not read any more. Dropping it makes it free.
+/// An entry that hardware does not read any more. Dropping it, in task context, makes it free.
 pub struct Retired<P: Platform, M: Entries<P>>(Entry<P, M>);
 
 impl<P: Platform, M: Entries<P>> Drop for Retired<P, M> {

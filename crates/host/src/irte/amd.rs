@@ -58,6 +58,9 @@ impl AmdIrte {
     /// An entry that blocks the interrupt.
     pub const ABORTS: AmdIrte = AmdIrte(0);
 
+    /// The bits that are all set in guest mode, and not in host mode.
+    pub(crate) const IN_GUEST_MODE: u128 = REMAP_EN | GUEST_MODE;
+
     /// An entry in host mode.
     pub fn host(mode: HostMode) -> Self {
         let logical = if mode.logical { DM } else { 0 };
@@ -90,7 +93,7 @@ impl AmdIrte {
 
     /// Whether it is in guest mode.
     pub const fn is_guest(self) -> bool {
-        self.0 & (REMAP_EN | GUEST_MODE) == REMAP_EN | GUEST_MODE
+        self.0 & Self::IN_GUEST_MODE == Self::IN_GUEST_MODE
     }
 
     /// What it says in host mode.

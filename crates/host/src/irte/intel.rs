@@ -72,6 +72,9 @@ impl IntelIrte {
     /// An entry that blocks the interrupt.
     pub const NOT_PRESENT: IntelIrte = IntelIrte(0);
 
+    /// The bits that are all set in posted format, and not in remapped format.
+    pub(crate) const IN_POSTED_FORMAT: u128 = P | IM;
+
     /// An entry in remapped format.
     pub fn remapped(source: Source, to: Remapped) -> Self {
         let flags = [(to.logical, DM), (to.redirection_hint, RH), (to.level, TM)];
@@ -104,7 +107,7 @@ impl IntelIrte {
 
     /// Whether it is in posted format.
     pub const fn is_posted(self) -> bool {
-        self.0 & (P | IM) == P | IM
+        self.0 & Self::IN_POSTED_FORMAT == Self::IN_POSTED_FORMAT
     }
 
     /// What it says in remapped format.

@@ -1,0 +1,198 @@
+//! An interrupt that a VT-d unit remaps, or posts to a vCPU.
+
+use alloc::sync::Arc;
+use core::mem;
+
+use doorbell_platform::Platform;
+
+use crate::irte::intel::{IntelIrte, Posted, Remapped, Source};
+use crate::switch::Switch;
+use crate::{Entries, Entry, Invalidate, NotBound, Retired};
+
+/// An interrupt of a device behind a VT-d unit: its entry, and where it arrives in the host.
+///
+/// Unlike an entry of AMD, it says nothing about where a vCPU is: the descriptor does, which hardware reads anew for each
+/// interrupt. So a vCPU has no list of the entries that post to it.
+pub struct IntelInterrupt<P: Platform, M: Entries<P>> {
+    switch: Switch<P, M>,
+    source: Source,
+}
+
+impl<P: Platform, M: Entries<P>> IntelInterrupt<P, M> {
+    /// An interrupt that comes from `source` and arrives in the host.
+    pub fn new(entry: Entry<P, M>, source: Source, host: Remapped) -> Self {
+        let host = IntelIrte::remapped(source, host).bits();
+        IntelInterrupt { switch: Switch::new(entry, host, IntelIrte::IN_POSTED_FORMAT), source }
+    }
+
+    /// Its entry.
+    pub fn entry(&self) -> &Entry<P, M> {
+        self.switch.entry()
+    }
+
+    /// What its entry says.
+    pub fn load(&self) -> IntelIrte {
+        IntelIrte::from_bits(self.entry().load())
+    }
+
+    /// Changes where it arrives in the host: at once, or when it is not posted any more. By anybody, with any locks held.
+    ///
+    /// Until the invalidation has completed, interrupts may come as they did before, also if it is posted, which may be so
+    /// only since just now: so long the former vector cannot be used for anything else.
+    pub fn set_host(&self, host: Remapped) -> Invalidate<()> {
+        self.switch.set_host(IntelIrte::remapped(self.source, host).bits())
+    }
+
+    /// Blocks the interrupt, and gives its entry back.
+    pub fn retire(self) -> Invalidate<Retired<P, M>> {
+        self.switch.into_entry().retire()
+    }
+}
+
+/// A posted-interrupt descriptor that a VT-d unit can find.
+pub trait Descriptor: Send + Sync + 'static {
+    /// Its physical address, as long as it lives: a multiple of 64.
+    fn address(&self) -> u64;
+}
+
+/// A descriptor whose address is not a multiple of 64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Misaligned;
+
+impl core::fmt::Display for Misaligned {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("a posted-interrupt descriptor whose address is not a multiple of 64")
+    }
+}
+
+impl core::error::Error for Misaligned {}
+
+/// An interrupt, and the vCPU's descriptor that it is posted to, if any.
+///
+/// It keeps the descriptor alive, and so does the token of each change, until the invalidation has completed. Nobody has to
+/// look at the pending bits then: whenever hardware sets one, it sets ON and notifies as well, or leaves a bit that
+/// whoever clears SN looks for.
+pub struct PostedBinding<P: Platform, M: Entries<P>, V: Descriptor> {
+    interrupt: Arc<IntelInterrupt<P, M>>,
+    to: Option<Arc<V>>,
+}
+
+impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
+    /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
+    pub fn new(interrupt: IntelInterrupt<P, M>) -> Self {
+        PostedBinding { interrupt: Arc::new(interrupt), to: None }
+    }
+
+    /// The interrupt, to be shared with those who change where it arrives in the host.
+    pub fn interrupt(&self) -> &Arc<IntelInterrupt<P, M>> {
+        &self.interrupt
+    }
+
+    /// The vCPU.
+    pub fn target(&self) -> Option<&Arc<V>> {
+        self.to.as_ref()
+    }
+
+    /// Has it posted to a vCPU, as `vector` in the guest, from wherever it goes now: in one store. If it is `urgent`, SN
+    /// does not suppress its notification. Until the invalidation has completed, some may go where they went before.
+    ///
+    /// # Errors
+    /// If the descriptor is not where hardware can find it: then nothing has changed.
+    pub fn post_to(&mut self, to: Arc<V>, vector: u8, urgent: bool) -> Result<Invalidate<Option<Arc<V>>>, Misaligned> {
+        let posted = Posted { descriptor: to.address(), vector, urgent };
+        let entry = IntelIrte::posted(self.interrupt.source, posted).ok_or(Misaligned)?;
+        self.interrupt.switch.post(entry.bits());
+        Ok(Invalidate::new(self.interrupt.entry().index(), self.to.replace(to)))
+    }
+
+    /// Has it arrive in the host. Until the invalidation has completed, some may still be posted.
+    ///
+    /// # Errors
+    /// If it is posted to none.
+    pub fn unbind(&mut self) -> Result<Invalidate<Arc<V>>, NotBound> {
+        let former = self.to.take().ok_or(NotBound)?;
+        self.interrupt.switch.arrive();
+        Ok(Invalidate::new(self.interrupt.entry().index(), former))
+    }
+}
+
+impl<P: Platform, M: Entries<P>, V: Descriptor> Drop for PostedBinding<P, M, V> {
+    /// Nobody waits for the invalidation, so the descriptor stays for good: hardware may still write to it.
+    fn drop(&mut self) {
+        if let Ok(unbound) = self.unbind() {
+            mem::forget(unbound.completed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::boxed::Box;
+
+    use doorbell_platform::Std;
+
+    use super::*;
+    use crate::Table;
+
+    type Memory = Box<[<Std as Platform>::AtomicU128]>;
+
+    struct At(u64);
+    impl Descriptor for At {
+        fn address(&self) -> u64 {
+            self.0
+        }
+    }
+
+    const SOURCE: Source = Source::Function(0x0123);
+    const HOST: Remapped =
+        Remapped { destination: 5, logical: false, redirection_hint: false, level: false, delivery: 0, vector: 0x31 };
+
+    fn binding() -> PostedBinding<Std, Memory, At> {
+        let memory: Memory = (0..2).map(|_| <Std as Platform>::AtomicU128::new(0)).collect();
+        let entry = Table::<Std, Memory>::new(memory).allocate().unwrap();
+        PostedBinding::new(IntelInterrupt::new(entry, SOURCE, HOST))
+    }
+
+    #[test]
+    fn it_is_posted_from_one_vcpu_to_the_next_and_back_to_where_the_host_has_moved_it_meanwhile() {
+        let mut binding = binding();
+        let (a, b) = (Arc::new(At(0x1000)), Arc::new(At(0x1_0000_0040)));
+        assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
+        assert!(binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed().is_none());
+        let former = binding.post_to(Arc::clone(&b), 0x42, true).unwrap();
+        let posted = Posted { descriptor: 0x1_0000_0040, vector: 0x42, urgent: true };
+        assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
+        assert_eq!(Arc::strong_count(&a), 2, "hardware may still write to it");
+        assert!(Arc::ptr_eq(&former.completed().unwrap(), &a));
+        assert_eq!(Arc::strong_count(&a), 1);
+        let elsewhere = Remapped { destination: 6, ..HOST };
+        binding.interrupt().set_host(elsewhere).completed();
+        assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
+        assert!(Arc::ptr_eq(&binding.unbind().unwrap().completed(), &b));
+        assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, elsewhere));
+        assert_eq!(binding.unbind().err(), Some(NotBound));
+    }
+
+    #[test]
+    fn a_misaligned_descriptor_is_refused_and_changes_nothing() {
+        let mut binding = binding();
+        assert_eq!(binding.post_to(Arc::new(At(0x1020)), 0x41, false).err(), Some(Misaligned));
+        assert!(binding.target().is_none());
+        assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
+    }
+
+    #[test]
+    fn a_descriptor_that_nobody_waited_for_stays() {
+        let a = Arc::new(At(0x1000));
+        let mut binding = binding();
+        let _ = binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed();
+        drop(binding);
+        assert_eq!(Arc::strong_count(&a), 2);
+    }
+
+    impl PostedBinding<Std, Memory, At> {
+        fn load(&self) -> IntelIrte {
+            self.interrupt.load()
+        }
+    }
+}
