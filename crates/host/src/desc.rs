@@ -74,6 +74,18 @@ impl core::fmt::Display for AffinityError {
 
 impl core::error::Error for AffinityError {}
 
+/// Another thread handles the interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HasThread;
+
+impl core::fmt::Display for HasThread {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("another thread handles the interrupt")
+    }
+}
+
+impl core::error::Error for HasThread {}
+
 /// What is told that an interrupt goes elsewhere. Called in task context, with no lock held.
 pub trait AffinityNotifier: Send + Sync {
     /// The interrupt goes elsewhere. Where, [`IrqDesc::cpu`] says: changes are announced in any order, so what one of them
@@ -85,7 +97,7 @@ pub trait AffinityNotifier: Send + Sync {
 pub struct IrqDesc<P: Platform> {
     state: Lock<P, State<P>>,
     /// What the thread has to do. Set by interrupt handlers, without the lock.
-    thread: P::AtomicU32,
+    work: P::AtomicU32,
 }
 
 struct State<P: Platform> {
@@ -155,7 +167,7 @@ impl<P: Platform> IrqDesc<P> {
     pub fn new(affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
         let cpu = target(&affinity, online)?;
         let state = State { affinity: Arc::new(affinity), cpu, thread: None, notifier: None };
-        Ok(IrqDesc { state: Lock::new(&IRQ_DESC, state), thread: P::AtomicU32::new(0) })
+        Ok(IrqDesc { state: Lock::new(&IRQ_DESC, state), work: P::AtomicU32::new(0) })
     }
 
     /// Where the interrupt goes.
@@ -168,14 +180,27 @@ impl<P: Platform> IrqDesc<P> {
         Arc::clone(&self.state.lock_irqsave().affinity)
     }
 
-    /// Has the interrupt handled by a thread from now on, or by none; returns the former one, which finishes what it has
-    /// begun. An interrupt that came before is handled by the new one.
-    pub fn set_thread(&self, thread: Option<P::Task>) -> (Option<P::Task>, WakeThread<P>) {
-        let wake = thread.clone();
-        let former = mem::replace(&mut self.state.lock_irqsave().thread, thread);
-        // Whoever found the former thread, or none, has published its work before: look for it.
-        let pending = self.thread.load(SeqCst) != 0;
-        (former, WakeThread(wake.filter(|_| pending)))
+    /// Has the interrupt handled by a thread from now on, also what has come before.
+    ///
+    /// # Errors
+    /// If another does: it is to be [detached](IrqDesc::detach_thread) first.
+    pub fn attach_thread(&self, thread: P::Task) -> Result<WakeThread<P>, HasThread> {
+        let mut state = self.state.lock_irqsave();
+        if state.thread.is_some() {
+            return Err(HasThread);
+        }
+        state.thread = Some(thread.clone());
+        drop(state);
+        // Whoever found no thread, or the former one, has published its work before: look for it.
+        let pending = self.work.load(SeqCst) != 0;
+        Ok(WakeThread(Some(thread).filter(|_| pending)))
+    }
+
+    /// The thread will not be woken any more. The host ends it, and waits for that, before it attaches another: of two
+    /// that take work, one would take what is the other's, such as that it has to move itself. What it has not taken is
+    /// left for the next.
+    pub fn detach_thread(&self) -> Option<P::Task> {
+        self.state.lock_irqsave().thread.take()
     }
 
     /// Has a notifier told of each change of where the interrupt goes; returns the former one.
@@ -206,8 +231,8 @@ impl<P: Platform> IrqDesc<P> {
         let change = (!stays).then(|| {
             state.cpu = first;
             let programmed = program(first);
-            // Under the lock: a thread that is set after this finds it.
-            self.thread.fetch_or(MOVE, SeqCst);
+            // Under the lock: a thread that is attached after this finds it.
+            self.work.fetch_or(MOVE, SeqCst);
             AffinityChange { cpu: first, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
         });
         drop(state);
@@ -217,9 +242,9 @@ impl<P: Platform> IrqDesc<P> {
 
     /// The interrupt has come: its thread is to handle it. Anywhere, in hard-interrupt context above all.
     ///
-    /// Without a thread, whoever sets one is responsible for it.
+    /// Without a thread, whoever attaches one is responsible for it.
     pub fn wake_thread(&self) -> WakeThread<P> {
-        if self.thread.fetch_or(RUN, SeqCst) & RUN != 0 {
+        if self.work.fetch_or(RUN, SeqCst) & RUN != 0 {
             return WakeThread(None);
         }
         WakeThread(self.state.lock_irqsave().thread.clone())
@@ -227,10 +252,10 @@ impl<P: Platform> IrqDesc<P> {
 
     /// By the thread: takes what it has to do; `None` if there is nothing, so that it may sleep.
     pub fn take_work(&self) -> Option<ThreadWork> {
-        if self.thread.load(SeqCst) == 0 {
+        if self.work.load(SeqCst) == 0 {
             return None;
         }
-        let work = self.thread.swap(0, SeqCst);
+        let work = self.work.swap(0, SeqCst);
         Some(ThreadWork { run: work & RUN != 0, moved: work & MOVE != 0 })
     }
 }
@@ -286,8 +311,8 @@ mod tests {
         let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
         let told = Arc::new(Told(AtomicU32::new(0)));
         assert!(desc.set_notifier(Some(told.clone())).is_none());
-        let (former, wake) = desc.set_thread(Some(Std::current_task()));
-        assert!(former.is_none() && wake.0.is_none());
+        assert!(desc.attach_thread(Std::current_task()).unwrap().0.is_none());
+        assert_eq!(desc.attach_thread(Std::current_task()).err(), Some(HasThread));
         desc.set_affinity(cpus([1]), &online, drop).unwrap().expect("it moves").act();
         assert_eq!(told.0.load(SeqCst), 1);
         assert_eq!(desc.take_work(), Some(ThreadWork { run: false, moved: true }));
@@ -298,7 +323,7 @@ mod tests {
     fn interrupts_that_come_before_the_thread_takes_them_wake_it_once() {
         let desc = IrqDesc::<Std>::new(cpus([0]), &cpus([0])).unwrap();
         assert!(desc.wake_thread().0.is_none(), "there is no thread yet");
-        let (_, wake) = desc.set_thread(Some(Std::current_task()));
+        let wake = desc.attach_thread(Std::current_task()).unwrap();
         assert!(wake.0.is_some(), "the interrupt has come before");
         assert_eq!(desc.take_work(), Some(ThreadWork { run: true, moved: false }));
         assert!(desc.wake_thread().0.is_some());

@@ -17,7 +17,7 @@ mod table;
 pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
 pub use bypass::{AlreadyRegistered, Bypass, Consumer, Consumes, Producer, Produces, Token};
-pub use desc::{AffinityChange, AffinityError, AffinityNotifier, CpuSet, IrqDesc, ThreadWork, WakeThread};
+pub use desc::{AffinityChange, AffinityError, AffinityNotifier, CpuSet, HasThread, IrqDesc, ThreadWork, WakeThread};
 pub use invalidate::Invalidate;
 pub use posted::{Descriptor, IntelInterrupt, Misaligned, PostedBinding};
 pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};

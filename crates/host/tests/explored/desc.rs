@@ -1,0 +1,204 @@
+//! Descriptors: interrupts, their thread, and those who change where both go.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use doorbell_explore::removal::Program;
+use doorbell_explore::sim::Model;
+use doorbell_explore::{Machine, Sim};
+use doorbell_host::{CpuSet, IrqDesc};
+use doorbell_platform::{CpuId, Platform, Vector};
+
+const HERE: CpuId = CpuId(0);
+const THERE: CpuId = CpuId(1);
+const VECTOR: Vector = Vector(0x31);
+
+/// The programs of this file: a name, and what is set up.
+pub fn programs() -> Vec<Program> {
+    vec![
+        Program::new("two interrupts, and their thread sleeps", |m| sleeps(m, 2, None)),
+        Program::new("an interrupt, and it goes elsewhere", |m| sleeps(m, 1, Some(THERE))),
+        Program::new("two have it go elsewhere", moved_twice),
+        Program::new("an interrupt, and another thread", |m| replaced(m, 1, None)),
+        Program::new("it goes elsewhere, and another thread", |m| replaced(m, 0, Some(THERE))),
+        Program::new("an interrupt, and its thread sleeps before it is attached", attached_late),
+        Program::new("an interrupt of the CPU where the descriptor is used", interrupted),
+    ]
+}
+
+struct Irq {
+    desc: IrqDesc<Sim>,
+    /// Where the entry has it go.
+    entry: Model<CpuId>,
+    /// Of the device.
+    came: Model<u32>,
+    /// What the threads have done. One of them at a time uses it.
+    handled: Cell<u32>,
+    at: Cell<CpuId>,
+}
+
+impl Irq {
+    fn new() -> Rc<Self> {
+        let only = CpuSet::of([HERE]);
+        Rc::new(Irq {
+            desc: IrqDesc::new(only.clone(), &only).expect("it is online"),
+            entry: Model::new("entry", HERE),
+            came: Model::new("device", 0),
+            handled: Cell::new(0),
+            at: Cell::new(HERE),
+        })
+    }
+
+    fn come(&self) {
+        self.came.change(|came| *came += 1);
+        self.desc.wake_thread().act();
+    }
+
+    fn moves(&self, to: CpuId) {
+        let to = CpuSet::of([to]);
+        let change = self.desc.set_affinity(to.clone(), &to, |cpu| self.entry.change(|entry| *entry = cpu));
+        change.expect("it is online").expect("it goes elsewhere").act();
+    }
+
+    fn work(&self) -> bool {
+        let Some(work) = self.desc.take_work() else { return false };
+        if work.run {
+            self.handled.set(self.came.observe(|came| *came));
+        }
+        if work.moved {
+            self.at.set(self.desc.cpu());
+        }
+        true
+    }
+
+    /// Runs as a thread of the interrupt until `over`, and sleeps between.
+    fn thread(&self, over: impl Fn() -> bool) {
+        while !over() {
+            if !self.work() && !over() {
+                Sim::park();
+            }
+        }
+    }
+
+    fn attach(&self) {
+        self.desc.attach_thread(Sim::current_task()).expect("it has none").act();
+    }
+
+    /// What happens to it: it comes, and goes elsewhere.
+    fn others(self: &Rc<Self>, m: &Machine, interrupts: u32, to: Option<CpuId>) {
+        for _ in 0..interrupts {
+            let this = Rc::clone(self);
+            m.task("interrupt", move || this.come());
+        }
+        if let Some(to) = to {
+            let this = Rc::clone(self);
+            m.task("goes elsewhere", move || this.moves(to));
+        }
+    }
+
+    fn follows(self: &Rc<Self>, m: &Machine) {
+        let this = Rc::clone(self);
+        m.at_quiescence("the entry has it go where the descriptor says", move || {
+            let (says, has) = (this.desc.cpu(), this.entry.observe(|entry| *entry));
+            (says == has).then_some(()).ok_or_else(|| format!("{says:?}, but {has:?}"))
+        });
+    }
+}
+
+fn sleeps(m: &Machine, interrupts: u32, to: Option<CpuId>) {
+    let irq = Irq::new();
+    let thread = Rc::clone(&irq);
+    m.task_on(HERE, "thread", move || {
+        thread.attach();
+        thread.thread(|| thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to));
+    });
+    irq.others(m, interrupts, to);
+    irq.follows(m);
+}
+
+fn attached_late(m: &Machine) {
+    let irq = Irq::new();
+    let begun = Rc::new(Model::new("thread", None));
+    let (thread, begins) = (Rc::clone(&irq), Rc::clone(&begun));
+    m.task_on(HERE, "thread", move || {
+        begins.change(|task| *task = Some(Sim::current_task()));
+        thread.thread(|| thread.handled.get() == 1);
+    });
+    let attaches = Rc::clone(&irq);
+    m.task("attach", move || {
+        let task = begun.wait(Option::is_some, Option::clone).expect("it has begun");
+        attaches.desc.attach_thread(task).expect("it has none").act();
+    });
+    irq.others(m, 1, None);
+}
+
+fn moved_twice(m: &Machine) {
+    let irq = Irq::new();
+    for to in [CpuId(1), CpuId(2)] {
+        let irq = Rc::clone(&irq);
+        m.task("goes elsewhere", move || irq.moves(to));
+    }
+    irq.follows(m);
+}
+
+/// A thread ends, and another takes its place: what the first has left is for the second.
+fn replaced(m: &Machine, interrupts: u32, to: Option<CpuId>) {
+    let irq = Irq::new();
+    let first = Model::new("first thread", First::Absent);
+    let first = Rc::new(first);
+    let (thread, state) = (Rc::clone(&irq), Rc::clone(&first));
+    m.task_on(HERE, "first thread", move || {
+        thread.attach();
+        state.change(|state| *state = First::Runs(Sim::current_task()));
+        thread.thread(|| state.observe(|state| matches!(state, First::ToEnd)));
+        state.change(|state| *state = First::Ended);
+    });
+    let (thread, state) = (Rc::clone(&irq), first);
+    m.task("second thread", move || {
+        let former = state.take(
+            |state| matches!(state, First::Runs(_)),
+            |state| match std::mem::replace(state, First::ToEnd) {
+                First::Runs(task) => task,
+                _ => unreachable!("it runs"),
+            },
+        );
+        thread.desc.detach_thread().expect("there is one");
+        Sim::wake(&former);
+        state.wait(|state| matches!(state, First::Ended), |_| ());
+        thread.attach();
+        thread.thread(|| thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to));
+    });
+    irq.others(m, interrupts, to);
+    irq.follows(m);
+}
+
+enum First {
+    Absent,
+    Runs(<Sim as Platform>::Task),
+    ToEnd,
+    Ended,
+}
+
+/// All that takes the descriptor's lock, on the CPU that its interrupt interrupts.
+fn interrupted(m: &Machine) {
+    let irq = Irq::new();
+    let comes = Rc::clone(&irq);
+    let handler = m.handler(HERE, VECTOR, "interrupt", move || {
+        comes.desc.cpu();
+        drop(comes.desc.wake_thread());
+    });
+    m.hardware("device", move || handler.raise());
+    let uses = Rc::clone(&irq);
+    m.task_on(HERE, "uses it", move || {
+        let desc = &uses.desc;
+        let wake = desc.attach_thread(Sim::current_task()).expect("it has none");
+        drop(wake);
+        desc.set_notifier(None);
+        desc.affinity();
+        uses.moves(THERE);
+        desc.cpu();
+        desc.detach_thread().expect("there is one");
+        drop(desc.wake_thread());
+    });
+    irq.follows(m);
+}

@@ -1,0 +1,336 @@
+//! An IOMMU with a cache, CPUs with a guest mode in which a doorbell is heard, and vCPUs that interrupts are posted to.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable};
+use doorbell_explore::{Machine, Sim};
+use doorbell_host::irte::amd::{AmdIrte, HostMode};
+use doorbell_host::{AmdInterrupt, Binding, Invalidate, LookAgain, Posting, Table, Target};
+use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
+use doorbell_post::{Bit, Copies, Guest, Layout, Level, Mirror, Mode, Notice, Pending, Post, Requests, Residency};
+
+pub type Word = <Sim as Platform>::AtomicU128;
+pub type Memory = Arc<[Word]>;
+
+/// Memory of the simulated machine, which the IOMMU and the table share.
+pub struct Shared(pub Memory);
+
+impl doorbell_host::Entries<Sim> for Shared {
+    fn entries(&self) -> &[Word] {
+        &self.0
+    }
+}
+
+pub type Interrupt = AmdInterrupt<Sim, Shared>;
+pub type Bound = Binding<Sim, Shared, Vcpu>;
+
+pub const HERE: CpuId = CpuId(0);
+pub const THERE: CpuId = CpuId(1);
+/// Where those run who are no vCPU.
+pub const OTHERS: CpuId = CpuId(2);
+
+pub fn host(destination: u32) -> HostMode {
+    HostMode { destination, logical: false, vector: 0x31, kind: 0 }
+}
+
+/// The vCPU's own entry: nobody looks at it before the end.
+pub struct Own;
+
+impl Mirror for Own {
+    fn reflect(&self, _: Residency) {}
+}
+
+#[derive(Default)]
+struct Cpu {
+    in_guest: bool,
+    doorbell: bool,
+    kicked: bool,
+}
+
+impl Cpu {
+    /// Whether it must leave the guest.
+    fn hears(&mut self) -> bool {
+        self.doorbell = false;
+        std::mem::take(&mut self.kicked)
+    }
+}
+
+pub struct Vcpu {
+    /// The number of its backing page.
+    pub page: u64,
+    pub post: Post<Sim, Pending<Sim, 1>, Level<Sim>>,
+    pub copies: Copies<Sim, Own, Interrupt>,
+    woken: Model<bool>,
+    got: Model<u64>,
+    cpus: Arc<Cpus>,
+}
+
+/// By number.
+struct Cpus([Model<Cpu>; 2]);
+
+impl Target<Sim, Shared> for Vcpu {
+    type Own = Own;
+    fn copies(&self) -> &Copies<Sim, Own, Interrupt> {
+        &self.copies
+    }
+}
+
+impl Vcpu {
+    pub fn posting(&self) -> Posting {
+        Posting { backing_page: self.page, vector: 0, tag: self.page as u32 }
+    }
+
+    pub fn load(&self, cpu: CpuId) {
+        self.copies.set(Residency::Running { apic_id: cpu.0 });
+    }
+
+    pub fn put(&self) {
+        self.copies.set(Residency::Away { log: false });
+    }
+
+    /// Stays in the guest until nothing more can happen, but for requests.
+    pub fn stay(&self, at: CpuId) {
+        let mut posted = true;
+        loop {
+            if !posted {
+                self.copies.set(Residency::Away { log: true });
+            }
+            match self.run(at, posted) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(Requests(_)) => posted = false,
+            }
+        }
+    }
+
+    /// Whether nothing more can happen.
+    fn run(&self, at: CpuId, posted: bool) -> Result<bool, Requests> {
+        let cpu = &self.cpus.0[at.0 as usize];
+        let irqs = IrqGuard::<Sim>::new();
+        let in_guest = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
+            // What the CPU does not take itself is injected.
+            if !posted {
+                self.take();
+            }
+        });
+        cpu.change(|cpu| cpu.in_guest = posted);
+        local_irq_enable();
+        let over = loop {
+            // The CPU looks when it enters the guest, and when it hears the doorbell.
+            if posted {
+                self.take();
+            }
+            match cpu.serve(|cpu| cpu.doorbell || cpu.kicked, Cpu::hears) {
+                Err(_) => break true,
+                Ok(true) => break false,
+                Ok(false) => {}
+            }
+        };
+        local_irq_disable();
+        if over {
+            // It is in the guest for good.
+            std::mem::forget(in_guest);
+        } else {
+            drop(in_guest);
+        }
+        Ok(over)
+    }
+
+    /// Sleeps once, if there is nothing to do: until it is woken, or nothing more can happen.
+    pub fn sleep(&self) {
+        self.copies.set(Residency::Away { log: true });
+        if let Ok(blocked) = self.post.block()
+            && self.woken.serve(|woken| *woken, |_| ()).is_err()
+        {
+            // It sleeps for good.
+            std::mem::forget(blocked);
+        }
+    }
+
+    pub fn act(&self, notice: Notice<CpuId>) {
+        match notice {
+            Notice::Nothing => {}
+            Notice::Notify(cpu) => self.cpus.ring(cpu),
+            Notice::Kick(cpu) => self.cpus.0[cpu.0 as usize].change(|cpu| cpu.kicked = true),
+            Notice::Wake => self.woken.change(|woken| *woken = true),
+        }
+    }
+
+    /// Somebody has to look at what is pending: an entry of the log says so, or an invalidation has completed.
+    pub fn look(&self) {
+        if self.post.layout().any() {
+            self.act(self.post.run_state().kick());
+        }
+    }
+
+    fn take(&self) {
+        let mut got = 0;
+        self.post.layout().take(|bit| got |= 1u64 << bit.number());
+        if got != 0 {
+            self.got.change(|all| *all |= got);
+        }
+    }
+}
+
+impl Cpus {
+    /// Heard in guest mode only, with AVIC.
+    fn ring(&self, cpu: CpuId) {
+        self.0[cpu.0 as usize].change(|cpu| cpu.doorbell |= cpu.in_guest);
+    }
+}
+
+/// Whether the IOMMU has used the entry before.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Cache {
+    Stale,
+    Empty,
+}
+
+#[derive(Default)]
+struct Unit {
+    /// What it has read of the entry.
+    cached: Option<AmdIrte>,
+    in_flight: u32,
+}
+
+/// One device with one interrupt, its entry, and two vCPUs.
+pub struct Machines {
+    unit: Model<Unit>,
+    memory: Memory,
+    cpus: Arc<Cpus>,
+    pub vcpus: [Arc<Vcpu>; 2],
+    /// To which vCPU the handler of the host injects. Changed before the entry is.
+    pub route: Model<usize>,
+    pub binding: Model<Option<Bound>>,
+    pub interrupt: Arc<Interrupt>,
+}
+
+impl Machines {
+    pub fn new() -> Rc<Self> {
+        let memory: Memory = Arc::new([Word::new(0)]);
+        let entry = Table::new(Shared(Arc::clone(&memory))).allocate().expect("there is one");
+        let cpus = Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
+        let vcpus = [5, 6].map(|page| {
+            Arc::new(Vcpu {
+                page,
+                post: Post::new(Pending::new(), Level::new()),
+                copies: Copies::new(Own),
+                woken: Model::new("wake-up", false),
+                got: Model::new("guest", 0),
+                cpus: Arc::clone(&cpus),
+            })
+        });
+        let binding = Bound::new(AmdInterrupt::new(entry, host(7)));
+        Rc::new(Machines {
+            unit: Model::new("IOMMU", Unit::default()),
+            memory,
+            cpus,
+            vcpus,
+            route: Model::new("route", 0),
+            interrupt: Arc::clone(binding.interrupt()),
+            binding: Model::new("binding", Some(binding)),
+        })
+    }
+
+    /// Binds before anybody runs.
+    pub fn bound(&self, cache: Cache) {
+        let token = self.with_binding(|binding| bind(binding, &self.vcpus[0]));
+        token.completed();
+        if cache == Cache::Stale {
+            let read = self.interrupt.load();
+            self.unit.change(|unit| unit.cached = Some(read));
+        }
+    }
+
+    pub fn entry(&self) -> AmdIrte {
+        AmdIrte::from_bits(self.memory[0].load(SeqCst))
+    }
+
+    /// By its owner: it is out of the model meanwhile, because to change it takes steps.
+    pub fn with_binding<R>(&self, f: impl FnOnce(&mut Bound) -> R) -> R {
+        let mut binding = self.binding.change(Option::take).expect("one task at a time uses it");
+        let result = f(&mut binding);
+        self.binding.change(|back| *back = Some(binding));
+        result
+    }
+
+    /// Waits until the IOMMU has forgotten what it has read, and no interrupt is under way that has used it.
+    pub fn invalidate<T>(&self, token: Invalidate<T>) -> T {
+        self.unit.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+        token.completed()
+    }
+
+    pub fn looks_again(&self, token: Invalidate<LookAgain<Vcpu>>) {
+        self.invalidate(token).0.look();
+    }
+
+    /// An interrupt of the device. What the IOMMU may cache is read in one step. Then it sets the bit, and after that it
+    /// reads anew what is not cached (48882, section 2.2.5.3): where the vCPU is, and whether to write an entry of the log.
+    pub fn msi(&self) {
+        let cached = self.unit.change(|unit| {
+            unit.in_flight += 1;
+            unit.cached
+        });
+        let used = cached.unwrap_or_else(|| self.entry());
+        let Some(guest) = used.as_guest() else {
+            self.unit.change(|unit| unit.in_flight -= 1);
+            if used.as_host().is_none() {
+                fail("an interrupt meets an entry that is neither in host nor in guest mode");
+            }
+            // The host's handler.
+            let vcpu = &self.vcpus[self.route.observe(|route| *route)];
+            return vcpu.act(vcpu.post.post(Bit::new(0).expect("there is one")));
+        };
+        self.of_page(guest.backing_page).post.layout().publish(Bit::new(guest.vector.into()).expect("a small one"));
+        // In host mode the other fields mean something else: it may do anything, such as nothing.
+        let now = self.entry().as_guest();
+        if let Some(Residency::Running { apic_id }) = now.map(|now| now.residency) {
+            self.cpus.ring(CpuId(apic_id));
+        }
+        self.unit.change(|unit| unit.in_flight -= 1);
+        if let Some(now) = now.filter(|now| now.residency == Residency::Away { log: true }) {
+            // The handler of the log.
+            self.of_page(now.tag.into()).look();
+        }
+    }
+
+    fn of_page(&self, page: u64) -> &Vcpu {
+        self.vcpus.iter().find(|vcpu| vcpu.page == page).expect("the page of a vCPU")
+    }
+
+    pub fn device(self: &Rc<Self>, m: &Machine) {
+        let this = Rc::clone(self);
+        m.hardware("device", move || this.msi());
+    }
+
+    /// One of the vCPUs has got what the device has posted, or is going to look; and the entry says where its vCPU is.
+    pub fn nothing_lost(self: &Rc<Self>, m: &Machine) {
+        let this = Rc::clone(self);
+        m.at_quiescence("what was posted has arrived", move || {
+            let arrived = this.vcpus.iter().any(|vcpu| vcpu.got.observe(|got| *got != 0));
+            // Who has not begun to run, or waits for a CPU, looks before it enters.
+            let looks = this.vcpus.iter().any(|vcpu| {
+                let in_host = matches!(vcpu.post.run_state().mode(), Mode::Host | Mode::Kicked | Mode::Preempted);
+                vcpu.post.layout().any() && in_host
+            });
+            (arrived || looks).then_some(()).ok_or_else(|| "it has not".into())
+        });
+    }
+
+    pub fn says_where_it_is(self: &Rc<Self>, m: &Machine, bound_to: Option<usize>) {
+        let this = Rc::clone(self);
+        m.at_quiescence("the entry says where its vCPU is", move || {
+            let (entry, expected) = (this.entry().as_guest(), bound_to.map(|at| &this.vcpus[at]));
+            let right = entry.map(|guest| (guest.backing_page, guest.residency))
+                == expected.map(|vcpu| (vcpu.page, vcpu.copies.residency()));
+            let on_lists = this.vcpus.iter().map(|vcpu| vcpu.copies.len()).sum::<usize>();
+            (right && on_lists == usize::from(bound_to.is_some())).then_some(()).ok_or_else(|| format!("{entry:?}"))
+        });
+    }
+}
+
+pub fn bind(binding: &mut Bound, vcpu: &Arc<Vcpu>) -> Invalidate<()> {
+    binding.bind(Arc::clone(vcpu), vcpu.posting()).expect("it is bound to none")
+}
