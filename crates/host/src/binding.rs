@@ -8,7 +8,7 @@ use doorbell_platform::Platform;
 use doorbell_post::{Copies, Mirror};
 
 use crate::irte::amd::GuestMode;
-use crate::{AmdInterrupt, Entries, Invalidate};
+use crate::{AmdInterrupt, Entries, Invalidate, Retired};
 
 /// A vCPU that interrupts can be posted to.
 pub trait Target<P: Platform, M: Entries<P>>: Send + Sync + 'static {
@@ -99,6 +99,22 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
         let removed = vcpu.copies().remove(&self.interrupt, AmdInterrupt::leave_guest);
         debug_assert!(removed.is_ok(), "it was added when it was bound, and nobody else removes it");
         Ok(Invalidate::new(self.interrupt.entry().index(), LookAgain(vcpu)))
+    }
+
+    /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Errors
+    /// If it is posted to a vCPU, or if somebody shares the [interrupt](Binding::interrupt).
+    pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
+        if self.to.is_some() {
+            return Err(self);
+        }
+        let interrupt = Arc::clone(&self.interrupt);
+        drop(self);
+        match Arc::try_unwrap(interrupt) {
+            Ok(interrupt) => Ok(interrupt.retire()),
+            Err(interrupt) => Err(Binding { interrupt, to: None }),
+        }
     }
 }
 

@@ -114,6 +114,22 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
         self.interrupt.switch.arrive();
         Ok(Invalidate::new(self.interrupt.entry().index(), former))
     }
+
+    /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Errors
+    /// If it is posted to a vCPU, or if somebody shares the [interrupt](PostedBinding::interrupt).
+    pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
+        if self.to.is_some() {
+            return Err(self);
+        }
+        let interrupt = Arc::clone(&self.interrupt);
+        drop(self);
+        match Arc::try_unwrap(interrupt) {
+            Ok(interrupt) => Ok(interrupt.retire()),
+            Err(interrupt) => Err(PostedBinding { interrupt, to: None }),
+        }
+    }
 }
 
 impl<P: Platform, M: Entries<P>, V: Descriptor> Drop for PostedBinding<P, M, V> {

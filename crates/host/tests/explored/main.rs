@@ -6,3 +6,4 @@ mod desc;
 mod entries;
 mod faults;
 mod machine;
+mod posted;
