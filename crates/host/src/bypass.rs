@@ -175,8 +175,9 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         self.changed.wake_all();
     }
 
-    /// The route of a consumer may have changed.
-    fn follow(&self, token: Token) {
+    /// The route of the consumer of that token has changed, if there is one: when this returns, its connection follows the new
+    /// one, or it is not connected any more. By anybody, in task context, where one may wait.
+    pub fn follow(&self, token: Token) {
         let mut claimed = None;
         self.changed.wait_until(|| match self.with(token, Slot::claim) {
             Some(Claim::Theirs) => false,
@@ -263,14 +264,6 @@ pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
     token: Token,
 }
 
-impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
-    /// The consumer's route has changed: when this returns, its connection follows the new one, if it has one. In task
-    /// context, where one may wait.
-    pub fn follow(&self) {
-        self.bypass.follow(self.token);
-    }
-}
-
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Consumes<P, D, C> {
     fn drop(&mut self) {
         self.bypass.leave(self.token, |slot| &mut slot.consumer);
@@ -335,11 +328,13 @@ mod tests {
         let device = Arc::new(Device(Arc::clone(&log)));
         let produces = bypass.produce(Token(1), Arc::clone(&device)).unwrap();
         let other = bypass.consume(Token(2), Arc::new(Irqfd(Arc::clone(&log)))).unwrap();
-        other.follow();
+        bypass.follow(Token(1));
+        bypass.follow(Token(2));
+        bypass.follow(Token(3));
         assert!(take(&log).is_empty());
         let consumes = bypass.consume(Token(1), Arc::new(Irqfd(Arc::clone(&log)))).unwrap();
         assert_eq!(take(&log), CONNECTED);
-        consumes.follow();
+        bypass.follow(Token(1));
         assert_eq!(take(&log), ["follows"]);
         drop(produces);
         assert_eq!(take(&log), DISCONNECTED);

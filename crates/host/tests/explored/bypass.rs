@@ -1,12 +1,11 @@
 //! Producers and consumers that come, go, and change their route.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Ghost, Model, fail};
 use doorbell_explore::{Machine, Sim};
-use doorbell_host::{Bypass, Consumer, Consumes, Producer, Token};
+use doorbell_host::{Bypass, Consumer, Producer, Token};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
@@ -24,6 +23,7 @@ pub fn programs() -> Vec<Program> {
         }),
         Program::new("two want to be the producer", |m| program(m, &[Act::Produce, Act::Produce, Act::Consume])),
         Program::new("two changes of the route", two_changes),
+        Program::new("the route changes, and the consumer leaves", leaves_meanwhile),
     ]
 }
 
@@ -106,12 +106,12 @@ fn irqfd() -> Arc<Irqfd> {
     })
 }
 
-fn reroute(irqfd: &Irqfd, consumes: &Consumes<Sim, Device, Irqfd>) {
+fn reroute(irqfd: &Irqfd, bypass: &Bypassed) {
     let route = irqfd.route.change(|route| {
         *route += 1;
         *route
     });
-    consumes.follow();
+    bypass.follow(TOKEN);
     if irqfd.state.observe(|state| state.entry.is_some_and(|entry| entry < route)) {
         fail("the route has changed, and interrupts go by the former one");
     }
@@ -145,7 +145,7 @@ fn program(m: &Machine, acts: &'static [Act]) {
                         }
                         return irqfd.memory.free();
                     }
-                    Act::ConsumeAndFollow => reroute(&irqfd, &consumes),
+                    Act::ConsumeAndFollow => reroute(&irqfd, &bypass),
                     _ => {}
                 }
                 std::mem::forget(consumes);
@@ -165,13 +165,33 @@ fn two_changes(m: &Machine) {
     let irqfd = irqfd();
     let device = Arc::new(Device { memory: Ghost::new("device") });
     std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
-    let consumes = Rc::new(bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one"));
+    std::mem::forget(bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one"));
     for _ in 0..2 {
-        let (irqfd, consumes) = (Arc::clone(&irqfd), Rc::clone(&consumes));
-        m.task("changes the route", move || reroute(&irqfd, &consumes));
+        let (irqfd, bypass) = (Arc::clone(&irqfd), Arc::clone(&bypass));
+        m.task("changes the route", move || reroute(&irqfd, &bypass));
     }
     m.at_quiescence("the connection follows the last route", move || {
-        let _keep = &consumes;
         (irqfd.state.observe(|state| state.entry) == Some(3)).then_some(()).ok_or("it does not".into())
+    });
+}
+
+/// Whoever has changed the route may free what the former one refers to.
+fn leaves_meanwhile(m: &Machine) {
+    let bypass = Bypassed::new();
+    let irqfd = irqfd();
+    let device = Arc::new(Device { memory: Ghost::new("device") });
+    std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
+    let consumes = bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one");
+    let leaves = Arc::clone(&irqfd);
+    m.task("leaves", move || {
+        drop(consumes);
+        leaves.memory.free();
+    });
+    m.task("changes the route", move || {
+        irqfd.route.change(|route| *route += 1);
+        bypass.follow(TOKEN);
+        if irqfd.state.observe(|state| state.entry == Some(1)) {
+            fail("the route has changed, and interrupts go by the former one");
+        }
     });
 }
