@@ -47,7 +47,7 @@ pub trait Consumer<D>: Send + Sync + 'static {
 
     /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing that it has done uses what
     /// `link` refers to.
-    fn disconnect(&self, link: Self::Link);
+    fn disconnect(&self, producer: &Arc<D>, link: Self::Link);
 }
 
 /// Another producer, or another consumer, has that token.
@@ -211,7 +211,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
             .unwrap_or(true)
         });
         if let Some(Claimed { producer, consumer, link }) = claimed {
-            changing(&*producer, &*consumer, || consumer.disconnect(link));
+            changing(&*producer, &*consumer, || consumer.disconnect(&producer, link));
             left = self.with(token, |slot| place(slot).take()).flatten();
             self.changed.wake_all();
         }
@@ -307,7 +307,7 @@ mod tests {
         fn follow(&self, _: &mut Arc<Device>) {
             self.0.lock().unwrap().push("follows");
         }
-        fn disconnect(&self, _: Arc<Device>) {
+        fn disconnect(&self, _: &Arc<Device>, _: Arc<Device>) {
             self.0.lock().unwrap().push("disconnected");
         }
     }

@@ -93,7 +93,7 @@ impl Consumer<Device> for Irqfd {
         self.change(link, true, || self.route());
     }
 
-    fn disconnect(&self, link: Arc<Device>) {
+    fn disconnect(&self, _: &Arc<Device>, link: Arc<Device>) {
         self.change(&link, true, || None);
     }
 }

@@ -1,0 +1,367 @@
+//! The same with an IOMMU, on the real `doorbell-irqfd`, `doorbell-host` and `doorbell-post`: the device is assigned, and posts
+//! to the vCPU that the irqfd's route names.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use doorbell_explore::sim::{Ghost, Model, fail, remark};
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Machine, Sim};
+use doorbell_host::irte::amd::{AmdIrte, HostMode};
+use doorbell_host::{
+    AmdInterrupt, Binding, Bypass, Consumer, Entries, Invalidate, LookAgain, Posting, Producer, Table, Target, Token,
+};
+use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId};
+use doorbell_platform::{Atomic, Platform};
+use doorbell_post::{Bit, Copies, Layout, Level, Mirror, Notice, Pending, Post, Residency};
+
+use crate::{Expected, Variant};
+
+const GSI: Gsi = Gsi(1);
+const TOKEN: Token = Token(1);
+/// vCPUs by their number, which is also the destination of an MSI and, by itself, its data.
+const OLD: usize = 0;
+const NEW: usize = 1;
+
+const fn msi(vcpu: usize) -> Msi {
+    Msi::new(0xfee0_0000 | (vcpu as u64) << 12, vcpu as u32)
+}
+
+/// Who is there, beside the device.
+#[derive(Clone, Copy)]
+struct Actors {
+    deassign: bool,
+    reroute: bool,
+    moves: bool,
+    /// The route's change has the connection follow.
+    follows: bool,
+    /// Deassign unregisters the consumer.
+    unregisters: bool,
+    interrupts: usize,
+}
+
+pub(super) fn variants() -> Vec<Variant> {
+    let all = Actors { deassign: true, reroute: true, moves: true, follows: true, unregisters: true, interrupts: 1 };
+    let (exhausted, found) = (Expected::Exhausted, Expected::Found(FailureKind::Invariant));
+    vec![
+        variant(
+            "shipped-bypass",
+            exhausted,
+            "what tears a posted irqfd down asks its binding, not its route, and waits for the IOMMU",
+            Actors { reroute: false, interrupts: 2, ..all },
+        ),
+        variant(
+            "shipped-bypass-reroute",
+            exhausted,
+            "a routing update returns when nothing is posted by the former route",
+            Actors { deassign: false, interrupts: 2, ..all },
+        ),
+        variant(
+            "shipped-bypass-reroute-only-irqfd",
+            found,
+            "who updates the routes and not the connection has the device post by the old one",
+            Actors { deassign: false, follows: false, moves: false, ..all },
+        ),
+        variant(
+            "shipped-bypass-kept-registered",
+            found,
+            "an irqfd that is deassigned and stays a consumer is still posted for",
+            Actors { reroute: false, moves: false, unregisters: false, ..all },
+        ),
+        variant("shipped-bypass-both", exhausted, "deassign and a routing update", Actors { moves: false, ..all }),
+        variant("shipped-bypass-all", exhausted, "all of them at once", all),
+        variant(
+            "shipped-bypass-all-2-interrupts",
+            exhausted,
+            "the second interrupt comes by what the IOMMU has cached for the first",
+            Actors { interrupts: 2, ..all },
+        )
+        .full_only(),
+    ]
+}
+
+fn variant(name: &'static str, expected: Expected, summary: &'static str, actors: Actors) -> Variant {
+    let Actors { deassign, reroute, moves, follows, unregisters, interrupts } = actors;
+    let mut who = vec![if interrupts == 1 { "device" } else { "device, 2 interrupts" }];
+    who.extend(deassign.then_some(if unregisters { "deassign" } else { "deassign without bypass" }));
+    who.extend(reroute.then_some(if follows { "reroute" } else { "reroute without bypass" }));
+    who.extend(moves.then_some("vCPU load and put"));
+    let text = format!("1 irqfd of an assigned device, posted to 1 of 2 vCPUs; {}", who.join(" ‖ "));
+    Variant::new(name, expected, summary, text, move |m| program(m, actors))
+}
+
+type Word = <Sim as Platform>::AtomicU128;
+type Interrupt = AmdInterrupt<Sim, Memory>;
+type Posted = Binding<Sim, Memory, Vcpu>;
+
+#[derive(Clone)]
+struct Memory(Arc<[Word]>);
+
+impl Entries<Sim> for Memory {
+    fn entries(&self) -> &[Word] {
+        &self.0
+    }
+}
+
+/// The entry in the physical ID table, which nobody here reads.
+struct PhysicalId;
+
+impl Mirror for PhysicalId {
+    fn reflect(&self, _: Residency) {}
+}
+
+/// A vCPU that is in the host, and looks at its page before it enters the guest.
+struct Vcpu {
+    number: usize,
+    post: Post<Sim, Pending<Sim, 1>, Level<Sim>>,
+    copies: Copies<Sim, PhysicalId, Interrupt>,
+}
+
+impl Target<Sim, Memory> for Vcpu {
+    type Own = PhysicalId;
+    fn copies(&self) -> &Copies<Sim, PhysicalId, Interrupt> {
+        &self.copies
+    }
+}
+
+/// What must not happen any more.
+#[derive(Clone, Copy, Default)]
+struct Over {
+    rerouted: bool,
+    deassigned: bool,
+}
+
+#[derive(Default)]
+struct Unit {
+    cached: Option<AmdIrte>,
+    in_flight: u32,
+}
+
+/// The hardware, and the ghost state beside it.
+struct Hardware {
+    memory: Memory,
+    unit: Model<Unit>,
+    vcpus: [Arc<Vcpu>; 2],
+    over: Model<Over>,
+}
+
+impl Hardware {
+    /// The bit of a vCPU is set, by whomever.
+    fn publishes(&self, vcpu: usize, by_iommu: bool) {
+        let over = self.over.observe(|over| *over);
+        remark(|| format!("an interrupt for {}", if vcpu == OLD { "the old vCPU" } else { "the new vCPU" }));
+        if over.rerouted && vcpu == OLD {
+            fail("an interrupt goes by the old route, and the routing update has returned");
+        }
+        if over.deassigned && by_iommu {
+            fail("an interrupt is posted for an irqfd that was deassigned");
+        }
+    }
+
+    /// An interrupt of the device goes through the IOMMU; whether it arrives in the host.
+    fn remap(&self) -> bool {
+        let cached = self.unit.change(|unit| {
+            unit.in_flight += 1;
+            unit.cached
+        });
+        let used = cached.unwrap_or_else(|| {
+            let read = AmdIrte::from_bits(self.memory.0[0].load(SeqCst));
+            self.unit.change(|unit| unit.cached = Some(read));
+            read
+        });
+        if let Some(guest) = used.as_guest() {
+            let vcpu = &self.vcpus[guest.backing_page as usize];
+            self.publishes(vcpu.number, true);
+            vcpu.post.layout().publish(bit());
+        }
+        self.unit.change(|unit| unit.in_flight -= 1);
+        used.as_host().is_some()
+    }
+
+    fn invalidate<T>(&self, token: Invalidate<T>) -> T {
+        self.unit.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+        token.completed()
+    }
+}
+
+fn bit() -> Bit<1> {
+    Bit::new(0).expect("there is one")
+}
+
+/// Injects by software.
+struct Chip {
+    hardware: Arc<Hardware>,
+    /// What a delivery needs, and whoever has deassigned the irqfd may free.
+    memory: Arc<Ghost>,
+}
+
+impl Controller for Chip {
+    fn pins(&self, _chip: u16) -> u32 {
+        0
+    }
+    fn set_irq(&self, _pin: Pin, _source: SourceId, _level: bool) {}
+    fn edge(&self, _pin: Pin) {}
+    fn msi(&self, msi: Msi) {
+        self.memory.access();
+        let vcpu = &self.hardware.vcpus[msi.data as usize];
+        self.hardware.publishes(vcpu.number, false);
+        if vcpu.post.post(bit()) != Notice::Nothing {
+            fail("a vCPU that is in the host has to be told");
+        }
+    }
+}
+
+struct Device {
+    /// While it is not connected.
+    binding: Model<Option<Posted>>,
+}
+
+impl Producer for Device {}
+
+/// The adapter: what an irqfd does as a consumer.
+struct Assigned {
+    /// The vCPU of the irqfd's route.
+    route: Model<usize>,
+    hardware: Arc<Hardware>,
+    memory: Arc<Ghost>,
+}
+
+impl Assigned {
+    fn bind(&self, binding: &mut Posted) -> Invalidate<()> {
+        let vcpu = &self.hardware.vcpus[self.route.observe(|route| *route)];
+        let posting = Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
+        binding.bind(Arc::clone(vcpu), posting).expect("it is posted to none")
+    }
+
+    /// No vCPU is in the guest here: each looks before it enters.
+    fn look(&self, again: Invalidate<LookAgain<Vcpu>>) {
+        let LookAgain(_) = self.hardware.invalidate(again);
+    }
+}
+
+impl Consumer<Device> for Assigned {
+    type Link = Posted;
+
+    fn connect(&self, producer: &Arc<Device>) -> Posted {
+        self.memory.access();
+        let mut binding = producer.binding.change(Option::take).expect("it is not connected");
+        self.hardware.invalidate(self.bind(&mut binding));
+        binding
+    }
+
+    fn follow(&self, binding: &mut Posted) {
+        self.memory.access();
+        let again = binding.unbind().expect("it is posted");
+        // One invalidation, after both changes, is enough for both.
+        self.bind(binding).completed();
+        self.look(again);
+    }
+
+    fn disconnect(&self, producer: &Arc<Device>, mut binding: Posted) {
+        self.memory.access();
+        self.look(binding.unbind().expect("it is posted"));
+        producer.binding.change(|back| *back = Some(binding));
+        self.memory.access();
+    }
+}
+
+fn table(vcpu: usize) -> RoutingTable {
+    RoutingTable::new(&[(GSI, Route::Msi(msi(vcpu)))]).expect("a good table")
+}
+
+fn program(m: &Machine, actors: Actors) {
+    let entries = Memory(Arc::new([Word::new(0).named("IRTE")]));
+    let hardware = Arc::new(Hardware {
+        memory: entries.clone(),
+        unit: Model::new("IOMMU", Unit::default()),
+        vcpus: [OLD, NEW].map(|number| {
+            let post = Post::new(Pending::new(), Level::new());
+            Arc::new(Vcpu { number, post, copies: Copies::new(PhysicalId) })
+        }),
+        over: Model::new("what is over", Over::default()),
+    });
+    let memory = Arc::new(Ghost::new("what deliveries use"));
+    let chip = Chip { hardware: Arc::clone(&hardware), memory: Arc::clone(&memory) };
+    let vm = Irqfds::<Sim, _>::new(chip, Limits { gsis: 2, ..Limits::default() });
+    vm.reroute(table(OLD)).expect("an open VM");
+    let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
+    irqfd.assign(GSI).expect("the GSI is routed");
+
+    let entry = Table::new(entries).allocate().expect("one is free");
+    let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
+    let device =
+        Arc::new(Device { binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))) });
+    let consumer = Arc::new(Assigned {
+        route: Model::new("route", OLD),
+        hardware: Arc::clone(&hardware),
+        memory: Arc::clone(&memory),
+    });
+    let bypass = Bypass::<Sim, Device, Assigned>::new();
+    let produces = bypass.produce(TOKEN, Arc::clone(&device)).expect("the only one");
+    let consumes = bypass.consume(TOKEN, Arc::clone(&consumer)).expect("the only one");
+
+    {
+        let (irqfd, hardware) = (Arc::clone(&irqfd), Arc::clone(&hardware));
+        m.hardware("device", move || {
+            for _ in 0..actors.interrupts {
+                if hardware.remap() {
+                    // The host's handler.
+                    let _ = irqfd.signal();
+                }
+            }
+        });
+    }
+    // Whoever is registered to the end stays so.
+    mem::forget(produces);
+    if actors.deassign {
+        let (irqfd, hardware) = (Arc::clone(&irqfd), Arc::clone(&hardware));
+        let consumes = if actors.unregisters {
+            Some(consumes)
+        } else {
+            mem::forget(consumes);
+            None
+        };
+        m.task("deassign", move || {
+            drop(consumes);
+            irqfd.deassign().expect("it is assigned");
+            hardware.over.change(|over| over.deassigned = true);
+            memory.free();
+        });
+    } else {
+        mem::forget(consumes);
+    }
+    if actors.reroute {
+        let hardware = Arc::clone(&hardware);
+        m.task("reroute", move || {
+            vm.reroute(table(NEW)).expect("an open VM");
+            consumer.route.change(|route| *route = NEW);
+            if actors.follows {
+                bypass.follow(TOKEN);
+            }
+            hardware.over.change(|over| over.rerouted = true);
+        });
+    }
+    if actors.moves {
+        let vcpu = Arc::clone(&hardware.vcpus[OLD]);
+        m.task("vCPU", move || {
+            vcpu.copies.set(Residency::Running { apic_id: 0 });
+            vcpu.copies.set(Residency::Away { log: false });
+        });
+    }
+    m.at_quiescence("the interrupt is somewhere, and the IRTE on one list, or in host mode and on none", move || {
+        let pending = hardware.vcpus.iter().any(|vcpu| vcpu.post.layout().any());
+        if !pending && !irqfd.take_kept() {
+            return Err("the interrupt is lost".into());
+        }
+        let entry = AmdIrte::from_bits(hardware.memory.0[0].load(SeqCst)).as_guest();
+        let posted_to = entry.map(|guest| guest.backing_page as usize);
+        let lists = [OLD, NEW].map(|vcpu| hardware.vcpus[vcpu].copies.len());
+        let expected = [OLD, NEW].map(|vcpu| usize::from(posted_to == Some(vcpu)));
+        let torn_down = actors.deassign && actors.unregisters;
+        if lists != expected || posted_to.is_some() == torn_down {
+            return Err(format!("the IRTE posts to {posted_to:?}, and the lists have {lists:?}"));
+        }
+        Ok(())
+    });
+}
