@@ -11,11 +11,11 @@
 
 use std::env;
 use std::hint::black_box;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 
 use doorbell_apic::{ApicMap, DestinationIds, Eoi, Message, Registers, Table, postable};
+use doorbell_bench::callgrind;
 use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{Coalescing, Destination, Guest, Notice, Pending, PiDescriptor};
@@ -196,23 +196,6 @@ fn run<P: Platform>(signal: fn(&Irqfd<P, Arc<Chip<P>>>) -> Signalled) {
     drop(irqs_off);
 }
 
-/// Instructions per operation, or `None` without callgrind.
-fn instructions(operation: &str) -> Option<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
-        .arg("--toggle-collect=posted::measured::*")
-        .arg(env::current_exe().ok()?)
-        .args(["run", operation])
-        .output()
-        .ok()?;
-    let report = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{report}");
-    let collected = report.lines().find_map(|line| line.split("Collected :").nth(1)).expect("callgrind's summary");
-    let total: u64 = collected.trim().parse().expect("a number of instructions");
-    assert!(total > 0, "callgrind has not recognised the function");
-    Some(total / ROUNDS)
-}
-
 fn main() {
     let args: Vec<String> = env::args().collect();
     if let [_, command, operation] = &args[..]
@@ -227,7 +210,9 @@ fn main() {
     if cfg!(debug_assertions) {
         return println!("posted: only an optimised build says anything");
     }
-    let [Some(std), Some(kernel)] = ["std", "kernel"].map(instructions) else {
+    let [Some(std), Some(kernel)] =
+        ["std", "kernel"].map(|way| callgrind::instructions("posted::measured", way, ROUNDS))
+    else {
         return println!("posted: valgrind is not installed");
     };
     println!("irqfd → MSI → posted, notified    instructions");

@@ -61,9 +61,13 @@ impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
     /// Takes all bits: `each` gets the words that had any, by index.
     #[inline]
     pub fn take_words(&self, mut each: impl FnMut(usize, u64)) {
+        let seen: [u64; WORDS] = core::array::from_fn(|index| self.words[index].load(SeqCst));
+        if seen.iter().fold(0, |any, bits| any | bits) == 0 {
+            return;
+        }
         for (index, word) in self.words.iter().enumerate() {
             // A word is written only if there is something to take: senders would have to fetch the line again.
-            if word.load(SeqCst) != 0 {
+            if seen[index] != 0 {
                 each(index, word.swap(0, SeqCst));
             }
         }

@@ -101,6 +101,11 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.run_state()
     }
 
+    /// The copies of where it is, for who [binds](doorbell_post::Copies::add) IRTEs by a mechanism of its own.
+    pub fn copies(&self) -> &Copies<A::Platform, PhysicalId<A>, A::Irte> {
+        &self.copies
+    }
+
     /// How many IRTEs post to it.
     pub fn bound(&self) -> usize {
         self.copies.len()

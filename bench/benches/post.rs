@@ -2,13 +2,13 @@
 //! time. Fails if one takes more than it may.
 //!
 //! ```text
-//! cargo bench -p doorbell-post --bench instructions
+//! cargo bench -p doorbell-bench --bench post
 //! ```
 
 use std::env;
 use std::hint::black_box;
-use std::process::Command;
 
+use doorbell_bench::callgrind;
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use doorbell_post::{Coalescing, Destination, Guest, Level, Pending, PiDescriptor, Post};
 
@@ -53,7 +53,7 @@ const OPERATIONS: [(&str, u64); 8] = [
     ("vmx: draining an empty set", 10),
     ("level: to a running vCPU", 30),
     ("level: the same vector again", 30),
-    ("level: draining an empty set", 20),
+    ("level: draining an empty set", 10),
 ];
 
 /// Does one operation, some rounds long; this is what runs under callgrind.
@@ -100,23 +100,6 @@ fn consume<T>(value: T) {
     black_box(value);
 }
 
-/// Instructions per operation, or `None` without callgrind.
-fn instructions(operation: &str) -> Option<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
-        .arg("--toggle-collect=instructions::measured::*")
-        .arg(env::current_exe().ok()?)
-        .args(["run", operation])
-        .output()
-        .ok()?;
-    let report = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{report}");
-    let collected = report.lines().find_map(|line| line.split("Collected :").nth(1)).expect("callgrind's summary");
-    let total: u64 = collected.trim().parse().expect("a number of instructions");
-    assert!(total > 0, "callgrind has not recognised the function");
-    Some(total / ROUNDS)
-}
-
 fn main() {
     let args: Vec<String> = env::args().collect();
     if let [_, command, operation] = &args[..]
@@ -125,13 +108,13 @@ fn main() {
         return run(operation);
     }
     if cfg!(debug_assertions) {
-        return println!("instructions: only an optimised build says anything");
+        return println!("post: only an optimised build says anything");
     }
     println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
     let mut dearer = Vec::new();
     for (operation, limit) in OPERATIONS {
-        let Some(taken) = instructions(operation) else {
-            return println!("instructions: valgrind is not installed");
+        let Some(taken) = callgrind::instructions("post::measured", operation, ROUNDS) else {
+            return println!("post: valgrind is not installed");
         };
         println!("{operation:46}{taken:>13}{limit:>10}");
         if taken > limit {
