@@ -31,11 +31,10 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
             writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
             // With the line above and the one below it still fits a page of thirty; what the validator questions comes
             // after that page.
-            let lines = if selected.variant.inversions.is_some() { 26 } else { 28 };
-            text(&failure.trace, lines, terminal)?;
-            validator(&selected, &outcome, terminal)?;
+            text(&failure.trace, 28, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
+            validator(&selected, &outcome, terminal)?;
         }
         (None, format) => {
             let within = outcome.bound.map(|b| format!(" within {b} preemptions")).unwrap_or_default();

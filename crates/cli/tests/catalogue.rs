@@ -97,8 +97,10 @@ fn every_failure_of_the_catalogue_fits_on_a_page() {
     });
     for variant in found {
         let said = stdout(&["explain", &variant], 0);
-        assert!(said.lines().count() <= 30, "{variant}:\n{said}");
-        let wide = said.lines().skip(1).map(|line| line.chars().count()).max();
+        // What the validator has to say comes after the page.
+        let end = said.lines().position(|line| line.starts_with("again: ")).expect("how to see it again");
+        assert!(end < 30, "{variant}:\n{said}");
+        let wide = said.lines().take(end).skip(1).map(|line| line.chars().count()).max();
         assert!(wide <= Some(120), "{variant}: {wide:?} wide:\n{said}");
     }
 }

@@ -1,9 +1,10 @@
-//! What `doorbell-apic` does in the place of the code that document 000 is about: IRTEs that say where their vCPU runs.
+//! What `doorbell-apic` and `doorbell-host` do in the place of the code that document 000 is about: IRTEs that say where their vCPU runs.
 //!
 //! The vCPU's own entry and its IRTEs are written under one lock, which is a leaf: the scheduler's hooks take it under the
 //! run queue's, and nobody who holds it takes another one, wakes, or waits. Who binds an IRTE programs it under that lock;
 //! who moves it from A to B takes A's, then B's, never both. In between the interrupt goes to the host.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -146,7 +147,7 @@ impl Scope {
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let mut parts = vec![
-        format!("doorbell-apic, {} on {} CPUs", of(scope.vcpus.len(), "vCPU"), scope.cpus()),
+        format!("doorbell-apic and -host, {} on {} CPUs", of(scope.vcpus.len(), "vCPU"), scope.cpus()),
         format!("{} with {} each", of(scope.devices.len(), "device"), of(scope.posts, "post")),
     ];
     let lives = |which: fn(&Life) -> bool| scope.vcpus.iter().filter(|life| which(life)).count();
@@ -196,15 +197,15 @@ fn program(m: &Machine, scope: Scope) {
     for (number, device) in (0..).zip(scope.devices) {
         let irte = Irte::new();
         if device.late {
-            let (system, irte) = (Arc::clone(&system), Arc::clone(&irte));
+            let (system, irte) = (Arc::clone(&system), Rc::clone(&irte));
             m.task("bind", move || system.bind(&irte, device.vcpu, number));
         } else {
             system.bind(&irte, device.vcpu, number);
         }
         let by_now = device.to.unwrap_or(device.vcpu);
         if let Some(to) = device.to {
-            let (system, irte) = (Arc::clone(&system), Arc::clone(&irte));
-            m.task("retarget", move || system.retarget(&irte, [device.vcpu, to], number, scope.looks));
+            let (system, irte) = (Arc::clone(&system), Rc::clone(&irte));
+            m.task("retarget", move || system.retarget(&irte, to, number, scope.looks));
         }
         let posts = Arc::clone(&system);
         m.hardware(format!("device {number}"), move || (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number)));

@@ -1,16 +1,20 @@
 //! CPUs with AVIC, an IOMMU with a log of guest interrupts, and the vCPUs of `doorbell-apic` on them.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
-use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalTable, VmTag};
+use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag};
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
+use doorbell_host::irte::amd::{GuestMode, HostMode};
+use doorbell_host::{AmdInterrupt, Binding, LookAgain, Posting, Table, Target};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
-use doorbell_post::{Mirror, Notice, Requests, Residency};
+use doorbell_post::{Copies, Notice, Requests, Residency};
 
 /// The scheduler's: hooks run under it, and to wake somebody takes it.
 static RUN_QUEUE: LockClass = LockClass::new("rq->lock", WaitType::Spin);
@@ -22,54 +26,29 @@ impl Avic for Host {
     type Page = Arc<BackingPage<Sim>>;
     type Physical = Arc<[<Sim as Platform>::AtomicU64]>;
     type Logical = Arc<[<Sim as Platform>::AtomicU32]>;
-    type Irte = Irte;
+    type Irte = AmdInterrupt<Sim, Memory>;
 }
 
-/// An IRTE of 128 bits (AMD IOMMU specification, 48882, section 2.2.5.2): hardware reads it whole.
+type Memory = Box<[<Sim as Platform>::AtomicU128]>;
+
+/// An interrupt of a device, as `doorbell-host` has it, and the posts that may have read its entry.
 pub(super) struct Irte {
-    word: <Sim as Platform>::AtomicU128,
-    /// Posts that may have read it.
+    interrupt: Arc<AmdInterrupt<Sim, Memory>>,
+    /// Of one task at a time.
+    binding: RefCell<Binding<Sim, Memory, Vcpu>>,
     under_way: Model<u32>,
-}
-
-const REMAP_EN: u128 = 1 << 0;
-const GA_LOG_INTR: u128 = 1 << 2;
-const IS_RUN: u128 = 1 << 6;
-const GUEST_MODE: u128 = 1 << 7;
-const DESTINATION: u32 = 8;
-const GA_TAG: u32 = 32;
-const VECTOR: u32 = 64;
-const ROOT: u32 = 76;
-const GATE: u128 = GA_LOG_INTR | IS_RUN | 0xff_ffff << DESTINATION;
-
-fn gate(residency: Residency) -> u128 {
-    match residency {
-        Residency::Running { apic_id } => IS_RUN | u128::from(apic_id) << DESTINATION,
-        Residency::Away { log } => u128::from(log) * GA_LOG_INTR,
-    }
 }
 
 impl Irte {
     /// In host mode.
     #[track_caller]
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Irte { word: Atomic::new(REMAP_EN), under_way: Model::new("posts under way", 0) })
-    }
-
-    fn host(&self) {
-        self.word.store(REMAP_EN, SeqCst);
-    }
-
-    fn guest(&self, root: usize, tag: GaTag, vector: GuestVector, residency: Residency) {
-        let [root, vector] = [root as u128, u128::from(vector.number())];
-        let to = u128::from(tag.bits()) << GA_TAG | vector << VECTOR | root << ROOT;
-        self.word.store(REMAP_EN | GUEST_MODE | to | gate(residency), SeqCst);
-    }
-}
-
-impl Mirror for Irte {
-    fn reflect(&self, residency: Residency) {
-        self.word.store(self.word.load(SeqCst) & !GATE | gate(residency), SeqCst);
+    pub(super) fn new() -> Rc<Self> {
+        let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
+        let entry = Table::new(memory).allocate().expect("it has one entry");
+        let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
+        let binding = Binding::new(AmdInterrupt::new(entry, host));
+        let interrupt = Arc::clone(binding.interrupt());
+        Rc::new(Irte { interrupt, binding: RefCell::new(binding), under_way: Model::new("posts under way", 0) })
     }
 }
 
@@ -83,6 +62,13 @@ struct Cpu {
     guest: Option<bool>,
     doorbell: bool,
     kicked: bool,
+}
+
+impl Target<Sim, Memory> for Vcpu {
+    type Own = PhysicalId<Host>;
+    fn copies(&self) -> &Copies<Sim, PhysicalId<Host>, AmdInterrupt<Sim, Memory>> {
+        self.avic.copies()
+    }
 }
 
 /// A vCPU, as the host has it.
@@ -178,45 +164,42 @@ impl System {
     /// does not cache, from the IRTE as it is by then. In host mode, the host posts to `by_now`.
     pub(super) fn msi(&self, irte: &Irte, by_now: usize, number: u8) {
         irte.under_way.change(|posts| *posts += 1);
-        let read = irte.word.load(SeqCst);
-        if read & GUEST_MODE == 0 {
+        let Some(read) = irte.interrupt.load().as_guest() else {
             irte.under_way.change(|posts| *posts -= 1);
             let vcpu = &self.vcpus[by_now];
             return self.act(vcpu, vcpu.avic.post(vector(number)));
-        }
-        let vcpu = &self.vcpus[(read >> ROOT) as usize - 1];
+        };
+        let vcpu = &self.vcpus[read.backing_page as usize - 1];
         vcpu.memory.access();
-        vcpu.avic.page().register(IRR).fetch_or(1 << ((read >> VECTOR) as u8 % 32), SeqCst);
-        let now = irte.word.load(SeqCst);
-        if now & IS_RUN != 0 {
-            self.ring(CpuId((now >> DESTINATION) as u32 & 0xff_ffff));
-        } else if now & GA_LOG_INTR != 0 {
-            self.entries.change(|log| {
+        vcpu.avic.page().register(IRR).fetch_or(1 << (read.vector % 32), SeqCst);
+        match irte.interrupt.load().as_guest() {
+            Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => self.ring(CpuId(apic_id)),
+            Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => self.entries.change(|log| {
                 log.overflow |= log.entries.len() == log.capacity;
                 if !log.overflow {
-                    log.entries.push_back(LogEntry::new((now >> GA_TAG) as u32, 0));
+                    log.entries.push_back(LogEntry::new(tag, 0));
                 }
-            });
+            }),
+            _ => {}
         }
         irte.under_way.change(|posts| *posts -= 1);
     }
 
-    pub(super) fn bind(&self, irte: &Arc<Irte>, vcpu: usize, number: u8) {
+    pub(super) fn bind(&self, irte: &Irte, vcpu: usize, number: u8) {
         let vcpu = &self.vcpus[vcpu];
-        let program = |irte: &Irte, residency| {
-            irte.guest(vcpu.number + 1, vcpu.tag, vector(number), residency);
-            Ok::<_, ()>(())
-        };
-        vcpu.avic.bind(Arc::clone(irte), program).expect("it can be programmed");
+        let posting =
+            Posting { backing_page: vcpu.number as u64 + 1, vector: vector(number).number(), tag: vcpu.tag.bits() };
+        let invalidate = irte.binding.borrow_mut().bind(Arc::clone(vcpu), posting).expect("it is bound to none");
+        invalidate.completed();
     }
 
-    /// From A to B, as `doorbell-apic` has it done; or without what it says is to be done about A.
-    pub(super) fn retarget(&self, irte: &Arc<Irte>, [from, to]: [usize; 2], number: u8, looks: bool) {
-        let from = &self.vcpus[from];
-        let unbound = from.avic.unbind(irte, Irte::host).expect("it is bound");
+    /// From A to B, as `doorbell-host` has it done; or without what it says is to be done about A.
+    pub(super) fn retarget(&self, irte: &Irte, to: usize, number: u8, looks: bool) {
+        let invalidate = irte.binding.borrow_mut().unbind().expect("it is bound");
         irte.under_way.wait(|posts| *posts == 0, |_| ());
+        let LookAgain(former) = invalidate.completed();
         if looks {
-            self.act(from, unbound.invalidated());
+            self.act(&former, former.avic.logged());
         }
         self.bind(irte, to, number);
     }
