@@ -6,10 +6,10 @@
 //! cargo bench -p doorbell-bench --bench memory    ten million executions, and what they leave behind
 //! cargo bench -p doorbell-bench --bench post      instructions of a post
 //! cargo bench -p doorbell-bench --bench posted    instructions from an irqfd to a posted interrupt
-//! cargo bench -p doorbell-bench --bench posted    instructions from an event to a posted interrupt
+//! cargo bench -p doorbell-bench --bench senders   posts per second, apart and to one vCPU
 //! ```
 //!
-//! Each but the last takes `--help`, and `--format json` for one object a line.
+//! Each takes `--help`, and `--format json` for one object a line; those that count instructions do not.
 
 pub mod args;
 pub mod callgrind;

@@ -227,7 +227,7 @@ impl World {
         let place = self.place(id);
         let place = if *ctx.name == place { ctx.name.to_string() } else { place };
         let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
-        let holding = if held.is_empty() { String::new() } else { format!(" (holding {})", held.join(", ")) };
+        let holding = if held.is_empty() { String::new() } else { format!(" (itself holding {})", held.join(", ")) };
         let mut told = false;
         let mut what = if self.switched_out(id) {
             "a wake-up, which nobody is left to send".to_owned()

@@ -17,7 +17,7 @@ pub(super) fn between_waits(trace: &Trace) -> Vec<Edge> {
     for (from, wait) in trace.waits.iter().enumerate() {
         let what = clean(&wait.what);
         // What it holds itself is no reason to wait.
-        let what = what.split_once("(holding").map_or(what.as_str(), |(waits, _)| waits);
+        let what = what.split_once("(itself holding").map_or(what.as_str(), |(waits, _)| waits);
         let named = |part: &str| -> Vec<usize> {
             let others = trace.waits.iter().enumerate();
             others

@@ -118,7 +118,7 @@ pub(super) fn handler() -> Trace {
         lines: r.lines,
         waits: vec![
             wait(irq, "CPU0", "ring#0, held by reader", "crates/catalogue/src/usage.rs:51"),
-            wait(task, "CPU0", "its CPU, where irq 0x41 interrupted it (holding ring)", "crates/catalogue/src/usage.rs:33"),
+            wait(task, "CPU0", "its CPU, where irq 0x41 interrupted it (itself holding ring)", "crates/catalogue/src/usage.rs:33"),
         ],
         why: "The handler of vector 0x41 waits for ring#0, held by reader, which it interrupted on CPU0: reader took it with interrupts on."
             .to_owned(),
