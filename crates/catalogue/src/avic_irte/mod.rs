@@ -26,6 +26,7 @@
 mod irq;
 mod parties;
 mod retarget;
+mod ring;
 mod shipped;
 pub(crate) mod stale;
 mod svm;

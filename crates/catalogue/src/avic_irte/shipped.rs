@@ -13,13 +13,44 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
+use super::parties::Leaves;
+use super::ring::Ring;
 use crate::{Expected, Variant};
 
 mod machine;
 
 use machine::{Irte, System};
 
+/// The ring of the report, then what an IRTE goes through.
 pub(super) fn variants() -> Vec<Variant> {
+    [ring(), entries()].into_iter().flatten().collect()
+}
+
+fn ring() -> Vec<Variant> {
+    let variant = |name, why, ring: Ring| {
+        Variant::new(name, Expected::Exhausted, why, ring.to_string(), move |m| ring.program(m))
+    };
+    let preempted = Ring { vcpu: Leaves::Preempted, notifier: false };
+    vec![
+        variant(
+            "shipped-ring",
+            "the thread is woken when the descriptor's lock is gone, and who binds holds no lock but the vCPU's leaf",
+            preempted,
+        ),
+        variant(
+            "shipped-ring-sleeps",
+            "for whatever reason the vCPU leaves its CPU",
+            Ring { vcpu: Leaves::Sleeps, ..preempted },
+        ),
+        variant(
+            "shipped-ring-notifier",
+            "a notifier is called, and its worker woken, when the descriptor's lock is gone",
+            Ring { notifier: true, ..preempted },
+        ),
+    ]
+}
+
+fn entries() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
     vec![
         variant(

@@ -18,7 +18,7 @@ use crate::ids::CtxId;
 use crate::machine::{HandlerHandle, Machine};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
-use crate::sim::{Model, Sim, SimSpin, known};
+use crate::sim::{Model, Sim, SimSpin, SimTask, known};
 use crate::step::{NO_OBJ, step, try_step};
 use crate::world::{Ended, with};
 
@@ -216,6 +216,11 @@ impl Scheduler {
 
     fn cpu_of(&self, task: usize) -> CpuId {
         self.0.tasks.borrow()[task].cpu
+    }
+
+    /// A handle with which others wake a task ([`Platform::wake`](doorbell_platform::Platform::wake)).
+    pub fn handle(&self, task: SchedTask) -> SimTask {
+        SimTask::of(self.0.tasks.borrow()[task.0].ctx)
     }
 
     /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.

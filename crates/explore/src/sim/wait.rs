@@ -106,6 +106,16 @@ pub struct SimTask {
 }
 
 impl SimTask {
+    /// That of a context.
+    pub(crate) fn of(ctx: CtxId) -> Self {
+        let known = with(|w| w.ctx(ctx).park.clone());
+        known.unwrap_or_else(|| {
+            let task = SimTask { ctx, woken: Arc::new(Model::new("wake-up", false)) };
+            with(|w| w.ctx_mut(ctx).park = Some(task.clone()));
+            task
+        })
+    }
+
     /// Wakes it out of its `park`, or out of the next one.
     #[track_caller]
     pub fn wake(&self) {
@@ -117,19 +127,7 @@ impl SimTask {
 }
 
 pub(crate) fn current_task() -> SimTask {
-    let known = with(|w| {
-        let me = w.current;
-        w.ctx(me).park.clone()
-    });
-    known.unwrap_or_else(|| {
-        let woken = Arc::new(Model::new("wake-up", false));
-        with(|w| {
-            let me = w.current;
-            let task = SimTask { ctx: me, woken };
-            w.ctx_mut(me).park = Some(task.clone());
-            task
-        })
-    })
+    SimTask::of(with(|w| w.current))
 }
 
 #[track_caller]

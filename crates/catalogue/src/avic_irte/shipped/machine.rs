@@ -52,6 +52,15 @@ impl Irte {
     }
 }
 
+impl Drop for Irte {
+    /// Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its vCPU for good.)
+    fn drop(&mut self) {
+        if let Ok(invalidate) = self.binding.get_mut().unbind() {
+            drop(invalidate.completed());
+        }
+    }
+}
+
 /// A CPU as far as the doorbell and kicks go.
 #[derive(Default)]
 struct Cpu {

@@ -1,0 +1,150 @@
+//! The three parties of the report on `doorbell-host` and `doorbell-post`: the same interrupt has a thread, is given another
+//! affinity, and is bound to a vCPU that leaves its CPU.
+//!
+//! Who writes the affinity stores the entry under the descriptor's lock, and wakes and calls when that is gone. Who binds
+//! takes the lock of the vCPU's copies and no other. The hooks take that one under the run queue's. So the three edges of
+//! the report's ring are not there: neither the search nor the validator has anything to ask.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use doorbell_explore::sim::{Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now};
+use doorbell_explore::{Machine, Sim};
+use doorbell_host::irte::amd::HostMode;
+use doorbell_host::{AffinityNotifier, AmdInterrupt, Binding, CpuSet, IrqDesc, Posting, Table, Target};
+use doorbell_platform::{Atomic, CpuId, Platform};
+use doorbell_post::{Copies, Mirror, Residency};
+
+use super::parties::Leaves;
+
+type Memory = Box<[<Sim as Platform>::AtomicU128]>;
+
+/// The parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Ring {
+    /// Why the vCPU leaves its CPU: [`Leaves::Halts`] is no other than [`Leaves::Sleeps`] here.
+    pub(super) vcpu: Leaves,
+    /// Whether somebody is told of the affinity, by work on the vCPU's CPU.
+    pub(super) notifier: bool,
+}
+
+const VCPUS_CPU: CpuId = CpuId(0);
+const WRITERS_CPU: CpuId = CpuId(1);
+const HOST: HostMode = HostMode { destination: VCPUS_CPU.0, logical: false, vector: 0x31, kind: 0 };
+
+/// The vCPU's own copy: its entry in the physical ID table. Whether it runs.
+struct Own(<Sim as Platform>::AtomicBool);
+
+impl Mirror for Own {
+    fn reflect(&self, residency: Residency) {
+        self.0.store(matches!(residency, Residency::Running { .. }), std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+struct Vcpu(Copies<Sim, Own, AmdInterrupt<Sim, Memory>>);
+
+impl Target<Sim, Memory> for Vcpu {
+    type Own = Own;
+    fn copies(&self) -> &Copies<Sim, Own, AmdInterrupt<Sim, Memory>> {
+        &self.0
+    }
+}
+
+struct VcpuHooks {
+    vcpu: Arc<Vcpu>,
+    task: Rc<Cell<Option<SchedTask>>>,
+}
+
+impl Hooks for VcpuHooks {
+    fn sched_out(&self, task: SchedTask, _cpu: CpuId, preempted: bool) {
+        if self.task.get() == Some(task) {
+            self.vcpu.0.set(Residency::Away { log: !preempted });
+        }
+    }
+
+    fn sched_in(&self, task: SchedTask, cpu: CpuId) {
+        if self.task.get() == Some(task) {
+            self.vcpu.0.set(Residency::Running { apic_id: cpu.0 });
+        }
+    }
+}
+
+/// Work on the vCPU's CPU.
+struct Worker(SimTask);
+
+impl AffinityNotifier for Worker {
+    fn moved(&self) {
+        Sim::wake(&self.0);
+    }
+}
+
+impl Ring {
+    pub(super) fn program(self, m: &Machine) {
+        let vcpu = Arc::new(Vcpu(Copies::new(Own(Atomic::new(true)))));
+        let task = Rc::new(Cell::new(None));
+        let hooks = VcpuHooks { vcpu: Arc::clone(&vcpu), task: Rc::clone(&task) };
+        let scheduler = Scheduler::new(m, 1, Placement::Previous, false, hooks);
+        let runs = scheduler.task(m, VCPUS_CPU, "vCPU", move || match self.vcpu {
+            Leaves::Preempted => yield_now(),
+            Leaves::Sleeps | Leaves::Halts => Sim::park(),
+        });
+        task.set(Some(runs));
+        if self.vcpu == Leaves::Preempted {
+            scheduler.task(m, VCPUS_CPU, "other task", || ());
+        } else {
+            let scheduler = scheduler.clone();
+            m.task_on(CpuId(3), "waker of the vCPU", move || scheduler.wake(runs));
+        }
+
+        let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
+        let desc = Rc::new(IrqDesc::<Sim>::new(CpuSet::of([VCPUS_CPU]), &online).expect("it is online"));
+        let bound_to = Rc::new(Cell::new(VCPUS_CPU));
+        let (works, follows) = (Rc::clone(&desc), Rc::clone(&bound_to));
+        let thread = scheduler.service(m, VCPUS_CPU, "irq thread", move || {
+            if works.take_work().is_some_and(|work| work.moved) {
+                follows.set(works.cpu());
+            }
+        });
+        desc.attach_thread(scheduler.handle(thread)).expect("it has none").act();
+        if self.notifier {
+            let worker = scheduler.service(m, VCPUS_CPU, "kworker", || ());
+            desc.set_notifier(Some(Arc::new(Worker(scheduler.handle(worker)))));
+        }
+
+        let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
+        let entry = Table::new(memory).allocate().expect("it has one entry");
+        let binding = Rc::new(RefCell::new(Binding::new(AmdInterrupt::new(entry, HOST))));
+        let interrupt = Arc::clone(binding.borrow().interrupt());
+        let (writes, follows) = (Rc::clone(&desc), Arc::clone(&interrupt));
+        m.task_on(WRITERS_CPU, "affinity", move || {
+            let program = |cpu: CpuId| follows.set_host(HostMode { destination: cpu.0, ..HOST });
+            let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, program).expect("it is online");
+            change.expect("it has to move").act().completed();
+        });
+        let (binds, target) = (Rc::clone(&binding), Arc::clone(&vcpu));
+        m.task_on(CpuId(2), "bind", move || {
+            let posting = Posting { backing_page: 1, vector: 0x41, tag: 1 };
+            binds.borrow_mut().bind(target, posting).expect("it is bound to none").completed();
+        });
+        m.at_quiescence("the entry says where the vCPU is, and the thread is where the interrupt goes", move || {
+            let says = interrupt.load().as_guest().map(|guest| guest.residency);
+            // Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its vCPU for good.)
+            let bound = binding.borrow_mut().unbind().map(|invalidate| drop(invalidate.completed())).is_ok();
+            if says != Some(vcpu.0.residency()) || !bound {
+                return Err(format!("the entry says {says:?}, and the vCPU is {:?}", vcpu.0.residency()));
+            }
+            let (goes_to, thread) = (desc.cpu(), bound_to.get());
+            if goes_to == thread { Ok(()) } else { Err(format!("it goes to {goes_to}, and its thread is on {thread}")) }
+        });
+    }
+}
+
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leaves = if self.vcpu == Leaves::Preempted { "preempted" } else { "sleeps" };
+        write!(f, "doorbell-host and -post, 1 vCPU, {leaves} once; 1 threaded interrupt, 1 affinity write, 1 binding")?;
+        if self.notifier { f.write_str("; a notifier's worker on the vCPU's CPU") } else { Ok(()) }
+    }
+}
