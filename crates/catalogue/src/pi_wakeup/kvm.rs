@@ -4,7 +4,7 @@
 //! vector. The handler of that vector looks through the list of its CPU for vCPUs that have something posted.
 
 use std::cell::{Cell, OnceCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Hooks, SchedTask, Scheduler};
@@ -179,25 +179,27 @@ impl Kvm {
     }
 }
 
-/// The hooks of a scheduler some of whose tasks are vCPUs.
-pub(super) struct VcpuHooks(pub Rc<Kvm>);
+/// The hooks of a scheduler some of whose tasks are vCPUs. The scheduler is part of what they are about, hence not an `Rc`.
+pub(super) struct VcpuHooks(pub Weak<Kvm>);
 
 impl VcpuHooks {
-    fn vcpu(&self, task: SchedTask) -> Option<usize> {
-        self.0.vcpus.iter().position(|vcpu| vcpu.task.get() == Some(&task))
+    fn vcpu(&self, task: SchedTask) -> Option<(Rc<Kvm>, usize)> {
+        let kvm = self.0.upgrade()?;
+        let number = kvm.vcpus.iter().position(|vcpu| vcpu.task.get() == Some(&task))?;
+        Some((kvm, number))
     }
 }
 
 impl Hooks for VcpuHooks {
     fn sched_out(&self, task: SchedTask, cpu: CpuId, _preempted: bool) {
-        if let Some(vcpu) = self.vcpu(task) {
-            self.0.sched_out(vcpu, cpu);
+        if let Some((kvm, vcpu)) = self.vcpu(task) {
+            kvm.sched_out(vcpu, cpu);
         }
     }
 
     fn sched_in(&self, task: SchedTask, cpu: CpuId) {
-        if let Some(vcpu) = self.vcpu(task) {
-            self.0.sched_in(vcpu, cpu);
+        if let Some((kvm, vcpu)) = self.vcpu(task) {
+            kvm.sched_in(vcpu, cpu);
         }
     }
 }

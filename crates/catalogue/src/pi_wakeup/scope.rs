@@ -95,7 +95,7 @@ impl Scope {
 
     pub(super) fn program(self, m: &Machine) {
         let kvm = Kvm::new(self);
-        let scheduler = Scheduler::new(m, self.cpus, Placement::Waker, false, VcpuHooks(Rc::clone(&kvm)));
+        let scheduler = Scheduler::new(m, self.cpus, Placement::Waker, false, VcpuHooks(Rc::downgrade(&kvm)));
         for (number, vcpu) in kvm.vcpus.iter().enumerate() {
             let halts = Rc::clone(&kvm);
             let task = scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || halts.halt(number));
