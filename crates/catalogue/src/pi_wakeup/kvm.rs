@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell};
 use std::rc::{Rc, Weak};
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Hooks, SchedTask, Scheduler};
+use doorbell_explore::sim::{Hooks, SchedTask, Scheduler, known};
 use doorbell_platform::{CpuId, Lock, LockClass, LockGuard, Platform, Subclass, WaitType};
 
 use super::scope::{Fault, Names, Path, Scope};
@@ -40,17 +40,13 @@ pub(super) struct Vcpu {
 
 impl Kvm {
     pub(super) fn new(scope: Scope) -> Rc<Kvm> {
-        let cpu = |_| PerCpu { sleepers: Lock::new(&WAKEUP_LOCK, Vec::new()), taken_by: Cell::new(None) };
+        let cpu = |_| PerCpu { sleepers: known(Lock::new(&WAKEUP_LOCK, Vec::new())), taken_by: Cell::new(None) };
         let vcpu = |number| Vcpu {
             descriptor: Descriptor::new(["vCPU 0", "vCPU 1"][number], NOTIFY, scope.first_cpu(number)),
             task: OnceCell::new(),
             cpu: Cell::new(scope.first_cpu(number)),
         };
-        let cpus: Vec<_> = (0..scope.cpus).map(cpu).collect();
-        for cpu in &cpus {
-            // Locks are told apart by the order in which they are first taken: the same in all runs.
-            drop(cpu.sleepers.lock());
-        }
+        let cpus = (0..scope.cpus).map(cpu).collect();
         Rc::new(Kvm { scope, cpus, vcpus: (0..scope.vcpus).map(vcpu).collect(), scheduler: OnceCell::new() })
     }
 

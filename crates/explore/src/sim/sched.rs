@@ -135,13 +135,8 @@ impl Scheduler {
                         with(|w| w.ctx_mut(handler.id()).reschedules = true);
                     }
                     with(|w| w.schedule_cpu(cpu));
-                    let lock = SimSpin::INIT;
-                    // So that it is known from the start.
-                    lock.lock(Acquire::of(&RQ_LOCK));
-                    // SAFETY: taken right before.
-                    unsafe { lock.unlock() };
                     RunQueue {
-                        lock,
+                        lock: SimSpin::INIT,
                         state: RefCell::new(Queue::default()),
                         kicks: Model::new("run queue", 0),
                         idle,
