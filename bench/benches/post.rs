@@ -113,7 +113,7 @@ fn main() {
     println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
     let mut dearer = Vec::new();
     for (operation, limit) in OPERATIONS {
-        let Some(taken) = callgrind::instructions("post::measured", operation, ROUNDS) else {
+        let Some(taken) = callgrind::instructions("post::measured", &[operation], ROUNDS) else {
             return println!("post: valgrind is not installed");
         };
         println!("{operation:46}{taken:>13}{limit:>10}");

@@ -211,7 +211,7 @@ fn main() {
         return println!("posted: only an optimised build says anything");
     }
     let [Some(std), Some(kernel)] =
-        ["std", "kernel"].map(|way| callgrind::instructions("posted::measured", way, ROUNDS))
+        ["std", "kernel"].map(|way| callgrind::instructions("posted::measured", &[way], ROUNDS))
     else {
         return println!("posted: valgrind is not installed");
     };

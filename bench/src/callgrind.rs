@@ -8,12 +8,13 @@ use std::process::Command;
 ///
 /// # Panics
 /// If the program fails, or calls none of them.
-pub fn instructions(module: &str, operation: &str, rounds: u64) -> Option<u64> {
+pub fn instructions(module: &str, operation: &[&str], rounds: u64) -> Option<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
         .arg(format!("--toggle-collect={module}::*"))
         .arg(env::current_exe().ok()?)
-        .args(["run", operation])
+        .arg("run")
+        .args(operation)
         .output()
         .ok()?;
     let report = String::from_utf8_lossy(&output.stderr);

@@ -4,6 +4,7 @@
 //! cargo bench -p doorbell-bench --bench explore   the explorer's standard programs
 //! cargo bench -p doorbell-bench --bench peers     the same programs explored by loom and shuttle
 //! cargo bench -p doorbell-bench --bench memory    ten million executions, and what they leave behind
+//! cargo bench -p doorbell-bench --bench native_cost  instructions through the platform and by hand
 //! cargo bench -p doorbell-bench --bench post      instructions of a post
 //! cargo bench -p doorbell-bench --bench posted    instructions from an irqfd to a posted interrupt
 //! cargo bench -p doorbell-bench --bench senders   posts per second, apart and to one vCPU

@@ -3,16 +3,16 @@
 //! them than its counterpart by hand.
 //!
 //! ```text
-//! cargo bench -p doorbell-platform --bench native_cost
+//! cargo bench -p doorbell-bench --bench native_cost
 //! ```
 
 use std::cell::UnsafeCell;
 use std::env;
 use std::hint::black_box;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
+use doorbell_bench::callgrind;
 use doorbell_platform::*;
 
 static SPIN: LockClass = LockClass::new("cost.spin", WaitType::Spin);
@@ -202,19 +202,7 @@ fn consume<T>(value: T) {
 
 /// Instructions per operation, or `None` without callgrind.
 fn instructions(operation: &str, side: &str) -> Option<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
-        .arg("--toggle-collect=native_cost::measured::*")
-        .arg(env::current_exe().ok()?)
-        .args(["run", operation, side])
-        .output()
-        .ok()?;
-    let report = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{report}");
-    let collected = report.lines().find_map(|line| line.split("Collected :").nth(1)).expect("callgrind's summary");
-    let total: u64 = collected.trim().parse().expect("a number of instructions");
-    assert!(total > 0, "callgrind has not recognised the function");
-    Some(total / ROUNDS)
+    callgrind::instructions("native_cost::measured", &[operation, side], ROUNDS)
 }
 
 fn main() {
