@@ -232,6 +232,15 @@ fn add_task(
                 while w.cpus.len() <= cpu.0 as usize {
                     w.add_cpu();
                 }
+                // What runs callbacks runs anywhere, and makes way.
+                if let Some(aside) =
+                    w.cpus[cpu.0 as usize].task.filter(|task| w.ctx(*task).aside && w.mode == Mode::Alone)
+                {
+                    let other = w.add_cpu();
+                    w.ctx_mut(aside).cpu = Some(other);
+                    w.cpus[other.0 as usize].task = Some(aside);
+                    w.cpus[cpu.0 as usize].task = None;
+                }
                 assert!(w.cpus[cpu.0 as usize].task.is_none(), "{cpu} has a task already");
                 cpu
             }

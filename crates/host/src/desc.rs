@@ -1,58 +1,18 @@
-//! IRQ descriptors: where an interrupt of the host goes, and which thread handles it.
+//! IRQ descriptors: where an interrupt of the host goes, and who handles it.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::mem;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
 
+use crate::CpuSet;
+use crate::actions::Actions;
+use crate::flow::Flow;
+
 /// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
 /// that was woken under it.)
 static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType::Spin);
-
-/// A set of CPUs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CpuSet(Vec<u64>);
-
-impl CpuSet {
-    /// No CPU.
-    pub const fn none() -> Self {
-        CpuSet(Vec::new())
-    }
-
-    /// These CPUs.
-    pub fn of(cpus: impl IntoIterator<Item = CpuId>) -> Self {
-        let mut set = CpuSet::none();
-        cpus.into_iter().for_each(|cpu| set.insert(cpu));
-        set
-    }
-
-    /// Adds a CPU.
-    pub fn insert(&mut self, cpu: CpuId) {
-        let word = cpu.0 as usize / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (cpu.0 % 64);
-    }
-
-    /// Whether a CPU is in it.
-    pub fn contains(&self, cpu: CpuId) -> bool {
-        self.0.get(cpu.0 as usize / 64).is_some_and(|word| word >> (cpu.0 % 64) & 1 != 0)
-    }
-
-    /// The first CPU that is in both.
-    pub fn first_common(&self, other: &CpuSet) -> Option<CpuId> {
-        let (index, both) = self.0.iter().zip(&other.0).map(|(a, b)| a & b).enumerate().find(|(_, both)| *both != 0)?;
-        Some(CpuId(index as u32 * 64 + both.trailing_zeros()))
-    }
-
-    /// Whether no CPU is in it.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-}
 
 /// Why an affinity was refused. The former one stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,18 +53,24 @@ pub trait AffinityNotifier: Send + Sync {
     fn moved(&self);
 }
 
-/// A descriptor of an interrupt of the host, with the thread that handles it, if one does.
+/// A descriptor of an interrupt of the host: who handles it, whether it is enabled, where it goes, and its thread, if it has one.
 pub struct IrqDesc<P: Platform> {
-    state: Lock<P, State<P>>,
+    pub(crate) state: Lock<P, State<P>>,
     /// What the thread has to do. Set by interrupt handlers, without the lock.
     work: P::AtomicU32,
+    pub(crate) flow: Flow<P>,
+    pub(crate) actions: Actions<P>,
 }
 
-struct State<P: Platform> {
+pub(crate) struct State<P: Platform> {
     affinity: Arc<CpuSet>,
     cpu: CpuId,
     thread: Option<P::Task>,
     notifier: Option<Arc<dyn AffinityNotifier>>,
+    /// How often it was disabled, and not enabled.
+    pub(crate) depth: u32,
+    /// Where it may go from its next arrival on.
+    deferred: Option<Arc<CpuSet>>,
 }
 
 /// There is an interrupt to be handled.
@@ -151,6 +117,10 @@ impl<P: Platform, R> AffinityChange<P, R> {
 pub struct WakeThread<P: Platform>(Option<P::Task>);
 
 impl<P: Platform> WakeThread<P> {
+    pub(crate) fn nobody() -> Self {
+        WakeThread(None)
+    }
+
     /// Wakes it. Anywhere, with no lock held that a wake-up may need.
     pub fn act(self) {
         if let Some(thread) = &self.0 {
@@ -166,8 +136,14 @@ impl<P: Platform> IrqDesc<P> {
     /// See [`AffinityError`].
     pub fn new(affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
         let cpu = target(&affinity, online)?;
-        let state = State { affinity: Arc::new(affinity), cpu, thread: None, notifier: None };
-        Ok(IrqDesc { state: Lock::new(&IRQ_DESC, state), work: P::AtomicU32::new(0) })
+        let affinity = Arc::new(affinity);
+        let state = State { affinity, cpu, thread: None, notifier: None, depth: 0, deferred: None };
+        Ok(IrqDesc {
+            state: Lock::new(&IRQ_DESC, state),
+            work: P::AtomicU32::new(0),
+            flow: Flow::new(),
+            actions: Actions::new(),
+        })
     }
 
     /// Where the interrupt goes.
@@ -223,21 +199,78 @@ impl<P: Platform> IrqDesc<P> {
         online: &CpuSet,
         program: impl FnOnce(CpuId) -> R,
     ) -> Result<Option<AffinityChange<P, R>>, AffinityError> {
+        self.change(Arc::new(affinity), online, program)
+    }
+
+    /// [`set_affinity`](IrqDesc::set_affinity) from the next time on that the interrupt comes: for devices that can be given a new
+    /// message only while none is on its way, which is when one has arrived. A later call takes the place of one whose time has not come.
+    /// The handler is told by [`Handling::moves`](crate::Handling), and calls [`take_deferred`](IrqDesc::take_deferred).
+    ///
+    /// # Errors
+    /// See [`AffinityError`].
+    pub fn defer_affinity(&self, affinity: CpuSet, online: &CpuSet) -> Result<(), AffinityError> {
+        target(&affinity, online)?;
+        let affinity = Some(Arc::new(affinity));
+        let mut state = self.state.lock_irqsave();
+        let former = mem::replace(&mut state.deferred, affinity);
+        // Under the lock: who takes the one takes the other.
+        self.flow.defer_move();
+        drop(state);
+        drop(former);
+        Ok(())
+    }
+
+    /// When the interrupt has come: where it may go from here on, if that was deferred.
+    pub fn take_deferred(&self) -> Option<Arc<CpuSet>> {
+        self.state.lock_irqsave().deferred.take()
+    }
+
+    /// A CPU goes offline: an interrupt that goes there goes to another, one of its affinity if there is one in `online`, any of
+    /// `online` if not; the affinity stays what it was, for when the CPU returns. `None` if it goes elsewhere anyway.
+    ///
+    /// # Errors
+    /// If `online` names no CPU beside it.
+    pub fn leave<R>(
+        &self,
+        cpu: CpuId,
+        online: &CpuSet,
+        program: impl FnOnce(CpuId) -> R,
+    ) -> Result<Option<AffinityChange<P, R>>, AffinityError> {
+        let mut state = self.state.lock_irqsave();
+        if state.cpu != cpu {
+            return Ok(None);
+        }
+        let other = |set: &CpuSet| set.iter().find(|other| *other != cpu && online.contains(*other));
+        let to = other(&state.affinity).or_else(|| other(online)).ok_or(AffinityError::Offline)?;
+        Ok(Some(self.goes_to(&mut state, to, program)))
+    }
+
+    /// As [`set_affinity`](IrqDesc::set_affinity), with a set that is allocated already: from interrupt handlers, too.
+    ///
+    /// # Errors
+    /// See [`AffinityError`].
+    pub fn change<R>(
+        &self,
+        affinity: Arc<CpuSet>,
+        online: &CpuSet,
+        program: impl FnOnce(CpuId) -> R,
+    ) -> Result<Option<AffinityChange<P, R>>, AffinityError> {
         let first = target(&affinity, online)?;
-        let affinity = Arc::new(affinity);
         let mut state = self.state.lock_irqsave();
         let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
         let former = mem::replace(&mut state.affinity, affinity);
-        let change = (!stays).then(|| {
-            state.cpu = first;
-            let programmed = program(first);
-            // Under the lock: a thread that is attached after this finds it.
-            self.work.fetch_or(MOVE, SeqCst);
-            AffinityChange { cpu: first, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
-        });
+        let change = (!stays).then(|| self.goes_to(&mut state, first, program));
         drop(state);
         drop(former);
         Ok(change)
+    }
+
+    fn goes_to<R>(&self, state: &mut State<P>, cpu: CpuId, program: impl FnOnce(CpuId) -> R) -> AffinityChange<P, R> {
+        state.cpu = cpu;
+        let programmed = program(cpu);
+        // Under the lock: a thread that is attached after this finds it.
+        self.work.fetch_or(MOVE, SeqCst);
+        AffinityChange { cpu, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
     }
 
     /// The interrupt has come: its thread is to handle it. Anywhere, in hard-interrupt context above all.

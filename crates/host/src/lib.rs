@@ -4,20 +4,28 @@
 
 extern crate alloc;
 
+mod actions;
 mod amd;
 mod binding;
 mod bypass;
+mod cpus;
 mod desc;
+mod flow;
+mod handling;
 mod invalidate;
 pub mod irte;
 mod posted;
 mod switch;
 mod table;
+pub mod vector;
 
+pub use actions::{Claim, Freed, Handler, LineTaken, NotRequested, Sharing};
 pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
 pub use bypass::{AlreadyRegistered, Bypass, Consumer, Consumes, Producer, Produces, Token};
-pub use desc::{AffinityChange, AffinityError, AffinityNotifier, CpuSet, HasThread, IrqDesc, ThreadWork, WakeThread};
+pub use cpus::CpuSet;
+pub use desc::{AffinityChange, AffinityError, AffinityNotifier, HasThread, IrqDesc, ThreadWork, WakeThread};
+pub use handling::{Enabled, Handling, NotDisabled};
 pub use invalidate::Invalidate;
 pub use posted::{Descriptor, IntelInterrupt, Misaligned, PostedBinding};
 pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_explore::sim::{Ghost, GracePeriods, Pool};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
-use doorbell_platform::{Atomic, Mutex, Platform, ReadDomain};
+use doorbell_platform::{Atomic, CpuId, Mutex, Platform, ReadDomain};
 
 use crate::{MUTEX, explore, word};
 
@@ -88,4 +88,22 @@ fn sleeping_in_an_rcu_section_is_an_error_and_in_an_srcu_section_is_not() {
     }
     explore(sleeper::<<Sim as Platform>::Rcu>).assert_found(FailureKind::SleepInAtomic);
     explore(sleeper::<<Sim as Platform>::Srcu>).assert_exhausted();
+}
+
+#[test]
+fn a_domain_that_is_made_first_leaves_its_cpu_to_the_task_that_is_pinned_there() {
+    explore(|m| {
+        let domain = Arc::new(<Sim as Platform>::Rcu::new("domain"));
+        let called = word(0);
+        let (calls, stays) = (Arc::clone(&called), Arc::clone(&domain));
+        m.task_on(CpuId(0), "task", move || {
+            assert_eq!(Sim::current_cpu(), CpuId(0));
+            domain.call(Box::new(move || calls.store(1, SeqCst)));
+        });
+        m.at_quiescence("the callback has run", move || {
+            let _ = &stays;
+            (called.load(SeqCst) == 1).then_some(()).ok_or("it has not".into())
+        });
+    })
+    .assert_exhausted();
 }

@@ -1,0 +1,130 @@
+//! Who handles an interrupt: one driver, or several that share the line.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, ReadDomain, Retired, WaitType};
+
+/// A leaf, taken in task context only: one change of a line's handlers at a time.
+static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", WaitType::Sleep);
+
+/// What a handler has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// Its device has not raised the interrupt.
+    None,
+    /// It has, and it was handled.
+    Handled,
+    /// It has, and the interrupt's thread is to handle it.
+    WakeThread,
+}
+
+/// A driver's part in an interrupt.
+pub trait Handler: Send + Sync + 'static {
+    /// The interrupt has come. In hard-interrupt context, with interrupts off, on one CPU at a time.
+    fn handle(&self) -> Claim;
+}
+
+/// Whether a driver shares a line with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// It does not.
+    Exclusive,
+    /// With those that do so too. It looks at its device and [claims](Claim) what is its own.
+    Shared,
+}
+
+/// The line is taken, by a driver that does not share it, or the one that asks does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LineTaken;
+
+impl fmt::Display for LineTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the line has a handler, and they do not both share it")
+    }
+}
+
+impl core::error::Error for LineTaken {}
+
+/// It is none of the line's handlers: it was freed before, or never requested.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotRequested;
+
+impl fmt::Display for NotRequested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("that handler is not one of the line's")
+    }
+}
+
+impl core::error::Error for NotRequested {}
+
+pub(crate) struct List {
+    sharing: Sharing,
+    pub(crate) handlers: Vec<Arc<dyn Handler>>,
+}
+
+pub(crate) struct Actions<P: Platform> {
+    /// Read by interrupt handlers; replaced as a whole.
+    pub(crate) list: RcuCell<P, P::Rcu, List>,
+    changes: Mutex<P, ()>,
+}
+
+/// A handler is called for no new interrupt, but may be running.
+#[must_use = "the handler may still be running, and its list leaks unless this is waited for"]
+pub struct Freed<P: Platform> {
+    former: Retired<P::Rcu, List>,
+    last: bool,
+}
+
+impl<P: Platform> Freed<P> {
+    /// Whether the line has no handler left: its vector can be [taken](crate::vector::Vectors::deactivate) from it, if the device was
+    /// kept from sending.
+    pub fn last(&self) -> bool {
+        self.last
+    }
+
+    /// Waits until no CPU runs the handler. In task context, not from the handler.
+    #[track_caller]
+    pub fn synchronize(self) {
+        drop(self.former.synchronize());
+    }
+}
+
+impl<P: Platform> Actions<P> {
+    pub(crate) fn new() -> Self {
+        let nobody = List { sharing: Sharing::Shared, handlers: Vec::new() };
+        let rcu = Arc::new(P::Rcu::new("irq actions"));
+        Actions { list: RcuCell::new(&rcu, Box::new(nobody)), changes: Mutex::new(&IRQ_ACTIONS, ()) }
+    }
+
+    #[track_caller]
+    pub(crate) fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<(), LineTaken> {
+        let former = {
+            let _changes = self.changes.lock();
+            let list = self.list.read();
+            if !list.handlers.is_empty() && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared) {
+                return Err(LineTaken);
+            }
+            let handlers = list.handlers.iter().cloned().chain([handler]).collect();
+            drop(list);
+            self.list.replace(Box::new(List { sharing, handlers }))
+        };
+        former.reclaim_later();
+        Ok(())
+    }
+
+    #[track_caller]
+    pub(crate) fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<P>, NotRequested> {
+        let _changes = self.changes.lock();
+        let list = self.list.read();
+        let of = |one: &Arc<dyn Handler>| Arc::as_ptr(one).cast::<()>();
+        let at = list.handlers.iter().position(|one| of(one) == of(handler)).ok_or(NotRequested)?;
+        let mut handlers = list.handlers.clone();
+        handlers.remove(at);
+        let (last, sharing) = (handlers.is_empty(), list.sharing);
+        drop(list);
+        Ok(Freed { former: self.list.replace(Box::new(List { sharing, handlers })), last })
+    }
+}

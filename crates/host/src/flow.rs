@@ -1,0 +1,220 @@
+//! Whether an interrupt is being handled, is pending, or is disabled: one word.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use doorbell_platform::{Atomic, Platform};
+
+/// Somebody calls the handlers.
+const IN_PROGRESS: u32 = 1;
+/// It has come once more. Whoever takes `IN_PROGRESS` or `DISABLED` away is responsible for it.
+const PENDING: u32 = 2;
+/// The handlers are not to be called.
+const DISABLED: u32 = 4;
+/// It is to be moved when it comes next.
+const MOVE: u32 = 8;
+
+/// Of so many interrupts...
+const WINDOW: u32 = 100_000;
+/// ... more than these must not be nobody's.
+const UNHANDLED: u32 = 99_900;
+
+/// How often the handlers are called again before others get their turn.
+const AGAIN: u32 = 16;
+
+/// One interrupt at a time is handled, wherever it arrives, and one that arrives meanwhile is not lost: it leaves `PENDING`, and who
+/// handles looks at the word before ending. The shape is that of a post: publish, then read the gate, in one step because both
+/// are in one word.
+pub(crate) struct Flow<P: Platform> {
+    state: P::AtomicU32,
+    // Of the window. Who has `IN_PROGRESS` uses them, so there is nobody to exclude; the next one sees them by way of `state`.
+    unhandled: P::AtomicU32,
+    handled: P::AtomicU32,
+}
+
+/// What one who has an interrupt is to do.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Begin {
+    /// Call the handlers, then [`Flow::end`].
+    Run,
+    /// Somebody else will see it.
+    Left,
+    /// Nothing, until it is enabled.
+    Disabled,
+}
+
+/// What one who has called the handlers is to do.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    Again,
+    Done {
+        /// It is to be moved now.
+        moves: bool,
+        /// It has come once more, and is somebody's else to handle.
+        pending: bool,
+    },
+}
+
+impl<P: Platform> Flow<P> {
+    pub(crate) fn new() -> Self {
+        Flow { state: P::AtomicU32::new(0), unhandled: P::AtomicU32::new(0), handled: P::AtomicU32::new(0) }
+    }
+
+    /// It has come.
+    #[inline]
+    pub(crate) fn begin(&self) -> Begin {
+        match self.state.compare_exchange(0, IN_PROGRESS, SeqCst, SeqCst) {
+            Ok(_) => Begin::Run,
+            Err(seen) => self.begin_slowly(seen),
+        }
+    }
+
+    #[cold]
+    fn begin_slowly(&self, mut seen: u32) -> Begin {
+        loop {
+            let (to, begin) = match seen & (IN_PROGRESS | DISABLED) {
+                0 => ((seen & !PENDING) | IN_PROGRESS, Begin::Run),
+                // Both, if it was disabled while it is handled: who enables it need not look, who handles it will.
+                both if both & DISABLED == 0 => (seen | PENDING, Begin::Left),
+                _ => (seen | PENDING, Begin::Disabled),
+            };
+            match self.state.compare_exchange(seen, to, SeqCst, SeqCst) {
+                Ok(_) => return begin,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// The handlers have been called, `rounds` times since the beginning.
+    #[inline]
+    pub(crate) fn end(&self, rounds: u32) -> End {
+        match self.state.compare_exchange(IN_PROGRESS, 0, SeqCst, SeqCst) {
+            Ok(_) => End::Done { moves: false, pending: false },
+            Err(seen) => self.end_slowly(seen, rounds),
+        }
+    }
+
+    #[cold]
+    fn end_slowly(&self, mut seen: u32, rounds: u32) -> End {
+        loop {
+            let pending = seen & PENDING != 0 && seen & DISABLED == 0;
+            let (to, end) = if pending && rounds < AGAIN {
+                (seen & !PENDING, End::Again)
+            } else {
+                (seen & !(IN_PROGRESS | MOVE), End::Done { moves: seen & MOVE != 0, pending })
+            };
+            match self.state.compare_exchange(seen, to, SeqCst, SeqCst) {
+                Ok(_) => return end,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether the handlers are being called.
+    pub(crate) fn in_progress(&self) -> bool {
+        self.state.load(SeqCst) & IN_PROGRESS != 0
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.state.load(SeqCst) & DISABLED != 0
+    }
+
+    /// By who has the descriptor's lock.
+    pub(crate) fn disable(&self) {
+        self.state.fetch_or(DISABLED, SeqCst);
+    }
+
+    /// By who has the descriptor's lock. Whether it has come meanwhile, and nobody else will see that.
+    pub(crate) fn enable(&self) -> bool {
+        let seen = self.state.fetch_and(!DISABLED, SeqCst);
+        seen & PENDING != 0 && seen & IN_PROGRESS == 0
+    }
+
+    /// It is to be moved when it comes next.
+    pub(crate) fn defer_move(&self) {
+        self.state.fetch_or(MOVE, SeqCst);
+    }
+
+    /// By who calls the handlers: whether one of them has claimed it. `true` if too many interrupts are nobody's.
+    #[inline]
+    pub(crate) fn account(&self, claimed: bool) -> bool {
+        let unhandled = self.unhandled.load(Relaxed);
+        // Nothing is counted as long as all are claimed.
+        if claimed && unhandled == 0 {
+            return false;
+        }
+        self.count(claimed, unhandled)
+    }
+
+    #[cold]
+    fn count(&self, claimed: bool, unhandled: u32) -> bool {
+        let handled = self.handled.load(Relaxed) + u32::from(claimed);
+        let unhandled = unhandled + u32::from(!claimed);
+        let over = handled + unhandled >= WINDOW;
+        self.handled.store(if over { 0 } else { handled }, Relaxed);
+        self.unhandled.store(if over { 0 } else { unhandled }, Relaxed);
+        over && unhandled > UNHANDLED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    const DONE: End = End::Done { moves: false, pending: false };
+
+    #[test]
+    fn what_comes_while_it_is_handled_is_handled_again() {
+        let flow = Flow::<Std>::new();
+        assert_eq!(flow.begin(), Begin::Run);
+        assert_eq!((flow.begin(), flow.begin()), (Begin::Left, Begin::Left));
+        assert_eq!((flow.end(1), flow.end(2)), (End::Again, DONE));
+        assert!(!flow.in_progress());
+    }
+
+    #[test]
+    fn what_comes_while_it_is_disabled_waits_for_who_enables_it() {
+        let flow = Flow::<Std>::new();
+        flow.disable();
+        assert_eq!(flow.begin(), Begin::Disabled);
+        assert!(flow.enable());
+        assert_eq!((flow.begin(), flow.end(1)), (Begin::Run, DONE), "it was pending, and no longer is");
+        flow.disable();
+        assert!(!flow.enable());
+    }
+
+    #[test]
+    fn who_handles_sees_what_was_enabled_meanwhile() {
+        let flow = Flow::<Std>::new();
+        assert_eq!(flow.begin(), Begin::Run);
+        flow.disable();
+        assert_eq!(flow.begin(), Begin::Disabled);
+        assert!(!flow.enable(), "who handles it sees it");
+        assert_eq!((flow.end(1), flow.end(2)), (End::Again, DONE));
+    }
+
+    #[test]
+    fn one_that_comes_all_the_time_is_left_to_others_at_last() {
+        let flow = Flow::<Std>::new();
+        assert_eq!(flow.begin(), Begin::Run);
+        for round in 1..AGAIN {
+            assert_eq!((flow.begin(), flow.end(round)), (Begin::Left, End::Again));
+        }
+        assert_eq!((flow.begin(), flow.end(AGAIN)), (Begin::Left, End::Done { moves: false, pending: true }));
+        assert_eq!((flow.begin(), flow.end(1)), (Begin::Run, DONE));
+    }
+
+    #[test]
+    fn of_100000_that_nobody_claims_the_last_says_so_and_a_few_that_are_claimed_change_nothing() {
+        let flow = Flow::<Std>::new();
+        let count = |claimed: &dyn Fn(u32) -> bool| {
+            (0..WINDOW).map(|n| flow.account(claimed(n))).collect::<alloc::vec::Vec<_>>()
+        };
+        let stuck = count(&|_| false);
+        assert_eq!(stuck.iter().position(|stuck| *stuck), Some(WINDOW as usize - 1));
+        assert!(count(&|n| n > 0 && n % 1100 == 0).contains(&true), "90 in 100,000 are claimed");
+        assert!(!count(&|n| n > 0 && n % 900 == 0).contains(&true), "111 in 100,000 are claimed");
+        assert!(!count(&|_| true).contains(&true));
+    }
+}

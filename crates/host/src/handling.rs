@@ -1,0 +1,265 @@
+//! An interrupt is handled, disabled, enabled.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::Platform;
+
+use crate::actions::{Claim, Freed, Handler, LineTaken, NotRequested, Sharing};
+use crate::desc::{IrqDesc, WakeThread};
+use crate::flow::{Begin, End};
+
+/// What is left to be done when an interrupt's handlers have been called, all of it with no lock held.
+#[must_use = "the thread, what has come meanwhile and a deferred move depend on this"]
+pub struct Handling<P: Platform> {
+    /// The thread is to be woken.
+    pub wake: WakeThread<P>,
+    /// It is disabled: to be [masked](IrqDesc::mask) in the device, so that it does not come again.
+    pub mask: bool,
+    /// It has come again, and has done so for some time: [`IrqDesc::handle`] is to be called once more when others have had their
+    /// turn. (It is pending until then; if it comes first, that does it too.)
+    pub again: bool,
+    /// It goes elsewhere from here on: [`IrqDesc::take_deferred`].
+    pub moves: bool,
+    /// Of the last 100,000 more than 99,900 were nobody's, and it was disabled. Somebody who finds the driver at fault
+    /// [enables](IrqDesc::enable) it again.
+    pub stuck: bool,
+}
+
+impl<P: Platform> Handling<P> {
+    fn nothing() -> Self {
+        Handling { wake: WakeThread::nobody(), mask: false, again: false, moves: false, stuck: false }
+    }
+}
+
+/// It is not disabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotDisabled;
+
+impl fmt::Display for NotDisabled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the interrupt was enabled more often than it was disabled")
+    }
+}
+
+impl core::error::Error for NotDisabled {}
+
+/// What has become of an interrupt that was enabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the device is still masked, and what came meanwhile is not handled"]
+pub enum Enabled {
+    /// Somebody else has disabled it too.
+    Not,
+    /// It is to be unmasked in the device.
+    Unmask {
+        /// It has come meanwhile: [`IrqDesc::handle`] is to be called, as if it had come now.
+        resend: bool,
+    },
+}
+
+impl<P: Platform> IrqDesc<P> {
+    /// Adds a handler. In task context.
+    ///
+    /// # Errors
+    /// If there is one, and not both share the line.
+    #[track_caller]
+    pub fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<(), LineTaken> {
+        self.actions.request(handler, sharing)
+    }
+
+    /// Removes a handler. In task context.
+    ///
+    /// An interrupt that is in some CPU's IRR by then, or comes later, finds the other handlers, or none. Its own driver has quieted the
+    /// device before; who has not (VFIO) answers for what is lost.
+    ///
+    /// # Errors
+    /// If it is none of the line's.
+    #[track_caller]
+    pub fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<P>, NotRequested> {
+        self.actions.free(handler)
+    }
+
+    /// It has come: calls the handlers, unless another CPU does so already, which then calls them once more. In hard-interrupt
+    /// context. For edges, which message-signalled interrupts are; the end of interrupt is the host's and may be before or after.
+    #[inline]
+    #[track_caller]
+    pub fn handle(&self) -> Handling<P> {
+        match self.flow.begin() {
+            Begin::Run => {}
+            Begin::Left => return Handling::nothing(),
+            Begin::Disabled => return Handling { mask: true, ..Handling::nothing() },
+        }
+        let (mut rounds, mut thread, mut stuck) = (0, false, false);
+        let (moves, again) = loop {
+            rounds += 1;
+            let mut claimed = false;
+            for handler in &self.actions.list.read().handlers {
+                match handler.handle() {
+                    Claim::None => {}
+                    Claim::Handled => claimed = true,
+                    Claim::WakeThread => (claimed, thread) = (true, true),
+                }
+            }
+            stuck |= self.flow.account(claimed);
+            if let End::Done { moves, pending } = self.flow.end(rounds) {
+                break (moves, pending);
+            }
+        };
+        if stuck {
+            self.disable();
+        }
+        let wake = if thread { self.wake_thread() } else { WakeThread::nobody() };
+        Handling { wake, mask: stuck, again, moves, stuck }
+    }
+
+    /// The handlers are not called from here on, but may be running: [`synchronize`](IrqDesc::synchronize). What comes is pending until it
+    /// is enabled. Calls nest. Anywhere.
+    #[track_caller]
+    pub fn disable(&self) {
+        let mut state = self.state.lock_irqsave();
+        state.depth += 1;
+        self.flow.disable();
+    }
+
+    /// Undoes one [`disable`](IrqDesc::disable). Anywhere.
+    ///
+    /// # Errors
+    /// If it is not disabled.
+    #[track_caller]
+    pub fn enable(&self) -> Result<Enabled, NotDisabled> {
+        let mut state = self.state.lock_irqsave();
+        state.depth = state.depth.checked_sub(1).ok_or(NotDisabled)?;
+        Ok(if state.depth > 0 { Enabled::Not } else { Enabled::Unmask { resend: self.flow.enable() } })
+    }
+
+    /// Whether it is disabled.
+    pub fn is_disabled(&self) -> bool {
+        self.flow.is_disabled()
+    }
+
+    /// Masks a disabled interrupt in the device, by `mask(true)`; undoes that if it was enabled meanwhile. Who has enabled it unmasks it
+    /// too, but perhaps before it was masked.
+    #[track_caller]
+    pub fn mask(&self, mask: impl Fn(bool)) {
+        mask(true);
+        // Store buffering: here the mask is written and the word read, in `enable` the word is written and then the mask.
+        P::fence(SeqCst);
+        if !self.flow.is_disabled() {
+            mask(false);
+        }
+    }
+
+    /// Waits until no handler of it is running: of those that began before this call, none is when it returns. Not from a handler,
+    /// nor under a lock that one takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no CPU can see
+    /// another's IRR ([`vector`](crate::vector) is about that).
+    #[track_caller]
+    pub fn synchronize(&self) {
+        while self.flow.in_progress() {
+            P::cpu_relax();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU32;
+
+    use doorbell_platform::{CpuId, Std};
+
+    use super::*;
+    use crate::CpuSet;
+
+    struct Driver {
+        claims: Claim,
+        calls: AtomicU32,
+    }
+
+    impl Handler for Driver {
+        fn handle(&self) -> Claim {
+            self.calls.fetch_add(1, SeqCst);
+            self.claims
+        }
+    }
+
+    fn driver(claims: Claim) -> Arc<Driver> {
+        Arc::new(Driver { claims, calls: AtomicU32::new(0) })
+    }
+
+    fn desc() -> IrqDesc<Std> {
+        let here = CpuSet::of([CpuId(0)]);
+        IrqDesc::new(here.clone(), &here).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_shared_by_those_only_that_all_say_so() {
+        let desc = desc();
+        let [one, other] = [driver(Claim::None), driver(Claim::Handled)];
+        assert_eq!(desc.request(one.clone(), Sharing::Shared), Ok(()));
+        assert_eq!(desc.request(other.clone(), Sharing::Exclusive), Err(LineTaken));
+        assert_eq!(desc.request(other.clone(), Sharing::Shared), Ok(()));
+        let handling = desc.handle();
+        assert!(!handling.stuck && !handling.mask && !handling.again);
+        assert_eq!((one.calls.load(SeqCst), other.calls.load(SeqCst)), (1, 1));
+        let one: Arc<dyn Handler> = one;
+        let freed = desc.free(&one).unwrap();
+        assert!(!freed.last());
+        freed.synchronize();
+        assert_eq!(desc.free(&one).err(), Some(NotRequested), "freed twice");
+        let other: Arc<dyn Handler> = other;
+        let freed = desc.free(&other).unwrap();
+        assert!(freed.last());
+        freed.synchronize();
+        assert_eq!(desc.request(one, Sharing::Exclusive), Ok(()));
+    }
+
+    #[test]
+    fn a_disabled_interrupt_is_masked_and_comes_when_the_last_one_enables_it() {
+        let desc = desc();
+        let driver = driver(Claim::Handled);
+        desc.request(driver.clone(), Sharing::Exclusive).unwrap();
+        desc.disable();
+        desc.disable();
+        assert!(desc.handle().mask);
+        assert_eq!(desc.enable(), Ok(Enabled::Not));
+        assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }));
+        assert_eq!(desc.enable(), Err(NotDisabled));
+        assert_eq!(driver.calls.load(SeqCst), 0);
+        assert!(!desc.handle().mask);
+        assert_eq!(driver.calls.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_handler_that_claims_nothing_100000_times_is_called_no_more() {
+        let desc = desc();
+        let driver = driver(Claim::None);
+        desc.request(driver.clone(), Sharing::Exclusive).unwrap();
+        let stuck = (0..100_010).filter(|_| desc.handle().stuck).count();
+        assert_eq!((stuck, driver.calls.load(SeqCst)), (1, 100_000));
+        assert!(desc.is_disabled());
+        assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "the device may well have raised one");
+    }
+
+    #[test]
+    fn a_handler_may_leave_its_work_to_the_thread() {
+        let desc = desc();
+        desc.request(driver(Claim::WakeThread), Sharing::Exclusive).unwrap();
+        desc.attach_thread(Std::current_task()).unwrap().act();
+        desc.handle().wake.act();
+        assert!(desc.take_work().unwrap().run);
+    }
+
+    #[test]
+    fn what_was_enabled_before_it_was_masked_does_not_stay_masked() {
+        let desc = desc();
+        let masked = AtomicU32::new(0);
+        desc.disable();
+        desc.mask(|mask| {
+            masked.store(mask.into(), SeqCst);
+            if mask {
+                assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: false }));
+            }
+        });
+        assert_eq!(masked.load(SeqCst), 0);
+    }
+}

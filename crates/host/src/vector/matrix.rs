@@ -1,0 +1,278 @@
+//! Which vectors of which CPUs are free.
+
+use alloc::boxed::Box;
+use core::ops::RangeInclusive;
+
+use doorbell_platform::{CpuId, Vector};
+
+use super::best::Best;
+use super::{Place, Where};
+use crate::CpuSet;
+
+/// A set of vectors.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct VectorSet([u64; 4]);
+
+impl VectorSet {
+    pub(super) fn contains(&self, vector: Vector) -> bool {
+        self.0[usize::from(vector.0) / 64] >> (vector.0 % 64) & 1 != 0
+    }
+
+    fn insert(&mut self, vector: Vector) {
+        self.0[usize::from(vector.0) / 64] |= 1 << (vector.0 % 64);
+    }
+
+    fn remove(&mut self, vector: Vector) {
+        self.0[usize::from(vector.0) / 64] &= !(1 << (vector.0 % 64));
+    }
+
+    fn of(vectors: RangeInclusive<u8>) -> VectorSet {
+        let mut set = VectorSet::default();
+        vectors.for_each(|vector| set.insert(Vector(vector)));
+        set
+    }
+
+    fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    pub(super) fn iter(mut self) -> impl Iterator<Item = Vector> {
+        core::iter::from_fn(move || {
+            let first = self.first()?;
+            self.remove(first);
+            Some(first)
+        })
+    }
+
+    fn and(&self, other: &VectorSet) -> VectorSet {
+        VectorSet(core::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    fn first(&self) -> Option<Vector> {
+        let word = self.0.iter().position(|word| *word != 0)?;
+        Some(Vector(word as u8 * 64 + self.0[word].trailing_zeros() as u8))
+    }
+}
+
+/// A vector is free; or it is taken: in use, quarantined, or set aside for a managed interrupt.
+struct Cpu {
+    online: bool,
+    free: VectorSet,
+    /// Of those in use once, those that the CPU has not said to be clear in its IRR.
+    quarantined: VectorSet,
+    /// Set aside for managed interrupts, in use or not.
+    managed: VectorSet,
+    /// Of those set aside, the ones that no interrupt uses, nor is in quarantine.
+    managed_free: VectorSet,
+}
+
+/// There is none.
+#[derive(Debug)]
+pub(super) struct Full;
+
+pub(super) struct Matrix {
+    cpus: Box<[Cpu]>,
+    /// By free vectors. Those that are offline have none.
+    best: Best,
+    /// Free vectors of CPUs that are online.
+    free: u32,
+    /// Of those, how many have been promised.
+    reserved: u32,
+}
+
+impl Matrix {
+    /// All CPUs are offline.
+    pub(super) fn new(cpus: u32, vectors: RangeInclusive<u8>) -> Self {
+        let cpu = || Cpu {
+            online: false,
+            free: VectorSet::of(vectors.clone()),
+            quarantined: VectorSet::default(),
+            managed: VectorSet::default(),
+            managed_free: VectorSet::default(),
+        };
+        Matrix { cpus: (0..cpus).map(|_| cpu()).collect(), best: Best::new(cpus), free: 0, reserved: 0 }
+    }
+
+    fn cpu(&self, cpu: CpuId) -> Option<&Cpu> {
+        self.cpus.get(cpu.0 as usize)
+    }
+
+    pub(super) fn is_online(&self, cpu: CpuId) -> bool {
+        self.cpu(cpu).is_some_and(|cpu| cpu.online)
+    }
+
+    /// Of one CPU, which exists.
+    pub(super) fn quarantined(&self, cpu: CpuId) -> VectorSet {
+        self.cpus[cpu.0 as usize].quarantined
+    }
+
+    /// Free vectors of one CPU; 0 if it is offline.
+    pub(super) fn free_on(&self, cpu: CpuId) -> u32 {
+        self.cpu(cpu).filter(|cpu| cpu.online).map_or(0, |cpu| cpu.free.len())
+    }
+
+    /// Free vectors that nobody has been promised.
+    pub(super) fn unpromised(&self) -> u32 {
+        self.free - self.reserved
+    }
+
+    /// Changes a CPU, and what is known of all.
+    fn update<R>(&mut self, id: CpuId, f: impl FnOnce(&mut Cpu) -> R) -> R {
+        let before = self.free_on(id);
+        let result = f(&mut self.cpus[id.0 as usize]);
+        let now = self.free_on(id);
+        if now != before {
+            self.free = self.free + now - before;
+            self.best.set(id, now as u8);
+        }
+        result
+    }
+
+    /// Vectors of `cpu`, which exists, can be used.
+    pub(super) fn online(&mut self, cpu: CpuId) {
+        self.update(cpu, |cpu| cpu.online = true);
+    }
+
+    /// No more vectors of `cpu` will be allocated, nor those that were promised be there.
+    ///
+    /// # Errors
+    /// If the rest cannot take `moving` interrupts and keep what was promised.
+    pub(super) fn offline(&mut self, cpu: CpuId, moving: u32) -> Result<(), Full> {
+        if self.free - self.free_on(cpu) < self.reserved + moving {
+            return Err(Full);
+        }
+        self.update(cpu, |cpu| cpu.online = false);
+        Ok(())
+    }
+
+    /// Promises a vector, somewhere.
+    pub(super) fn reserve(&mut self) -> Result<(), Full> {
+        if self.unpromised() == 0 {
+            return Err(Full);
+        }
+        self.reserved += 1;
+        Ok(())
+    }
+
+    /// How many are promised.
+    pub(super) fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
+    pub(super) fn unreserve(&mut self) {
+        self.reserved -= 1;
+    }
+
+    /// A free vector of the CPU that has most of them.
+    pub(super) fn allocate(&mut self, to: Where<'_>, promised: bool) -> Result<Place, Full> {
+        if !promised && self.unpromised() == 0 {
+            return Err(Full);
+        }
+        let cpu = match to {
+            Where::Anywhere => self.best.anywhere(),
+            Where::In(mask) => self.best.within(mask.words()),
+        };
+        let cpu = cpu.ok_or(Full)?;
+        let vector = self.cpus[cpu.0 as usize].free.first().ok_or(Full)?;
+        self.take(Place { cpu, vector });
+        self.reserved -= u32::from(promised);
+        Ok(Place { cpu, vector })
+    }
+
+    fn take(&mut self, place: Place) {
+        self.update(place.cpu, |cpu| cpu.free.remove(place.vector));
+    }
+
+    /// For an interrupt whose message cannot be changed in one step, and now is at `from`: the same vector of another CPU; or a
+    /// vector that is free on another and on its own, which is allocated on both.
+    pub(super) fn allocate_beside(&mut self, from: Place, to: Where<'_>) -> Result<(Place, Option<Place>), Full> {
+        if self.unpromised() == 0 {
+            return Err(Full);
+        }
+        let here = self.cpus[from.cpu.0 as usize].free;
+        let (mut same, mut common) = (None, None);
+        for (number, cpu) in self.cpus.iter().enumerate() {
+            let id = CpuId(number as u32);
+            if !cpu.online || id == from.cpu || !to.contains(id) {
+                continue;
+            }
+            if cpu.free.contains(from.vector) {
+                same = Some(Place { cpu: id, vector: from.vector });
+                break;
+            }
+            common = common.or(cpu.free.and(&here).first().map(|vector| Place { cpu: id, vector }));
+        }
+        if let Some(place) = same {
+            self.take(place);
+            return Ok((place, None));
+        }
+        let place = common.filter(|_| self.unpromised() >= 2).ok_or(Full)?;
+        let between = Place { cpu: from.cpu, ..place };
+        self.take(place);
+        self.take(between);
+        Ok((place, Some(between)))
+    }
+
+    /// Sets a vector aside on each CPU of the mask, online or not.
+    pub(super) fn set_aside(&mut self, mask: &CpuSet) -> Result<(), Full> {
+        let mut online = 0;
+        for cpu in mask.iter() {
+            let Some(found) = self.cpu(cpu).filter(|found| found.free.len() > 0) else { return Err(Full) };
+            online += u32::from(found.online);
+        }
+        if self.unpromised() < online {
+            return Err(Full);
+        }
+        for cpu in mask.iter() {
+            self.update(cpu, |cpu| {
+                let vector = cpu.free.first().expect("each has one that is free");
+                cpu.free.remove(vector);
+                cpu.managed.insert(vector);
+                cpu.managed_free.insert(vector);
+            });
+        }
+        Ok(())
+    }
+
+    /// Undoes [`set_aside`](Matrix::set_aside): the interrupt uses none of them any more.
+    pub(super) fn give_back(&mut self, mask: &CpuSet) {
+        for cpu in mask.iter() {
+            self.update(cpu, |cpu| {
+                if let Some(vector) = cpu.managed_free.first() {
+                    cpu.managed_free.remove(vector);
+                    cpu.managed.remove(vector);
+                    cpu.free.insert(vector);
+                } else if let Some(vector) = cpu.managed.and(&cpu.quarantined).first() {
+                    // It becomes free as any other does that leaves the quarantine.
+                    cpu.managed.remove(vector);
+                }
+            });
+        }
+    }
+
+    /// One of those set aside on the CPUs of the mask, on the first that is in `to` and online.
+    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Where<'_>) -> Result<Place, Full> {
+        let fits = |id: &CpuId| {
+            to.contains(*id) && self.cpu(*id).is_some_and(|cpu| cpu.online && cpu.managed_free.first().is_some())
+        };
+        let cpu = mask.iter().find(fits).ok_or(Full)?;
+        let managed = &mut self.cpus[cpu.0 as usize].managed_free;
+        let vector = managed.first().ok_or(Full)?;
+        managed.remove(vector);
+        Ok(Place { cpu, vector })
+    }
+
+    /// A vector in use is used no more, but must not be used again before its CPU has said so.
+    pub(super) fn quarantine(&mut self, place: Place) {
+        self.cpus[place.cpu.0 as usize].quarantined.insert(place.vector);
+    }
+
+    /// A vector in quarantine can be used again.
+    pub(super) fn release(&mut self, place: Place) {
+        self.update(place.cpu, |cpu| {
+            cpu.quarantined.remove(place.vector);
+            let again = if cpu.managed.contains(place.vector) { &mut cpu.managed_free } else { &mut cpu.free };
+            again.insert(place.vector);
+        });
+    }
+}

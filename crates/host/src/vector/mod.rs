@@ -1,0 +1,664 @@
+//! Vectors of x86 CPUs: which interrupt of the host has which, and how it gets another without losing one.
+//!
+//! A CPU's local APIC keeps what has arrived and not been taken in its IRR (Intel SDM vol. 3, 11.8.4), and no other CPU can read
+//! it. So only the CPU itself can say that a vector is quiet, and until it has, the vector stays in *quarantine*: its entry goes on
+//! saying what an interrupt that still arrives was meant for, and nobody gets it. Everything here follows from that:
+//!
+//! - a move leaves the former vector installed, and what was sent there is handled
+//! - a shutdown leaves a mark, and what was sent before is counted and harmless
+//! - a CPU that finds something other than an interrupt in its table writes nothing: nobody can have installed anything there since
+//!   (document 004 is about the CPU that writes "unused" over what was installed in between)
+//! - a CPU that goes offline hands over what is in its IRR
+
+mod best;
+mod matrix;
+mod table;
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use doorbell_platform::{CachePadded, CpuId, Lock, LockClass, Platform, Vector, WaitType};
+
+use self::matrix::{Full, Matrix};
+pub use self::table::Unhandled;
+use self::table::{Entry, Table};
+use crate::CpuSet;
+
+/// A leaf, taken with interrupts off, also by interrupt handlers that clean up.
+static VECTORS: LockClass = LockClass::new("host.vectors", WaitType::Spin);
+
+/// The number of an interrupt of the host, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Irq(pub u32);
+
+impl fmt::Display for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "irq {}", self.0)
+    }
+}
+
+/// A vector of a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    /// The CPU.
+    pub cpu: CpuId,
+    /// Its vector.
+    pub vector: Vector,
+}
+
+/// Where an interrupt may go.
+#[derive(Clone, Copy, Debug)]
+pub enum Where<'a> {
+    /// To any CPU: the cost does not grow with their number.
+    Anywhere,
+    /// To one of these: the cost is linear in the words of the set.
+    In(&'a CpuSet),
+}
+
+impl Where<'_> {
+    /// Whether `cpu` is one of them.
+    pub fn contains(&self, cpu: CpuId) -> bool {
+        match self {
+            Where::Anywhere => true,
+            Where::In(mask) => mask.contains(cpu),
+        }
+    }
+}
+
+/// How a device gets a new message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Update {
+    /// In one step, as far as an interrupt can see: the device can mask, or an entry of the IOMMU stands between.
+    Whole,
+    /// Address and data are written one after the other, while the device may send what stands there: plain MSI without mask bit.
+    /// The new place differs from the former one in the address only; or there is a place [between](Move::between), with the new
+    /// vector on the former CPU: data first, then the address. Each of them is installed.
+    WordByWord,
+}
+
+/// Why a vector was refused. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VectorError {
+    /// There are not that many interrupts.
+    NoSuchIrq(Irq),
+    /// There are not that many CPUs.
+    NoSuchCpu(CpuId),
+    /// The interrupt has a vector.
+    Active(Irq),
+    /// It has none.
+    Inactive(Irq),
+    /// It is being moved, or this CPU has not yet said that it is clear of the former vector.
+    Moving(CpuId),
+    /// What was to be done to a managed interrupt can be done to others only, or the other way round.
+    Managed(Irq),
+    /// No move of that interrupt is under way.
+    NotMoving(Irq),
+    /// There is no vector.
+    Full {
+        /// On which CPUs; `None` is all.
+        of: Option<CpuSet>,
+        /// How many more are free, but promised to others.
+        promised: u32,
+    },
+    /// The CPU is online already, or the only one.
+    Online(CpuId),
+    /// The CPU is offline.
+    Offline(CpuId),
+    /// An interrupt still goes to that CPU.
+    Occupied(Irq),
+}
+
+impl fmt::Display for VectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VectorError::NoSuchIrq(irq) => write!(f, "there is no {irq}"),
+            VectorError::NoSuchCpu(cpu) => write!(f, "there is no {cpu}"),
+            VectorError::Active(irq) => write!(f, "{irq} has a vector already"),
+            VectorError::Inactive(irq) => write!(f, "{irq} has no vector"),
+            VectorError::Moving(cpu) => write!(f, "{cpu} has not seen the end of the interrupt's former vector yet"),
+            VectorError::Managed(irq) => write!(f, "{irq} is managed, or is not, and this needs the contrary"),
+            VectorError::NotMoving(irq) => write!(f, "{irq} is not being moved"),
+            VectorError::Full { of: None, promised } => {
+                write!(f, "no CPU has a free vector ({promised} are promised to others)")
+            }
+            VectorError::Full { of: Some(cpus), promised } => {
+                write!(f, "none of {cpus} has a free vector ({promised} are promised to others)")
+            }
+            VectorError::Online(cpu) => write!(f, "{cpu} is online"),
+            VectorError::Offline(cpu) => write!(f, "{cpu} is offline"),
+            VectorError::Occupied(irq) => write!(f, "{irq} still goes to that CPU"),
+        }
+    }
+}
+
+impl core::error::Error for VectorError {}
+
+/// What an interrupt has.
+#[derive(Default)]
+struct Assigned {
+    current: Option<Place>,
+    /// What it had before, and what stood between. Still installed.
+    former: [Option<Place>; 2],
+    /// Somebody gives the device the new message.
+    moving: bool,
+    reserved: bool,
+    managed: Option<CpuSet>,
+}
+
+impl Assigned {
+    fn busy(&self) -> Option<VectorError> {
+        let former = self.former.iter().flatten().next()?;
+        Some(VectorError::Moving(former.cpu))
+    }
+}
+
+struct State {
+    matrix: Matrix,
+    irqs: Box<[Assigned]>,
+}
+
+/// The vectors of all CPUs.
+///
+/// One lock orders what changes them; a CPU that an interrupt arrives at takes none.
+pub struct Vectors<P: Platform> {
+    state: Lock<P, State>,
+    /// By CPU.
+    tables: Box<[CachePadded<Table<P>>]>,
+    vectors: RangeInclusive<u8>,
+}
+
+/// An interrupt goes from one place to another: the device is to be given a new message, and then this is to be
+/// [handed back](Vectors::moved).
+#[derive(Debug)]
+#[must_use = "the device still sends to the former place, and the interrupt cannot be moved again before this is handed back"]
+pub struct Move {
+    irq: Irq,
+    from: Place,
+    between: Option<Place>,
+    to: Place,
+}
+
+impl Move {
+    /// Which interrupt.
+    pub fn irq(&self) -> Irq {
+        self.irq
+    }
+
+    /// Where it has gone so far.
+    pub fn from(&self) -> Place {
+        self.from
+    }
+
+    /// What the device's message names after the first of two writes, if there have to be two.
+    pub fn between(&self) -> Option<Place> {
+        self.between
+    }
+
+    /// Where it will go.
+    pub fn to(&self) -> Place {
+        self.to
+    }
+}
+
+/// A CPU has to say of some vectors whether they are quiet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the vector is not used again before its CPU has looked"]
+pub struct Cleanup {
+    cpu: CpuId,
+}
+
+impl Cleanup {
+    /// Which CPU is to call [`Vectors::cleanup`].
+    pub fn cpu(self) -> CpuId {
+        self.cpu
+    }
+
+    /// Interrupts it, with a vector whose handler calls [`Vectors::cleanup`]. With no lock held that this interrupt might need.
+    ///
+    /// It should be the vector of the lowest priority: a CPU that is asked to look [again](Cleaned::Again) then takes what is in its
+    /// IRR before.
+    #[track_caller]
+    pub fn send<P: Platform>(self, vector: Vector) {
+        P::send_ipi(self.cpu, vector);
+    }
+}
+
+/// What a look at the IRR has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "some may have to be looked at again"]
+pub enum Cleaned {
+    /// Nothing is in quarantine on this CPU.
+    All,
+    /// Some interrupt has arrived and not been taken: to be done again after it was.
+    Again(Cleanup),
+}
+
+/// What an interrupt that has arrived is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "nobody else handles it"]
+pub enum Arrived {
+    /// This one.
+    Irq(Irq),
+    /// Nobody's, and counted: see [`Unhandled`].
+    Unhandled,
+}
+
+impl<P: Platform> Vectors<P> {
+    /// `vectors` of each of `cpus` CPUs, for interrupts below `irqs`. All CPUs are [offline](Vectors::online). Those of `vectors`
+    /// below 32, which belong to exceptions, are left out.
+    pub fn new(cpus: u32, irqs: u32, vectors: RangeInclusive<u8>) -> Self {
+        let vectors = (*vectors.start()).max(32)..=*vectors.end();
+        let irqs = (0..irqs).map(|_| Assigned::default()).collect();
+        Vectors {
+            state: Lock::new(&VECTORS, State { matrix: Matrix::new(cpus, vectors.clone()), irqs }),
+            tables: (0..cpus).map(|_| CachePadded(Table::new(vectors.clone()))).collect(),
+            vectors,
+        }
+    }
+
+    /// By a CPU, when an interrupt arrives there: what it is. In hard-interrupt context. The end of interrupt (EOI) is the host's,
+    /// whatever this says.
+    #[inline]
+    #[track_caller]
+    pub fn arrived(&self, cpu: CpuId, vector: Vector) -> Arrived {
+        let Some(table) = self.tables.get(cpu.0 as usize) else { return Arrived::Unhandled };
+        match table.get(vector) {
+            Entry::Installed(irq) => Arrived::Irq(irq),
+            // Nothing is written: see the module's documentation.
+            entry => {
+                table.count(entry);
+                Arrived::Unhandled
+            }
+        }
+    }
+
+    /// What a CPU has taken that nobody handled.
+    pub fn unhandled(&self, cpu: CpuId) -> Unhandled {
+        self.tables.get(cpu.0 as usize).map(|table| table.unhandled()).unwrap_or_default()
+    }
+
+    /// Free vectors that nobody has been promised, on all CPUs that are online.
+    pub fn free(&self) -> u32 {
+        self.state.lock_irqsave().matrix.unpromised()
+    }
+
+    /// Where an interrupt goes.
+    pub fn place(&self, irq: Irq) -> Option<Place> {
+        self.state.lock_irqsave().irqs.get(irq.0 as usize)?.current
+    }
+
+    fn set(&self, place: Place, entry: Entry) {
+        if let Some(table) = self.tables.get(place.cpu.0 as usize) {
+            table.set(place.vector, entry);
+        }
+    }
+
+    /// Runs `f` on one interrupt under the lock. What it refuses for want of a vector becomes an error that says where, when the
+    /// lock is gone.
+    fn with<R>(
+        &self,
+        irq: Irq,
+        to: Where<'_>,
+        f: impl FnOnce(&mut Matrix, &mut Assigned) -> Result<R, Refused>,
+    ) -> Result<R, VectorError> {
+        let (refused, promised) = {
+            let mut state = self.state.lock_irqsave();
+            let State { matrix, irqs } = &mut *state;
+            let assigned = irqs.get_mut(irq.0 as usize).ok_or(VectorError::NoSuchIrq(irq))?;
+            match f(matrix, assigned) {
+                Ok(done) => return Ok(done),
+                Err(refused) => (refused, matrix.reserved()),
+            }
+        };
+        Err(match (refused, to) {
+            (Refused::Because(error), _) => error,
+            (Refused::Full, Where::Anywhere) => VectorError::Full { of: None, promised },
+            (Refused::Full, Where::In(mask)) => VectorError::Full { of: Some(mask.clone()), promised },
+        })
+    }
+
+    /// Promises that there will be a vector for an interrupt, on some CPU, when it is [activated](Vectors::activate).
+    ///
+    /// # Errors
+    /// If all are in use or promised; if the interrupt has a vector or a promise, or is managed.
+    pub fn reserve(&self, irq: Irq) -> Result<(), VectorError> {
+        self.with(irq, Where::Anywhere, |matrix, assigned| {
+            if assigned.current.is_some() || assigned.reserved {
+                return Err(VectorError::Active(irq).into());
+            }
+            if assigned.managed.is_some() {
+                return Err(VectorError::Managed(irq).into());
+            }
+            matrix.reserve()?;
+            assigned.reserved = true;
+            Ok(())
+        })
+    }
+
+    /// Takes the promise back.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn unreserve(&self, irq: Irq) -> Result<(), VectorError> {
+        self.with(irq, Where::Anywhere, |matrix, assigned| {
+            if !core::mem::take(&mut assigned.reserved) {
+                return Err(VectorError::Inactive(irq).into());
+            }
+            matrix.unreserve();
+            Ok(())
+        })
+    }
+
+    /// Makes an interrupt a managed one: a vector is set aside on each CPU of `mask`, so that it can be activated there as long as
+    /// one of them is online.
+    ///
+    /// # Errors
+    /// If a CPU of `mask` has none; if there is no such CPU, or none at all; if the interrupt has a vector or a promise, or is
+    /// managed already.
+    pub fn manage(&self, irq: Irq, mask: CpuSet) -> Result<(), VectorError> {
+        let beyond = mask.iter().find(|cpu| cpu.0 as usize >= self.tables.len());
+        if let Some(cpu) = beyond {
+            return Err(VectorError::NoSuchCpu(cpu));
+        }
+        let kept = mask.clone();
+        self.with(irq, Where::In(&mask), move |matrix, assigned| {
+            if assigned.current.is_some() || assigned.reserved {
+                return Err(VectorError::Active(irq).into());
+            }
+            if assigned.managed.is_some() {
+                return Err(VectorError::Managed(irq).into());
+            }
+            if kept.is_empty() {
+                return Err(Refused::Full);
+            }
+            matrix.set_aside(&kept)?;
+            assigned.managed = Some(kept);
+            Ok(())
+        })
+    }
+
+    /// Gives back what was set aside for a managed interrupt.
+    ///
+    /// # Errors
+    /// If it has a vector, or is not managed.
+    pub fn unmanage(&self, irq: Irq) -> Result<(), VectorError> {
+        let mask = self.with(irq, Where::Anywhere, |matrix, assigned| {
+            if assigned.current.is_some() {
+                return Err(VectorError::Active(irq).into());
+            }
+            let mask = assigned.managed.take().ok_or(VectorError::Managed(irq))?;
+            matrix.give_back(&mask);
+            Ok(mask)
+        })?;
+        drop(mask);
+        Ok(())
+    }
+
+    /// Gives an interrupt a vector: of those set aside for it if it is managed, of `to` if not, on the CPU that has most left. The
+    /// caller then composes the device's message.
+    ///
+    /// # Errors
+    /// If none is free; if the interrupt has one.
+    pub fn activate(&self, irq: Irq, to: Where<'_>) -> Result<Place, VectorError> {
+        self.with(irq, to, |matrix, assigned| {
+            if assigned.current.is_some() {
+                return Err(VectorError::Active(irq).into());
+            }
+            let place = match &assigned.managed {
+                Some(mask) => matrix.allocate_managed(mask, to)?,
+                None => matrix.allocate(to, assigned.reserved)?,
+            };
+            assigned.reserved = false;
+            assigned.current = Some(place);
+            self.set(place, Entry::Installed(irq));
+            Ok(place)
+        })
+    }
+
+    /// Takes its vector from an interrupt whose device has been kept from sending (masked, or its message cleared), and that
+    /// nobody moves. What was sent before and arrives from here on is counted as [late](Unhandled::late), and is lost: who shuts down
+    /// an interrupt whose device is in use (as VFIO does) answers for it, by injecting one once there is a receiver again.
+    ///
+    /// # Errors
+    /// If it has none; if it is being moved.
+    pub fn deactivate(&self, irq: Irq) -> Result<Cleanup, VectorError> {
+        self.with(irq, Where::Anywhere, |matrix, assigned| {
+            let place = assigned.current.ok_or(VectorError::Inactive(irq))?;
+            if assigned.moving {
+                return Err(VectorError::Moving(place.cpu).into());
+            }
+            // The former places are in quarantine already, and their CPU is asked to look; only what they stand for changes.
+            for place in core::mem::take(&mut assigned.former).into_iter().flatten() {
+                self.set(place, Entry::Shutdown);
+            }
+            assigned.current = None;
+            matrix.quarantine(place);
+            self.set(place, Entry::Shutdown);
+            Ok(Cleanup { cpu: place.cpu })
+        })
+    }
+
+    /// Begins to move an interrupt to one of the CPUs of `to`: `None` if it goes to one already. Both places are installed when
+    /// this returns.
+    ///
+    /// # Errors
+    /// If there is no vector; if the interrupt has none; if it is being moved.
+    pub fn begin_move(&self, irq: Irq, to: Where<'_>, update: Update) -> Result<Option<Move>, VectorError> {
+        self.with(irq, to, |matrix, assigned| {
+            let from = assigned.current.ok_or(VectorError::Inactive(irq))?;
+            if to.contains(from.cpu) && matrix.is_online(from.cpu) {
+                return Ok(None);
+            }
+            if let Some(busy) = assigned.busy() {
+                return Err(busy.into());
+            }
+            let (place, between) = match (&assigned.managed, update) {
+                (Some(mask), Update::Whole) => (matrix.allocate_managed(mask, to)?, None),
+                (None, Update::Whole) => (matrix.allocate(to, false)?, None),
+                (None, Update::WordByWord) => matrix.allocate_beside(from, to)?,
+                (Some(_), Update::WordByWord) => return Err(VectorError::Managed(irq).into()),
+            };
+            self.set(place, Entry::Installed(irq));
+            if let Some(between) = between {
+                self.set(between, Entry::Installed(irq));
+            }
+            assigned.current = Some(place);
+            assigned.former = [Some(from), between];
+            assigned.moving = true;
+            Ok(Some(Move { irq, from, between, to: place }))
+        })
+    }
+
+    /// The device has the new message, and nothing more can be sent by the former: its mask bit, or what it was written, was read
+    /// back, or the IOMMU's invalidation has completed. The former vector is free once its CPU has seen its IRR clear.
+    ///
+    /// # Errors
+    /// If the move is not one of these vectors.
+    pub fn moved(&self, moved: Move) -> Result<Cleanup, VectorError> {
+        self.end_move(moved, |_| {})
+    }
+
+    /// The device still has its former message: the interrupt goes where it went. The place that was to be the new one is free once
+    /// its CPU has seen its IRR clear, in case the device has used it.
+    ///
+    /// # Errors
+    /// If the move is not one of these vectors.
+    pub fn cancel(&self, moved: Move) -> Result<Cleanup, VectorError> {
+        self.end_move(moved, |assigned| {
+            let former = assigned.former[0].replace(assigned.current.take().expect("it is being moved"));
+            assigned.current = former;
+        })
+    }
+
+    fn end_move(&self, moved: Move, f: impl FnOnce(&mut Assigned)) -> Result<Cleanup, VectorError> {
+        let irq = moved.irq;
+        self.with(irq, Where::Anywhere, |matrix, assigned| {
+            if !assigned.moving || assigned.current != Some(moved.to) || assigned.former[0] != Some(moved.from) {
+                return Err(VectorError::NotMoving(irq).into());
+            }
+            f(assigned);
+            assigned.moving = false;
+            assigned.former.iter().flatten().for_each(|place| matrix.quarantine(*place));
+            Ok(Cleanup { cpu: assigned.former[0].expect("it was moved").cpu })
+        })
+    }
+
+    /// By a CPU, of itself, with interrupts off: frees those of its quarantined vectors that `irr` says are clear.
+    ///
+    /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is quarantined between could have arrived
+    /// after the look.
+    pub fn cleanup(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Cleaned {
+        let mut state = self.state.lock_irqsave();
+        if !state.matrix.is_online(cpu) {
+            return Cleaned::All;
+        }
+        let mut again = false;
+        for vector in state.matrix.quarantined(cpu).iter() {
+            if irr(vector) {
+                again = true;
+            } else {
+                self.end_quarantine(&mut state, Place { cpu, vector });
+            }
+        }
+        if again { Cleaned::Again(Cleanup { cpu }) } else { Cleaned::All }
+    }
+
+    fn end_quarantine(&self, state: &mut State, place: Place) {
+        if let Entry::Installed(irq) = self.tables[place.cpu.0 as usize].get(place.vector) {
+            forget(&mut state.irqs[irq.0 as usize], place);
+        }
+        self.set(place, Entry::Unused);
+        state.matrix.release(place);
+    }
+
+    /// A CPU takes interrupts from now on. What was in its IRR when it went away, it will take now: that was
+    /// [handed over](Vectors::pending), so it is counted as [retriggered](Unhandled::retriggered). The CPU is to look at its
+    /// quarantined vectors once its interrupts are on.
+    ///
+    /// # Errors
+    /// If it is online, or does not exist.
+    pub fn online(&self, cpu: CpuId) -> Result<Cleanup, VectorError> {
+        self.exists(cpu)?;
+        let mut state = self.state.lock_irqsave();
+        if state.matrix.is_online(cpu) {
+            return Err(VectorError::Online(cpu));
+        }
+        state.matrix.online(cpu);
+        Ok(Cleanup { cpu })
+    }
+
+    fn exists(&self, cpu: CpuId) -> Result<(), VectorError> {
+        if (cpu.0 as usize) < self.tables.len() { Ok(()) } else { Err(VectorError::NoSuchCpu(cpu)) }
+    }
+
+    /// A CPU is going offline: it gets no more vectors. Next, the host moves what goes [there](Vectors::next_on) (and waits where an
+    /// interrupt is being moved already: the CPUs that have to look are not this one); then the CPU itself, with
+    /// interrupts off for good, handles what is [pending](Vectors::pending).
+    ///
+    /// One CPU at a time goes or comes.
+    ///
+    /// # Errors
+    /// If the others have not enough free vectors for what goes there and what was promised; if it is offline.
+    pub fn begin_offline(&self, cpu: CpuId) -> Result<(), VectorError> {
+        self.exists(cpu)?;
+        let mut state = self.state.lock_irqsave();
+        if !state.matrix.is_online(cpu) {
+            return Err(VectorError::Offline(cpu));
+        }
+        let moving = self.installed(cpu).filter(|(irq, vector)| {
+            let assigned = &state.irqs[irq.0 as usize];
+            assigned.current == Some(Place { cpu, vector: *vector }) && assigned.managed.is_none()
+        });
+        let moving = moving.count() as u32;
+        let promised = state.matrix.reserved();
+        state.matrix.offline(cpu, moving).map_err(|Full| VectorError::Full { of: None, promised })
+    }
+
+    fn installed(&self, cpu: CpuId) -> impl Iterator<Item = (Irq, Vector)> {
+        self.vectors.clone().map(Vector).filter_map(move |vector| match self.tables[cpu.0 as usize].get(vector) {
+            Entry::Installed(irq) => Some((irq, vector)),
+            _ => None,
+        })
+    }
+
+    /// An interrupt that goes to `cpu`, if there is one.
+    pub fn next_on(&self, cpu: CpuId) -> Option<Irq> {
+        self.exists(cpu).ok()?;
+        let state = self.state.lock_irqsave();
+        let found = self
+            .installed(cpu)
+            .find(|(irq, vector)| state.irqs[irq.0 as usize].current == Some(Place { cpu, vector: *vector }));
+        found.map(|(irq, _)| irq)
+    }
+
+    /// By a CPU that goes offline, when all interrupts that went there were moved or shut down and with interrupts off for
+    /// good: an interrupt that `irr` says has arrived and that the CPU will not take. The caller handles it as if it had
+    /// [arrived](Arrived::Irq), there or elsewhere, and calls this again, until there is none. From then on the CPU has no part in any
+    /// interrupt, until it is [online](Vectors::online) again.
+    ///
+    /// Handled, not sent anew to where the interrupt goes now: that place could be another by the time the message arrives.
+    ///
+    /// # Errors
+    /// If the CPU is online; if an interrupt still goes there.
+    pub fn pending(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Result<Option<Irq>, VectorError> {
+        self.exists(cpu)?;
+        let mut state = self.state.lock_irqsave();
+        if state.matrix.is_online(cpu) {
+            return Err(VectorError::Online(cpu));
+        }
+        for vector in self.vectors.clone().map(Vector) {
+            let place = Place { cpu, vector };
+            let entry = self.tables[cpu.0 as usize].get(vector);
+            let arrived = irr(vector);
+            match entry {
+                Entry::Installed(irq) => {
+                    let assigned = &mut state.irqs[irq.0 as usize];
+                    if assigned.current == Some(place) {
+                        return Err(VectorError::Occupied(irq));
+                    }
+                    if assigned.moving {
+                        return Err(VectorError::Moving(cpu));
+                    }
+                    if arrived {
+                        // The IRR keeps it over the time that the CPU is offline (SDM vol. 3, 11.4.7.2), so it stays in
+                        // quarantine, with a mark.
+                        forget(assigned, place);
+                        self.set(place, Entry::Retriggered);
+                        return Ok(Some(irq));
+                    }
+                    self.end_quarantine(&mut state, place);
+                }
+                Entry::Shutdown if !arrived => self.end_quarantine(&mut state, place),
+                Entry::Unused | Entry::Shutdown | Entry::Retriggered => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn forget(assigned: &mut Assigned, place: Place) {
+    let former = &mut assigned.former;
+    former.iter_mut().filter(|former| **former == Some(place)).for_each(|former| *former = None);
+    // Who asks whether a move is over looks at the first.
+    if former[0].is_none() {
+        former.swap(0, 1);
+    }
+}
+
+enum Refused {
+    Full,
+    Because(VectorError),
+}
+
+impl From<Full> for Refused {
+    fn from(Full: Full) -> Self {
+        Refused::Full
+    }
+}
+
+impl From<VectorError> for Refused {
+    fn from(error: VectorError) -> Self {
+        Refused::Because(error)
+    }
+}
