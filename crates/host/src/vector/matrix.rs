@@ -238,13 +238,13 @@ impl Matrix {
     pub(super) fn give_back(&mut self, mask: &CpuSet) {
         for cpu in mask.iter() {
             self.update(cpu, |cpu| {
-                if let Some(vector) = cpu.managed_free.first() {
+                if let Some(vector) = cpu.managed.and(&cpu.quarantined).first() {
+                    // It becomes free as any other does that leaves the quarantine; what is left can be used at once.
+                    cpu.managed.remove(vector);
+                } else if let Some(vector) = cpu.managed_free.first() {
                     cpu.managed_free.remove(vector);
                     cpu.managed.remove(vector);
                     cpu.free.insert(vector);
-                } else if let Some(vector) = cpu.managed.and(&cpu.quarantined).first() {
-                    // It becomes free as any other does that leaves the quarantine.
-                    cpu.managed.remove(vector);
                 }
             });
         }

@@ -1,0 +1,544 @@
+//! Random lives of vectors against a plain model, on one thread: who has which, that nobody has one twice, that what arrives is
+//! what was sent, and that nothing leaks. Ten thousand short ones, and one of a million operations on 256 CPUs with 200 vectors each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use doorbell_host::CpuSet;
+use doorbell_host::vector::{
+    Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
+};
+use doorbell_platform::{CpuId, Std, Vector};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Activate(u32, Mask),
+    Deactivate(u32),
+    Reserve(u32),
+    Unreserve(u32),
+    Manage(u32, Mask),
+    Unmanage(u32),
+    Begin(u32, Mask, Update),
+    /// The device has the new message, or keeps the former.
+    End(u32, bool),
+    /// A device sends to one of the places that its message may name.
+    Send(u32, usize),
+    /// A CPU takes the highest vector of its IRR.
+    Take(u32),
+    Clean(u32),
+    Offline(u32),
+    Online(u32),
+}
+
+/// `None` is anywhere.
+type Mask = Option<Vec<u32>>;
+
+fn op(cpus: u32, irqs: u32) -> impl Strategy<Value = Op> + Clone {
+    let irq = 0..irqs;
+    let cpu = 0..cpus;
+    let mask = prop::option::of(prop::collection::vec(0..cpus, 1..4));
+    let update = prop_oneof![2 => Just(Update::Whole), 1 => Just(Update::WordByWord)];
+    prop_oneof![
+        8 => (irq.clone(), mask.clone()).prop_map(|(irq, to)| Op::Activate(irq, to)),
+        4 => irq.clone().prop_map(Op::Deactivate),
+        2 => irq.clone().prop_map(Op::Reserve),
+        1 => irq.clone().prop_map(Op::Unreserve),
+        2 => (irq.clone(), mask.clone()).prop_map(|(irq, to)| Op::Manage(irq, to)),
+        1 => irq.clone().prop_map(Op::Unmanage),
+        6 => (irq.clone(), mask, update).prop_map(|(irq, to, update)| Op::Begin(irq, to, update)),
+        6 => (irq.clone(), any::<bool>()).prop_map(|(irq, moved)| Op::End(irq, moved)),
+        8 => (irq, any::<usize>()).prop_map(|(irq, which)| Op::Send(irq, which)),
+        6 => cpu.clone().prop_map(Op::Take),
+        6 => cpu.clone().prop_map(Op::Clean),
+        1 => cpu.clone().prop_map(Op::Offline),
+        2 => cpu.prop_map(Op::Online),
+    ]
+}
+
+/// An interrupt as the model has it.
+#[derive(Default)]
+struct Line {
+    current: Option<Place>,
+    /// Where the device may send, beside the current place.
+    former: Vec<Place>,
+    token: Option<Move>,
+    reserved: bool,
+    managed: Option<BTreeSet<u32>>,
+    sent: u32,
+    taken: u32,
+}
+
+/// A vector that is not free.
+struct Held {
+    irq: Option<u32>,
+    quarantined: bool,
+    /// It is one of those set aside.
+    managed: bool,
+}
+
+struct World {
+    vectors: Vectors<Std>,
+    per_cpu: u32,
+    lines: Vec<Line>,
+    held: BTreeMap<Place, Held>,
+    irr: BTreeSet<Place>,
+    online: BTreeSet<u32>,
+    unhandled: BTreeMap<u32, Unhandled>,
+    /// Among how many CPUs the model looks for the one that has most.
+    looks: bool,
+}
+
+const FIRST: u8 = 0x30;
+
+impl World {
+    fn new(cpus: u32, irqs: u32, per_cpu: u8) -> Self {
+        let vectors = Vectors::new(cpus, irqs, FIRST..=FIRST + (per_cpu - 1));
+        for cpu in 0..cpus {
+            let clean = vectors.online(CpuId(cpu)).unwrap();
+            assert_eq!(clean.cpu(), CpuId(cpu));
+        }
+        World {
+            vectors,
+            per_cpu: per_cpu.into(),
+            lines: (0..irqs).map(|_| Line::default()).collect(),
+            held: BTreeMap::new(),
+            irr: BTreeSet::new(),
+            online: (0..cpus).collect(),
+            unhandled: BTreeMap::new(),
+            looks: cpus < 16,
+        }
+    }
+
+    fn free_on(&self, cpu: u32) -> u32 {
+        let aside = self.lines.iter().filter(|line| line.managed.as_ref().is_some_and(|mask| mask.contains(&cpu)));
+        // Those set aside are not free whether they are used or not.
+        let held = self.held.iter().filter(|(place, held)| place.cpu.0 == cpu && !held.managed).count();
+        self.per_cpu - held as u32 - aside.count() as u32
+    }
+
+    fn set(mask: &Mask) -> Option<CpuSet> {
+        mask.as_ref().map(|cpus| CpuSet::of(cpus.iter().map(|cpu| CpuId(*cpu))))
+    }
+
+    fn asked<'a>(set: &'a Option<CpuSet>) -> Where<'a> {
+        set.as_ref().map_or(Where::Anywhere, Where::In)
+    }
+
+    /// A place was given to an interrupt.
+    fn give(&mut self, irq: u32, place: Place) {
+        assert!(self.online.contains(&place.cpu.0), "{place:?} is offline");
+        let managed = self.lines[irq as usize].managed.is_some();
+        let former = self.held.insert(place, Held { irq: Some(irq), quarantined: false, managed });
+        assert!(former.is_none(), "{place:?} is used twice");
+    }
+
+    fn quarantine(&mut self, place: Place) {
+        self.held.get_mut(&place).expect("it is held").quarantined = true;
+    }
+
+    fn is_full(&self, error: &VectorError) -> bool {
+        matches!(error, VectorError::Full { .. })
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Activate(irq, to) => self.activate(irq, &to),
+            Op::Deactivate(irq) => self.deactivate(irq),
+            Op::Reserve(irq) => {
+                let line = &mut self.lines[irq as usize];
+                let refused = line.current.is_some() || line.reserved || line.managed.is_some();
+                let free = self.vectors.free();
+                match self.vectors.reserve(Irq(irq)) {
+                    Ok(()) => {
+                        assert!(!refused && free > 0);
+                        line.reserved = true;
+                    }
+                    Err(error) => assert!(refused || free == 0, "{error}"),
+                }
+            }
+            Op::Unreserve(irq) => {
+                let line = &mut self.lines[irq as usize];
+                assert_eq!(self.vectors.unreserve(Irq(irq)).is_ok(), std::mem::take(&mut line.reserved));
+            }
+            Op::Manage(irq, mask) => {
+                let set = Self::set(&mask).unwrap_or(CpuSet::none());
+                let line = &self.lines[irq as usize];
+                let refused = line.current.is_some() || line.reserved || line.managed.is_some() || set.is_empty();
+                match self.vectors.manage(Irq(irq), set) {
+                    Ok(()) => {
+                        assert!(!refused);
+                        self.lines[irq as usize].managed = Some(mask.unwrap().into_iter().collect());
+                    }
+                    Err(error) => assert!(refused || self.is_full(&error), "{error}"),
+                }
+            }
+            Op::Unmanage(irq) => {
+                let line = &mut self.lines[irq as usize];
+                let may = line.current.is_none() && line.managed.is_some();
+                assert_eq!(self.vectors.unmanage(Irq(irq)).is_ok(), may);
+                if may {
+                    for cpu in line.managed.take().unwrap() {
+                        // One that cannot be used yet is given back before one that can.
+                        let here = |(place, held): &(&Place, &mut Held)| {
+                            place.cpu.0 == cpu && held.managed && held.quarantined
+                        };
+                        if let Some((_, held)) = self.held.iter_mut().find(here) {
+                            held.managed = false;
+                        }
+                    }
+                }
+            }
+            Op::Begin(irq, to, update) => drop(self.begin(irq, &to, update)),
+            Op::End(irq, moved) => self.end(irq, moved),
+            Op::Send(irq, which) => {
+                let line = &mut self.lines[irq as usize];
+                // Once the move is over, nothing is sent to the former places.
+                let former = line.token.is_some().then_some(&line.former).into_iter().flatten();
+                let places: Vec<Place> = former.copied().chain(line.current).collect();
+                if let Some(place) = places.get(which % places.len().max(1))
+                    && self.irr.insert(*place)
+                {
+                    line.sent += 1;
+                }
+            }
+            Op::Take(cpu) => {
+                if self.online.contains(&cpu)
+                    && let Some(place) = self.irr.iter().rev().find(|place| place.cpu == CpuId(cpu)).copied()
+                {
+                    self.irr.remove(&place);
+                    self.take(place);
+                }
+            }
+            Op::Clean(cpu) => self.clean(cpu),
+            Op::Offline(cpu) => self.offline(cpu),
+            Op::Online(cpu) => {
+                assert_eq!(self.vectors.online(CpuId(cpu)).is_ok(), self.online.insert(cpu));
+            }
+        }
+        self.check();
+    }
+
+    fn activate(&mut self, irq: u32, to: &Mask) {
+        let set = Self::set(to);
+        let most = |world: &World, managed: bool| {
+            let asked = |cpu: &&u32| to.as_ref().is_none_or(|mask| mask.contains(cpu)) && !managed;
+            world.online.iter().filter(asked).map(|cpu| world.free_on(*cpu)).max()
+        };
+        let line = &self.lines[irq as usize];
+        let most = if self.looks { most(self, line.managed.is_some()) } else { None };
+        let free = self.vectors.free();
+        match self.vectors.activate(Irq(irq), Self::asked(&set)) {
+            Ok(place) => {
+                assert!(line.current.is_none());
+                assert!(to.as_ref().is_none_or(|mask| mask.contains(&place.cpu.0)));
+                if let Some(mask) = &line.managed {
+                    assert!(mask.contains(&place.cpu.0));
+                } else {
+                    assert!(most.is_none_or(|most| self.free_on(place.cpu.0) == most), "{place:?}");
+                    assert!(free > 0 || line.reserved, "it was promised to another");
+                }
+                let line = &mut self.lines[irq as usize];
+                line.reserved = false;
+                line.current = Some(place);
+                self.give(irq, place);
+            }
+            Err(VectorError::Active(_)) => assert!(line.current.is_some()),
+            Err(error) => {
+                assert!(self.is_full(&error), "{error}");
+                assert!(line.managed.is_some() || most.unwrap_or(0) == 0 || (free == 0 && !line.reserved), "{error}");
+            }
+        }
+    }
+
+    fn deactivate(&mut self, irq: u32) {
+        let line = &mut self.lines[irq as usize];
+        match self.vectors.deactivate(Irq(irq)) {
+            Ok(clean) => {
+                assert!(line.token.is_none());
+                let place = line.current.take().expect("it had one");
+                assert_eq!(clean.cpu(), place.cpu);
+                // What is in an IRR now will be nobody's.
+                for place in line.former.drain(..).chain([place]) {
+                    let held = self.held.get_mut(&place).expect("it is held");
+                    (held.quarantined, held.irq) = (true, None);
+                }
+            }
+            Err(error) => assert!(line.current.is_none() || line.token.is_some(), "{error}"),
+        }
+    }
+
+    fn begin(&mut self, irq: u32, to: &Mask, update: Update) -> Option<Place> {
+        let set = Self::set(to);
+        let line = &mut self.lines[irq as usize];
+        match self.vectors.begin_move(Irq(irq), Self::asked(&set), update) {
+            Ok(Some(moved)) => {
+                assert!(line.token.is_none() && line.former.is_empty());
+                assert_eq!(line.current, Some(moved.from()));
+                line.former = [moved.from()].into_iter().chain(moved.between()).collect();
+                let place = moved.to();
+                line.current = Some(place);
+                if let Some(between) = moved.between() {
+                    assert_eq!((between.cpu, between.vector), (moved.from().cpu, place.vector));
+                } else if update == Update::WordByWord {
+                    assert_eq!(place.vector, moved.from().vector);
+                }
+                let between = moved.between();
+                line.token = Some(moved);
+                self.give(irq, place);
+                if let Some(between) = between {
+                    self.give(irq, between);
+                }
+                Some(place)
+            }
+            Ok(None) => {
+                let cpu = line.current.expect("it has one").cpu;
+                assert!(to.as_ref().is_none_or(|mask| mask.contains(&cpu.0)));
+                None
+            }
+            Err(error) => {
+                let busy = line.current.is_none() || !line.former.is_empty();
+                let managed = line.managed.is_some() && update == Update::WordByWord;
+                assert!(busy || managed || matches!(error, VectorError::Full { .. }), "{error}");
+                None
+            }
+        }
+    }
+
+    fn end(&mut self, irq: u32, moved: bool) {
+        let line = &mut self.lines[irq as usize];
+        let Some(token) = line.token.take() else { return };
+        let (from, to) = (token.from(), token.to());
+        let clean =
+            if moved { self.vectors.moved(token) } else { self.vectors.cancel(token) }.expect("it is under way");
+        if !moved {
+            line.current = Some(from);
+            line.former[0] = to;
+        }
+        assert_eq!(clean.cpu(), if moved { from.cpu } else { to.cpu });
+        for place in line.former.clone() {
+            self.quarantine(place);
+        }
+    }
+
+    /// A CPU takes an interrupt.
+    fn take(&mut self, place: Place) {
+        let arrived = self.vectors.arrived(place.cpu, place.vector);
+        let held = self.held.get(&place).expect("nothing is sent to a free vector");
+        let live = held.irq.filter(|irq| {
+            let line = &self.lines[*irq as usize];
+            line.current == Some(place) || line.former.contains(&place)
+        });
+        match live {
+            Some(irq) => {
+                assert_eq!(arrived, Arrived::Irq(Irq(irq)));
+                self.lines[irq as usize].taken += 1;
+            }
+            None => {
+                assert_eq!(arrived, Arrived::Unhandled);
+                // Late, or handled before: which of them, the sum below cannot tell apart.
+                self.unhandled.entry(place.cpu.0).or_default().late += 1;
+            }
+        }
+    }
+
+    fn clean(&mut self, cpu: u32) {
+        if !self.online.contains(&cpu) {
+            return;
+        }
+        let irr = |vector| self.irr.contains(&Place { cpu: CpuId(cpu), vector });
+        let cleaned = self.vectors.cleanup(CpuId(cpu), irr);
+        let mut left = false;
+        let irr = &self.irr;
+        let lines = &mut self.lines;
+        self.held.retain(|place, held| {
+            if place.cpu.0 != cpu || !held.quarantined {
+                return true;
+            }
+            left |= irr.contains(place);
+            if !irr.contains(place)
+                && let Some(irq) = held.irq
+            {
+                lines[irq as usize].former.retain(|former| former != place);
+            }
+            irr.contains(place)
+        });
+        assert_eq!(cleaned, if left { Cleaned::Again(self.ask(cpu)) } else { Cleaned::All });
+    }
+
+    /// What asks a CPU to look: there is no other way to make one.
+    fn ask(&self, cpu: u32) -> Cleanup {
+        match self.vectors.cleanup(CpuId(cpu), |_| true) {
+            Cleaned::Again(cleanup) => cleanup,
+            Cleaned::All => panic!("something is in quarantine"),
+        }
+    }
+
+    fn offline(&mut self, cpu: u32) {
+        let result = self.vectors.begin_offline(CpuId(cpu));
+        if !self.online.contains(&cpu) {
+            return assert_eq!(result, Err(VectorError::Offline(CpuId(cpu))));
+        }
+        if let Err(error) = result {
+            return assert!(self.is_full(&error), "{error}");
+        }
+        self.online.remove(&cpu);
+        // Moves under way end, and the CPUs look.
+        for irq in 0..self.lines.len() as u32 {
+            self.end(irq, true);
+        }
+        for other in self.online.clone() {
+            while let Some(place) = self.irr.iter().find(|place| place.cpu == CpuId(other)).copied() {
+                self.irr.remove(&place);
+                self.take(place);
+            }
+            self.clean(other);
+        }
+        let mut stays = BTreeSet::new();
+        while let Some(Irq(irq)) = self.vectors.next_on(CpuId(cpu)) {
+            assert!(stays.insert(irq), "irq {irq} does not leave");
+            // A place there that it is about to leave is in the way of the next move.
+            if !self.lines[irq as usize].former.is_empty() {
+                assert!(self.lines[irq as usize].former.iter().all(|place| place.cpu.0 == cpu));
+                self.deactivate(irq);
+            } else if self.begin(irq, &None, Update::Whole).is_some() {
+                self.end(irq, true);
+            } else {
+                self.deactivate(irq);
+            }
+        }
+        let irr = self.irr.clone();
+        let arrived = |vector| irr.contains(&Place { cpu: CpuId(cpu), vector });
+        while let Some(Irq(irq)) = self.vectors.pending(CpuId(cpu), arrived).expect("nothing goes there") {
+            let line = &mut self.lines[irq as usize];
+            let here = |place: &&Place| place.cpu.0 == cpu && irr.contains(place);
+            let place = *line.former.iter().find(here).expect("it was sent there");
+            line.former.retain(|former| *former != place);
+            line.taken += 1;
+            self.held.get_mut(&place).unwrap().irq = None;
+        }
+        // What has not arrived there is free.
+        let lines = &mut self.lines;
+        self.held.retain(|place, held| {
+            let keep = place.cpu.0 != cpu || irr.contains(place);
+            if let (false, Some(irq)) = (keep, held.irq) {
+                lines[irq as usize].former.retain(|former| former != place);
+            }
+            keep
+        });
+    }
+
+    fn check(&self) {
+        if !self.looks {
+            return;
+        }
+        for (irq, line) in self.lines.iter().enumerate() {
+            assert_eq!(self.vectors.place(Irq(irq as u32)), line.current);
+        }
+        let reserved = self.lines.iter().filter(|line| line.reserved).count() as u32;
+        let free: u32 = self.online.iter().map(|cpu| self.free_on(*cpu)).sum();
+        assert_eq!(self.vectors.free(), free - reserved);
+    }
+
+    /// Everything is given back; every vector is free again.
+    fn end_of_life(mut self, cpus: u32) {
+        for cpu in 0..cpus {
+            if !self.online.contains(&cpu) {
+                self.run(Op::Online(cpu));
+            }
+        }
+        for irq in 0..self.lines.len() as u32 {
+            self.end(irq, true);
+            if self.lines[irq as usize].current.is_some() {
+                self.deactivate(irq);
+            }
+            self.run(Op::Unreserve(irq));
+            if self.lines[irq as usize].managed.is_some() {
+                self.run(Op::Unmanage(irq));
+            }
+        }
+        while let Some(place) = self.irr.pop_first() {
+            self.take(place);
+        }
+        for cpu in 0..cpus {
+            self.clean(cpu);
+            let unhandled = self.vectors.unhandled(CpuId(cpu));
+            assert_eq!(unhandled.spurious, 0);
+            let late = self.unhandled.get(&cpu).map_or(0, |of| of.late);
+            assert_eq!(unhandled.late + unhandled.retriggered, late);
+        }
+        assert!(self.held.is_empty());
+        assert_eq!(self.vectors.free(), cpus * self.per_cpu, "vectors leak");
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("DOORBELL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn vectors_do_what_a_plain_model_does(ops in prop::collection::vec(op(3, 6), 1..60)) {
+        let mut world = World::new(3, 6, 4);
+        for op in ops {
+            world.run(op);
+        }
+        world.end_of_life(3);
+    }
+}
+
+#[test]
+fn a_million_operations_on_256_cpus_leave_nothing_behind() {
+    const IRQS: u32 = 40_000;
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::XorShift);
+    let mut world = World::new(256, IRQS, 200);
+    for count in 0..1_000_000 {
+        let (irq, cpu, which) = (rng.next_u32() % IRQS, rng.next_u32() % 256, rng.next_u32());
+        let mask = (which & 0x300 == 0).then(|| vec![cpu, which % 256]);
+        // More of them come than go for a while, and then the other way round.
+        let filling = count / 100_000 % 2 == 0;
+        world.run(match which >> 16 & 15 {
+            0..=4 if filling => Op::Activate(irq, mask),
+            5..=6 if !filling => Op::Activate(irq, mask),
+            0..=6 => Op::Deactivate(irq),
+            7..=9 => Op::Begin(irq, Some(vec![cpu, which % 256]), Update::Whole),
+            10 => Op::End(irq, which & 1 == 0),
+            11..=12 => Op::Send(irq, which as usize),
+            13 => Op::Take(cpu),
+            _ if which & 0xff00 != 0 => Op::Clean(cpu),
+            14 => Op::Offline(cpu),
+            _ => Op::Online(cpu),
+        });
+    }
+    world.end_of_life(256);
+}
+
+#[test]
+fn a_cpu_set_names_those_that_have_none() {
+    let vectors = Vectors::<Std>::new(2, 4, 0x20..=0x20);
+    let only = CpuSet::of([CpuId(1)]);
+    let refused = |irq, to: Where<'_>| vectors.activate(Irq(irq), to).unwrap_err().to_string();
+    assert_eq!(refused(0, Where::Anywhere), "no CPU has a free vector (0 are promised to others)");
+    let _ = (vectors.online(CpuId(0)).unwrap(), vectors.online(CpuId(1)).unwrap());
+    vectors.activate(Irq(0), Where::In(&only)).unwrap();
+    vectors.reserve(Irq(1)).unwrap();
+    assert_eq!(refused(2, Where::In(&only)), "none of CPUs 1 has a free vector (1 are promised to others)");
+    assert_eq!(refused(2, Where::Anywhere), "no CPU has a free vector (1 are promised to others)");
+    assert_eq!(vectors.activate(Irq(1), Where::Anywhere), Ok(Place { cpu: CpuId(0), vector: Vector(0x20) }));
+    assert_eq!(vectors.activate(Irq(9), Where::Anywhere), Err(VectorError::NoSuchIrq(Irq(9))));
+    assert_eq!(vectors.online(CpuId(2)), Err(VectorError::NoSuchCpu(CpuId(2))));
+    assert_eq!(
+        vectors.begin_offline(CpuId(0)).map_err(|error| error.to_string()),
+        Err("no CPU has a free vector (0 are promised to others)".into())
+    );
+}
+
+#[test]
+fn vectors_of_exceptions_are_given_to_nobody() {
+    let vectors = Vectors::<Std>::new(1, 300, 0..=255);
+    let _ = vectors.online(CpuId(0)).unwrap();
+    let given: BTreeSet<_> = (0..300).map_while(|irq| vectors.activate(Irq(irq), Where::Anywhere).ok()).collect();
+    assert_eq!(given.len(), 224);
+    assert_eq!(given.first().map(|place| place.vector), Some(Vector(32)));
+}
