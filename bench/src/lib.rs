@@ -1,13 +1,14 @@
 //! Measurements of Doorbell, beside its peers where there are any.
 //!
 //! ```text
-//! cargo bench -p doorbell-bench --bench explore   the explorer's standard programs
-//! cargo bench -p doorbell-bench --bench peers     the same programs explored by loom and shuttle
-//! cargo bench -p doorbell-bench --bench memory    ten million executions, and what they leave behind
-//! cargo bench -p doorbell-bench --bench native_cost  instructions through the platform and by hand
-//! cargo bench -p doorbell-bench --bench post      instructions of a post
-//! cargo bench -p doorbell-bench --bench posted    instructions from an irqfd to a posted interrupt
-//! cargo bench -p doorbell-bench --bench senders   posts per second, apart and to one vCPU
+//! cargo bench -p doorbell-bench --bench explore       the explorer's standard programs
+//! cargo bench -p doorbell-bench --bench peers         the same programs explored by loom and shuttle
+//! cargo bench -p doorbell-bench --bench memory        ten million executions, and what they leave behind
+//! cargo bench -p doorbell-bench --bench native_cost   instructions through the platform and by hand
+//! cargo bench -p doorbell-bench --bench post          instructions of a post
+//! cargo bench -p doorbell-bench --bench posted        instructions from an irqfd to a posted interrupt
+//! cargo bench -p doorbell-bench --bench senders       posts per second, apart and to one vCPU
+//! cargo bench -p doorbell-bench --bench vectors       instructions of an interrupt's entry, and of giving out vectors
 //! ```
 //!
 //! Each takes `--help`, and `--format json` for one object a line; those that count instructions do not.
@@ -16,5 +17,8 @@ pub mod args;
 pub mod callgrind;
 pub mod clock;
 pub mod heap;
+mod kernel;
 pub mod program;
 pub mod table;
+
+pub use kernel::Kernel;

@@ -59,17 +59,18 @@ impl<P: Platform> Flow<P> {
         Flow { state: P::AtomicU32::new(0), unhandled: P::AtomicU32::new(0), handled: P::AtomicU32::new(0) }
     }
 
-    /// It has come.
+    /// It has come: if nothing is the matter with it, the handlers are to be called.
     #[inline]
-    pub(crate) fn begin(&self) -> Begin {
-        match self.state.compare_exchange(0, IN_PROGRESS, SeqCst, SeqCst) {
-            Ok(_) => Begin::Run,
-            Err(seen) => self.begin_slowly(seen),
-        }
+    #[track_caller]
+    pub(crate) fn begin_if_idle(&self) -> bool {
+        self.state.compare_exchange(0, IN_PROGRESS, SeqCst, SeqCst).is_ok()
     }
 
+    /// It has come.
     #[cold]
-    fn begin_slowly(&self, mut seen: u32) -> Begin {
+    #[track_caller]
+    pub(crate) fn begin(&self) -> Begin {
+        let mut seen = self.state.load(SeqCst);
         loop {
             let (to, begin) = match seen & (IN_PROGRESS | DISABLED) {
                 0 => ((seen & !PENDING) | IN_PROGRESS, Begin::Run),
@@ -84,17 +85,18 @@ impl<P: Platform> Flow<P> {
         }
     }
 
-    /// The handlers have been called, `rounds` times since the beginning.
+    /// The handlers have been called: if nothing has happened meanwhile, that was all.
     #[inline]
-    pub(crate) fn end(&self, rounds: u32) -> End {
-        match self.state.compare_exchange(IN_PROGRESS, 0, SeqCst, SeqCst) {
-            Ok(_) => End::Done { moves: false, pending: false },
-            Err(seen) => self.end_slowly(seen, rounds),
-        }
+    #[track_caller]
+    pub(crate) fn end_if_quiet(&self) -> bool {
+        self.state.compare_exchange(IN_PROGRESS, 0, SeqCst, SeqCst).is_ok()
     }
 
+    /// The handlers have been called, `rounds` times since the beginning.
     #[cold]
-    fn end_slowly(&self, mut seen: u32, rounds: u32) -> End {
+    #[track_caller]
+    pub(crate) fn end(&self, rounds: u32) -> End {
+        let mut seen = self.state.load(SeqCst);
         loop {
             let pending = seen & PENDING != 0 && seen & DISABLED == 0;
             let (to, end) = if pending && rounds < AGAIN {
@@ -134,19 +136,18 @@ impl<P: Platform> Flow<P> {
         self.state.fetch_or(MOVE, SeqCst);
     }
 
-    /// By who calls the handlers: whether one of them has claimed it. `true` if too many interrupts are nobody's.
+    /// By who calls the handlers: whether all were claimed of late, so that nothing is counted if this one is.
     #[inline]
+    pub(crate) fn all_claimed(&self) -> bool {
+        self.unhandled.load(Relaxed) == 0
+    }
+
+    /// By who calls the handlers: whether one of them has claimed it. `true` if too many interrupts are nobody's.
     pub(crate) fn account(&self, claimed: bool) -> bool {
         let unhandled = self.unhandled.load(Relaxed);
-        // Nothing is counted as long as all are claimed.
         if claimed && unhandled == 0 {
             return false;
         }
-        self.count(claimed, unhandled)
-    }
-
-    #[cold]
-    fn count(&self, claimed: bool, unhandled: u32) -> bool {
         let handled = self.handled.load(Relaxed) + u32::from(claimed);
         let unhandled = unhandled + u32::from(!claimed);
         let over = handled + unhandled >= WINDOW;

@@ -33,6 +33,15 @@ impl<P: Platform> Handling<P> {
     }
 }
 
+/// What the handlers of a line have found, all together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Found(u8);
+
+impl Found {
+    const HANDLED: Found = Found(1);
+    const THREAD: Found = Found(2);
+}
+
 /// It is not disabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotDisabled;
@@ -85,25 +94,52 @@ impl<P: Platform> IrqDesc<P> {
     #[inline]
     #[track_caller]
     pub fn handle(&self) -> Handling<P> {
-        match self.flow.begin() {
-            Begin::Run => {}
-            Begin::Left => return Handling::nothing(),
-            Begin::Disabled => return Handling { mask: true, ..Handling::nothing() },
+        if !self.flow.begin_if_idle() {
+            return self.handle_unless_busy();
         }
+        let found = self.call_handlers();
+        if found == Found::HANDLED && self.flow.all_claimed() && self.flow.end_if_quiet() {
+            return Handling::nothing();
+        }
+        self.finish(found)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn call_handlers(&self) -> Found {
+        let mut found = Found(0);
+        for handler in &self.actions.list.read().handlers {
+            found.0 |= match handler.handle() {
+                Claim::None => 0,
+                Claim::Handled => Found::HANDLED.0,
+                Claim::WakeThread => Found::THREAD.0,
+            };
+        }
+        found
+    }
+
+    #[cold]
+    #[track_caller]
+    fn handle_unless_busy(&self) -> Handling<P> {
+        match self.flow.begin() {
+            Begin::Run => self.finish(self.call_handlers()),
+            Begin::Left => Handling::nothing(),
+            Begin::Disabled => Handling { mask: true, ..Handling::nothing() },
+        }
+    }
+
+    /// The handlers have been called once, and something is not as it usually is.
+    #[cold]
+    #[track_caller]
+    fn finish(&self, mut found: Found) -> Handling<P> {
         let (mut rounds, mut thread, mut stuck) = (0, false, false);
         let (moves, again) = loop {
             rounds += 1;
-            let mut claimed = false;
-            for handler in &self.actions.list.read().handlers {
-                match handler.handle() {
-                    Claim::None => {}
-                    Claim::Handled => claimed = true,
-                    Claim::WakeThread => (claimed, thread) = (true, true),
-                }
-            }
-            stuck |= self.flow.account(claimed);
-            if let End::Done { moves, pending } = self.flow.end(rounds) {
-                break (moves, pending);
+            thread |= found.0 & Found::THREAD.0 != 0;
+            stuck |= self.flow.account(found != Found(0));
+            match self.flow.end(rounds) {
+                End::Again => found = self.call_handlers(),
+                End::Done { moves, pending } => break (moves, pending),
             }
         };
         if stuck {

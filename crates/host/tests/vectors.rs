@@ -323,7 +323,7 @@ impl World {
 
     /// A CPU takes an interrupt.
     fn take(&mut self, place: Place) {
-        let arrived = self.vectors.arrived(place.cpu, place.vector);
+        let arrived = self.vectors.cpu(place.cpu).unwrap().arrived(place.vector);
         let held = self.held.get(&place).expect("nothing is sent to a free vector");
         let live = held.irq.filter(|irq| {
             let line = &self.lines[*irq as usize];
@@ -462,7 +462,7 @@ impl World {
         }
         for cpu in 0..cpus {
             self.clean(cpu);
-            let unhandled = self.vectors.unhandled(CpuId(cpu));
+            let unhandled = self.vectors.cpu(CpuId(cpu)).unwrap().unhandled();
             assert_eq!(unhandled.spurious, 0);
             let late = self.unhandled.get(&cpu).map_or(0, |of| of.late);
             assert_eq!(unhandled.late + unhandled.retriggered, late);

@@ -21,8 +21,8 @@ use core::ops::RangeInclusive;
 use doorbell_platform::{CachePadded, CpuId, Lock, LockClass, Platform, Vector, WaitType};
 
 use self::matrix::{Full, Matrix};
-pub use self::table::Unhandled;
-use self::table::{Entry, Table};
+use self::table::Entry;
+pub use self::table::{Arrived, CpuVectors, Unhandled};
 use crate::CpuSet;
 
 /// A leaf, taken with interrupts off, also by interrupt handlers that clean up.
@@ -164,7 +164,7 @@ struct State {
 pub struct Vectors<P: Platform> {
     state: Lock<P, State>,
     /// By CPU.
-    tables: Box<[CachePadded<Table<P>>]>,
+    tables: Box<[CachePadded<CpuVectors<P>>]>,
     vectors: RangeInclusive<u8>,
 }
 
@@ -234,16 +234,6 @@ pub enum Cleaned {
     Again(Cleanup),
 }
 
-/// What an interrupt that has arrived is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "nobody else handles it"]
-pub enum Arrived {
-    /// This one.
-    Irq(Irq),
-    /// Nobody's, and counted: see [`Unhandled`].
-    Unhandled,
-}
-
 impl<P: Platform> Vectors<P> {
     /// `vectors` of each of `cpus` CPUs, for interrupts below `irqs`. All CPUs are [offline](Vectors::online). Those of `vectors`
     /// below 32, which belong to exceptions, are left out.
@@ -252,30 +242,17 @@ impl<P: Platform> Vectors<P> {
         let irqs = (0..irqs).map(|_| Assigned::default()).collect();
         Vectors {
             state: Lock::new(&VECTORS, State { matrix: Matrix::new(cpus, vectors.clone()), irqs }),
-            tables: (0..cpus).map(|_| CachePadded(Table::new(vectors.clone()))).collect(),
+            tables: (0..cpus).map(|_| CachePadded(CpuVectors::new())).collect(),
             vectors,
         }
     }
 
-    /// By a CPU, when an interrupt arrives there: what it is. In hard-interrupt context. The end of interrupt (EOI) is the host's,
-    /// whatever this says.
-    #[inline]
-    #[track_caller]
-    pub fn arrived(&self, cpu: CpuId, vector: Vector) -> Arrived {
-        let Some(table) = self.tables.get(cpu.0 as usize) else { return Arrived::Unhandled };
-        match table.get(vector) {
-            Entry::Installed(irq) => Arrived::Irq(irq),
-            // Nothing is written: see the module's documentation.
-            entry => {
-                table.count(entry);
-                Arrived::Unhandled
-            }
-        }
-    }
-
-    /// What a CPU has taken that nobody handled.
-    pub fn unhandled(&self, cpu: CpuId) -> Unhandled {
-        self.tables.get(cpu.0 as usize).map(|table| table.unhandled()).unwrap_or_default()
+    /// What a CPU looks at when an interrupt arrives.
+    ///
+    /// # Errors
+    /// If there is no such CPU.
+    pub fn cpu(&self, cpu: CpuId) -> Result<&CpuVectors<P>, VectorError> {
+        self.tables.get(cpu.0 as usize).map(|table| &table.0).ok_or(VectorError::NoSuchCpu(cpu))
     }
 
     /// Free vectors that nobody has been promised, on all CPUs that are online.
@@ -539,17 +516,13 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If it is online, or does not exist.
     pub fn online(&self, cpu: CpuId) -> Result<Cleanup, VectorError> {
-        self.exists(cpu)?;
+        self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
         if state.matrix.is_online(cpu) {
             return Err(VectorError::Online(cpu));
         }
         state.matrix.online(cpu);
         Ok(Cleanup { cpu })
-    }
-
-    fn exists(&self, cpu: CpuId) -> Result<(), VectorError> {
-        if (cpu.0 as usize) < self.tables.len() { Ok(()) } else { Err(VectorError::NoSuchCpu(cpu)) }
     }
 
     /// A CPU is going offline: it gets no more vectors. Next, the host moves what goes [there](Vectors::next_on) (and waits where an
@@ -561,7 +534,7 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If the others have not enough free vectors for what goes there and what was promised; if it is offline.
     pub fn begin_offline(&self, cpu: CpuId) -> Result<(), VectorError> {
-        self.exists(cpu)?;
+        self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
         if !state.matrix.is_online(cpu) {
             return Err(VectorError::Offline(cpu));
@@ -584,7 +557,7 @@ impl<P: Platform> Vectors<P> {
 
     /// An interrupt that goes to `cpu`, if there is one.
     pub fn next_on(&self, cpu: CpuId) -> Option<Irq> {
-        self.exists(cpu).ok()?;
+        self.cpu(cpu).ok()?;
         let state = self.state.lock_irqsave();
         let found = self
             .installed(cpu)
@@ -602,7 +575,7 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If the CPU is online; if an interrupt still goes there.
     pub fn pending(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Result<Option<Irq>, VectorError> {
-        self.exists(cpu)?;
+        self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
         if state.matrix.is_online(cpu) {
             return Err(VectorError::Online(cpu));

@@ -1,7 +1,5 @@
 //! What a CPU finds when an interrupt arrives: one word for each vector.
 
-use alloc::boxed::Box;
-use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use doorbell_platform::{Atomic, Platform, Vector};
@@ -50,60 +48,77 @@ pub struct Unhandled {
     pub spurious: u32,
 }
 
-/// Written under the lock of all vectors; read by its CPU without.
+/// What an interrupt that has arrived is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "nobody else handles it"]
+pub enum Arrived {
+    /// This one.
+    Irq(Irq),
+    /// Nobody's, and counted: see [`Unhandled`].
+    Unhandled,
+}
+
+/// What the vectors of one CPU stand for. The host keeps it where the CPU's interrupt entry finds it.
 ///
-/// What the CPU reads is what was meant when the interrupt was sent, or a mark that says why it is not. The store that installs an
+/// Written under the lock of all vectors; read by its CPU without. What the CPU reads is what was meant when the interrupt was sent, or a mark that says why it is not. The store that installs an
 /// interrupt comes before the message that names the vector is given to the device; the one that removes it after the CPU has seen its
 /// IRR clear, when no more can come.
-pub(super) struct Table<P: Platform> {
-    words: Box<[P::AtomicU32]>,
+pub struct CpuVectors<P: Platform> {
+    /// By vector: all 256, so that an interrupt finds its word without a comparison.
+    words: [P::AtomicU32; 256],
     /// By its own CPU, with interrupts off: there is nobody to exclude.
     late: P::AtomicU32,
     retriggered: P::AtomicU32,
     spurious: P::AtomicU32,
-    first: u8,
 }
 
-impl<P: Platform> Table<P> {
-    pub(super) fn new(vectors: RangeInclusive<u8>) -> Self {
-        Table {
-            first: *vectors.start(),
-            words: vectors.map(|_| P::AtomicU32::new(0)).collect(),
+impl<P: Platform> CpuVectors<P> {
+    pub(super) fn new() -> Self {
+        CpuVectors {
+            words: core::array::from_fn(|_| P::AtomicU32::new(0)),
             late: P::AtomicU32::new(0),
             retriggered: P::AtomicU32::new(0),
             spurious: P::AtomicU32::new(0),
         }
     }
 
-    fn word(&self, vector: Vector) -> Option<&P::AtomicU32> {
-        self.words.get(usize::from(vector.0.wrapping_sub(self.first)))
-    }
-
     #[inline]
     #[track_caller]
     pub(super) fn get(&self, vector: Vector) -> Entry {
         // SeqCst pairs with `set`: message passing by way of the device, which was given the vector after it was installed.
-        self.word(vector).map_or(Entry::Unused, |word| Entry::from_bits(word.load(SeqCst)))
+        Entry::from_bits(self.words[usize::from(vector.0)].load(SeqCst))
     }
 
     #[track_caller]
     pub(super) fn set(&self, vector: Vector, entry: Entry) {
-        if let Some(word) = self.word(vector) {
-            word.store(entry.bits(), SeqCst);
+        self.words[usize::from(vector.0)].store(entry.bits(), SeqCst);
+    }
+
+    /// By the CPU, when an interrupt arrives there: what it is. In hard-interrupt context. The end of interrupt (EOI) is the host's,
+    /// whatever this says.
+    #[inline]
+    #[track_caller]
+    pub fn arrived(&self, vector: Vector) -> Arrived {
+        match self.get(vector) {
+            Entry::Installed(irq) => Arrived::Irq(irq),
+            // Nothing is written: see the module's documentation.
+            entry => self.count(entry),
         }
     }
 
     #[cold]
-    pub(super) fn count(&self, entry: Entry) {
+    fn count(&self, entry: Entry) -> Arrived {
         let counter = match entry {
             Entry::Shutdown => &self.late,
             Entry::Retriggered => &self.retriggered,
             Entry::Unused | Entry::Installed(_) => &self.spurious,
         };
         counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+        Arrived::Unhandled
     }
 
-    pub(super) fn unhandled(&self) -> Unhandled {
+    /// What the CPU has taken that nobody handled.
+    pub fn unhandled(&self) -> Unhandled {
         Unhandled {
             late: self.late.load(Relaxed),
             retriggered: self.retriggered.load(Relaxed),
@@ -119,17 +134,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_says_what_was_put_into_it_and_nothing_stands_beyond_the_table() {
-        let table = Table::<Std>::new(0x30..=0x31);
-        for entry in
-            [Entry::Installed(Irq(0)), Entry::Shutdown, Entry::Retriggered, Entry::Installed(Irq(70)), Entry::Unused]
-        {
+    fn a_word_says_what_was_put_into_it() {
+        let table = CpuVectors::<Std>::new();
+        let marks = [Entry::Shutdown, Entry::Retriggered, Entry::Unused];
+        for entry in [Entry::Installed(Irq(0)), Entry::Installed(Irq(70))].into_iter().chain(marks) {
             table.set(Vector(0x31), entry);
             assert_eq!((table.get(Vector(0x30)), table.get(Vector(0x31))), (Entry::Unused, entry));
-        }
-        for beyond in [0, 0x2f, 0x32, 0xff] {
-            table.set(Vector(beyond), Entry::Shutdown);
-            assert_eq!(table.get(Vector(beyond)), Entry::Unused);
         }
     }
 }

@@ -1,0 +1,156 @@
+//! How many instructions it takes from an interrupt's entry to its handler and back, and to give out and take back a vector
+//! when few are free and when many are. Callgrind counts, so the result is the same each time. Fails if one takes more than
+//! it may.
+//!
+//! ```text
+//! cargo bench -p doorbell-bench --bench vectors
+//! ```
+//!
+//! The host's read sections cost nothing, as a kernel's do: an interrupt handler is one.
+
+use std::env;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use doorbell_bench::{Kernel, callgrind};
+use doorbell_host::vector::{Cleaned, Irq, Vectors, Where};
+use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
+use doorbell_platform::CpuId;
+
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
+/// these names.
+mod measured {
+    use super::*;
+    use doorbell_host::Handling;
+    use doorbell_host::vector::{Arrived, CpuVectors, Place, VectorError};
+    use doorbell_platform::Vector;
+
+    #[inline(never)]
+    pub fn entry(cpu: &CpuVectors<Kernel>, descs: &[IrqDesc<Kernel>], vector: Vector) -> Option<Handling<Kernel>> {
+        match cpu.arrived(vector) {
+            Arrived::Irq(Irq(irq)) => Some(descs[irq as usize].handle()),
+            Arrived::Unhandled => None,
+        }
+    }
+
+    /// Callgrind stops when a function of this module begins in another, and goes on when it returns. It does not return.
+    #[inline(never)]
+    pub fn stop() -> Claim {
+        std::process::exit(0)
+    }
+
+    #[inline(never)]
+    pub fn activate(vectors: &Vectors<Kernel>, irq: Irq, to: Where<'_>) -> Result<Place, VectorError> {
+        vectors.activate(irq, to)
+    }
+
+    #[inline(never)]
+    pub fn give_back(vectors: &Vectors<Kernel>, irq: Irq) -> Result<Cleaned, VectorError> {
+        let cleanup = vectors.deactivate(irq)?;
+        Ok(vectors.cleanup(cleanup.cpu(), |_| false))
+    }
+}
+
+struct Driver;
+
+impl Handler for Driver {
+    fn handle(&self) -> Claim {
+        Claim::Handled
+    }
+}
+
+/// Ends the program when it is called, and with it what is counted.
+struct Last;
+
+impl Handler for Last {
+    fn handle(&self) -> Claim {
+        measured::stop()
+    }
+}
+
+const ROUNDS: u64 = 1000;
+
+const TO_HANDLER: &str = "an interrupt's entry to its handler";
+const AND_BACK: &str = "and back";
+
+/// What is measured, on how many CPUs, how many vectors are taken before, and how many instructions it may take.
+const OPERATIONS: [(&str, u32, u32, u64); 10] = [
+    (TO_HANDLER, 1, 0, 40),
+    (AND_BACK, 1, 0, 70),
+    ("activate anywhere, one CPU, all free", 1, 0, 550),
+    ("activate anywhere, one CPU, one free", 1, 199, 550),
+    ("activate anywhere, 256 CPUs, all free", 256, 0, 550),
+    ("activate anywhere, 256 CPUs, one free", 256, 256 * 200 - 1, 550),
+    ("activate on some of 256 CPUs, all free", 256, 0, 750),
+    ("give back, one CPU, all free", 1, 0, 550),
+    ("give back, one CPU, one free", 1, 199, 550),
+    ("give back, 256 CPUs, one free", 256, 256 * 200 - 1, 550),
+];
+
+/// Does one operation, some rounds long; this is what runs under callgrind.
+fn run(operation: &str) {
+    let (_, cpus, taken, _) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
+    let irqs = taken + 1;
+    let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199);
+    for cpu in 0..cpus {
+        consume(vectors.online(CpuId(cpu)).expect("it is offline"));
+    }
+    for irq in 0..taken {
+        consume(vectors.activate(Irq(irq), Where::Anywhere).expect("one is free"));
+    }
+    let here = CpuSet::of([CpuId(0)]);
+    let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+    let driver: Arc<dyn Handler> = if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
+    desc.request(driver, Sharing::Exclusive).expect("it has none");
+    let descs = [desc];
+    let all = CpuSet::of((0..cpus).map(CpuId));
+    let to = if operation.contains("on some") { Where::In(&all) } else { Where::Anywhere };
+    let irq = Irq(taken);
+    if operation == TO_HANDLER || operation == AND_BACK {
+        let place = vectors.activate(irq, to).expect("one is free");
+        let cpu = vectors.cpu(place.cpu).expect("it is there");
+        for _ in 0..ROUNDS {
+            consume(measured::entry(black_box(cpu), black_box(&descs), black_box(place.vector)));
+        }
+        return;
+    }
+    for _ in 0..ROUNDS {
+        if operation.starts_with("activate") {
+            let place = measured::activate(black_box(&vectors), black_box(irq), black_box(to)).expect("one is free");
+            consume(vectors.deactivate(irq));
+            consume(vectors.cleanup(place.cpu, |_| false));
+        } else {
+            consume(vectors.activate(irq, to).expect("one is free"));
+            consume(measured::give_back(black_box(&vectors), black_box(irq)));
+        }
+    }
+}
+
+fn consume<T>(value: T) {
+    black_box(value);
+}
+
+fn main() {
+    let args: Vec<String> = env::args().collect();
+    if let [_, command, operation] = &args[..]
+        && command == "run"
+    {
+        return run(operation);
+    }
+    if cfg!(debug_assertions) {
+        return println!("vectors: only an optimised build says anything");
+    }
+    println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
+    let mut dearer = Vec::new();
+    for (operation, _, _, limit) in OPERATIONS {
+        let rounds = if operation == TO_HANDLER { 1 } else { ROUNDS };
+        let Some(taken) = callgrind::instructions("vectors::measured", &[operation], rounds) else {
+            return println!("vectors: valgrind is not installed");
+        };
+        println!("{operation:46}{taken:>13}{limit:>10}");
+        if taken > limit {
+            dearer.push(operation);
+        }
+    }
+    assert!(dearer.is_empty(), "more instructions than it may take: {dearer:?}");
+}
