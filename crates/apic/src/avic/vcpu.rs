@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_platform::{Atomic, CpuId, IrqGuard};
 use doorbell_post::{
-    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, NotThere, Notice, Post, Requests, Residency, RunState,
+    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, Notice, Post, Requests, Residency, RunState,
 };
 
 use super::spec::{HostApicId, PageAddress};
@@ -17,7 +17,7 @@ type Posts<A> = Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, Level<<A as 
 
 /// A vCPU with AVIC: its backing page, its mode, and the copies of its mode that hardware reads.
 ///
-/// Anybody may [`post`](AvicVcpu::post) and bind IRTEs. What is said to be by the owner is for the task that runs the vCPU,
+/// Anybody may [`post`](AvicVcpu::post) and [add](Copies::add) IRTEs. What is said to be by the owner is for the task that runs the vCPU,
 /// and for its scheduler's hooks.
 pub struct AvicVcpu<A: Avic> {
     post: Posts<A>,
@@ -101,14 +101,13 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.run_state()
     }
 
-    /// The copies of where it is, for who [binds](doorbell_post::Copies::add) IRTEs by a mechanism of its own.
+    /// The copies of where it is: its entry in the physical ID table, and the IRTEs that post to it.
+    ///
+    /// Who binds an IRTE [adds](Copies::add) it, who unbinds it [removes](Copies::remove) it: the `Binding` of `doorbell-host`
+    /// does both. By what the IOMMU had read of it, a removed IRTE may post until its invalidation has completed; then
+    /// somebody looks at what was posted ([`logged`](AvicVcpu::logged)).
     pub fn copies(&self) -> &Copies<A::Platform, PhysicalId<A>, A::Irte> {
         &self.copies
-    }
-
-    /// How many IRTEs post to it.
-    pub fn bound(&self) -> usize {
-        self.copies.len()
     }
 
     /// Posts an interrupt. By anybody, anywhere; waits for nobody. [`Notify`](Notice::Notify) is the doorbell of that CPU.
@@ -124,7 +123,8 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.published()
     }
 
-    /// Hardware has written a log entry for this vCPU, or would have if the log had not been full.
+    /// Hardware has written a log entry for this vCPU, or would have if the log had not been full; or an IRTE was unbound
+    /// from it, and the invalidation has completed.
     ///
     /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its doorbell. That costs it no exit, and
     /// nothing is assumed about what the IOMMU did first, writing the entry or posting by it.
@@ -203,32 +203,10 @@ impl<A: Avic> AvicVcpu<A> {
         Ok(Sleeping { blocked, wakes })
     }
 
-    /// Has an IRTE post to this vCPU. `program` makes it refer to the vCPU, with the residency that it is given, in one
-    /// store. The IRTE is bound to no other vCPU: whoever moves it [unbinds](AvicVcpu::unbind) it from there first.
-    ///
-    /// # Errors
-    /// Those of `program`: then it is not bound, and is as `program` left it.
-    pub fn bind<E>(
-        &self,
-        irte: Arc<A::Irte>,
-        program: impl FnOnce(&A::Irte, Residency) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.copies.add(irte, program)
-    }
-
-    /// Has an IRTE post to this vCPU no more. `program` makes it refer to the host, in one store.
-    ///
-    /// # Errors
-    /// If it is not bound to this vCPU: then `program` was not called.
-    pub fn unbind(&self, irte: &Arc<A::Irte>, program: impl FnOnce(&A::Irte)) -> Result<Unbound<'_, A>, NotThere> {
-        self.copies.remove(irte, program)?;
-        Ok(Unbound { vcpu: self })
-    }
-
     /// The vCPU is no more: its ID is free at once, its page is not.
     ///
     /// # Errors
-    /// If IRTEs still post to it: those are to be unbound.
+    /// If IRTEs still post to it: those are to be [removed](Copies::remove).
     pub fn retire(self) -> Result<Retiring<A::Page>, Self> {
         if self.copies.is_empty() { Ok(Retiring { page: self.post.into_layout().into_inner() }) } else { Err(self) }
     }
@@ -276,19 +254,6 @@ struct Wakes<'a, A: Avic> {
 impl<A: Avic> Drop for Wakes<'_, A> {
     fn drop(&mut self) {
         self.vcpu.place(|place| place.with(Place::SLEEPS, false));
-    }
-}
-
-/// An IRTE does not refer to a vCPU any more, but the IOMMU may still use what it has read of it.
-#[must_use = "what was posted meanwhile is announced to nobody: invalidate the IRTE, wait, then say so"]
-pub struct Unbound<'a, A: Avic> {
-    vcpu: &'a AvicVcpu<A>,
-}
-
-impl<A: Avic> Unbound<'_, A> {
-    /// The invalidation of the IRTE has completed: nothing more is posted by what it was. Somebody looks at what was.
-    pub fn invalidated(self) -> Notice<CpuId> {
-        self.vcpu.logged()
     }
 }
 

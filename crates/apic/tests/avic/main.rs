@@ -78,9 +78,9 @@ fn bind<P: Platform>(vcpu: &AvicVcpu<Host<P>>, irte: &Arc<Irte>) {
         irte.reflect(residency);
         Ok::<_, ()>(())
     };
-    vcpu.bind(Arc::clone(irte), program).expect("it can be programmed");
+    vcpu.copies().add(Arc::clone(irte), program).expect("it can be programmed");
 }
 
-fn unbind(irte: &Irte) {
-    irte.0.store(0, SeqCst);
+fn unbind<P: Platform>(vcpu: &AvicVcpu<Host<P>>, irte: &Arc<Irte>) {
+    vcpu.copies().remove(irte, |irte| irte.0.store(0, SeqCst)).expect("it is bound");
 }

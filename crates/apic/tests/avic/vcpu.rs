@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use doorbell_apic::GuestVector;
 use doorbell_platform::{CpuId, IrqGuard, Std};
-use doorbell_post::{Awake, Mode, NotThere, Notice, Requests};
+use doorbell_post::{Awake, Mode, Notice, Requests};
 
 use crate::{GUEST_MODE, Irte, LOG, RUN, address, bind, cpu, table, unbind, vcpu};
 
@@ -90,25 +90,6 @@ fn one_of_those_who_tell_a_sleeping_vcpu_wakes_it() {
 }
 
 #[test]
-fn an_irte_is_unbound_once_and_what_was_posted_meanwhile_is_announced() {
-    let table = table::<Std>();
-    let (from, to) = (vcpu(&table, 0), vcpu(&table, 1));
-    let irte = Arc::new(Irte::default());
-    bind(&from, &irte);
-    let sleeping = from.block().unwrap();
-    let unbound = from.unbind(&irte, unbind).unwrap();
-    assert_eq!(irte.says(), 0);
-    // By what it has read of the IRTE, the IOMMU posts once more.
-    from.page().register(0x220).fetch_or(2, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(unbound.invalidated(), Notice::Wake);
-    sleeping.wait();
-    assert_eq!(from.unbind(&irte, |_| panic!("it is not bound")).err(), Some(NotThere));
-    bind(&to, &irte);
-    to.load(cpu(5));
-    assert_eq!((irte.says(), from.bound(), to.bound()), (GUEST_MODE | RUN | 5, 0, 1));
-}
-
-#[test]
 fn a_vcpu_with_bits_pending_can_go_and_one_with_irtes_cannot() {
     let table = table::<Std>();
     let vcpu = vcpu(&table, 0);
@@ -116,7 +97,8 @@ fn a_vcpu_with_bits_pending_can_go_and_one_with_irtes_cannot() {
     bind(&vcpu, &irte);
     let _ = vcpu.post(vector(0x41));
     let Err(vcpu) = vcpu.retire() else { panic!("an IRTE posts to it") };
-    assert_eq!(vcpu.unbind(&irte, unbind).unwrap().invalidated(), Notice::Nothing, "it looks when it enters");
+    unbind(&vcpu, &irte);
+    assert_eq!(vcpu.logged(), Notice::Nothing, "it looks when it enters");
     let Ok(retiring) = vcpu.retire() else { panic!("no IRTE posts to it") };
     assert!(!table.entry(0).valid());
     let page = retiring.after_all_have_exited();

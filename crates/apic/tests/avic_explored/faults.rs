@@ -5,7 +5,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine};
 
 use crate::machine::{Flaw, Restart};
-use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs, retarget};
+use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs};
 
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
@@ -47,11 +47,6 @@ fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
     loses("restarted last", |m| {
         program(m, Scope { life: Life::Sleeps, capacity: 0, again: true, restart: Restart::Last, ..DEVICE });
     });
-}
-
-#[test]
-fn an_irte_that_is_retargeted_leaves_what_was_posted_by_what_the_iommu_had_read() {
-    loses("not looked at", |m| retarget(m, false));
 }
 
 #[test]

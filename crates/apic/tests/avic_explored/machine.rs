@@ -1,4 +1,4 @@
-//! CPUs with AVIC, an IOMMU with a log, and vCPUs that run on them.
+//! CPUs with AVIC, an IOMMU with a log, and a vCPU that runs on them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,37 +54,23 @@ pub enum Flaw {
 
 const RUN: u64 = 1 << 32;
 const LOG: u64 = 1 << 33;
-const GATE: u64 = RUN | LOG | 0xffff_ffff;
 const GUEST_MODE: u64 = 1 << 34;
-const ROOT_SHIFT: u32 = 40;
 
 impl Irte {
     /// In host mode.
     pub fn new(flaw: Flaw) -> Arc<Self> {
         Arc::new(Irte { word: AtomicU64::new(0), flaw })
     }
+}
 
-    fn write(&self, rest: u64, residency: Residency) {
+impl Mirror for Irte {
+    fn reflect(&self, residency: Residency) {
         let gate = match (residency, self.flaw) {
             (Residency::Running { apic_id }, _) => RUN | u64::from(apic_id),
             (Residency::Away { log: true }, Flaw::StaysRunning) => RUN,
             (Residency::Away { log }, flaw) => u64::from(log && flaw != Flaw::NoLog) * LOG,
         };
-        self.word.store(rest & !GATE | gate, SeqCst);
-    }
-
-    pub fn guest(&self, vcpu: usize, residency: Residency) {
-        self.write(GUEST_MODE | (vcpu as u64) << ROOT_SHIFT, residency);
-    }
-
-    pub fn host(&self) {
-        self.word.store(0, SeqCst);
-    }
-}
-
-impl Mirror for Irte {
-    fn reflect(&self, residency: Residency) {
-        self.write(self.word.load(SeqCst), residency);
+        self.word.store(GUEST_MODE | gate, SeqCst);
     }
 }
 
@@ -108,13 +94,11 @@ pub struct Vcpu {
 }
 
 pub struct System {
-    pub vcpus: Vec<Arc<Vcpu>>,
+    pub vcpu: Arc<Vcpu>,
     cpus: [Model<Cpu>; 2],
     pub table: Arc<PhysicalTable<Host>>,
     pub log: GaLog<Sim, Vcpu>,
     entries: Model<Log>,
-    /// Posts of devices.
-    under_way: Model<u32>,
     /// Whether AVIC is to be inhibited.
     pub inhibited: <Sim as Platform>::AtomicBool,
 }
@@ -149,29 +133,24 @@ pub fn address(number: u64) -> PageAddress {
 }
 
 impl System {
-    pub fn new(vcpus: u32, capacity: usize) -> Arc<Self> {
+    pub fn new(capacity: usize) -> Arc<Self> {
         let table = table();
-        let vcpu = |id: u32| {
-            Arc::new(Vcpu {
-                avic: AvicVcpu::new(&table, id, Arc::default(), address(u64::from(id))).expect("its ID is free"),
-                got: Model::new("guest", 0),
-                task: Model::new("task", None),
-                on: Model::new("place", CpuId(id)),
-            })
+        let vcpu = Vcpu {
+            avic: AvicVcpu::new(&table, 0, Arc::default(), address(0)).expect("its ID is free"),
+            got: Model::new("guest", 0),
+            task: Model::new("task", None),
+            on: Model::new("place", CpuId(0)),
         };
         let system = System {
-            vcpus: (0..vcpus).map(vcpu).collect(),
+            vcpu: Arc::new(vcpu),
             cpus: ["CPU 0", "CPU 1"].map(|name| Model::new(name, Cpu::default())),
             table,
             log: GaLog::new(1),
             entries: Model::new("GA log", Log { entries: VecDeque::new(), capacity, overflow: false }),
-            under_way: Model::new("posts under way", 0),
             inhibited: Atomic::new(false),
         };
         let vm = system.log.open().expect("there is one");
-        for (id, vcpu) in (0..).zip(&system.vcpus) {
-            drop(system.log.add(&vm, id, Arc::clone(vcpu)).map(|former| former.synchronize()));
-        }
+        drop(system.log.add(&vm, 0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
         Arc::new(system)
     }
 
@@ -184,52 +163,46 @@ impl System {
         self.cpu(cpu).change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
     }
 
-    pub fn act(&self, vcpu: &Vcpu, notice: Notice<CpuId>) {
+    pub fn act(&self, notice: Notice<CpuId>) {
         match notice {
             Notice::Nothing => {}
             Notice::Notify(cpu) => self.ring(cpu),
             Notice::Kick(cpu) => self.cpu(cpu).change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some()),
-            Notice::Wake => Sim::wake(&vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
+            Notice::Wake => Sim::wake(&self.vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
         }
     }
 
     /// Software posts.
-    pub fn post(&self, vcpu: usize, number: u8) {
-        let vcpu = &self.vcpus[vcpu];
-        self.act(vcpu, vcpu.avic.post(vector(number)));
+    pub fn post(&self, number: u8) {
+        self.act(self.vcpu.avic.post(vector(number)));
     }
 
     /// The CPU of another vCPU of the VM sends an IPI. Hardware, until it exits.
-    pub fn ipi(&self, to: u32, number: u8) {
-        if !self.table.entry(to).valid() {
+    pub fn ipi(&self, number: u8) {
+        if !self.table.entry(0).valid() {
             return;
         }
-        let vcpu = &self.vcpus[to as usize];
-        vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
-        if let Some(host) = self.table.entry(to).running() {
+        self.vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
+        if let Some(host) = self.table.entry(0).running() {
             return self.ring(CpuId(host.number()));
         }
-        let icr = u64::from(to) << 32 | u64::from(vector(number).number());
-        let IncompleteIpi::Tell(icr) = incomplete_ipi(icr, 1 << 32 | u64::from(to)) else { panic!("it is fixed") };
+        let IncompleteIpi::Tell(icr) = incomplete_ipi(vector(number).number().into(), 1 << 32) else {
+            panic!("it is fixed")
+        };
         icr.targets::<Host>(Kind::X2Avic, 1, self.table.last(), None, |id| {
-            let vcpu = &self.vcpus[id as usize];
-            self.act(vcpu, vcpu.avic.tell());
+            assert_eq!(id, 0, "it is alone");
+            self.act(self.vcpu.avic.tell());
         });
     }
 
     /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, reads the IRTE again (running bit, destination and tag are not
     /// cached), and does what it says.
     pub fn msi(&self, irte: &Irte, number: u8) {
-        self.under_way.change(|posts| *posts += 1);
-        let read = irte.word.load(SeqCst);
-        if read & GUEST_MODE == 0 {
-            // The host's handler: wherever the interrupt goes by now.
-            self.under_way.change(|posts| *posts -= 1);
-            let to = self.vcpus.len() - 1;
-            return self.post(to, number);
+        if irte.word.load(SeqCst) & GUEST_MODE == 0 {
+            // The host's handler.
+            return self.post(number);
         }
-        let vcpu = (read >> ROOT_SHIFT) as usize;
-        self.vcpus[vcpu].avic.page().register(IRR).fetch_or(1 << number, SeqCst);
+        self.vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
         let now = irte.word.load(SeqCst);
         if now & RUN != 0 {
             self.ring(CpuId(now as u32));
@@ -237,11 +210,10 @@ impl System {
             self.entries.change(|log| {
                 log.overflow |= log.entries.len() == log.capacity;
                 if !log.overflow {
-                    log.entries.push_back(LogEntry::new((now >> ROOT_SHIFT) as u32, 0));
+                    log.entries.push_back(LogEntry::new(0, 0));
                 }
             });
         }
-        self.under_way.change(|posts| *posts -= 1);
     }
 
     /// Whether a CPU is in guest mode, or was and has not told yet.
@@ -249,22 +221,17 @@ impl System {
         self.cpus.iter().any(|cpu| cpu.observe(|cpu| cpu.guest.is_some()))
     }
 
-    /// The IRTE is invalidated: no post is under way that has read it before.
-    pub fn invalidate(&self) {
-        self.under_way.wait(|posts| *posts == 0, |_| ());
-    }
-
-    pub fn bind(&self, irte: &Arc<Irte>, vcpu: usize) {
+    pub fn bind(&self, irte: &Arc<Irte>) {
         let program = |irte: &Irte, residency| {
-            irte.guest(vcpu, residency);
+            irte.reflect(residency);
             Ok::<_, TableError>(())
         };
-        self.vcpus[vcpu].avic.bind(Arc::clone(irte), program).expect("it can be programmed");
+        self.vcpu.avic.copies().add(Arc::clone(irte), program).expect("it can be programmed");
     }
 
     /// Reads the log until the run is over.
     pub fn read_log(&self, restart: Restart) {
-        let look = |vcpu: &Vcpu| self.act(vcpu, vcpu.avic.logged());
+        let look = |vcpu: &Vcpu| self.act(vcpu.avic.logged());
         let restarts = || self.entries.change(|log| log.overflow = false);
         let next = |log: &mut Log| log.entries.pop_front();
         while let Ok(entry) = self.entries.serve(|log| log.overflow || !log.entries.is_empty(), next) {
@@ -410,11 +377,11 @@ impl Vcpu {
     }
 }
 
-/// In the end the guests have got all that was posted, whichever of them it was for.
+/// In the end the guest has got all that was posted.
 pub fn all_got(m: &Machine, system: &Arc<System>, wanted: u32) {
     let system = Arc::clone(system);
-    m.at_quiescence("the guests have got what was posted", move || {
-        let got = system.vcpus.iter().fold(0, |all, vcpu| all | vcpu.got.observe(|got| *got));
-        (got == wanted).then_some(()).ok_or(format!("they have got {got:#b}, of {wanted:#b}"))
+    m.at_quiescence("the guest has got what was posted", move || {
+        let got = system.vcpu.got.observe(|got| *got);
+        (got == wanted).then_some(()).ok_or(format!("it has got {got:#b}, of {wanted:#b}"))
     });
 }

@@ -23,7 +23,6 @@ pub fn programs() -> Vec<Program> {
     let mut programs: Vec<_> =
         scopes().into_iter().map(|(name, scope)| Program::new(name, move |m| program(m, scope))).collect();
     programs.extend([
-        Program::new("an IRTE is retargeted", |m| retarget(m, true)),
         Program::new("a vCPU with a masked interrupt sleeps", masked),
         Program::new("an interrupt in service is not lost beside another", nested),
         Program::new("two vCPUs ask for one ID", ids),
@@ -100,18 +99,18 @@ pub const DEVICE: Scope = Scope {
 };
 
 pub fn program(m: &Machine, scope: Scope) {
-    let system = System::new(1, scope.capacity);
+    let system = System::new(scope.capacity);
     let wanted = u32::from(scope.device)
         | u32::from(scope.sender) << 1
         | u32::from(scope.ipi) << 2
         | u32::from(scope.again) << 3;
     let irte = Irte::new(scope.flaw);
     if scope.device && !scope.late {
-        system.bind(&irte, 0);
+        system.bind(&irte);
     }
     let runs = Arc::clone(&system);
     m.task_on(CPU, "vCPU", move || {
-        let vcpu = &runs.vcpus[0];
+        let vcpu = &runs.vcpu;
         vcpu.begin();
         if scope.inhibited == Inhibited::Always {
             vcpu.avic.inhibit(true);
@@ -125,22 +124,22 @@ pub fn program(m: &Machine, scope: Scope) {
         let moved = Arc::clone(&system);
         let handler = m.handler(CPU, SWITCH, "switch", move || {
             if !moved.in_guest() {
-                moved.vcpus[0].moves(OTHER);
+                moved.vcpu.moves(OTHER);
             }
         });
         m.hardware("timer", move || handler.raise());
     }
     if scope.sender {
         let system = Arc::clone(&system);
-        m.task_on(CpuId(2), "sender", move || system.post(0, 1));
+        m.task_on(CpuId(2), "sender", move || system.post(1));
     }
     if scope.ipi {
         let system = Arc::clone(&system);
-        m.task_on(CpuId(3), "another vCPU", move || system.ipi(0, 2));
+        m.task_on(CpuId(3), "another vCPU", move || system.ipi(2));
     }
     if scope.late {
         let (system, irte) = (Arc::clone(&system), Arc::clone(&irte));
-        m.task_on(CpuId(4), "binds", move || system.bind(&irte, 0));
+        m.task_on(CpuId(4), "binds", move || system.bind(&irte));
     }
     if scope.device {
         device(m, &system, irte, scope.again, scope.restart);
@@ -155,8 +154,7 @@ pub fn program(m: &Machine, scope: Scope) {
         m.task_on(CpuId(6), "inhibits", move || {
             for &inhibited in phases {
                 system.inhibited.store(inhibited, SeqCst);
-                let vcpu = &system.vcpus[0];
-                system.act(vcpu, vcpu.avic.run_state().request(Requests(1)));
+                system.act(system.vcpu.avic.run_state().request(Requests(1)));
             }
         });
     }
@@ -175,41 +173,14 @@ fn device(m: &Machine, system: &Arc<System>, irte: Arc<Irte>, again: bool, resta
     m.task_on(CpuId(5), "log", move || reads.read_log(restart));
 }
 
-/// From one vCPU to another, which stay in the guest. `looks` once more at the former one when nothing is under way.
-pub fn retarget(m: &Machine, looks: bool) {
-    let system = System::new(2, 4);
-    let irte = Irte::new(Flaw::None);
-    system.bind(&irte, 0);
-    for number in 0..2 {
-        let system = Arc::clone(&system);
-        m.task_on(CpuId(1 + number), format!("vCPU {number}"), move || {
-            let vcpu = &system.vcpus[number as usize];
-            vcpu.begin();
-            vcpu.stay(&system);
-        });
-    }
-    let (moves, moved) = (Arc::clone(&system), Arc::clone(&irte));
-    m.task_on(CpuId(3), "retargets", move || {
-        let former = &moves.vcpus[0];
-        let unbound = former.avic.unbind(&moved, Irte::host).expect("it is bound");
-        if looks {
-            moves.invalidate();
-            moves.act(former, unbound.invalidated());
-        }
-        moves.bind(&moved, 1);
-    });
-    device(m, &system, irte, false, Restart::First);
-    all_got(m, &system, 1);
-}
-
 /// The task's priority is above what is pending: whoever posts wakes it, and it sleeps again.
 fn masked(m: &Machine) {
-    let system = System::new(1, 4);
-    let page = system.vcpus[0].avic.page();
+    let system = System::new(4);
+    let page = system.vcpu.avic.page();
     page.register(register::TPR).store(0x50, SeqCst);
     page.register(register::IRR + 0x20).store(1 << 5, SeqCst);
     m.task_on(CPU, "vCPU", move || {
-        let vcpu = &system.vcpus[0];
+        let vcpu = &system.vcpu;
         vcpu.begin();
         assert!(vcpu.avic.block().is_ok(), "there is nothing that the guest could get");
     });
@@ -217,9 +188,9 @@ fn masked(m: &Machine) {
 
 /// Software interrupts the handler of an interrupt by one of a higher class.
 fn nested(m: &Machine) {
-    let system = System::new(1, 4);
+    let system = System::new(4);
     m.task_on(CPU, "vCPU", move || {
-        let page = system.vcpus[0].avic.page();
+        let page = system.vcpu.avic.page();
         for number in [0x45, 0x55] {
             page.register(register::IRR + 0x20).store(1 << (number - 0x40), SeqCst);
             let vector = page.deliverable().expect("of a higher class than what is in service");
