@@ -2,9 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem;
-
-use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
+use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType, lock_with_room};
 
 /// A leaf, taken in task context only: who is to be connected is decided under it, and done when it is gone.
 static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin);
@@ -136,20 +134,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     }
 
     fn register<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<(), AlreadyRegistered> {
-        let mut room = Vec::new();
-        let pair = loop {
-            let mut slots = self.slots.lock();
-            if slots.len() == slots.capacity() {
-                if room.capacity() <= slots.len() {
-                    // Memory is allocated without the lock, and freed without it.
-                    let wanted = slots.len() * 2 + 4;
-                    drop(slots);
-                    room = Vec::with_capacity(wanted);
-                    continue;
-                }
-                room.append(&mut slots);
-                mem::swap(&mut room, &mut *slots);
-            }
+        let pair = {
+            let mut slots = lock_with_room(|| self.slots.lock(), |slots| Some(slots));
             let at = slots.binary_search_by_key(&token, |slot| slot.token).unwrap_or_else(|at| {
                 slots.insert(at, Slot { token, producer: None, consumer: None, link: None });
                 at
@@ -160,7 +146,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
             }
             *place(slot) = Some(it);
             // Whoever completes a pair connects it: both were not there until now, so nobody else can have begun to.
-            break slot.producer.clone().zip(slot.consumer.clone());
+            slot.producer.clone().zip(slot.consumer.clone())
         };
         if let Some((producer, consumer)) = pair {
             let link = changing(&*producer, &*consumer, || consumer.connect(&producer));
@@ -313,7 +299,7 @@ mod tests {
     }
 
     fn take(log: &Log) -> Vec<&'static str> {
-        mem::take(&mut *log.lock().unwrap())
+        std::mem::take(&mut *log.lock().unwrap())
     }
 
     const CONNECTED: [&str; 5] =

@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
+use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType, lock_with_room};
 
 use crate::leave::{Deassigning, Departed, Left};
-use crate::slab::{Room, Slab};
+use crate::slab::Slab;
 use crate::vm::Shared;
 use crate::{Controller, Error, Gsi, Notify};
 
@@ -57,20 +57,11 @@ impl<P: Platform> Listeners<P> {
 
     /// Adds a listener; returns its seat.
     pub(crate) fn join(&self, listener: Listener) -> u32 {
-        let mut room = Room::none();
-        loop {
-            let mut list = self.list.lock();
-            list.seats.move_into(&mut room);
-            if let Some(len) = list.seats.wants() {
-                drop(list);
-                room = Room::for_len(len);
-                continue;
-            }
-            list.resamplers += u32::from(listener.resamples);
-            let seat = list.seats.insert(listener);
-            self.count.store(list.seats.len(), Ordering::Release);
-            return seat;
-        }
+        let mut list = lock_with_room(|| self.list.lock(), |list| list.seats.grows());
+        list.resamplers += u32::from(listener.resamples);
+        let seat = list.seats.insert(listener);
+        self.count.store(list.seats.len(), Ordering::Release);
+        seat
     }
 
     /// Removes a listener. Walks that have begun may still notify it: the sink that is returned is kept until a grace

@@ -3,12 +3,11 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use doorbell_platform::{Atomic, Held, Platform, ReadDomain, ReadGuard, SeqWords};
+use doorbell_platform::{Atomic, Held, Platform, ReadDomain, ReadGuard, SeqWords, lock_with_room};
 
 use crate::acks::Listener;
 use crate::cached::{Cached, WORDS};
 use crate::leave::Deassigning;
-use crate::slab::Room;
 use crate::vm::{Assigned, Shared};
 use crate::{Controller, Error, Gsi, Notify};
 
@@ -253,24 +252,15 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// Puts an irqfd on the VM's list and opens the gate. With a seat among the listeners it has been reserved.
     fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, seat: Option<u32>) -> Result<(), Error> {
-        let mut room = Room::none();
-        loop {
-            let mut state = self.state.lock_irqsave();
-            let route = state.check(&self.limits, gsi, seat.is_some())?;
-            if seat.is_none() {
-                irqfd.check_idle()?;
-            }
-            state.irqfds.move_into(&mut room);
-            if let Some(len) = state.irqfds.wants() {
-                drop(state);
-                room = Room::for_len(len);
-                continue;
-            }
-            irqfd.cached.write(&state, route.pack());
-            let index = state.irqfds.insert(Assigned { irqfd: irqfd.clone(), gsi, seat });
-            irqfd.link.store(index + ACTIVE, Ordering::SeqCst);
-            return Ok(());
+        let mut state = lock_with_room(|| self.state.lock_irqsave(), |state| state.grows(&self.limits));
+        let route = state.check(&self.limits, gsi, seat.is_some())?;
+        if seat.is_none() {
+            irqfd.check_idle()?;
         }
+        irqfd.cached.write(state.guard(), route.pack());
+        let index = state.irqfds.insert(Assigned { irqfd: irqfd.clone(), gsi, seat });
+        irqfd.link.store(index + ACTIVE, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Closes the gate and takes an irqfd off the VM's list; `None` if it is not on it.

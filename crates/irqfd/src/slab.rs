@@ -1,22 +1,19 @@
-//! A table with stable indices that never allocates while somebody holds the lock around it.
+//! A table with stable indices.
 
 use alloc::vec::Vec;
 use core::mem;
 
-enum Place<T> {
+pub(crate) enum Place<T> {
     Free { next: Option<u32> },
     Used(T),
 }
 
-/// Values at stable indices. [`insert`](Slab::insert) needs room that was made before with [`Room`].
+/// Values at stable indices. Under a lock, room for the next one is [made before](doorbell_platform::lock_with_room).
 pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Option<u32>,
     len: u32,
 }
-
-/// Room for a [`Slab`], allocated while no lock is held, and what is left of it, to be freed likewise.
-pub(crate) struct Room<T>(Vec<Place<T>>);
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
@@ -27,21 +24,12 @@ impl<T> Slab<T> {
         self.len
     }
 
-    /// How large a [`Room`] the next insertion needs, if it needs one.
-    pub(crate) fn wants(&self) -> Option<usize> {
-        let full = self.free.is_none() && self.places.len() == self.places.capacity();
-        full.then(|| (self.places.len() * 2).max(4))
+    /// What the next insertion makes longer, if no place is free.
+    pub(crate) fn grows(&mut self) -> Option<&mut Vec<Place<T>>> {
+        self.free.is_none().then_some(&mut self.places)
     }
 
-    /// Moves into a larger room, if it is larger; leaves the old one in it.
-    pub(crate) fn move_into(&mut self, room: &mut Room<T>) {
-        if room.0.capacity() > self.places.capacity() {
-            room.0.append(&mut self.places);
-            mem::swap(&mut room.0, &mut self.places);
-        }
-    }
-
-    /// Puts `value` in and returns its index. Allocates only if [`wants`](Slab::wants) was ignored.
+    /// Puts `value` in and returns its index. Allocates if what [`grows`](Slab::grows) has no room.
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
         match self.free {
@@ -95,16 +83,6 @@ impl<T> Slab<T> {
     }
 }
 
-impl<T> Room<T> {
-    pub(crate) const fn none() -> Self {
-        Room(Vec::new())
-    }
-
-    pub(crate) fn for_len(len: usize) -> Self {
-        Room(Vec::with_capacity(len))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,26 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn room_that_was_made_beforehand_is_enough() {
+    fn what_was_removed_makes_room_and_values_come_out_in_order() {
         let mut slab = Slab::new();
-        for n in 0..1000 {
-            if let Some(len) = slab.wants() {
-                slab.move_into(&mut Room::for_len(len));
-            }
-            let capacity = slab.places.capacity();
-            slab.insert(n);
-            assert_eq!(slab.places.capacity(), capacity, "insertion {n} allocated");
-        }
-        assert_eq!(slab.into_values().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_room_that_came_too_late_changes_nothing() {
-        let mut slab = Slab::new();
-        for n in 0..9 {
-            slab.insert(n);
-        }
-        slab.move_into(&mut Room::for_len(1));
-        assert_eq!(slab.into_values().count(), 9);
+        let indices: Vec<u32> = (0..9).map(|n| slab.insert(n)).collect();
+        assert_eq!(slab.grows().map(|places| places.len()), Some(9));
+        slab.remove(indices[4]);
+        assert!(slab.grows().is_none());
+        slab.insert(44);
+        assert!(slab.grows().is_some());
+        assert_eq!(slab.into_values().collect::<Vec<_>>(), [0, 1, 2, 3, 44, 5, 6, 7, 8]);
     }
 }

@@ -12,7 +12,7 @@ use crate::cached::Cached;
 use crate::irqfd::Inner;
 use crate::leave::{Deassigning, Departed};
 use crate::routing::Group;
-use crate::slab::Slab;
+use crate::slab::{Place, Slab};
 use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
 
 /// Taken with interrupts off: it is held while a cached route is written, and an interrupt handler that signals would
@@ -81,6 +81,12 @@ impl<P: Platform> State<P> {
         }
         let route = Cached::checked(&self.table, gsi, resample)?;
         (self.irqfds.len() < limits.irqfds).then_some(route).ok_or(Error::TooManyIrqfds(limits.irqfds))
+    }
+
+    /// What one more irqfd makes longer. A VM that takes none does not grow.
+    pub(crate) fn grows(&mut self, limits: &Limits) -> Option<&mut Vec<Place<Assigned<P>>>> {
+        let takes = !self.closed && self.irqfds.len() < limits.irqfds;
+        if takes { self.irqfds.grows() } else { None }
     }
 }
 

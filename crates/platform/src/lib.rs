@@ -17,6 +17,7 @@ mod park;
 mod percpu;
 mod platform;
 mod rcu;
+mod room;
 mod seq;
 mod spin;
 #[cfg(feature = "std")]
@@ -39,6 +40,7 @@ pub use percpu::PerCpu;
 pub use platform::{IrqGuard, Platform, PreemptGuard};
 pub use portable_atomic::AtomicU128;
 pub use rcu::{RcuCell, RcuRef, ReadDomain, ReadGuard, Retired};
+pub use room::{WithRoom, lock_with_room};
 pub use seq::{Held, SeqWords};
 pub use spin::{SpinLock, TicketLock};
 pub use wait::{Completion, WaitQueue};

@@ -2,9 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem;
-
-use doorbell_platform::{Lock, LockClass, Platform, WaitType};
+use doorbell_platform::{Lock, LockClass, Platform, WaitType, lock_with_room};
 
 /// A leaf: what is written under it is what hardware reads, and nothing else is done there.
 static COPIES: LockClass = LockClass::new("post.copies", WaitType::Spin);
@@ -88,28 +86,12 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     /// # Errors
     /// Those of `program`: then it was not added, and the entry is as `program` left it.
     pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
-        let mut room = Vec::new();
-        loop {
-            let mut state = self.state.lock_irqsave();
-            if state.others.len() == state.others.capacity() {
-                if room.capacity() <= state.others.len() {
-                    // Memory is allocated without the lock, and freed without it.
-                    let wanted = state.others.len() + 4;
-                    drop(state);
-                    room = Vec::with_capacity(wanted);
-                    continue;
-                }
-                room.append(&mut state.others);
-                mem::swap(&mut room, &mut state.others);
-            }
-            let programmed = program(&copy, state.residency);
-            if programmed.is_ok() {
-                state.others.push(copy);
-            }
-            // Before `room` and `copy`, with which memory may be freed.
-            drop(state);
-            return programmed;
+        let mut state = lock_with_room(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
+        let programmed = program(&copy, state.residency);
+        if programmed.is_ok() {
+            state.others.push(copy);
         }
+        programmed
     }
 
     /// Removes a copy. `program` makes the entry refer to no vCPU, in one store. Hardware may use what it has cached of
@@ -165,7 +147,7 @@ mod tests {
 
     impl Written {
         fn take(&self) -> Vec<Residency> {
-            mem::take(&mut *self.0.lock().unwrap())
+            std::mem::take(&mut *self.0.lock().unwrap())
         }
     }
 
