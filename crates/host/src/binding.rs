@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use core::convert::Infallible;
-use core::mem;
 
 use doorbell_platform::Platform;
 use doorbell_post::{Copies, Mirror};
 
+use crate::aim::{Aim, Postable};
 use crate::irte::amd::GuestMode;
-use crate::{AmdInterrupt, Entries, Invalidate, Retired};
+use crate::{AmdInterrupt, Entries, Invalidate, IrteIndex, Retired};
 
 /// A vCPU that interrupts can be posted to.
 pub trait Target<P: Platform, M: Entries<P>>: Send + Sync + 'static {
@@ -50,25 +50,36 @@ pub struct NotBound;
 /// injects it by software, by the route of that moment: so none is lost, and an entry in guest mode is on exactly one
 /// vCPU's list at every moment. (To program it for the new vCPU directly, one would have to hold two vCPUs' locks, or to
 /// leave it for a moment in guest mode on no list: where nobody tells it that its vCPU has moved.)
-pub struct Binding<P: Platform, M: Entries<P>, V: Target<P, M>> {
-    interrupt: Arc<AmdInterrupt<P, M>>,
-    to: Option<Arc<V>>,
+///
+/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the vCPU that it was
+/// posted to stays for good, because hardware may still post to its page.
+pub struct Binding<P: Platform, M: Entries<P>, V: Target<P, M>>(Aim<AmdInterrupt<P, M>, V>);
+
+impl<P: Platform, M: Entries<P>, V: Target<P, M>> Postable<V> for AmdInterrupt<P, M> {
+    fn index(&self) -> IrteIndex {
+        self.entry().index()
+    }
+
+    fn arrive(this: &Arc<Self>, from: &V) {
+        let removed = from.copies().remove(this, AmdInterrupt::leave_guest);
+        debug_assert!(removed.is_ok(), "it was added when it was bound, and nobody else removes it");
+    }
 }
 
 impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
     pub fn new(interrupt: AmdInterrupt<P, M>) -> Self {
-        Binding { interrupt: Arc::new(interrupt), to: None }
+        Binding(Aim::at_host(interrupt))
     }
 
     /// The interrupt, to be shared with those who change where it arrives in the host.
     pub fn interrupt(&self) -> &Arc<AmdInterrupt<P, M>> {
-        &self.interrupt
+        self.0.interrupt()
     }
 
     /// The vCPU.
     pub fn target(&self) -> Option<&Arc<V>> {
-        self.to.as_ref()
+        self.0.target()
     }
 
     /// Has it posted to a vCPU. Until the invalidation has completed, some may still arrive in the host.
@@ -76,17 +87,16 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// # Errors
     /// If it is posted to one already.
     pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound> {
-        if self.to.is_some() {
+        if self.target().is_some() {
             return Err(Bound);
         }
         let Posting { backing_page, vector, tag } = posting;
-        let copy = Arc::clone(&self.interrupt);
+        let copy = Arc::clone(self.interrupt());
         let Ok(()) = vcpu.copies().add(copy, |interrupt, residency| {
             interrupt.enter_guest(GuestMode { backing_page, vector, tag, residency });
             Ok::<_, Infallible>(())
         });
-        self.to = Some(vcpu);
-        Ok(Invalidate::new(self.interrupt.entry().index(), ()))
+        Ok(self.0.posts(vcpu).map(|_| ()))
     }
 
     /// Has it arrive in the host. Until the invalidation has completed, some may still be posted to the vCPU, which must look
@@ -95,10 +105,7 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// # Errors
     /// If it is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<LookAgain<V>>, NotBound> {
-        let vcpu = self.to.take().ok_or(NotBound)?;
-        let removed = vcpu.copies().remove(&self.interrupt, AmdInterrupt::leave_guest);
-        debug_assert!(removed.is_ok(), "it was added when it was bound, and nobody else removes it");
-        Ok(Invalidate::new(self.interrupt.entry().index(), LookAgain(vcpu)))
+        Ok(self.0.unbind()?.map(LookAgain))
     }
 
     /// Blocks the interrupt, and gives its entry back.
@@ -106,23 +113,6 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// # Errors
     /// If it is posted to a vCPU, or if somebody shares the [interrupt](Binding::interrupt).
     pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
-        if self.to.is_some() {
-            return Err(self);
-        }
-        let interrupt = Arc::clone(&self.interrupt);
-        drop(self);
-        match Arc::try_unwrap(interrupt) {
-            Ok(interrupt) => Ok(interrupt.retire()),
-            Err(interrupt) => Err(Binding { interrupt, to: None }),
-        }
-    }
-}
-
-impl<P: Platform, M: Entries<P>, V: Target<P, M>> Drop for Binding<P, M, V> {
-    /// Nobody waits for the invalidation, so the vCPU stays for good: hardware may still post to its page.
-    fn drop(&mut self) {
-        if let Ok(unbound) = self.unbind() {
-            mem::forget(unbound.completed());
-        }
+        self.0.into_interrupt().map(AmdInterrupt::retire).map_err(Binding)
     }
 }

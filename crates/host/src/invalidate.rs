@@ -22,6 +22,11 @@ impl<T> Invalidate<T> {
         Invalidate { index, then }
     }
 
+    /// The same, with something else to get for it.
+    pub(crate) fn map<U>(self, then: impl FnOnce(T) -> U) -> Invalidate<U> {
+        Invalidate { index: self.index, then: then(self.then) }
+    }
+
     /// Which entry.
     pub fn index(&self) -> IrteIndex {
         self.index

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod actions;
+mod aim;
 mod amd;
 mod binding;
 mod bypass;

@@ -1,13 +1,13 @@
 //! An interrupt that a VT-d unit remaps, or posts to a vCPU.
 
 use alloc::sync::Arc;
-use core::mem;
 
 use doorbell_platform::Platform;
 
+use crate::aim::{Aim, Postable};
 use crate::irte::intel::{IntelIrte, Posted, Remapped, Source};
 use crate::switch::Switch;
-use crate::{Entries, Entry, Invalidate, NotBound, Retired};
+use crate::{Entries, Entry, Invalidate, IrteIndex, NotBound, Retired};
 
 /// An interrupt of a device behind a VT-d unit: its entry, and where it arrives in the host.
 ///
@@ -72,25 +72,35 @@ impl core::error::Error for Misaligned {}
 /// It keeps the descriptor alive, and so does the token of each change, until the invalidation has completed. Nobody has to
 /// look at the pending bits then: whenever hardware sets one, it sets ON and notifies as well, or leaves a bit that
 /// whoever clears SN looks for.
-pub struct PostedBinding<P: Platform, M: Entries<P>, V: Descriptor> {
-    interrupt: Arc<IntelInterrupt<P, M>>,
-    to: Option<Arc<V>>,
+///
+/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the descriptor stays
+/// for good, because hardware may still write to it.
+pub struct PostedBinding<P: Platform, M: Entries<P>, V: Descriptor>(Aim<IntelInterrupt<P, M>, V>);
+
+impl<P: Platform, M: Entries<P>, V: Descriptor> Postable<V> for IntelInterrupt<P, M> {
+    fn index(&self) -> IrteIndex {
+        self.entry().index()
+    }
+
+    fn arrive(this: &Arc<Self>, _: &V) {
+        this.switch.arrive();
+    }
 }
 
 impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
     pub fn new(interrupt: IntelInterrupt<P, M>) -> Self {
-        PostedBinding { interrupt: Arc::new(interrupt), to: None }
+        PostedBinding(Aim::at_host(interrupt))
     }
 
     /// The interrupt, to be shared with those who change where it arrives in the host.
     pub fn interrupt(&self) -> &Arc<IntelInterrupt<P, M>> {
-        &self.interrupt
+        self.0.interrupt()
     }
 
     /// The vCPU.
     pub fn target(&self) -> Option<&Arc<V>> {
-        self.to.as_ref()
+        self.0.target()
     }
 
     /// Has it posted to a vCPU, as `vector` in the guest, from wherever it goes now: in one store. If it is `urgent`, SN
@@ -100,9 +110,9 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// If the descriptor is not where hardware can find it: then nothing has changed.
     pub fn post_to(&mut self, to: Arc<V>, vector: u8, urgent: bool) -> Result<Invalidate<Option<Arc<V>>>, Misaligned> {
         let posted = Posted { descriptor: to.address(), vector, urgent };
-        let entry = IntelIrte::posted(self.interrupt.source, posted).ok_or(Misaligned)?;
-        self.interrupt.switch.post(entry.bits());
-        Ok(Invalidate::new(self.interrupt.entry().index(), self.to.replace(to)))
+        let entry = IntelIrte::posted(self.interrupt().source, posted).ok_or(Misaligned)?;
+        self.interrupt().switch.post(entry.bits());
+        Ok(self.0.posts(to))
     }
 
     /// Has it arrive in the host. Until the invalidation has completed, some may still be posted.
@@ -110,9 +120,7 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// # Errors
     /// If it is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<Arc<V>>, NotBound> {
-        let former = self.to.take().ok_or(NotBound)?;
-        self.interrupt.switch.arrive();
-        Ok(Invalidate::new(self.interrupt.entry().index(), former))
+        self.0.unbind()
     }
 
     /// Blocks the interrupt, and gives its entry back.
@@ -120,24 +128,7 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// # Errors
     /// If it is posted to a vCPU, or if somebody shares the [interrupt](PostedBinding::interrupt).
     pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
-        if self.to.is_some() {
-            return Err(self);
-        }
-        let interrupt = Arc::clone(&self.interrupt);
-        drop(self);
-        match Arc::try_unwrap(interrupt) {
-            Ok(interrupt) => Ok(interrupt.retire()),
-            Err(interrupt) => Err(PostedBinding { interrupt, to: None }),
-        }
-    }
-}
-
-impl<P: Platform, M: Entries<P>, V: Descriptor> Drop for PostedBinding<P, M, V> {
-    /// Nobody waits for the invalidation, so the descriptor stays for good: hardware may still write to it.
-    fn drop(&mut self) {
-        if let Ok(unbound) = self.unbind() {
-            mem::forget(unbound.completed());
-        }
+        self.0.into_interrupt().map(IntelInterrupt::retire).map_err(PostedBinding)
     }
 }
 
@@ -208,7 +199,7 @@ mod tests {
 
     impl PostedBinding<Std, Memory, At> {
         fn load(&self) -> IntelIrte {
-            self.interrupt.load()
+            self.interrupt().load()
         }
     }
 }
