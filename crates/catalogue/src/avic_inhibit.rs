@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::avic::{AvicCpu, BackingPage, Memory};
 use doorbell_platform::{Atomic, Platform};
 
-use crate::hardware::avic::{AvicCpu, BackingPage, Memory};
 use crate::{Case, Expected, Variant};
 
 /// The case.

@@ -57,7 +57,6 @@ pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 mod apic_map_dirty;
 mod avic_inhibit;
 mod avic_irte;
-mod hardware;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod lazy_eoi_recursion;

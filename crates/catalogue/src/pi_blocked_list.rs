@@ -14,10 +14,10 @@ use std::rc::Rc;
 use doorbell_explore::sim::Model;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{self, Descriptor, Posted, WAKEUP};
 use doorbell_platform::{CpuId, Lock, LockClass, Platform, WaitType};
 
-use crate::hardware::vmx::NOTIFY;
-use crate::hardware::vtd::{self, Descriptor, Posted, WAKEUP};
 use crate::{Case, Expected, Variant};
 
 static BLOCKED_LOCK: LockClass = LockClass::new("blocked_vcpu_on_cpu_lock", WaitType::Spin);

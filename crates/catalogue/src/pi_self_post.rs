@@ -15,10 +15,10 @@ use std::rc::Rc;
 use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::vmx::{GuestCpu, NOTIFY};
+use doorbell_hardware::vtd::Descriptor;
 use doorbell_platform::{CpuId, Platform, Vector};
 
-use crate::hardware::vmx::{GuestCpu, NOTIFY};
-use crate::hardware::vtd::Descriptor;
 use crate::{Case, Expected, Variant};
 
 /// The interrupt of the device, which the host handles by posting one.

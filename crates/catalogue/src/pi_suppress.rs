@@ -12,10 +12,10 @@ use std::rc::Rc;
 use doorbell_explore::Machine;
 use doorbell_explore::sim::{local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
+use doorbell_hardware::vmx::{GuestCpu, NOTIFY};
+use doorbell_hardware::vtd::{self, Descriptor};
 use doorbell_platform::CpuId;
 
-use crate::hardware::vmx::{GuestCpu, NOTIFY};
-use crate::hardware::vtd::{self, Descriptor};
 use crate::{Case, Expected, Variant};
 
 /// The case.

@@ -33,8 +33,8 @@ mod svm;
 
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::ReasonKind;
+use doorbell_hardware::iommu_amd::Post;
 
-use crate::hardware::iommu_amd::Post;
 use crate::{Case, Expected, Inversions, Variant};
 use parties::{Bind, Leaves, Parties, REPORTED, ThreadMust, WorkerOn};
 use retarget::{Goes, Order, Retarget};

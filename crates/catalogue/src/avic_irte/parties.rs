@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use doorbell_explore::sim::{Hooks, Placement, SchedTask, Scheduler, yield_now};
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::avic::{Gate, Memory};
+use doorbell_hardware::iommu_amd::{Entry, Irte};
 use doorbell_platform::{CpuId, Platform, Vector};
 
 use super::irq::{IrqDesc, IrqThread, Notifier};
 use super::svm::{EntryWrite, Vcpu};
-use crate::hardware::avic::{Gate, Memory};
-use crate::hardware::iommu_amd::{Entry, Irte};
 
 /// The parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

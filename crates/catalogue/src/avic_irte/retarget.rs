@@ -5,11 +5,11 @@ use std::fmt;
 use std::rc::Rc;
 
 use doorbell_explore::Machine;
+use doorbell_hardware::avic::{AvicCpu, Gate, Memory};
+use doorbell_hardware::iommu_amd::{Entry, Iommu, Post};
 
 use super::irq::IrqDesc;
 use super::svm::{EntryWrite, Vcpu, irte_of};
-use crate::hardware::avic::{AvicCpu, Gate, Memory};
-use crate::hardware::iommu_amd::{Entry, Iommu, Post};
 
 /// The parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use doorbell_explore::Machine;
 use doorbell_explore::trace::FailureKind;
+use doorbell_hardware::avic::{AvicCpu, Gate, Memory};
+use doorbell_hardware::iommu_amd::{Entry, Iommu, Irte, Post};
 
 use super::irq::IrqDesc;
 use super::svm::{EntryWrite, Vcpu};
-use crate::hardware::avic::{AvicCpu, Gate, Memory};
-use crate::hardware::iommu_amd::{Entry, Iommu, Irte, Post};
 use crate::{Case, Expected, Variant};
 
 /// The case.

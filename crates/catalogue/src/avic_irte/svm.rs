@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Model, known, note};
+use doorbell_hardware::avic::{AvicCpu, BackingPage, Gate, Memory};
+use doorbell_hardware::iommu_amd::{Entry, Iommu, Irte};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 
 use super::irq::IrqDesc;
-use crate::hardware::avic::{AvicCpu, BackingPage, Gate, Memory};
-use crate::hardware::iommu_amd::{Entry, Iommu, Irte};
 
 static IR_LIST: LockClass = LockClass::new("ir_list_lock", WaitType::Spin);
 

@@ -8,11 +8,11 @@ use std::rc::{Rc, Weak};
 
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Hooks, SchedTask, Scheduler, known};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{Descriptor, Notification, WAKEUP};
 use doorbell_platform::{CpuId, Lock, LockClass, LockGuard, Platform, Subclass, WaitType};
 
 use super::scope::{Fault, Names, Path, Scope};
-use crate::hardware::vmx::NOTIFY;
-use crate::hardware::vtd::{Descriptor, Notification, WAKEUP};
 
 /// The lock of a CPU's list of sleeping vCPUs.
 static WAKEUP_LOCK: LockClass = LockClass::new("wake-up lock", WaitType::Spin);

@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use doorbell_explore::Machine;
 use doorbell_explore::sim::{Placement, Scheduler};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{self, Notification, WAKEUP};
 use doorbell_platform::CpuId;
 
 use super::kvm::{Kvm, VcpuHooks};
-use crate::hardware::vmx::NOTIFY;
-use crate::hardware::vtd::{self, Notification, WAKEUP};
 
 /// Parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,11 +9,14 @@ use doorbell_explore::sim::{Model, note};
 /// What whoever has published an interrupt reads to learn what else to do: the physical-ID entry of a vCPU (with the bit
 /// that KVM keeps beside it), or its copy in an IRTE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Gate {
+pub enum Gate {
     /// `IsRunning`: ring this CPU.
     Running(u32),
     /// Not running; with `log`, the IOMMU is to write a log entry, so that somebody wakes the vCPU.
-    Stopped { log: bool },
+    Stopped {
+        /// Whether a log entry is asked for.
+        log: bool,
+    },
 }
 
 impl fmt::Display for Gate {
@@ -28,9 +31,9 @@ impl fmt::Display for Gate {
 
 /// The memory that software, CPUs and the IOMMU share, as one object: the IOMMU may read an IRTE and set a bit of an IRR
 /// in one step.
-pub(crate) struct Memory(pub(super) Model<Words>);
+pub struct Memory(pub(crate) Model<Words>);
 
-pub(super) struct Words {
+pub(crate) struct Words {
     /// One word of the IRR of each backing page. The vectors of cases are bits of it.
     pub irr: Vec<u64>,
     /// The one interrupt remapping table entry.
@@ -39,32 +42,34 @@ pub(super) struct Words {
 
 impl Memory {
     /// Memory with so many backing pages.
-    pub(crate) fn new(pages: usize) -> Rc<Self> {
+    pub fn new(pages: usize) -> Rc<Self> {
         Rc::new(Memory(Model::new("memory", Words { irr: vec![0; pages], irte: 0 })))
     }
 }
 
 /// The backing page of a vCPU.
 #[derive(Clone)]
-pub(crate) struct BackingPage {
+pub struct BackingPage {
     memory: Rc<Memory>,
     number: usize,
 }
 
 impl BackingPage {
-    pub(crate) fn new(memory: &Rc<Memory>, number: usize) -> Self {
+    /// Page `number` of that memory.
+    pub fn new(memory: &Rc<Memory>, number: usize) -> Self {
         BackingPage { memory: Rc::clone(memory), number }
     }
 
+    /// Sets the bit of a vector below 64, and tells nobody.
     #[track_caller]
-    pub(crate) fn post(&self, vector: u8) {
+    pub fn post(&self, vector: u8) {
         self.memory.0.change(|words| words.irr[self.number] |= 1 << vector);
         note(|| format!("sets IRR bit {vector} of page {}", self.number));
     }
 
     /// The IRR.
     #[track_caller]
-    pub(crate) fn pending(&self) -> u64 {
+    pub fn pending(&self) -> u64 {
         let irr = self.memory.0.observe(|words| words.irr[self.number]);
         note(|| format!("IRR of page {} is {irr:#x}", self.number));
         irr
@@ -72,14 +77,14 @@ impl BackingPage {
 
     /// Delivers what is pending, all of it in one step: only whether anything is left behind matters.
     #[track_caller]
-    pub(crate) fn deliver(&self) {
+    pub fn deliver(&self) {
         let irr = self.memory.0.change(|words| std::mem::take(&mut words.irr[self.number]));
         note(|| format!("the guest gets {irr:#x} of page {}", self.number));
     }
 }
 
 /// A CPU as far as guest mode goes.
-pub(crate) struct AvicCpu {
+pub struct AvicCpu {
     name: &'static str,
     state: Model<State>,
 }
@@ -93,14 +98,15 @@ struct State {
 }
 
 impl AvicCpu {
+    /// A CPU that is not in guest mode.
     #[track_caller]
-    pub(crate) fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         AvicCpu { name, state: Model::new(name, State::default()) }
     }
 
     /// A doorbell from another CPU or from the IOMMU. A CPU that is not in guest mode with AVIC ignores it.
     #[track_caller]
-    pub(crate) fn doorbell(&self) {
+    pub fn doorbell(&self) {
         let heard = self.state.change(|state| {
             let heard = state.guest == Some(true);
             state.doorbell |= heard;
@@ -111,7 +117,7 @@ impl AvicCpu {
 
     /// An interrupt of the host. It ends guest mode, also if it comes just before.
     #[track_caller]
-    pub(crate) fn interrupt(&self) {
+    pub fn interrupt(&self) {
         self.state.change(|state| state.interrupt = true);
         note(|| format!("interrupts {}", self.name));
     }
@@ -122,7 +128,7 @@ impl AvicCpu {
     /// # Errors
     /// When the run is over; the guest runs on.
     #[track_caller]
-    pub(crate) fn run(&self, avic: Option<&BackingPage>) -> Result<(), Ended> {
+    pub fn run(&self, avic: Option<&BackingPage>) -> Result<(), Ended> {
         self.state.change(|state| {
             state.guest = Some(avic.is_some());
             state.doorbell = false;

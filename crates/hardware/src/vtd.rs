@@ -7,18 +7,18 @@ use doorbell_explore::sim::{Model, note};
 use doorbell_platform::{CpuId, Platform, Vector};
 
 /// The notification vector of a vCPU that sleeps: an ordinary interrupt of the host.
-pub(crate) const WAKEUP: Vector = Vector(0xf1);
+pub const WAKEUP: Vector = Vector(0xf1);
 
 /// A posted-interrupt descriptor. To the hardware it is one cache line: whoever posts changes the requests and the
 /// control bits in one step. What software does to it in several instructions is several calls.
-pub(crate) struct Descriptor {
+pub struct Descriptor {
     name: &'static str,
     line: Model<Posted>,
 }
 
 /// What a [`Descriptor`] holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Posted {
+pub struct Posted {
     /// The posted-interrupt requests, a bit for each of the first vectors.
     pub pir: u8,
     /// Outstanding notification: it was sent, and nobody has looked at the requests since.
@@ -34,13 +34,13 @@ pub(crate) struct Posted {
 impl Descriptor {
     /// Nothing posted; notifications of `nv` go to `ndst`.
     #[track_caller]
-    pub(crate) fn new(name: &'static str, nv: Vector, ndst: CpuId) -> Descriptor {
+    pub fn new(name: &'static str, nv: Vector, ndst: CpuId) -> Descriptor {
         Descriptor { name, line: Model::new(name, Posted { pir: 0, on: false, sn: false, nv, ndst }) }
     }
 
     /// Reads it.
     #[track_caller]
-    pub(crate) fn observe<R>(&self, f: impl FnOnce(&Posted) -> R) -> R {
+    pub fn observe<R>(&self, f: impl FnOnce(&Posted) -> R) -> R {
         let (seen, result) = self.line.observe(|posted| (*posted, f(posted)));
         note(|| format!("sees {seen}, {}", self.name));
         result
@@ -48,7 +48,7 @@ impl Descriptor {
 
     /// Changes it.
     #[track_caller]
-    pub(crate) fn change<R>(&self, f: impl FnOnce(&mut Posted) -> R) -> R {
+    pub fn change<R>(&self, f: impl FnOnce(&mut Posted) -> R) -> R {
         let (before, after, result) = self.line.change(|posted| {
             let before = *posted;
             let result = f(posted);
@@ -62,14 +62,16 @@ impl Descriptor {
 /// A notification that has to be sent.
 #[must_use = "the hardware sends it"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Notification {
+pub struct Notification {
+    /// Its vector in the host.
     pub vector: Vector,
+    /// Where it goes.
     pub cpu: CpuId,
 }
 
 impl Posted {
     /// A request of an IOMMU, which is not urgent.
-    pub(crate) fn post(&mut self, vector: u8) -> Option<Notification> {
+    pub fn post(&mut self, vector: u8) -> Option<Notification> {
         self.pir |= 1 << vector;
         if self.on || self.sn {
             return None;
@@ -110,14 +112,14 @@ impl fmt::Display for Posted {
 impl Notification {
     /// Sends it: one step more, in which it becomes pending at its CPU.
     #[track_caller]
-    pub(crate) fn send(self) {
+    pub fn send(self) {
         Sim::send_ipi(self.cpu, self.vector);
     }
 }
 
 /// The interrupt of a device comes to the IOMMU, which posts it.
 #[track_caller]
-pub(crate) fn post(descriptor: &Descriptor, vector: u8) {
+pub fn post(descriptor: &Descriptor, vector: u8) {
     if let Some(notification) = descriptor.change(|posted| posted.post(vector)) {
         notification.send();
     }

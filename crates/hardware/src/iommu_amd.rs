@@ -25,20 +25,20 @@ const GA_ROOT: u32 = 76;
 
 /// The value of an interrupt remapping table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Irte(u128);
+pub struct Irte(u128);
 
 impl Irte {
     /// Remapped to a vector of the host.
-    pub(crate) const HOST: Irte = Irte(REMAP_EN);
+    pub const HOST: Irte = Irte(REMAP_EN);
 
     /// Posted to the backing page number `root`. Log entries say `tag`.
-    pub(crate) fn guest(root: u32, tag: u32, vector: u8) -> Irte {
+    pub fn guest(root: u32, tag: u32, vector: u8) -> Irte {
         let [root, tag, vector] = [root, tag, vector.into()].map(u128::from);
         Irte(REMAP_EN | GUEST_MODE | tag << GA_TAG | vector << VECTOR | root << GA_ROOT)
     }
 
     /// The same with another gate.
-    pub(crate) fn with(self, gate: Gate) -> Irte {
+    pub fn with(self, gate: Gate) -> Irte {
         let rest = self.0 & !(GA_LOG_INTR | IS_RUN | 0xff_ffff << DESTINATION);
         Irte(match gate {
             Gate::Running(cpu) => rest | IS_RUN | u128::from(cpu) << DESTINATION,
@@ -47,7 +47,8 @@ impl Irte {
         })
     }
 
-    pub(crate) fn gate(self) -> Gate {
+    /// Its gate.
+    pub fn gate(self) -> Gate {
         match self.0 & IS_RUN {
             0 => Gate::Stopped { log: self.0 & GA_LOG_INTR != 0 },
             _ => Gate::Running((self.0 >> DESTINATION) as u32 & 0xff_ffff),
@@ -73,10 +74,11 @@ impl fmt::Display for Irte {
 }
 
 /// The entry in memory.
-pub(crate) struct Entry(Rc<Memory>);
+pub struct Entry(Rc<Memory>);
 
 impl Entry {
-    pub(crate) fn new(memory: &Rc<Memory>, irte: Irte) -> Rc<Self> {
+    /// The entry of that memory, which says `irte` from now on.
+    pub fn new(memory: &Rc<Memory>, irte: Irte) -> Rc<Self> {
         memory.0.change(|words| words.irte = irte.0);
         Rc::new(Entry(Rc::clone(memory)))
     }
@@ -88,15 +90,16 @@ impl Entry {
         irte
     }
 
+    /// Writes all of it.
     #[track_caller]
-    pub(crate) fn write(&self, irte: Irte) {
+    pub fn write(&self, irte: Irte) {
         self.0.0.change(|words| words.irte = irte.0);
         note(|| format!("writes IRTE: {irte}"));
     }
 
     /// Writes where the vCPU runs, and leaves the rest as it is. Whoever may do so is alone in it, so it is one step.
     #[track_caller]
-    pub(crate) fn set_gate(&self, gate: Gate) {
+    pub fn set_gate(&self, gate: Gate) {
         let irte = self.0.0.change(|words| {
             words.irte = Irte(words.irte).with(gate).0;
             Irte(words.irte)
@@ -107,7 +110,7 @@ impl Entry {
 
 /// How the IOMMU posts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Post {
+pub enum Post {
     /// It reads the entry and sets the bit in one step.
     AtOnce,
     /// It reads the entry, sets the bit, and reads anew whom to notify.
@@ -117,24 +120,27 @@ pub(crate) enum Post {
 }
 
 /// The IOMMU, with one entry.
-pub(crate) struct Iommu {
-    pub(crate) entry: Rc<Entry>,
-    pub(crate) post: Post,
+pub struct Iommu {
+    /// The entry of its device.
+    pub entry: Rc<Entry>,
+    /// How it posts.
+    pub post: Post,
     /// By number.
-    pub(crate) cpus: Rc<[AvicCpu]>,
+    pub cpus: Rc<[AvicCpu]>,
     ga_log: Model<VecDeque<u32>>,
     under_way: Model<u32>,
 }
 
 impl Iommu {
-    pub(crate) fn new(entry: Rc<Entry>, post: Post, cpus: Rc<[AvicCpu]>) -> Rc<Self> {
+    /// With nothing in its log.
+    pub fn new(entry: Rc<Entry>, post: Post, cpus: Rc<[AvicCpu]>) -> Rc<Self> {
         let ga_log = Model::new("GA log", VecDeque::new());
         Rc::new(Iommu { entry, post, cpus, ga_log, under_way: Model::new("posts under way", 0) })
     }
 
     /// An MSI of the device arrives. `host` is what a vector of the host does.
     #[track_caller]
-    pub(crate) fn msi(&self, host: impl FnOnce()) {
+    pub fn msi(&self, host: impl FnOnce()) {
         if self.post != Post::AtOnce {
             self.under_way.change(|count| *count += 1);
         }
@@ -177,7 +183,7 @@ impl Iommu {
 
     /// Invalidates the entry, and waits until nothing that was read of it before is used any more.
     #[track_caller]
-    pub(crate) fn invalidate(&self) {
+    pub fn invalidate(&self) {
         self.under_way.wait(|count| *count == 0, |_| ());
     }
 
@@ -186,7 +192,7 @@ impl Iommu {
     /// # Errors
     /// When the run is over.
     #[track_caller]
-    pub(crate) fn next_log_entry(&self) -> Result<u32, Ended> {
+    pub fn next_log_entry(&self) -> Result<u32, Ended> {
         let tag = self.ga_log.serve(|log| !log.is_empty(), |log| log.pop_front())?;
         Ok(tag.expect("the log is not empty"))
     }

@@ -10,11 +10,11 @@ use super::vtd::Descriptor;
 
 /// The notification vector that a CPU in guest mode knows. On one that is not in guest mode it is an interrupt like any
 /// other, whose handler has nothing to do: whoever enters a guest looks by himself.
-pub(crate) const NOTIFY: Vector = Vector(0xf2);
+pub const NOTIFY: Vector = Vector(0xf2);
 
 /// A CPU with one vCPU that runs on no other. Its state is its own: the vCPU changes it with interrupts off, the
 /// notification in their handler, so the order of the two is visible without steps of their own.
-pub(crate) struct GuestCpu {
+pub struct GuestCpu {
     descriptor: Rc<Descriptor>,
     in_guest: Cell<bool>,
     /// The virtual APIC's request register, a bit for each of the first vectors.
@@ -23,7 +23,7 @@ pub(crate) struct GuestCpu {
 
 impl GuestCpu {
     /// CPU `cpu`, not in guest mode, for the vCPU with that descriptor.
-    pub(crate) fn new(m: &Machine, cpu: CpuId, descriptor: &Rc<Descriptor>) -> Rc<GuestCpu> {
+    pub fn new(m: &Machine, cpu: CpuId, descriptor: &Rc<Descriptor>) -> Rc<GuestCpu> {
         let descriptor = Rc::clone(descriptor);
         let this = Rc::new(GuestCpu { descriptor, in_guest: Cell::new(false), virr: Cell::new(0) });
         let notified = Rc::clone(&this);
@@ -38,23 +38,23 @@ impl GuestCpu {
 
     /// Takes what is posted into the virtual APIC: the hardware in guest mode, or software before it enters, with
     /// interrupts off.
-    pub(crate) fn merge(&self) {
+    pub fn merge(&self) {
         let posted = self.descriptor.change(|posted| std::mem::take(&mut posted.pir));
         self.virr.set(self.virr.get() | posted);
     }
 
     /// Enters the guest. Interrupts are off until then.
-    pub(crate) fn enter(&self) {
+    pub fn enter(&self) {
         self.in_guest.set(true);
     }
 
     /// Leaves the guest, with interrupts off; says whether it was in it.
-    pub(crate) fn leave(&self) -> bool {
+    pub fn leave(&self) -> bool {
         self.in_guest.replace(false)
     }
 
     /// What the guest has been told of.
-    pub(crate) fn delivered(&self) -> u8 {
+    pub fn delivered(&self) -> u8 {
         self.virr.get()
     }
 }

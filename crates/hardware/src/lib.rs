@@ -1,0 +1,9 @@
+//! Hardware for the explorer, a small file for each piece: state whose uses are single steps, beside what software shares
+//! with it. For the cases of the catalogue, and for the explored tests of the shipped crates.
+//!
+//! Each does in one visible step what the architecture says is atomic, and nothing more.
+
+pub mod avic;
+pub mod iommu_amd;
+pub mod vmx;
+pub mod vtd;
