@@ -15,6 +15,7 @@ mod flow;
 mod handling;
 mod invalidate;
 pub mod irte;
+pub mod msi;
 mod posted;
 mod switch;
 mod table;
