@@ -13,6 +13,7 @@ mod cpus;
 mod desc;
 mod flow;
 mod handling;
+mod handover;
 mod invalidate;
 pub mod irte;
 pub mod msi;

@@ -1,0 +1,42 @@
+//! How an interrupt goes one of two ways, delivered or kept, while somebody changes which of them is open.
+//!
+//! ```text
+//!   an interrupt                      who opens
+//!   delivery is not open
+//!   keeps it                          opens delivery
+//!   full barrier                      full barrier
+//!   looks again: if it is open,       takes what is kept,
+//!     takes what is kept, delivers      delivers
+//! ```
+//!
+//! Of the two at least one sees what the other has done, and what is kept is taken by one of them, in one step. So nothing
+//! is lost, and nothing is delivered that was not raised. Whoever closes delivery has nothing to take: what was
+//! delivered is delivered. An interrupt that has looked before may be delivered a moment later.
+//!
+//! This is the posting protocol of `doorbell-post` with deliverer and keeper in place of a vCPU. It is that of a pending
+//! bit of MSI-X, of a line whose consumer changes, and of INTx without a trigger.
+
+/// What there is to open, and where interrupts are kept otherwise.
+pub(crate) trait Handover {
+    /// Whether interrupts are delivered now.
+    fn is_open(&self) -> bool;
+
+    /// Keeps one. Ends with a full barrier.
+    fn keep(&self);
+
+    /// Takes all that are kept, each once: how many, or 1 if they coalesce. Begins with a full barrier. Whoever has opened
+    /// delivery calls it, and delivers as many.
+    fn take(&self) -> u64;
+}
+
+/// An interrupt: how many the caller is to deliver.
+#[inline(always)]
+pub(crate) fn raise(handover: &impl Handover) -> u64 {
+    if handover.is_open() { 1 } else { keep(handover) }
+}
+
+#[cold]
+fn keep(handover: &impl Handover) -> u64 {
+    handover.keep();
+    if handover.is_open() { handover.take() } else { 0 }
+}
