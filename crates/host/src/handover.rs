@@ -18,8 +18,11 @@
 
 /// What there is to open, and where interrupts are kept otherwise.
 pub(crate) trait Handover {
-    /// Whether interrupts are delivered now.
-    fn is_open(&self) -> bool;
+    /// To whom interrupts are delivered.
+    type To;
+
+    /// To whom they are delivered now, if delivery is open.
+    fn open(&self) -> Option<Self::To>;
 
     /// Keeps one. Ends with a full barrier.
     fn keep(&self);
@@ -29,14 +32,21 @@ pub(crate) trait Handover {
     fn take(&self) -> u64;
 }
 
-/// An interrupt: how many the caller is to deliver.
+/// An interrupt: how many the caller is to deliver, if any, and to whom.
 #[inline(always)]
-pub(crate) fn raise(handover: &impl Handover) -> u64 {
-    if handover.is_open() { 1 } else { keep(handover) }
+pub(crate) fn raise<H: Handover>(handover: &H) -> Option<(H::To, u64)> {
+    match handover.open() {
+        Some(to) => Some((to, 1)),
+        None => keep(handover),
+    }
 }
 
 #[cold]
-fn keep(handover: &impl Handover) -> u64 {
+fn keep<H: Handover>(handover: &H) -> Option<(H::To, u64)> {
     handover.keep();
-    if handover.is_open() { handover.take() } else { 0 }
+    let to = handover.open()?;
+    match handover.take() {
+        0 => None,
+        count => Some((to, count)),
+    }
 }

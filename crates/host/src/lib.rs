@@ -14,6 +14,7 @@ mod desc;
 mod flow;
 mod handling;
 mod handover;
+pub mod intx;
 mod invalidate;
 pub mod irte;
 pub mod msi;

@@ -77,7 +77,9 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
     /// An interrupt of the line. To the direct consumer: a load, and the signal. Takes no lock.
     #[inline]
     pub fn signal(&self) {
-        self.deliver(handover::raise(self));
+        if let Some(((), count)) = handover::raise(self) {
+            self.direct.signal(count);
+        }
     }
 
     /// Has the line go to `to`, whatever it went to. Neither waits nor allocates; by anybody, at any moment.
@@ -87,23 +89,21 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
             Consumer::User => self.which.store(USER, SeqCst),
             Consumer::Direct => {
                 self.which.store(DIRECT, SeqCst);
-                self.deliver(self.take());
+                match self.take() {
+                    0 => {}
+                    count => self.direct.signal(count),
+                }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn deliver(&self, count: u64) {
-        if count > 0 {
-            self.direct.signal(count);
         }
     }
 }
 
 impl<P: Platform, D: Signal, U: Drain> Handover for ConsumerSwitch<P, D, U> {
+    type To = ();
+
     #[inline(always)]
-    fn is_open(&self) -> bool {
-        self.which.load(SeqCst) == DIRECT
+    fn open(&self) -> Option<()> {
+        (self.which.load(SeqCst) == DIRECT).then_some(())
     }
 
     /// The barriers stand apart because an eventfd is not an atomic word of the platform.

@@ -202,7 +202,10 @@ impl<P: Platform> Msix<P> {
         if entry >= self.len {
             return Err(NoEntry(entry));
         }
-        Ok(if handover::raise(&self.gate(entry)) == 0 { Signalled::Kept } else { Signalled::Deliver })
+        Ok(match handover::raise(&self.gate(entry)) {
+            Some(_) => Signalled::Deliver,
+            None => Signalled::Kept,
+        })
     }
 
     /// A read of the table by the guest: `bytes` (1 to 8) from `offset` on, the first of them lowest.
@@ -364,9 +367,11 @@ impl<P: Platform> Gate<'_, P> {
 }
 
 impl<P: Platform> Handover for Gate<'_, P> {
+    type To = ();
+
     #[inline(always)]
-    fn is_open(&self) -> bool {
-        self.word.load(SeqCst) & self.shuts == 0
+    fn open(&self) -> Option<()> {
+        (self.word.load(SeqCst) & self.shuts == 0).then_some(())
     }
 
     fn keep(&self) {

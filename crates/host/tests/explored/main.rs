@@ -2,8 +2,11 @@
 //! wrong with code that leaves a step out.
 
 mod bypass;
+mod consumer;
 mod desc;
 mod entries;
 mod faults;
+mod intx;
 mod machine;
+mod msix;
 mod posted;

@@ -1,0 +1,353 @@
+//! INTx of an assigned device, as VFIO hands it to user space: a level that its handler masks, and user space unmasks.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, Platform, RcuCell, ReadDomain, ReadGuard, Retired};
+
+use crate::handover::{self, Handover};
+use crate::msi::Signal;
+
+/// Whether a device asserts its interrupt, masked or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pending {
+    /// It does not.
+    No,
+    /// It does.
+    Yes,
+    /// It cannot say. Its line is not shared then.
+    Unknown,
+}
+
+/// What a device says about its interrupt, read at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Interrupt Status, which does not depend on the mask (PCI Local Bus 3.0, section 6.2.3, bit 3).
+    pub pending: Pending,
+    /// Interrupt Disable (section 6.2.2, bit 10), or the interrupt controller's mask of a line that is not shared.
+    pub masked: bool,
+}
+
+/// The device's end of the line. Called from its handler, among others.
+pub trait Line: Send + Sync + 'static {
+    /// One read of the device.
+    fn status(&self) -> Status;
+
+    /// Masks or unmasks: when this returns, the device has it.
+    fn set_masked(&self, masked: bool);
+}
+
+/// The handler has masked the line, or user space wants it so, until user space unmasks it.
+const MASKED: u32 = 1;
+/// The line is out of use.
+const DISABLED: u32 = 2;
+/// There was an interrupt, and no trigger to tell.
+const KEPT: u32 = 4;
+
+/// The interrupt of a device, and the trigger that tells user space of it.
+///
+/// [`fire`](Intx::fire) is the handler. It masks the line at the device and has the trigger signalled; user space serves the
+/// device and [unmasks](Intx::unmask), and if the device asserts its interrupt still, is told at once instead. All calls
+/// may be concurrent; none takes a lock or waits.
+///
+/// *Masked* is a word here and a bit in the device. Whoever changes the word has the device follow it, and looks at
+/// the word again: the last one to write the device has seen that the two agree (see [`follow`](Intx::follow)). So a handler may
+/// interrupt an unmask halfway, on the same CPU or another.
+///
+/// **To take it down**, in this order (known race F07: an eventfd that was put while a handler and an unmask could signal
+/// it): [`shut`](Intx::shut) it, which disables the line and takes the trigger out; wait for the grace period that the former
+/// trigger asks for, after which no handler and no work is signalling it; then free the interrupt in the host, and after that
+/// drop this. The handler lives as long as this: called late, it finds nothing to do.
+pub struct Intx<P: Platform, L, T: Signal> {
+    word: P::AtomicU32,
+    line: L,
+    trigger: RcuCell<P, P::Rcu, Option<T>>,
+}
+
+/// What the handler says.
+#[must_use = "user space learns of the interrupt by this"]
+pub enum Fired<'a, P: Platform, L, T: Signal> {
+    /// The interrupt is another device's, or none: leave it to who shares the line.
+    NotOurs,
+    /// It was this device's, whose line is masked now. There is nobody to tell if who has masked it has told.
+    Ours(Option<Tell<'a, P, L, T>>),
+}
+
+impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
+    /// A line out of use, masked at the device. Triggers are signalled in read sections of `domain`.
+    pub fn new(line: L, domain: &Arc<P::Rcu>) -> Self {
+        let intx = Intx {
+            word: P::AtomicU32::new(DISABLED).named("INTx"),
+            line,
+            trigger: RcuCell::new(domain, Box::new(None)).named("trigger"),
+        };
+        intx.follow();
+        intx
+    }
+
+    /// The device's end.
+    pub fn line(&self) -> &L {
+        &self.line
+    }
+
+    /// The handler of the line. In hard-interrupt context.
+    pub fn fire(&self) -> Fired<'_, P, L, T> {
+        let Status { pending, masked } = self.line.status();
+        // Masked, it does not assert the line, whatever it says.
+        if pending == Pending::No || masked {
+            return Fired::NotOurs;
+        }
+        let before = self.word.fetch_or(MASKED, SeqCst);
+        self.follow();
+        // Who has set the bit has told, or has asked for silence; an unmask finds what the device says then.
+        Fired::Ours((before & (MASKED | DISABLED) == 0).then_some(Tell(self)))
+    }
+
+    /// User space has served the device: unmasks, or if the device asserts its interrupt still, tells again. From any context:
+    /// what an unmask eventfd calls.
+    pub fn unmask(&self) -> Option<Tell<'_, P, L, T>> {
+        if self.word.load(SeqCst) & (MASKED | DISABLED) != MASKED {
+            return None;
+        }
+        if self.line.status().pending == Pending::Yes {
+            return Some(Tell(self));
+        }
+        self.clear(MASKED);
+        None
+    }
+
+    /// User space wants silence until it unmasks. What fires at this moment may be told still.
+    pub fn mask(&self) {
+        self.set(MASKED);
+    }
+
+    /// Puts the line into use, not masked: what the device asserts by now fires.
+    pub fn enable(&self) {
+        self.clear(DISABLED | MASKED | KEPT);
+    }
+
+    /// Exchanges the trigger. An interrupt that finds none is kept for the next one, one that the former was told of is
+    /// its reader's, who is to unmask. In task context; allocates.
+    pub fn set_trigger(&self, trigger: Option<T>) -> Exchanged<'_, P, L, T> {
+        let some = trigger.is_some();
+        let former = self.trigger.replace(Box::new(trigger));
+        let tell = some && self.take_kept();
+        Exchanged { tell: tell.then_some(Tell(self)), former }
+    }
+
+    /// Takes the line out of use, and its trigger away.
+    pub fn shut(&self) -> Exchanged<'_, P, L, T> {
+        self.set(DISABLED);
+        self.set_trigger(None)
+    }
+
+    fn set(&self, bits: u32) {
+        self.word.fetch_or(bits, SeqCst);
+        self.follow();
+    }
+
+    fn clear(&self, bits: u32) {
+        self.word.fetch_and(!bits, SeqCst);
+        self.follow();
+    }
+
+    /// Makes the device's mask what the word says. It goes round again only if somebody has changed the word meanwhile,
+    /// who does the same: of all, the last one to write the device looks at the word after that.
+    fn follow(&self) {
+        loop {
+            let masked = self.is_masked();
+            self.line.set_masked(masked);
+            if self.is_masked() == masked {
+                return;
+            }
+        }
+    }
+
+    fn is_masked(&self) -> bool {
+        self.word.load(SeqCst) & (MASKED | DISABLED) != 0
+    }
+
+    fn take_kept(&self) -> bool {
+        self.word.fetch_and(!KEPT, SeqCst) & KEPT != 0
+    }
+}
+
+/// The trigger is to be signalled.
+#[must_use = "the line is masked, and user space does not know"]
+pub struct Tell<'a, P: Platform, L, T: Signal>(&'a Intx<P, L, T>);
+
+impl<P: Platform, L: Line, T: Signal> Tell<'_, P, L, T> {
+    /// Signals the trigger that is there now, in a read section of its own: work that does this later needs no flush. If
+    /// there is none, [`set_trigger`](Intx::set_trigger) answers for the interrupt.
+    pub fn act(self) {
+        let section = self.0.trigger.domain().read();
+        if let Some((trigger, count)) = handover::raise(&Triggered { intx: self.0, section: &section }) {
+            trigger.signal(count);
+        }
+    }
+}
+
+/// A look at the trigger, in a read section.
+struct Triggered<'a, P: Platform, L, T: Signal> {
+    intx: &'a Intx<P, L, T>,
+    section: &'a ReadGuard<'a, P::Rcu>,
+}
+
+impl<'a, P: Platform, L: Line, T: Signal> Handover for Triggered<'a, P, L, T> {
+    type To = &'a T;
+
+    fn open(&self) -> Option<&'a T> {
+        self.intx.trigger.get(self.section).as_ref()
+    }
+
+    fn keep(&self) {
+        self.intx.word.fetch_or(KEPT, SeqCst);
+    }
+
+    fn take(&self) -> u64 {
+        u64::from(self.intx.take_kept())
+    }
+}
+
+/// The trigger has been exchanged.
+#[must_use = "the new trigger has an interrupt to be told of, and the former one is to be waited for"]
+pub struct Exchanged<'a, P: Platform, L, T: Signal> {
+    tell: Option<Tell<'a, P, L, T>>,
+    former: Retired<P::Rcu, Option<T>>,
+}
+
+impl<P: Platform, L: Line, T: Signal> Exchanged<'_, P, L, T> {
+    /// Tells the new trigger of an interrupt that was kept. What is returned has the former trigger, after a grace period:
+    /// until then a handler, or work that it has queued, may signal it.
+    pub fn act(self) -> Retired<P::Rcu, Option<T>> {
+        if let Some(tell) = self.tell {
+            tell.act();
+        }
+        self.former
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Device {
+        pending: AtomicBool,
+        masked: AtomicBool,
+        mute: bool,
+    }
+
+    impl Line for Device {
+        fn status(&self) -> Status {
+            let pending = match self.pending.load(SeqCst) {
+                _ if self.mute => Pending::Unknown,
+                true => Pending::Yes,
+                false => Pending::No,
+            };
+            Status { pending, masked: self.masked.load(SeqCst) }
+        }
+
+        fn set_masked(&self, masked: bool) {
+            self.masked.store(masked, SeqCst);
+        }
+    }
+
+    type Event = Arc<AtomicU64>;
+    struct Trigger(Event);
+
+    impl Signal for Trigger {
+        fn signal(&self, count: u64) {
+            self.0.fetch_add(count, SeqCst);
+        }
+    }
+
+    type TestIntx = Intx<Std, Device, Trigger>;
+
+    fn intx(device: Device) -> (TestIntx, Event) {
+        let intx = Intx::new(device, &Arc::new(<Std as Platform>::Rcu::new("triggers")));
+        assert!(intx.line().masked.load(SeqCst), "it is out of use");
+        let event = Event::default();
+        assert!(intx.set_trigger(Some(Trigger(Arc::clone(&event)))).act().synchronize().is_none());
+        intx.enable();
+        (intx, event)
+    }
+
+    fn fires(intx: &TestIntx) -> bool {
+        match intx.fire() {
+            Fired::NotOurs => false,
+            Fired::Ours(tell) => {
+                tell.unwrap().act();
+                true
+            }
+        }
+    }
+
+    fn unmasks(intx: &TestIntx) -> bool {
+        intx.unmask().map(Tell::act).is_some()
+    }
+
+    #[test]
+    fn what_fires_is_masked_until_user_space_has_served_it() {
+        let (intx, event) = intx(Device::default());
+        assert!(!unmasks(&intx), "it is not masked");
+        intx.line().pending.store(true, SeqCst);
+        assert!(fires(&intx));
+        assert!(intx.line().masked.load(SeqCst));
+        assert_eq!(event.load(SeqCst), 1);
+        assert!(unmasks(&intx), "the device asserts it still");
+        assert_eq!((event.load(SeqCst), intx.line().masked.load(SeqCst)), (2, true));
+        intx.line().pending.store(false, SeqCst);
+        assert!(!unmasks(&intx));
+        assert!(!intx.line().masked.load(SeqCst));
+    }
+
+    #[test]
+    fn an_interrupt_of_another_device_on_the_line_is_not_ours_6_2_3() {
+        let (intx, event) = intx(Device::default());
+        assert!(!fires(&intx));
+        intx.line().pending.store(true, SeqCst);
+        intx.mask();
+        assert!(!fires(&intx), "pending, but masked: it does not assert the line");
+        assert_eq!(event.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn a_device_that_cannot_say_has_a_line_of_its_own_and_is_unmasked_without_a_look() {
+        let (intx, event) = intx(Device { mute: true, ..Device::default() });
+        assert!(fires(&intx));
+        assert!(!unmasks(&intx));
+        assert!(!intx.line().masked.load(SeqCst));
+        assert_eq!(event.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn an_interrupt_without_a_trigger_is_kept_for_the_next_one() {
+        let (intx, event) = intx(Device::default());
+        let former = intx.set_trigger(None).act().synchronize().expect("there was one");
+        intx.line().pending.store(true, SeqCst);
+        assert!(fires(&intx));
+        assert_eq!(event.load(SeqCst), 0);
+        assert!(intx.set_trigger(Some(former)).act().synchronize().is_none());
+        assert_eq!(event.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_shut_is_masked_and_told_of_by_nobody_until_it_is_enabled() {
+        let (intx, event) = intx(Device::default());
+        let former = intx.shut().act().synchronize();
+        intx.line().pending.store(true, SeqCst);
+        assert!(!fires(&intx) && !unmasks(&intx));
+        assert!(intx.set_trigger(*former).act().synchronize().is_none());
+        assert_eq!(event.load(SeqCst), 0);
+        intx.enable();
+        assert!(fires(&intx), "it asserts it still");
+        assert_eq!(event.load(SeqCst), 1);
+    }
+}
