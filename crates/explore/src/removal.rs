@@ -119,6 +119,16 @@ impl Program {
         Program { name: name.into(), run: Box::new(run) }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets it up.
+    pub fn run(&self, machine: &Machine) {
+        (self.run)(machine);
+    }
+
     fn explore(&self, removal: Removal) -> Explore {
         let mut explore = Explore::new(self.name.clone()).minimise(false).jobs(0);
         explore.settings.removal = Some(removal);

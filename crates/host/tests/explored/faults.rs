@@ -2,11 +2,11 @@
 
 use doorbell_explore::removal::{self, Program};
 
-use crate::{bypass, consumer, desc, entries, intx, msix, posted};
+use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
 
 #[test]
 fn nothing_is_lost_and_no_access_can_be_taken_out() {
-    let programs: [fn() -> Vec<Program>; 7] = [
+    let programs: [fn() -> Vec<Program>; 8] = [
         entries::programs,
         posted::programs,
         desc::programs,
@@ -14,6 +14,7 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
         msix::programs,
         consumer::programs,
         intx::programs,
+        handling::programs,
     ];
     let programs: Vec<Program> = programs.into_iter().flat_map(|programs| programs()).collect();
     let mut missed = Vec::new();

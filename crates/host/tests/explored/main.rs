@@ -6,6 +6,7 @@ mod consumer;
 mod desc;
 mod entries;
 mod faults;
+mod handling;
 mod intx;
 mod machine;
 mod msix;
