@@ -5,14 +5,14 @@
 //! when it takes `IsRun`, `Destination` and `GALogIntr`, is a parameter ([`Post`]). Doorbells and log entries are under way
 //! for some time in any case.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
 use doorbell_explore::Ended;
 use doorbell_explore::sim::{Model, note};
 
-use super::avic::{AvicCpu, BackingPage, Gate, Memory};
+use crate::avic::{AvicCpu, BackingPage, Gate, Memory};
+use crate::ga_log::GaLog;
 
 const REMAP_EN: u128 = 1 << 0;
 const GA_LOG_INTR: u128 = 1 << 2;
@@ -127,14 +127,15 @@ pub struct Iommu {
     pub post: Post,
     /// By number.
     pub cpus: Rc<[AvicCpu]>,
-    ga_log: Model<VecDeque<u32>>,
+    ga_log: GaLog,
     under_way: Model<u32>,
 }
 
 impl Iommu {
     /// With nothing in its log.
     pub fn new(entry: Rc<Entry>, post: Post, cpus: Rc<[AvicCpu]>) -> Rc<Self> {
-        let ga_log = Model::new("GA log", VecDeque::new());
+        // Overflow is another case's affair.
+        let ga_log = GaLog::new(usize::MAX);
         Rc::new(Iommu { entry, post, cpus, ga_log, under_way: Model::new("posts under way", 0) })
     }
 
@@ -149,7 +150,7 @@ impl Iommu {
             None => host(),
             Some(Gate::Running(cpu)) => self.cpus[cpu as usize].doorbell(),
             Some(Gate::Stopped { log: true }) => {
-                self.ga_log.change(|log| log.push_back(irte.tag()));
+                self.ga_log.write(irte.tag());
                 note(|| format!("logs {}", irte.tag()));
             }
             Some(Gate::Stopped { log: false }) => {}
@@ -193,7 +194,6 @@ impl Iommu {
     /// When the run is over.
     #[track_caller]
     pub fn next_log_entry(&self) -> Result<u32, Ended> {
-        let tag = self.ga_log.serve(|log| !log.is_empty(), |log| log.pop_front())?;
-        Ok(tag.expect("the log is not empty"))
+        Ok(self.ga_log.read()?.expect("none is dropped"))
     }
 }

@@ -4,6 +4,9 @@
 //! Each does in one visible step what the architecture says is atomic, and nothing more.
 
 pub mod avic;
+pub mod cpu;
+pub mod entry_cache;
+pub mod ga_log;
 pub mod iommu_amd;
 pub mod vmx;
 pub mod vtd;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use doorbell_explore::Machine;
 use doorbell_platform::{CpuId, Vector};
 
-use super::vtd::Descriptor;
+use crate::vtd::Descriptor;
 
 /// The notification vector that a CPU in guest mode knows. On one that is not in guest mode it is an interrupt like any
 /// other, whose handler has nothing to do: whoever enters a guest looks by himself.

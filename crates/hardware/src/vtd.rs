@@ -1,10 +1,12 @@
-//! An IOMMU that posts interrupts (VT-d), and the descriptor that it posts to.
+//! An IOMMU that posts interrupts (VT-d), and the descriptors that it posts to: one of the cases' own, and the shipped one.
 
 use std::fmt;
+use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Model, note};
-use doorbell_platform::{CpuId, Platform, Vector};
+use doorbell_explore::sim::{Model, both, note};
+use doorbell_platform::{Atomic, CpuId, Platform, Vector};
+use doorbell_post::{Coalescing, Control, Pending, Post};
 
 /// The notification vector of a vCPU that sleeps: an ordinary interrupt of the host.
 pub const WAKEUP: Vector = Vector(0xf1);
@@ -123,4 +125,28 @@ pub fn post(descriptor: &Descriptor, vector: u8) {
     if let Some(notification) = descriptor.change(|posted| posted.post(vector)) {
         notification.send();
     }
+}
+
+/// The same for a descriptor of `doorbell-post` (VT-d specification, section 5.2.3): one atomic step on the bit, ON and SN, for
+/// a vector below 64 that is not urgent; then the notification.
+#[track_caller]
+pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>, vector: usize) {
+    let mut notification = None;
+    both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
+        let word = Control::from_bits(control);
+        let announces = !word.outstanding() && !word.suppressed();
+        if announces {
+            notification = Some(Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) });
+        }
+        (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces).bits())
+    });
+    if let Some(notification) = notification {
+        notification.send();
+    }
+}
+
+/// What a CPU in guest mode does first when its notification comes: nobody has been told any more.
+#[track_caller]
+pub fn taken(gate: &Coalescing<Sim>) {
+    gate.word().fetch_and(!1, SeqCst);
 }

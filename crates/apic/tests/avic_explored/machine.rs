@@ -1,6 +1,5 @@
 //! CPUs with AVIC, an IOMMU with a log, and a vCPU that runs on them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -11,6 +10,8 @@ use doorbell_apic::avic::{
 };
 use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Ended, Machine, Sim};
+use doorbell_hardware::cpu::Cpu;
+use doorbell_hardware::ga_log;
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
 use doorbell_post::{Mirror, Notice, Requests, Residency};
 
@@ -74,16 +75,6 @@ impl Mirror for Irte {
     }
 }
 
-/// A CPU as far as the doorbell and kicks go.
-#[derive(Default)]
-struct Cpu {
-    irqs_off: bool,
-    /// In guest mode; and whether with AVIC.
-    guest: Option<bool>,
-    doorbell: bool,
-    kicked: bool,
-}
-
 /// A vCPU, and what its guest has got.
 pub struct Vcpu {
     pub avic: AvicVcpu<Host>,
@@ -95,19 +86,12 @@ pub struct Vcpu {
 
 pub struct System {
     pub vcpu: Arc<Vcpu>,
-    cpus: [Model<Cpu>; 2],
+    cpus: [Cpu; 2],
     pub table: Arc<PhysicalTable<Host>>,
     pub log: GaLog<Sim, Vcpu>,
-    entries: Model<Log>,
+    entries: ga_log::GaLog,
     /// Whether AVIC is to be inhibited.
     pub inhibited: <Sim as Platform>::AtomicBool,
-}
-
-struct Log {
-    entries: VecDeque<LogEntry>,
-    capacity: usize,
-    /// Entries are dropped until it is restarted.
-    overflow: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -143,10 +127,10 @@ impl System {
         };
         let system = System {
             vcpu: Arc::new(vcpu),
-            cpus: ["CPU 0", "CPU 1"].map(|name| Model::new(name, Cpu::default())),
+            cpus: ["CPU 0", "CPU 1"].map(Cpu::new),
             table,
             log: GaLog::new(1),
-            entries: Model::new("GA log", Log { entries: VecDeque::new(), capacity, overflow: false }),
+            entries: ga_log::GaLog::new(capacity),
             inhibited: Atomic::new(false),
         };
         let vm = system.log.open().expect("there is one");
@@ -154,20 +138,20 @@ impl System {
         Arc::new(system)
     }
 
-    fn cpu(&self, cpu: CpuId) -> &Model<Cpu> {
+    fn cpu(&self, cpu: CpuId) -> &Cpu {
         &self.cpus[cpu.0 as usize]
     }
 
     /// Heard in guest mode with AVIC only.
     fn ring(&self, cpu: CpuId) {
-        self.cpu(cpu).change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+        self.cpu(cpu).ring();
     }
 
     pub fn act(&self, notice: Notice<CpuId>) {
         match notice {
             Notice::Nothing => {}
             Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpu(cpu).change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some()),
+            Notice::Kick(cpu) => self.cpu(cpu).kick(),
             Notice::Wake => Sim::wake(&self.vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
         }
     }
@@ -207,18 +191,13 @@ impl System {
         if now & RUN != 0 {
             self.ring(CpuId(now as u32));
         } else if now & LOG != 0 {
-            self.entries.change(|log| {
-                log.overflow |= log.entries.len() == log.capacity;
-                if !log.overflow {
-                    log.entries.push_back(LogEntry::new(0, 0));
-                }
-            });
+            self.entries.write(0);
         }
     }
 
     /// Whether a CPU is in guest mode, or was and has not told yet.
     pub fn in_guest(&self) -> bool {
-        self.cpus.iter().any(|cpu| cpu.observe(|cpu| cpu.guest.is_some()))
+        self.cpus.iter().any(Cpu::in_guest)
     }
 
     pub fn bind(&self, irte: &Arc<Irte>) {
@@ -232,20 +211,18 @@ impl System {
     /// Reads the log until the run is over.
     pub fn read_log(&self, restart: Restart) {
         let look = |vcpu: &Vcpu| self.act(vcpu.avic.logged());
-        let restarts = || self.entries.change(|log| log.overflow = false);
-        let next = |log: &mut Log| log.entries.pop_front();
-        while let Ok(entry) = self.entries.serve(|log| log.overflow || !log.entries.is_empty(), next) {
-            if let Some(entry) = entry {
-                self.log.entry(entry, look).expect("the tag means somebody");
+        while let Ok(tag) = self.entries.read() {
+            if let Some(tag) = tag {
+                self.log.entry(LogEntry::new(tag, 0), look).expect("the tag means somebody");
                 continue;
             }
             let reset = self.log.overflowed();
             if restart == Restart::First {
-                restarts();
+                self.entries.restart();
             }
             reset.restarted(look);
             if restart == Restart::Last {
-                restarts();
+                self.entries.restart();
             }
         }
     }
@@ -311,25 +288,25 @@ impl Vcpu {
         let irqs = IrqGuard::<Sim>::new();
         let on = self.on.observe(|on| *on);
         let cpu = system.cpu(on);
-        cpu.change(|cpu| cpu.irqs_off = true);
+        cpu.irqs_off();
         let entered = self.avic.enter(&irqs, on, |page| self.inject(page));
         let (ran, in_guest) = match entered {
             Err(Requests(_)) => (Ran::Requested, None),
             Ok(in_guest) => {
                 let avic = in_guest.posted();
-                cpu.change(|cpu| cpu.guest = Some(avic));
+                cpu.enter(avic);
                 local_irq_enable();
                 let ran = self.guest(cpu, avic, until);
                 local_irq_disable();
                 (ran, Some(in_guest))
             }
         };
-        cpu.change(|cpu| *cpu = Cpu::default());
+        cpu.irqs_on();
         drop(in_guest);
         ran
     }
 
-    fn guest(&self, cpu: &Model<Cpu>, avic: bool, until: Until) -> Ran {
+    fn guest(&self, cpu: &Cpu, avic: bool, until: Until) -> Ran {
         loop {
             if avic {
                 self.evaluate();
@@ -337,14 +314,7 @@ impl Vcpu {
             if until == Until::Halts {
                 return Ran::Exited;
             }
-            let kicked = cpu.serve(
-                |cpu| cpu.doorbell || cpu.kicked,
-                |cpu| {
-                    cpu.doorbell = false;
-                    cpu.kicked
-                },
-            );
-            match kicked {
+            match cpu.hear() {
                 Ok(false) => {}
                 Ok(true) => return Ran::Exited,
                 Err(Ended { .. }) => return Ran::Over,

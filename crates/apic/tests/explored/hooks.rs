@@ -7,6 +7,7 @@ use doorbell_apic::vmx::Seat;
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::vtd;
 use doorbell_platform::{CpuId, Platform};
 
 use crate::machine::{A, B, Cpus, Vcpu, all_delivered, devices, load, put, sleep};
@@ -109,7 +110,7 @@ fn posted_asleep(cpus: &Cpus, vcpu: &Vcpu, seat: &mut Seat<Sim, Vcpu>, cpu: CpuI
     let blocked = vcpu.post.block().expect("nothing is pending");
     put(seat, cpu, false);
     assert!(!cpus.sleepers.is_empty(cpu), "it is in the map");
-    vcpu.device(1);
+    vtd::post_to(&vcpu.post, 1);
     while blocked.asleep() {
         Sim::park();
     }

@@ -3,19 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
-use doorbell_explore::sim::{Model, both, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
-use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, ReadDomain, Vector};
-use doorbell_post::{
-    Blocked, Coalescing, Control, Destination, Guest, Layout, Notice, Notification, Pending, PiDescriptor,
-};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{self, WAKEUP};
+use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
+use doorbell_post::{Blocked, Coalescing, Destination, Guest, Layout, Notice, Notification, Pending, PiDescriptor};
 
-pub const NOTIFY: Vector = Vector(0xf2);
 pub const KICK: Vector = Vector(0xf3);
-pub const WAKE_UP: Vector = Vector(0xf1);
 
 /// The CPUs that vCPUs use. RCU's callbacks have CPU 0.
 pub const A: CpuId = CpuId(1);
@@ -51,7 +48,7 @@ impl Cpus {
     pub fn new(m: &Machine, slots: usize) -> Rc<Self> {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let cpus = Rc::new(Cpus {
-            sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKE_UP, 0..3), slots, &rcu),
+            sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu),
             in_guest: (0..3).map(|_| RefCell::new(None)).collect(),
             offline: (0..3).map(|_| Cell::new(false)).collect(),
         });
@@ -60,7 +57,7 @@ impl Cpus {
             m.handler(cpu, NOTIFY, format!("notification {cpu}"), move || {
                 // On a CPU that is in no guest it has nothing to do.
                 if let Some(vcpu) = &*this.in_guest[cpu.0 as usize].borrow() {
-                    vcpu.post.gate().word().fetch_and(!1, SeqCst);
+                    vtd::taken(vcpu.post.gate());
                     vcpu.take();
                 }
             });
@@ -71,7 +68,7 @@ impl Cpus {
                 }
             });
             let this = Rc::clone(&cpus);
-            m.handler(cpu, WAKE_UP, format!("wake-up {cpu}"), move || {
+            m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
                 if !this.offline[cpu.0 as usize].get() {
                     this.sleepers.wake_up(cpu, |vcpu| vcpu.wake());
                 }
@@ -136,7 +133,7 @@ pub fn sleep(blocked: Blocked<'_, Sim>, seat: &mut Seat<Sim, Vcpu>, on: CpuId, t
 pub fn put(seat: &mut Seat<Sim, Vcpu>, on: CpuId, preempted: bool) {
     let _irqs = IrqGuard::<Sim>::new();
     if seat.put(preempted).0 {
-        Sim::send_ipi(on, WAKE_UP);
+        Sim::send_ipi(on, WAKEUP);
     }
 }
 
@@ -190,29 +187,13 @@ impl Vcpu {
             Notice::Wake => self.wake(),
         }
     }
-
-    /// An IOMMU that posts (VT-d specification, section 5.2.3): one atomic step on the bit, ON and SN.
-    pub fn device(&self, vector: u8) {
-        let mut notification = None;
-        both(&self.post.layout().words()[0], self.post.gate().word(), |pir, control| {
-            let word = Control::from_bits(control);
-            let announces = !word.outstanding() && !word.suppressed();
-            if announces {
-                notification = Some((word.destination(), word.vector()));
-            }
-            (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces).bits())
-        });
-        if let Some((destination, vector)) = notification {
-            Sim::send_ipi(CpuId(destination.bits()), vector);
-        }
-    }
 }
 
 /// An IOMMU posts these vectors, in any order.
 pub fn devices(m: &Machine, vcpu: &Arc<Vcpu>, vectors: &[u8]) {
     for &vector in vectors {
         let vcpu = Arc::clone(vcpu);
-        m.hardware(format!("IOMMU {vector}"), move || vcpu.device(vector));
+        m.hardware(format!("IOMMU {vector}"), move || vtd::post_to(&vcpu.post, vector.into()));
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_explore::sim::{Ghost, Model, fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
     AmdInterrupt, Binding, Bypass, Consumer, Entries, Invalidate, LookAgain, Posting, Producer, Table, Target, Token,
@@ -132,16 +133,10 @@ struct Over {
     deassigned: bool,
 }
 
-#[derive(Default)]
-struct Unit {
-    cached: Option<AmdIrte>,
-    in_flight: u32,
-}
-
 /// The hardware, and the ghost state beside it.
 struct Hardware {
     memory: Memory,
-    unit: Model<Unit>,
+    unit: EntryCache<AmdIrte>,
     vcpus: [Arc<Vcpu>; 2],
     over: Model<Over>,
 }
@@ -161,13 +156,9 @@ impl Hardware {
 
     /// An interrupt of the device goes through the IOMMU; whether it arrives in the host.
     fn remap(&self) -> bool {
-        let cached = self.unit.change(|unit| {
-            unit.in_flight += 1;
-            unit.cached
-        });
-        let used = cached.unwrap_or_else(|| {
+        let used = self.unit.comes().unwrap_or_else(|| {
             let read = AmdIrte::from_bits(self.memory.0[0].load(SeqCst));
-            self.unit.change(|unit| unit.cached = Some(read));
+            self.unit.keep(read);
             read
         });
         if let Some(guest) = used.as_guest() {
@@ -175,12 +166,12 @@ impl Hardware {
             self.publishes(vcpu.number, true);
             vcpu.post.layout().publish(bit());
         }
-        self.unit.change(|unit| unit.in_flight -= 1);
+        self.unit.done();
         used.as_host().is_some()
     }
 
     fn invalidate<T>(&self, token: Invalidate<T>) -> T {
-        self.unit.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+        self.unit.invalidate();
         token.completed()
     }
 }
@@ -274,7 +265,7 @@ fn program(m: &Machine, actors: Actors) {
     let entries = Memory(Arc::new([Word::new(0).named("IRTE")]));
     let hardware = Arc::new(Hardware {
         memory: entries.clone(),
-        unit: Model::new("IOMMU", Unit::default()),
+        unit: EntryCache::new("IOMMU"),
         vcpus: [OLD, NEW].map(|number| {
             let post = Post::new(Pending::new(), Level::new());
             Arc::new(Vcpu { number, post, copies: Copies::new(PhysicalId) })

@@ -11,18 +11,17 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
-use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, both, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
-use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, ReadDomain, Vector};
-use doorbell_post::{Coalescing, Control, Destination, Guest, Notice, Pending, PiDescriptor};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{self, WAKEUP};
+use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
+use doorbell_post::{Coalescing, Destination, Guest, Notice, Pending, PiDescriptor};
 
 use crate::{Expected, Variant};
 
-const NOTIFY: Vector = Vector(0xf2);
-const WAKE_UP: Vector = Vector(0xf1);
 const TIMER: Vector = Vector(0xec);
 
 /// A device's vector, and one of software.
@@ -149,7 +148,7 @@ struct Vm {
 impl Vm {
     fn new(scope: Scope, scheduler: Scheduler) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKE_UP, 0..scope.cpus), scope.vcpus, &rcu);
+        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu);
         let vcpu = |number| {
             let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate), got: Model::new("guest", 0) })
@@ -215,29 +214,13 @@ impl Vm {
         // On a CPU that is in no guest it has nothing to do.
         if let Some(number) = self.in_guest[cpu.0 as usize].get() {
             let vcpu = &self.vcpus[number];
-            vcpu.post.gate().word().fetch_and(!1, SeqCst);
+            vtd::taken(vcpu.post.gate());
             self.take(vcpu);
         }
     }
 
     fn number_of(&self, task: SchedTask) -> Option<usize> {
         self.tasks.iter().position(|vcpu| vcpu.get() == Some(&task))
-    }
-}
-
-/// An IOMMU posts, in one step (VT-d specification, section 5.2.3), and then notifies.
-fn device(vcpu: &Vcpu) {
-    let mut notification = None;
-    both(&vcpu.post.layout().words()[0], vcpu.post.gate().word(), |pir, control| {
-        let word = Control::from_bits(control);
-        let announces = !word.outstanding() && !word.suppressed();
-        if announces {
-            notification = Some((word.destination(), word.vector()));
-        }
-        (pir | 1 << DEVICE, word.with_outstanding(word.outstanding() || announces).bits())
-    });
-    if let Some((destination, vector)) = notification {
-        Sim::send_ipi(CpuId(destination.bits()), vector);
     }
 }
 
@@ -256,7 +239,7 @@ impl Hooks for Switches {
         if let Some(number) = vm.number_of(task)
             && vm.seats[number].borrow_mut().put(preempted).0
         {
-            Sim::send_ipi(cpu, WAKE_UP);
+            Sim::send_ipi(cpu, WAKEUP);
         }
     }
 
@@ -295,7 +278,7 @@ fn program(m: &Machine, scope: Scope) {
     });
     for cpu in (0..scope.cpus).map(CpuId) {
         let on = Rc::clone(&vm);
-        m.handler(cpu, WAKE_UP, format!("wake-up {cpu}"), move || on.sleepers.wake_up(cpu, |vcpu| on.wake(vcpu)));
+        m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || on.sleepers.wake_up(cpu, |vcpu| on.wake(vcpu)));
         let on = Rc::clone(&vm);
         m.handler(cpu, NOTIFY, format!("notification {cpu}"), move || on.notified(cpu));
     }
@@ -313,7 +296,7 @@ fn program(m: &Machine, scope: Scope) {
     }
     for number in scope.vcpus - scope.devices..scope.vcpus {
         let to = Arc::clone(&vm.vcpus[number]);
-        m.hardware(format!("IOMMU for vCPU {number}"), move || device(&to));
+        m.hardware(format!("IOMMU for vCPU {number}"), move || vtd::post_to(&to.post, DEVICE.into()));
     }
     if scope.sender == Sender::Task {
         let on = Rc::clone(&vm);

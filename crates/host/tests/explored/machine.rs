@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{AmdInterrupt, Binding, Invalidate, LookAgain, Posting, Table, Target};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
@@ -188,16 +189,9 @@ pub enum Cache {
     Empty,
 }
 
-#[derive(Default)]
-struct Unit {
-    /// What it has read of the entry.
-    cached: Option<AmdIrte>,
-    in_flight: u32,
-}
-
 /// One device with one interrupt, its entry, and two vCPUs.
 pub struct Machines {
-    unit: Model<Unit>,
+    unit: EntryCache<AmdIrte>,
     memory: Memory,
     cpus: Arc<Cpus>,
     pub vcpus: [Arc<Vcpu>; 2],
@@ -224,7 +218,7 @@ impl Machines {
         });
         let binding = Bound::new(AmdInterrupt::new(entry, host(7)));
         Rc::new(Machines {
-            unit: Model::new("IOMMU", Unit::default()),
+            unit: EntryCache::new("IOMMU"),
             memory,
             cpus,
             vcpus,
@@ -240,7 +234,7 @@ impl Machines {
         token.completed();
         if cache == Cache::Stale {
             let read = self.interrupt.load();
-            self.unit.change(|unit| unit.cached = Some(read));
+            self.unit.keep(read);
         }
     }
 
@@ -258,7 +252,7 @@ impl Machines {
 
     /// Waits until the IOMMU has forgotten what it has read, and no interrupt is under way that has used it.
     pub fn invalidate<T>(&self, token: Invalidate<T>) -> T {
-        self.unit.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+        self.unit.invalidate();
         token.completed()
     }
 
@@ -269,13 +263,9 @@ impl Machines {
     /// An interrupt of the device. What the IOMMU may cache is read in one step. Then it sets the bit, and after that it
     /// reads anew what is not cached (48882, section 2.2.5.3): where the vCPU is, and whether to write an entry of the log.
     pub fn msi(&self) {
-        let cached = self.unit.change(|unit| {
-            unit.in_flight += 1;
-            unit.cached
-        });
-        let used = cached.unwrap_or_else(|| self.entry());
+        let used = self.unit.comes().unwrap_or_else(|| self.entry());
         let Some(guest) = used.as_guest() else {
-            self.unit.change(|unit| unit.in_flight -= 1);
+            self.unit.done();
             if used.as_host().is_none() {
                 fail("an interrupt meets an entry that is neither in host nor in guest mode");
             }
@@ -289,7 +279,7 @@ impl Machines {
         if let Some(Residency::Running { apic_id }) = now.map(|now| now.residency) {
             self.cpus.ring(CpuId(apic_id));
         }
-        self.unit.change(|unit| unit.in_flight -= 1);
+        self.unit.done();
         if let Some(now) = now.filter(|now| now.residency == Residency::Away { log: true }) {
             // The handler of the log.
             self.of_page(now.tag.into()).look();

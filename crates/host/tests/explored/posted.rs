@@ -8,6 +8,7 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Ghost, Model, both, fail};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::intel::{IntelIrte, Remapped, Source};
 use doorbell_host::{Descriptor, IntelInterrupt, Invalidate, PostedBinding, Table};
 use doorbell_platform::{Atomic, CpuId, Vector};
@@ -78,15 +79,9 @@ struct Physical {
     memory: Arc<Ghost>,
 }
 
-#[derive(Default)]
-struct Unit {
-    cached: Option<IntelIrte>,
-    in_flight: u32,
-}
-
 struct World {
     memory: Memory,
-    unit: Model<Unit>,
+    unit: EntryCache<IntelIrte>,
     descriptors: [Physical; 2],
     /// Interrupts that arrived in the host.
     in_host: Model<u32>,
@@ -95,13 +90,9 @@ struct World {
 impl World {
     /// An interrupt of the device (VT-d specification, section 5.2.3): what it reads of the entry it may cache.
     fn msi(&self) {
-        let cached = self.unit.change(|unit| {
-            unit.in_flight += 1;
-            unit.cached
-        });
-        let used = cached.unwrap_or_else(|| {
+        let used = self.unit.comes().unwrap_or_else(|| {
             let read = IntelIrte::from_bits(self.memory[0].load(SeqCst));
-            self.unit.change(|unit| unit.cached = Some(read));
+            self.unit.keep(read);
             read
         });
         match used.as_posted() {
@@ -115,12 +106,12 @@ impl World {
             None if used.as_remapped().is_some() => self.in_host.change(|count| *count += 1),
             None => fail("an interrupt meets an entry that is not present"),
         }
-        self.unit.change(|unit| unit.in_flight -= 1);
+        self.unit.done();
     }
 
     fn invalidate<T>(&self, token: Invalidate<T>, waits: Waits) -> T {
         if waits == Waits::Yes {
-            self.unit.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+            self.unit.invalidate();
         }
         token.completed()
     }
@@ -141,7 +132,7 @@ fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
     let spare = owned(1);
     let world = Rc::new(World {
         memory,
-        unit: Model::new("VT-d unit", Unit::default()),
+        unit: EntryCache::new("VT-d unit"),
         descriptors,
         in_host: Model::new("the host's handler", 0),
     });

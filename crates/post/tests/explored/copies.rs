@@ -9,6 +9,7 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_hardware::cpu::Cpu;
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
 use doorbell_post::{Copies, Guest, Layout, Level, Mirror, Notice, Post, Residency};
 
@@ -101,19 +102,11 @@ impl Mirror for Entry {
     }
 }
 
-/// A CPU with a guest mode in which the doorbell is heard.
-#[derive(Default)]
-struct Cpu {
-    in_guest: bool,
-    doorbell: bool,
-    kicked: bool,
-}
-
 struct Vcpu {
     post: Post<Sim, Bits, Level<Sim>>,
     copies: Copies<Sim, Entry, Entry>,
     irte: Arc<Entry>,
-    cpus: [Model<Cpu>; 2],
+    cpus: [Cpu; 2],
     got: Model<u64>,
     /// Posts of the device.
     under_way: Model<u32>,
@@ -145,14 +138,14 @@ impl Vcpu {
         match notice {
             Notice::Nothing => {}
             Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpus[cpu.0 as usize].change(|cpu| cpu.kicked = true),
+            Notice::Kick(cpu) => self.cpus[cpu.0 as usize].kick(),
             Notice::Wake => Sim::wake(&self.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
         }
     }
 
     /// Heard in guest mode only.
     fn ring(&self, cpu: CpuId) {
-        self.cpus[cpu.0 as usize].change(|cpu| cpu.doorbell |= cpu.in_guest);
+        self.cpus[cpu.0 as usize].ring();
     }
 
     /// Stays in the guest until nothing more can happen.
@@ -162,11 +155,11 @@ impl Vcpu {
         let entering = self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
         // The CPU looks itself when it enters the guest.
         let in_guest = entering.rescan(|_| ());
-        cpu.change(|cpu| cpu.in_guest = true);
+        cpu.enter(true);
         local_irq_enable();
         loop {
             self.take();
-            if cpu.serve(|cpu| cpu.doorbell, |cpu| cpu.doorbell = false).is_err() {
+            if cpu.hear().is_err() {
                 break;
             }
         }
@@ -212,7 +205,7 @@ fn program(m: &Machine, scope: Scope) {
         post: Post::new(Bits::new(), Level::new()),
         copies: Copies::new(Entry::new()),
         irte: Arc::new(Entry::new()),
-        cpus: [const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default())),
+        cpus: [const { "CPU" }; 2].map(Cpu::new),
         got: Model::new("guest", 0),
         under_way: Model::new("posts under way", 0),
         task: Model::new("task", None),

@@ -2,20 +2,17 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
-use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd;
+use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
 use doorbell_post::{Coalescing, Destination, Gate, Guest, Layout, Level, Notice, Notification, Pending, Post};
 
 pub const CPU: CpuId = CpuId(0);
-/// The notification vector, or the doorbell.
-pub const NOTIFY: Vector = Vector(0xf2);
 /// What only makes a guest exit.
 pub const KICK: Vector = Vector(0xf3);
-/// Wakes who sleeps.
-pub const WAKE_UP: Vector = Vector(0xf1);
 
 pub type Bits = Pending<Sim, 1>;
 pub type Bit = doorbell_post::Bit<1>;
@@ -40,7 +37,7 @@ impl Send for Coalescing<Sim> {
         Sim::send_ipi(CpuId(notification.destination.bits()), notification.vector);
     }
     fn taken(&self) {
-        self.word().fetch_and(!1, SeqCst);
+        vtd::taken(self);
     }
 }
 
@@ -186,23 +183,6 @@ pub enum Ran {
     Requested,
     /// Nothing more can happen.
     Over,
-}
-
-/// Posts as an IOMMU does (VT-d specification, section 5.2.3): one atomic step on the bit, ON and SN.
-pub fn iommu(vcpu: &Vcpu<Coalescing<Sim>>, number: usize) {
-    let mut notification = None;
-    let words = vcpu.post.layout().words();
-    doorbell_explore::sim::both(&words[0], vcpu.post.gate().word(), |pir, control| {
-        let word = doorbell_post::Control::from_bits(control);
-        let announces = !word.outstanding() && !word.suppressed();
-        if announces {
-            notification = Some((word.destination(), word.vector()));
-        }
-        (pir | 1 << number, word.with_outstanding(word.outstanding() || announces).bits())
-    });
-    if let Some((destination, vector)) = notification {
-        Sim::send_ipi(CpuId(destination.bits()), vector);
-    }
 }
 
 /// Several of them, by their numbers.

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use doorbell_explore::removal::Program;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::vmx::NOTIFY;
+use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, Platform};
 use doorbell_post::{Coalescing, Destination, Layout, Requests};
 
-use crate::machine::{CPU, NOTIFY, Until, Vcpu, WAKE_UP, coalescing, iommu, nothing_pending};
+use crate::machine::{CPU, Until, Vcpu, coalescing, nothing_pending};
 
 /// Where a vCPU sleeps: it may be woken on another CPU than the one on which it fell asleep.
 const OTHER: CpuId = CpuId(1);
@@ -45,7 +47,7 @@ fn program(m: &Machine, device: &[usize], sender: &[usize], life: Life) {
     };
     let vcpu = Vcpu::new(m, coalescing());
     let handler = Rc::clone(&vcpu);
-    m.ipi_handler(sleeps_on, WAKE_UP, "wake-up", move || {
+    m.ipi_handler(sleeps_on, WAKEUP, "wake-up", move || {
         if handler.post.notified() {
             handler.wake();
         }
@@ -63,7 +65,7 @@ fn program(m: &Machine, device: &[usize], sender: &[usize], life: Life) {
     }
     for &number in device {
         let vcpu = Rc::clone(&vcpu);
-        m.hardware(format!("IOMMU {number}"), move || iommu(&vcpu, number));
+        m.hardware(format!("IOMMU {number}"), move || vtd::post_to(&vcpu.post, number));
     }
     for &number in sender {
         let vcpu = Rc::clone(&vcpu);
@@ -103,8 +105,8 @@ fn run(vcpu: &Vcpu<Coalescing<Sim>>, wanted: u64, life: Life) {
 fn sleep(vcpu: &Vcpu<Coalescing<Sim>>, on: CpuId) {
     let (post, any) = (&vcpu.post, || vcpu.post.layout().any());
     let Ok(blocked) = post.block() else { return };
-    if post.gate().wake_with(Destination::x2apic(on.0), WAKE_UP, any).0 {
-        Sim::send_ipi(on, WAKE_UP);
+    if post.gate().wake_with(Destination::x2apic(on.0), WAKEUP, any).0 {
+        Sim::send_ipi(on, WAKEUP);
     }
     blocked.wait();
     post.gate().run_on(Destination::x2apic(CPU.0), NOTIFY, any);

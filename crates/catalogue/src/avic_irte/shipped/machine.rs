@@ -1,7 +1,6 @@
 //! CPUs with AVIC, an IOMMU with a log of guest interrupts, and the vCPUs of `doorbell-apic` on them.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -11,6 +10,8 @@ use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
 use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag};
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
+use doorbell_hardware::cpu::Cpu;
+use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
 use doorbell_host::{AmdInterrupt, Binding, LookAgain, Posting, Table, Target};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
@@ -61,18 +62,6 @@ impl Drop for Irte {
     }
 }
 
-/// A CPU as far as the doorbell and kicks go.
-#[derive(Default)]
-struct Cpu {
-    /// A vCPU is loaded there.
-    taken: bool,
-    irqs_off: bool,
-    /// In guest mode; and whether with AVIC.
-    guest: Option<bool>,
-    doorbell: bool,
-    kicked: bool,
-}
-
 impl Target<Sim, Memory> for Vcpu {
     type Own = PhysicalId<Host>;
     fn copies(&self) -> &Copies<Sim, PhysicalId<Host>, AmdInterrupt<Sim, Memory>> {
@@ -93,18 +82,12 @@ pub(super) struct Vcpu {
     memory: Ghost,
 }
 
-struct Log {
-    entries: VecDeque<LogEntry>,
-    capacity: usize,
-    overflow: bool,
-}
-
 pub(super) struct System {
     pub(super) vcpus: Vec<Arc<Vcpu>>,
-    cpus: Vec<Model<Cpu>>,
+    cpus: Vec<Cpu>,
     log: GaLog<Sim, Vcpu>,
     _vm: VmTag,
-    entries: Model<Log>,
+    entries: ga_log::GaLog,
     pub(super) inhibited: <Sim as Platform>::AtomicBool,
 }
 
@@ -138,29 +121,29 @@ impl System {
             drop(log.add(&vm, number, Arc::clone(vcpu)).map(|former| former.synchronize()));
         }
         Arc::new(System {
-            cpus: (0..cpus).map(|_| Model::new("CPU", Cpu::default())).collect(),
+            cpus: (0..cpus).map(|_| Cpu::new("CPU")).collect(),
             vcpus,
             log,
             _vm: vm,
-            entries: Model::new("GA log", Log { entries: VecDeque::new(), capacity: log_capacity, overflow: false }),
+            entries: ga_log::GaLog::new(log_capacity),
             inhibited: Atomic::new(false),
         })
     }
 
-    fn cpu(&self, cpu: CpuId) -> &Model<Cpu> {
+    fn cpu(&self, cpu: CpuId) -> &Cpu {
         &self.cpus[cpu.0 as usize]
     }
 
     /// Heard in guest mode with AVIC only.
     fn ring(&self, cpu: CpuId) {
-        self.cpu(cpu).change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+        self.cpu(cpu).ring();
     }
 
     pub(super) fn act(&self, vcpu: &Vcpu, notice: Notice<CpuId>) {
         match notice {
             Notice::Nothing => {}
             Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpu(cpu).change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some()),
+            Notice::Kick(cpu) => self.cpu(cpu).kick(),
             Notice::Wake => {
                 let task = vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun");
                 let _run_queue = vcpu.run_queue.lock_irqsave();
@@ -183,12 +166,7 @@ impl System {
         vcpu.avic.page().register(IRR).fetch_or(1 << (read.vector % 32), SeqCst);
         match irte.interrupt.load().as_guest() {
             Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => self.ring(CpuId(apic_id)),
-            Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => self.entries.change(|log| {
-                log.overflow |= log.entries.len() == log.capacity;
-                if !log.overflow {
-                    log.entries.push_back(LogEntry::new(tag, 0));
-                }
-            }),
+            Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => self.entries.write(tag),
             _ => {}
         }
         irte.under_way.change(|posts| *posts -= 1);
@@ -219,13 +197,12 @@ impl System {
             vcpu.memory.access();
             self.act(vcpu, vcpu.avic.logged());
         };
-        let next = |log: &mut Log| log.entries.pop_front();
-        while let Ok(entry) = self.entries.serve(|log| log.overflow || !log.entries.is_empty(), next) {
-            if let Some(entry) = entry {
-                self.log.entry(entry, look).expect("the tag means somebody");
+        while let Ok(tag) = self.entries.read() {
+            if let Some(tag) = tag {
+                self.log.entry(LogEntry::new(tag, 0), look).expect("the tag means somebody");
             } else {
                 let reset = self.log.overflowed();
-                self.entries.change(|log| log.overflow = false);
+                self.entries.restart();
                 reset.restarted(look);
             }
         }
@@ -252,7 +229,7 @@ impl Vcpu {
     }
 
     pub(super) fn load(&self, system: &System, cpu: CpuId) {
-        system.cpu(cpu).take(|cpu| !cpu.taken, |cpu| cpu.taken = true);
+        system.cpu(cpu).take();
         let _run_queue = self.run_queue.lock_irqsave();
         self.avic.load(HostApicId::x2apic(cpu.0).expect("a small number"));
     }
@@ -262,7 +239,7 @@ impl Vcpu {
             let _run_queue = self.run_queue.lock_irqsave();
             self.avic.put();
         }
-        system.cpu(cpu).change(|cpu| *cpu = Cpu::default());
+        system.cpu(cpu).free();
     }
 
     /// Sleeps on `cpu`, if there is nothing to do, and runs on `then` when it is woken.
@@ -287,26 +264,26 @@ impl Vcpu {
     pub(super) fn run(&self, system: &System, on: CpuId, stays: bool) -> bool {
         let irqs = IrqGuard::<Sim>::new();
         let cpu = system.cpu(on);
-        cpu.change(|cpu| cpu.irqs_off = true);
+        cpu.irqs_off();
         let entered = self.avic.enter(&irqs, on, |page| self.inject(page));
         let mut goes_on = true;
         match entered {
             Err(Requests(_)) => self.avic.inhibit(system.inhibited.load(SeqCst)),
             Ok(in_guest) => {
                 let avic = in_guest.posted();
-                cpu.change(|cpu| cpu.guest = Some(avic));
+                cpu.enter(avic);
                 local_irq_enable();
                 goes_on = self.guest(cpu, avic, stays);
                 local_irq_disable();
-                cpu.change(|cpu| cpu.guest = None);
+                cpu.leave();
                 drop(in_guest);
             }
         }
-        cpu.change(|cpu| *cpu = Cpu { taken: true, ..Cpu::default() });
+        cpu.irqs_on();
         goes_on
     }
 
-    fn guest(&self, cpu: &Model<Cpu>, avic: bool, stays: bool) -> bool {
+    fn guest(&self, cpu: &Cpu, avic: bool, stays: bool) -> bool {
         loop {
             let irr = self.avic.page().register(IRR);
             if avic && irr.load(SeqCst) != 0 {
@@ -315,11 +292,7 @@ impl Vcpu {
             if !stays {
                 return true;
             }
-            let change = |cpu: &mut Cpu| {
-                cpu.doorbell = false;
-                cpu.kicked
-            };
-            match cpu.serve(|cpu| cpu.doorbell || cpu.kicked, change) {
+            match cpu.hear() {
                 Ok(false) => {}
                 Ok(true) => return true,
                 Err(_) => return false,

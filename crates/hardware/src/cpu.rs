@@ -1,0 +1,95 @@
+//! A CPU with AVIC (APM vol. 2, section 15.29), as far as doorbells and kicks go; what the guest does is somebody else's.
+
+use doorbell_explore::Ended;
+use doorbell_explore::sim::Model;
+
+/// A CPU, and whether it would hear a doorbell or a kick.
+pub struct Cpu(Model<State>);
+
+#[derive(Default)]
+struct State {
+    /// A vCPU is loaded there.
+    taken: bool,
+    irqs_off: bool,
+    /// In guest mode; and whether with AVIC.
+    guest: Option<bool>,
+    doorbell: bool,
+    kicked: bool,
+}
+
+impl Cpu {
+    /// A CPU in the host, where no vCPU is loaded.
+    #[track_caller]
+    pub fn new(name: &'static str) -> Self {
+        Cpu(Model::new(name, State::default()))
+    }
+
+    /// Waits until no vCPU is loaded there, and loads one.
+    #[track_caller]
+    pub fn take(&self) {
+        self.0.take(|cpu| !cpu.taken, |cpu| cpu.taken = true);
+    }
+
+    /// Nothing is loaded there any more.
+    #[track_caller]
+    pub fn free(&self) {
+        self.0.change(|cpu| *cpu = State::default());
+    }
+
+    /// Turns interrupts off: a kick from here on ends the guest that is entered next.
+    #[track_caller]
+    pub fn irqs_off(&self) {
+        self.0.change(|cpu| cpu.irqs_off = true);
+    }
+
+    /// Enters guest mode, with AVIC or without.
+    #[track_caller]
+    pub fn enter(&self, avic: bool) {
+        self.0.change(|cpu| cpu.guest = Some(avic));
+    }
+
+    /// Leaves guest mode. Kicks are remembered until interrupts are on.
+    #[track_caller]
+    pub fn leave(&self) {
+        self.0.change(|cpu| cpu.guest = None);
+    }
+
+    /// Is in the host, with interrupts on: nothing of what it has heard is left.
+    #[track_caller]
+    pub fn irqs_on(&self) {
+        self.0.change(|cpu| *cpu = State { taken: cpu.taken, ..State::default() });
+    }
+
+    /// Whether it is in guest mode, or was and has not told yet.
+    #[track_caller]
+    pub fn in_guest(&self) -> bool {
+        self.0.observe(|cpu| cpu.guest.is_some())
+    }
+
+    /// A doorbell. It is heard in guest mode with AVIC only.
+    #[track_caller]
+    pub fn ring(&self) {
+        self.0.change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+    }
+
+    /// An interrupt of the host, which ends guest mode and does nothing else.
+    #[track_caller]
+    pub fn kick(&self) {
+        self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());
+    }
+
+    /// Stays in guest mode until a doorbell rings or it is kicked: `true` if it is kicked, and must leave.
+    ///
+    /// # Errors
+    /// When the run is over.
+    #[track_caller]
+    pub fn hear(&self) -> Result<bool, Ended> {
+        self.0.serve(
+            |cpu| cpu.doorbell || cpu.kicked,
+            |cpu| {
+                cpu.doorbell = false;
+                cpu.kicked
+            },
+        )
+    }
+}

@@ -1,0 +1,46 @@
+//! What an I/O MMU keeps of an entry that it has read, of any format, until it is told to forget it.
+
+use doorbell_explore::sim::Model;
+
+/// The cache for one entry, and the interrupts that may be using what was read.
+pub struct EntryCache<E: Copy + 'static>(Model<State<E>>);
+
+struct State<E> {
+    cached: Option<E>,
+    in_flight: u32,
+}
+
+impl<E: Copy + 'static> EntryCache<E> {
+    /// With nothing in it.
+    #[track_caller]
+    pub fn new(unit: &'static str) -> Self {
+        EntryCache(Model::new(unit, State { cached: None, in_flight: 0 }))
+    }
+
+    /// An interrupt comes, and stays under way until [`done`](EntryCache::done). What it uses, if the entry was read before.
+    #[track_caller]
+    pub fn comes(&self) -> Option<E> {
+        self.0.change(|unit| {
+            unit.in_flight += 1;
+            unit.cached
+        })
+    }
+
+    /// Keeps what was read.
+    #[track_caller]
+    pub fn keep(&self, entry: E) {
+        self.0.change(|unit| unit.cached = Some(entry));
+    }
+
+    /// An interrupt has done all that it does by the entry.
+    #[track_caller]
+    pub fn done(&self) {
+        self.0.change(|unit| unit.in_flight -= 1);
+    }
+
+    /// Forgets the entry when no interrupt is under way, and returns then: the invalidation has completed.
+    #[track_caller]
+    pub fn invalidate(&self) {
+        self.0.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);
+    }
+}

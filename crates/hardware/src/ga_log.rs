@@ -1,0 +1,50 @@
+//! The log of guest interrupts of an AMD I/O MMU (48882, guest virtual APIC log).
+
+use std::collections::VecDeque;
+
+use doorbell_explore::Ended;
+use doorbell_explore::sim::Model;
+
+/// Entries that nobody has read yet: the tags of IRTEs.
+pub struct GaLog(Model<Log>);
+
+struct Log {
+    entries: VecDeque<u32>,
+    capacity: usize,
+    /// Entries are dropped until it is restarted.
+    overflow: bool,
+}
+
+impl GaLog {
+    /// An empty one.
+    #[track_caller]
+    pub fn new(capacity: usize) -> Self {
+        GaLog(Model::new("GA log", Log { entries: VecDeque::new(), capacity, overflow: false }))
+    }
+
+    /// The IOMMU writes an entry, or drops it if there is no room.
+    #[track_caller]
+    pub fn write(&self, tag: u32) {
+        self.0.change(|log| {
+            log.overflow |= log.entries.len() == log.capacity;
+            if !log.overflow {
+                log.entries.push_back(tag);
+            }
+        });
+    }
+
+    /// The tag of the next entry; `None` if there is no other, and some were dropped.
+    ///
+    /// # Errors
+    /// When the run is over.
+    #[track_caller]
+    pub fn read(&self) -> Result<Option<u32>, Ended> {
+        self.0.serve(|log| log.overflow || !log.entries.is_empty(), |log| log.entries.pop_front())
+    }
+
+    /// Entries are written again.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.0.change(|log| log.overflow = false);
+    }
+}
