@@ -4,9 +4,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
+use doorbell_host::intx::{Fired, Intx, Line, Pending, Status};
 use doorbell_host::irte::amd::HostMode;
+use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
+use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Msix, Signal, Signalled, Written};
 use doorbell_host::{AmdInterrupt, Binding, CpuSet, Entries, IrqDesc, Posting, Table, Target};
-use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, Std};
+use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, ReadDomain, Std};
 use doorbell_post::{Copies, Mirror, Residency};
 
 /// Counts allocations of each thread.
@@ -139,4 +142,110 @@ fn entries_are_taken_and_given_back_without_memory() {
     let table = Table::<P, Memory>::new(memory);
     let ((), _, allocations) = of(|| drop(table.allocate().unwrap().retire().completed()));
     assert_eq!((allocations, table.free()), (0, 2));
+}
+
+/// An enabled table of 2048 entries, of which one has a route and is not masked.
+fn msix(entry: u16) -> Msix<P> {
+    let msix = Msix::new(2048).unwrap();
+    msix.write_control(MSIX_ENABLE).each(|_| panic!("all are masked"));
+    let Written::Route(route) = mask(&msix, entry, false) else { panic!("it has no route yet") };
+    assert!(matches!(route.routed(), Written::Nothing));
+    msix
+}
+
+fn mask(msix: &Msix<P>, entry: u16, mask: bool) -> Written<'_, P> {
+    msix.write_table(u64::from(entry) * 16 + 12, 4, mask.into())
+}
+
+#[test]
+fn an_interrupt_of_an_msix_entry_takes_one_load_and_one_that_is_masked_one_read_modify_write() {
+    let msix = msix(2047);
+    let (signalled, counts, allocations) = of(|| msix.signal(2047).unwrap());
+    assert_eq!(signalled, Signalled::Deliver);
+    assert_eq!((counts, allocations), (Counts { loads: 1, ..Counts::default() }, 0));
+    let (signalled, counts, allocations) = of(|| msix.signal(0).unwrap());
+    assert_eq!(signalled, Signalled::Kept);
+    assert_eq!((counts, allocations), (Counts { loads: 2, rmws: 1, ..Counts::default() }, 0));
+}
+
+#[test]
+fn a_guest_masks_and_unmasks_with_one_lock_without_a_route_and_without_memory() {
+    let msix = msix(7);
+    let (written, counts, allocations) = of(|| mask(&msix, 7, true));
+    assert!(matches!(written, Written::Nothing));
+    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, ..Counts::default() }, 0));
+    let (written, counts, allocations) = of(|| mask(&msix, 7, false));
+    assert!(matches!(written, Written::Nothing));
+    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, ..Counts::default() }, 0));
+    assert!(matches!(mask(&msix, 7, true), Written::Nothing));
+    assert_eq!(msix.signal(7), Ok(Signalled::Kept));
+    let (written, counts, allocations) = of(|| mask(&msix, 7, false));
+    assert!(matches!(written, Written::Deliver(7)));
+    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, rmws: 1, ..Counts::default() }, 0));
+}
+
+#[test]
+fn the_function_mask_takes_a_store_for_each_32_entries_and_its_end_a_lock_and_a_load_more() {
+    let msix = msix(7);
+    let ((), counts, allocations) = of(|| msix.write_control(MSIX_ENABLE | MSIX_FUNCTION_MASK).each(|_| ()));
+    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 64, ..Counts::default() }, 0));
+    let ((), counts, allocations) = of(|| msix.write_control(MSIX_ENABLE).each(|_| panic!("none was pending")));
+    assert_eq!((counts, allocations), (Counts { spins: 1 + 64, stores: 64, loads: 64, ..Counts::default() }, 0));
+}
+
+/// Does nothing that is counted.
+#[derive(Default)]
+struct Event(std::sync::atomic::AtomicU64);
+
+impl Signal for Event {
+    fn signal(&self, count: u64) {
+        self.0.fetch_add(count, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Drain for Event {
+    fn drain(&self) -> u64 {
+        self.0.swap(0, std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_line_costs_a_load_beside_its_irqfd_and_a_switch_a_store_and_a_fence() {
+    let line = ConsumerSwitch::<P, _, _>::new(Event::default(), Event::default(), Consumer::Direct);
+    let ((), counts, allocations) = of(|| line.signal());
+    assert_eq!((counts, allocations), (Counts { loads: 1, ..Counts::default() }, 0));
+    let ((), counts, allocations) = of(|| line.switch(Consumer::User));
+    assert_eq!((counts, allocations), (Counts { stores: 1, ..Counts::default() }, 0));
+    let ((), counts, allocations) = of(|| line.signal());
+    assert_eq!((counts, allocations), (Counts { loads: 2, fences: 1, ..Counts::default() }, 0));
+    let ((), counts, allocations) = of(|| line.switch(Consumer::Direct));
+    assert_eq!((counts, allocations), (Counts { stores: 1, fences: 1, ..Counts::default() }, 0));
+}
+
+/// It asserts its interrupt whenever it is not masked.
+#[derive(Default)]
+struct Device(std::sync::atomic::AtomicBool);
+
+impl Line for Device {
+    fn status(&self) -> Status {
+        Status { pending: Pending::Unknown, masked: self.0.load(std::sync::atomic::Ordering::SeqCst) }
+    }
+    fn set_masked(&self, masked: bool) {
+        self.0.store(masked, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn intx_takes_no_lock_and_no_memory() {
+    let intx = Intx::<P, _, _>::new(Device::default(), &Arc::new(<P as Platform>::Rcu::new("triggers")));
+    assert!(intx.set_trigger(Some(Event::default())).act().synchronize().is_none());
+    intx.enable();
+    let (fired, counts, allocations) = of(|| intx.fire());
+    // The word, to see whether the device's mask is what it says.
+    assert_eq!((counts, allocations), (Counts { loads: 2, rmws: 1, ..Counts::default() }, 0));
+    let Fired::Ours(Some(tell)) = fired else { panic!("it is not masked") };
+    let ((), counts, allocations) = of(|| tell.act());
+    assert_eq!((counts.spins, counts.mutexes, counts.irq_saves, counts.read_sections, allocations), (0, 0, 0, 1, 0));
+    let (told, counts, allocations) = of(|| intx.unmask().is_some());
+    assert_eq!((told, counts, allocations), (false, Counts { loads: 3, rmws: 1, ..Counts::default() }, 0));
 }

@@ -79,6 +79,24 @@ pub fn programs() -> Vec<Program> {
             all.guest(m, &[Mask(0), Unmask(0)]);
             all.delivered(m, 1..=1);
         }),
+        Program::new("an entry is unmasked with another message, and masked", |m| {
+            let all = World::new(&[Mask(0), Data(0, 0x51)]);
+            all.guest(m, &[Unmask(0)]);
+            all.guest(m, &[Mask(0)]);
+            all.shut_if_masked(m);
+        }),
+        Program::new("an entry is masked and unmasked, and the function is masked", |m| {
+            let all = World::new(&[]);
+            all.guest(m, &[Mask(0), Unmask(0)]);
+            all.guest(m, &[MaskAll]);
+            all.shut_if_masked(m);
+        }),
+        Program::new("the function is unmasked and masked", |m| {
+            let all = World::new(&[MaskAll]);
+            all.guest(m, &[UnmaskAll]);
+            all.guest(m, &[MaskAll]);
+            all.shut_if_masked(m);
+        }),
     ]
 }
 
@@ -99,6 +117,8 @@ pub struct World {
     pub msix: Arc<Msix<Sim>>,
     /// The data of each entry's route.
     routes: Model<[u32; ENTRIES as usize]>,
+    /// How many change them.
+    routing: Model<[u32; ENTRIES as usize]>,
     /// The data of what was delivered.
     delivered: Model<Vec<u32>>,
 }
@@ -109,6 +129,7 @@ impl World {
         let world = Rc::new(World {
             msix: Arc::new(Msix::new(ENTRIES).expect("a small one")),
             routes: Model::new("routes", [0; ENTRIES as usize]),
+            routing: Model::new("host", [0; ENTRIES as usize]),
             delivered: Model::new("guest", Vec::new()),
         });
         world.write(Write::UnmaskAll);
@@ -136,8 +157,12 @@ impl World {
     fn act(&self, mut written: Written<'_, Sim>) {
         while let Written::Route(route) = written {
             let (entry, data) = (usize::from(route.entry()), route.message().data);
-            // An entry that is open while its route changes could be delivered by either.
+            self.routing.change(|routing| routing[entry] += 1);
             self.routes.change(|routes| routes[entry] = data);
+            let alone = self.routing.change(|routing| std::mem::take(&mut routing[entry]) == 1);
+            if !alone {
+                fail("two change the route of an entry: the host does not know which is the later one");
+            }
             written = route.routed();
         }
         if let Written::Deliver(entry) = written {
@@ -177,6 +202,16 @@ impl World {
         m.at_quiescence("what is masked is pending", move || {
             let found = (this.delivered.observe(Vec::len), this.msix.read_pending(0, 8));
             (found == (0, pending)).then_some(()).ok_or_else(|| format!("{found:?}"))
+        });
+    }
+
+    /// What masks the entry is what the guest reads.
+    fn shut_if_masked(self: &Rc<Self>, m: &Machine) {
+        let this = Rc::clone(self);
+        m.at_quiescence("the entry is shut if and only if it is masked", move || {
+            let masked = this.msix.read_table(12, 4) == 1 || this.msix.control() & MSIX_FUNCTION_MASK != 0;
+            let kept = this.msix.signal(0) == Ok(Signalled::Kept);
+            (masked == kept).then_some(()).ok_or_else(|| format!("{masked}, {kept}"))
         });
     }
 
