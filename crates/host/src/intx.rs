@@ -52,8 +52,8 @@ const KEPT: u32 = 4;
 /// may be concurrent; none takes a lock or waits.
 ///
 /// *Masked* is a word here and a bit in the device. Whoever changes the word has the device follow it, and looks at
-/// the word again: the last one to write the device has seen that the two agree (see [`follow`](Intx::follow)). So a handler may
-/// interrupt an unmask halfway, on the same CPU or another.
+/// the word again: the last one to write the device has seen that the two agree. So a handler may interrupt an unmask
+/// halfway, on the same CPU or another.
 ///
 /// **To take it down**, in this order (known race F07: an eventfd that was put while a handler and an unmask could signal
 /// it): [`shut`](Intx::shut) it, which disables the line and takes the trigger out; wait for the grace period that the former

@@ -24,6 +24,12 @@ pub fn programs() -> Vec<Program> {
             all.device(m, &[1]);
             all.kept(m, 3);
         }),
+        Program::new("an entry is signalled and unmasked, and the function stays masked", |m| {
+            let all = World::new(&[Mask(0), MaskAll]);
+            all.device(m, &[0]);
+            all.guest(m, &[Unmask(0)]);
+            all.kept(m, 1);
+        }),
         Program::new("a device signals twice, and the guest masks and unmasks", |m| {
             let all = World::new(&[]);
             all.device(m, &[0, 0]);
