@@ -41,8 +41,9 @@ pub(crate) fn raise<H: Handover>(handover: &H) -> Option<(H::To, u64)> {
     }
 }
 
+/// An interrupt that has found delivery not open: the same.
 #[cold]
-fn keep<H: Handover>(handover: &H) -> Option<(H::To, u64)> {
+pub(crate) fn keep<H: Handover>(handover: &H) -> Option<(H::To, u64)> {
     handover.keep();
     let to = handover.open()?;
     match handover.take() {

@@ -199,10 +199,17 @@ impl<P: Platform> Msix<P> {
     /// If there is no such entry, which a guest may have told the device to use: nobody wants the interrupt then.
     #[inline]
     pub fn signal(&self, entry: u16) -> Result<Signalled, NoEntry> {
+        // Entries of the last group that do not exist are masked for good: the way that has to be short need not tell.
+        let Some(gate) = self.gates.get(usize::from(entry / GROUP)) else { return Err(NoEntry(entry)) };
+        if is_open::<P>(gate, entry) { Ok(Signalled::Deliver) } else { self.signal_shut(entry) }
+    }
+
+    #[cold]
+    fn signal_shut(&self, entry: u16) -> Result<Signalled, NoEntry> {
         if entry >= self.len {
             return Err(NoEntry(entry));
         }
-        Ok(match handover::raise(&self.gate(entry)) {
+        Ok(match handover::keep(&self.gate(entry)) {
             Some(_) => Signalled::Deliver,
             None => Signalled::Kept,
         })
@@ -290,13 +297,17 @@ impl<P: Platform> Msix<P> {
         self.pending.iter().for_each(|word| word.store(0, SeqCst));
     }
 
-    #[inline(always)]
     fn gate(&self, entry: u16) -> Gate<'_, P> {
-        Gate {
-            word: &self.gates[usize::from(entry / GROUP)],
-            shuts: FUNCTION | u64::from(bit(entry)),
-            pending: &self.pending[usize::from(entry / 64)],
-            bits: 1 << (entry % 64),
+        Gate { msix: self, word: &self.gates[usize::from(entry / GROUP)], entry }
+    }
+
+    /// Takes those of some pending bits that are set.
+    fn take(&self, word: usize, bits: u64) -> u64 {
+        let pending = &self.pending[word];
+        // Written only if there is something to take: mostly there is not.
+        match pending.load(SeqCst) & bits {
+            0 => 0,
+            _ => pending.fetch_and(!bits, SeqCst) & bits,
         }
     }
 
@@ -341,45 +352,46 @@ impl<P: Platform> Msix<P> {
         }
         group.shut = u64::from(group.masked | group.stale | group.routing);
         let (open, unrouted) = (!group.shut as u32, group.stale & !group.masked & !group.routing);
-        let first = index as u16 * GROUP;
-        let gate = Gate { bits: u64::from(open) << (first % 64), ..self.gate(first) };
-        gate.word.store(group.shut, SeqCst);
-        Some(((gate.take_bits() >> (first % 64)) as u32, unrouted))
+        self.gates[index].store(group.shut, SeqCst);
+        let half = index % 2 * 32;
+        let taken = self.take(index / 2, u64::from(open) << half);
+        Some(((taken >> half) as u32, unrouted))
     }
 }
 
-/// What shuts an entry, and where its interrupts are kept; or the same of some entries of a group.
+#[inline(always)]
+fn is_open<P: Platform>(gate: &P::AtomicU64, entry: u16) -> bool {
+    gate.load(SeqCst) & (FUNCTION | u64::from(bit(entry))) == 0
+}
+
+/// What shuts an entry, and where its interrupts are kept.
 struct Gate<'a, P: Platform> {
+    msix: &'a Msix<P>,
     word: &'a P::AtomicU64,
-    shuts: u64,
-    pending: &'a P::AtomicU64,
-    bits: u64,
+    entry: u16,
 }
 
 impl<P: Platform> Gate<'_, P> {
-    fn take_bits(&self) -> u64 {
-        // Written only if there is something to take: mostly there is not.
-        match self.pending.load(SeqCst) & self.bits {
-            0 => 0,
-            _ => self.pending.fetch_and(!self.bits, SeqCst) & self.bits,
-        }
+    fn pending(&self) -> (usize, u64) {
+        (usize::from(self.entry / 64), 1 << (self.entry % 64))
     }
 }
 
 impl<P: Platform> Handover for Gate<'_, P> {
     type To = ();
 
-    #[inline(always)]
     fn open(&self) -> Option<()> {
-        (self.word.load(SeqCst) & self.shuts == 0).then_some(())
+        is_open::<P>(self.word, self.entry).then_some(())
     }
 
     fn keep(&self) {
-        self.pending.fetch_or(self.bits, SeqCst);
+        let (word, bits) = self.pending();
+        self.msix.pending[word].fetch_or(bits, SeqCst);
     }
 
     fn take(&self) -> u64 {
-        u64::from(self.take_bits() != 0)
+        let (word, bits) = self.pending();
+        u64::from(self.msix.take(word, bits) != 0)
     }
 }
 

@@ -85,6 +85,21 @@ pub fn programs() -> Vec<Program> {
             all.guest(m, &[Mask(0), Unmask(0)]);
             all.delivered(m, 1..=1);
         }),
+        Program::new("an entry is signalled, while its message has changed and it is unmasked", |m| {
+            let all = World::new(&[Mask(0), Data(0, 0x51)]);
+            all.device(m, &[0]);
+            all.guest(m, &[Unmask(0)]);
+            all.delivered(m, 1..=1);
+            all.by(m, 0x51);
+        }),
+        Program::new("an entry is signalled, while its message has changed and the function is unmasked", |m| {
+            let all = World::new(&[MaskAll, Data(0, 0x51)]);
+            all.device(m, &[0]);
+            all.guest(m, &[UnmaskAll]);
+            all.delivered(m, 1..=1);
+            all.by(m, 0x51);
+        }),
+        Program::new("an entry's message changes again while its route is being changed", changes_again),
         Program::new("an entry is unmasked with another message, and masked", |m| {
             let all = World::new(&[Mask(0), Data(0, 0x51)]);
             all.guest(m, &[Unmask(0)]);
@@ -104,6 +119,27 @@ pub fn programs() -> Vec<Program> {
             all.shut_if_masked(m);
         }),
     ]
+}
+
+/// The second change is in order, too: the entry is masked again first.
+fn changes_again(m: &Machine) {
+    let all = World::new(&[Write::Mask(0), Write::Data(0, 0x51)]);
+    let unmasked = Rc::new(Model::new("unmasked", false));
+    let (first, says) = (Rc::clone(&all), Rc::clone(&unmasked));
+    m.task("unmasks", move || {
+        let written = first.msix.write_table(12, 4, 0);
+        says.change(|unmasked| *unmasked = true);
+        first.act(written);
+    });
+    let second = Rc::clone(&all);
+    m.task("changes it again", move || {
+        unmasked.wait(|unmasked| *unmasked, |_| ());
+        [Write::Mask(0), Write::Data(0, 0x52), Write::Unmask(0)].into_iter().for_each(|write| second.write(write));
+    });
+    m.at_quiescence("the entry is open, by its last message", move || {
+        let (route, open) = (all.routes.observe(|routes| routes[0]), all.msix.signal(0) == Ok(Signalled::Deliver));
+        (route == 0x52 && open).then_some(()).ok_or_else(|| format!("{route:x}, open: {open}"))
+    });
 }
 
 /// What the guest writes.
@@ -208,6 +244,15 @@ impl World {
         m.at_quiescence("what is masked is pending", move || {
             let found = (this.delivered.observe(Vec::len), this.msix.read_pending(0, 8));
             (found == (0, pending)).then_some(()).ok_or_else(|| format!("{found:?}"))
+        });
+    }
+
+    /// What was delivered went by this message.
+    fn by(self: &Rc<Self>, m: &Machine, data: u32) {
+        let this = Rc::clone(self);
+        m.at_quiescence("the message is the one that the guest had unmasked", move || {
+            let delivered = this.delivered.observe(Vec::clone);
+            delivered.iter().all(|by| *by == data).then_some(()).ok_or_else(|| format!("{delivered:x?}"))
         });
     }
 
