@@ -60,6 +60,7 @@ mod avic_irte;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod lazy_eoi_recursion;
+mod msi_torn_update;
 mod pi_blocked_list;
 mod pi_self_post;
 mod pi_suppress;
@@ -79,6 +80,7 @@ pub fn cases() -> Vec<Case> {
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),
+        msi_torn_update::case(),
     ]
 }
 

@@ -51,6 +51,25 @@ impl HandlerHandle {
         step(Op { target: self.ctx, ..Op::new(OpKind::Raise, self.pending) });
     }
 
+    /// Whether the interrupt is pending, as its own CPU sees it: no CPU can ask that of another's interrupts, nor hardware
+    /// of any, and to try breaks a rule. Whoever keeps more of an interrupt's state than this may look at that in the same
+    /// step, if it is changed only in steps that raise the interrupt and when its handler begins.
+    #[track_caller]
+    pub fn is_pending(self) -> bool {
+        step(Op::new(OpKind::Observe, self.pending));
+        with(|w| {
+            if w.mode == Mode::Running && w.ctx(w.current).cpu != w.ctx(self.ctx).cpu {
+                let message = format!(
+                    "{} asks whether an interrupt of another CPU is pending: {}",
+                    w.ctx(w.current).name,
+                    w.ctx(self.ctx).name
+                );
+                w.fail_here(FailureKind::LockRule, message);
+            }
+            w.ctx(self.ctx).raised
+        })
+    }
+
     /// The handler's context.
     pub fn id(self) -> CtxId {
         self.ctx

@@ -8,5 +8,7 @@ pub mod cpu;
 pub mod entry_cache;
 pub mod ga_log;
 pub mod iommu_amd;
+pub mod lapic;
+pub mod msix;
 pub mod vmx;
 pub mod vtd;

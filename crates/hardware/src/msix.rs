@@ -1,0 +1,306 @@
+//! A PCI device with one MSI or MSI-X message (PCI Local Bus Specification 3.0, section 6.8): its address and its data are
+//! words of their own, each written by a configuration write or a store of its own.
+//!
+//! The device sends what the words hold at that moment; the message is then on its way for some time. While it is masked, or
+//! has been told to be silent, what it has to say waits. Many devices raise nothing more until their driver has read
+//! their status: [`Kind::waits_for_driver`].
+
+use std::rc::Rc;
+
+use doorbell_explore::sim::{Model, fail, note};
+use doorbell_explore::{Ended, Machine, Sim};
+use doorbell_platform::{CpuId, Platform, Vector};
+
+use crate::lapic::{Lapics, Message};
+
+/// What a device can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kind {
+    /// Has a mask bit, and a pending bit with it.
+    pub masks: bool,
+    /// Raises nothing more until its driver has acknowledged what it raised last.
+    pub waits_for_driver: bool,
+    /// A write to one of its words completes when the messages that it has sent have arrived: what is read comes after
+    /// what was posted (PCI Express Base Specification, "Transaction Ordering"). Else they may come later still.
+    pub ordered: bool,
+}
+
+impl Kind {
+    /// It masks, does not wait, and promises nothing of its messages.
+    pub const PLAIN: Kind = Kind { masks: true, waits_for_driver: false, ordered: false };
+}
+
+/// The device.
+pub struct Device {
+    name: &'static str,
+    kind: Kind,
+    registers: Model<Registers>,
+}
+
+/// What a [`Device`] holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Registers {
+    /// The APIC ID that the address names.
+    pub address: u32,
+    /// The vector that the data names.
+    pub data: u8,
+    /// Its mask bit.
+    pub masked: bool,
+    /// A message waits for the mask to be taken off.
+    pub pending: bool,
+    /// Told by its driver to be silent.
+    pub silent: bool,
+    /// Has interrupted, and was not acknowledged since.
+    pub waits: bool,
+    /// A message is on its way.
+    pub under_way: bool,
+    /// Events that its driver has not seen.
+    pub unseen: u32,
+    /// Events that will happen.
+    pub left: u32,
+}
+
+impl Registers {
+    fn message(&self) -> Message {
+        Message { cpu: CpuId(self.address), vector: Vector(self.data) }
+    }
+
+    /// What is raised goes out, if it may.
+    fn raise(&mut self, kind: Kind) -> Option<Message> {
+        self.waits = kind.waits_for_driver;
+        self.pending = self.masked;
+        (!self.masked).then(|| self.message())
+    }
+
+    /// One thing that the device does of itself.
+    fn goes_on(&mut self, kind: Kind) -> (&'static str, Option<Message>) {
+        if self.sends_what_waits() {
+            self.pending = false;
+            return ("pending", Some(self.message()));
+        }
+        self.left -= 1;
+        self.unseen += 1;
+        if self.silent || self.waits {
+            return ("event, says nothing", None);
+        }
+        ("event", self.raise(kind))
+    }
+
+    fn sends_what_waits(&self) -> bool {
+        self.pending && !self.masked
+    }
+}
+
+impl Device {
+    /// A device whose messages go to `to` and that has so many events, at any moments.
+    #[track_caller]
+    pub fn new(name: &'static str, kind: Kind, to: Message, events: u32) -> Rc<Device> {
+        let registers = Registers {
+            address: to.cpu.0,
+            data: to.vector.0,
+            masked: false,
+            pending: false,
+            silent: false,
+            waits: false,
+            under_way: false,
+            unseen: 0,
+            left: events,
+        };
+        Rc::new(Device { name, kind, registers: Model::new(name, registers) })
+    }
+
+    /// Lets it run. `sends` is told of each message when it leaves the device, in the same step.
+    pub fn run(self: &Rc<Self>, m: &Machine, lapics: &Rc<Lapics>, sends: impl Fn(Message) + 'static) {
+        let (this, lapics) = (Rc::clone(self), Rc::clone(lapics));
+        m.hardware(self.name, move || {
+            while let Ok(message) = this.next() {
+                if let Some(message) = message {
+                    sends(message);
+                    lapics.arrive(message);
+                    if this.kind.ordered {
+                        this.registers.change(|registers| registers.under_way = false);
+                        note(|| "arrived".to_owned());
+                    }
+                }
+            }
+        });
+    }
+
+    /// Does the next thing; with the message, if one leaves.
+    fn next(&self) -> Result<Option<Message>, Ended> {
+        let due = |registers: &Registers| registers.sends_what_waits() || registers.left > 0;
+        let (what, message) = self.registers.serve(due, |registers| {
+            let went = registers.goes_on(self.kind);
+            registers.under_way = self.kind.ordered && went.1.is_some();
+            went
+        })?;
+        note(|| match message {
+            Some(message) => format!("{what}: {message}"),
+            None => what.to_owned(),
+        });
+        Ok(message)
+    }
+
+    /// One configuration write.
+    #[track_caller]
+    pub fn write_address(&self, cpu: CpuId) {
+        self.registers.change(|registers| registers.address = cpu.0);
+        note(|| format!("{}.address := {cpu}", self.name));
+        self.complete();
+    }
+
+    /// The completion of a write.
+    #[track_caller]
+    fn complete(&self) {
+        if self.kind.ordered {
+            while self.registers.observe(|registers| registers.under_way) {
+                note(|| "waits for the write to complete".to_owned());
+                Sim::cpu_relax();
+            }
+            note(|| "the write is complete".to_owned());
+        }
+    }
+
+    /// One configuration write.
+    #[track_caller]
+    pub fn write_data(&self, vector: Vector) {
+        self.registers.change(|registers| registers.data = vector.0);
+        note(|| format!("{}.data := {:#x}", self.name, vector.0));
+        self.complete();
+    }
+
+    /// Both words, one after the other.
+    #[track_caller]
+    pub fn write_message(&self, message: Message) {
+        self.write_address(message.cpu);
+        self.write_data(message.vector);
+    }
+
+    /// Sets the mask bit, or takes it off.
+    #[track_caller]
+    pub fn mask(&self, masked: bool) {
+        self.registers.change(|registers| registers.masked = masked);
+        note(|| format!("{} {}", if masked { "masks" } else { "unmasks" }, self.name));
+        if !self.kind.masks {
+            fail(format!("{} has no mask bit", self.name));
+        }
+    }
+
+    /// Its driver has it be silent.
+    #[track_caller]
+    pub fn silence(&self) {
+        self.registers.change(|registers| registers.silent = true);
+        note(|| format!("silences {}", self.name));
+    }
+
+    /// Its driver lets it speak again, and sees what has happened meanwhile.
+    #[track_caller]
+    pub fn enable(&self) {
+        self.registers.change(|registers| {
+            registers.silent = false;
+            registers.waits = false;
+            registers.unseen = 0;
+        });
+        note(|| format!("enables {}", self.name));
+    }
+
+    /// Its driver reads the status register, which acknowledges what it says: so many events.
+    #[track_caller]
+    pub fn acknowledge(&self) -> u32 {
+        let events = self.registers.change(|registers| {
+            registers.waits = false;
+            std::mem::take(&mut registers.unseen)
+        });
+        note(|| format!("acknowledges {}, {events} new", self.name));
+        events
+    }
+
+    /// What it holds.
+    #[track_caller]
+    pub fn observe(&self) -> Registers {
+        let registers = self.registers.observe(|registers| *registers);
+        note(|| format!("looks at {}", self.name));
+        registers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use doorbell_explore::trace::FailureKind;
+    use doorbell_explore::{Explore, Report};
+
+    use super::*;
+
+    const OLD: Message = Message { cpu: CpuId(0), vector: Vector(0x31) };
+    const NEW: Message = Message { cpu: CpuId(1), vector: Vector(0x41) };
+    const PLAIN: Kind = Kind::PLAIN;
+
+    /// The messages that leave a device while `driver` runs.
+    fn messages(kind: Kind, events: u32, driver: impl Fn(&Device) + Clone + Send + Sync + 'static) -> Report {
+        Explore::new("msix").collect_outcomes().jobs(1).run(move |m| {
+            let lapics = Lapics::new(2);
+            for cpu in [0, 1].map(CpuId) {
+                let apic = Rc::clone(&lapics);
+                lapics.on_interrupt(m, cpu, move |_| apic.eoi());
+            }
+            let device = Device::new("device", kind, OLD, events);
+            let sent = Rc::new(RefCell::new(Vec::new()));
+            let seen = Rc::clone(&sent);
+            device.run(m, &lapics, move |message| sent.borrow_mut().push(message.to_string()));
+            let driver = driver.clone();
+            m.task("driver", move || driver(&device));
+            m.outcome(move || seen.borrow().join("; "));
+        })
+    }
+
+    fn outcomes(report: &Report) -> Vec<&str> {
+        report.assert_exhausted();
+        report.outcomes.iter().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_message_is_what_the_two_words_hold_at_that_moment() {
+        let report = messages(PLAIN, 1, |device| device.write_message(NEW));
+        assert_eq!(outcomes(&report), ["CPU0, 0x31", "CPU1, 0x31", "CPU1, 0x41"]);
+    }
+
+    #[test]
+    fn a_masked_device_sends_what_the_words_hold_when_it_is_unmasked() {
+        let report = messages(PLAIN, 1, |device| {
+            device.mask(true);
+            device.write_message(NEW);
+            device.mask(false);
+        });
+        assert_eq!(outcomes(&report), ["CPU0, 0x31", "CPU1, 0x41"]);
+    }
+
+    #[test]
+    fn a_device_that_waits_for_its_driver_says_nothing_more() {
+        let kind = Kind { waits_for_driver: true, ..PLAIN };
+        let report = messages(kind, 2, |_| ());
+        assert_eq!(outcomes(&report), ["CPU0, 0x31"]);
+        let report = messages(kind, 2, |device| {
+            device.acknowledge();
+        });
+        assert_eq!(outcomes(&report), ["CPU0, 0x31", "CPU0, 0x31; CPU0, 0x31"]);
+    }
+
+    #[test]
+    fn a_silent_device_has_its_events_all_the_same() {
+        let report = messages(PLAIN, 1, |device| {
+            device.silence();
+            if device.observe().unseen == 0 {
+                device.enable();
+            }
+        });
+        assert_eq!(outcomes(&report), ["", "CPU0, 0x31"]);
+    }
+
+    #[test]
+    fn who_masks_a_device_that_cannot_is_wrong() {
+        let report = messages(Kind { masks: false, ..PLAIN }, 1, |device| device.mask(true));
+        report.assert_found(FailureKind::Invariant);
+    }
+}
