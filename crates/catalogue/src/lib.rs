@@ -65,6 +65,7 @@ mod pi_blocked_list;
 mod pi_self_post;
 mod pi_suppress;
 mod pi_wakeup;
+mod vector_teardown;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
@@ -80,6 +81,7 @@ pub fn cases() -> Vec<Case> {
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),
+        vector_teardown::case(),
         msi_torn_update::case(),
     ]
 }
