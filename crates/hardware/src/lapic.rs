@@ -226,9 +226,9 @@ mod tests {
             lapics.carry_ipis(m);
             m.task_on(CPU, "task", move || {
                 let off = Sim::irq_save();
-                lapics.send_ipi(Message { cpu: CPU, vector: LOW });
-                arrive(&lapics, HIGH);
-                assert!(lapics.is_requested(HIGH));
+                lapics.send_ipi(Message { cpu: CPU, vector: HIGH });
+                arrive(&lapics, LOW);
+                assert!(lapics.is_requested(LOW));
                 Sim::irq_restore(off);
             });
         });
