@@ -57,6 +57,7 @@ pub use case::{Case, Expected, Inversions, RunOptions, Variant};
 mod apic_map_dirty;
 mod avic_inhibit;
 mod avic_irte;
+mod free_in_flight;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod lazy_eoi_recursion;
@@ -83,6 +84,7 @@ pub fn cases() -> Vec<Case> {
         lazy_eoi_recursion::case(),
         vector_teardown::case(),
         msi_torn_update::case(),
+        free_in_flight::case(),
     ]
 }
 

@@ -181,6 +181,7 @@ impl Device {
     pub fn mask(&self, masked: bool) {
         self.registers.change(|registers| registers.masked = masked);
         note(|| format!("{} {}", if masked { "masks" } else { "unmasks" }, self.name));
+        self.complete();
         if !self.kind.masks {
             fail(format!("{} has no mask bit", self.name));
         }
