@@ -60,6 +60,7 @@ mod avic_irte;
 mod free_in_flight;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
+mod irte_window;
 mod lazy_eoi_recursion;
 mod msi_torn_update;
 mod pi_blocked_list;
@@ -84,6 +85,7 @@ pub fn cases() -> Vec<Case> {
         lazy_eoi_recursion::case(),
         vector_teardown::case(),
         msi_torn_update::case(),
+        irte_window::case(),
         free_in_flight::case(),
     ]
 }
