@@ -68,6 +68,7 @@ mod pi_self_post;
 mod pi_suppress;
 mod pi_wakeup;
 mod vector_teardown;
+mod vfio_intx_teardown;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
@@ -87,6 +88,7 @@ pub fn cases() -> Vec<Case> {
         msi_torn_update::case(),
         irte_window::case(),
         free_in_flight::case(),
+        vfio_intx_teardown::case(),
     ]
 }
 
