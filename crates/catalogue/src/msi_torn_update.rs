@@ -11,6 +11,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::sim::{Model, fail, note};
 use doorbell_explore::trace::FailureKind;
@@ -202,8 +203,8 @@ enum Entry {
 struct Kernel {
     scope: Scope,
     apics: Rc<Lapics>,
-    device: Rc<Device>,
-    neighbour: Rc<Device>,
+    device: Arc<Device>,
+    neighbour: Arc<Device>,
     /// What the old CPU's table says of the new vector.
     between: Model<Entry>,
     device_calls: Calls,
@@ -328,8 +329,8 @@ fn program(m: &Machine, scope: Scope) {
     let kernel = Rc::new(Kernel {
         scope,
         apics: Rc::clone(&apics),
-        device: Rc::clone(&device),
-        neighbour: Rc::clone(&neighbour),
+        device: Arc::clone(&device),
+        neighbour: Arc::clone(&neighbour),
         between: Model::new("vector_irq", between),
         device_calls: Calls::default(),
         neighbour_calls: Calls::default(),

@@ -6,6 +6,7 @@
 //! their status: [`Kind::waits_for_driver`].
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::sim::{Model, fail, note};
 use doorbell_explore::{Ended, Machine, Sim};
@@ -94,7 +95,7 @@ impl Registers {
 impl Device {
     /// A device whose messages go to `to` and that has so many events, at any moments.
     #[track_caller]
-    pub fn new(name: &'static str, kind: Kind, to: Message, events: u32) -> Rc<Device> {
+    pub fn new(name: &'static str, kind: Kind, to: Message, events: u32) -> Arc<Device> {
         let registers = Registers {
             address: to.cpu.0,
             data: to.vector.0,
@@ -106,12 +107,12 @@ impl Device {
             unseen: 0,
             left: events,
         };
-        Rc::new(Device { name, kind, registers: Model::new(name, registers) })
+        Arc::new(Device { name, kind, registers: Model::new(name, registers) })
     }
 
     /// Lets it run. `sends` is told of each message when it leaves the device, in the same step.
-    pub fn run(self: &Rc<Self>, m: &Machine, lapics: &Rc<Lapics>, sends: impl Fn(Message) + 'static) {
-        let (this, lapics) = (Rc::clone(self), Rc::clone(lapics));
+    pub fn run(self: &Arc<Self>, m: &Machine, lapics: &Rc<Lapics>, sends: impl Fn(Message) + 'static) {
+        let (this, lapics) = (Arc::clone(self), Rc::clone(lapics));
         m.hardware(self.name, move || {
             while let Ok(message) = this.next() {
                 if let Some(message) = message {

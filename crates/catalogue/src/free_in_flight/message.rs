@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::Machine;
 use doorbell_explore::sim::{Model, fail, note};
@@ -101,8 +102,8 @@ enum Entry {
 struct Kernel {
     scope: Scope,
     apics: Rc<Lapics>,
-    device: Rc<Device>,
-    other: Rc<Device>,
+    device: Arc<Device>,
+    other: Arc<Device>,
     entry: Model<Entry>,
     /// Others can have the vector.
     free: Model<bool>,
@@ -204,8 +205,8 @@ fn program(m: &Machine, scope: Scope) {
     let kernel = Rc::new(Kernel {
         scope,
         apics: Rc::clone(&apics),
-        device: Rc::clone(&device),
-        other: Rc::clone(&other),
+        device: Arc::clone(&device),
+        other: Arc::clone(&other),
         entry: Model::new("vector_irq", Entry::Device),
         free: Model::new("vector is free", false),
         last_to_come: Cell::new(false),

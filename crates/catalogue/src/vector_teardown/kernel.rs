@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Model, fail, known, note};
@@ -55,7 +56,7 @@ struct Desc {
 pub(super) struct Kernel {
     code: EntryCode,
     apics: Rc<Lapics>,
-    device: Rc<Device>,
+    device: Arc<Device>,
     /// Where its interrupts go.
     to: Message,
     /// What the target's table says of the vector.
@@ -71,14 +72,14 @@ impl Kernel {
     pub(super) fn new(
         code: EntryCode,
         apics: &Rc<Lapics>,
-        device: &Rc<Device>,
+        device: &Arc<Device>,
         to: Message,
         action: Action,
     ) -> Rc<Self> {
         Rc::new(Kernel {
             code,
             apics: Rc::clone(apics),
-            device: Rc::clone(device),
+            device: Arc::clone(device),
             to,
             entry: Model::new("vector_irq", Entry::Installed),
             vector_lock: known(Lock::new(&VECTOR_LOCK, ())),

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::Machine;
 use doorbell_explore::sim::{Model, fail, note};
@@ -158,7 +159,7 @@ impl Parties {
             kernel.guard();
         }
         {
-            let (kernel, device, guest) = (Rc::clone(&kernel), Rc::clone(&device), Rc::clone(&guest));
+            let (kernel, device, guest) = (Rc::clone(&kernel), Arc::clone(&device), Rc::clone(&guest));
             match self.form {
                 Form::Driver => m.task_on(CpuId(0), "driver", move || self.reset(&kernel, &device, action)),
                 Form::Vfio => m.task_on(CpuId(0), "QEMU", move || {
@@ -173,7 +174,7 @@ impl Parties {
             apics.on_interrupt(m, TO.cpu, move |vector| kernel.interrupt(vector));
         }
         if self.form == Form::Vfio {
-            let (device, guest) = (Rc::clone(&device), Rc::clone(&guest));
+            let (device, guest) = (Arc::clone(&device), Rc::clone(&guest));
             m.task_on(CpuId(2), "guest", move || guest.runs(&device, self.switches));
         }
         device.run(m, &apics, |_| ());
@@ -191,8 +192,8 @@ impl Parties {
         });
     }
 
-    fn action(self, device: &Rc<Device>, guest: &Rc<Guest>) -> Action {
-        let (device, guest) = (Rc::clone(device), Rc::clone(guest));
+    fn action(self, device: &Arc<Device>, guest: &Rc<Guest>) -> Action {
+        let (device, guest) = (Arc::clone(device), Rc::clone(guest));
         match self.form {
             Form::Vfio => Rc::new(move || guest.interrupt("its eventfd is signalled")),
             Form::Driver => Rc::new(move || {

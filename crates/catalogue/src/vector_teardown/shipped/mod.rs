@@ -1,0 +1,82 @@
+//! The same with the vectors, descriptors and consumers of `doorbell-host`.
+
+mod host;
+mod parties;
+
+use doorbell_host::vector::Update;
+
+use crate::{Expected, Variant};
+use parties::{Guest, Parties, Switch};
+
+fn variant(name: &'static str, why: &'static str, parties: Parties) -> Variant {
+    Variant::new(name, Expected::Exhausted, why, parties.to_string(), move |m| parties.program(m))
+}
+
+/// What each of them begins with: one device, one event, and nobody does anything.
+const ONE: Parties = Parties {
+    devices: 1,
+    events: 1,
+    vectors: 2,
+    moves: None,
+    teardown: false,
+    offline: false,
+    switch: Switch::None,
+    guest: Guest::None,
+};
+
+pub(super) fn variants() -> Vec<Variant> {
+    vec![
+        variant(
+            "shipped-driver",
+            "what arrives late meets a mark that nobody overwrites, and the vector is not given out before its CPU has looked",
+            Parties { teardown: true, events: 2, ..ONE },
+        ),
+        variant(
+            "shipped-driver-same-vector",
+            "there is no other vector: it is given out again when its CPU has seen its IRR clear",
+            Parties { teardown: true, vectors: 1, ..ONE },
+        ),
+        variant(
+            "shipped-driver-neighbour",
+            "what arrives late for one device is never taken for the other's, which gets its vector",
+            Parties { teardown: true, devices: 2, vectors: 2, ..ONE },
+        ),
+        variant(
+            "shipped-move",
+            "both places are installed until the former one's CPU has looked",
+            Parties { moves: Some(Update::Whole), events: 2, ..ONE },
+        ),
+        variant(
+            "shipped-move-word-by-word",
+            "each message that the device can put together names a place of its own interrupt",
+            Parties { moves: Some(Update::WordByWord), events: 2, ..ONE },
+        ),
+        variant(
+            "shipped-offline",
+            "the CPU hands over what waits in its IRR",
+            Parties { offline: true, events: 2, ..ONE },
+        ),
+        variant(
+            "shipped-vfio",
+            "the consumer changes in place: no vector is given back, nothing is lost, and nothing is injected",
+            Parties { switch: Switch::InPlace, guest: Guest::Waits, events: 2, ..ONE },
+        ),
+        variant(
+            "shipped-vfio-reopened",
+            "a host that frees and requests injects once afterwards: at most one extra interrupt",
+            Parties { switch: Switch::Reopened, guest: Guest::Waits, ..ONE },
+        ),
+        variant(
+            "shipped",
+            "one device is torn down, the other moved, and its consumer switched meanwhile",
+            Parties {
+                devices: 2,
+                moves: Some(Update::Whole),
+                teardown: true,
+                switch: Switch::InPlace,
+                guest: Guest::Waits,
+                ..ONE
+            },
+        ),
+    ]
+}

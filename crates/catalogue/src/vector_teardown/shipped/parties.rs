@@ -1,0 +1,229 @@
+//! The parties: drivers, who moves an interrupt, a CPU that goes away, and the guest behind VFIO with its user.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use doorbell_explore::sim::{Model, fail, note};
+use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::msix::{Device, Kind};
+use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Freed, Signal};
+use doorbell_host::vector::{Irq, Update};
+use doorbell_host::{Claim, Handler};
+use doorbell_platform::CpuId;
+
+use super::host::{Host, Line};
+
+/// Where the first device's interrupts go at first, and whose.
+const HERE: CpuId = CpuId(0);
+const THERE: CpuId = CpuId(1);
+
+/// How the user of VFIO has the interrupts of the first device go to itself while the guest masks them, and back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Switch {
+    None,
+    /// By exchanging the consumer.
+    InPlace,
+    /// By freeing the interrupt and requesting it again, twice, with an injection after each.
+    Reopened,
+}
+
+/// Behind the first device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Guest {
+    /// The host's own driver.
+    None,
+    /// A guest, whose device waits for it.
+    Waits,
+}
+
+/// What is explored.
+#[derive(Clone, Copy)]
+pub(super) struct Parties {
+    pub devices: u32,
+    pub events: u32,
+    pub vectors: u8,
+    pub moves: Option<Update>,
+    pub teardown: bool,
+    pub offline: bool,
+    pub switch: Switch,
+    pub guest: Guest,
+}
+
+impl fmt::Display for Parties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |n| if n == 1 { "" } else { "s" };
+        write!(f, "2 CPUs, {} device{}, {} event{} each", self.devices, s(self.devices), self.events, s(self.events))?;
+        if self.moves.is_some() {
+            write!(f, "; one move")?;
+        }
+        if self.teardown {
+            write!(f, "; one teardown and request")?;
+        }
+        if self.offline {
+            write!(f, "; one CPU goes offline")?;
+        }
+        match self.switch {
+            Switch::None => Ok(()),
+            Switch::InPlace => write!(f, "; the guest masks and unmasks, the consumer changes with that"),
+            Switch::Reopened => write!(f, "; one free and request by VFIO"),
+        }
+    }
+}
+
+/// A driver of the host.
+struct Driver(Arc<Device>);
+
+impl Handler for Driver {
+    fn handle(&self) -> Claim {
+        self.0.acknowledge();
+        Claim::Handled
+    }
+}
+
+/// The guest's vector as it is delivered to: coalescing, as a bit does.
+#[derive(Clone)]
+struct Injected(Arc<Model<bool>>);
+
+impl Signal for Injected {
+    fn signal(&self, _: u64) {
+        self.0.change(|pending| *pending = true);
+        note(|| "interrupts the guest".to_owned());
+    }
+}
+
+/// The eventfd of the user of VFIO, who reads it when it goes back to the guest, and not before.
+#[derive(Clone)]
+struct EventFd(Arc<Model<u64>>);
+
+impl Signal for EventFd {
+    fn signal(&self, count: u64) {
+        self.0.change(|waits| *waits += count);
+        note(|| "signals the eventfd".to_owned());
+    }
+}
+
+impl Drain for EventFd {
+    fn drain(&self) -> u64 {
+        let count = self.0.change(std::mem::take);
+        note(|| format!("reads {count} from the eventfd"));
+        count
+    }
+}
+
+type Consumers = ConsumerSwitch<Sim, Injected, EventFd>;
+
+/// VFIO's handler.
+struct Vfio(Arc<Consumers>);
+
+impl Handler for Vfio {
+    fn handle(&self) -> Claim {
+        self.0.signal();
+        Claim::Handled
+    }
+}
+
+impl Parties {
+    pub(super) fn program(self, m: &Machine) {
+        let behind_vfio = self.guest == Guest::Waits;
+        let kind = |waits_for_driver| Kind { waits_for_driver, ordered: true, ..Kind::PLAIN };
+        let first = Kind { masks: self.moves != Some(Update::WordByWord), ..kind(behind_vfio) };
+        let devices = [(first, HERE, self.events), (kind(false), THERE, self.events)];
+        let host = Host::new(2, self.vectors, &devices[..self.devices as usize]);
+        let handlers: Vec<_> = host.lines.iter().map(|line| self.handler(line)).collect();
+        // With two devices, it is the second that is torn down.
+        let (first, last) = (Irq(0), Irq(self.devices - 1));
+        for (line, handler) in host.lines.iter().zip(&handlers) {
+            host.requests(line.irq, &handler.driver);
+        }
+        host.run(m, [HERE, THERE]);
+        if let Some(update) = self.moves {
+            let host = Rc::clone(&host);
+            m.task_on(CpuId(2), "affinity", move || host.moves(first, THERE, update).expect("there is room"));
+        }
+        if self.teardown {
+            let (host, driver) = (Rc::clone(&host), Arc::clone(&handlers[last.0 as usize].driver));
+            m.task_on(CpuId(3), "driver", move || reset(&host, last, &driver));
+        }
+        if self.offline {
+            let host = Rc::clone(&host);
+            m.task_on(HERE, "goes offline", move || host.goes_offline(HERE, THERE));
+        }
+        let handler = &handlers[0];
+        let reopens = self.switch == Switch::Reopened;
+        match self.switch {
+            Switch::None => {}
+            Switch::InPlace => {
+                let consumers = Arc::clone(&handler.consumers);
+                m.task_on(CpuId(4), "QEMU", move || {
+                    consumers.switch(Consumer::User);
+                    consumers.switch(Consumer::Direct);
+                });
+            }
+            Switch::Reopened => {
+                let (host, driver) = (Rc::clone(&host), Arc::clone(&handler.driver));
+                let guest = handler.consumers.direct().clone();
+                m.task_on(CpuId(4), "QEMU", move || reopen(&host, &driver, guest));
+            }
+        }
+        if behind_vfio {
+            let (device, vector) = (Arc::clone(&host.line(first).device), handler.consumers.direct().clone());
+            m.task_on(CpuId(5), "guest", move || guest(&device, &vector, u32::from(reopens)));
+        }
+        m.at_quiescence("nothing is lost, and no vector leaks", move || {
+            host.quiet()?;
+            if self.offline { Ok(()) } else { host.clean() }
+        });
+    }
+
+    fn handler(self, line: &Line) -> Handlers {
+        let consumers = Arc::new(Consumers::new(
+            Injected(Arc::new(Model::new("guest's vector", false))),
+            EventFd(Arc::new(Model::new("eventfd", 0))),
+            Consumer::Direct,
+        ));
+        let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
+        let driver: Arc<dyn Handler> =
+            if vfio { Arc::new(Vfio(Arc::clone(&consumers))) } else { Arc::new(Driver(Arc::clone(&line.device))) };
+        Handlers { driver, consumers }
+    }
+}
+
+struct Handlers {
+    driver: Arc<dyn Handler>,
+    consumers: Arc<Consumers>,
+}
+
+/// A driver silences its device, frees its interrupt, and requests it again.
+fn reset(host: &Host, irq: Irq, driver: &Arc<dyn Handler>) {
+    host.line(irq).device.silence();
+    host.frees(irq, driver);
+    host.requests_again(irq, driver, if irq == Irq(0) { HERE } else { THERE });
+    host.line(irq).device.enable();
+}
+
+/// VFIO frees an interrupt whose device goes on meanwhile, and requests it again.
+fn reopen(host: &Host, driver: &Arc<dyn Handler>, guest: Injected) {
+    let freed = Freed::by(|| host.frees(Irq(0), driver));
+    let requested = freed.request(|| {
+        host.requests_again(Irq(0), driver, HERE);
+        Ok::<_, ()>(guest)
+    });
+    let Ok(requested) = requested else { unreachable!("it is always granted") };
+    requested.inject();
+}
+
+/// The driver in the guest, for as long as it is interrupted.
+fn guest(device: &Device, vector: &Injected, extra: u32) {
+    let seen_nothing = Cell::new(0);
+    while vector.0.serve(|pending| *pending, |pending| *pending = false).is_ok() {
+        note(|| "the guest is interrupted".to_owned());
+        if device.acknowledge() == 0 {
+            seen_nothing.set(seen_nothing.get() + 1);
+        }
+        if seen_nothing.get() > extra {
+            fail(format!("{} extra interrupts, of {extra}", seen_nothing.get()));
+        }
+    }
+}
