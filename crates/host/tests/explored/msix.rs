@@ -100,6 +100,7 @@ pub fn programs() -> Vec<Program> {
             all.by(m, 0x51);
         }),
         Program::new("an entry's message changes again while its route is being changed", changes_again),
+        Program::new("an entry's message changes back while its route is being changed", changes_back),
         Program::new("an entry is unmasked with another message, and masked", |m| {
             let all = World::new(&[Mask(0), Data(0, 0x51)]);
             all.guest(m, &[Unmask(0)]);
@@ -121,16 +122,22 @@ pub fn programs() -> Vec<Program> {
     ]
 }
 
+/// A vCPU has unmasked an entry whose message is 0x51, and changes its route. Others wait for that it has begun.
+fn begins_to_route(m: &Machine, all: &Rc<World>) -> Rc<Model<bool>> {
+    let unmasked = Rc::new(Model::new("unmasked", false));
+    let (this, says) = (Rc::clone(all), Rc::clone(&unmasked));
+    m.task("unmasks", move || {
+        let written = this.msix.write_table(12, 4, 0);
+        says.change(|unmasked| *unmasked = true);
+        this.act(written);
+    });
+    unmasked
+}
+
 /// The second change is in order, too: the entry is masked again first.
 fn changes_again(m: &Machine) {
     let all = World::new(&[Write::Mask(0), Write::Data(0, 0x51)]);
-    let unmasked = Rc::new(Model::new("unmasked", false));
-    let (first, says) = (Rc::clone(&all), Rc::clone(&unmasked));
-    m.task("unmasks", move || {
-        let written = first.msix.write_table(12, 4, 0);
-        says.change(|unmasked| *unmasked = true);
-        first.act(written);
-    });
+    let unmasked = begins_to_route(m, &all);
     let second = Rc::clone(&all);
     m.task("changes it again", move || {
         unmasked.wait(|unmasked| *unmasked, |_| ());
@@ -140,6 +147,26 @@ fn changes_again(m: &Machine) {
         let (route, open) = (all.routes.observe(|routes| routes[0]), all.msix.signal(0) == Ok(Signalled::Deliver));
         (route == 0x52 && open).then_some(()).ok_or_else(|| format!("{route:x}, open: {open}"))
     });
+}
+
+/// It changes back to what is routed, or was: until the route is there, nothing goes by the other one.
+fn changes_back(m: &Machine) {
+    let all = World::new(&[Write::Mask(0), Write::Data(0, 0x51)]);
+    let unmasked = begins_to_route(m, &all);
+    let done = Rc::new(Model::new("changed back", false));
+    let (second, says) = (Rc::clone(&all), Rc::clone(&done));
+    m.task("changes it back", move || {
+        unmasked.wait(|unmasked| *unmasked, |_| ());
+        [Write::MaskAll, Write::Data(0, 0x41), Write::UnmaskAll].into_iter().for_each(|write| second.write(write));
+        says.change(|done| *done = true);
+    });
+    let device = Rc::clone(&all);
+    m.hardware("device", move || {
+        done.wait(|done| *done, |_| ());
+        device.signal(0);
+    });
+    all.delivered(m, 1..=1);
+    all.by(m, 0x41);
 }
 
 /// What the guest writes.
