@@ -430,8 +430,12 @@ impl<'a, P: Platform> Reroute<'a, P> {
 }
 
 impl<P: Platform> Drop for Reroute<'_, P> {
+    /// Nobody knows what the route is now.
     fn drop(&mut self) {
-        self.msix.guest.lock().group(self.entry).routing &= !bit(self.entry);
+        let mut guest = self.msix.guest.lock();
+        guest.entries[usize::from(self.entry)].routed = None;
+        guest.group(self.entry).routing &= !bit(self.entry);
+        guest.compare(self.entry);
     }
 }
 

@@ -200,7 +200,8 @@ impl<'a> World<'a> {
                 match self.routes {
                     Routes::Later => self.held.push(route),
                     Routes::Never => {
-                        self.entries[usize::from(route.entry())].routing = false;
+                        let entry = &mut self.entries[usize::from(route.entry())];
+                        (entry.routing, entry.routed) = (false, None);
                         drop(route);
                     }
                     Routes::AtOnce => {

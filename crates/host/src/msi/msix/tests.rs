@@ -169,8 +169,9 @@ fn an_entry_whose_route_cannot_be_had_stays_shut_until_it_is_unmasked_again() {
     drop(route);
     assert_eq!(msix.signal(0), Ok(Signalled::Kept));
     assert_eq!(mask(&msix, 0, true), []);
-    let changed = Message { data: 0x77, ..message(0) };
-    assert_eq!(mask(&msix, 0, false), [Did::Routed(0, changed), Did::Delivered(0)]);
+    // Also by the former message: it is not known how far the host has come.
+    assert_eq!(write(&msix, 0, 8, message(0).data.into(), 4), []);
+    assert_eq!(mask(&msix, 0, false), [Did::Routed(0, message(0)), Did::Delivered(0)]);
 }
 
 #[test]
