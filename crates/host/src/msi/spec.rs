@@ -4,7 +4,7 @@
 //!   address, 12.11.2 for the data. It is the format of PCI Local Bus 3.0, section 6.8, on x86.
 //! - Remappable format: Intel Virtualization Technology for Directed I/O, Architecture Specification (D51397-015), section
 //!   5.1.2.2 "Interrupt Requests in Remappable Format".
-//! - Index format: AMD I/O Virtualization Technology (IOMMU) Specification (48882), section 2.2.5 "Interrupt Remapping".
+//! - Index format: AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08), section 2.2.5.
 //! - MSI-X: PCI Local Bus 3.0, section 6.8.2, and PCI Express 6.0, section 7.7.2 "MSI-X Capability and Table Structure".
 
 /// Bits 31:20 of an address to which interrupts are sent.
