@@ -343,6 +343,7 @@ mod tests {
         let (intx, event) = intx(Device::default());
         let former = intx.shut().act().synchronize();
         intx.line().pending.store(true, SeqCst);
+        intx.mask();
         assert!(!fires(&intx) && !unmasks(&intx));
         assert!(intx.set_trigger(*former).act().synchronize().is_none());
         assert_eq!(event.load(SeqCst), 0);
