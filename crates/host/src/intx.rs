@@ -319,6 +319,17 @@ mod tests {
     }
 
     #[test]
+    fn a_handler_that_comes_before_the_device_has_followed_masks_it_and_tells_nobody() {
+        let (intx, event) = intx(Device::default());
+        intx.mask();
+        intx.line().pending.store(true, SeqCst);
+        // Whoever has set the word is about to write this.
+        intx.line().masked.store(false, SeqCst);
+        assert!(matches!(intx.fire(), Fired::Ours(None)));
+        assert_eq!((event.load(SeqCst), intx.line().masked.load(SeqCst)), (0, true));
+    }
+
+    #[test]
     fn a_device_that_cannot_say_has_a_line_of_its_own_and_is_unmasked_without_a_look() {
         let (intx, event) = intx(Device { mute: true, ..Device::default() });
         assert!(fires(&intx));
