@@ -90,7 +90,7 @@ fn run<P: Platform>(signal: fn(&Irqfd<P, Arc<Chip<P>>>) -> Signalled) {
         Arc::new(Chip { map: ApicMap::new(&rcu, table), icr_high: AtomicU32::new(0), fell_back: AtomicU64::new(0) });
     let vm = Irqfds::<P, _>::new(Arc::clone(&chip), Limits::default());
     let route = Route::Msi(Msi::new(0xfee0_2000, 0x41));
-    vm.reroute(RoutingTable::new(&[(GSI, route)]).expect("a good table")).expect("an open VM");
+    let _ = vm.reroute(RoutingTable::new(&[(GSI, route)]).expect("a good table")).expect("an open VM");
     let irqfd = vm.irqfd();
     irqfd.assign(GSI).expect("the GSI is routed");
     let target = &vcpus[2];

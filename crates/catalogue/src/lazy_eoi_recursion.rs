@@ -296,7 +296,7 @@ fn report_late_eois(vm: &Vm) {
 fn shipped(m: &Machine, scope: Scope) {
     let ioapic = Arc::new(Ioapic::new(scope));
     let vm: Vm = Irqfds::new(ioapic.clone(), Limits { gsis: 6, ..Limits::default() });
-    vm.reroute(RoutingTable::new(&[(GSI, Route::Level(PIN))]).expect("a good table")).expect("an open VM");
+    let _ = vm.reroute(RoutingTable::new(&[(GSI, Route::Level(PIN))]).expect("a good table")).expect("an open VM");
     let irqfd = Arc::new(vm.irqfd());
     let resamples = Arc::new(Model::new("resamplefd", 0));
     let sink = {

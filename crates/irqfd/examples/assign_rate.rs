@@ -32,7 +32,7 @@ impl Controller for Pins {
 fn vm() -> Irqfds<Std, Pins> {
     let vm = Irqfds::new(Pins(Default::default()), Limits::default());
     let routes: Vec<_> = (0..24).map(|n| (Gsi(n), Route::Level(Pin::new(0, n)))).collect();
-    vm.reroute(RoutingTable::new(&routes).expect("24 routes")).expect("24 pins");
+    let _ = vm.reroute(RoutingTable::new(&routes).expect("24 routes")).expect("24 pins");
     vm
 }
 
@@ -106,7 +106,8 @@ fn under_load(threads: u32, time: Duration) -> f64 {
 /// Nanoseconds of one delivery of a cached MSI to a controller that does nothing with it, on each of the threads.
 fn delivery(threads: u32, time: Duration) -> f64 {
     let vm = vm();
-    vm.reroute(RoutingTable::new(&[(Gsi(24), Route::Msi(Msi::new(0xfee0_0000, 0x41)))]).expect("a route"))
+    let _ = vm
+        .reroute(RoutingTable::new(&[(Gsi(24), Route::Msi(Msi::new(0xfee0_0000, 0x41)))]).expect("a route"))
         .expect("no pin");
     let thousands = rate(threads, time, |_| {
         let irqfd = vm.irqfd();

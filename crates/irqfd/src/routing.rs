@@ -31,7 +31,7 @@ impl Route {
 /// Several GSIs may share a pin.
 #[derive(Clone, Debug)]
 pub struct RoutingTable {
-    /// All routes, sorted by GSI; of equal GSIs in no particular order.
+    /// All routes, sorted: tables of the same routes are equal in this.
     routes: Vec<(Gsi, Route)>,
     /// Where the routes of each GSI begin; one element more than GSIs.
     first: Vec<u32>,
@@ -126,6 +126,11 @@ impl RoutingTable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// All GSIs that have routes are below this.
+    pub(crate) fn gsis(&self) -> u32 {
+        self.group_of_gsi.len() as u32
     }
 
     /// Says whether a VM with such a controller and limits can have this table.

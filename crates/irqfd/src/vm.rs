@@ -11,6 +11,7 @@ use crate::acks::Listeners;
 use crate::cached::Cached;
 use crate::irqfd::Inner;
 use crate::leave::{Deassigning, Departed};
+use crate::rerouted::Rerouted;
 use crate::routing::Group;
 use crate::slab::{Place, Slab};
 use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
@@ -153,13 +154,22 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// has moved is lowered where it was, and its sink notified, so that it is raised where it is now. (A line that the
     /// host raised itself stays as it was; the host knows its level.)
     ///
+    /// Interrupts that hardware posts by a route of the former table, without a delivery, are the caller's affair:
+    /// [`Rerouted`] says which GSIs are concerned.
+    ///
     /// Waits for a grace period: in task context, without locks; neither from a notification nor from deferred work.
     ///
     /// # Errors
     /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange),
     /// [`PinOutOfRange`](Error::PinOutOfRange), [`Closed`](Error::Closed).
-    pub fn reroute(&self, table: RoutingTable) -> Result<(), Error> {
+    pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
         self.shared.reroute(table)
+    }
+
+    /// The routing table that is in force. When [`reroute`](Irqfds::reroute) has returned, that table or a later one.
+    pub fn table(&self) -> Arc<RoutingTable> {
+        let section = self.shared.srcu.read();
+        Arc::clone(self.shared.routes.get(&section))
     }
 
     /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true` is an event and
@@ -308,10 +318,11 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         }
     }
 
-    fn reroute(&self, table: RoutingTable) -> Result<(), Error> {
+    fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
         table.check(&self.controller, self.limits.gsis, self.limits.routes)?;
         let table = Arc::new(table);
         let boxed = Box::new(table.clone());
+        let now = Arc::clone(&table);
         let (former, retired, regained) = {
             let mut state = self.state.lock_irqsave();
             if state.closed {
@@ -333,7 +344,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         if regained {
             self.deliver_kept();
         }
-        Ok(())
+        Ok(Rerouted::new(former, now))
     }
 
     /// After a table was replaced: lowers the lines that nobody would lower any more.

@@ -66,7 +66,7 @@ fn table(routes: &[(Gsi, Msi)]) -> RoutingTable {
 fn vm() -> (Vm, Arc<Irqfd<Sim, Arc<Chip>>>) {
     let chip = Arc::new(Chip(Model::new("interrupt controller", State::default())));
     let vm = Vm::new(chip, Limits { gsis: 3, ..Limits::default() });
-    vm.reroute(table(&[(GSI, OLD), (OTHER_GSI, OTHER)])).expect("an open VM");
+    let _ = vm.reroute(table(&[(GSI, OLD), (OTHER_GSI, OTHER)])).expect("an open VM");
     let irqfd = Arc::new(vm.irqfd());
     (vm, irqfd)
 }
@@ -272,15 +272,15 @@ fn do_one(vm: &Vm, irqfd: &Irqfd<Sim, Arc<Chip>>, does: Does) {
         }
         DeassignLater => irqfd.deassign_begin().expect("it is assigned").later(),
         Unroute => {
-            vm.reroute(RoutingTable::empty()).expect("an open VM");
+            let _ = vm.reroute(RoutingTable::empty()).expect("an open VM");
             chip.ban(OLD);
         }
         UnrouteGsi => {
-            vm.reroute(table(&[(OTHER_GSI, OTHER)])).expect("an open VM");
+            let _ = vm.reroute(table(&[(OTHER_GSI, OTHER)])).expect("an open VM");
             chip.ban(OLD);
         }
         Reroute => {
-            vm.reroute(table(&[(GSI, NEW), (OTHER_GSI, OTHER)])).expect("an open VM");
+            let _ = vm.reroute(table(&[(GSI, NEW), (OTHER_GSI, OTHER)])).expect("an open VM");
             chip.ban(OLD);
         }
         Assign(gsi) => {

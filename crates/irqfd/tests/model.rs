@@ -204,7 +204,8 @@ impl Model {
         }
     }
 
-    fn reroute(&mut self, routes: Vec<(Gsi, Route)>) -> Result<(), Error> {
+    /// The GSIs whose routes are others.
+    fn reroute(&mut self, routes: Vec<(Gsi, Route)>) -> Result<Vec<Gsi>, Error> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -218,6 +219,7 @@ impl Model {
         let unrouted: Vec<usize> = (0..SOURCES)
             .filter(|&n| matches!(self.states[n], State::Active(gsi, _) if self.of(gsi).is_empty()))
             .collect();
+        let before: Vec<_> = (0..GSIS).map(|n| self.of(Gsi(n))).collect();
         self.routes = routes;
         let now = groups(self);
         for (pins, gsis) in former {
@@ -244,7 +246,12 @@ impl Model {
                 self.signal(n);
             }
         }
-        Ok(())
+        Ok((0..GSIS)
+            .map(Gsi)
+            .zip(before)
+            .filter(|(gsi, before)| self.of(*gsi) != *before)
+            .map(|(gsi, _)| gsi)
+            .collect())
     }
 }
 
@@ -338,7 +345,8 @@ impl World {
             }
             Op::Reroute(routes) => {
                 let (before, arrived) = (model.notified, model.arrived.len());
-                assert_eq!(self.vm.reroute(table(&routes)), model.reroute(routes));
+                let rerouted = self.vm.reroute(table(&routes)).map(|rerouted| rerouted.gsis().collect());
+                assert_eq!(rerouted, model.reroute(routes));
                 // Who is told of a moved line may be told so more than once.
                 for (n, before) in before.into_iter().enumerate() {
                     let told = self.sinks[n].get();

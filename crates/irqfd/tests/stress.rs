@@ -55,7 +55,7 @@ fn message(gsi: u32, data: u32) -> (Gsi, Route) {
 #[test]
 fn nothing_is_delivered_after_deassign_has_returned() {
     let vm = vm();
-    vm.reroute(table(&[message(0, 0), message(1, 1), message(2, 2)])).unwrap();
+    let _ = vm.reroute(table(&[message(0, 0), message(1, 1), message(2, 2)])).unwrap();
     let sources: Vec<_> = (0..3).map(|_| vm.irqfd()).collect();
     let done = AtomicU32::new(0);
     thread::scope(|scope| {
@@ -98,7 +98,7 @@ fn no_sink_is_notified_after_deassign_has_returned() {
         }
     }
     let vm = vm();
-    vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
+    let _ = vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
     let done = AtomicU32::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -142,7 +142,7 @@ impl Notify for Device {
 #[test]
 fn no_level_is_lost_between_acknowledgements_and_generations_of_a_resampler() {
     let vm = vm();
-    vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
+    let _ = vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
     let devices: Vec<_> = (0..3)
         .map(|_| {
             let device = Arc::new(Device { wants: AtomicBool::new(false), irqfd: OnceLock::new() });
@@ -190,7 +190,7 @@ fn no_delivery_uses_a_route_after_it_was_replaced_while_events_pour_in() {
     let vm = vm();
     let allowed = &vm.controller().allowed;
     allowed[0].store(true, SeqCst);
-    vm.reroute(table(&[message(9, 0)])).unwrap();
+    let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
     let (stop, delivered) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..3 {
@@ -206,7 +206,7 @@ fn no_delivery_uses_a_route_after_it_was_replaced_while_events_pour_in() {
         for n in 1..3000 {
             let (old, new) = ((n + 7) % 8, n % 8);
             allowed[new].store(true, SeqCst);
-            vm.reroute(table(&[message(9, new as u32), message(8, 0)])).unwrap();
+            let _ = vm.reroute(table(&[message(9, new as u32), message(8, 0)])).unwrap();
             allowed[old].store(false, SeqCst);
         }
         stop.store(true, SeqCst);
@@ -240,12 +240,12 @@ fn signal_while(vm: &Vm, irqfd: &Irqfd<Std, Judge>, events: u32, meanwhile: impl
 fn an_event_is_not_lost_while_its_route_comes_and_goes() {
     let vm = vm();
     vm.controller().allowed[0].store(true, SeqCst);
-    vm.reroute(table(&[message(9, 0)])).unwrap();
+    let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
     let irqfd = vm.irqfd();
     irqfd.assign(Gsi(9)).unwrap();
     signal_while(&vm, &irqfd, 3000, || {
-        vm.reroute(table(&[])).unwrap();
-        vm.reroute(table(&[message(9, 0)])).unwrap();
+        let _ = vm.reroute(table(&[])).unwrap();
+        let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
     });
 }
 
@@ -253,7 +253,7 @@ fn an_event_is_not_lost_while_its_route_comes_and_goes() {
 fn an_event_is_not_lost_while_its_irqfd_is_assigned_and_deassigned() {
     let vm = vm();
     vm.controller().allowed[0].store(true, SeqCst);
-    vm.reroute(table(&[message(9, 0)])).unwrap();
+    let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
     let irqfd = vm.irqfd();
     signal_while(&vm, &irqfd, 3000, || {
         irqfd.assign(Gsi(9)).unwrap();
@@ -266,7 +266,7 @@ fn an_event_is_not_lost_while_its_irqfd_is_assigned_and_deassigned() {
 fn an_event_that_meets_its_assignment_is_delivered() {
     let vm = vm();
     vm.controller().allowed[0].store(true, SeqCst);
-    vm.reroute(table(&[message(9, 0)])).unwrap();
+    let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
     let (irqfd, round) = (vm.irqfd(), AtomicU32::new(0));
     let jitter = |n| (0..n).for_each(|_| std::hint::spin_loop());
     let wait_for = |n| {
@@ -305,9 +305,9 @@ fn an_event_is_not_lost_when_nobody_waits_for_the_deassignment() {
     vm.controller().allowed[0].store(true, SeqCst);
     let irqfd = vm.irqfd();
     signal_while(&vm, &irqfd, 1000, || {
-        vm.reroute(table(&[message(9, 0)])).unwrap();
+        let _ = vm.reroute(table(&[message(9, 0)])).unwrap();
         let assigned = irqfd.assign(Gsi(9)).is_ok();
-        vm.reroute(table(&[])).unwrap();
+        let _ = vm.reroute(table(&[])).unwrap();
         if assigned {
             irqfd.deassign_begin().unwrap().later();
         }
@@ -317,7 +317,7 @@ fn an_event_is_not_lost_when_nobody_waits_for_the_deassignment() {
 #[test]
 fn the_line_is_down_when_the_last_irqfd_has_left() {
     let vm = vm();
-    vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
+    let _ = vm.reroute(table(&[(Gsi(5), Route::Level(PIN))])).unwrap();
     let (irqfd, stop) = (vm.irqfd(), AtomicBool::new(false));
     let sink: Arc<dyn Notify> = Arc::new(|| {});
     thread::scope(|scope| {
@@ -344,7 +344,7 @@ fn a_vm_is_closed_while_others_assign_signal_and_acknowledge() {
     for _ in 0..100 {
         let vm = vm();
         vm.controller().allowed[0].store(true, SeqCst);
-        vm.reroute(table(&[message(9, 0), (Gsi(5), Route::Level(PIN))])).unwrap();
+        let _ = vm.reroute(table(&[message(9, 0), (Gsi(5), Route::Level(PIN))])).unwrap();
         let sink: Arc<dyn Notify> = Arc::new(|| {});
         let closed = AtomicBool::new(false);
         thread::scope(|scope| {

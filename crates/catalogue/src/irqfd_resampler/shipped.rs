@@ -87,7 +87,7 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
     let cleanups = scope.build(m);
     let chip = Arc::new(Model::new("interrupt controller", State::default()));
     let vm: Vm = Irqfds::new(Chip(Arc::clone(&chip)), Limits { gsis: 1, routes: 1, irqfds: 3 });
-    vm.reroute(table(PINS[0])).expect("the pin exists");
+    let _ = vm.reroute(table(PINS[0])).expect("the pin exists");
     let deaf: Arc<dyn Notify> = Arc::new(|| ());
     let first = Arc::new(vm.irqfd());
     let heard = Arc::clone(&chip);
@@ -126,7 +126,7 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
                 m.task("guest", move || vm.ack(PINS[0]));
             }
             Actor::Reroute => {
-                m.task("reroute", move || vm.reroute(table(PINS[1])).expect("the pin exists"));
+                m.task("reroute", move || drop(vm.reroute(table(PINS[1])).expect("the pin exists")));
             }
             Actor::Deassign => {
                 let chip = Arc::clone(&chip);

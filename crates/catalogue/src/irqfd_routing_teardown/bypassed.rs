@@ -212,15 +212,17 @@ impl Producer for Device {}
 
 /// The adapter: what an irqfd does as a consumer.
 struct Assigned {
-    /// The vCPU of the irqfd's route.
-    route: Model<usize>,
+    vm: Irqfds<Sim, Chip>,
     hardware: Arc<Hardware>,
     memory: Arc<Ghost>,
 }
 
 impl Assigned {
     fn bind(&self, binding: &mut Posted) -> Invalidate<()> {
-        let vcpu = &self.hardware.vcpus[self.route.observe(|route| *route)];
+        // Whoever changes the routes has this followed after that, so what is read here is followed if it is stale.
+        let table = self.vm.table();
+        let Some(Route::Msi(msi)) = table.routes(GSI).next() else { unreachable!("it always has one") };
+        let vcpu = &self.hardware.vcpus[msi.data as usize];
         let posting = Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
         binding.bind(Arc::clone(vcpu), posting).expect("it is posted to none")
     }
@@ -275,7 +277,7 @@ fn program(m: &Machine, actors: Actors) {
     let memory = Arc::new(Ghost::new("what deliveries use"));
     let chip = Chip { hardware: Arc::clone(&hardware), memory: Arc::clone(&memory) };
     let vm = Irqfds::<Sim, _>::new(chip, Limits { gsis: 2, ..Limits::default() });
-    vm.reroute(table(OLD)).expect("an open VM");
+    let _ = vm.reroute(table(OLD)).expect("an open VM");
     let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
     irqfd.assign(GSI).expect("the GSI is routed");
 
@@ -283,11 +285,7 @@ fn program(m: &Machine, actors: Actors) {
     let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
     let device =
         Arc::new(Device { binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))) });
-    let consumer = Arc::new(Assigned {
-        route: Model::new("route", OLD),
-        hardware: Arc::clone(&hardware),
-        memory: Arc::clone(&memory),
-    });
+    let consumer = Arc::new(Assigned { vm: vm.clone(), hardware: Arc::clone(&hardware), memory: Arc::clone(&memory) });
     let bypass = Bypass::<Sim, Device, Assigned>::new();
     let produces = bypass.produce(TOKEN, Arc::clone(&device)).expect("the only one");
     let consumes = bypass.consume(TOKEN, Arc::clone(&consumer)).expect("the only one");
@@ -325,9 +323,8 @@ fn program(m: &Machine, actors: Actors) {
     if actors.reroute {
         let hardware = Arc::clone(&hardware);
         m.task("reroute", move || {
-            vm.reroute(table(NEW)).expect("an open VM");
-            consumer.route.change(|route| *route = NEW);
-            if actors.follows {
+            let rerouted = vm.reroute(table(NEW)).expect("an open VM");
+            if actors.follows && rerouted.gsis().any(|gsi| gsi == GSI) {
                 bypass.follow(TOKEN);
             }
             hardware.over.change(|over| over.rerouted = true);

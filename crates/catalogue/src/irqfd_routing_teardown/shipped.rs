@@ -111,7 +111,7 @@ fn program(m: &Machine, actors: Actors) {
     let state = Model::new("interrupt controller", State::default());
     let chip = Arc::new(Chip { state, memory: Ghost::new("what deliveries use") });
     let vm = Irqfds::<Sim, _>::new(chip.clone(), Limits { gsis: 2, ..Limits::default() });
-    vm.reroute(table(OLD)).expect("an open VM");
+    let _ = vm.reroute(table(OLD)).expect("an open VM");
     let irqfd = Arc::new(vm.irqfd());
     irqfd.assign(GSI).expect("the GSI is routed");
     if actors.deassign {
@@ -137,7 +137,7 @@ fn program(m: &Machine, actors: Actors) {
     if actors.reroute {
         let (vm, chip) = (vm.clone(), chip.clone());
         m.task("reroute", move || {
-            vm.reroute(table(NEW)).expect("an open VM");
+            let _ = vm.reroute(table(NEW)).expect("an open VM");
             chip.state.change(|state| state.rerouted = true);
         });
     }
