@@ -1,0 +1,182 @@
+//! The irqfds of `doorbell-irqfd` as consumers of an assigned device's interrupt: all that a host writes to join the two. To be
+//! copied; the case `irqfd-routing-teardown` explores the same.
+//!
+//! The device signals its irqfd whenever its interrupt arrives in the host. While both are registered with one token, it is
+//! posted to the vCPU that the irqfd's route names, if the route is a message for one vCPU; else it goes on to arrive.
+
+use std::sync::{Arc, Mutex};
+
+use doorbell_host::irte::amd::HostMode;
+use doorbell_host::{
+    AmdInterrupt, Binding, Bypass, Consumer, Invalidate, LookAgain, Posting, Producer, Table, Target, Token,
+};
+use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId};
+use doorbell_platform::{Atomic, Platform, Std};
+use doorbell_post::{Copies, Mirror, Residency};
+
+type Memory = Box<[<Std as Platform>::AtomicU128]>;
+type Interrupt = AmdInterrupt<Std, Memory>;
+type Posted = Binding<Std, Memory, Vcpu>;
+
+/// A vCPU; `host/tests/avic.rs` has one of `doorbell-apic`.
+struct Vcpu {
+    copies: Copies<Std, Own, Interrupt>,
+    looked_at: Mutex<u32>,
+}
+
+struct Own;
+
+impl Mirror for Own {
+    fn reflect(&self, _: Residency) {}
+}
+
+impl Target<Std, Memory> for Vcpu {
+    type Own = Own;
+    fn copies(&self) -> &Copies<Std, Own, Interrupt> {
+        &self.copies
+    }
+}
+
+/// The interrupt controllers of the VM, which inject by software what is not posted.
+struct Chip {
+    vcpus: Vec<Arc<Vcpu>>,
+}
+
+impl Controller for Chip {
+    fn pins(&self, _chip: u16) -> u32 {
+        24
+    }
+    fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
+    fn edge(&self, _: Pin) {}
+    fn msi(&self, _: Msi) {}
+}
+
+/// The interrupt of an assigned device. It has the binding while nobody else has.
+struct Device(Mutex<Option<Posted>>);
+
+impl Producer for Device {}
+
+/// What an irqfd does as a consumer.
+struct Assigned {
+    vm: Irqfds<Std, Chip>,
+    gsi: Gsi,
+}
+
+impl Assigned {
+    /// Whom the interrupt can be posted to, by the table in force: one that replaces it is followed later.
+    fn target(&self) -> Option<(Arc<Vcpu>, Posting)> {
+        let table = self.vm.table();
+        let Some(Route::Msi(msi)) = table.routes(self.gsi).next() else { return None };
+        // The destination of a message in the xAPIC format. `doorbell_apic::Message` knows the others, and what can be posted.
+        let id = (msi.address >> 12 & 0xff) as usize;
+        let vcpu = self.vm.controller().vcpus.get(id)?;
+        Some((Arc::clone(vcpu), Posting { backing_page: id as u64, vector: msi.data as u8, tag: id as u32 }))
+    }
+
+    fn bind(&self, binding: &mut Posted) {
+        if let Some((vcpu, posting)) = self.target() {
+            invalidated(binding.bind(vcpu, posting).expect("it is posted to none"));
+        }
+    }
+
+    fn unbind(&self, binding: &mut Posted) {
+        if let Ok(unbound) = binding.unbind() {
+            let LookAgain(former) = invalidated(unbound);
+            // What was posted until now is the former vCPU's to find: it is kicked or woken.
+            *former.looked_at.lock().unwrap() += 1;
+        }
+    }
+}
+
+/// Here a host sends the invalidation of that entry, and waits for it.
+fn invalidated<T>(invalidate: Invalidate<T>) -> T {
+    let _entry = invalidate.index();
+    invalidate.completed()
+}
+
+impl Consumer<Device> for Assigned {
+    type Link = Posted;
+
+    fn connect(&self, producer: &Arc<Device>) -> Posted {
+        let mut binding = producer.0.lock().unwrap().take().expect("it is connected to nobody");
+        self.bind(&mut binding);
+        binding
+    }
+
+    fn follow(&self, binding: &mut Posted) {
+        self.unbind(binding);
+        self.bind(binding);
+    }
+
+    fn disconnect(&self, producer: &Arc<Device>, mut binding: Posted) {
+        self.unbind(&mut binding);
+        *producer.0.lock().unwrap() = Some(binding);
+    }
+}
+
+/// Which GSI's irqfd has which token.
+type Tokens = Vec<(Gsi, Token)>;
+
+/// What a host does after each [`Irqfds::reroute`]: when this has returned, nothing is posted by a former route.
+fn follow(bypass: &Bypass<Std, Device, Assigned>, tokens: &Tokens, rerouted: Rerouted) -> usize {
+    let changed = rerouted.gsis().flat_map(|gsi| tokens.iter().filter(move |of| of.0 == gsi));
+    changed.map(|(_, token)| bypass.follow(*token)).count()
+}
+
+const HOST: HostMode = HostMode { destination: 9, logical: false, vector: 0x31, kind: 0 };
+const FIRST: Gsi = Gsi(24);
+const SECOND: Gsi = Gsi(25);
+
+fn message(vcpu: u64, vector: u32) -> Route {
+    Route::Msi(Msi::new(0xfee0_0000 | vcpu << 12, vector))
+}
+
+fn table(routes: &[(Gsi, Route)]) -> RoutingTable {
+    RoutingTable::new(routes).unwrap()
+}
+
+#[test]
+fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_what_has_changed_follows() {
+    let vcpu = || Arc::new(Vcpu { copies: Copies::new(Own), looked_at: Mutex::new(0) });
+    let vcpus = [vcpu(), vcpu()];
+    let vm = Irqfds::<Std, _>::new(Chip { vcpus: vcpus.to_vec() }, Limits { gsis: 64, ..Limits::default() });
+    let bypass = Bypass::<Std, Device, Assigned>::new();
+    let tokens: Tokens = vec![(FIRST, Token(1)), (SECOND, Token(2))];
+    let first = vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(0, 0x42))])).unwrap();
+    assert_eq!(follow(&bypass, &tokens, first), 2, "nobody is registered yet, which is no mistake");
+
+    let memory: Memory = (0..2).map(|_| Atomic::new(0)).collect();
+    let entries = Table::new(memory);
+    let device = || {
+        let interrupt = AmdInterrupt::new(entries.allocate().unwrap(), HOST);
+        let binding = Binding::new(interrupt);
+        (Arc::clone(binding.interrupt()), Arc::new(Device(Mutex::new(Some(binding)))))
+    };
+    let says = |interrupt: &Interrupt| interrupt.load().as_guest().map(|guest| (guest.backing_page, guest.vector));
+    let mut registered = Vec::new();
+    let interrupts: Vec<_> = tokens
+        .iter()
+        .map(|&(gsi, token)| {
+            let (interrupt, device) = device();
+            let produces = bypass.produce(token, device).unwrap();
+            let consumes = bypass.consume(token, Arc::new(Assigned { vm: vm.clone(), gsi })).unwrap();
+            registered.push((produces, consumes));
+            interrupt
+        })
+        .collect();
+    assert_eq!((says(&interrupts[0]), says(&interrupts[1])), (Some((0, 0x41)), Some((0, 0x42))));
+
+    let moved = vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(1, 0x52))])).unwrap();
+    assert_eq!(follow(&bypass, &tokens, moved), 1);
+    assert_eq!((says(&interrupts[0]), says(&interrupts[1])), (Some((0, 0x41)), Some((1, 0x52))));
+    assert_eq!((*vcpus[0].looked_at.lock().unwrap(), *vcpus[1].looked_at.lock().unwrap()), (1, 0));
+
+    // A pin cannot be posted: the interrupt arrives in the host, whose handler signals the irqfd.
+    let lost = vm.reroute(table(&[(FIRST, Route::Edge(Pin::new(0, 4))), (SECOND, message(1, 0x52))])).unwrap();
+    assert_eq!(follow(&bypass, &tokens, lost), 1);
+    assert_eq!((says(&interrupts[0]), interrupts[0].load().as_host()), (None, Some(HOST)));
+
+    drop(registered);
+    assert_eq!(interrupts[1].load().as_host(), Some(HOST));
+    assert!(vcpus.iter().all(|vcpu| vcpu.copies.is_empty()));
+}
