@@ -54,14 +54,26 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// The verdict without the kind.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Expected::Found(_) => Verdict::Found,
+            Expected::Exhausted => Verdict::Exhausted,
+            Expected::BoundReached => Verdict::BoundReached,
+        }
+    }
+
+    /// The kind of failure, if one is expected.
+    pub fn kind(self) -> Option<FailureKind> {
+        match self {
+            Expected::Found(kind) => Some(kind),
+            Expected::Exhausted | Expected::BoundReached => None,
+        }
+    }
+
     /// Whether the report is what must come out.
     pub fn is(self, report: &Report) -> bool {
-        match (self, report.verdict, &report.failure) {
-            (Expected::Found(kind), Verdict::Found, Some(failure)) => failure.kind == kind,
-            (Expected::Exhausted, Verdict::Exhausted, None) => true,
-            (Expected::BoundReached, Verdict::BoundReached, None) => true,
-            _ => false,
-        }
+        report.verdict == self.verdict() && report.failure.as_ref().map(|failure| failure.kind) == self.kind()
     }
 }
 

@@ -8,8 +8,8 @@ use doorbell_catalogue as catalogue;
 use doorbell_explore as explore;
 
 use crate::engine::{
-    BenchRow, Case, Engine, Expected, Failure, Inversions, Outcome, Programs, Progress, Replayed, SelftestSummary,
-    Settings, Variant,
+    BenchRow, Case, Engine, Failure, Inversions, Outcome, Programs, Progress, Replayed, SelftestSummary, Settings,
+    Variant,
 };
 
 /// The catalogue and the explorer of this build.
@@ -104,11 +104,7 @@ fn shown(case: &catalogue::Case) -> Case {
     let variant = |v: &catalogue::Variant| Variant {
         name: v.name.to_owned(),
         summary: v.summary.to_owned(),
-        expected: match v.expected {
-            catalogue::Expected::Found(kind) => Expected::Found(kind),
-            catalogue::Expected::Exhausted => Expected::Exhausted,
-            catalogue::Expected::BoundReached => Expected::BoundReached,
-        },
+        expected: v.expected,
         inversions: v.inversions.as_ref().map(told),
         full_only: v.full_only,
         scope: v.scope.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use doorbell_catalogue::Expected;
 pub use doorbell_explore::Verdict;
 pub use doorbell_explore::bench::Row as BenchRow;
 pub use doorbell_explore::trace::{FailureKind, Trace};
@@ -38,36 +39,6 @@ pub struct Variant {
     pub full_only: bool,
     /// The parameters within which the verdict holds.
     pub scope: String,
-}
-
-/// The verdict that a variant must get.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expected {
-    /// A failure of this kind is found.
-    Found(FailureKind),
-    /// All interleavings are run and none fails.
-    Exhausted,
-    /// The search ends at its bound and nothing was found.
-    BoundReached,
-}
-
-impl Expected {
-    /// The verdict without the kind.
-    pub fn verdict(self) -> Verdict {
-        match self {
-            Expected::Found(_) => Verdict::Found,
-            Expected::Exhausted => Verdict::Exhausted,
-            Expected::BoundReached => Verdict::BoundReached,
-        }
-    }
-
-    /// The kind of failure, if one is expected.
-    pub fn kind(self) -> Option<FailureKind> {
-        match self {
-            Expected::Found(kind) => Some(kind),
-            Expected::Exhausted | Expected::BoundReached => None,
-        }
-    }
 }
 
 /// What comes of the lock orders that the validator questions.

@@ -172,9 +172,8 @@ fn an_acknowledgement_lowers_the_line_and_then_notifies() {
     assert_eq!(levels.lock().unwrap().len(), 2);
 }
 
-#[test]
-fn a_device_that_signals_again_out_of_the_notification_keeps_its_line_up() {
-    let vm = vm::<Std>();
+/// A device that keeps its line up: it signals, and once more out of each notification.
+fn signals_again(vm: &Irqfds<Std, Arc<Chip>>) -> Arc<Irqfd<Std, Arc<Chip>>> {
     let irqfd = Arc::new(vm.irqfd());
     let device = Arc::downgrade(&irqfd);
     let again = move || {
@@ -182,6 +181,13 @@ fn a_device_that_signals_again_out_of_the_notification_keeps_its_line_up() {
     };
     irqfd.assign_resample(LEVEL, Arc::new(again)).unwrap();
     irqfd.signal();
+    irqfd
+}
+
+#[test]
+fn a_device_that_signals_again_out_of_the_notification_keeps_its_line_up() {
+    let vm = vm::<Std>();
+    let _irqfd = signals_again(&vm);
     for _ in 0..3 {
         vm.ack(PIN);
         assert_eq!(vm.controller().level(PIN), RAISED);
@@ -299,13 +305,7 @@ fn an_acknowledgement_of_a_pin_without_listeners_leaves_the_controller_alone() {
 #[test]
 fn a_raised_line_moves_with_its_gsi() {
     let vm = vm::<Std>();
-    let irqfd = Arc::new(vm.irqfd());
-    let device = Arc::downgrade(&irqfd);
-    let again = move || {
-        device.upgrade().unwrap().signal();
-    };
-    irqfd.assign_resample(LEVEL, Arc::new(again)).unwrap();
-    irqfd.signal();
+    let _irqfd = signals_again(&vm);
     let _ = vm.reroute(table(&[(LEVEL, Route::Level(OTHER_PIN))])).unwrap();
     assert_eq!((vm.controller().level(PIN), vm.controller().level(OTHER_PIN)), (0, RAISED));
     let _ = vm.reroute(table(&[])).unwrap();

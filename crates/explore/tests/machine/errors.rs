@@ -8,7 +8,8 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_platform::{Atomic, AtomicInt, CpuId, Lock, Mutex, Platform};
 
-use crate::{MUTEX, SPIN, TIMER, ends_with, explore, word};
+use crate::searching::careless;
+use crate::{MUTEX, SPIN, TIMER, explore, word};
 
 #[test]
 fn a_mutex_taken_in_a_handler_sleeps_in_atomic_context() {
@@ -130,17 +131,7 @@ fn a_panic_is_found_with_its_text_and_the_locks_it_unwinds_through_do_not_suspen
 
 #[test]
 fn a_condition_that_does_not_hold_in_the_end_is_found() {
-    let report = explore(|m| {
-        let word = word(0);
-        for name in ["one", "two"] {
-            let word = Arc::clone(&word);
-            m.task(name, move || {
-                let value = word.load(SeqCst);
-                word.store(value + 1, SeqCst);
-            });
-        }
-        ends_with(m, &word, 2);
-    });
+    let report = explore(careless);
     let failure = report.assert_found(FailureKind::Quiescence);
     assert!(failure.trace.minimal);
     assert_eq!(failure.trace.preemptions, 1);

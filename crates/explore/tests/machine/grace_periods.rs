@@ -8,20 +8,25 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, CpuId, Mutex, Platform, ReadDomain};
 
-use crate::{MUTEX, explore, word};
+use crate::{MUTEX, Word, explore, word};
 
-/// A reader of a domain looks at an object that a writer frees after a grace period.
-fn reader_and_writer<D: ReadDomain>(m: &Machine, waits: bool) {
-    let domain = Arc::new(D::new("domain"));
-    let pointer = word(1);
-    let ghost = Arc::new(Ghost::new("object"));
-    let (read, reads, object) = (Arc::clone(&domain), Arc::clone(&pointer), Arc::clone(&ghost));
+/// Looks at an object that `pointer` points to as long as it is not 0.
+fn reader<D: ReadDomain>(m: &Machine, domain: &Arc<D>, pointer: &Arc<Word>, object: &Arc<Ghost>) {
+    let (read, reads, object) = (Arc::clone(domain), Arc::clone(pointer), Arc::clone(object));
     m.task("reader", move || {
         let _section = read.read();
         if reads.load(SeqCst) == 1 {
             object.access();
         }
     });
+}
+
+/// A reader of a domain looks at an object that a writer frees after a grace period.
+fn reader_and_writer<D: ReadDomain>(m: &Machine, waits: bool) {
+    let domain = Arc::new(D::new("domain"));
+    let pointer = word(1);
+    let ghost = Arc::new(Ghost::new("object"));
+    reader(m, &domain, &pointer, &ghost);
     m.task("writer", move || {
         pointer.store(0, SeqCst);
         if waits {
@@ -57,13 +62,7 @@ fn callbacks_run_after_a_grace_period_and_barriers_wait_for_them() {
             let domain = Arc::new(<Sim as Platform>::Srcu::new("domain"));
             let pointer = word(1);
             let ghost = Arc::new(Ghost::new("object"));
-            let (read, reads, object) = (Arc::clone(&domain), Arc::clone(&pointer), Arc::clone(&ghost));
-            m.task("reader", move || {
-                let _section = read.read();
-                if reads.load(SeqCst) == 1 {
-                    object.access();
-                }
-            });
+            reader(m, &domain, &pointer, &ghost);
             m.task("writer", move || {
                 pointer.store(0, SeqCst);
                 let object = Arc::clone(&ghost);

@@ -9,7 +9,8 @@ use doorbell_platform::{Atomic, AtomicInt};
 
 use crate::{ends_with, word};
 
-fn careless(m: &Machine) {
+/// Two increments of which one may be lost.
+pub fn careless(m: &Machine) {
     let word = word(0);
     for name in ["one", "two"] {
         let word = Arc::clone(&word);
