@@ -29,7 +29,7 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "shipped-driver",
             "what arrives late meets a mark that nobody overwrites, and the vector is not given out before its CPU has looked",
-            Parties { teardown: true, events: 2, ..ONE },
+            Parties { teardown: true, ..ONE },
         ),
         variant(
             "shipped-driver-same-vector",
@@ -44,7 +44,7 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "shipped-move",
             "both places are installed until the former one's CPU has looked",
-            Parties { moves: Some(Update::Whole), events: 2, ..ONE },
+            Parties { moves: Some(Update::Whole), ..ONE },
         ),
         variant(
             "shipped-move-word-by-word",
@@ -54,7 +54,7 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "shipped-offline",
             "the CPU hands over what waits in its IRR",
-            Parties { offline: true, events: 2, ..ONE },
+            Parties { offline: true, ..ONE },
         ),
         variant(
             "shipped-vfio",
@@ -71,6 +71,7 @@ pub(super) fn variants() -> Vec<Variant> {
             "one device is torn down, the other moved, and its consumer switched meanwhile",
             Parties {
                 devices: 2,
+                vectors: 3,
                 moves: Some(Update::Whole),
                 teardown: true,
                 switch: Switch::InPlace,
