@@ -36,7 +36,8 @@ impl std::fmt::Display for Message {
 /// The local APIC of each CPU, and the bus between them.
 pub struct Lapics {
     each: Vec<Lapic>,
-    flying: Model<VecDeque<Message>>,
+    /// By the CPU that they fly to: those to different CPUs have nothing to do with each other.
+    flying: Vec<Model<VecDeque<Message>>>,
 }
 
 /// The registers are used in the steps in which the entry is raised, begins, or is looked at, and in no others: so the
@@ -59,7 +60,8 @@ impl Lapics {
     /// So many, of CPUs 0 and up, which take no interrupts yet.
     pub fn new(cpus: usize) -> Rc<Lapics> {
         let each = (0..cpus).map(|_| Lapic::default()).collect();
-        Rc::new(Lapics { each, flying: Model::new("IPIs in flight", VecDeque::new()) })
+        let flying = (0..cpus).map(|_| Model::new("IPIs in flight", VecDeque::new())).collect();
+        Rc::new(Lapics { each, flying })
     }
 
     /// Says what `cpu` does when it is given a vector, with interrupts off. It must end the interrupt with an
@@ -131,20 +133,22 @@ impl Lapics {
 
     /// Lets IPIs be sent: each is in flight for some time.
     pub fn carry_ipis(self: &Rc<Self>, m: &Machine) {
-        let this = Rc::clone(self);
-        m.hardware("IPI", move || {
-            while let Ok(message) = this.flying.serve(|flying| !flying.is_empty(), |flying| flying.pop_front()) {
-                let message = message.expect("one is in flight");
-                note(|| format!("an IPI comes to {message}"));
-                this.arrive(message);
-            }
-        });
+        for cpu in 0..self.each.len() {
+            let this = Rc::clone(self);
+            m.hardware("IPI", move || {
+                while let Ok(message) = this.flying[cpu].serve(|flying| !flying.is_empty(), VecDeque::pop_front) {
+                    let message = message.expect("one is in flight");
+                    note(|| format!("an IPI comes to {message}"));
+                    this.arrive(message);
+                }
+            });
+        }
     }
 
     /// Sends an IPI, which the sender's own CPU may be the target of.
     #[track_caller]
     pub fn send_ipi(&self, message: Message) {
-        self.flying.change(|flying| flying.push_back(message));
+        self.flying[message.cpu.0 as usize].change(|flying| flying.push_back(message));
         note(|| format!("sends an IPI to {message}"));
     }
 }

@@ -51,6 +51,8 @@ pub struct Registers {
     pub pending: bool,
     /// Told by its driver to be silent.
     pub silent: bool,
+    /// Something has happened while it was silent.
+    pub unsaid: bool,
     /// Has interrupted, and was not acknowledged since.
     pub waits: bool,
     /// A message is on its way.
@@ -81,6 +83,7 @@ impl Registers {
         }
         self.left -= 1;
         self.unseen += 1;
+        self.unsaid |= self.silent;
         if self.silent || self.waits {
             return ("event, says nothing", None);
         }
@@ -102,6 +105,7 @@ impl Device {
             masked: false,
             pending: false,
             silent: false,
+            unsaid: false,
             waits: false,
             under_way: false,
             unseen: 0,
@@ -145,29 +149,36 @@ impl Device {
     /// One configuration write.
     #[track_caller]
     pub fn write_address(&self, cpu: CpuId) {
-        self.registers.change(|registers| registers.address = cpu.0);
+        self.write(|registers| registers.address = cpu.0);
         note(|| format!("{}.address := {cpu}", self.name));
-        self.complete();
     }
 
-    /// The completion of a write.
+    /// A write, in one step with its completion: what the device has sent before the write has arrived by then. (What it sends between
+    /// the two, it might as well send after both: its driver does nothing meanwhile.)
     #[track_caller]
-    fn complete(&self) {
-        if self.kind.ordered {
-            while self.registers.observe(|registers| registers.under_way) {
-                note(|| "waits for the write to complete".to_owned());
-                Sim::cpu_relax();
+    fn write(&self, f: impl Fn(&mut Registers)) {
+        let mut done = false;
+        loop {
+            self.registers.change_if(|registers| {
+                done = !(self.kind.ordered && registers.under_way);
+                if done {
+                    f(registers);
+                }
+                done
+            });
+            if done {
+                break;
             }
-            note(|| "the write is complete".to_owned());
+            note(|| "waits for the write to complete".to_owned());
+            Sim::cpu_relax();
         }
     }
 
     /// One configuration write.
     #[track_caller]
     pub fn write_data(&self, vector: Vector) {
-        self.registers.change(|registers| registers.data = vector.0);
+        self.write(|registers| registers.data = vector.0);
         note(|| format!("{}.data := {:#x}", self.name, vector.0));
-        self.complete();
     }
 
     /// Both words, one after the other.
@@ -180,9 +191,8 @@ impl Device {
     /// Sets the mask bit, or takes it off.
     #[track_caller]
     pub fn mask(&self, masked: bool) {
-        self.registers.change(|registers| registers.masked = masked);
+        self.write(|registers| registers.masked = masked);
         note(|| format!("{} {}", if masked { "masks" } else { "unmasks" }, self.name));
-        self.complete();
         if !self.kind.masks {
             fail(format!("{} has no mask bit", self.name));
         }
@@ -195,13 +205,20 @@ impl Device {
         note(|| format!("silences {}", self.name));
     }
 
-    /// Its driver lets it speak again, and sees what has happened meanwhile.
+    /// Its driver lets it speak again. If the driver `looks`, it sees what has happened meanwhile; if not, the device raises
+    /// it, unless it waits for something that it raised before.
     #[track_caller]
-    pub fn enable(&self) {
+    pub fn enable(&self, looks: bool) {
         self.registers.change(|registers| {
             registers.silent = false;
-            registers.waits = false;
-            registers.unseen = 0;
+            let unsaid = std::mem::take(&mut registers.unsaid);
+            if looks {
+                registers.waits = false;
+                registers.unseen = 0;
+            } else if unsaid && !registers.waits {
+                registers.waits = self.kind.waits_for_driver;
+                registers.pending = true;
+            }
         });
         note(|| format!("enables {}", self.name));
     }
@@ -228,7 +245,7 @@ impl Device {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use doorbell_explore::trace::FailureKind;
     use doorbell_explore::{Explore, Report};
@@ -293,11 +310,53 @@ mod tests {
     fn a_silent_device_has_its_events_all_the_same() {
         let report = messages(PLAIN, 1, |device| {
             device.silence();
-            if device.observe().unseen == 0 {
-                device.enable();
-            }
+            device.enable(false);
+        });
+        assert_eq!(outcomes(&report), ["CPU0, 0x31"]);
+        let report = messages(PLAIN, 1, |device| {
+            device.silence();
+            device.enable(true);
         });
         assert_eq!(outcomes(&report), ["", "CPU0, 0x31"]);
+    }
+
+    #[test]
+    fn a_device_that_waits_is_not_helped_by_being_enabled() {
+        let kind = Kind { waits_for_driver: true, ..PLAIN };
+        let report = messages(kind, 2, |device| {
+            device.silence();
+            device.enable(false);
+        });
+        assert_eq!(outcomes(&report), ["CPU0, 0x31"]);
+    }
+
+    #[test]
+    fn a_write_of_an_ordered_device_completes_when_its_messages_have_arrived() {
+        let sent_before = |ordered| {
+            Explore::new("ordered").run(move |m| {
+                let lapics = Lapics::new(2);
+                let (apic, taken) = (Rc::clone(&lapics), Rc::new(Cell::new(false)));
+                let takes = Rc::clone(&taken);
+                lapics.on_interrupt(m, OLD.cpu, move |_| {
+                    takes.set(true);
+                    apic.eoi();
+                });
+                let device = Device::new("device", Kind { ordered, ..PLAIN }, OLD, 1);
+                device.run(m, &lapics, |_| ());
+                m.task_on(OLD.cpu, "driver", move || {
+                    let off = Sim::irq_save();
+                    device.mask(true);
+                    let sent = device.observe();
+                    let arrived = taken.get() || lapics.is_requested(OLD.vector);
+                    if sent.unseen > 0 && !sent.pending && !arrived {
+                        fail("a message is on its way");
+                    }
+                    Sim::irq_restore(off);
+                });
+            })
+        };
+        sent_before(true).assert_exhausted();
+        sent_before(false).assert_found(FailureKind::Invariant);
     }
 
     #[test]

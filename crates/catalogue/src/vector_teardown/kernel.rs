@@ -179,12 +179,15 @@ impl Kernel {
         }
     }
 
-    /// The proposed repair: after a request, whatever the entry says is made to be the descriptor.
-    pub(super) fn repair(&self) {
+    /// The proposed repair: after a request, whatever the entry says is made to be the descriptor. With `guards`, it is a
+    /// failure to overwrite that afterwards.
+    pub(super) fn repair(&self, guards: bool) {
         let guard = self.vector_lock.lock_irqsave();
         if self.read() != Entry::Installed {
             self.write(Entry::Installed);
         }
+        // Part of the step that was the last to use the entry.
+        self.guarded.set(self.guarded.get() || guards);
         drop(guard);
     }
 

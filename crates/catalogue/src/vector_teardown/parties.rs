@@ -69,6 +69,10 @@ pub(super) struct Parties {
     pub waits_for_driver: bool,
     pub events: u32,
     pub switches: u32,
+    /// Interrupts of the guest for nothing that a switch may cost.
+    pub extra: u32,
+    /// The driver of the host looks at its device when it enables it.
+    pub looks: bool,
     pub guard: Guard,
     pub end: End,
 }
@@ -83,6 +87,8 @@ pub(super) const REPORTED: Parties = Parties {
     waits_for_driver: true,
     events: 1,
     switches: 1,
+    extra: 1,
+    looks: true,
     guard: Guard::Overwrite,
     end: End::Anything,
 };
@@ -132,16 +138,16 @@ impl Guest {
         note(|| format!("the guest {} the vector", if masked { "masks" } else { "unmasks" }));
     }
 
-    /// The driver in the guest, for as long as it is interrupted: each extra interrupt has a switch that it is for.
-    fn runs(&self, device: &Device, switches: u32) {
+    /// The driver in the guest, for as long as it is interrupted, and no more often for nothing than is permitted.
+    fn runs(&self, device: &Device, permitted: u32) {
         let due = |vector: &GuestVector| vector.pending && !vector.masked;
         while self.vector.serve(due, |vector| vector.pending = false).is_ok() {
             note(|| "the guest is interrupted".to_owned());
             if device.acknowledge() == 0 {
                 self.extra.set(self.extra.get() + 1);
             }
-            if self.extra.get() > switches {
-                fail(format!("{} extra interrupts of {switches} switches", self.extra.get()));
+            if self.extra.get() > permitted {
+                fail(format!("extra interrupts of the guest: {}, permitted: {permitted}", self.extra.get()));
             }
         }
     }
@@ -175,7 +181,7 @@ impl Parties {
         }
         if self.form == Form::Vfio {
             let (device, guest) = (Arc::clone(&device), Rc::clone(&guest));
-            m.task_on(CpuId(2), "guest", move || guest.runs(&device, self.switches));
+            m.task_on(CpuId(2), "guest", move || guest.runs(&device, self.switches * self.extra));
         }
         device.run(m, &apics, |_| ());
         m.at_quiescence("nothing is lost", move || {
@@ -207,7 +213,7 @@ impl Parties {
         device.silence();
         kernel.free();
         self.again(kernel, action);
-        device.enable();
+        device.enable(self.looks);
     }
 
     /// The user of VFIO has the interrupt signal another eventfd.
@@ -231,10 +237,7 @@ impl Parties {
     fn again(self, kernel: &Kernel, action: Action) {
         kernel.request(action);
         if self.repairs {
-            kernel.repair();
-            if self.guard == Guard::OverwriteAfterRepair {
-                kernel.guard();
-            }
+            kernel.repair(self.guard == Guard::OverwriteAfterRepair);
         }
     }
 }

@@ -200,7 +200,7 @@ fn reset(host: &Host, irq: Irq, driver: &Arc<dyn Handler>) {
     host.line(irq).device.silence();
     host.frees(irq, driver);
     host.requests_again(irq, driver, if irq == Irq(0) { HERE } else { THERE });
-    host.line(irq).device.enable();
+    host.line(irq).device.enable(true);
 }
 
 /// VFIO frees an interrupt whose device goes on meanwhile, and requests it again.
