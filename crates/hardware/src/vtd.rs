@@ -131,6 +131,17 @@ pub fn post(descriptor: &Descriptor, vector: u8) {
 /// a vector below 64 that is not urgent; then the notification.
 #[track_caller]
 pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>, vector: usize) {
+    if let Some(notification) = publish(descriptor, vector) {
+        notification.send();
+    }
+}
+
+/// The step of [`post_to`], without the notification.
+#[track_caller]
+pub fn publish<const WORDS: usize>(
+    descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>,
+    vector: usize,
+) -> Option<Notification> {
     let mut notification = None;
     both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
         let word = Control::from_bits(control);
@@ -140,9 +151,7 @@ pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, C
         }
         (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces).bits())
     });
-    if let Some(notification) = notification {
-        notification.send();
-    }
+    notification
 }
 
 /// What a CPU in guest mode does first when its notification comes: nobody has been told any more.
