@@ -8,7 +8,7 @@ use crate::search::Open;
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Cpu, Mode, NOBODY, World};
+use crate::world::{Cpu, Mode, NOBODY, World, removing};
 
 impl World {
     /// Begins a new event: everything that has to be known about it before its effects.
@@ -215,9 +215,15 @@ impl World {
         let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
         let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
         self.note_acquire(id, taken, how.under);
+        if removing() {
+            self.takes_lock(id, lock, site);
+        }
     }
 
     fn release(&mut self, id: CtxId, lock: ObjId) {
+        if removing() {
+            self.leaves_lock(lock);
+        }
         let obj = self.obj_mut(lock);
         let holder = obj.holder;
         obj.holder = NOBODY;

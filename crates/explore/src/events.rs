@@ -207,8 +207,9 @@ impl Events {
         }
     }
 
+    /// Whether an event happens before whatever `ctx` does next, for its own reasons.
     #[inline]
-    fn known_by(&self, event: u32, ctx: CtxId) -> bool {
+    pub(crate) fn known_by(&self, event: u32, ctx: CtxId) -> bool {
         ctx.index() < self.last.len() && self.known_to(event, ctx)
     }
 

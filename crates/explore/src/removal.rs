@@ -1,8 +1,12 @@
 //! What each access of the explored code is there for: the code with one of them taken out must fail somewhere.
 //!
-//! A site is a place where explored code uses an atomic word, or turns interrupts off. Taken out are the indivisibility
-//! of a read-modify-write, the knowledge that a load gives, or the interrupts-off region. [`table`] does that for every
-//! site that some programs reach, one at a time, and says which program finds it.
+//! A site is a place where explored code uses an atomic word, takes a lock, or turns interrupts off. Taken out are the
+//! indivisibility of a read-modify-write, the knowledge that a load gives, or the interrupts-off region. [`table`] does
+//! that for every site that some programs reach, one at a time, and says which program finds it.
+//!
+//! A lock that does not exclude would break the memory safety of what it protects, so it is not taken out. Instead, it is
+//! found out what it is for: two contexts take the same lock, nothing but that lock orders the two, and one of them changes
+//! what it protects. Without the lock, that is a data race.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -30,7 +34,8 @@ use std::panic::Location;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::world::{removing, with};
+use crate::ids::{CtxId, ObjId};
+use crate::world::{World, removing, with};
 use crate::{Explore, Machine, Verdict};
 
 /// What is taken out of the code at a site.
@@ -42,6 +47,8 @@ pub enum Taken {
     Knowledge,
     /// Interrupts stay on.
     IrqsOff,
+    /// The lock, in thought: two accesses of what it protects are ordered by nothing else.
+    Exclusion,
 }
 
 impl fmt::Display for Taken {
@@ -50,6 +57,7 @@ impl fmt::Display for Taken {
             Taken::Indivisibility => "a load and a store",
             Taken::Knowledge => "reads zero",
             Taken::IrqsOff => "interrupts stay on",
+            Taken::Exclusion => "the lock: a data race on what it guards",
         })
     }
 }
@@ -82,8 +90,8 @@ impl Site {
 /// What an exploration does about sites.
 #[derive(Clone)]
 pub(crate) enum Removal {
-    /// It notes how often they are reached.
-    Collect(Arc<Mutex<BTreeMap<Site, u64>>>),
+    /// It notes which are reached, and of acquisitions whether nothing but the lock orders them.
+    Collect(Arc<Mutex<BTreeMap<Site, bool>>>),
     /// It runs the code without this one.
     Without(Site),
 }
@@ -99,12 +107,70 @@ fn look(location: &'static Location<'static>, what: Taken) -> bool {
     let site = Site::at(location, what);
     with(|w| match &w.search.settings.removal {
         Some(Removal::Collect(sites)) => {
-            *sites.lock().expect("no panic while it is held").entry(site).or_default() += 1;
+            sites.lock().expect("no panic while it is held").entry(site).or_default();
             false
         }
         Some(Removal::Without(out)) => *out == site,
         None => false,
     })
+}
+
+/// The last acquisition of a lock.
+pub(crate) struct Acquisition {
+    lock: ObjId,
+    site: &'static Location<'static>,
+    event: u32,
+    /// Whether what the lock protects is changed under it.
+    changes: bool,
+    /// The acquisition before it, if nothing but the lock orders the two, and whether that one changed anything.
+    races: Option<(&'static Location<'static>, bool)>,
+}
+
+impl World {
+    fn collected(&self) -> Option<&Mutex<BTreeMap<Site, bool>>> {
+        match &self.search.settings.removal {
+            Some(Removal::Collect(sites)) => Some(sites),
+            _ => None,
+        }
+    }
+
+    /// `id` takes a lock: the step that is being done.
+    pub(crate) fn takes_lock(&mut self, id: CtxId, lock: ObjId, site: &'static Location<'static>) {
+        let Some(sites) = self.collected() else { return };
+        sites.lock().expect("no panic while it is held").entry(Site::at(site, Taken::Exclusion)).or_default();
+        let before = self.acquisitions.iter().position(|before| before.lock == lock);
+        let before = before.map(|place| self.acquisitions.swap_remove(place));
+        let new = self.search.last_is_new();
+        let (events, born) = (&self.search.events, self.ctx(id).born);
+        let ordered = |before: u32| {
+            let knew = |born: u32| events.happens_before(before as usize, born as usize);
+            events.known_by(before, id) || born.is_some_and(knew)
+        };
+        let races = before.filter(|before| new && !ordered(before.event));
+        let races = races.map(|before| (before.site, before.changes));
+        let event = self.search.depth() as u32 - 1;
+        self.acquisitions.push(Acquisition { lock, site, event, changes: false, races });
+    }
+
+    /// What a lock protects is changed by who holds it.
+    pub(crate) fn changes_under(&mut self, lock: ObjId) {
+        if let Some(last) = self.acquisitions.iter_mut().find(|last| last.lock == lock) {
+            last.changes = true;
+        }
+    }
+
+    /// Who holds a lock releases it.
+    pub(crate) fn leaves_lock(&mut self, lock: ObjId) {
+        let Some(last) = self.acquisitions.iter().find(|last| last.lock == lock) else { return };
+        if let (Some((before, changed)), Some(sites)) = (last.races, self.collected())
+            && (changed || last.changes)
+        {
+            let mut sites = sites.lock().expect("no panic while it is held");
+            for site in [before, last.site] {
+                sites.insert(Site::at(site, Taken::Exclusion), true);
+            }
+        }
+    }
 }
 
 /// A program that finds what is missing.
@@ -136,12 +202,13 @@ impl Program {
     }
 }
 
-/// A site, and which program fails without it.
+/// A site, and which program fails without it, or would have a data race.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The site.
     pub site: Site,
-    /// The first program that fails without it; `None` if none does.
+    /// The first program that fails without it, or that takes the lock there with nothing else to order it; `None` if none
+    /// does.
     pub found_by: Option<String>,
     /// Programs that reach the site, and whose search without it ended at its limit of executions.
     pub unfinished: Vec<String>,
@@ -166,41 +233,63 @@ const FACTOR: u64 = 20;
 /// so many more, before it counts as unfinished.
 const MORE: u64 = 50_000;
 
-/// Takes each site out of the files whose path contains `files`, one at a time, and runs the programs that reach it until
-/// one fails.
-///
-/// # Panics
-/// If a program fails, or does not end, with nothing taken out.
+/// The sites in the files whose path contains `files`, and of each which programs reach it: in how many executions, and
+/// whether something races there.
 #[track_caller]
-pub fn table(programs: &[Program], files: &str) -> Vec<Row> {
-    let mut sites: BTreeMap<Site, Vec<(&Program, u64)>> = BTreeMap::new();
+fn reached<'p>(programs: &'p [Program], files: &str) -> BTreeMap<Site, Vec<(&'p Program, u64, bool)>> {
+    let mut sites: BTreeMap<Site, Vec<(&Program, u64, bool)>> = BTreeMap::new();
     for program in programs {
         let reached = Arc::new(Mutex::new(BTreeMap::new()));
         let report = program.explore(Removal::Collect(Arc::clone(&reached))).run(&*program.run);
         report.assert_exhausted();
         let reached = std::mem::take(&mut *reached.lock().expect("the search is over"));
-        for site in reached.into_keys().filter(|site| site.file.contains(files)) {
-            sites.entry(site).or_default().push((program, report.executions));
+        for (site, races) in reached.into_iter().filter(|(site, _)| site.file.contains(files)) {
+            sites.entry(site).or_default().push((program, report.executions, races));
         }
     }
+    sites.values_mut().for_each(|programs| programs.sort_by_key(|(_, executions, _)| *executions));
     sites
-        .into_iter()
-        .map(|(site, mut programs)| {
-            programs.sort_by_key(|(_, executions)| *executions);
-            let mut row = Row { site, found_by: None, unfinished: Vec::new() };
-            for (program, executions) in programs {
-                let limit = executions * FACTOR + MORE;
-                let explore = program.explore(Removal::Without(site)).max_executions(limit);
-                match explore.run(&*program.run).verdict {
-                    Verdict::Found => {
-                        row.found_by = Some(program.name.clone());
-                        break;
-                    }
-                    Verdict::Exhausted => {}
-                    Verdict::BoundReached => row.unfinished.push(program.name.clone()),
-                }
+}
+
+/// The locks in the files whose path contains `files`, and which program needs each: the rows of [`table`] that take no
+/// further exploration.
+///
+/// # Panics
+/// If a program fails, or does not end.
+#[track_caller]
+pub fn locks(programs: &[Program], files: &str) -> Vec<Row> {
+    let mut sites = reached(programs, files);
+    sites.retain(|site, _| site.taken == Taken::Exclusion);
+    sites.into_iter().map(|(site, programs)| row(site, programs)).collect()
+}
+
+/// Takes each site out of the files whose path contains `files`, one at a time, and runs the programs that reach it until
+/// one fails. Of locks, says which program needs them.
+///
+/// # Panics
+/// If a program fails, or does not end, with nothing taken out.
+#[track_caller]
+pub fn table(programs: &[Program], files: &str) -> Vec<Row> {
+    reached(programs, files).into_iter().map(|(site, programs)| row(site, programs)).collect()
+}
+
+fn row(site: Site, programs: Vec<(&Program, u64, bool)>) -> Row {
+    let mut row = Row { site, found_by: None, unfinished: Vec::new() };
+    if site.taken == Taken::Exclusion {
+        row.found_by = programs.iter().find(|(_, _, races)| *races).map(|(program, ..)| program.name.clone());
+        return row;
+    }
+    for (program, executions, _) in programs {
+        let limit = executions * FACTOR + MORE;
+        let explore = program.explore(Removal::Without(site)).max_executions(limit);
+        match explore.run(&*program.run).verdict {
+            Verdict::Found => {
+                row.found_by = Some(program.name.clone());
+                break;
             }
-            row
-        })
-        .collect()
+            Verdict::Exhausted => {}
+            Verdict::BoundReached => row.unfinished.push(program.name.clone()),
+        }
+    }
+    row
 }

@@ -14,6 +14,7 @@ use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
 use crate::op::{MoreUses, Op, OpKind};
 use crate::record::Recorder;
+use crate::removal::Acquisition;
 use crate::search::Search;
 use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
 use crate::step::NO_OBJ;
@@ -206,6 +207,8 @@ pub(crate) struct World {
     /// Who waits for ever, where that is an outcome.
     pub waiting_outcome: Option<String>,
     pub recorder: Recorder,
+    /// Of each lock the last one, while it is found out what locks are for.
+    pub acquisitions: Vec<Acquisition>,
     pub grace_periods: GracePeriods,
     /// How many timeouts may still strike.
     pub clock: Option<Arc<Model<u32>>>,
@@ -359,6 +362,7 @@ impl World {
             over: false,
             waiting_outcome: None,
             recorder: Recorder::default(),
+            acquisitions: Vec::new(),
             grace_periods: GracePeriods::Readers,
             clock: None,
             search,
@@ -396,6 +400,7 @@ impl World {
         if self.search.settings.record {
             self.recorder = Recorder::default();
         }
+        self.acquisitions.clear();
         self.cpus.truncate(cpus as usize);
         for index in 0..self.cpus.len() {
             let token = self.add_token();

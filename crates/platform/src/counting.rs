@@ -369,6 +369,10 @@ macro_rules! counted_lock {
             fn assert_held(&self) {
                 self.0.assert_held();
             }
+            #[inline]
+            fn changes(&self) {
+                self.0.changes();
+            }
         }
     };
 }

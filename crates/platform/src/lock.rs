@@ -36,6 +36,10 @@ pub unsafe trait RawLock: Send + Sync + 'static {
     #[inline(always)]
     #[track_caller]
     fn assert_held(&self) {}
+
+    /// The calling context, which holds the lock, changes what the lock protects: for platforms that watch accesses.
+    #[inline(always)]
+    fn changes(&self) {}
 }
 
 /// Data behind a spin lock (or, as [`Mutex`], behind a sleeping one).
@@ -166,6 +170,7 @@ impl<P: Platform, T, R: RawLock> Deref for LockGuard<'_, P, T, R> {
 impl<P: Platform, T, R: RawLock> DerefMut for LockGuard<'_, P, T, R> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
+        self.lock.raw.changes();
         // SAFETY: the guard holds the lock and is borrowed mutably, so this is the only reference.
         unsafe { &mut *self.lock.data.get() }
     }

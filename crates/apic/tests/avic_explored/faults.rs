@@ -1,8 +1,11 @@
 //! Every access is there for a reason: without it, a program fails. And what was decided against loses interrupts.
 
+use std::sync::Arc;
+
+use doorbell_apic::avic::GaLog;
 use doorbell_explore::removal;
 use doorbell_explore::trace::FailureKind;
-use doorbell_explore::{Explore, Machine};
+use doorbell_explore::{Explore, Machine, Sim};
 
 use crate::machine::{Flaw, Restart};
 use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs};
@@ -53,4 +56,24 @@ fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
 fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
     let report = Explore::new("re-enabled").run(|m| program(m, Scope { inhibited: Inhibited::ForSomeTime, ..DEVICE }));
     report.assert_exhausted();
+}
+
+/// VMs come, get a vCPU, and go.
+fn vms(m: &Machine) {
+    let log = Arc::new(GaLog::<Sim, ()>::new(2));
+    for name in ["one VM", "another"] {
+        let log = Arc::clone(&log);
+        m.task(name, move || {
+            let vm = log.open().expect("there is room for two");
+            drop(log.add(&vm, 0, Arc::new(())).expect("a small number").synchronize());
+            drop(log.close(vm).synchronize());
+        });
+    }
+}
+
+#[test]
+fn the_lock_of_the_tags_is_all_that_orders_vms_that_come_and_go() {
+    let rows = removal::locks(&[removal::Program::new("VMs come and go", vms)], "crates/apic/src/avic/log.rs");
+    let missed: Vec<_> = rows.iter().filter(|row| row.found_by.is_none()).collect();
+    assert!(rows.len() == 3 && missed.is_empty(), "{rows:#?}");
 }

@@ -12,7 +12,7 @@ use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Mode, ObjKind, exploring, with};
+use crate::world::{Mode, ObjKind, exploring, removing, with};
 
 macro_rules! raw_lock {
     ($(#[$doc:meta])* $name:ident, $kind:expr) => {
@@ -53,6 +53,13 @@ macro_rules! raw_lock {
             #[track_caller]
             fn assert_held(&self) {
                 assert_held(&self.0);
+            }
+
+            #[inline]
+            fn changes(&self) {
+                if removing() {
+                    with(|w| self.0.get(w).into_iter().for_each(|lock| w.changes_under(lock)));
+                }
             }
         }
     };

@@ -23,6 +23,7 @@ pub fn programs() -> Vec<Program> {
         Program::new("it goes elsewhere, and another thread", |m| replaced(m, 0, Some(THERE))),
         Program::new("an interrupt, and its thread sleeps before it is attached", attached_late),
         Program::new("an interrupt of the CPU where the descriptor is used", interrupted),
+        Program::new("it goes elsewhere, and others look at it and watch it", looked_at),
     ]
 }
 
@@ -200,5 +201,18 @@ fn interrupted(m: &Machine) {
         desc.detach_thread().expect("there is one");
         drop(desc.wake_thread());
     });
+    irq.follows(m);
+}
+
+/// Who looks sees it before or after.
+fn looked_at(m: &Machine) {
+    let irq = Irq::new();
+    let (moves, looks, watches) = (Rc::clone(&irq), Rc::clone(&irq), Rc::clone(&irq));
+    m.task("goes elsewhere", move || moves.moves(THERE));
+    m.task("looks", move || {
+        let affinity = looks.desc.affinity();
+        assert!(affinity.contains(HERE) != affinity.contains(THERE));
+    });
+    m.task("watches", move || assert!(watches.desc.set_notifier(None).is_none()));
     irq.follows(m);
 }

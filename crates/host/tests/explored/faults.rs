@@ -1,6 +1,11 @@
 //! Every access of the protocols is there for a reason: without it, a program fails.
 
+use std::sync::Arc;
+
 use doorbell_explore::removal::{self, Program};
+use doorbell_explore::{Machine, Sim};
+use doorbell_host::Table;
+use doorbell_platform::{Atomic, Platform};
 
 use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
 
@@ -26,4 +31,24 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
         }
     }
     assert!(missed.is_empty(), "found by no program: {missed:#?}");
+}
+
+/// Entries are taken, given back and counted at once.
+fn taken_and_given_back(m: &Machine) {
+    let memory: Box<[<Sim as Platform>::AtomicU128]> = (0..2).map(|_| Atomic::new(0)).collect();
+    let table = Table::<Sim, _>::new(memory);
+    for name in ["one", "other"] {
+        let table = Arc::clone(&table);
+        m.task(name, move || drop(table.allocate().expect("there are two").retire().completed()));
+    }
+    let counted = Arc::clone(&table);
+    m.task("counts", move || assert!(counted.free() <= 2));
+    m.at_quiescence("all are free", move || if table.free() == 2 { Ok(()) } else { Err("one is not".into()) });
+}
+
+#[test]
+fn the_lock_of_a_table_is_all_that_orders_those_who_take_entries() {
+    let rows = removal::locks(&[Program::new("entries come and go", taken_and_given_back)], "crates/host/src/table.rs");
+    let missed: Vec<_> = rows.iter().filter(|row| row.found_by.is_none()).collect();
+    assert!(rows.len() == 3 && missed.is_empty(), "{rows:#?}");
 }

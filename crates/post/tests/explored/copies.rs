@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::removal::Program;
+use doorbell_explore::removal::{self, Program};
 use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
@@ -281,4 +281,28 @@ fn program(m: &Machine, scope: Scope) {
         let expected = if scope.unbinds { 0 } else { own };
         (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
     });
+}
+
+/// Who only looks needs the lock, too.
+#[test]
+fn the_lock_is_all_that_orders_a_copy_that_is_added_and_who_looks() {
+    let looks = Program::new("an IRTE is bound while the copies are counted", |m| {
+        let copies = Arc::new(Copies::<Sim, Entry, Entry>::new(Entry::new()));
+        let (runs, binds) = (Arc::clone(&copies), Arc::clone(&copies));
+        m.task("runs", move || runs.set(Residency::Running { apic_id: 1 }));
+        m.task("binds", move || {
+            let program = |entry: &Entry, residency| {
+                entry.write(residency);
+                Ok::<(), ()>(())
+            };
+            binds.add(Arc::new(Entry::new()), program).expect("it can be");
+        });
+        m.task("looks", move || {
+            copies.len();
+            copies.residency();
+        });
+    });
+    let rows = removal::locks(&[looks], "crates/post/src/copies.rs");
+    let missed: Vec<_> = rows.iter().filter(|row| row.found_by.is_none()).collect();
+    assert!(rows.len() == 4 && missed.is_empty(), "{rows:#?}");
 }
