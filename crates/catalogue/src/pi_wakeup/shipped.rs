@@ -74,7 +74,7 @@ impl fmt::Display for Scope {
 }
 
 /// Where the search of what is too large to be exhausted ends. `shipped-two` has by then gone through 0.007 % of its tree, as
-/// far as that can be told from the breadth that is known. Two branches of five are an interrupt that comes at another
+/// far as that can be told from the breadth that is known. Nearly half of the branches are an interrupt that comes at another
 /// moment; hence [`places`], where those moments that do not matter are none.
 const EXECUTIONS: u64 = 2_000_000;
 
