@@ -57,9 +57,9 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
         Deassign => irqfd.assign(MESSAGE).expect("it is routed"),
         DeassignResample => irqfd.assign_resample(LEVEL, Arc::new(|| ())).expect("it has a pin"),
         Reroute => {
-            vm.reroute(table(Some(LATER))).expect("an open VM");
+            drop(vm.reroute(table(Some(LATER))).expect("an open VM"));
             irqfd.assign(LATER).expect("it is routed");
-            vm.reroute(table(None)).expect("an open VM");
+            drop(vm.reroute(table(None)).expect("an open VM"));
         }
         Assign | AssignResample | Close | Count | Acknowledge | Register => {}
     }
@@ -70,7 +70,7 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
         AssignResample => irqfd.assign_resample(LEVEL, Arc::new(|| ())).expect("it has a pin"),
         Deassign | DeassignResample => irqfd.deassign().expect("it is assigned"),
         Reroute => {
-            vm.reroute(table(Some(LATER))).expect("an open VM");
+            drop(vm.reroute(table(Some(LATER))).expect("an open VM"));
             assert!(irqfd.is_assigned());
         }
         Close => vm.close().wait(),
@@ -83,7 +83,7 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
 fn program(two: [Does; 2]) -> Program {
     Program::new(format!("{:?} and {:?}", two[0], two[1]), move |m: &Machine| {
         let vm = Vm::new(Chip, Limits { gsis: 3, ..Limits::default() });
-        vm.reroute(table(None)).expect("an open VM");
+        drop(vm.reroute(table(None)).expect("an open VM"));
         for does in two {
             m.task(format!("{does:?}"), prepare(&vm, does));
         }
