@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use doorbell_explore::removal::{self, Program};
+use doorbell_explore::removal::{self, Program, Taken};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::Table;
 use doorbell_platform::{Atomic, Platform};
 
 use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
+
+/// What only counts, for a decision once in 100,000 interrupts. The unit tests of `flow.rs` have so many; an exploration has not.
+const KEPT: &[(&str, Taken)] =
+    &[("self.unhandled.load(Relaxed)", Taken::Knowledge), ("self.handled.load(Relaxed)", Taken::Knowledge)];
 
 #[test]
 fn nothing_is_lost_and_no_access_can_be_taken_out() {
@@ -26,11 +30,12 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
     for row in removal::table(&programs, "crates/host/src/") {
         let line = row.line(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         println!("{} | `{line}` | {}", row.site, row.found_by.as_deref().unwrap_or("-"));
-        if row.found_by.is_none() {
+        let kept = KEPT.iter().any(|(part, taken)| line.contains(part) && row.site.taken == *taken);
+        if kept != row.found_by.is_none() {
             missed.push(row);
         }
     }
-    assert!(missed.is_empty(), "found by no program: {missed:#?}");
+    assert!(missed.is_empty(), "found by no program, or kept though one finds it: {missed:#?}");
 }
 
 /// Entries are taken, given back and counted at once.

@@ -19,10 +19,13 @@ pub fn programs() -> Vec<Program> {
         Program::new("it comes at two CPUs", |m| drop(Line::new(m, 2))),
         Program::new("it comes while it is disabled and enabled", |m| disabled(m, 1)),
         Program::new("it comes at two CPUs while it is disabled and enabled", |m| disabled(m, 2)),
+        Program::new("it comes while it is disabled, and stays so", stays_disabled),
         Program::new("its handler is freed while it comes", freed),
         Program::new("one waits until it is not handled", synchronized),
         Program::new("nobody claims it, at two CPUs", unclaimed),
         Program::new("it is to be moved when it comes next", deferred),
+        Program::new("it is to be moved, and then elsewhere, when it comes next", deferred_twice),
+        Program::new("its CPU goes away while it is moved", left),
         Program::new("it is disabled on the CPU that it interrupts", interrupted),
     ]
 }
@@ -138,6 +141,20 @@ fn disabled(m: &Machine, cpus: u32) {
     m.task_on(HERE, "driver", move || line.disable_and_enable());
 }
 
+/// What comes from then on is kept, and the device masked: it would come again and again.
+fn stays_disabled(m: &Machine) {
+    let line = Line::of(Device::new(true));
+    line.comes_at(m, HERE);
+    let disables = Rc::clone(&line);
+    m.task_on(OTHERS, "driver", move || disables.desc.disable());
+    m.at_quiescence("what was not seen has it masked", move || {
+        let events = line.device.events.observe(|events| *events);
+        let seen = line.device.seen.observe(|seen| *seen);
+        let masked = line.mask.observe(|mask| *mask);
+        ((events == seen) != masked).then_some(()).ok_or(format!("{seen} of {events}, masked: {masked}"))
+    });
+}
+
 /// The driver's memory is gone when its handler cannot be called any more.
 fn freed(m: &Machine) {
     let line = Line::of(Device::new(true));
@@ -183,6 +200,34 @@ fn deferred(m: &Machine) {
     });
     m.at_quiescence("it was moved when it came", move || {
         line.desc.take_deferred().is_none().then_some(()).ok_or("nobody was told".into())
+    });
+}
+
+fn deferred_twice(m: &Machine) {
+    let line = Line::new(m, 1);
+    for (name, cpu) in [("affinity", CpuId(3)), ("other affinity", CpuId(4))] {
+        let defers = Rc::clone(&line);
+        m.task_on(cpu, name, move || {
+            let there = CpuSet::of([THERE]);
+            defers.desc.defer_affinity(there.clone(), &there).expect("it is online");
+        });
+    }
+}
+
+fn left(m: &Machine) {
+    let line = Line::of(Device::new(true));
+    let (leaves, moves) = (Rc::clone(&line), Rc::clone(&line));
+    m.task_on(HERE, "goes away", move || {
+        let left = leaves.desc.leave(HERE, &CpuSet::of([OTHERS]), drop).expect("another is online");
+        left.into_iter().for_each(|change| change.act());
+    });
+    m.task_on(OTHERS, "affinity", move || {
+        let there = CpuSet::of([THERE]);
+        let change = moves.desc.set_affinity(there.clone(), &there, drop).expect("it is online");
+        change.into_iter().for_each(|change| change.act());
+    });
+    m.at_quiescence("it goes elsewhere", move || {
+        (line.desc.cpu() == THERE).then_some(()).ok_or(format!("it goes to {}", line.desc.cpu()))
     });
 }
 
