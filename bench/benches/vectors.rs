@@ -101,7 +101,7 @@ fn run(operation: &str) {
     let here = CpuSet::of([CpuId(0)]);
     let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
     let driver: Arc<dyn Handler> = if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
-    desc.request(driver, Sharing::Exclusive).expect("it has none");
+    desc.request(driver, Sharing::Exclusive).expect("it has none").synchronize();
     let descs = [desc];
     let all = CpuSet::of((0..cpus).map(CpuId));
     let to = if operation.contains("on some") { Where::In(&all) } else { Where::Anywhere };

@@ -5,6 +5,7 @@
 //! has been told to be silent, what it has to say waits. Many devices raise nothing more until their driver has read
 //! their status: [`Kind::waits_for_driver`].
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -188,6 +189,20 @@ impl Device {
         self.write_data(message.vector);
     }
 
+    /// Both words, while it is masked: it does not look at them, so nobody can tell in how many steps.
+    #[track_caller]
+    pub fn write_masked_message(&self, message: Message) {
+        let unmasked = Cell::new(false);
+        self.write(|registers| {
+            unmasked.set(!registers.masked);
+            (registers.address, registers.data) = (message.cpu.0, message.vector.0);
+        });
+        note(|| format!("{} := {message}", self.name));
+        if unmasked.get() {
+            fail(format!("{} is not masked", self.name));
+        }
+    }
+
     /// Sets the mask bit, or takes it off.
     #[track_caller]
     pub fn mask(&self, masked: bool) {
@@ -245,7 +260,7 @@ impl Device {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
 
     use doorbell_explore::trace::FailureKind;
     use doorbell_explore::{Explore, Report};

@@ -71,6 +71,26 @@ pub(crate) struct Actions<P: Platform> {
     changes: Mutex<P, ()>,
 }
 
+/// A handler is called for each interrupt from now on. Its line's former list is still read by interrupts under way.
+#[must_use = "the former list leaks unless it is reclaimed"]
+pub struct Requested<P: Platform> {
+    former: Retired<P::Rcu, List>,
+}
+
+impl<P: Platform> Requested<P> {
+    /// Waits until nobody reads the former list, and frees it. In task context, not from a handler.
+    #[track_caller]
+    pub fn synchronize(self) {
+        drop(self.former.synchronize());
+    }
+
+    /// Has it freed when nobody reads it, without waiting for that.
+    #[track_caller]
+    pub fn reclaim_later(self) {
+        self.former.reclaim_later();
+    }
+}
+
 /// A handler is called for no new interrupt, but may be running.
 #[must_use = "the handler may still be running, and its list leaks unless this is waited for"]
 pub struct Freed<P: Platform> {
@@ -100,19 +120,15 @@ impl<P: Platform> Actions<P> {
     }
 
     #[track_caller]
-    pub(crate) fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<(), LineTaken> {
-        let former = {
-            let _changes = self.changes.lock();
-            let list = self.list.read();
-            if !list.handlers.is_empty() && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared) {
-                return Err(LineTaken);
-            }
-            let handlers = list.handlers.iter().cloned().chain([handler]).collect();
-            drop(list);
-            self.list.replace(Box::new(List { sharing, handlers }))
-        };
-        former.reclaim_later();
-        Ok(())
+    pub(crate) fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<Requested<P>, LineTaken> {
+        let _changes = self.changes.lock();
+        let list = self.list.read();
+        if !list.handlers.is_empty() && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared) {
+            return Err(LineTaken);
+        }
+        let handlers = list.handlers.iter().cloned().chain([handler]).collect();
+        drop(list);
+        Ok(Requested { former: self.list.replace(Box::new(List { sharing, handlers })) })
     }
 
     #[track_caller]

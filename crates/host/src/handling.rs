@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::Platform;
 
-use crate::actions::{Claim, Freed, Handler, LineTaken, NotRequested, Sharing};
+use crate::actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
 use crate::desc::{IrqDesc, WakeThread};
 use crate::flow::{Begin, End};
 
@@ -73,7 +73,7 @@ impl<P: Platform> IrqDesc<P> {
     /// # Errors
     /// If there is one, and not both share the line.
     #[track_caller]
-    pub fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<(), LineTaken> {
+    pub fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<Requested<P>, LineTaken> {
         self.actions.request(handler, sharing)
     }
 
@@ -231,9 +231,9 @@ mod tests {
     fn a_line_is_shared_by_those_only_that_all_say_so() {
         let desc = desc();
         let [one, other] = [driver(Claim::None), driver(Claim::Handled)];
-        assert_eq!(desc.request(one.clone(), Sharing::Shared), Ok(()));
-        assert_eq!(desc.request(other.clone(), Sharing::Exclusive), Err(LineTaken));
-        assert_eq!(desc.request(other.clone(), Sharing::Shared), Ok(()));
+        desc.request(one.clone(), Sharing::Shared).unwrap().synchronize();
+        assert_eq!(desc.request(other.clone(), Sharing::Exclusive).err(), Some(LineTaken));
+        desc.request(other.clone(), Sharing::Shared).unwrap().synchronize();
         let handling = desc.handle();
         assert!(!handling.stuck && !handling.mask && !handling.again);
         assert_eq!((one.calls.load(SeqCst), other.calls.load(SeqCst)), (1, 1));
@@ -246,14 +246,14 @@ mod tests {
         let freed = desc.free(&other).unwrap();
         assert!(freed.last());
         freed.synchronize();
-        assert_eq!(desc.request(one, Sharing::Exclusive), Ok(()));
+        desc.request(one, Sharing::Exclusive).unwrap().reclaim_later();
     }
 
     #[test]
     fn a_disabled_interrupt_is_masked_and_comes_when_the_last_one_enables_it() {
         let desc = desc();
         let driver = driver(Claim::Handled);
-        desc.request(driver.clone(), Sharing::Exclusive).unwrap();
+        desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
         desc.disable();
         desc.disable();
         assert!(desc.handle().mask);
@@ -269,7 +269,7 @@ mod tests {
     fn a_handler_that_claims_nothing_100000_times_is_called_no_more() {
         let desc = desc();
         let driver = driver(Claim::None);
-        desc.request(driver.clone(), Sharing::Exclusive).unwrap();
+        desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
         let stuck = (0..100_010).filter(|_| desc.handle().stuck).count();
         assert_eq!((stuck, driver.calls.load(SeqCst)), (1, 100_000));
         assert!(desc.is_disabled());
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_handler_may_leave_its_work_to_the_thread() {
         let desc = desc();
-        desc.request(driver(Claim::WakeThread), Sharing::Exclusive).unwrap();
+        desc.request(driver(Claim::WakeThread), Sharing::Exclusive).unwrap().synchronize();
         desc.attach_thread(Std::current_task()).unwrap().act();
         desc.handle().wake.act();
         assert!(desc.take_work().unwrap().run);

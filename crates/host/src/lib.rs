@@ -23,7 +23,7 @@ mod switch;
 mod table;
 pub mod vector;
 
-pub use actions::{Claim, Freed, Handler, LineTaken, NotRequested, Sharing};
+pub use actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
 pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
 pub use bypass::{AlreadyRegistered, Bypass, Consumer, Consumes, Producer, Produces, Token};

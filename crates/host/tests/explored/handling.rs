@@ -83,7 +83,7 @@ impl Line {
     fn of(device: Arc<Device>) -> Rc<Self> {
         let here = CpuSet::of([HERE]);
         let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
-        desc.request(device.clone(), Sharing::Exclusive).expect("it has none");
+        desc.request(device.clone(), Sharing::Exclusive).expect("it has none").synchronize();
         Rc::new(Line { desc, device, mask: Model::new("mask", false) })
     }
 

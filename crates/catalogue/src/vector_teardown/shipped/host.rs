@@ -75,7 +75,7 @@ impl Host {
     }
 
     pub(super) fn requests(&self, irq: Irq, handler: &Arc<dyn Handler>) {
-        self.line(irq).desc.request(Arc::clone(handler), Sharing::Exclusive).expect("it has none");
+        self.line(irq).desc.request(Arc::clone(handler), Sharing::Exclusive).expect("it has none").synchronize();
     }
 
     pub(super) fn line(&self, irq: Irq) -> &Line {
@@ -139,7 +139,7 @@ impl Host {
         match update {
             Update::Whole => {
                 device.mask(true);
-                device.write_message(message(moved.to()));
+                device.write_masked_message(message(moved.to()));
                 device.mask(false);
             }
             Update::WordByWord => {
@@ -180,7 +180,7 @@ impl Host {
             }
         };
         let device = &self.line(irq).device;
-        device.write_message(message(place));
+        device.write_masked_message(message(place));
         device.mask(false);
     }
 

@@ -63,6 +63,28 @@ pub(super) fn variants() -> Vec<Variant> {
             Parties { switch: Switch::Reopened, guest: Guest::Waits, ..ONE },
         ),
         variant(
+            "shipped-a",
+            "one device is moved, and its consumer switched meanwhile",
+            Parties {
+                devices: 2,
+                vectors: 3,
+                moves: Some(Update::Whole),
+                switch: Switch::InPlace,
+                guest: Guest::Waits,
+                ..ONE
+            },
+        ),
+        variant(
+            "shipped-b",
+            "one device is torn down, the other moved",
+            Parties { devices: 2, vectors: 3, moves: Some(Update::Whole), teardown: true, ..ONE },
+        ),
+        variant(
+            "shipped-c",
+            "one device is torn down, the other switched",
+            Parties { devices: 2, vectors: 3, teardown: true, switch: Switch::InPlace, guest: Guest::Waits, ..ONE },
+        ),
+        variant(
             "shipped",
             "one device is torn down, the other moved, and its consumer switched meanwhile",
             Parties {
@@ -74,6 +96,7 @@ pub(super) fn variants() -> Vec<Variant> {
                 guest: Guest::Waits,
                 ..ONE
             },
-        ),
+        )
+        .full_only(),
     ]
 }
