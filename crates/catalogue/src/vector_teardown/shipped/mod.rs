@@ -29,7 +29,7 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "shipped-driver",
             "what arrives late meets a mark that nobody overwrites, and the vector is not given out before its CPU has looked",
-            Parties { teardown: true, ..ONE },
+            Parties { teardown: true, events: 2, ..ONE },
         ),
         variant(
             "shipped-driver-same-vector",
@@ -44,14 +44,14 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "shipped-move",
             "both places are installed until the former one's CPU has looked",
-            Parties { moves: Some(Update::Whole), ..ONE },
+            Parties { moves: Some(Update::Whole), events: 2, ..ONE },
         ),
         variant(
             "shipped-move-word-by-word",
             "each message that the device can put together names a place of its own interrupt",
             Parties { moves: Some(Update::WordByWord), events: 2, ..ONE },
         ),
-        variant("shipped-offline", "the CPU hands over what waits in its IRR", Parties { offline: true, ..ONE }),
+        variant("shipped-offline", "the CPU hands over what waits in its IRR", Parties { offline: true, events: 2, ..ONE }),
         variant(
             "shipped-vfio",
             "the consumer changes in place: no vector is given back, nothing is lost, and nothing is injected",
@@ -63,7 +63,7 @@ pub(super) fn variants() -> Vec<Variant> {
             Parties { switch: Switch::Reopened, guest: Guest::Waits, ..ONE },
         ),
         variant(
-            "shipped-a",
+            "shipped-moved-and-switched",
             "one device is moved, and its consumer switched meanwhile",
             Parties {
                 devices: 2,
@@ -75,12 +75,12 @@ pub(super) fn variants() -> Vec<Variant> {
             },
         ),
         variant(
-            "shipped-b",
+            "shipped-torn-down-and-moved",
             "one device is torn down, the other moved",
             Parties { devices: 2, vectors: 3, moves: Some(Update::Whole), teardown: true, ..ONE },
         ),
         variant(
-            "shipped-c",
+            "shipped-torn-down-and-switched",
             "one device is torn down, the other switched",
             Parties { devices: 2, vectors: 3, teardown: true, switch: Switch::InPlace, guest: Guest::Waits, ..ONE },
         ),
