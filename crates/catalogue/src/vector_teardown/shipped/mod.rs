@@ -51,7 +51,11 @@ pub(super) fn variants() -> Vec<Variant> {
             "each message that the device can put together names a place of its own interrupt",
             Parties { moves: Some(Update::WordByWord), events: 2, ..ONE },
         ),
-        variant("shipped-offline", "the CPU hands over what waits in its IRR", Parties { offline: true, events: 2, ..ONE }),
+        variant(
+            "shipped-offline",
+            "the CPU hands over what waits in its IRR",
+            Parties { offline: true, events: 2, ..ONE },
+        ),
         variant(
             "shipped-vfio",
             "the consumer changes in place: no vector is given back, nothing is lost, and nothing is injected",
