@@ -44,7 +44,7 @@ pub enum Signalled {
 ///
 /// It belongs to one VM and can be assigned to a GSI, deassigned, and assigned again. Events that come while it is not
 /// assigned are kept. Share it by reference or `Arc`; dropping it deassigns it (without waiting: nobody can signal it
-/// any more).
+/// any more). Interrupt handlers may signal it and look at it; all else is for task context.
 pub struct Irqfd<P: Platform, C: Controller> {
     pub(crate) vm: Arc<Shared<P, C>>,
     inner: Arc<Inner<P>>,
@@ -174,7 +174,9 @@ impl<P: Platform> Inner<P> {
         self.pending.swap(false, Ordering::SeqCst)
     }
 
-    /// Takes on a new cached route, under the lock of the VM's list, at index `index` of which this irqfd is.
+    /// Takes on a new cached route, under the lock of the VM's list, at index `index` of which this irqfd is. With
+    /// interrupts off: its gate is open, and an interrupt handler that signals it would wait forever for the writer that
+    /// it interrupted.
     pub(crate) fn reroute(&self, held: &impl Held<P>, index: u32, route: Cached) {
         self.cached.write(held, route.pack());
         // Changes nothing, but makes the new route part of what a delivery acquires with its SeqCst load of `link`,
@@ -243,7 +245,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and perhaps notified) if
     /// the assignment is refused.
     fn reserve(&self, irqfd: &Inner<P>, gsi: Gsi) -> Result<(), Error> {
-        let state = self.state.lock_irqsave();
+        let state = self.state.lock();
         state.check(&self.limits, gsi, true)?;
         irqfd.check_idle()?;
         irqfd.link.store(BUSY, Ordering::SeqCst);
@@ -252,7 +254,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// Puts an irqfd on the VM's list and opens the gate. With a seat among the listeners it has been reserved.
     fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, seat: Option<u32>) -> Result<(), Error> {
-        let mut state = lock_with_room(|| self.state.lock_irqsave(), |state| state.grows(&self.limits));
+        // Interrupts stay on: nobody reads a cached route behind a closed gate, and this one opens when it is written.
+        let mut state = lock_with_room(|| self.state.lock(), |state| state.grows(&self.limits));
         let route = state.check(&self.limits, gsi, seat.is_some())?;
         if seat.is_none() {
             irqfd.check_idle()?;
@@ -265,7 +268,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// Closes the gate and takes an irqfd off the VM's list; `None` if it is not on it.
     fn delist(&self, irqfd: &Inner<P>) -> Option<Assigned<P>> {
-        let mut state = self.state.lock_irqsave();
+        let mut state = self.state.lock();
         let index = irqfd.link.load(Ordering::SeqCst).checked_sub(ACTIVE)?;
         irqfd.link.store(BUSY, Ordering::SeqCst);
         state.irqfds.remove(index)

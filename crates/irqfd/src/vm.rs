@@ -16,8 +16,7 @@ use crate::routing::Group;
 use crate::slab::{Place, Slab};
 use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
 
-/// Taken with interrupts off: it is held while a cached route is written, and an interrupt handler that signals would
-/// wait forever for a writer that it interrupted.
+/// No interrupt handler takes it, so interrupts stay on under it but where the cached route of an active irqfd is written.
 static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin);
 
 /// How large a VM may grow.
@@ -145,7 +144,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
 
     /// How many irqfds are assigned.
     pub fn assigned(&self) -> u32 {
-        self.shared.state.lock_irqsave().irqfds.len()
+        self.shared.state.lock().irqfds.len()
     }
 
     /// Replaces the routing table. When this returns, no delivery uses the former one.
@@ -229,7 +228,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// The sources stay and keep their events. A second close finds nothing left; both may be waited for.
     pub fn close(&self) -> Deassigning<P, C> {
         let irqfds = {
-            let mut state = self.shared.state.lock_irqsave();
+            let mut state = self.shared.state.lock();
             state.closed = true;
             let irqfds = mem::replace(&mut state.irqfds, Slab::new());
             irqfds.iter().for_each(|(_, assigned)| assigned.irqfd.shut());
@@ -379,7 +378,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let mut from = 0;
         loop {
             let irqfd = {
-                let state = self.state.lock_irqsave();
+                let state = self.state.lock();
                 let Some((index, assigned)) = state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending()) else {
                     return;
                 };

@@ -24,7 +24,7 @@ impl<P: Platform, T> Held<P> for IrqLockGuard<'_, P, T> {}
 ///
 /// All writers hold the same spin lock. If there are readers in hard-interrupt context, they hold it with interrupts
 /// off ([`lock_irqsave`](crate::Lock::lock_irqsave)): such a reader would wait forever for the writer that it
-/// interrupted.
+/// interrupted. A write that no such reader can meet needs the lock only.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
