@@ -8,8 +8,11 @@ use doorbell_host::intx::{Fired, Intx, Line, Pending, Status};
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
 use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Msix, Signal, Signalled, Written};
-use doorbell_host::{AmdInterrupt, Binding, CpuSet, Entries, IrqDesc, Posting, Table, Target};
-use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, ReadDomain, Std};
+use doorbell_host::vector::{Arrived, Cleaned, Irq, Update, Vectors, Where};
+use doorbell_host::{
+    AmdInterrupt, Binding, Claim, CpuSet, Enabled, Entries, Handler, Handling, IrqDesc, Posting, Sharing, Table, Target,
+};
+use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{Copies, Mirror, Residency};
 
 /// Counts allocations of each thread.
@@ -248,4 +251,123 @@ fn intx_takes_no_lock_and_no_memory() {
     assert_eq!((counts.spins, counts.mutexes, counts.irq_saves, counts.read_sections, allocations), (0, 0, 0, 1, 0));
     let (told, counts, allocations) = of(|| intx.unmask().is_some());
     assert_eq!((told, counts, allocations), (false, Counts { loads: 3, rmws: 1, ..Counts::default() }, 0));
+}
+
+/// A driver that always finds the same.
+struct Driver(Claim);
+
+impl Handler for Driver {
+    fn handle(&self) -> Claim {
+        self.0
+    }
+}
+
+fn desc(claim: Claim) -> IrqDesc<P> {
+    let here = CpuSet::of([CpuId(0)]);
+    let desc = IrqDesc::new(here.clone(), &here).unwrap();
+    desc.request(Arc::new(Driver(claim)), Sharing::Exclusive).unwrap();
+    desc
+}
+
+/// A read section of the list of handlers, and one load in it. What a section consists of is the platform's affair.
+fn list_read() -> Counts {
+    let rcu = <P as Platform>::Rcu::new("list");
+    drop(rcu.read());
+    let ((), section, allocations) = of(|| drop(rcu.read()));
+    assert_eq!((section.read_sections, section.spins, section.mutexes, allocations), (1, 0, 0, 0));
+    Counts { loads: section.loads + 1, ..section }
+}
+
+/// It comes a second time: what the platform has for each thread is there by then.
+fn handled(desc: &IrqDesc<P>) -> (Handling<P>, Counts, u64) {
+    let _ = desc.handle();
+    of(|| desc.handle())
+}
+
+/// A spin lock with interrupts off.
+fn lock() -> Counts {
+    Counts { spins: 1, irq_saves: 1, ..Counts::default() }
+}
+
+#[test]
+fn an_interrupt_that_arrives_takes_one_load_to_know_whose_it_is() {
+    let vectors = vectors();
+    let place = vectors.activate(Irq(0), Where::Anywhere).unwrap();
+    let cpu = vectors.cpu(place.cpu).unwrap();
+    let (arrived, counts, allocations) = of(|| cpu.arrived(place.vector));
+    assert_eq!((arrived, counts, allocations), (Arrived::Irq(Irq(0)), Counts { loads: 1, ..Counts::default() }, 0));
+    let (arrived, counts, allocations) = of(|| cpu.arrived(Vector(0x99)));
+    assert_eq!(
+        (arrived, counts, allocations),
+        (Arrived::Unhandled, Counts { loads: 2, stores: 1, ..Counts::default() }, 0)
+    );
+}
+
+#[test]
+fn an_idle_interrupt_is_handled_with_two_read_modify_writes_and_two_loads_beside_the_section() {
+    let list = list_read();
+    let (handling, counts, allocations) = handled(&desc(Claim::Handled));
+    assert!(!handling.mask && !handling.again);
+    // The word twice; whether all were claimed of late.
+    assert_eq!(counts, Counts { rmws: list.rmws + 2, loads: list.loads + 1, ..list });
+    assert_eq!(allocations, 0);
+}
+
+#[test]
+fn an_interrupt_with_a_thread_takes_one_lock_more_and_none_before_the_thread_has_run() {
+    let list = list_read();
+    let desc = desc(Claim::WakeThread);
+    desc.attach_thread(P::current_task()).unwrap().act();
+    let (handling, counts, allocations) = handled(&desc);
+    handling.wake.act();
+    // The word three times, whether one was nobody's, what the thread has to do.
+    let counted = Counts { rmws: list.rmws + 3, loads: list.loads + 2, ..list };
+    assert_eq!((counts, allocations), (counted, 0));
+    assert!(desc.take_work().is_some());
+    let (handling, counts, allocations) = of(|| desc.handle());
+    handling.wake.act();
+    assert_eq!((counts, allocations), (Counts { spins: 1, irq_saves: 1, ..counted }, 0));
+}
+
+#[test]
+fn a_disabled_interrupt_takes_no_lock_and_no_section_and_is_masked_with_a_load_and_a_fence() {
+    let desc = desc(Claim::Handled);
+    let ((), counts, allocations) = of(|| desc.disable());
+    assert_eq!((counts, allocations), (Counts { rmws: 1, ..lock() }, 0));
+    let (handling, counts, allocations) = of(|| desc.handle());
+    assert!(handling.mask);
+    assert_eq!((counts, allocations), (Counts { rmws: 2, loads: 1, ..Counts::default() }, 0));
+    let ((), counts, allocations) = of(|| desc.mask(|mask| assert!(mask)));
+    assert_eq!((counts, allocations), (Counts { loads: 1, fences: 1, ..Counts::default() }, 0));
+    let (enabled, counts, allocations) = of(|| desc.enable());
+    assert_eq!(enabled, Ok(Enabled::Unmask { resend: true }));
+    assert_eq!((counts, allocations), (Counts { rmws: 1, ..lock() }, 0));
+}
+
+fn vectors() -> Vectors<P> {
+    let vectors = Vectors::new(2, 1, 0x41..=0x42);
+    for cpu in 0..2 {
+        assert_eq!(vectors.online(CpuId(cpu)).unwrap().cpu(), CpuId(cpu));
+    }
+    vectors
+}
+
+#[test]
+fn each_change_of_an_interrupts_vector_takes_one_lock_and_a_store_for_each_entry_and_no_memory() {
+    let vectors = vectors();
+    let [here, there] = [0, 1].map(|cpu| CpuSet::of([CpuId(cpu)]));
+    let (place, counts, allocations) = of(|| vectors.activate(Irq(0), Where::In(&here)).unwrap());
+    assert_eq!((place.cpu, counts, allocations), (CpuId(0), Counts { stores: 1, ..lock() }, 0));
+    let (moved, counts, allocations) = of(|| vectors.begin_move(Irq(0), Where::In(&there), Update::Whole));
+    assert_eq!((counts, allocations), (Counts { stores: 1, ..lock() }, 0));
+    let moved = moved.unwrap().expect("it goes elsewhere");
+    let (cleanup, counts, allocations) = of(|| vectors.moved(moved).unwrap());
+    assert_eq!((cleanup.cpu(), counts, allocations), (CpuId(0), lock(), 0));
+    // What the entry stands for, and that it no longer does.
+    let (cleaned, counts, allocations) = of(|| vectors.cleanup(CpuId(0), |_| false));
+    assert_eq!((cleaned, counts, allocations), (Cleaned::All, Counts { loads: 1, stores: 1, ..lock() }, 0));
+    let (cleaned, counts, allocations) = of(|| vectors.cleanup(CpuId(0), |_| unreachable!("nothing is in quarantine")));
+    assert_eq!((cleaned, counts, allocations), (Cleaned::All, lock(), 0));
+    let (cleanup, counts, allocations) = of(|| vectors.deactivate(Irq(0)).unwrap());
+    assert_eq!((cleanup.cpu(), counts, allocations), (CpuId(1), Counts { stores: 1, ..lock() }, 0));
 }
