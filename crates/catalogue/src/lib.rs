@@ -58,6 +58,7 @@ mod apic_map_dirty;
 mod avic_inhibit;
 mod avic_irte;
 mod free_in_flight;
+mod host;
 mod irqfd_resampler;
 mod irqfd_routing_teardown;
 mod irte_window;

@@ -9,6 +9,8 @@
 //! What they do not say: a write that has completed must have pushed the messages before it as far as the IRR
 //! (`two-steps-in-flight`).
 
+mod shipped;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,7 +89,7 @@ pub(crate) fn case() -> Case {
         "msi-torn-update",
         "a device that cannot mask sends a message of which one word is new and the other old",
         "known-races V01: Linux 6f1a4891a592 (2020)",
-        [reported(), two_steps(), spurious()].into_iter().flatten().collect(),
+        [reported(), two_steps(), spurious(), shipped::variants()].into_iter().flatten().collect(),
     )
 }
 

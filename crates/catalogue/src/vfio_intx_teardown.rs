@@ -5,6 +5,8 @@
 //! begins as a wake-up. So the eventfd can be put only when whoever has loaded the pointer is done: the handler by
 //! synchronizing with it, the work by flushing it, both after the pointer was exchanged.
 
+mod shipped;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,49 +41,43 @@ struct Scope {
 
 /// The case.
 pub(crate) fn case() -> Case {
-    let null = Expected::Found(FailureKind::Invariant);
-    let freed = Expected::Found(FailureKind::UseAfterFree);
-    let swap = |synchronizes, flushes| Scope { order: Order::Swap { synchronizes, flushes }, checks: true };
-    let reported = Scope { order: Order::PutThenClear, checks: false };
     Case::new(
         "vfio-intx-teardown",
         "the eventfd of an INTx line is put while an unmask by eventfd, or the line's handler, signals it",
         "known-races F07: Linux 18c198c96a81, b620ecbd17a0 (2024), CVE-2024-26812",
-        vec![
-            variant(
-                "as-reported",
-                null,
-                "an unmask that finds the line up signals an eventfd that is no more",
-                reported,
-            ),
-            variant(
-                "as-reported-checked",
-                freed,
-                "to look whether there is one does not help: it is put after the look",
-                Scope { checks: true, ..reported },
-            ),
-            variant(
-                "swapped-only",
-                freed,
-                "whoever has loaded the pointer before may use it after",
-                swap(false, false),
-            ),
-            variant("not-synchronized", freed, "the handler of the line has loaded the pointer", swap(false, true)),
-            variant("not-flushed", freed, "the work of an unmask has loaded the pointer", swap(true, false)),
-            variant(
-                "flushed-before",
-                freed,
-                "what is queued between the flush and the exchange loads the old pointer",
-                Scope { order: Order::WaitThenSwap, checks: true },
-            ),
-            variant(
-                "fixed",
-                Expected::Exhausted,
-                "the pointer is exchanged, whoever may have loaded it is waited for, and then the eventfd is put",
-                swap(true, true),
-            ),
-        ],
+        [reported(), shipped::variants()].into_iter().flatten().collect(),
     )
+}
+
+fn reported() -> Vec<Variant> {
+    let null = Expected::Found(FailureKind::Invariant);
+    let freed = Expected::Found(FailureKind::UseAfterFree);
+    let swap = |synchronizes, flushes| Scope { order: Order::Swap { synchronizes, flushes }, checks: true };
+    let reported = Scope { order: Order::PutThenClear, checks: false };
+    vec![
+        variant("as-reported", null, "an unmask that finds the line up signals an eventfd that is no more", reported),
+        variant(
+            "as-reported-checked",
+            freed,
+            "to look whether there is one does not help: it is put after the look",
+            Scope { checks: true, ..reported },
+        ),
+        variant("swapped-only", freed, "whoever has loaded the pointer before may use it after", swap(false, false)),
+        variant("not-synchronized", freed, "the handler of the line has loaded the pointer", swap(false, true)),
+        variant("not-flushed", freed, "the work of an unmask has loaded the pointer", swap(true, false)),
+        variant(
+            "flushed-before",
+            freed,
+            "what is queued between the flush and the exchange loads the old pointer",
+            Scope { order: Order::WaitThenSwap, checks: true },
+        ),
+        variant(
+            "fixed",
+            Expected::Exhausted,
+            "the pointer is exchanged, whoever may have loaded it is waited for, and then the eventfd is put",
+            swap(true, true),
+        ),
+    ]
 }
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {

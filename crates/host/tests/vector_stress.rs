@@ -157,7 +157,7 @@ impl Host {
                 works: Mutex::new(()),
             });
             let desc = IrqDesc::new(only(cpu), &only(cpu)).unwrap();
-            desc.request(device.clone(), Sharing::Exclusive).unwrap();
+            desc.request(device.clone(), Sharing::Exclusive).unwrap().synchronize();
             Line { irq: Irq(number), desc, device, changes: Mutex::new(()) }
         };
         let lines = (0..LINES).map(line).collect();
@@ -298,7 +298,7 @@ impl Host {
         self.write(line, |entry| entry.masked = true);
         freed.synchronize();
         self.asks(self.vectors.deactivate(line.irq).unwrap());
-        line.desc.request(handler, Sharing::Exclusive).unwrap();
+        line.desc.request(handler, Sharing::Exclusive).unwrap().synchronize();
         let mut place = line.device.entry.lock().unwrap().message;
         until("quarantine ends", || match self.vectors.activate(line.irq, Where::Anywhere) {
             Ok(free) => {

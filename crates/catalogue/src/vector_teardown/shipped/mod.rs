@@ -1,6 +1,5 @@
 //! The same with the vectors, descriptors and consumers of `doorbell-host`.
 
-mod host;
 mod parties;
 
 use doorbell_host::vector::Update;

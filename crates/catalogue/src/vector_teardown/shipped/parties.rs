@@ -13,7 +13,7 @@ use doorbell_host::vector::{Irq, Update};
 use doorbell_host::{Claim, Handler};
 use doorbell_platform::CpuId;
 
-use super::host::{Host, Line};
+use crate::host::{Driver, Host, Line, Reads};
 
 /// Where the first device's interrupts go at first, and whose.
 const HERE: CpuId = CpuId(0);
@@ -72,16 +72,6 @@ impl fmt::Display for Parties {
     }
 }
 
-/// A driver of the host.
-struct Driver(Arc<Device>);
-
-impl Handler for Driver {
-    fn handle(&self) -> Claim {
-        self.0.acknowledge();
-        Claim::Handled
-    }
-}
-
 /// The guest's vector as it is delivered to: coalescing, as a bit does.
 #[derive(Clone)]
 struct Injected(Arc<Model<bool>>);
@@ -137,7 +127,7 @@ impl Parties {
         for (line, handler) in host.lines.iter().zip(&handlers) {
             host.requests(line.irq, &handler.driver);
         }
-        host.run(m, [HERE, THERE]);
+        host.run(m, [HERE, THERE], Reads::UnderTheLock);
         if let Some(update) = self.moves {
             let host = Rc::clone(&host);
             m.task_on(CpuId(2), "affinity", move || host.moves(first, THERE, update).expect("there is room"));
@@ -184,8 +174,7 @@ impl Parties {
             Consumer::Direct,
         ));
         let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
-        let driver: Arc<dyn Handler> =
-            if vfio { Arc::new(Vfio(Arc::clone(&consumers))) } else { Arc::new(Driver(Arc::clone(&line.device))) };
+        let driver: Arc<dyn Handler> = if vfio { Arc::new(Vfio(Arc::clone(&consumers))) } else { Driver::of(line) };
         Handlers { driver, consumers }
     }
 }

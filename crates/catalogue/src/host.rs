@@ -1,16 +1,20 @@
-//! A host on `doorbell-host`: vectors and descriptors, and the entry code that joins them to the local APICs.
+//! A host on `doorbell-host`, for what is shipped: vectors and descriptors, and the entry code that joins them to the local
+//! APICs. Of whatever is done, it says if a device's interrupt is taken for another's, or a handler called for nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use doorbell_explore::sim::{fail, note};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
-use doorbell_host::vector::{Arrived, Cleaned, Cleanup, Irq, Place, Update, VectorError, Vectors, Where};
-use doorbell_host::{CpuSet, Handler, IrqDesc, Sharing};
+use doorbell_host::vector::{
+    Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
+};
+use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
 
 /// Of the lowest priority: what waits at the CPU comes before.
@@ -19,48 +23,89 @@ const CLEANUP: Vector = Vector(0x20);
 const FIRST: u8 = 0x41;
 
 /// One interrupt of the host, and the device that sends it.
-pub(super) struct Line {
+pub(crate) struct Line {
     pub irq: Irq,
     pub desc: IrqDesc<Sim>,
     pub device: Arc<Device>,
+    /// Messages that have left the device: ghost state.
+    pub sent: Arc<AtomicU32>,
+    /// Of them, those that have arrived as this interrupt: ghost state.
+    pub arrived: Cell<u32>,
 }
 
-pub(super) struct Host {
+/// A driver of the host.
+pub(crate) struct Driver {
+    device: Arc<Device>,
+    sent: Arc<AtomicU32>,
+    /// How often it was called: ghost state.
+    calls: AtomicU32,
+}
+
+impl Driver {
+    pub(crate) fn of(line: &Line) -> Arc<Self> {
+        Arc::new(Driver { device: Arc::clone(&line.device), sent: Arc::clone(&line.sent), calls: AtomicU32::new(0) })
+    }
+}
+
+impl Handler for Driver {
+    fn handle(&self) -> Claim {
+        // Part of the step that acknowledges the device, which each message that has left it has to do with.
+        self.device.acknowledge();
+        let calls = self.calls.fetch_add(1, Relaxed) + 1;
+        if calls > self.sent.load(Relaxed) {
+            fail("a handler is called for nothing that its device has sent");
+        }
+        Claim::Handled
+    }
+}
+
+pub(crate) struct Host {
     pub vectors: Vectors<Sim>,
     pub lines: Vec<Line>,
     apics: Rc<Lapics>,
+    /// What each CPU was to do when it came online: nothing is in quarantine then.
+    pub online: Vec<Cleanup>,
+    per_cpu: u8,
     free: u32,
     /// Which device has sent what is on its way to a CPU, or waits there: ghost state.
     senders: RefCell<BTreeMap<(u32, u8), Irq>>,
-    /// Interrupts that nobody's driver was called for.
-    pub late: Cell<u32>,
+}
+
+/// When the CPU that cleans up reads its IRR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reads {
+    /// When [`Vectors::cleanup`] asks, which is under the lock.
+    UnderTheLock,
+    /// Before it calls that.
+    Before,
 }
 
 impl Host {
-    /// With so many devices, whose interrupts go to CPUs 0 and up, and so many vectors on each CPU.
-    pub(super) fn new(cpus: u32, vectors: u8, devices: &[(Kind, CpuId, u32)]) -> Rc<Self> {
+    /// With so many vectors on each CPU, and devices: where their interrupts go, and how many events they have.
+    pub(crate) fn new(cpus: u32, vectors: u8, devices: &[(Kind, CpuId, u32)]) -> Rc<Self> {
         let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1));
-        for cpu in 0..cpus {
-            assert_eq!(table.online(CpuId(cpu)).expect("it is offline").cpu(), CpuId(cpu));
-        }
+        let online = (0..cpus).map(|cpu| table.online(CpuId(cpu)).expect("it is offline")).collect();
         let free = table.free();
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {
             let (irq, here) = (Irq(number), CpuSet::of([cpu]));
             let place = table.activate(irq, Where::In(&here)).expect("one is free");
             let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
-            let name = ["device", "other device"][number as usize];
-            Line { irq, desc, device: Device::new(name, kind, message(place), events) }
+            let name = ["device", "other device", "third device"][number as usize];
+            let device = Device::new(name, kind, message(place), events);
+            Line { irq, desc, device, sent: Arc::default(), arrived: Cell::new(0) }
         });
         let lines = lines.collect();
         let senders = RefCell::default();
-        Rc::new(Host { vectors: table, lines, apics: Lapics::new(cpus as usize), free, senders, late: Cell::new(0) })
+        let apics = Lapics::new(cpus as usize);
+        Rc::new(Host { vectors: table, lines, apics, online, per_cpu: vectors, free, senders })
     }
 
     /// Has the devices run, and the CPUs take their interrupts.
-    pub(super) fn run(self: &Rc<Self>, m: &Machine, cpus: impl IntoIterator<Item = CpuId>) {
+    pub(crate) fn run(self: &Rc<Self>, m: &Machine, cpus: impl IntoIterator<Item = CpuId>, irr: Reads) {
         for line in &self.lines {
             let (this, irq) = (Rc::clone(self), line.irq);
             line.device.run(m, &self.apics, move |sent| {
+                this.line(irq).sent.fetch_add(1, Relaxed);
                 let former = this.senders.borrow_mut().insert((sent.cpu.0, sent.vector.0), irq);
                 if former.is_some_and(|former| former != irq) {
                     fail(format!("two devices send to {sent}"));
@@ -69,31 +114,40 @@ impl Host {
         }
         for cpu in cpus {
             let this = Rc::clone(self);
-            self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector));
+            self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector, irr));
         }
         self.apics.carry_ipis(m);
     }
 
-    pub(super) fn requests(&self, irq: Irq, handler: &Arc<dyn Handler>) {
+    pub(crate) fn requests(&self, irq: Irq, handler: &Arc<dyn Handler>) {
         self.line(irq).desc.request(Arc::clone(handler), Sharing::Exclusive).expect("it has none").synchronize();
     }
 
-    pub(super) fn line(&self, irq: Irq) -> &Line {
+    pub(crate) fn line(&self, irq: Irq) -> &Line {
         &self.lines[irq.0 as usize]
     }
 
     /// The entry code.
-    fn interrupt(&self, cpu: CpuId, vector: Vector) {
+    fn interrupt(&self, cpu: CpuId, vector: Vector, irr: Reads) {
         if vector == CLEANUP {
-            self.cleans(cpu);
+            self.cleans(cpu, irr);
         } else {
             self.takes(cpu, vector);
         }
         self.apics.eoi();
     }
 
-    pub(super) fn cleans(&self, cpu: CpuId) {
-        if let Cleaned::Again(cleanup) = self.vectors.cleanup(cpu, |vector| self.apics.is_requested(vector)) {
+    fn cleans(&self, cpu: CpuId, irr: Reads) {
+        let requested = |vector| self.apics.is_requested(vector);
+        let cleaned = match irr {
+            Reads::UnderTheLock => self.vectors.cleanup(cpu, requested),
+            Reads::Before => {
+                let vectors = (FIRST..FIRST + self.per_cpu).map(Vector);
+                let before: Vec<Vector> = vectors.filter(|vector| requested(*vector)).collect();
+                self.vectors.cleanup(cpu, |vector| before.contains(&vector))
+            }
+        };
+        if let Cleaned::Again(cleanup) = cleaned {
             note(|| "something waits: to be looked at again".to_owned());
             self.asks(cleanup);
         }
@@ -106,17 +160,21 @@ impl Host {
                 if sender.is_some_and(|sender| sender != irq) {
                     fail(format!("what another device has sent is taken for {irq}'s"));
                 }
+                let arrived = &self.line(irq).arrived;
+                arrived.set(arrived.get() + 1);
                 self.handles(irq);
             }
             Arrived::Unhandled => {
                 note(|| "nobody's: counted".to_owned());
-                self.late.set(self.late.get() + 1);
+                if self.unhandled().spurious > 0 {
+                    fail(format!("no interrupt has vector {:#x} of {cpu}", vector.0));
+                }
             }
         }
     }
 
     /// What has arrived is handled; also by a CPU that goes offline and will not take it.
-    pub(super) fn handles(&self, irq: Irq) {
+    pub(crate) fn handles(&self, irq: Irq) {
         loop {
             let handling = self.line(irq).desc.handle();
             handling.wake.act();
@@ -127,16 +185,13 @@ impl Host {
     }
 
     /// A CPU is asked to look at what waits there.
-    pub(super) fn asks(&self, cleanup: Cleanup) {
+    pub(crate) fn asks(&self, cleanup: Cleanup) {
         self.apics.send_ipi(Message { cpu: cleanup.cpu(), vector: CLEANUP });
     }
 
     /// The interrupt goes to another CPU.
-    pub(super) fn moves(&self, irq: Irq, to: CpuId, update: Update) -> Result<(), VectorError> {
-        let to = CpuSet::of([to]);
-        let Some(moved) = self.vectors.begin_move(irq, Where::In(&to), update)? else { return Ok(()) };
-        let device = &self.line(irq).device;
-        match update {
+    pub(crate) fn moves(&self, irq: Irq, to: CpuId, update: Update) -> Result<(), VectorError> {
+        self.moves_by(irq, to, update, |device, moved| match update {
             Update::Whole => {
                 device.mask(true);
                 device.write_masked_message(message(moved.to()));
@@ -148,7 +203,20 @@ impl Host {
                 }
                 device.write_address(moved.to().cpu);
             }
-        }
+        })
+    }
+
+    /// The same, where `gives` gives the device its new message.
+    pub(crate) fn moves_by(
+        &self,
+        irq: Irq,
+        to: CpuId,
+        update: Update,
+        gives: impl FnOnce(&Device, &Move),
+    ) -> Result<(), VectorError> {
+        let to = CpuSet::of([to]);
+        let Some(moved) = self.vectors.begin_move(irq, Where::In(&to), update)? else { return Ok(()) };
+        gives(&self.line(irq).device, &moved);
         let change = self.line(irq).desc.set_affinity(to.clone(), &to, drop).expect("it is online");
         if let Some(change) = change {
             change.act();
@@ -158,7 +226,7 @@ impl Host {
     }
 
     /// The interrupt is freed: nobody handles it, and its vector is in quarantine.
-    pub(super) fn frees(&self, irq: Irq, handler: &Arc<dyn Handler>) {
+    pub(crate) fn frees(&self, irq: Irq, handler: &Arc<dyn Handler>) {
         let line = self.line(irq);
         let freed = line.desc.free(handler).expect("it was requested");
         line.device.mask(true);
@@ -168,7 +236,7 @@ impl Host {
     }
 
     /// It is requested again, on a CPU of `to`, as soon as there is a vector.
-    pub(super) fn requests_again(&self, irq: Irq, handler: &Arc<dyn Handler>, to: CpuId) {
+    pub(crate) fn requests_again(&self, irq: Irq, handler: &Arc<dyn Handler>, to: CpuId) {
         let to = CpuSet::of([to]);
         self.requests(irq, handler);
         let place = loop {
@@ -185,7 +253,7 @@ impl Host {
     }
 
     /// A CPU goes away, and hands over what it will not take. On that CPU.
-    pub(super) fn goes_offline(&self, cpu: CpuId, other: CpuId) {
+    pub(crate) fn goes_offline(&self, cpu: CpuId, other: CpuId) {
         self.vectors.begin_offline(cpu).expect("the other has room");
         while let Some(irq) = self.vectors.next_on(cpu) {
             match self.moves(irq, other, Update::Whole) {
@@ -203,8 +271,18 @@ impl Host {
         }
     }
 
-    /// When nothing more can happen: every device's events were seen, and no vector is lost.
-    pub(super) fn quiet(&self) -> Result<(), String> {
+    /// What the CPUs have taken that nobody handled, all together.
+    pub(crate) fn unhandled(&self) -> Unhandled {
+        let each = self.online.iter().map(|cpu| self.vectors.cpu(cpu.cpu()).expect("it is there").unhandled());
+        each.fold(Unhandled::default(), |all, one| Unhandled {
+            late: all.late + one.late,
+            retriggered: all.retriggered + one.retriggered,
+            spurious: all.spurious + one.spurious,
+        })
+    }
+
+    /// When nothing more can happen: every device's events were seen, and no vector is free that is used.
+    pub(crate) fn quiet(&self) -> Result<(), String> {
         for line in &self.lines {
             let state = line.device.observe();
             if state.unseen > 0 {
@@ -218,13 +296,13 @@ impl Host {
     }
 
     /// When all CPUs have looked: nothing is in quarantine.
-    pub(super) fn clean(&self) -> Result<(), String> {
+    pub(crate) fn clean(&self) -> Result<(), String> {
         let used = self.lines.iter().filter(|line| self.vectors.place(line.irq).is_some()).count() as u32;
         let free = self.vectors.free();
         (free + used == self.free).then_some(()).ok_or(format!("{free} vectors are free, of {}", self.free))
     }
 }
 
-pub(super) fn message(place: Place) -> Message {
+pub(crate) fn message(place: Place) -> Message {
     Message { cpu: place.cpu, vector: place.vector }
 }
