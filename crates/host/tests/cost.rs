@@ -265,7 +265,7 @@ impl Handler for Driver {
 fn desc(claim: Claim) -> IrqDesc<P> {
     let here = CpuSet::of([CpuId(0)]);
     let desc = IrqDesc::new(here.clone(), &here).unwrap();
-    desc.request(Arc::new(Driver(claim)), Sharing::Exclusive).unwrap();
+    desc.request(Arc::new(Driver(claim)), Sharing::Exclusive).unwrap().synchronize();
     desc
 }
 
