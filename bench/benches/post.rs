@@ -5,10 +5,9 @@
 //! cargo bench -p doorbell-bench --bench post
 //! ```
 
-use std::env;
 use std::hint::black_box;
 
-use doorbell_bench::callgrind;
+use doorbell_bench::callgrind::{self, Operation};
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use doorbell_post::{Coalescing, Destination, Guest, Level, Pending, PiDescriptor, Post};
 
@@ -101,25 +100,6 @@ fn consume<T>(value: T) {
 }
 
 fn main() {
-    let args: Vec<String> = env::args().collect();
-    if let [_, command, operation] = &args[..]
-        && command == "run"
-    {
-        return run(operation);
-    }
-    if cfg!(debug_assertions) {
-        return println!("post: only an optimised build says anything");
-    }
-    println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
-    let mut dearer = Vec::new();
-    for (operation, limit) in OPERATIONS {
-        let Some(taken) = callgrind::instructions("post::measured", &[operation], ROUNDS) else {
-            return println!("post: valgrind is not installed");
-        };
-        println!("{operation:46}{taken:>13}{limit:>10}");
-        if taken > limit {
-            dearer.push(operation);
-        }
-    }
-    assert!(dearer.is_empty(), "more instructions than it may take: {dearer:?}");
+    let operations = OPERATIONS.map(|(name, limit)| Operation { name, rounds: ROUNDS, limit });
+    callgrind::table("post::measured", operations, run);
 }

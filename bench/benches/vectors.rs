@@ -8,11 +8,11 @@
 //!
 //! The host's read sections cost nothing, as a kernel's do: an interrupt handler is one.
 
-use std::env;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use doorbell_bench::{Kernel, callgrind};
+use doorbell_bench::Kernel;
+use doorbell_bench::callgrind::{self, Operation};
 use doorbell_host::vector::{Cleaned, Irq, Vectors, Where};
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
 use doorbell_platform::CpuId;
@@ -131,26 +131,7 @@ fn consume<T>(value: T) {
 }
 
 fn main() {
-    let args: Vec<String> = env::args().collect();
-    if let [_, command, operation] = &args[..]
-        && command == "run"
-    {
-        return run(operation);
-    }
-    if cfg!(debug_assertions) {
-        return println!("vectors: only an optimised build says anything");
-    }
-    println!("{:46}{:>13}{:>10}", "", "instructions", "at most");
-    let mut dearer = Vec::new();
-    for (operation, _, _, limit) in OPERATIONS {
-        let rounds = if operation == TO_HANDLER { 1 } else { ROUNDS };
-        let Some(taken) = callgrind::instructions("vectors::measured", &[operation], rounds) else {
-            return println!("vectors: valgrind is not installed");
-        };
-        println!("{operation:46}{taken:>13}{limit:>10}");
-        if taken > limit {
-            dearer.push(operation);
-        }
-    }
-    assert!(dearer.is_empty(), "more instructions than it may take: {dearer:?}");
+    let rounds = |name| if name == TO_HANDLER { 1 } else { ROUNDS };
+    let operations = OPERATIONS.map(|(name, _, _, limit)| Operation { name, rounds: rounds(name), limit });
+    callgrind::table("vectors::measured", operations, run);
 }
