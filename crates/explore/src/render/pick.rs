@@ -2,7 +2,7 @@
 
 use super::lanes::{Lanes, enters_handler};
 use super::words::clean;
-use crate::trace::Trace;
+use crate::trace::{FailureKind, Trace};
 
 /// A row of the picture.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +47,11 @@ pub(super) fn mattering(trace: &Trace) -> Vec<Row> {
 pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
     let scores = scores(trace, lanes);
     let mut order: Vec<usize> = (0..trace.lines.len()).collect();
-    order.sort_by_key(|&at| (scores[at], at));
+    // A deadlock is made at the end. What is left over may have been lost at any time: of such a run the beginning is kept
+    // too, and the middle is folded.
+    let last = trace.lines.len().saturating_sub(1);
+    let kept_for = |at: usize| if trace.kind == FailureKind::Quiescence { at.max(last - at) } else { at };
+    order.sort_by_key(|&at| (scores[at], kept_for(at), at));
     let without = |dropped: usize| {
         let mut keep = vec![true; trace.lines.len()];
         for &at in &order[..dropped] {

@@ -5,7 +5,7 @@ use super::lanes::Lanes;
 use super::sites::Sites;
 use super::words::{elide, find_word, wrap};
 use super::*;
-use crate::trace::{Line, Trace};
+use crate::trace::{FailureKind, Line, Trace};
 
 fn plain(trace: &Trace) -> String {
     text(trace, &Options::default())
@@ -71,6 +71,16 @@ fn no_trace_takes_more_lines_than_there_may_be() {
             assert!(lines <= max_lines, "{lines} lines, at most {max_lines} wanted");
         }
     }
+}
+
+#[test]
+fn of_what_is_left_over_at_the_end_the_beginning_and_the_end_of_the_run_are_shown() {
+    let mut trace = Trace { kind: FailureKind::Quiescence, ..long(900, 1) };
+    trace.lines.truncate(900);
+    let page = plain(&trace);
+    let steps: Vec<usize> = page.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    assert!(steps.starts_with(&[0, 1, 2, 3, 4]) && steps.ends_with(&[895, 896, 897, 898, 899]), "{page}");
+    assert_eq!(steps.windows(2).filter(|two| two[1] > two[0] + 1).count(), 1, "{page}");
 }
 
 #[test]
