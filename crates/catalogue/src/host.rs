@@ -265,9 +265,17 @@ impl Host {
         }
         let _off = IrqGuard::<Sim>::new();
         let irr = |vector| self.apics.is_requested(vector);
-        while let Some(irq) = self.vectors.pending(cpu, irr).expect("nothing goes there") {
-            note(|| format!("hands over {irq}"));
-            self.handles(irq);
+        loop {
+            match self.vectors.pending(cpu, irr) {
+                Ok(Some(irq)) => {
+                    note(|| format!("hands over {irq}"));
+                    self.handles(irq);
+                }
+                Ok(None) => break,
+                // Somebody has moved it away, and has not said yet that nothing more comes here.
+                Err(VectorError::Moving(_)) => Sim::cpu_relax(),
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 

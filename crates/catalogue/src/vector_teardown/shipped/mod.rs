@@ -56,6 +56,11 @@ pub(super) fn variants() -> Vec<Variant> {
             Parties { offline: true, events: 2, ..ONE },
         ),
         variant(
+            "shipped-offline-while-moved",
+            "the CPU waits for whoever moves the interrupt already",
+            Parties { offline: true, moves: Some(Update::Whole), ..ONE },
+        ),
+        variant(
             "shipped-vfio",
             "the consumer changes in place: no vector is given back, nothing is lost, and nothing is injected",
             Parties { switch: Switch::InPlace, guest: Guest::Waits, events: 2, ..ONE },
