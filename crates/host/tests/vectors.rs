@@ -542,3 +542,25 @@ fn vectors_of_exceptions_are_given_to_nobody() {
     assert_eq!(given.len(), 224);
     assert_eq!(given.first().map(|place| place.vector), Some(Vector(32)));
 }
+
+#[test]
+fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
+    let vectors = Vectors::<Std>::new(2, 1, 0x20..=0x20);
+    let [here, there] = [0, 1].map(CpuId);
+    let _ = (vectors.online(here).unwrap(), vectors.online(there).unwrap());
+    let place = vectors.activate(Irq(0), Where::In(&CpuSet::of([here]))).unwrap();
+    vectors.begin_offline(here).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::Anywhere, Update::Whole).unwrap().expect("it goes there");
+    assert_eq!(vectors.moved(moved).map(Cleanup::cpu), Ok(here));
+    let arrived = |vector| vector == place.vector;
+    assert_eq!(vectors.pending(here, arrived), Ok(Some(Irq(0))));
+    assert_eq!(vectors.pending(here, arrived), Ok(None));
+    let _ = vectors.online(here).unwrap();
+    assert_eq!(vectors.free(), 0, "what was handled elsewhere is in its IRR still");
+    assert_eq!(vectors.cpu(here).unwrap().arrived(place.vector), Arrived::Unhandled);
+    assert_eq!(vectors.cpu(here).unwrap().unhandled(), Unhandled { retriggered: 1, ..Unhandled::default() });
+    vectors.begin_offline(here).unwrap();
+    assert_eq!(vectors.pending(here, |_| false), Ok(None));
+    let _ = vectors.online(here).unwrap();
+    assert_eq!(vectors.free(), 1);
+}

@@ -602,7 +602,8 @@ impl<P: Platform> Vectors<P> {
                     }
                     self.end_quarantine(&mut state, place);
                 }
-                Entry::Shutdown if !arrived => self.end_quarantine(&mut state, place),
+                // A mark of the last time, too: what it was for was taken since.
+                Entry::Shutdown | Entry::Retriggered if !arrived => self.end_quarantine(&mut state, place),
                 Entry::Unused | Entry::Shutdown | Entry::Retriggered => {}
             }
         }
