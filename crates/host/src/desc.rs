@@ -331,6 +331,28 @@ mod tests {
         assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
     }
 
+    #[test]
+    fn an_interrupt_leaves_a_cpu_that_is_online_still() {
+        let online = cpus([0, 1, 2]);
+        let desc = IrqDesc::<Std>::new(cpus([0, 2]), &online).unwrap();
+        assert_eq!(desc.leave(CpuId(0), &online, drop).unwrap().map(|change| change.cpu), Some(CpuId(2)));
+        assert!(desc.leave(CpuId(0), &online, drop).unwrap().is_none(), "it goes elsewhere");
+        assert_eq!(desc.leave(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu), Some(CpuId(1)));
+        assert_eq!(desc.leave(CpuId(1), &cpus([1]), drop).err(), Some(AffinityError::Offline));
+        assert_eq!(*desc.affinity(), cpus([0, 2]));
+    }
+
+    #[test]
+    fn of_two_that_are_deferred_the_later_stays() {
+        let desc = IrqDesc::<Std>::new(cpus([0]), &cpus([0, 1])).unwrap();
+        desc.defer_affinity(cpus([0]), &cpus([0, 1])).unwrap();
+        desc.defer_affinity(cpus([1]), &cpus([0, 1])).unwrap();
+        assert_eq!(desc.defer_affinity(cpus([2]), &cpus([0, 1])), Err(AffinityError::Offline));
+        assert!(desc.handle().moves);
+        assert_eq!(desc.take_deferred().as_deref(), Some(&cpus([1])));
+        assert!(!desc.handle().moves && desc.take_deferred().is_none());
+    }
+
     struct Told(AtomicU32);
     impl AffinityNotifier for Told {
         fn moved(&self) {

@@ -196,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_disabled_while_it_is_handled_is_not_handled_again_and_not_forgotten() {
+        let flow = Flow::<Std>::new();
+        assert_eq!((flow.begin(), flow.begin()), (Begin::Run, Begin::Left));
+        flow.disable();
+        assert_eq!(flow.end(1), DONE);
+        assert!(flow.enable());
+    }
+
+    #[test]
     fn one_that_comes_all_the_time_is_left_to_others_at_last() {
         let flow = Flow::<Std>::new();
         assert_eq!(flow.begin(), Begin::Run);

@@ -199,6 +199,7 @@ impl<P: Platform> IrqDesc<P> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use core::sync::atomic::AtomicU32;
 
     use doorbell_platform::{CpuId, Std};
@@ -283,6 +284,40 @@ mod tests {
         desc.attach_thread(Std::current_task()).unwrap().act();
         desc.handle().wake.act();
         assert!(desc.take_work().unwrap().run);
+    }
+
+    #[test]
+    fn the_thread_is_woken_for_any_round_of_the_handlers() {
+        struct Again(std::sync::OnceLock<Arc<IrqDesc<Std>>>, AtomicU32);
+        impl Handler for Again {
+            fn handle(&self) -> Claim {
+                if self.1.fetch_add(1, SeqCst) > 0 {
+                    return Claim::Handled;
+                }
+                // It comes at another CPU.
+                let _ = self.0.get().unwrap().handle();
+                Claim::WakeThread
+            }
+        }
+        let (desc, again) = (Arc::new(desc()), Arc::new(Again(std::sync::OnceLock::new(), AtomicU32::new(0))));
+        assert!(again.0.set(desc.clone()).is_ok());
+        desc.request(again.clone(), Sharing::Exclusive).unwrap();
+        desc.handle().wake.act();
+        assert_eq!(again.1.load(SeqCst), 2);
+        assert!(desc.take_work().is_some_and(|work| work.run));
+    }
+
+    #[test]
+    fn a_handler_that_claims_one_of_500_is_called_on() {
+        struct Some(AtomicU32);
+        impl Handler for Some {
+            fn handle(&self) -> Claim {
+                if self.0.fetch_add(1, SeqCst) % 500 == 499 { Claim::Handled } else { Claim::None }
+            }
+        }
+        let desc = desc();
+        desc.request(Arc::new(Some(AtomicU32::new(0))), Sharing::Exclusive).unwrap();
+        assert!(!(0..250_000).any(|_| desc.handle().stuck));
     }
 
     #[test]

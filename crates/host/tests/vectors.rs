@@ -564,3 +564,37 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
     let _ = vectors.online(here).unwrap();
     assert_eq!(vectors.free(), 1);
 }
+
+fn two(per_cpu: u8) -> (Vectors<Std>, [CpuSet; 2]) {
+    let vectors = Vectors::new(2, 4, 0x20..=0x20 + (per_cpu - 1));
+    let _ = (vectors.online(CpuId(0)).unwrap(), vectors.online(CpuId(1)).unwrap());
+    (vectors, [0, 1].map(|cpu| CpuSet::of([CpuId(cpu)])))
+}
+
+#[test]
+fn what_is_promised_is_not_what_two_writes_go_by() {
+    let (vectors, [here, there]) = two(2);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    vectors.reserve(Irq(2)).unwrap();
+    let refused = vectors.begin_move(Irq(0), Where::In(&there), Update::WordByWord);
+    assert!(matches!(refused, Err(VectorError::Full { promised: 1, .. })));
+    vectors.unreserve(Irq(2)).unwrap();
+    assert!(vectors.begin_move(Irq(0), Where::In(&there), Update::WordByWord).unwrap().is_some());
+}
+
+#[test]
+fn what_is_promised_is_not_set_aside() {
+    let (vectors, _) = two(1);
+    vectors.reserve(Irq(0)).unwrap();
+    let refused = vectors.manage(Irq(1), CpuSet::of([CpuId(0), CpuId(1)]));
+    assert!(matches!(refused, Err(VectorError::Full { promised: 1, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_managed_interrupt_needs_no_free_vector_when_its_cpu_goes_offline() {
+    let (vectors, [here, _]) = two(1);
+    vectors.manage(Irq(0), CpuSet::of([CpuId(0), CpuId(1)])).unwrap();
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()));
+}
