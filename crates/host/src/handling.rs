@@ -301,7 +301,7 @@ mod tests {
         }
         let (desc, again) = (Arc::new(desc()), Arc::new(Again(std::sync::OnceLock::new(), AtomicU32::new(0))));
         assert!(again.0.set(desc.clone()).is_ok());
-        desc.request(again.clone(), Sharing::Exclusive).unwrap();
+        desc.request(again.clone(), Sharing::Exclusive).unwrap().synchronize();
         desc.handle().wake.act();
         assert_eq!(again.1.load(SeqCst), 2);
         assert!(desc.take_work().is_some_and(|work| work.run));
@@ -316,7 +316,7 @@ mod tests {
             }
         }
         let desc = desc();
-        desc.request(Arc::new(Some(AtomicU32::new(0))), Sharing::Exclusive).unwrap();
+        desc.request(Arc::new(Some(AtomicU32::new(0))), Sharing::Exclusive).unwrap().synchronize();
         assert!(!(0..250_000).any(|_| desc.handle().stuck));
     }
 

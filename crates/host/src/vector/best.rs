@@ -88,6 +88,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn it_finds_what_a_look_at_all_finds(
             cpus in 1u32..300,
