@@ -226,5 +226,6 @@ mod tests {
         assert!(count(&|n| n > 0 && n % 1100 == 0).contains(&true), "90 in 100,000 are claimed");
         assert!(!count(&|n| n > 0 && n % 900 == 0).contains(&true), "111 in 100,000 are claimed");
         assert!(!count(&|_| true).contains(&true));
+        assert!(count(&|_| false).contains(&true), "each window begins anew");
     }
 }

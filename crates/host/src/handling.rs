@@ -247,7 +247,20 @@ mod tests {
         let freed = desc.free(&other).unwrap();
         assert!(freed.last());
         freed.synchronize();
-        desc.request(one, Sharing::Exclusive).unwrap().reclaim_later();
+        desc.request(one.clone(), Sharing::Exclusive).unwrap().reclaim_later();
+        assert_eq!(desc.request(one, Sharing::Shared).err(), Some(LineTaken));
+    }
+
+    #[test]
+    fn who_is_freed_is_called_no_more_and_the_others_are() {
+        let desc = desc();
+        let [one, other] = [driver(Claim::Handled), driver(Claim::Handled)];
+        desc.request(one.clone(), Sharing::Shared).unwrap().synchronize();
+        desc.request(other.clone(), Sharing::Shared).unwrap().synchronize();
+        let handler: Arc<dyn Handler> = other.clone();
+        desc.free(&handler).unwrap().synchronize();
+        let _ = desc.handle();
+        assert_eq!((one.calls.load(SeqCst), other.calls.load(SeqCst)), (1, 0));
     }
 
     #[test]
@@ -271,7 +284,7 @@ mod tests {
         let desc = desc();
         let driver = driver(Claim::None);
         desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
-        let stuck = (0..100_010).filter(|_| desc.handle().stuck).count();
+        let stuck = (0..100_010).map(|_| desc.handle()).filter(|handling| handling.stuck && handling.mask).count();
         assert_eq!((stuck, driver.calls.load(SeqCst)), (1, 100_000));
         assert!(desc.is_disabled());
         assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "the device may well have raised one");

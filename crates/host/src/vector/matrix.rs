@@ -276,3 +276,37 @@ impl Matrix {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many CPUs that are online, of so many vectors each.
+    fn matrix(cpus: u32, vectors: u8) -> Matrix {
+        let mut matrix = Matrix::new(cpus, 0x20..=0x20 + (vectors - 1));
+        (0..cpus).for_each(|cpu| matrix.online(CpuId(cpu)));
+        matrix
+    }
+
+    #[test]
+    fn a_vector_is_set_aside_on_all_cpus_or_on_none() {
+        let mut matrix = matrix(2, 2);
+        for _ in 0..2 {
+            matrix.allocate(Where::In(&CpuSet::of([CpuId(1)])), false).unwrap();
+        }
+        assert!(matrix.set_aside(&CpuSet::of([CpuId(0), CpuId(1)])).is_err());
+        assert_eq!((matrix.free_on(CpuId(0)), matrix.unpromised()), (2, 2));
+    }
+
+    #[test]
+    fn the_same_vector_of_another_cpu_is_taken_where_it_is_asked_for_and_not_promised() {
+        let mut matrix = matrix(3, 1);
+        let from = matrix.allocate(Where::In(&CpuSet::of([CpuId(0)])), false).unwrap();
+        matrix.reserve().unwrap();
+        matrix.reserve().unwrap();
+        assert!(matrix.allocate_beside(from, Where::Anywhere).is_err());
+        matrix.unreserve();
+        let (place, between) = matrix.allocate_beside(from, Where::In(&CpuSet::of([CpuId(2)]))).unwrap();
+        assert_eq!((place, between), (Place { cpu: CpuId(2), ..from }, None));
+    }
+}
