@@ -11,6 +11,7 @@
 //! - a CPU that goes offline hands over what is in its IRR
 
 mod best;
+mod error;
 mod matrix;
 mod table;
 
@@ -20,6 +21,7 @@ use core::ops::RangeInclusive;
 
 use doorbell_platform::{CachePadded, CpuId, Lock, LockClass, Platform, Vector, WaitType};
 
+pub use self::error::VectorError;
 use self::matrix::{Full, Matrix};
 use self::table::Entry;
 pub use self::table::{Arrived, CpuVectors, Unhandled};
@@ -76,63 +78,6 @@ pub enum Update {
     /// vector on the former CPU: data first, then the address. Each of them is installed.
     WordByWord,
 }
-
-/// Why a vector was refused. Nothing has changed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum VectorError {
-    /// There are not that many interrupts.
-    NoSuchIrq(Irq),
-    /// There are not that many CPUs.
-    NoSuchCpu(CpuId),
-    /// The interrupt has a vector.
-    Active(Irq),
-    /// It has none.
-    Inactive(Irq),
-    /// It is being moved, or this CPU has not yet said that it is clear of the former vector.
-    Moving(CpuId),
-    /// What was to be done to a managed interrupt can be done to others only, or the other way round.
-    Managed(Irq),
-    /// No move of that interrupt is under way.
-    NotMoving(Irq),
-    /// There is no vector.
-    Full {
-        /// On which CPUs; `None` is all.
-        of: Option<CpuSet>,
-        /// How many more are free, but promised to others.
-        promised: u32,
-    },
-    /// The CPU is online already, or the only one.
-    Online(CpuId),
-    /// The CPU is offline.
-    Offline(CpuId),
-    /// An interrupt still goes to that CPU.
-    Occupied(Irq),
-}
-
-impl fmt::Display for VectorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VectorError::NoSuchIrq(irq) => write!(f, "there is no {irq}"),
-            VectorError::NoSuchCpu(cpu) => write!(f, "there is no {cpu}"),
-            VectorError::Active(irq) => write!(f, "{irq} has a vector already"),
-            VectorError::Inactive(irq) => write!(f, "{irq} has no vector"),
-            VectorError::Moving(cpu) => write!(f, "{cpu} has not seen the end of the interrupt's former vector yet"),
-            VectorError::Managed(irq) => write!(f, "{irq} is managed, or is not, and this needs the contrary"),
-            VectorError::NotMoving(irq) => write!(f, "{irq} is not being moved"),
-            VectorError::Full { of: None, promised } => {
-                write!(f, "no CPU has a free vector ({promised} are promised to others)")
-            }
-            VectorError::Full { of: Some(cpus), promised } => {
-                write!(f, "none of {cpus} has a free vector ({promised} are promised to others)")
-            }
-            VectorError::Online(cpu) => write!(f, "{cpu} is online"),
-            VectorError::Offline(cpu) => write!(f, "{cpu} is offline"),
-            VectorError::Occupied(irq) => write!(f, "{irq} still goes to that CPU"),
-        }
-    }
-}
-
-impl core::error::Error for VectorError {}
 
 /// What an interrupt has.
 #[derive(Default)]
@@ -612,12 +557,7 @@ impl<P: Platform> Vectors<P> {
 }
 
 fn forget(assigned: &mut Assigned, place: Place) {
-    let former = &mut assigned.former;
-    former.iter_mut().filter(|former| **former == Some(place)).for_each(|former| *former = None);
-    // Who asks whether a move is over looks at the first.
-    if former[0].is_none() {
-        former.swap(0, 1);
-    }
+    assigned.former.iter_mut().filter(|former| **former == Some(place)).for_each(|former| *former = None);
 }
 
 enum Refused {
