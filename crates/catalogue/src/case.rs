@@ -228,6 +228,11 @@ impl Variant {
         })
     }
 
+    /// Sets one execution up, for who explores it in another way.
+    pub fn set_up(&self, machine: &Machine) {
+        (self.program)(machine);
+    }
+
     /// Runs the failing run of a token once more.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub(crate) struct Host {
     free: u32,
     /// Which device has sent what is on its way to a CPU, or waits there: ghost state.
     senders: RefCell<BTreeMap<(u32, u8), Irq>>,
+    /// This CPU has handed over all that it will not take.
+    gone: Cell<Option<CpuId>>,
 }
 
 /// When the CPU that cleans up reads its IRR.
@@ -97,7 +99,7 @@ impl Host {
         let lines = lines.collect();
         let senders = RefCell::default();
         let apics = Lapics::new(cpus as usize);
-        Rc::new(Host { vectors: table, lines, apics, online, per_cpu: vectors, free, senders })
+        Rc::new(Host { vectors: table, lines, apics, online, per_cpu: vectors, free, senders, gone: Cell::new(None) })
     }
 
     /// Has the devices run, and the CPUs take their interrupts.
@@ -157,6 +159,9 @@ impl Host {
         let sender = self.senders.borrow_mut().remove(&(cpu.0, vector.0));
         match self.vectors.cpu(cpu).expect("it is there").arrived(vector) {
             Arrived::Irq(irq) => {
+                if self.gone.get() == Some(cpu) {
+                    fail(format!("{cpu} is offline, and handles {irq}"));
+                }
                 if sender.is_some_and(|sender| sender != irq) {
                     fail(format!("what another device has sent is taken for {irq}'s"));
                 }
@@ -271,7 +276,7 @@ impl Host {
                     note(|| format!("hands over {irq}"));
                     self.handles(irq);
                 }
-                Ok(None) => break,
+                Ok(None) => break self.gone.set(Some(cpu)),
                 // Somebody has moved it away, and has not said yet that nothing more comes here.
                 Err(VectorError::Moving(_)) => Sim::cpu_relax(),
                 Err(error) => panic!("{error}"),

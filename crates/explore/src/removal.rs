@@ -185,16 +185,6 @@ impl Program {
         Program { name: name.into(), run: Box::new(run) }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Sets it up.
-    pub fn run(&self, machine: &Machine) {
-        (self.run)(machine);
-    }
-
     fn explore(&self, removal: Removal) -> Explore {
         let mut explore = Explore::new(self.name.clone()).minimise(false).jobs(0);
         explore.settings.removal = Some(removal);
@@ -271,6 +261,31 @@ pub fn locks(programs: &[Program], files: &str) -> Vec<Row> {
 #[track_caller]
 pub fn table(programs: &[Program], files: &str) -> Vec<Row> {
     reached(programs, files).into_iter().map(|(site, programs)| row(site, programs)).collect()
+}
+
+/// Prints [`table`], a row for each line of output, and returns the rows that are not as they should be: those that no program finds,
+/// unless `kept` lists them (a part of the line, what is taken out), and those that are listed though one does. `root` is the
+/// directory that the paths of sources begin in.
+///
+/// # Panics
+/// As [`table`] and [`Row::line`].
+#[track_caller]
+pub fn unexplained(
+    programs: &[Program],
+    files: &str,
+    root: impl AsRef<Path>,
+    kept: &[(&str, Taken)],
+) -> Vec<(Row, String)> {
+    let mut unexplained = Vec::new();
+    for row in table(programs, files) {
+        let line = row.line(&root);
+        let kept = kept.iter().any(|(part, taken)| line.contains(part) && row.site.taken == *taken);
+        println!("{} | `{line}` | {}", row.site, row.found_by.as_deref().unwrap_or("-"));
+        if kept != row.found_by.is_none() {
+            unexplained.push((row, line));
+        }
+    }
+    unexplained
 }
 
 fn row(site: Site, programs: Vec<(&Program, u64, bool)>) -> Row {

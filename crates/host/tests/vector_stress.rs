@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_host::vector::{Arrived, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where};
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, Std, Vector};
+use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 
 const CPUS: u32 = 3;
 /// Of each CPU.
@@ -336,9 +336,11 @@ impl Host {
             }
         };
         let irr = &self.irrs[cpu.0 as usize];
+        let off = IrqGuard::<Std>::new();
         while let Some(irq) = self.vectors.pending(cpu, |vector| irr.is_set(vector)).unwrap() {
             self.handles(irq);
         }
+        drop(off);
         self.asks(self.vectors.online(cpu).unwrap());
         true
     }

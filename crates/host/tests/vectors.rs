@@ -7,7 +7,7 @@ use doorbell_host::CpuSet;
 use doorbell_host::vector::{
     Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
 };
-use doorbell_platform::{CpuId, Std, Vector};
+use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -408,6 +408,7 @@ impl World {
             }
         }
         let irr = self.irr.clone();
+        let _off = IrqGuard::<Std>::new();
         let arrived = |vector| irr.contains(&Place { cpu: CpuId(cpu), vector });
         while let Some(Irq(irq)) = self.vectors.pending(CpuId(cpu), arrived).expect("nothing goes there") {
             let line = &mut self.lines[irq as usize];
@@ -553,6 +554,7 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
     let moved = vectors.begin_move(Irq(0), Where::Anywhere, Update::Whole).unwrap().expect("it goes there");
     assert_eq!(vectors.moved(moved).map(Cleanup::cpu), Ok(here));
     let arrived = |vector| vector == place.vector;
+    let _off = IrqGuard::<Std>::new();
     assert_eq!(vectors.pending(here, arrived), Ok(Some(Irq(0))));
     assert_eq!(vectors.pending(here, arrived), Ok(None));
     let _ = vectors.online(here).unwrap();

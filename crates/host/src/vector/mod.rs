@@ -426,7 +426,8 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// By a CPU, of itself, with interrupts off: frees those of its quarantined vectors that `irr` says are clear.
+    /// By a CPU, of itself: frees those of its quarantined vectors that `irr` says are clear. (In an interrupt handler; a task that calls
+    /// this must not be moved to another CPU meanwhile.)
     ///
     /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is quarantined between could have arrived
     /// after the look.
@@ -521,7 +522,9 @@ impl<P: Platform> Vectors<P> {
     /// If the CPU is online; if an interrupt still goes there.
     pub fn pending(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Result<Option<Irq>, VectorError> {
         self.cpu(cpu)?;
-        let mut state = self.state.lock_irqsave();
+        // The caller has turned them off, so the lock need not.
+        debug_assert!(!P::irqs_enabled(), "a CPU that hands over what it does not take takes nothing more");
+        let mut state = self.state.lock();
         if state.matrix.is_online(cpu) {
             return Err(VectorError::Online(cpu));
         }

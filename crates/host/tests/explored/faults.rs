@@ -26,15 +26,8 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
         handling::programs,
     ];
     let programs: Vec<Program> = programs.into_iter().flat_map(|programs| programs()).collect();
-    let mut missed = Vec::new();
-    for row in removal::table(&programs, "crates/host/src/") {
-        let line = row.line(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        println!("{} | `{line}` | {}", row.site, row.found_by.as_deref().unwrap_or("-"));
-        let kept = KEPT.iter().any(|(part, taken)| line.contains(part) && row.site.taken == *taken);
-        if kept != row.found_by.is_none() {
-            missed.push(row);
-        }
-    }
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let missed = removal::unexplained(&programs, "crates/host/src/", root, KEPT);
     assert!(missed.is_empty(), "found by no program, or kept though one finds it: {missed:#?}");
 }
 
