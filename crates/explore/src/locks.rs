@@ -1,9 +1,11 @@
 //! Between the machine and the lock validator: what it is told, and what it answers in the end.
 
+use std::borrow::Cow;
+
 use doorbell_platform::LockClass;
 
 use crate::explore::{Report, Verdict};
-use crate::ids::{CtxId, CtxSet};
+use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::OpKind;
 use crate::trace::FailureKind;
 use crate::validate::{AcquireEvent, Answer, CtxKind, Held, Question, Stuck, Waiting};
@@ -25,7 +27,27 @@ impl StuckLocks {
     }
 }
 
+/// Numbers from here on are of locks that were created while the program ran.
+const CREATED_LATER: u32 = 1 << 31;
+
 impl World {
+    /// The running context creates a lock.
+    pub(crate) fn creates_lock(&mut self) -> (CtxId, u32) {
+        let me = self.current;
+        let created = &mut self.ctx_mut(me).locks_created;
+        *created += 1;
+        (me, *created - 1)
+    }
+
+    /// What the validator, which looks at all executions, knows a lock by: the same number in each of them. Objects are numbered
+    /// in the order in which they appear, and only while the program is set up is that always the same.
+    fn numbered(&self, mut lock: Held) -> Held {
+        if let Some((creator, before)) = lock.lock.and_then(|lock| self.obj(lock).creator) {
+            lock.lock = Some(ObjId(CREATED_LATER | u32::from(creator.0) << 24 | before));
+        }
+        lock
+    }
+
     /// Tells the validator that a lock is taken, and remembers that it is held.
     pub(crate) fn note_acquire(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
         if self.search.settings.validate && self.search.last_is_new() {
@@ -37,14 +59,20 @@ impl World {
     fn tell_validator(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
         let atomic = self.atomic(id);
         let ctx = &self.ctxs[id.index()];
+        let later = |held: &Held| held.lock.is_some_and(|lock| self.obj(lock).creator.is_some());
+        let held = if ctx.held.iter().any(later) {
+            Cow::Owned(ctx.held.iter().map(|held| self.numbered(*held)).collect())
+        } else {
+            Cow::Borrowed(&*ctx.held)
+        };
         let event = AcquireEvent {
             ctx: id,
             kind: ctx.kind,
             cpu: ctx.cpu,
-            taken,
+            taken: self.numbered(taken),
             under,
             atomic,
-            held: &ctx.held,
+            held: &held,
             after: ctx.after,
         };
         if let Some(violation) = self.search.validator.acquire(&event) {
@@ -62,7 +90,6 @@ impl World {
             let on_cpu = self.on_cpu(id);
             let mut waits = None;
             if let (OpKind::Lock, Some(how), true) = (op.kind, op.how, on_cpu) {
-                waits = Some(Waiting { lock: Some(op.obj), class: how.class, subclass: how.subclass });
                 let irqs_on = ctx.cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
                 let taken = Held {
                     lock: Some(op.obj),
@@ -72,6 +99,8 @@ impl World {
                     irqs_on,
                     site: op.site,
                 };
+                let lock = self.numbered(taken).lock;
+                waits = Some(Waiting { lock, class: how.class, subclass: how.subclass });
                 if self.search.settings.validate {
                     self.tell_validator(id, taken, how.under);
                 }
@@ -82,7 +111,8 @@ impl World {
                 let place = cpu.handlers.iter().position(|&handler| handler == id)?;
                 if place == 0 { cpu.task } else { Some(cpu.handlers[place - 1]) }
             });
-            locks.push(StuckLocks { ctx: id, kind: ctx.kind, held: ctx.held.clone(), waits, interrupted });
+            let held = ctx.held.iter().map(|held| self.numbered(*held)).collect();
+            locks.push(StuckLocks { ctx: id, kind: ctx.kind, held, waits, interrupted });
         }
         locks
     }

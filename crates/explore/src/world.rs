@@ -56,6 +56,8 @@ pub(crate) struct Ctx {
     /// What each nested `irq_save` found.
     pub irq_saves: Vec<bool>,
     pub preempt_off: u32,
+    /// How many locks it has created.
+    pub locks_created: u32,
     /// What it has read since its last `relax`: object and version.
     pub reads: Vec<(ObjId, u32)>,
     /// How often it has changed an object since then. Who has does not wait, in a retry loop, for others to do so: the next
@@ -113,6 +115,8 @@ pub(crate) struct Obj {
     pub kind: ObjKind,
     pub name: Cow<'static, str>,
     pub class: Option<&'static LockClass>,
+    /// For locks that were created while the program runs: by whom, and how many it had created before.
+    pub creator: Option<(CtxId, u32)>,
     /// Who holds it, for locks.
     pub holder: u8,
     /// How often it changed.
@@ -449,6 +453,7 @@ impl World {
             kind,
             name: name.into(),
             class: None,
+            creator: None,
             holder: NOBODY,
             version: 0,
             releasers: CtxSet::EMPTY,
@@ -481,6 +486,7 @@ impl World {
             held,
             irq_saves,
             preempt_off: 0,
+            locks_created: 0,
             reads,
             changes: 0,
             after: CtxSet::EMPTY,

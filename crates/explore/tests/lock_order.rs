@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use doorbell_explore::sim::known;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::{Answer, Reason};
 use doorbell_explore::{Explore, Machine, Report, Sim, spawn};
@@ -116,7 +115,7 @@ fn opposite_orders_where_the_second_task_starts_after_the_first_was_joined_are_u
 #[test]
 fn opposite_orders_of_locks_that_are_others_of_the_same_classes_are_unreachable() {
     let report = Explore::new("instances").run(|m: &Machine| {
-        let spin = |class| Arc::new(known(Spin::new(class, ())));
+        let spin = |class| Arc::new(Spin::new(class, ()));
         let (a, b, other_a) = (spin(&A), spin(&B), spin(&A));
         let gate = Arc::new(Mutex::<Sim, _>::new(&GATE, ()));
         let (other_b, other_gate) = (Arc::clone(&b), Arc::clone(&gate));
@@ -130,6 +129,29 @@ fn opposite_orders_of_locks_that_are_others_of_the_same_classes_are_unreachable(
             drop(other_gate.lock());
             let _b = other_b.lock();
             let _a = other_a.lock();
+        });
+    });
+    assert!(matches!(unreachable(&report)[..], [Reason::DifferentInstances]), "{}", report.lock_report());
+}
+
+#[test]
+fn opposite_orders_with_locks_that_each_task_creates_for_itself_are_unreachable() {
+    let report = Explore::new("created later").run(|m: &Machine| {
+        let b = Arc::new(Spin::new(&B, ()));
+        let gate = Arc::new(Mutex::<Sim, _>::new(&GATE, ()));
+        let (other_b, other_gate) = (Arc::clone(&b), Arc::clone(&gate));
+        // Whoever comes first through the gate creates the first lock.
+        m.task("one", move || {
+            drop(gate.lock());
+            let a = Spin::new(&A, ());
+            let _a = a.lock();
+            let _b = b.lock();
+        });
+        m.task("two", move || {
+            drop(other_gate.lock());
+            let a = Spin::new(&A, ());
+            let _b = other_b.lock();
+            let _a = a.lock();
         });
     });
     assert!(matches!(unreachable(&report)[..], [Reason::DifferentInstances]), "{}", report.lock_report());

@@ -350,6 +350,10 @@ macro_rules! counted_lock {
             const INIT: Self = $name(R::INIT);
 
             #[track_caller]
+            fn new(class: &'static LockClass) -> Self {
+                $name(R::new(class))
+            }
+            #[track_caller]
             fn lock(&self, how: Acquire) {
                 count(|c| c.$field += 1);
                 self.0.lock(how);

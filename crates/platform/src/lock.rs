@@ -14,8 +14,19 @@ use crate::{Acquire, LockClass, Platform, Subclass};
 /// `lock` on the same object returns and no `try_lock` says `true`; an `unlock` happens before the acquisition that
 /// follows it.
 pub unsafe trait RawLock: Send + Sync + 'static {
-    /// An unlocked lock.
+    /// An unlocked lock, for statics.
     const INIT: Self;
+
+    /// An unlocked lock of `class`: [`INIT`](RawLock::INIT), unless the platform keeps account of its locks.
+    #[inline(always)]
+    #[track_caller]
+    fn new(class: &'static LockClass) -> Self
+    where
+        Self: Sized,
+    {
+        let _ = class;
+        Self::INIT
+    }
 
     /// Takes the lock, waiting for it.
     #[track_caller]
@@ -64,7 +75,14 @@ unsafe impl<P: Platform, T: Send, R: RawLock> Send for Lock<P, T, R> {}
 
 impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
     /// A free lock of `class` around `data`.
-    pub const fn new(class: &'static LockClass, data: T) -> Self {
+    #[inline]
+    #[track_caller]
+    pub fn new(class: &'static LockClass, data: T) -> Self {
+        Lock { raw: R::new(class), class, platform: PhantomData, data: UnsafeCell::new(data) }
+    }
+
+    /// The same, for statics.
+    pub const fn constant(class: &'static LockClass, data: T) -> Self {
         Lock { raw: R::INIT, class, platform: PhantomData, data: UnsafeCell::new(data) }
     }
 

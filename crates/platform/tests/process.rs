@@ -131,7 +131,7 @@ fn a_read_section_of_another_domain_is_refused() {
 #[test]
 fn a_mutex_can_be_a_static() {
     static CLASS: LockClass = LockClass::new("test", WaitType::Sleep);
-    static COUNT: Mutex<Std, u32> = Mutex::<Std, u32>::new(&CLASS, 0);
+    static COUNT: Mutex<Std, u32> = Mutex::<Std, u32>::constant(&CLASS, 0);
     *COUNT.lock() += 1;
     assert_eq!(*COUNT.lock(), 1);
 }

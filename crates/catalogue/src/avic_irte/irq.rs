@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{SchedTask, Scheduler, known};
+use doorbell_explore::sim::{SchedTask, Scheduler};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
 
@@ -21,7 +21,7 @@ pub(super) struct IrqDesc {
 
 impl IrqDesc {
     pub(super) fn new(thread: Option<Rc<IrqThread>>, notifier: Option<Notifier>) -> Self {
-        IrqDesc { lock: known(Lock::new(&IRQ_DESC, CpuId(0))), thread, notifier }
+        IrqDesc { lock: Lock::new(&IRQ_DESC, CpuId(0)), thread, notifier }
     }
 
     /// Somebody writes the affinity.
@@ -111,7 +111,7 @@ pub(super) struct Notifier {
 impl Notifier {
     /// The worker that takes it sleeps on `cpu`.
     pub(super) fn new(m: &Machine, scheduler: &Scheduler, cpu: CpuId) -> Self {
-        let pool = Rc::new(known(Lock::new(&POOL, false)));
+        let pool = Rc::new(Lock::new(&POOL, false));
         let list = Rc::clone(&pool);
         let worker = scheduler.service(m, cpu, "kworker", move || *list.lock_irqsave() = false);
         Notifier { pool, scheduler: scheduler.clone(), worker }

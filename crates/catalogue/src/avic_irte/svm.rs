@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Model, known, note};
+use doorbell_explore::sim::{Model, note};
 use doorbell_hardware::avic::{AvicCpu, BackingPage, Gate, Memory};
 use doorbell_hardware::iommu_amd::{Entry, Iommu, Irte};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
@@ -79,7 +79,7 @@ impl Vcpu {
             page: BackingPage::new(memory, number as usize),
             entry_write,
             entry: Atomic::new(encode(gate)),
-            ir_list: known(Lock::new(&IR_LIST, listed)),
+            ir_list: Lock::new(&IR_LIST, listed),
             blocking: Atomic::new(false),
             wake_up: Model::new("wake-up of a vCPU", false),
         })

@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell};
 use std::rc::{Rc, Weak};
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Hooks, SchedTask, Scheduler, known};
+use doorbell_explore::sim::{Hooks, SchedTask, Scheduler};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{Descriptor, Notification, WAKEUP};
 use doorbell_platform::{CpuId, Lock, LockClass, LockGuard, Platform, Subclass, WaitType};
@@ -40,7 +40,7 @@ pub(super) struct Vcpu {
 
 impl Kvm {
     pub(super) fn new(scope: Scope) -> Rc<Kvm> {
-        let cpu = |_| PerCpu { sleepers: known(Lock::new(&WAKEUP_LOCK, Vec::new())), taken_by: Cell::new(None) };
+        let cpu = |_| PerCpu { sleepers: Lock::new(&WAKEUP_LOCK, Vec::new()), taken_by: Cell::new(None) };
         let vcpu = |number| Vcpu {
             descriptor: Descriptor::new(["vCPU 0", "vCPU 1"][number], NOTIFY, scope.first_cpu(number)),
             task: OnceCell::new(),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Model, fail, known, note};
+use doorbell_explore::sim::{Model, fail, note};
 use doorbell_platform::{CpuId, Lock, LockClass, Vector, WaitType};
 
 use doorbell_hardware::lapic::{Lapics, Message};
@@ -82,7 +82,7 @@ impl Kernel {
             device: Arc::clone(device),
             to,
             entry: Model::new("vector_irq", Entry::Installed),
-            vector_lock: known(Lock::new(&VECTOR_LOCK, ())),
+            vector_lock: Lock::new(&VECTOR_LOCK, ()),
             desc: Model::new("irq_desc", Desc { action: Some(action), in_progress: false, kept: false }),
             guarded: Cell::new(false),
         })

@@ -2,11 +2,10 @@
 
 use std::panic::Location;
 
-use doorbell_platform::{Acquire, Lock, LockClass, RawLock, Subclass};
+use doorbell_platform::{Acquire, LockClass, RawLock, Subclass};
 
 use crate::ids::ObjId;
 use crate::op::{Op, OpKind};
-use crate::sim::Sim;
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::step;
@@ -23,6 +22,15 @@ macro_rules! raw_lock {
         // context runs at a time, and all contexts of an execution run on one OS thread.
         unsafe impl RawLock for $name {
             const INIT: Self = $name(Stamp::new());
+
+            #[track_caller]
+            fn new(class: &'static LockClass) -> Self {
+                let this = Self::INIT;
+                if exploring() {
+                    register(&this.0, $kind, class, true);
+                }
+                this
+            }
 
             #[inline]
             #[track_caller]
@@ -76,25 +84,23 @@ raw_lock!(
     ObjKind::Mutex
 );
 
-/// The same lock, known from the start. Others become objects when they are first taken, which may be in another order in
-/// each execution: then the validator, which looks at all of them, cannot tell two locks of one class apart.
-#[track_caller]
-pub fn known<T, R: RawLock>(lock: Lock<Sim, T, R>) -> Lock<Sim, T, R> {
-    drop(lock.lock());
-    lock
-}
-
 #[inline]
 #[track_caller]
 fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
+    // A static becomes an object when it is first taken.
+    with(|w| stamp.get(w)).unwrap_or_else(|| register(stamp, kind, how.class, false))
+}
+
+#[cold]
+#[track_caller]
+fn register(stamp: &Stamp, kind: ObjKind, class: &'static LockClass, created: bool) -> ObjId {
     let site = Location::caller();
-    with(|w| match stamp.get(w) {
-        Some(id) => id,
-        None => {
-            let id = stamp.register(w, kind, how.class.name(), site);
-            w.obj_mut(id).class = Some(how.class);
-            id
-        }
+    with(|w| {
+        let id = stamp.register(w, kind, class.name(), site);
+        let creator = if created && w.mode == Mode::Running { Some(w.creates_lock()) } else { None };
+        let obj = w.obj_mut(id);
+        (obj.class, obj.creator) = (Some(class), creator);
+        id
     })
 }
 

@@ -27,7 +27,7 @@ pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub(crate) use cpu::{Wire, clock};
 pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
-pub use lock::{SimMutex, SimSpin, known};
+pub use lock::{SimMutex, SimSpin};
 pub use managed::{Managed, ManagedPool, Queue};
 pub(crate) use model::try_wait;
 pub use model::{Model, fail, fail_as};

@@ -18,7 +18,7 @@ use crate::ids::CtxId;
 use crate::machine::{HandlerHandle, Machine};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
-use crate::sim::{Model, Sim, SimSpin, SimTask, known};
+use crate::sim::{Model, Sim, SimSpin, SimTask};
 use crate::step::{NO_OBJ, step, try_step};
 use crate::world::{Ended, with};
 
@@ -136,7 +136,7 @@ impl Scheduler {
                     }
                     with(|w| w.schedule_cpu(cpu));
                     RunQueue {
-                        lock: SimSpin::INIT,
+                        lock: SimSpin::new(&RQ_LOCK),
                         state: RefCell::new(Queue::default()),
                         kicks: Model::new("run queue", 0),
                         idle,
@@ -204,7 +204,7 @@ impl Scheduler {
         let this = self.clone();
         let ctx = machine.scheduled(cpu, name.into(), move || run(&this, number));
         with(|w| w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number }));
-        let pi_lock = Rc::new(known(Lock::new(&PI_LOCK, ())));
+        let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
         self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping, woken: false, cpu });
         SchedTask(number)
     }

@@ -20,7 +20,8 @@ pub struct ParkWaitQueue<P: Platform> {
 impl<P: Platform> ParkWaitQueue<P> {
     /// An empty queue, for statics.
     #[allow(clippy::declare_interior_mutable_const)] // a constant to begin with, as `RawLock::INIT`
-    pub const EMPTY: Self = ParkWaitQueue { list: Lock::new(&WAITERS, WaitList::EMPTY), listed: P::AtomicU32::ZERO };
+    pub const EMPTY: Self =
+        ParkWaitQueue { list: Lock::constant(&WAITERS, WaitList::EMPTY), listed: P::AtomicU32::ZERO };
 
     /// Makes the task that has waited longest check its condition again. That may be a task whose condition holds
     /// already and which is just leaving: what it leaves over for others, it must pass on.

@@ -12,7 +12,7 @@ type Key = (u32, u8);
 static CLASS: LockClass = LockClass::new("platform.std.ipi", WaitType::Spin);
 
 /// Behind a spin lock, because IPIs are sent with interrupts off too.
-static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::new(&CLASS, BTreeMap::new());
+static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::constant(&CLASS, BTreeMap::new());
 
 impl Std {
     /// Calls `handler` on a helper thread whenever `vector` is sent to `cpu`, until the returned value is dropped.

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, OnceLock};
 
 use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
-use doorbell_explore::sim::{Model, RQ_LOCK, known};
+use doorbell_explore::sim::{Model, RQ_LOCK};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, Notification, WAKEUP};
@@ -113,7 +113,7 @@ impl System {
         let vcpus: Vec<_> = (0..scope.vcpus).map(vcpu).collect();
         let seats = vcpus.iter().map(|vcpu| sleepers.register(Arc::clone(vcpu)).expect("there is room"));
         let cpu = |_| Cpu {
-            run_queue: known(Lock::new(&RQ_LOCK, ())),
+            run_queue: Lock::new(&RQ_LOCK, ()),
             free: Model::new("CPU", true),
             notified: Model::new("notification", false),
             wake_up: Model::new("wake-up vector", false),
