@@ -257,9 +257,8 @@ impl Host {
             Err(error) => panic!("{error}"),
         };
         if cancels {
-            // Where the device has gone on sending, too: the place between is in quarantine there.
-            self.irrs[moved.from().cpu.0 as usize].set(CLEANUP);
-            self.asks(self.vectors.cancel(moved).unwrap());
+            let (new, own) = self.vectors.cancel(moved).unwrap();
+            [Some(new), own].into_iter().flatten().for_each(|cleanup| self.asks(cleanup));
             return false;
         }
         slow();

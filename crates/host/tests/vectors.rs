@@ -309,13 +309,16 @@ impl World {
         let line = &mut self.lines[irq as usize];
         let Some(token) = line.token.take() else { return };
         let (from, to) = (token.from(), token.to());
-        let clean =
-            if moved { self.vectors.moved(token) } else { self.vectors.cancel(token) }.expect("it is under way");
-        if !moved {
+        let asked = if moved {
+            BTreeSet::from([self.vectors.moved(token).expect("it is under way").cpu()])
+        } else {
             line.current = Some(from);
             line.former[0] = to;
-        }
-        assert_eq!(clean.cpu(), if moved { from.cpu } else { to.cpu });
+            let (new, own) = self.vectors.cancel(token).expect("it is under way");
+            [Some(new), own].into_iter().flatten().map(Cleanup::cpu).collect()
+        };
+        // All that have to look, and no others.
+        assert_eq!(asked, line.former.iter().map(|place| place.cpu).collect());
         for place in line.former.clone() {
             self.quarantine(place);
         }

@@ -398,22 +398,27 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If the move is not one of these vectors.
     pub fn moved(&self, moved: Move) -> Result<Cleanup, VectorError> {
-        self.end_move(moved, |_| {})
+        let cpu = moved.from.cpu;
+        self.end_move(moved, |_| {})?;
+        Ok(Cleanup { cpu })
     }
 
-    /// The device still has its former message: the interrupt goes where it went. The place that was to be the new one is free once
-    /// its CPU has seen its IRR clear, in case the device has used it.
+    /// The device still has its former message, also if two writes were to be made: the interrupt goes where it went. The places that
+    /// were to be used are free once their CPUs have seen their IRRs clear, in case the device has used them: that is the CPU that it was
+    /// to go to, and its own, if there was a place [between](Move::between).
     ///
     /// # Errors
     /// If the move is not one of these vectors.
-    pub fn cancel(&self, moved: Move) -> Result<Cleanup, VectorError> {
+    pub fn cancel(&self, moved: Move) -> Result<(Cleanup, Option<Cleanup>), VectorError> {
+        let (to, between) = (moved.to, moved.between);
         self.end_move(moved, |assigned| {
             let former = assigned.former[0].replace(assigned.current.take().expect("it is being moved"));
             assigned.current = former;
-        })
+        })?;
+        Ok((Cleanup { cpu: to.cpu }, between.map(|between| Cleanup { cpu: between.cpu })))
     }
 
-    fn end_move(&self, moved: Move, f: impl FnOnce(&mut Assigned)) -> Result<Cleanup, VectorError> {
+    fn end_move(&self, moved: Move, f: impl FnOnce(&mut Assigned)) -> Result<(), VectorError> {
         let irq = moved.irq;
         self.with(irq, Where::Anywhere, |matrix, assigned| {
             if !assigned.moving || assigned.current != Some(moved.to) || assigned.former[0] != Some(moved.from) {
@@ -422,7 +427,7 @@ impl<P: Platform> Vectors<P> {
             f(assigned);
             assigned.moving = false;
             assigned.former.iter().flatten().for_each(|place| matrix.quarantine(*place));
-            Ok(Cleanup { cpu: assigned.former[0].expect("it was moved").cpu })
+            Ok(())
         })
     }
 
