@@ -410,10 +410,10 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If the move is not one of these vectors.
     pub fn cancel(&self, moved: Move) -> Result<(Cleanup, Option<Cleanup>), VectorError> {
-        let (to, between) = (moved.to, moved.between);
+        let Move { from, between, to, .. } = moved;
         self.end_move(moved, |assigned| {
-            let former = assigned.former[0].replace(assigned.current.take().expect("it is being moved"));
-            assigned.current = former;
+            assigned.current = Some(from);
+            assigned.former[0] = Some(to);
         })?;
         Ok((Cleanup { cpu: to.cpu }, between.map(|between| Cleanup { cpu: between.cpu })))
     }
@@ -490,18 +490,16 @@ impl<P: Platform> Vectors<P> {
         if !state.matrix.is_online(cpu) {
             return Err(VectorError::Offline(cpu));
         }
-        let moving = self.installed(cpu).filter(|(irq, vector)| {
-            let assigned = &state.irqs[irq.0 as usize];
-            assigned.current == Some(Place { cpu, vector: *vector }) && assigned.managed.is_none()
-        });
+        let moving = self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
         let moving = moving.count() as u32;
         let promised = state.matrix.reserved();
         state.matrix.offline(cpu, moving).map_err(|Full| VectorError::Full { of: None, promised })
     }
 
-    fn installed(&self, cpu: CpuId) -> impl Iterator<Item = (Irq, Vector)> {
+    /// What goes to `cpu`, which exists.
+    fn going_to(&self, state: &State, cpu: CpuId) -> impl Iterator<Item = Irq> {
         self.vectors.clone().map(Vector).filter_map(move |vector| match self.tables[cpu.0 as usize].get(vector) {
-            Entry::Installed(irq) => Some((irq, vector)),
+            Entry::Installed(irq) if state.irqs[irq.0 as usize].current == Some(Place { cpu, vector }) => Some(irq),
             _ => None,
         })
     }
@@ -510,10 +508,7 @@ impl<P: Platform> Vectors<P> {
     pub fn next_on(&self, cpu: CpuId) -> Option<Irq> {
         self.cpu(cpu).ok()?;
         let state = self.state.lock_irqsave();
-        let found = self
-            .installed(cpu)
-            .find(|(irq, vector)| state.irqs[irq.0 as usize].current == Some(Place { cpu, vector: *vector }));
-        found.map(|(irq, _)| irq)
+        self.going_to(&state, cpu).next()
     }
 
     /// By a CPU that goes offline, when all interrupts that went there were moved or shut down and with interrupts off for
@@ -535,9 +530,7 @@ impl<P: Platform> Vectors<P> {
         }
         for vector in self.vectors.clone().map(Vector) {
             let place = Place { cpu, vector };
-            let entry = self.tables[cpu.0 as usize].get(vector);
-            let arrived = irr(vector);
-            match entry {
+            match self.tables[cpu.0 as usize].get(vector) {
                 Entry::Installed(irq) => {
                     let assigned = &mut state.irqs[irq.0 as usize];
                     if assigned.current == Some(place) {
@@ -546,7 +539,7 @@ impl<P: Platform> Vectors<P> {
                     if assigned.moving {
                         return Err(VectorError::Moving(cpu));
                     }
-                    if arrived {
+                    if irr(vector) {
                         // The IRR keeps it over the time that the CPU is offline (SDM vol. 3, 11.4.7.2), so it stays in
                         // quarantine, with a mark.
                         forget(assigned, place);
@@ -556,7 +549,7 @@ impl<P: Platform> Vectors<P> {
                     self.end_quarantine(&mut state, place);
                 }
                 // A mark of the last time, too: what it was for was taken since.
-                Entry::Shutdown | Entry::Retriggered if !arrived => self.end_quarantine(&mut state, place),
+                Entry::Shutdown | Entry::Retriggered if !irr(vector) => self.end_quarantine(&mut state, place),
                 Entry::Unused | Entry::Shutdown | Entry::Retriggered => {}
             }
         }
