@@ -31,9 +31,7 @@ impl World {
     #[inline]
     pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut Open) {
         open.begin(id, op);
-        if op.kind == OpKind::TryLock && self.obj(op.obj).holder != NOBODY {
-            open.kind = OpKind::Observe;
-        }
+        open.kind = self.becomes(op);
         if op.obj != NO_OBJ && op.kind != OpKind::Relax {
             open.add(op.obj, open.kind.access());
         }
@@ -67,6 +65,18 @@ impl World {
         }
         self.more_uses(id, &mut |obj, access| open.add(obj, access));
         open.waited = op.kind.can_wait();
+    }
+
+    /// What a step is, if it is done as things are now: one that would leave its object as it is only reads. So two steps on
+    /// an object depend on each other unless both leave it unchanged. A store always writes, also the value that is there.
+    #[inline]
+    pub(crate) fn becomes(&self, op: &Op) -> OpKind {
+        match op.kind {
+            OpKind::TryLock if self.obj(op.obj).holder != NOBODY => OpKind::Observe,
+            OpKind::Rmw if !self.holds(op) => OpKind::Load,
+            OpKind::Change if !self.holds(op) => OpKind::Observe,
+            kind => kind,
+        }
     }
 
     /// Calls `f` with what the pending step of `id` uses beside what its `Op` names.
@@ -110,7 +120,7 @@ impl World {
         let mut more = false;
         self.more_uses(sleeper, &mut |obj, access| more |= clash(obj, access));
         more || ctx.may_change.is_some_and(|obj| clash(obj, Access::Write))
-            || (op.obj != NO_OBJ && clash(op.obj, op.kind.access()))
+            || (op.obj != NO_OBJ && clash(op.obj, self.becomes(op).access()))
             || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
             || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
     }
@@ -260,8 +270,16 @@ impl World {
         self.cpu_of(id).need_resched |= reschedules;
     }
 
-    /// The last step wrote what was there before. `read_only`: it would have done so whatever others had written.
-    pub(crate) fn unchanged(&mut self, obj: ObjId, read_only: bool) {
+    /// The last step turned out to have changed nothing, which its announcement did not say.
+    pub(crate) fn only_read(&mut self, obj: ObjId) {
+        if self.mode == Mode::Running {
+            self.unchanged(obj);
+            self.search.demote();
+        }
+    }
+
+    /// The last step wrote what was there before.
+    pub(crate) fn unchanged(&mut self, obj: ObjId) {
         if self.mode != Mode::Running {
             return;
         }
@@ -271,9 +289,6 @@ impl World {
         let ctx = self.ctx_mut(me);
         ctx.changes -= 1;
         ctx.reads.push((obj, version));
-        if read_only {
-            self.search.demote();
-        }
     }
 
     /// The step that is being done changes another object, too, as it turns out.

@@ -5,6 +5,7 @@
 
 use crate::ids::{CtxId, ObjId};
 use crate::op::{Access, OpKind};
+use crate::search::Random;
 
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -257,6 +258,29 @@ impl Events {
         let clock = self.clocks.len() - self.lanes;
         self.clocks[clock + ctx / LANE][ctx % LANE] = index + 1;
         self.last[ctx] = index;
+    }
+}
+
+impl Events {
+    /// A number that the run so far has in common with those that are equivalent to it: those with the same steps of each
+    /// context, and the same order of each two that depend on each other. Of others it has another one, but for one in
+    /// 2⁶⁴.
+    pub(crate) fn equivalence(&self) -> u64 {
+        let mut own = vec![0u64; self.last.len()];
+        let mut place = Vec::with_capacity(self.events.len());
+        let mut sum = 0u64;
+        for (index, event) in self.events.iter().enumerate() {
+            own[event.ctx.index()] += 1;
+            place.push(own[event.ctx.index()]);
+            // Which step of which context it is, and how many steps of each happen before it.
+            let known = self.clock(index).iter().map(|&last| if last == 0 { 0 } else { place[last as usize - 1] });
+            let mixed = known.chain([u64::from(event.ctx.0), event.kind as u64]).fold(0, |mixed, part| {
+                let mixed: u64 = Random::new(mixed ^ part).next();
+                mixed
+            });
+            sum = sum.wrapping_add(mixed);
+        }
+        sum
     }
 }
 

@@ -1,6 +1,6 @@
 //! Running a program once: its contexts, from their first step to the end, and what the end says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +43,7 @@ pub(crate) struct Executor {
     cell: Rc<WorldCell>,
     cpus: u32,
     outcomes: Option<BTreeSet<String>>,
+    traces: Option<HashSet<u64>>,
     /// The numbers of the next executions.
     epochs: std::ops::Range<u64>,
     pub abandoned: usize,
@@ -56,6 +57,7 @@ impl Executor {
             cell: WorldCell::new(World::new(search)),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
+            traces: explore.count_traces.then(HashSet::new),
             epochs: 0..0,
             abandoned: 0,
         }
@@ -110,6 +112,9 @@ impl Executor {
             self.end_services();
         }
         let failed = failed.or_else(|| self.check());
+        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none()) {
+            traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
+        }
         let stuck = self.stuck_ones();
         cell.with(|w| w.mode = Mode::Outside);
         drop(entered);
@@ -213,6 +218,10 @@ impl Executor {
 
     pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
         self.outcomes.take().unwrap_or_default()
+    }
+
+    pub(crate) fn take_traces(&mut self) -> HashSet<u64> {
+        self.traces.take().unwrap_or_default()
     }
 
     pub(crate) fn context_names(&self) -> Vec<String> {

@@ -47,7 +47,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The failing run, if one was found.
     pub failure: Option<Failure>,
-    /// How many executions were run to their end, no two of them equivalent if the search is exhaustive.
+    /// How many executions were run to their end. With [`Schedules::Reduced`] on one OS thread and without a bound no two
+    /// of them are equivalent.
     pub executions: u64,
     /// How many further executions were cut, because all that could follow was run elsewhere.
     pub cut: u64,
@@ -59,6 +60,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// The outcomes, if they were collected.
     pub outcomes: BTreeSet<String>,
+    /// How many of the executions are not equivalent to another one, if that was counted.
+    pub traces: Option<u64>,
     /// What the lock validator has seen.
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
@@ -149,6 +152,7 @@ pub struct Explore {
     pub(crate) settings: Settings,
     pub(crate) minimise: bool,
     pub(crate) outcomes: bool,
+    pub(crate) count_traces: bool,
     pub(crate) rules: Rules,
     pub(crate) stop: Option<Arc<AtomicBool>>,
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
@@ -177,6 +181,7 @@ impl Explore {
             },
             minimise: true,
             outcomes: false,
+            count_traces: false,
             rules: Rules::default(),
             stop: None,
             progress: None,
@@ -257,6 +262,14 @@ impl Explore {
         self
     }
 
+    /// Counts the executions no two of which are equivalent, to be told in [`Report::traces`]: two are equivalent if they
+    /// differ only in the order of steps that do not depend on each other. With [`Schedules::All`] this is the number that
+    /// the reduction has to get by with. Takes 8 bytes for each of them.
+    pub fn count_traces(mut self) -> Self {
+        self.count_traces = true;
+        self
+    }
+
     /// Ends the search soon after the flag is set.
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
@@ -305,6 +318,7 @@ impl Explore {
             bound: self.settings.bound,
             elapsed: started.elapsed(),
             outcomes: found.outcomes,
+            traces: self.count_traces.then_some(found.traces.len() as u64),
             locks: found.validator,
             abandoned: found.abandoned,
             contexts: found.contexts,

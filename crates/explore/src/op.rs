@@ -26,7 +26,7 @@ pub(crate) enum OpKind {
     Load,
     /// Atomic write.
     Store,
-    /// Atomic read-modify-write. One that turns out not to write becomes a `Load`.
+    /// Atomic read-modify-write. One that leaves the word as it was is recorded as a `Load`.
     Rmw,
     /// Takes a lock; waits for it.
     Lock,
@@ -60,8 +60,8 @@ pub(crate) enum OpKind {
 }
 
 impl OpKind {
-    /// How the step uses its object. `TryLock` is what it turns out to be: a failed one is recorded as `Observe`. It
-    /// does not wait, so it may come between an acquisition and its release, and races with the release.
+    /// How the step uses its object, if it does what its name says: see [`World::becomes`](crate::world::World::becomes).
+    /// A `TryLock` does not wait, so it may come between an acquisition and its release, and races with the release.
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {
@@ -79,7 +79,8 @@ impl OpKind {
     }
 }
 
-/// A condition that a waiting step is waiting for. It lives on the stack of the context that waits.
+/// A question that a step has about the state: see [`Op::condition`]. It lives on the stack of the context that announces
+/// the step.
 pub(crate) type Condition = *const dyn Fn() -> bool;
 
 /// Tells of the objects that a step uses beside those that its [`Op`] names, if it is done in the state in which this is
@@ -99,7 +100,8 @@ pub(crate) struct Op {
     pub obj2: Option<ObjId>,
     /// For locks: how.
     pub how: Option<Acquire>,
-    /// For waiting steps: for what.
+    /// For waiting steps: what they wait for. For read-modify-writes and changes: whether the step changes `obj`, if it is
+    /// done as things are when this is asked; without one it does.
     pub condition: Option<Condition>,
     /// For joins: for whom.
     pub target: CtxId,

@@ -5,7 +5,7 @@
 //! begun before as done. A race that a thread finds in common ground adds its branch there; every thread takes what is
 //! open in the nodes of its own path before it leaves them, so none is forgotten.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -94,6 +94,7 @@ pub(crate) struct Found {
     pub complete: bool,
     pub failed: Option<FailedRun>,
     pub outcomes: BTreeSet<String>,
+    pub traces: HashSet<u64>,
     pub validator: Validator,
     pub abandoned: usize,
     pub contexts: Vec<String>,
@@ -129,6 +130,7 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.complete &= found.complete;
         sum.failed = [sum.failed, found.failed].into_iter().flatten().min_by_key(|failed| failed.schedule.len());
         sum.outcomes.extend(found.outcomes);
+        sum.traces.extend(found.traces);
         sum.validator.merge(found.validator);
         sum.abandoned += found.abandoned;
         if found.contexts.len() > sum.contexts.len() {
@@ -165,6 +167,7 @@ fn work(
         complete: true,
         failed: None,
         outcomes: BTreeSet::new(),
+        traces: HashSet::new(),
         validator: Validator::new(Rules::default()),
         abandoned: 0,
         contexts: Vec::new(),
@@ -229,6 +232,7 @@ fn work(
     });
     found.complete &= !shared.cut_short.load(Ordering::Relaxed) && !sampled && found.failed.is_none();
     found.outcomes = executor.take_outcomes();
+    found.traces = executor.take_traces();
     found.validator = executor.take_validator();
     found.abandoned = executor.abandoned;
     found.contexts = executor.context_names();

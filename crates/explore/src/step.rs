@@ -306,7 +306,7 @@ impl World {
             || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
     }
 
-    /// Whether the condition of a waiting step holds.
+    /// Whether the condition of a step holds.
     #[inline]
     pub(crate) fn holds(&self, op: &Op) -> bool {
         // SAFETY: the condition lives on the stack of the context that announced the step and that is suspended in it,

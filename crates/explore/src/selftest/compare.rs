@@ -86,7 +86,8 @@ impl Subject {
     }
 
     fn compare(&self, ways: Ways) -> Result<Option<Agreed>, String> {
-        let brute = self.run(self.explore(Schedules::All, None).collect_outcomes().max_executions(MOST))?;
+        let brute = self.explore(Schedules::All, None).collect_outcomes().count_traces().max_executions(MOST);
+        let brute = self.run(brute)?;
         if brute.verdict != Verdict::Exhausted {
             return Ok(None);
         }
@@ -94,8 +95,9 @@ impl Subject {
         same("with the reduction", &reduced.outcomes, &brute.outcomes)?;
         same("lock-order edges with the reduction", &edges(&reduced), &edges(&brute))?;
         same("IRQ usages with the reduction", &usages(&reduced), &usages(&brute))?;
-        if reduced.executions > brute.executions {
-            return Err(format!("{} executions with the reduction, {} without", reduced.executions, brute.executions));
+        if Some(reduced.executions) != brute.traces {
+            let traces = brute.traces.unwrap_or_default();
+            return Err(format!("executions: {} with the reduction, {traces} are not equivalent", reduced.executions));
         }
         if ways.jobs > 1 {
             let jobs = self.run(self.explore(Schedules::Reduced, None).collect_outcomes().jobs(ways.jobs))?;

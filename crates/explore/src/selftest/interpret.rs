@@ -16,7 +16,7 @@ use super::program::{Act, FLAGS, LOCKS, Program, WORDS};
 use crate::ids::{CtxId, ObjId};
 use crate::machine::{Machine, try_spawn};
 use crate::op::{Op, OpKind};
-use crate::sim::try_wait;
+use crate::sim::{try_step_that, try_wait};
 use crate::step::{NO_OBJ, try_step};
 use crate::world::{Ended, ObjKind, with};
 
@@ -221,7 +221,7 @@ impl Run {
     fn write(&self, word: u8, value: u8) {
         let word = &self.state.words[word as usize];
         if word.value.replace(value) == value {
-            with(|w| w.unchanged(word.obj, false));
+            with(|w| w.unchanged(word.obj));
         }
     }
 
@@ -236,20 +236,17 @@ impl Run {
             }
             Act::Add(word, value) => {
                 let at = &state.words[*word as usize];
-                try_step(Op::new(OpKind::Rmw, at.obj))?;
+                let sum = || (at.value.get() + value) % 8;
+                try_step_that(Op::new(OpKind::Rmw, at.obj), &|| sum() != at.value.get())?;
                 self.log(at.value.get());
-                self.write(*word, (at.value.get() + value) % 8);
+                self.write(*word, sum());
                 Ok(())
             }
             Act::Cas(word, old, new) => {
                 let at = &state.words[*word as usize];
-                try_step(Op::new(OpKind::Rmw, at.obj))?;
+                try_step_that(Op::new(OpKind::Rmw, at.obj), &|| old != new && at.value.get() == *old)?;
                 self.log(at.value.get());
-                if at.value.get() == *old {
-                    self.write(*word, *new);
-                } else {
-                    with(|w| w.unchanged(at.obj, true));
-                }
+                self.write(*word, if at.value.get() == *old { *new } else { at.value.get() });
                 Ok(())
             }
             Act::Lock(lock, body) => {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
 
 use crate::ids::ObjId;
-use crate::op::{Op, OpKind};
+use crate::op::{Access, Op, OpKind};
 use crate::record::note;
 use crate::removal::{Taken, taken};
+use crate::sim::model::{step_that, step_with, with_condition};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::world::{ObjKind, exploring, with};
@@ -108,16 +109,16 @@ impl<T: Word> SimAtomic<T> {
 
     #[inline]
     #[track_caller]
-    fn rmw(&self, f: impl FnOnce(T) -> T) -> T {
+    fn rmw(&self, f: impl Fn(T) -> T) -> T {
         if taken(Location::caller(), Taken::Indivisibility) {
             return self.rmw_in_two_steps(|old| Some(f(old)));
         }
         let obj = self.id();
-        step(Op::new(OpKind::Rmw, obj));
+        step_that(Op::new(OpKind::Rmw, obj), &|| f(self.get()) != self.get());
         let old = self.get();
         let new = f(old);
         if new == old {
-            with(|w| w.unchanged(obj, false));
+            with(|w| w.unchanged(obj));
         } else {
             self.set(new);
         }
@@ -216,7 +217,7 @@ where
         let obj = self.id();
         step(Op::new(OpKind::Store, obj));
         if self.get() == value {
-            with(|w| w.unchanged(obj, false));
+            with(|w| w.unchanged(obj));
         } else {
             self.set(value);
         }
@@ -237,17 +238,17 @@ where
             return if old == current { Ok(old) } else { Err(old) };
         }
         let obj = self.id();
-        step(Op::new(OpKind::Rmw, obj));
+        step_that(Op::new(OpKind::Rmw, obj), &|| new != current && self.get() == current);
         let old = self.get();
         if old == current {
             if new == old {
-                with(|w| w.unchanged(obj, false));
+                with(|w| w.unchanged(obj));
             }
             self.set(new);
             self.tell(obj, "", || format!("{old:?} → {new:?}"));
             Ok(old)
         } else {
-            with(|w| w.unchanged(obj, true));
+            with(|w| w.unchanged(obj));
             self.tell(obj, "", || format!("{old:?}, not {current:?}, so no exchange"));
             Err(old)
         }
@@ -283,11 +284,16 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
 /// Changes two words in one step, as hardware does that locks the cache line or fetches a whole entry: an IOMMU that posts
 /// an interrupt, a walk of a table.
 #[track_caller]
-pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl FnOnce(T, U) -> (T, U)) {
-    let obj = one.id();
-    step(Op { obj2: Some(other.id()), ..Op::new(OpKind::Rmw, obj) });
+pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) {
+    let (obj, obj2) = (one.id(), other.id());
+    let after = || f(one.get(), other.get());
+    let op = with_condition(Op::new(OpKind::Change, obj), &|| after().0 != one.get());
+    step_with(op, &|uses| uses(obj2, if after().1 == other.get() { Access::Read } else { Access::Write }));
     let (first, second) = (one.get(), other.get());
-    let (one_after, other_after) = f(first, second);
+    let (one_after, other_after) = after();
+    if one_after == first {
+        with(|w| w.unchanged(obj));
+    }
     one.set(one_after);
     other.set(other_after);
     one.tell(obj, "", || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
@@ -348,7 +354,12 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
 
     #[track_caller]
     fn swap(&self, ptr: *mut T, _order: Ordering) -> *mut T {
-        step(Op::new(OpKind::Rmw, self.id()));
-        self.value.swap(ptr, Relaxed)
+        let obj = self.id();
+        step_that(Op::new(OpKind::Rmw, obj), &|| self.value.load(Relaxed) != ptr);
+        let old = self.value.swap(ptr, Relaxed);
+        if old == ptr {
+            with(|w| w.unchanged(obj));
+        }
+        old
     }
 }

@@ -29,7 +29,7 @@ pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};
 pub use managed::{Managed, ManagedPool, Queue};
-pub(crate) use model::try_wait;
+pub(crate) use model::{try_step_that, try_wait};
 pub use model::{Model, fail, fail_as};
 pub use pool::{Pool, SimWork};
 pub(crate) use preempted::Books;

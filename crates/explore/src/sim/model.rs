@@ -67,7 +67,7 @@ impl<T> Model<T> {
         let id = self.id();
         step(Op::new(OpKind::Change, id));
         if !f(&mut self.state()) {
-            with(|w| w.unchanged(id, true));
+            with(|w| w.only_read(id));
         }
     }
 
@@ -209,7 +209,7 @@ fn happens_at_once(op: Op, condition: &(dyn Fn() -> bool + '_)) -> bool {
     step(Op { kind: looks, ..op });
     let holds = condition();
     if looks == OpKind::Change && !holds {
-        with(|w| w.unchanged(op.obj, true));
+        with(|w| w.only_read(op.obj));
     }
     holds
 }
@@ -238,11 +238,24 @@ pub(crate) fn try_wait(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Result<()
     result
 }
 
-fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
+/// Announces a step that may leave its object as it is: `changes` says whether it would change it.
+#[inline(always)]
+pub(crate) fn step_that(op: Op, changes: &(dyn Fn() -> bool + '_)) {
+    step(with_condition(op, changes));
+}
+
+/// [`step_that`], unless the run ends first.
+pub(crate) fn try_step_that(op: Op, changes: &(dyn Fn() -> bool + '_)) -> Result<(), Ended> {
+    try_step(with_condition(op, changes))
+}
+
+#[inline(always)]
+pub(crate) fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
     let condition: *const (dyn Fn() -> bool + '_) = condition;
     // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is, until `step`
-    // returns; the callers hold the reference until then and take the pointer back right after. A context that never
-    // returns from the step keeps it alive for ever.
+    // returns; the callers hold the reference until then. A waiting step takes the pointer back right after; that of
+    // another is not looked at again before the context announces its next step. A context that never returns from the
+    // step keeps it alive for ever.
     let condition: Condition = unsafe { std::mem::transmute(condition) };
     Op { condition: Some(condition), ..op }
 }
