@@ -1,9 +1,11 @@
 //! A step that is performed: the event that it is to the search, and the machine's share of what it does.
 
+use std::panic::Location;
+
 use doorbell_platform::CpuId;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::op::{Access, Op, OpKind, Uses};
+use crate::op::{Access, Op, OpKind};
 use crate::search::Open;
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
@@ -15,9 +17,15 @@ impl World {
     #[inline]
     pub(crate) fn open(&mut self, id: CtxId) {
         let mut open = self.search.blank();
+        let sleepers = self.search.sleepers(id);
+        for one in CtxSet(sleepers.0 | id.bit()).iter() {
+            if self.rests(one) {
+                self.spin(one);
+            }
+        }
         self.as_event(id, &self.ctx(id).pending, &mut open);
         let mut asleep = CtxSet::EMPTY;
-        for sleeper in self.search.sleepers(id).iter() {
+        for sleeper in sleepers.iter() {
             if !self.conflicts(sleeper, &open) {
                 asleep.insert(sleeper);
             }
@@ -31,47 +39,79 @@ impl World {
     #[inline]
     pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut Open) {
         open.begin(id, op);
-        open.kind = self.becomes(op);
-        if op.obj != NO_OBJ && op.kind != OpKind::Relax {
-            open.add(op.obj, open.kind.access());
-        }
-        if let Some(obj2) = op.obj2 {
-            open.add(obj2, Access::Write);
-        }
-        if let Some((token, access)) = self.token_use(id, op) {
-            open.add(token, access);
-            open.token = Some(token);
-        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
-            open.token = Some(op.obj);
-        }
+        open.kind = self.becomes(id, op);
+        let kind = open.kind;
+        open.token = self.op_uses(id, op, kind, &mut |obj, access| open.add(obj, access));
         let ctx = self.ctx(id);
-        if let Some(switch) = ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
-            && op.kind != OpKind::Switch
-        {
-            open.add(switch, Access::Read);
-            open.token = open.token.or(Some(switch));
-        }
-        if op.kind == OpKind::Relax {
-            // Who has changed something itself looks again, whatever others do.
-            for &(obj, _) in ctx.reads.iter().filter(|_| ctx.changes == 0) {
-                open.add(obj, Access::Read);
-            }
-        }
         if !ctx.begun {
             open.after = ctx.born;
         }
         if op.kind == OpKind::Join {
             open.target = Some(op.target);
         }
-        self.more_uses(id, &mut |obj, access| open.add(obj, access));
         open.waited = op.kind.can_wait();
+    }
+
+    /// Calls `f` with all that the step `op` of `id` uses, if it is done now and becomes `kind`. Returns the token that
+    /// stands for whose turn it is on its CPU, if it uses one.
+    #[inline]
+    pub(crate) fn op_uses(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
+        if op.obj != NO_OBJ && op.kind != OpKind::Relax {
+            f(op.obj, kind.access());
+        }
+        if let Some(obj2) = op.obj2 {
+            f(obj2, Access::Write);
+        }
+        let mut token = None;
+        if let Some((obj, access)) = self.token_use(id, op) {
+            f(obj, access);
+            token = Some(obj);
+        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
+            token = Some(op.obj);
+        }
+        if let Some(switch) = self.ctx(id).cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
+            && op.kind != OpKind::Switch
+        {
+            f(switch, Access::Read);
+            token = token.or(Some(switch));
+        }
+        if op.kind == OpKind::Relax {
+            self.relax_uses(id, kind, f);
+        }
+        self.more_uses(id, f);
+        token
+    }
+
+    /// [`op_uses`](World::op_uses) of a `cpu_relax`.
+    fn relax_uses(&self, id: CtxId, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) {
+        // Who has changed something itself that it has read looks again, whatever others do.
+        if self.own_news(id) {
+            return;
+        }
+        for &(obj, _) in &self.ctx(id).reads {
+            let takes = kind == OpKind::Lapse && self.obj(obj).is_lock();
+            f(obj, if takes { Access::Write } else { Access::Read });
+        }
+    }
+
+    /// Whether `id` has certainly changed what it had read in this round of its loop.
+    fn own_news(&self, id: CtxId) -> bool {
+        let steps = self.search.events.steps_of(id, self.search.depth());
+        let relaxes = |step: &u64| is(*step, OpKind::Relax) || is(*step, OpKind::Lapse);
+        let round = steps.rsplit(relaxes).next().unwrap_or_default();
+        // A store may have written what was there.
+        let reads = |step: u64| [OpKind::Load, OpKind::Observe].iter().any(|&kind| is(step, kind));
+        round.iter().enumerate().any(|(at, &step)| {
+            is(step, OpKind::Rmw) && round[..at].iter().any(|&before| reads(before) && before >> 8 == step >> 8)
+        })
     }
 
     /// What a step is, if it is done as things are now: one that would leave its object as it is only reads. So two steps on
     /// an object depend on each other unless both leave it unchanged. A store always writes, also the value that is there.
     #[inline]
-    pub(crate) fn becomes(&self, op: &Op) -> OpKind {
+    pub(crate) fn becomes(&self, id: CtxId, op: &Op) -> OpKind {
         match op.kind {
+            OpKind::Relax if self.lapses(id) => OpKind::Lapse,
             OpKind::TryLock if self.obj(op.obj).holder != NOBODY => OpKind::Observe,
             OpKind::Rmw if !self.holds(op) => OpKind::Load,
             OpKind::Change if !self.holds(op) => OpKind::Observe,
@@ -81,11 +121,11 @@ impl World {
 
     /// Calls `f` with what the pending step of `id` uses beside what its `Op` names.
     #[inline]
-    fn more_uses(&self, id: CtxId, f: &mut Uses<'_>) {
+    pub(crate) fn more_uses(&self, id: CtxId, f: &mut impl FnMut(ObjId, Access)) {
         if let Some(more) = self.ctx(id).more {
             // SAFETY: it lives on the stack of the context that announced the step and that is suspended in it, or is
             // the caller.
-            unsafe { (*more)(f) };
+            unsafe { (*more)(&mut |obj, access| f(obj, access)) };
         }
     }
 
@@ -106,29 +146,23 @@ impl World {
     }
 
     /// Whether the pending step of `sleeper` depends on the step that is being done.
-    fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
+    pub(crate) fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
         let ctx = self.ctx(sleeper);
         let op = &ctx.pending;
-        if op.kind == OpKind::Relax {
-            return true;
-        }
         let clash = |obj: ObjId, access: Access| {
             open.uses()
                 .iter()
                 .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
         };
-        let mut more = false;
-        self.more_uses(sleeper, &mut |obj, access| more |= clash(obj, access));
-        more || ctx.may_change.is_some_and(|obj| clash(obj, Access::Write))
-            || (op.obj != NO_OBJ && clash(op.obj, self.becomes(op).access()))
-            || op.obj2.is_some_and(|obj2| clash(obj2, Access::Write))
-            || self.token_use(sleeper, op).is_some_and(|(obj, access)| clash(obj, access))
+        let mut clashes = ctx.may_change.is_some_and(|obj| clash(obj, Access::Write));
+        self.op_uses(sleeper, op, self.becomes(sleeper, op), &mut |obj, access| clashes |= clash(obj, access));
+        clashes
     }
 
     #[inline(never)]
     pub(crate) fn effect(&mut self, id: CtxId) {
         let op = &self.ctx(id).pending;
-        let (kind, obj, obj2, target) = (op.kind, op.obj, op.obj2, op.target);
+        let (kind, obj, obj2, target, op_site) = (op.kind, op.obj, op.obj2, op.target, op.site);
         match kind {
             OpKind::Observe if obj == NO_OBJ => {}
             OpKind::Switch => {
@@ -144,10 +178,7 @@ impl World {
                 let version = self.obj(obj).version;
                 self.ctx_mut(id).reads.push((obj, version));
             }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => {
-                self.obj_mut(obj).version += 1;
-                self.ctx_mut(id).changes += 1;
-            }
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(obj).version += 1,
             OpKind::Lock => self.take(id, false),
             OpKind::TryLock => {
                 let free = self.obj(obj).holder == NOBODY;
@@ -172,22 +203,36 @@ impl World {
             }
             OpKind::Return => self.leave(id),
             OpKind::Raise => self.ctx_mut(target).raised = true,
-            OpKind::Relax => {
-                let ctx = self.ctx_mut(id);
-                ctx.reads.clear();
-                ctx.changes = 0;
-            }
+            OpKind::Relax => self.relax(id, op_site),
             OpKind::Join => {
                 let ended = self.ctx(target).after;
                 let ctx = self.ctx_mut(id);
                 ctx.after.0 |= ended.0 | target.bit();
             }
-            OpKind::Await | OpKind::Spawn => {}
+            OpKind::Await | OpKind::Spawn | OpKind::Lapse => {}
         }
         if let Some(obj2) = obj2 {
             self.obj_mut(obj2).version += 1;
         }
         self.forget_more(id);
+    }
+
+    /// A `cpu_relax` at `site` is done.
+    fn relax(&mut self, id: CtxId, site: &'static Location<'static>) {
+        let lapses = self.lapses(id);
+        // Who has not seen yet all that its loop reads adds to what it has seen.
+        let adds = !lapses && self.alone.is_none() && self.rests(id);
+        if lapses {
+            self.begin_lapse(id);
+        }
+        let ctx = self.ctx_mut(id);
+        ctx.in_vain = if adds { ctx.in_vain + 1 } else { 0 };
+        ctx.relaxed = site;
+        ctx.spin = None;
+        ctx.spent = false;
+        if !adds {
+            ctx.reads.clear();
+        }
     }
 
     /// The pending step of `id` has been done, unless the task was preempted before it.
@@ -286,9 +331,7 @@ impl World {
         self.obj_mut(obj).version -= 1;
         let version = self.obj(obj).version;
         let me = self.current;
-        let ctx = self.ctx_mut(me);
-        ctx.changes -= 1;
-        ctx.reads.push((obj, version));
+        self.ctx_mut(me).reads.push((obj, version));
     }
 
     /// The step that is being done changes another object, too, as it turns out.
@@ -297,8 +340,13 @@ impl World {
             return;
         }
         self.obj_mut(obj).version += 1;
+        self.also(|_, open| open.add(obj, Access::Write));
+    }
+
+    /// The step that is being done uses more than it has said, which `add` adds.
+    pub(crate) fn also(&mut self, add: impl FnOnce(&World, &mut Open)) {
         if let Some(mut open) = self.search.reopen() {
-            open.add(obj, Access::Write);
+            add(self, &mut open);
             for sleeper in open.asleep.iter() {
                 if self.conflicts(sleeper, &open) {
                     open.asleep.remove(sleeper);
@@ -316,6 +364,7 @@ impl World {
 
     /// The current context has returned from its function.
     pub(crate) fn finished(&mut self, id: CtxId) {
+        self.leave_alone();
         self.close();
         self.turn = None;
         self.ctx_mut(id).finished = true;
@@ -340,4 +389,9 @@ impl World {
         };
         self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
     }
+}
+
+/// Whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of that kind.
+pub(crate) fn is(step: u64, kind: OpKind) -> bool {
+    step as u8 == kind as u8
 }

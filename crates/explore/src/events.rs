@@ -3,7 +3,7 @@
 //! Everything here is a stack. Going back to depth `d` undoes the events above it exactly, so the analysis of a prefix
 //! is never done again.
 
-use crate::ids::{CtxId, ObjId};
+use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, OpKind};
 use crate::search::Random;
 
@@ -57,6 +57,8 @@ pub(crate) struct Events {
     clocks: Vec<Lane>,
     lanes: usize,
     history: Vec<History>,
+    /// Per object: who has ever used it, also in events that were undone.
+    users: Vec<CtxSet>,
     last: Vec<u32>,
 }
 
@@ -98,6 +100,27 @@ impl Events {
     #[inline]
     pub(crate) fn last_of(&self, ctx: CtxId) -> Option<usize> {
         self.last.get(ctx.index()).and_then(|&last| (last != NONE).then_some(last as usize))
+    }
+
+    /// Who has ever used which object.
+    pub(crate) fn users(&self) -> &[CtxSet] {
+        &self.users
+    }
+
+    /// What a context has done in the first `depth` events, in order: each step's object and, in the lowest byte, what kind
+    /// of step it turned out to be.
+    pub(crate) fn steps_of(&self, ctx: CtxId, depth: usize) -> Vec<u64> {
+        let mut at = self.last_of(ctx);
+        let mut steps = Vec::new();
+        while let Some(index) = at {
+            let event = &self.events[index];
+            if index < depth {
+                steps.push(event.signature & !0xff | event.kind as u64);
+            }
+            at = (event.previous != NONE).then_some(event.previous as usize);
+        }
+        steps.reverse();
+        steps
     }
 
     /// Undoes all events from `depth` on.
@@ -219,8 +242,10 @@ impl Events {
     pub(crate) fn access(&mut self, obj: ObjId, access: Access) {
         if obj.index() >= self.history.len() {
             self.history.resize(obj.index() + 1, UNUSED);
+            self.users.resize(obj.index() + 1, CtxSet::EMPTY);
         }
         let event = self.events.len() as u32 - 1;
+        self.users[obj.index()].insert(self.events[event as usize].ctx);
         let entry = self.uses.len() as u32;
         let before = self.history[obj.index()];
         if before.changed != NONE && before.changed != event {
@@ -273,12 +298,10 @@ impl Events {
             own[event.ctx.index()] += 1;
             place.push(own[event.ctx.index()]);
             // Which step of which context it is, and how many steps of each happen before it.
-            let known = self.clock(index).iter().map(|&last| if last == 0 { 0 } else { place[last as usize - 1] });
-            let mixed = known.chain([u64::from(event.ctx.0), event.kind as u64]).fold(0, |mixed, part| {
-                let mixed: u64 = Random::new(mixed ^ part).next();
-                mixed
-            });
-            sum = sum.wrapping_add(mixed);
+            let knows = self.clock(index).iter().enumerate().filter(|(_, last)| **last != 0);
+            let known = knows.map(|(ctx, &last)| (ctx as u64) << 32 | place[last as usize - 1]);
+            let parts = known.chain([u64::from(event.ctx.0), event.kind as u64]);
+            sum = sum.wrapping_add(parts.fold(0, |mixed, part| Random::new(mixed ^ part).next()));
         }
         sum
     }

@@ -47,6 +47,10 @@ pub(crate) struct Executor {
     /// The numbers of the next executions.
     epochs: std::ops::Range<u64>,
     pub abandoned: usize,
+    /// Runs that were not executions: something was probed in them.
+    pub probes: u64,
+    /// Executions in which destructors took steps while a panic unwound.
+    pub unwound: u64,
 }
 
 impl Executor {
@@ -54,12 +58,14 @@ impl Executor {
         crate::panics::install();
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
-            cell: WorldCell::new(World::new(search)),
+            cell: WorldCell::new(World::new(search, explore.spins.clone())),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
             epochs: 0..0,
             abandoned: 0,
+            probes: 0,
+            unwound: 0,
         }
     }
 
@@ -88,8 +94,19 @@ impl Executor {
         }
     }
 
-    /// Runs the program once, by the plan of the search and then as it chooses.
+    /// Runs the program once, by the plan of the search and then as it chooses. Before that, finds out what has to be known
+    /// of its loops.
     pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
+        loop {
+            if let Some(end) = self.run(program) {
+                return end;
+            }
+            self.probes += 1;
+        }
+    }
+
+    /// Runs the program once; `None` if the run was not an execution.
+    fn run(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> Option<RunEnd> {
         let epoch = self.next_epoch();
         let cpus = self.cpus;
         let cell = Rc::clone(&self.cell);
@@ -105,8 +122,17 @@ impl Executor {
             self.abandon();
             std::panic::resume_unwind(payload);
         }
-        cell.with(|w| w.mode = Mode::Running);
+        cell.with(|w| {
+            w.mode = Mode::Running;
+            w.set_up = w.objs.len();
+        });
         cell.run(None);
+        if cell.with(|w| w.probing) {
+            drop(entered);
+            drop(cell);
+            self.end_probe();
+            return None;
+        }
         let failed = cell.with(World::conclude);
         if failed.is_none() || self.search(|search| search.settings.contexts_return) {
             self.end_services();
@@ -116,15 +142,45 @@ impl Executor {
             traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
         }
         let stuck = self.stuck_ones();
-        cell.with(|w| w.mode = Mode::Outside);
+        self.unwound += cell.with(|w| {
+            w.mode = Mode::Outside;
+            w.unwound as u64
+        });
         drop(entered);
         drop(cell);
         if failed.is_some() || !stuck.is_empty() {
             self.abandon();
         }
-        match failed {
+        Some(match failed {
             Some(failed) => RunEnd::Failed(failed),
             None => RunEnd::Ended,
+        })
+    }
+
+    /// Brings a run to its end that was not an execution: nothing that it does is told.
+    fn end_probe(&mut self) {
+        let cell = Rc::clone(&self.cell);
+        let entered = cell.enter();
+        if cell.with(|w| w.failed.is_none() || w.search.settings.contexts_return) {
+            self.end_services();
+        }
+        let left = self.stuck_ones();
+        if left.is_empty() {
+            let unused = cell.with(|w| {
+                w.mode = Mode::Alone;
+                w.over = true;
+                (std::mem::take(&mut w.checks), w.outcome.take())
+            });
+            drop(unused);
+        }
+        cell.with(|w| {
+            w.end_probe();
+            w.mode = Mode::Outside;
+        });
+        drop(entered);
+        drop(cell);
+        if !left.is_empty() {
+            self.abandon();
         }
     }
 

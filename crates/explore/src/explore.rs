@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::parallel;
 use crate::record::Recorder;
 use crate::search::{Fault, Settings};
+use crate::spin::{SpinLoop, Spins};
 use crate::token::Token;
 use crate::trace::{FailureKind, Trace};
 use crate::validate::{Rules, Validator};
@@ -62,6 +63,13 @@ pub struct Report {
     pub outcomes: BTreeSet<String>,
     /// How many of the executions are not equivalent to another one, if that was counted.
     pub traces: Option<u64>,
+    /// The loops with `cpu_relax` that somebody came to rest in, each with what it does when nobody writes.
+    pub spins: Vec<SpinLoop>,
+    /// How many runs it took to find that out. They are no executions.
+    pub probes: u64,
+    /// How many executions there were in which destructors took steps while a panic unwound. Those steps were explored as
+    /// one with the step before them: nobody else had a turn between.
+    pub unwound: u64,
     /// What the lock validator has seen.
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
@@ -139,6 +147,9 @@ pub enum Schedules {
     },
 }
 
+/// How often a context may lapse, if nothing else is said.
+const LAPSES: u32 = 4;
+
 /// An exploration, to be configured and run.
 #[derive(Clone)]
 pub struct Explore {
@@ -153,6 +164,8 @@ pub struct Explore {
     pub(crate) minimise: bool,
     pub(crate) outcomes: bool,
     pub(crate) count_traces: bool,
+    /// Those of the program that is explored.
+    pub(crate) spins: Spins,
     pub(crate) rules: Rules,
     pub(crate) stop: Option<Arc<AtomicBool>>,
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
@@ -174,6 +187,7 @@ impl Explore {
                 max_steps: 20_000,
                 stop_at_stuck: true,
                 validate: true,
+                lapses: LAPSES,
                 record: false,
                 contexts_return: false,
                 fault: None,
@@ -182,6 +196,7 @@ impl Explore {
             minimise: true,
             outcomes: false,
             count_traces: false,
+            spins: Spins::default(),
             rules: Rules::default(),
             stop: None,
             progress: None,
@@ -233,6 +248,14 @@ impl Explore {
     /// The largest number of steps of one run; a longer one is a failure.
     pub fn max_steps(mut self, steps: usize) -> Self {
         self.settings.max_steps = steps;
+        self
+    }
+
+    /// How often a context may lapse in one execution while others can go on: give up a wait, in a loop with `cpu_relax`
+    /// that counts its looks, though what it waits for may still come. If that keeps the search from anything, it ends as
+    /// [`Verdict::BoundReached`]. 4 without this.
+    pub fn lapses(mut self, most: u32) -> Self {
+        self.settings.lapses = most;
         self
     }
 
@@ -292,9 +315,14 @@ impl Explore {
     /// Explores `program`, which sets up one execution: it creates objects and adds tasks, handlers, hardware and
     /// conditions to the machine. It must do the same each time it is called.
     pub fn run(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
+        Explore { spins: Spins::default(), ..self.clone() }.run_this(program)
+    }
+
+    fn run_this(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
         let started = Instant::now();
         let shared = parallel::Shared::new(self, started);
         let mut found = parallel::explore(self, &shared, &program);
+        found.complete &= self.spins.mistaken(&found.users).is_none();
         let failure = found.failed.take().map(|failed| {
             let locks: Vec<_> = failed.locks.clone();
             let members: Vec<_> = locks.iter().map(StuckLocks::view).collect();
@@ -319,6 +347,9 @@ impl Explore {
             elapsed: started.elapsed(),
             outcomes: found.outcomes,
             traces: self.count_traces.then_some(found.traces.len() as u64),
+            spins: self.spins.told(),
+            probes: found.probes,
+            unwound: found.unwound,
             locks: found.validator,
             abandoned: found.abandoned,
             contexts: found.contexts,
@@ -332,7 +363,8 @@ impl Explore {
     pub fn replay(&self, token: &str, program: impl Fn(&Machine) + Send + Sync) -> Result<Failure, ReplayError> {
         let parsed = Token::parse(token)?;
         parsed.check(self)?;
-        let mut executor = Executor::for_replay(self, true);
+        let this = Explore { spins: Spins::default(), ..self.clone() };
+        let mut executor = Executor::for_replay(&this, true);
         let (failed, recorder) = executor.replay(&program, parsed.replay());
         match failed {
             Some(failed) if parsed.fits(&failed, &recorder) => {

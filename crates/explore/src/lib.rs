@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod bench;
+mod alone;
 mod coroutine;
 mod effect;
 mod events;
@@ -19,6 +20,7 @@ pub mod render;
 mod search;
 pub mod selftest;
 pub mod sim;
+mod spin;
 mod step;
 mod stuck;
 mod token;
@@ -31,4 +33,5 @@ pub use ids::{CtxId, CtxSet, ObjId};
 pub use machine::{HandlerHandle, Machine, TaskHandle, spawn};
 pub use search::Fault;
 pub use sim::Sim;
+pub use spin::{LOOKS, SpinLoop};
 pub use world::Ended;

@@ -294,7 +294,7 @@ fn guarded(f: impl FnOnce()) -> bool {
             with(|w| {
                 let name = w.ctx(w.current).name.clone();
                 let place = w.panic_site.take().map(|site| format!(" at {site}")).unwrap_or_default();
-                w.mode = Mode::Running;
+                w.leave_alone();
                 let members = CtxSet(w.current.bit());
                 w.fail(FailureKind::Panic, members, format!("{name} panicked{place}: {text}"));
             });

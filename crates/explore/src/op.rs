@@ -51,6 +51,8 @@ pub(crate) enum OpKind {
     Take,
     /// A retry loop that waits for a write to what it has read.
     Relax,
+    /// What a `Relax` becomes if the loop does not wait any longer: all looks until it gives up, in one.
+    Lapse,
     /// Creates a context.
     Spawn,
     /// Waits for a context to end.
@@ -65,7 +67,9 @@ impl OpKind {
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {
-            OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax => Access::Read,
+            OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax | OpKind::Lapse => {
+                Access::Read
+            },
             OpKind::Lock => Access::Acquire,
             OpKind::Unlock => Access::Release,
             _ => Access::Write,

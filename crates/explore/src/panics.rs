@@ -14,8 +14,7 @@ pub(crate) fn install() {
             let site = info.location().map(|location| format!("{}:{}", location.file(), location.line()));
             let ours = try_with(|w| {
                 if w.mode == Mode::Running {
-                    // While the context unwinds, its destructors must not suspend.
-                    w.mode = Mode::Unwinding;
+                    w.unwinds();
                     w.panic_site = site;
                     return true;
                 }

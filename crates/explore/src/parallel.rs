@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::executor::{Executor, FailedRun, RunEnd};
 use crate::explore::{Explore, Progress, Schedules};
-use crate::ids::CtxId;
+use crate::ids::{CtxId, CtxSet};
 use crate::machine::Machine;
 use crate::search::{Node, Sampler, Strategy};
 use crate::validate::{Rules, Validator};
@@ -95,6 +95,10 @@ pub(crate) struct Found {
     pub failed: Option<FailedRun>,
     pub outcomes: BTreeSet<String>,
     pub traces: HashSet<u64>,
+    pub probes: u64,
+    pub unwound: u64,
+    /// Who has used which object.
+    pub users: Vec<CtxSet>,
     pub validator: Validator,
     pub abandoned: usize,
     pub contexts: Vec<String>,
@@ -131,6 +135,12 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.failed = [sum.failed, found.failed].into_iter().flatten().min_by_key(|failed| failed.schedule.len());
         sum.outcomes.extend(found.outcomes);
         sum.traces.extend(found.traces);
+        sum.probes += found.probes;
+        sum.unwound += found.unwound;
+        if sum.users.len() < found.users.len() {
+            sum.users.resize(found.users.len(), CtxSet::EMPTY);
+        }
+        sum.users.iter_mut().zip(found.users).for_each(|(all, by)| all.0 |= by.0);
         sum.validator.merge(found.validator);
         sum.abandoned += found.abandoned;
         if found.contexts.len() > sum.contexts.len() {
@@ -168,6 +178,9 @@ fn work(
         failed: None,
         outcomes: BTreeSet::new(),
         traces: HashSet::new(),
+        probes: 0,
+        unwound: 0,
+        users: Vec::new(),
         validator: Validator::new(Rules::default()),
         abandoned: 0,
         contexts: Vec::new(),
@@ -228,8 +241,11 @@ fn work(
     executor.search(|search| {
         found.cut = search.cut;
         found.steps = search.steps;
-        found.complete = !search.bounded;
+        found.complete = !search.bounded && !search.limited;
+        found.users = search.events.users().to_vec();
     });
+    found.probes = executor.probes;
+    found.unwound = executor.unwound;
     found.complete &= !shared.cut_short.load(Ordering::Relaxed) && !sampled && found.failed.is_none();
     found.outcomes = executor.take_outcomes();
     found.traces = executor.take_traces();

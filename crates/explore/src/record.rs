@@ -1,5 +1,6 @@
 //! Writing a run down while it is replayed, for the trace.
 
+use crate::alone::Alone;
 use crate::executor::FailedRun;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
@@ -96,9 +97,20 @@ impl World {
             OpKind::Observe => format!("looks at {}", name()),
             OpKind::Change => format!("changes {}", name()),
             OpKind::Await | OpKind::Take => format!("has waited for {}", name()),
-            OpKind::Relax => "looks again".to_owned(),
+            OpKind::Relax if matches!(self.alone, Some(Alone::Lapse { .. })) => "waits no longer".to_owned(),
+            OpKind::Relax | OpKind::Lapse => "looks again".to_owned(),
             OpKind::Spawn => "starts a task".to_owned(),
             OpKind::Join => format!("has joined {}", self.ctx(op.target).name),
+        }
+    }
+
+    /// Writes down how often the current context has looked before it gave up, if its last step was that.
+    pub(crate) fn tell_lapse(&mut self, looks: u32) {
+        if self.search.settings.record
+            && let Some(last) = self.recorder.entries.last_mut()
+        {
+            let times = if looks == 1 { "time" } else { "times" };
+            last.line.text = format!("waits no longer: looks {} {times} more", looks + 1);
         }
     }
 
@@ -128,6 +140,7 @@ pub fn note(text: impl FnOnce() -> String) {
     with(|w| {
         if w.mode == Mode::Running
             && w.search.settings.record
+            && w.alone.is_none()
             && let Some(last) = w.recorder.entries.last_mut()
         {
             last.line.text = text();

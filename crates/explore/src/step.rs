@@ -6,6 +6,7 @@
 use doorbell_platform::WaitType;
 
 use crate::coroutine::Runners;
+use crate::alone::Resting;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
 use crate::trace::FailureKind;
@@ -127,7 +128,12 @@ impl World {
     #[inline(never)]
     fn announce(&mut self, runners: &Runners) -> Next {
         let me = self.current;
-        if self.starting || !self.unstarted.is_empty() || self.failed.is_some() || !self.repeat() {
+        if self.starting
+            || !self.unstarted.is_empty()
+            || self.failed.is_some()
+            || self.alone.is_some()
+            || !self.repeat()
+        {
             return self.announce_new(me, runners);
         }
         self.give_way(me, runners)
@@ -135,6 +141,9 @@ impl World {
 
     #[inline(never)]
     fn announce_new(&mut self, me: CtxId, runners: &Runners) -> Next {
+        if self.alone.is_some() && self.goes_on_alone(me) {
+            return Next::Go;
+        }
         self.close();
         self.turn = None;
         let fails = self.ctx(me).pending.kind.can_wait() && !self.may_sleep(me);
@@ -185,7 +194,7 @@ impl World {
     #[inline(always)]
     fn repeat(&mut self) -> bool {
         let Some(event) = self.search.recorded() else { return false };
-        let (next, signature) = (event.ctx, event.signature);
+        let (next, signature, kind) = (event.ctx, event.signature, event.kind);
         if self.must_reschedule(next) {
             self.reschedule(next);
         }
@@ -197,9 +206,9 @@ impl World {
         match ctx.pending.kind {
             OpKind::Store | OpKind::Rmw if ctx.pending.obj2.is_none() => {
                 self.objs[ctx.pending.obj.index()].version += 1;
-                ctx.changes += 1;
             }
             OpKind::Load => ctx.reads.push((ctx.pending.obj, self.objs[ctx.pending.obj.index()].version)),
+            OpKind::Relax => self.relax_again(next, kind),
             _ => self.effect(next),
         }
         self.turn = Some(next);
@@ -345,23 +354,25 @@ impl World {
             OpKind::Relax => {
                 let ctx = self.ctx(id);
                 let written = |&(obj, version): &(ObjId, u32)| self.obj(obj).version != version;
-                ctx.changes > 0 || ctx.reads.is_empty() || ctx.reads.iter().any(written)
+                ctx.reads.is_empty() || ctx.reads.iter().any(written)
             }
             _ => true,
         }
     }
 
-    /// All contexts that could do their pending step now.
+    /// All contexts that could do their pending step now, and those who have come to a `cpu_relax`.
     #[inline]
-    pub(crate) fn all_enabled(&self) -> CtxSet {
-        let mut set = CtxSet::EMPTY;
+    fn all_enabled(&self) -> (CtxSet, CtxSet) {
+        let (mut set, mut relaxing) = (CtxSet::EMPTY, CtxSet::EMPTY);
         for index in 0..self.ctxs.len() {
             let id = CtxId(index as u8);
             if self.enabled(id) {
                 set.insert(id);
+            } else if self.ctxs[index].pending.kind == OpKind::Relax && !self.ctxs[index].finished {
+                relaxing.insert(id);
             }
         }
-        set
+        (set, relaxing)
     }
 
     /// Which context takes the next step; `None` ends the run.
@@ -373,9 +384,18 @@ impl World {
         if self.failed.is_some() {
             return None;
         }
-        let enabled = self.all_enabled();
-        if self.search.settings.stop_at_stuck && self.someone_new_waits(enabled) {
-            let stuck = self.stuck(enabled);
+        let (mut enabled, relaxing) = self.all_enabled();
+        let mut resting = Resting::default();
+        if !relaxing.is_empty() {
+            resting = self.resting(relaxing, enabled);
+            if let Some(id) = resting.unknown {
+                return Some(self.begin_probe(id));
+            }
+            enabled.0 |= resting.look.0 | resting.lapse.0;
+            self.search.limited |= !resting.limited.is_empty();
+        }
+        if self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled) {
+            let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));
             if !stuck.is_empty() {
                 self.fail_stuck(stuck);
                 return None;
@@ -390,7 +410,7 @@ impl World {
             return None;
         }
         let analysed = self.search.analyses();
-        let chosen = self.search.choose(enabled);
+        let chosen = self.search.choose(enabled, resting.lapse);
         if analysed && self.search.was_cut() {
             // What can go on from here is run elsewhere. What cannot may have its turn nowhere but before.
             self.analyse_waiting(enabled);
@@ -438,6 +458,9 @@ impl World {
         let new = self.search.is_new();
         if new {
             self.open(id);
+        } else if self.probing {
+            let op = self.ctx(id).pending;
+            self.note_use(id, &op);
         } else if self.search.recorded().is_some() {
             return self.differs(id);
         }

@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, UnsafeCell};
+use std::collections::HashMap;
 use std::mem::take;
 use std::ops::Deref;
 use std::panic::Location;
 
 use doorbell_platform::{CpuId, LockClass, Vector};
 
+use crate::alone::Alone;
 use crate::coroutine::{MOST, Runners};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
@@ -16,6 +18,7 @@ use crate::op::{MoreUses, Op, OpKind};
 use crate::record::Recorder;
 use crate::removal::Acquisition;
 use crate::search::Search;
+use crate::spin::{Key, Probe, Spin, Spins};
 use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
@@ -34,8 +37,6 @@ pub(crate) enum Mode {
     Alone,
     /// Contexts run.
     Running,
-    /// A context panicked and unwinds: steps are done at once, so that nothing suspends while it does.
-    Unwinding,
     /// The run is over: services that still wait are told so.
     Ending,
 }
@@ -58,11 +59,20 @@ pub(crate) struct Ctx {
     pub preempt_off: u32,
     /// How many locks it has created.
     pub locks_created: u32,
-    /// What it has read since its last `relax`: object and version.
+    /// What it has read since its last `cpu_relax`: object and version.
     pub reads: Vec<(ObjId, u32)>,
-    /// How often it has changed an object since then. Who has does not wait, in a retry loop, for others to do so: the next
-    /// attempt may go another way because of its own change, of which what it has read so far says nothing.
-    pub changes: u32,
+    /// Where that was.
+    pub relaxed: &'static Location<'static>,
+    /// What the loop does in which it rests, once that is known.
+    pub spin: Option<Spin>,
+    /// It has looked in vain for as long as anybody may.
+    pub spent: bool,
+    /// How often it has looked since there was news.
+    pub in_vain: u32,
+    /// How often it has lapsed.
+    pub lapses: u32,
+    /// Where it lapsed last, if it was not seen to leave the loop.
+    pub looks_on: Option<&'static Location<'static>>,
     /// The contexts that had ended before this one got here, by spawn and join.
     pub after: CtxSet,
     /// The step that created it.
@@ -121,11 +131,19 @@ pub(crate) struct Obj {
     pub holder: u8,
     /// How often it changed.
     pub version: u32,
+    /// Who has used it since what the run does is not recorded any more.
+    pub users: CtxSet,
     /// Who can end a wait for it; empty: anybody.
     pub releasers: CtxSet,
     /// Says what those need in order to do so, and why they do not have it.
     pub needs: Option<Rc<dyn Fn() -> String>>,
     pub created: &'static Location<'static>,
+}
+
+impl Obj {
+    pub(crate) fn is_lock(&self) -> bool {
+        matches!(self.kind, ObjKind::Spin | ObjKind::Mutex)
+    }
 }
 
 /// A simulated CPU.
@@ -196,6 +214,20 @@ pub(crate) struct World {
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
     pub failed: Option<Failed>,
+    /// The current context goes on whatever the search says.
+    pub alone: Option<Alone>,
+    /// What was found out about a loop in this run, which is no execution then.
+    pub probed: Option<Box<Probe>>,
+    /// The run is no execution: something was probed.
+    pub probing: bool,
+    /// Destructors have taken steps while a panic unwound.
+    pub unwound: bool,
+    /// The loops that are known.
+    pub spins: Spins,
+    /// Those of them that this OS thread has asked for.
+    pub spins_known: HashMap<Key, Spin>,
+    /// How many objects the set-up has made.
+    pub set_up: usize,
     /// What is done while no context runs.
     pub pending_alone: Op,
     /// Whether a CPU has a scheduler.
@@ -344,7 +376,7 @@ fn nowhere() -> ! {
 }
 
 impl World {
-    pub(crate) fn new(search: Search) -> Self {
+    pub(crate) fn new(search: Search, spins: Spins) -> Self {
         World {
             mode: Mode::Outside,
             epoch: 0,
@@ -358,6 +390,13 @@ impl World {
             checks: Vec::new(),
             outcome: None,
             failed: None,
+            alone: None,
+            probed: None,
+            probing: false,
+            unwound: false,
+            spins,
+            spins_known: HashMap::new(),
+            set_up: 0,
             pending_alone: Op::new(OpKind::Spawn, NO_OBJ),
             schedules: false,
             alone_got: false,
@@ -395,6 +434,10 @@ impl World {
         self.outcome = None;
         self.failed = None;
         self.over = false;
+        self.alone = None;
+        self.probed = None;
+        self.probing = false;
+        self.unwound = false;
         self.schedules = false;
         self.waiting_outcome = None;
         self.grace_periods = GracePeriods::Readers;
@@ -456,6 +499,7 @@ impl World {
             creator: None,
             holder: NOBODY,
             version: 0,
+            users: CtxSet::EMPTY,
             releasers: CtxSet::EMPTY,
             needs: None,
             created,
@@ -488,7 +532,12 @@ impl World {
             preempt_off: 0,
             locks_created: 0,
             reads,
-            changes: 0,
+            relaxed: pending.site,
+            spin: None,
+            spent: false,
+            in_vain: 0,
+            lapses: 0,
+            looks_on: None,
             after: CtxSet::EMPTY,
             born: None,
             begun: false,

@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     /// Whether a stuck set ends the run at once.
     pub stop_at_stuck: bool,
     pub validate: bool,
+    /// How often a context may lapse in one execution while others can go on.
+    pub lapses: u32,
     /// Whether the run is written down for a trace.
     pub record: bool,
     /// Whether all contexts return when they are told that the run is over: then a failing run leaves no stack behind.
@@ -140,6 +142,8 @@ pub(crate) struct Search {
     /// The contexts that take the steps of the run, as far as it is known.
     plan: Vec<CtxId>,
     depth: usize,
+    /// How long the plan was when the run began.
+    began: usize,
     phase: Phase,
     open: Option<Box<Open>>,
     /// The memory of events that were open.
@@ -152,6 +156,11 @@ pub(crate) struct Search {
     pub steps: u64,
     /// Whether the bound kept the search from anything.
     pub bounded: bool,
+    /// Whether the limit of lapses did.
+    pub limited: bool,
+    /// Those whose destructors have taken steps while they unwound. How much such a step does shows only when it is done,
+    /// so they never sleep.
+    unwinders: CtxSet,
     this_run_cut: bool,
 }
 
@@ -165,6 +174,7 @@ impl Search {
             nodes: Vec::new(),
             plan: Vec::new(),
             depth: 0,
+            began: 0,
             phase: Phase::Searching,
             open: None,
             blank: None,
@@ -174,6 +184,8 @@ impl Search {
             cut: 0,
             steps: 0,
             bounded: false,
+            limited: false,
+            unwinders: CtxSet::EMPTY,
             this_run_cut: false,
         }
     }
@@ -192,6 +204,28 @@ impl Search {
     #[inline]
     pub(crate) fn analyses(&self) -> bool {
         self.phase == Phase::Searching && matches!(self.strategy, Strategy::Reduced)
+    }
+
+    /// The run is no execution from here on: it is brought to its end, and forgotten.
+    pub(crate) fn begin_probe(&mut self) {
+        self.phase = Phase::Finishing;
+    }
+
+    /// Forgets the run, to run its schedule again.
+    pub(crate) fn end_probe(&mut self) {
+        self.plan.truncate(self.began);
+        self.nodes.truncate(self.began);
+        self.events.truncate(self.began.saturating_sub(1));
+    }
+
+    /// Whether the run goes where none has been, and not only to its end.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.phase == Phase::Searching
+    }
+
+    /// The destructors of `ctx` take steps while it unwinds.
+    pub(crate) fn unwinds(&mut self, ctx: CtxId) {
+        self.unwinders.insert(ctx);
     }
 
     /// Whether the run that just ended was cut.
@@ -217,6 +251,7 @@ impl Search {
             self.plan.clear();
             self.events.truncate(0);
         }
+        self.began = self.plan.len();
     }
 
     /// Where a replayed run differed from the default schedule.
@@ -281,7 +316,7 @@ impl Search {
             return CtxSet::EMPTY;
         }
         match self.nodes.get(self.depth) {
-            Some(node) => CtxSet(node.asleep_or_done() & !ctx.bit()),
+            Some(node) => CtxSet(node.asleep_or_done() & !ctx.bit() & !self.unwinders.0),
             None => CtxSet::EMPTY,
         }
     }
@@ -315,13 +350,15 @@ impl Search {
         }
     }
 
-    /// Chooses who takes the next step, in a state that has not been seen.
+    /// Chooses who takes the next step, in a state that has not been seen. Those in `lapse` are enabled because their loops
+    /// give up.
     #[inline]
-    pub(crate) fn choose(&mut self, enabled: CtxSet) -> CtxId {
-        let previous = self.plan.last().copied();
+    pub(crate) fn choose(&mut self, enabled: CtxSet, lapse: CtxSet) -> CtxId {
+        // Who rests has given up its CPU of its own accord.
+        let previous = self.plan.last().copied().filter(|&previous| !lapse.contains(previous));
         let favourite = match previous {
             Some(previous) if enabled.contains(previous) => previous,
-            _ => enabled.first().expect("somebody is enabled"),
+            _ => CtxSet(enabled.0 & !lapse.0).first().or(lapse.first()).expect("somebody is enabled"),
         };
         let chosen = match &mut self.strategy {
             _ if self.phase == Phase::Finishing => favourite,
@@ -329,7 +366,7 @@ impl Search {
             _ => {
                 let asleep = self.asleep;
                 let awake = CtxSet(enabled.0 & !asleep.0);
-                let Some(first) = awake.first() else {
+                let Some(first) = CtxSet(awake.0 & !lapse.0).first().or(awake.first()) else {
                     self.phase = Phase::Finishing;
                     self.this_run_cut = true;
                     self.cut += 1;

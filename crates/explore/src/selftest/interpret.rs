@@ -357,8 +357,8 @@ impl Run {
                 state.saw(Feature::Woken);
             }
             Act::Spin(word, value, most) => {
-                for round in 1.. {
-                    if self.load(*word)? == *value || round == *most {
+                for round in 1u32.. {
+                    if self.load(*word)? == *value || round == u32::from(*most) {
                         break;
                     }
                     try_step(Op::new(OpKind::Relax, NO_OBJ))?;

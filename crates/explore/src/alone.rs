@@ -1,0 +1,201 @@
+//! What a context does alone: several steps, none of another context between them.
+
+use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::op::{Op, OpKind};
+use crate::spin::{LOOKS, Probe, Spin};
+use crate::step::NO_OBJ;
+use crate::trace::FailureKind;
+use crate::world::World;
+
+/// Why the current context goes on alone.
+pub(crate) enum Alone {
+    /// It is found out whether its loop gives up.
+    Probe(Box<Probe>),
+    /// Its loop gives up: all its looks until then are one step. It reads these objects, of which none is written meanwhile.
+    Lapse { reads: Vec<(ObjId, u32)>, looks: u32 },
+    /// It panicked, and destructors run. Nothing can be suspended before the panic is caught, so they belong to the step in
+    /// which it panicked.
+    Unwinds { looks: u32 },
+}
+
+/// How often a context looks again that has not seen yet what its loop read when it was probed.
+const SOME_LOOKS: u32 = 64;
+
+/// Who could go on though it rests in a loop.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Resting {
+    /// They have not seen yet all that their loop reads.
+    pub look: CtxSet,
+    /// They may lapse.
+    pub lapse: CtxSet,
+    /// They might lapse, but have done so as often as they may.
+    pub limited: CtxSet,
+    /// It is to be found out what this one's loop does.
+    pub unknown: Option<CtxId>,
+}
+
+impl World {
+    /// Sorts those who rest: `relaxing` have come to a `cpu_relax` and were not let go on.
+    #[cold]
+    pub(crate) fn resting(&mut self, relaxing: CtxSet, enabled: CtxSet) -> Resting {
+        let mut resting = Resting::default();
+        for id in relaxing.iter().filter(|&id| !enabled.contains(id)) {
+            if !self.on_cpu(id) || self.ctx(id).spent {
+                continue;
+            }
+            let (lapses, limit) = (self.ctx(id).lapses, self.search.settings.lapses);
+            let free = self.ctx(id).looks_on == Some(self.ctx(id).pending.site);
+            match self.spin(id).cloned() {
+                None if self.search.is_searching() => resting.unknown = resting.unknown.or(Some(id)),
+                // The run is only brought to its end.
+                None => resting.limited.insert(id),
+                Some(Spin::Await(all)) => {
+                    let seen = |obj: &ObjId| self.ctx(id).reads.iter().any(|(read, _)| read == obj);
+                    if self.ctx(id).in_vain < SOME_LOOKS && !all.iter().all(seen) {
+                        resting.look.insert(id);
+                    }
+                }
+                Some(Spin::Counts) if free => resting.lapse.insert(id),
+                Some(_) if lapses < limit => resting.lapse.insert(id),
+                Some(_) => resting.limited.insert(id),
+            }
+        }
+        if enabled.is_empty() && resting.look.is_empty() && resting.lapse.is_empty() {
+            // Who alone is left has all the time there is.
+            resting.lapse = std::mem::replace(&mut resting.limited, CtxSet::EMPTY);
+        }
+        resting
+    }
+
+    /// The looks of `id` until it gives up begin: it has lapsed.
+    pub(crate) fn begin_lapse(&mut self, id: CtxId) {
+        let rounds = matches!(self.ctx(id).spin, Some(Spin::Rounds));
+        let ctx = self.ctx_mut(id);
+        ctx.lapses += (rounds || ctx.looks_on != Some(ctx.pending.site)) as u32;
+        let reads = ctx.reads.clone();
+        self.alone = Some(Alone::Lapse { reads, looks: 0 });
+    }
+
+    /// A context goes on, as recorded when this schedule ran before, where it relaxed.
+    #[cold]
+    pub(crate) fn relax_again(&mut self, id: CtxId, recorded: OpKind) {
+        if recorded == OpKind::Lapse {
+            self.spin_at(id, self.search.depth() - 1);
+        }
+        self.effect(id);
+    }
+
+    /// The current context does not go on alone any longer.
+    pub(crate) fn leave_alone(&mut self) {
+        if let Some(Alone::Probe(probe)) = self.alone.take() {
+            self.probed = Some(probe);
+        }
+    }
+
+    /// The current context panicked, and unwinds.
+    pub(crate) fn unwinds(&mut self) {
+        self.leave_alone();
+        self.alone = Some(Alone::Unwinds { looks: 0 });
+    }
+
+    /// The current context, `me`, has come to a step while it goes on alone. Whether it goes on with that, which is done
+    /// then.
+    #[cold]
+    pub(crate) fn goes_on_alone(&mut self, me: CtxId) -> bool {
+        let Some(mut alone) = self.alone.take() else { return false };
+        let op = self.ctx(me).pending;
+        let goes_on = self.failed.is_none()
+            && match &mut alone {
+                Alone::Probe(probe) => self.probe_goes_on(probe, &op),
+                Alone::Lapse { reads, looks } => self.lapse_goes_on(me, &op, reads, looks),
+                Alone::Unwinds { looks } => self.unwinding_goes_on(me, &op, looks),
+            };
+        match alone {
+            Alone::Probe(probe) if !goes_on => self.probed = Some(probe),
+            alone if goes_on => {
+                self.alone = Some(alone);
+                if matches!(self.alone, Some(Alone::Probe(_))) {
+                    self.note_use(me, &op);
+                }
+                self.effect(me);
+            }
+            _ => {}
+        }
+        goes_on
+    }
+
+    fn lapse_goes_on(&mut self, me: CtxId, op: &Op, reads: &[(ObjId, u32)], looks: &mut u32) -> bool {
+        let known = |obj: ObjId| reads.iter().any(|&(read, _)| read == obj);
+        let goes_on = match op.kind {
+            OpKind::Relax => {
+                *looks += 1;
+                *looks < LOOKS
+            }
+            OpKind::Lock | OpKind::TryLock | OpKind::Unlock => known(op.obj) && self.op_enabled(me, op),
+            _ => {
+                let looks = matches!(self.becomes(me, op), OpKind::Load | OpKind::Observe);
+                looks && op.obj != NO_OBJ && op.obj2.is_none() && self.ctx(me).more.is_none() && known(op.obj)
+            }
+        } && self.on_cpu(me);
+        if !goes_on {
+            let ctx = self.ctx_mut(me);
+            ctx.spent = op.kind == OpKind::Relax;
+            if ctx.spent {
+                ctx.reads.extend_from_slice(reads);
+            }
+            // A body that does more than look is left at once, and yet the loop goes on.
+            ctx.looks_on = (*looks == 0).then_some(ctx.relaxed);
+            self.tell_lapse(*looks);
+        }
+        goes_on
+    }
+
+    fn unwinding_goes_on(&mut self, me: CtxId, op: &Op, looks: &mut u32) -> bool {
+        if !std::thread::panicking() {
+            return false;
+        }
+        self.unwound = true;
+        *looks += (op.kind == OpKind::Relax) as u32;
+        let can = match op.kind {
+            OpKind::Relax => *looks < LOOKS,
+            OpKind::Enter | OpKind::Return | OpKind::Switch => false,
+            _ => self.on_cpu(me) && self.op_enabled(me, op),
+        };
+        if !can || self.starting {
+            let ctx = &self.ctx(me).name;
+            let what = match self.starting {
+                true => "takes a step".to_owned(),
+                false => format!("would wait for {}", self.describe_wait(op)),
+            };
+            let at = crate::stuck::site(op.site);
+            let message = format!(
+                "{ctx} panicked and {what} at {at} while it unwinds: nothing that destructors do then can wait for others"
+            );
+            self.fail(FailureKind::Panic, CtxSet(me.bit()), message);
+            return false;
+        }
+        self.search.unwinds(me);
+        self.also(|w, open| {
+            w.op_uses(me, op, w.becomes(me, op), &mut |obj, access| open.add(obj, access));
+        });
+        true
+    }
+
+    /// Whether `id` lapses if it goes on now.
+    pub(crate) fn lapses(&self, id: CtxId) -> bool {
+        let ctx = self.ctx(id);
+        let gives_up = match ctx.spin {
+            Some(Spin::Counts | Spin::Rounds) => true,
+            Some(Spin::Await(_)) => false,
+            None => !self.search.is_searching(),
+        };
+        gives_up && !ctx.spent && self.alone.is_none() && self.rests(id)
+    }
+
+    /// Marks that `id` uses what the step `op` uses, for [`end_probe`](World::end_probe).
+    pub(crate) fn note_use(&mut self, id: CtxId, op: &Op) {
+        for obj in [Some(op.obj).filter(|&obj| obj != NO_OBJ), op.obj2].into_iter().flatten() {
+            self.obj_mut(obj).users.insert(id);
+        }
+    }
+}
