@@ -12,7 +12,7 @@ pub(crate) enum Alone {
     /// It is found out whether its loop gives up.
     Probe(Box<Probe>),
     /// Its loop gives up: all its looks until then are one step. It reads these objects, of which none is written meanwhile.
-    Lapse { reads: Vec<(ObjId, u32)>, looks: u32 },
+    Lapse { reads: Vec<(ObjId, u32)>, looks: Looks },
     /// It panicked, and destructors run. Nothing can be suspended before the panic is caught, so they belong to the step in
     /// which it panicked.
     Unwinds { looks: u32 },
@@ -20,6 +20,15 @@ pub(crate) enum Alone {
 
 /// How often a context looks again that has not seen yet what its loop read when it was probed.
 const SOME_LOOKS: u32 = 64;
+
+/// The looks of a context that goes on alone.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Looks {
+    /// Those that ended with a `cpu_relax`.
+    whole: u32,
+    /// Whether another one has begun.
+    begun: bool,
+}
 
 /// Who could go on though it rests in a loop.
 #[derive(Clone, Copy, Default)]
@@ -73,7 +82,7 @@ impl World {
         let ctx = self.ctx_mut(id);
         ctx.lapses += (rounds || ctx.looks_on != Some(ctx.pending.site)) as u32;
         let reads = ctx.reads.clone();
-        self.alone = Some(Alone::Lapse { reads, looks: 0 });
+        self.alone = Some(Alone::Lapse { reads, looks: Looks::default() });
     }
 
     /// A context goes on, as recorded when this schedule ran before, where it relaxed.
@@ -87,8 +96,10 @@ impl World {
 
     /// The current context does not go on alone any longer.
     pub(crate) fn leave_alone(&mut self) {
-        if let Some(Alone::Probe(probe)) = self.alone.take() {
-            self.probed = Some(probe);
+        match self.alone.take() {
+            Some(Alone::Probe(probe)) => self.probed = Some(probe),
+            Some(Alone::Lapse { looks, .. }) => self.tell_lapse(looks.whole + looks.begun as u32),
+            Some(Alone::Unwinds { .. }) | None => {}
         }
     }
 
@@ -124,12 +135,13 @@ impl World {
         goes_on
     }
 
-    fn lapse_goes_on(&mut self, me: CtxId, op: &Op, reads: &[(ObjId, u32)], looks: &mut u32) -> bool {
+    fn lapse_goes_on(&mut self, me: CtxId, op: &Op, reads: &[(ObjId, u32)], looks: &mut Looks) -> bool {
         let known = |obj: ObjId| reads.iter().any(|&(read, _)| read == obj);
         let goes_on = match op.kind {
             OpKind::Relax => {
-                *looks += 1;
-                *looks < LOOKS
+                looks.whole += 1;
+                looks.begun = false;
+                looks.whole < LOOKS
             }
             OpKind::Lock | OpKind::TryLock | OpKind::Unlock => known(op.obj) && self.op_enabled(me, op),
             _ => {
@@ -144,9 +156,10 @@ impl World {
                 ctx.reads.extend_from_slice(reads);
             }
             // A body that does more than look is left at once, and yet the loop goes on.
-            ctx.looks_on = (*looks == 0).then_some(ctx.relaxed);
-            self.tell_lapse(*looks);
+            ctx.looks_on = (looks.whole == 0).then_some(ctx.relaxed);
+            self.tell_lapse(looks.whole + looks.begun as u32);
         }
+        looks.begun |= op.kind != OpKind::Relax;
         goes_on
     }
 

@@ -110,7 +110,7 @@ impl World {
             && let Some(last) = self.recorder.entries.last_mut()
         {
             let times = if looks == 1 { "time" } else { "times" };
-            last.line.text = format!("waits no longer: looks {} {times} more", looks + 1);
+            last.line.text = format!("waits no longer: looks {looks} {times} more");
         }
     }
 

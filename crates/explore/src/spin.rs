@@ -8,7 +8,7 @@
 //! A loop is known by its context, the place of its `cpu_relax`, and the way that the context has come there: one function
 //! may wait for ever for one caller and count for another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ use crate::stuck::site;
 use crate::world::{NOBODY, World};
 
 /// How often a context looks alone before its loop is taken for one that never gives up.
-pub const LOOKS: u32 = 4_096;
+pub const LOOKS: u32 = 20_000;
 
 /// How many steps a probe takes at the most.
 const MOST_STEPS: u32 = 16 * LOOKS;
@@ -102,7 +102,8 @@ pub(crate) struct Probe {
     elsewhere: u32,
     steps: u32,
     reads: BTreeSet<ObjId>,
-    changes: BTreeSet<ObjId>,
+    /// What it has changed, and at which look last.
+    changes: BTreeMap<ObjId, u32>,
     found: Option<Found>,
 }
 
@@ -174,7 +175,7 @@ impl World {
             elsewhere: 0,
             steps: 0,
             reads: BTreeSet::new(),
-            changes: BTreeSet::new(),
+            changes: BTreeMap::new(),
             found: None,
         };
         self.probing = true;
@@ -206,12 +207,12 @@ impl World {
         }
         let mut uses = |obj: ObjId, access: Access| {
             let lock = obj != NO_OBJ && self.obj(obj).is_lock();
-            match access {
-                Access::Read => probe.reads.insert(obj),
-                // To hold a lock while one looks is nothing that others notice.
-                _ if lock => probe.reads.insert(obj),
-                _ => probe.changes.insert(obj),
-            };
+            // To hold a lock while one looks is nothing that others notice.
+            if access == Access::Read || lock {
+                probe.reads.insert(obj);
+            } else {
+                probe.changes.insert(obj, probe.looks);
+            }
         };
         match op.kind {
             OpKind::Relax | OpKind::IrqOff | OpKind::IrqOn => {}
@@ -231,16 +232,19 @@ impl World {
             let anybody = self.search.events.users().get(obj.index()).copied().unwrap_or(CtxSet::EMPTY);
             (anybody.0 | self.obj(obj).users.0) & !probe.ctx.bit() != 0
         };
-        let visible = probe.changes.iter().any(|&obj| obj == NO_OBJ || others(obj));
+        let visible = probe.changes.keys().any(|&obj| obj == NO_OBJ || others(obj));
+        // What it has done once, and not again since, it did between two loops.
+        let once = probe.changes.values().any(|&last| last < LOOKS / 2);
         let stable = |obj: &ObjId| obj.index() < self.set_up;
         let spin = match probe.found {
+            Some(Found::StaysForEver) if once => Spin::Counts,
             Some(Found::StaysForEver) if visible => Spin::Rounds,
             Some(Found::StaysForEver) => Spin::Await(probe.reads.iter().copied().filter(stable).collect()),
             Some(Found::Unclear) => Spin::Await(Arc::default()),
             Some(Found::Left) | None => Spin::Counts,
         };
         let private = match &spin {
-            Spin::Await(_) => probe.changes.iter().copied().filter(stable).collect(),
+            Spin::Await(_) => probe.changes.keys().copied().filter(stable).collect(),
             _ => Vec::new(),
         };
         let told = SpinLoop {

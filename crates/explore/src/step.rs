@@ -392,7 +392,7 @@ impl World {
                 return Some(self.begin_probe(id));
             }
             enabled.0 |= resting.look.0 | resting.lapse.0;
-            self.search.limited |= !resting.limited.is_empty();
+            self.search.limited |= self.search.is_searching() && !resting.limited.is_empty();
         }
         if self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled) {
             let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));

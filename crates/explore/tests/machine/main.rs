@@ -10,6 +10,7 @@ mod abandoned;
 mod errors;
 mod grace_periods;
 mod interrupts;
+mod polling;
 mod searching;
 mod waiting;
 mod work;
