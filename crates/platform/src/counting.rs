@@ -136,6 +136,8 @@ impl<P> Counting<P> {
 
 // SAFETY: the atomics and the fence are those of `P`.
 unsafe impl<P: SystemQueue> Platform for Counting<P> {
+    const SPINS: u32 = P::SPINS;
+
     type AtomicBool = CountedAtomic<P::AtomicBool>;
     type AtomicU32 = CountedAtomic<P::AtomicU32>;
     type AtomicU64 = CountedAtomic<P::AtomicU64>;

@@ -57,9 +57,6 @@ impl Section for NonPreemptible {
 /// The readers of one CPU, by the index that was current when they began.
 type Readers<P> = CachePadded<[<P as Platform>::AtomicU32; 2]>;
 
-/// How often `synchronize_expedited` looks before it sleeps.
-const EXPEDITED_SPINS: u32 = 1000;
-
 /// A domain of read sections that are counted per CPU: one read-modify-write at either end of a section, on a cache line
 /// that other CPUs leave alone.
 ///
@@ -168,7 +165,7 @@ unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
     #[track_caller]
     fn synchronize_expedited(&self) {
         let number = self.control.request();
-        for _ in 0..EXPEDITED_SPINS {
+        for _ in 0..P::SPINS {
             if self.control.grace.has_ended(number) {
                 return;
             }

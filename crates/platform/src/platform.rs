@@ -19,6 +19,11 @@ use crate::{
 /// [`fence`](Platform::fence) as [`core::sync::atomic::fence`]: the memory safety of [`RcuCell`](crate::RcuCell) and of
 /// the locks that this crate builds rests on them.
 pub unsafe trait Platform: Sized + Send + Sync + 'static {
+    /// How often a wait that could sleep looks for what it waits for, with [`cpu_relax`](Platform::cpu_relax) between,
+    /// before it sleeps: [`synchronize_expedited`](ReadDomain::synchronize_expedited) of the domains that this crate builds
+    /// does so. A thousand looks take some microseconds. With 0 it sleeps at once.
+    const SPINS: u32 = 1_000;
+
     /// An atomic flag.
     type AtomicBool: Atomic<Value = bool>;
     /// An atomic 32-bit word.

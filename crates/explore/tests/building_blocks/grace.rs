@@ -8,7 +8,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
 use doorbell_platform::{
     Atomic, AtomicInt, Completion, CpuId, EpochRcu, EpochSrcu, Lock, LockClass, Mutex, ParkCompletion, ParkWaitQueue,
-    ReadDomain, Vector, WaitQueue, WaitType,
+    Platform, ReadDomain, Vector, WaitQueue, WaitType,
 };
 
 use crate::host::{Host, Word, system_queue, word};
@@ -227,12 +227,23 @@ const FORGETS_STALE_READERS: u8 = 1;
 const SAYS_IT_LATER: u8 = 2;
 /// Its readers look whether they are awaited, and then leave.
 const LOOKS_BEFORE_IT_LEAVES: u8 = 3;
+/// Looks a few times whether the readers have left, and then does not wait for them.
+const LOSES_PATIENCE: u8 = 4;
 
 impl<const FAULT: u8> Local<FAULT> {
     fn drain(&self, index: u64) {
         let counter = &self.readers[index as usize];
         if FAULT != SAYS_IT_LATER {
             self.awaited.store(index + 1, SeqCst);
+        }
+        if FAULT == LOSES_PATIENCE {
+            for _ in 0..Host::SPINS {
+                if counter.load(SeqCst) == 0 {
+                    break;
+                }
+                Host::cpu_relax();
+            }
+            return;
         }
         let mut looks = 0;
         self.left.wait_until(|| {
@@ -288,6 +299,19 @@ fn a_grace_period_that_forgets_readers_with_an_old_index_ends_too_early() {
     let size = Size { writes: 2, ..SMALL };
     protects::<Local<FORGETS_STALE_READERS>>(size).assert_found(FailureKind::UseAfterFree);
     protects::<Local<NO_FAULT>>(size).assert_exhausted();
+}
+
+#[test]
+fn a_grace_period_that_loses_patience_with_its_readers_ends_too_early() {
+    protects::<Local<LOSES_PATIENCE>>(SMALL).assert_found(FailureKind::UseAfterFree);
+}
+
+#[test]
+fn an_expedited_grace_period_is_explored_with_readers_that_leave_soon_and_with_others() {
+    let report = protects::<Expedited<Srcu>>(SMALL);
+    report.assert_exhausted();
+    assert!(Host::SPINS >= 2);
+    assert!(report.spins.iter().any(|spin| spin.gives_up && spin.site.contains("grace.rs")), "{:?}", report.spins);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub type Word = SimAtomic<u64>;
 
 // SAFETY: all that matters for it is the simulated machine's.
 unsafe impl Platform for Host {
+    const SPINS: u32 = Sim::SPINS;
+
     type AtomicBool = SimAtomic<bool>;
     type AtomicU32 = SimAtomic<u32>;
     type AtomicU64 = Word;
