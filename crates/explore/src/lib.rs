@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-pub mod bench;
 mod alone;
+pub mod bench;
 mod coroutine;
 mod effect;
 mod events;

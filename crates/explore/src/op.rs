@@ -69,7 +69,7 @@ impl OpKind {
         match self {
             OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax | OpKind::Lapse => {
                 Access::Read
-            },
+            }
             OpKind::Lock => Access::Acquire,
             OpKind::Unlock => Access::Release,
             _ => Access::Write,

@@ -155,7 +155,8 @@ impl World {
         let mut before: &[u64] = &[];
         for round in steps.split_inclusive(|&step| is(step, OpKind::Relax) || is(step, OpKind::Lapse)) {
             if round != before {
-                path = round.iter().fold(path, |path, &step| (path ^ step).wrapping_mul(0x100_0000_01b3).rotate_left(23));
+                path =
+                    round.iter().fold(path, |path, &step| (path ^ step).wrapping_mul(0x100_0000_01b3).rotate_left(23));
             }
             before = round;
         }

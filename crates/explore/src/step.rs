@@ -5,8 +5,8 @@
 
 use doorbell_platform::WaitType;
 
-use crate::coroutine::Runners;
 use crate::alone::Resting;
+use crate::coroutine::Runners;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
 use crate::trace::FailureKind;

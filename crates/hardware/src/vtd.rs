@@ -142,16 +142,13 @@ pub fn publish<const WORDS: usize>(
     descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>,
     vector: usize,
 ) -> Option<Notification> {
-    let mut notification = None;
-    both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
+    let announces = |word: Control| !word.outstanding() && !word.suppressed();
+    let (_, before) = both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
         let word = Control::from_bits(control);
-        let announces = !word.outstanding() && !word.suppressed();
-        if announces {
-            notification = Some(Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) });
-        }
-        (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces).bits())
+        (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces(word)).bits())
     });
-    notification
+    let word = Control::from_bits(before);
+    announces(word).then(|| Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) })
 }
 
 /// What a CPU in guest mode does first when its notification comes: nobody has been told any more.

@@ -282,9 +282,10 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
 }
 
 /// Changes two words in one step, as hardware does that locks the cache line or fetches a whole entry: an IOMMU that posts
-/// an interrupt, a walk of a table.
+/// an interrupt, a walk of a table. Returns what they held before. `f` takes no visible steps, and may be called more than
+/// once.
 #[track_caller]
-pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) {
+pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) -> (T, U) {
     let (obj, obj2) = (one.id(), other.id());
     let after = || f(one.get(), other.get());
     let op = with_condition(Op::new(OpKind::Change, obj), &|| after().0 != one.get());
@@ -297,6 +298,7 @@ pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl 
     one.set(one_after);
     other.set(other_after);
     one.tell(obj, "", || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
+    (first, second)
 }
 
 /// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ from run to run.
