@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
 
 use crate::ids::ObjId;
-use crate::op::{Access, Op, OpKind};
+use crate::op::{Access, Op, OpKind, Uses};
 use crate::record::note;
 use crate::removal::{Taken, taken};
-use crate::sim::model::{step_that, step_with, with_condition};
+use crate::sim::model::{step_that, step_that_with};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::world::{ObjKind, exploring, with};
@@ -288,8 +288,8 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
 pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) -> (T, U) {
     let (obj, obj2) = (one.id(), other.id());
     let after = || f(one.get(), other.get());
-    let op = with_condition(Op::new(OpKind::Change, obj), &|| after().0 != one.get());
-    step_with(op, &|uses| uses(obj2, if after().1 == other.get() { Access::Read } else { Access::Write }));
+    let more = |uses: &mut Uses<'_>| uses(obj2, if after().1 == other.get() { Access::Read } else { Access::Write });
+    step_that_with(Op::new(OpKind::Change, obj), &|| after().0 != one.get(), &more);
     let (first, second) = (one.get(), other.get());
     let (one_after, other_after) = after();
     if one_after == first {

@@ -249,8 +249,14 @@ pub(crate) fn try_step_that(op: Op, changes: &(dyn Fn() -> bool + '_)) -> Result
     try_step(with_condition(op, changes))
 }
 
+/// [`step_that`] and [`step_with`] in one.
+pub(crate) fn step_that_with(op: Op, changes: &(dyn Fn() -> bool + '_), more: &(dyn Fn(&mut Uses<'_>) + '_)) {
+    step_with(with_condition(op, changes), more);
+}
+
+/// The step with its condition, which must outlive it: callers announce it before they return.
 #[inline(always)]
-pub(crate) fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
+fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
     let condition: *const (dyn Fn() -> bool + '_) = condition;
     // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is, until `step`
     // returns; the callers hold the reference until then. A waiting step takes the pointer back right after; that of
