@@ -4,6 +4,7 @@ use std::panic::Location;
 
 use doorbell_platform::CpuId;
 
+use crate::alone::Alone;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
 use crate::search::Open;
@@ -84,13 +85,21 @@ impl World {
 
     /// [`op_uses`](World::op_uses) of a `cpu_relax`.
     fn relax_uses(&self, id: CtxId, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) {
-        // Who has changed something itself that it has read looks again, whatever others do.
-        if self.own_news(id) {
-            return;
-        }
-        for &(obj, _) in &self.ctx(id).reads {
-            let takes = kind == OpKind::Lapse && self.obj(obj).is_lock();
-            f(obj, if takes { Access::Write } else { Access::Read });
+        let ctx = self.ctx(id);
+        if kind == OpKind::Lapse {
+            for &(obj, _) in &ctx.reads {
+                f(obj, if self.obj(obj).is_lock() { Access::Write } else { Access::Read });
+            }
+        } else if let Some(&(news, _)) = ctx.reads.iter().find(|&&(obj, version)| self.obj(obj).version != version) {
+            // One piece of news is enough: other writes do not matter to whether it looks again. None do to who has changed
+            // something itself that it has read.
+            if !self.own_news(id) {
+                f(news, Access::Read);
+            }
+        } else {
+            for &(obj, _) in &ctx.reads {
+                f(obj, Access::Read);
+            }
         }
     }
 
@@ -327,6 +336,9 @@ impl World {
     pub(crate) fn unchanged(&mut self, obj: ObjId) {
         if self.mode != Mode::Running {
             return;
+        }
+        if let Some(Alone::Probe(probe)) = &mut self.alone {
+            probe.unchanged(obj);
         }
         self.obj_mut(obj).version -= 1;
         let version = self.obj(obj).version;

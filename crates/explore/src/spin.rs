@@ -104,6 +104,8 @@ pub(crate) struct Probe {
     reads: BTreeSet<ObjId>,
     /// What it has changed, and at which look last.
     changes: BTreeMap<ObjId, u32>,
+    /// The last of them, and when it had been changed before.
+    last_change: (ObjId, Option<u32>),
     found: Option<Found>,
 }
 
@@ -113,6 +115,18 @@ enum Found {
     StaysForEver,
     /// A lock that the loop takes is held.
     Unclear,
+}
+
+impl Probe {
+    /// The last step turned out to have left `obj` as it was.
+    pub(crate) fn unchanged(&mut self, obj: ObjId) {
+        if self.last_change.0 == obj {
+            match self.last_change.1 {
+                Some(before) => self.changes.insert(obj, before),
+                None => self.changes.remove(&obj),
+            };
+        }
+    }
 }
 
 impl World {
@@ -177,6 +191,7 @@ impl World {
             steps: 0,
             reads: BTreeSet::new(),
             changes: BTreeMap::new(),
+            last_change: (NO_OBJ, None),
             found: None,
         };
         self.probing = true;
@@ -212,7 +227,7 @@ impl World {
             if access == Access::Read || lock {
                 probe.reads.insert(obj);
             } else {
-                probe.changes.insert(obj, probe.looks);
+                probe.last_change = (obj, probe.changes.insert(obj, probe.looks));
             }
         };
         match op.kind {
