@@ -2,6 +2,7 @@
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
+use crate::search::Fault;
 use crate::spin::{LOOKS, Probe, Spin};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
@@ -64,6 +65,7 @@ impl World {
                         resting.look.insert(id);
                     }
                 }
+                Some(_) if self.search.settings.fault == Some(Fault::NeverLapses) => {}
                 Some(Spin::Counts) if free => resting.lapse.insert(id),
                 Some(_) if lapses < limit => resting.lapse.insert(id),
                 Some(_) => resting.limited.insert(id),
@@ -164,7 +166,7 @@ impl World {
     }
 
     fn unwinding_goes_on(&mut self, me: CtxId, op: &Op, looks: &mut u32) -> bool {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.search.settings.fault != Some(Fault::PanicStays) {
             return false;
         }
         self.unwound = true;

@@ -7,7 +7,7 @@ use doorbell_platform::CpuId;
 use crate::alone::Alone;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
-use crate::search::Open;
+use crate::search::{Fault, Open};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::Held;
@@ -42,7 +42,12 @@ impl World {
         open.begin(id, op);
         open.kind = self.becomes(id, op);
         let kind = open.kind;
-        open.token = self.op_uses(id, op, kind, &mut |obj, access| open.add(obj, access));
+        let late = self.search.settings.fault == Some(Fault::LateObjects);
+        open.token = self.op_uses(id, op, kind, &mut |obj, access| {
+            if !late || obj.index() < self.set_up {
+                open.add(obj, access);
+            }
+        });
         let ctx = self.ctx(id);
         if !ctx.begun {
             open.after = ctx.born;
@@ -164,7 +169,9 @@ impl World {
                 .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
         };
         let mut clashes = ctx.may_change.is_some_and(|obj| clash(obj, Access::Write));
-        self.op_uses(sleeper, op, self.becomes(sleeper, op), &mut |obj, access| clashes |= clash(obj, access));
+        let blind = self.search.settings.fault == Some(Fault::BlindExchange) && op.kind == OpKind::Rmw;
+        let kind = if blind { OpKind::Load } else { self.becomes(sleeper, op) };
+        self.op_uses(sleeper, op, kind, &mut |obj, access| clashes |= clash(obj, access));
         clashes
     }
 

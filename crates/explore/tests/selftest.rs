@@ -70,3 +70,23 @@ fn a_search_with_stale_sleep_sets_is_caught() {
 fn a_search_that_combines_a_bound_naively_is_caught() {
     is_caught(Fault::NaiveBound);
 }
+
+#[test]
+fn a_search_that_takes_every_exchange_for_one_that_fails_is_caught() {
+    is_caught(Fault::BlindExchange);
+}
+
+#[test]
+fn a_search_in_which_loops_never_give_up_is_caught() {
+    is_caught(Fault::NeverLapses);
+}
+
+#[test]
+fn a_search_that_a_caught_panic_switches_off_is_caught() {
+    is_caught(Fault::PanicStays);
+}
+
+#[test]
+fn a_search_in_which_statics_do_not_race_is_caught() {
+    is_caught(Fault::LateObjects);
+}

@@ -33,6 +33,14 @@ pub enum Fault {
     StaleSleep,
     /// A bound on preemptions is combined with the reduction as if they had nothing to do with each other.
     NaiveBound,
+    /// An exchange that has failed once counts as one that only reads, whatever the word holds.
+    BlindExchange,
+    /// Loops that count their looks wait for ever.
+    NeverLapses,
+    /// A context that has panicked goes on alone to its end, though the panic is caught.
+    PanicStays,
+    /// Objects that appear while the program runs do not race.
+    LateObjects,
 }
 
 /// How schedules are chosen.

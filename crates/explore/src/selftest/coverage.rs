@@ -20,10 +20,15 @@ pub(super) enum Feature {
     BlockedBelowHandler,
     OrderEdge,
     UsedInHandler,
+    ExchangeFailed,
+    Lapsed,
+    RacingSpawns,
+    Caught,
+    Static,
 }
 
 /// All of them, with what a reader calls them.
-pub(super) const FEATURES: [(Feature, &str); 16] = [
+pub(super) const FEATURES: [(Feature, &str); 21] = [
     (Feature::Interrupt, "took an interrupt"),
     (Feature::NestedInterrupt, "nested interrupts"),
     (Feature::Ipi, "delivered an IPI"),
@@ -40,6 +45,11 @@ pub(super) const FEATURES: [(Feature, &str); 16] = [
     (Feature::BlockedBelowHandler, "left an interrupted context below a blocked handler"),
     (Feature::OrderEdge, "took one lock under the other"),
     (Feature::UsedInHandler, "took a lock in a handler"),
+    (Feature::ExchangeFailed, "failed to exchange a word"),
+    (Feature::Lapsed, "gave up waiting"),
+    (Feature::RacingSpawns, "spawned tasks of several tasks"),
+    (Feature::Caught, "caught a panic"),
+    (Feature::Static, "took a lock that is a static"),
 ];
 
 impl Feature {

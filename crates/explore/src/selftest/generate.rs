@@ -34,6 +34,8 @@ struct Taste {
     locks: u64,
     interrupts: u64,
     waits: u64,
+    /// Polls, panics that are caught, and a static, where there are few.
+    rare: u64,
 }
 
 /// Draws the program of a seed.
@@ -51,15 +53,19 @@ pub(super) fn program(seed: u64) -> Program {
         locks: [0, 1, 2, 4, 5][random.below(5) as usize],
         interrupts: if handlers > 0 { random.below(3) } else { 0 },
         waits: [0, 1, 2, 4][random.below(4) as usize],
+        rare: [0, 0, 1, 2][random.below(4) as usize],
     };
     let mut generator = Generator { random, handlers, mutex, taste };
     let contexts = tasks + handlers + hardware as u64;
     // So many steps in all that brute force has an end.
     let steps = if contexts >= 4 { 7 } else { 9 } + generator.random.below(3);
-    let mut spawns = contexts <= 3 && generator.random.below(6) == 0;
+    // Two of them race.
+    let mut spawning = if contexts <= 3 { [0, 0, 0, 0, 0, 1, 2, 2][generator.random.below(8) as usize] } else { 0 };
     let tasks = (0..tasks)
         .map(|_| {
-            let place = Place { spawns: std::mem::take(&mut spawns), ..Place::TASK };
+            let spawns = spawning > 0;
+            spawning -= u64::from(spawns);
+            let place = Place { spawns, ..Place::TASK };
             let share = steps / contexts + generator.random.below(2);
             generator.acts(place, share)
         })
@@ -162,8 +168,8 @@ impl Generator<'_> {
 
     fn act(&mut self, place: Place, budget: u64) -> (Act, u64) {
         loop {
-            let Taste { locks, interrupts, waits } = self.taste;
-            let drawn = match self.random.below(4 + locks + interrupts + waits) {
+            let Taste { locks, interrupts, waits, rare } = self.taste;
+            let drawn = match self.random.below(4 + locks + interrupts + waits + rare) {
                 0..=2 => Some(self.on_memory()),
                 3 if place.spawns && place.depth == 0 && budget >= 3 => {
                     let inner = Place { spawns: false, depth: 1, ..place };
@@ -173,6 +179,7 @@ impl Generator<'_> {
                 3 => None,
                 kind if kind < 4 + locks => self.on_locks(place, budget),
                 kind if kind < 4 + locks + interrupts => self.on_interrupts(place, budget),
+                kind if kind >= 4 + locks + interrupts + waits => self.rare(place),
                 _ => self.on_waits(place),
             };
             if let Some(drawn) = drawn {
@@ -236,13 +243,27 @@ impl Generator<'_> {
         }
     }
 
+    fn rare(&mut self, place: Place) -> Option<(Act, u64)> {
+        let word = self.word();
+        Some(match self.random.below(4) {
+            0 | 1 => (Act::Poll(word, 1 + self.value() % 2, 1 + self.random.below(3) as u8), 3),
+            // A destructor must not wait: what it does is memory's.
+            2 if place.depth < 2 => (Act::Caught(vec![self.on_memory().0]), 2),
+            3 if place.depth == 0 && place.held == 0 && !place.hardware && !place.handler => {
+                let inner = Place { atomic: true, held: 3, spawns: false, depth: 1, ..place };
+                (Act::Static(self.acts(inner, 1)), 3)
+            }
+            _ => return None,
+        })
+    }
+
     fn on_waits(&mut self, place: Place) -> Option<(Act, u64)> {
         let (word, flag, value) = (self.word(), self.flag(), self.value());
         Some(match self.random.below(16) {
             0..=2 => (Act::Set(flag), 1),
             3 => (Act::WakeAll, 1),
-            4 => (Act::Spin(word, value, 2), 3),
-            5 => (Act::Spin(word, 1 + value % 2, 0), 2),
+            4 => (Act::Poll(word, 1 + value % 2, 1 + self.random.below(3) as u8), 3),
+            5 => (Act::Spin(word, 1 + value % 2), 2),
             _ if place.atomic => return None,
             6 | 7 => (Act::Await(flag), 1),
             8 | 9 => (Act::Park(flag), 1),

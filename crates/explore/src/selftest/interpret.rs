@@ -4,25 +4,31 @@
 //! simply returns: being stuck is an outcome here, in thousands of runs, and no stack may be left behind for it.
 
 use std::cell::{Cell, RefCell};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use doorbell_platform::{Acquire, CpuId, LockClass, Vector, WaitType};
+use doorbell_platform::{Acquire, CpuId, LockClass, RawLock, Vector, WaitType};
 
 use super::coverage::Feature;
 use super::program::{Act, FLAGS, LOCKS, Program, WORDS};
 use crate::ids::{CtxId, ObjId};
 use crate::machine::{Machine, try_spawn};
 use crate::op::{Op, OpKind};
-use crate::sim::{try_step_that, try_wait};
+use crate::sim::{SimSpin, try_step_that, try_wait};
 use crate::step::{NO_OBJ, try_step};
 use crate::world::{Ended, ObjKind, with};
 
 static A: LockClass = LockClass::new("A", WaitType::Spin);
 static B: LockClass = LockClass::new("B", WaitType::Spin);
 static B_SLEEPS: LockClass = LockClass::new("B", WaitType::Sleep);
+static S: LockClass = LockClass::new("S", WaitType::Spin);
+
+thread_local! {
+    /// One for each OS thread, because each explores programs of its own.
+    static STATIC: SimSpin = const { SimSpin::INIT };
+}
 
 /// A shared object with its state.
 struct Shared<T: Copy> {
@@ -53,13 +59,20 @@ struct State {
     timeouts: Shared<u32>,
     targets: RefCell<Vec<Target>>,
     logs: RefCell<Vec<String>>,
+    /// The log of the next child.
+    children: Cell<usize>,
+    /// Loops that count their looks are loops of loads, and nothing else.
+    plain: bool,
     seen: Arc<AtomicU32>,
 }
 
 /// Sets `program` up on `machine`. What happens in its executions is added to `seen`.
-pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<AtomicU32>) {
+/// `plain`: loops that count their looks are explored look by look.
+pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<AtomicU32>, plain: bool) {
     let class = if program.mutex { &B_SLEEPS } else { &B };
-    let contexts = program.tasks.len() + program.handlers.len() + 2;
+    // Tasks, handlers, hardware, and two children.
+    let hardware = program.tasks.len() + program.handlers.len();
+    let contexts = hardware + 3;
     let state = Rc::new(State {
         words: WORDS.map(|name| Shared::new(ObjKind::Atomic, name, 0)),
         locks: [(add_lock(LOCKS[0], &A), &A), (add_lock(LOCKS[1], class), class)],
@@ -68,6 +81,8 @@ pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<Atomi
         timeouts: Shared::new(ObjKind::Model, "timeouts", 1),
         targets: RefCell::new(Vec::new()),
         logs: RefCell::new(vec![String::new(); contexts]),
+        children: Cell::new(hardware + 1),
+        plain,
         seen: Arc::clone(seen),
     });
     let tasks = program.tasks.len();
@@ -95,7 +110,7 @@ pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<Atomi
         }
     }
     if !program.hardware.is_empty() {
-        let run = Run { state: Rc::clone(&state), log: contexts - 2 };
+        let run = Run { state: Rc::clone(&state), log: hardware };
         let program = Arc::clone(program);
         machine.hardware("hardware", move || run.all(&program.hardware));
     }
@@ -211,9 +226,15 @@ impl Run {
     }
 
     fn load(&self, word: u8) -> Result<u8, Ended> {
+        let value = self.look(word)?;
+        self.log(value);
+        Ok(value)
+    }
+
+    /// A load that only what comes of it tells of: how often a loop looks is not explored.
+    fn look(&self, word: u8) -> Result<u8, Ended> {
         let word = &self.state.words[word as usize];
         try_step(Op::new(OpKind::Load, word.obj))?;
-        self.log(word.value.get());
         Ok(word.value.get())
     }
 
@@ -246,6 +267,9 @@ impl Run {
                 let at = &state.words[*word as usize];
                 try_step_that(Op::new(OpKind::Rmw, at.obj), &|| old != new && at.value.get() == *old)?;
                 self.log(at.value.get());
+                if at.value.get() != *old {
+                    state.saw(Feature::ExchangeFailed);
+                }
                 self.write(*word, if at.value.get() == *old { *new } else { at.value.get() });
                 Ok(())
             }
@@ -290,12 +314,37 @@ impl Run {
                 Ok(())
             }
             Act::Spawn(child, body) => {
-                let run = Run { state: Rc::clone(&self.state), log: state.logs.borrow().len() - 1 };
+                let log = state.children.get();
+                let run = Run { state: Rc::clone(&self.state), log };
                 let child = child.clone();
-                let task = try_spawn("child", move || run.all(&child))?;
+                let task = try_spawn("child", move || {
+                    // Which CPU it has depends on who else has spawned before.
+                    run.log(current_cpu());
+                    run.all(&child);
+                })?;
+                state.children.set(log + 1);
                 state.saw(Feature::Spawned);
+                if log + 1 == state.logs.borrow().len() {
+                    state.saw(Feature::RacingSpawns);
+                }
                 self.acts(body)?;
                 try_step(Op { target: task.id(), ..Op::new(OpKind::Join, NO_OBJ) })
+            }
+            Act::Caught(body) => {
+                state.saw(Feature::Caught);
+                let caught = catch_unwind(AssertUnwindSafe(|| {
+                    let _does = OnDrop(|| self.all(body));
+                    panic!("to be caught");
+                }));
+                debug_assert!(caught.is_err());
+                Ok(())
+            }
+            Act::Static(body) => {
+                let obj = STATIC.with(|lock| lock.obj(&S));
+                state.saw(Feature::Static);
+                try_step(Op { how: Some(Acquire::of(&S)), ..Op::new(OpKind::Lock, obj) })?;
+                self.acts(body)?;
+                try_step(Op::new(OpKind::Unlock, obj))
             }
             _ => self.wait(act),
         }
@@ -356,13 +405,28 @@ impl Run {
                 word.value.set(word.value.get() - 1);
                 state.saw(Feature::Woken);
             }
-            Act::Spin(word, value, most) => {
-                for round in 1u32.. {
-                    if self.load(*word)? == *value || round == u32::from(*most) {
-                        break;
-                    }
+            Act::Spin(word, value) => {
+                while self.look(*word)? != *value {
                     try_step(Op::new(OpKind::Relax, NO_OBJ))?;
                     state.saw(Feature::Retried);
+                }
+            }
+            Act::Poll(word, value, most) => {
+                let mut answered = false;
+                for _ in 0..*most {
+                    answered = self.look(*word)? == *value;
+                    if answered {
+                        break;
+                    }
+                    // To the oracle this is a loop of loads.
+                    if !state.plain {
+                        try_step(Op::new(OpKind::Relax, NO_OBJ))?;
+                    }
+                }
+                self.log(answered as u8);
+                if !answered {
+                    state.saw(Feature::Lapsed);
+                    self.act(&Act::Store(1 - *word, 3))?;
                 }
             }
             Act::Queue(word, value) => loop {
@@ -382,6 +446,19 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Does something when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn current_cpu() -> u8 {
+    with(|w| w.current_cpu()).map_or(9, |cpu| cpu.0 as u8)
 }
 
 /// The interrupt token of the CPU, and whether interrupts are on. Hardware has neither.

@@ -48,8 +48,14 @@ pub(super) enum Act {
     AwaitWord(WordId, u8),
     /// Waits until a word is not 0, and takes 1 away.
     Down(WordId),
-    /// Reads a word and relaxes until it has a value, so many times at most; 0 is for ever.
-    Spin(WordId, u8, u8),
+    /// Reads a word and relaxes until it has a value.
+    Spin(WordId, u8),
+    /// Reads a word and relaxes until it has a value, so many times at most. If it does not get it, writes the other word.
+    Poll(WordId, u8, u8),
+    /// Panics, and catches that. What stands in the body is done by a destructor meanwhile.
+    Caught(Vec<Act>),
+    /// Holds a lock that is a static, which becomes an object when it is first used.
+    Static(Vec<Act>),
     /// Sleeps in the wait queue until a word has a value.
     Queue(WordId, u8),
     /// Wakes all in the wait queue.
@@ -63,7 +69,7 @@ impl Act {
     pub(super) fn body(&self) -> Option<&Vec<Act>> {
         match self {
             Act::Lock(_, body) | Act::LockIrq(_, body) | Act::Try(_, body) | Act::Crossed(_, body) => Some(body),
-            Act::IrqOff(body) | Act::Spawn(_, body) => Some(body),
+            Act::IrqOff(body) | Act::Spawn(_, body) | Act::Caught(body) | Act::Static(body) => Some(body),
             _ => None,
         }
     }
@@ -72,7 +78,7 @@ impl Act {
     pub(super) fn bodies(&mut self) -> Vec<&mut Vec<Act>> {
         match self {
             Act::Lock(_, body) | Act::LockIrq(_, body) | Act::Try(_, body) | Act::Crossed(_, body) => vec![body],
-            Act::IrqOff(body) => vec![body],
+            Act::IrqOff(body) | Act::Caught(body) | Act::Static(body) => vec![body],
             Act::Spawn(child, body) => vec![child, body],
             _ => Vec::new(),
         }
@@ -130,8 +136,12 @@ impl fmt::Display for Act {
             Act::Timeout(g) => write!(f, "wait for {} or the timeout", flag(g)),
             Act::AwaitWord(w, v) => write!(f, "wait until {} == {v}", word(w)),
             Act::Down(w) => write!(f, "wait until {0} > 0, {0} -= 1", word(w)),
-            Act::Spin(w, v, 0) => write!(f, "until {} == {v} relax", word(w)),
-            Act::Spin(w, v, most) => write!(f, "until {} == {v} relax, {most} times at most", word(w)),
+            Act::Spin(w, v) => write!(f, "until {} == {v} relax", word(w)),
+            Act::Poll(w, v, most) => {
+                write!(f, "until {} == {v} relax, {most} looks at most, else {} = 3", word(w), word(&(1 - w)))
+            }
+            Act::Caught(body) => write!(f, "panic, drop {} catch", Block(body)),
+            Act::Static(body) => write!(f, "lock the static {}", Block(body)),
             Act::Queue(w, v) => write!(f, "wait in the queue until {} == {v}", word(w)),
             Act::WakeAll => f.write_str("wake the queue"),
             Act::Spawn(child, body) => write!(f, "spawn {} meanwhile {} join", Block(child), Block(body)),
@@ -182,6 +192,16 @@ impl Program {
             todo.extend(act.body().into_iter().flatten());
             Some(act)
         })
+    }
+
+    /// Whether some of its loops count their looks.
+    pub(super) fn polls(&self) -> bool {
+        self.acts().any(|act| matches!(act, Act::Poll(..)))
+    }
+
+    /// Whether it panics.
+    pub(super) fn panics(&self) -> bool {
+        self.acts().any(|act| matches!(act, Act::Caught(_)))
     }
 
     /// Whether somebody sends the interrupt of that handler as an IPI.

@@ -84,6 +84,14 @@ raw_lock!(
     ObjKind::Mutex
 );
 
+impl SimSpin {
+    /// The lock as an object of this execution.
+    #[track_caller]
+    pub(crate) fn obj(&self, class: &'static LockClass) -> ObjId {
+        id(&self.0, ObjKind::Spin, &Acquire::of(class))
+    }
+}
+
 #[inline]
 #[track_caller]
 fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {

@@ -12,6 +12,7 @@ mod grace_periods;
 mod interrupts;
 mod polling;
 mod searching;
+mod unwinding;
 mod waiting;
 mod work;
 
