@@ -50,6 +50,7 @@ impl Engine for BuiltIn {
             failure: report.failure.map(|f| Failure { kind: f.kind, token: f.token, trace: f.trace }),
             executions: report.executions,
             bound: report.bound,
+            limit: report.limit,
             elapsed: report.elapsed,
         }
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use doorbell_catalogue::Expected;
-pub use doorbell_explore::Verdict;
 pub use doorbell_explore::bench::Row as BenchRow;
 pub use doorbell_explore::trace::{FailureKind, Trace};
+pub use doorbell_explore::{Limit, Verdict};
 
 /// A system from a document.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub struct Outcome {
     pub executions: u64,
     /// The preemption bound that the verdict holds within, if any.
     pub bound: Option<u32>,
+    /// What ended the search early, if the verdict is `BoundReached`.
+    pub limit: Option<Limit>,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{FailureKind, Outcome, Trace, Verdict};
+use crate::engine::{FailureKind, Limit, Outcome, Trace, Verdict};
 use crate::select::Selected;
 use crate::words::{count, name, time};
 
@@ -58,6 +58,7 @@ pub(crate) struct Record<'a> {
     scope: &'a str,
     executions: u64,
     bound: Option<u32>,
+    limit: Option<String>,
     millis: u64,
     token: Option<&'a str>,
     /// Only `explain` prints it.
@@ -82,6 +83,7 @@ impl<'a> Record<'a> {
             scope: &variant.scope,
             executions: outcome.executions,
             bound: outcome.bound,
+            limit: outcome.limit.map(|limit| limit.to_string()),
             millis: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
             token: outcome.failure.as_ref().map(|f| f.token.as_str()),
             trace: None,
@@ -117,10 +119,23 @@ fn in_words(verdict: Verdict, kind: Option<FailureKind>, inversions: Option<Stri
 
 /// What a variant got, in words.
 pub(crate) fn verdict(outcome: &Outcome, standing: Standing) -> String {
-    match (outcome.verdict, outcome.bound) {
+    match outcome.limit {
         _ if standing == Standing::Interrupted => "interrupted".to_owned(),
-        (Verdict::BoundReached, Some(bound)) => format!("{} ({bound})", name(outcome.verdict)),
-        _ => name(outcome.verdict),
+        Some(limit) => format!("{} ({})", name(outcome.verdict), in_short(limit)),
+        None => name(outcome.verdict),
+    }
+}
+
+/// What ended a search early, for a column; of bounds only the number.
+fn in_short(limit: Limit) -> String {
+    match limit {
+        Limit::Preemptions(bound) => bound.to_string(),
+        Limit::Executions(_) | Limit::Samples(_) => "executions".to_owned(),
+        Limit::Budget(_) => "budget".to_owned(),
+        Limit::Stopped => "stopped".to_owned(),
+        Limit::Lapses(_) => "lapses".to_owned(),
+        Limit::MistakenLoop => "loop".to_owned(),
+        Limit::AbandonedStacks(_) | Limit::AbandonedByProcess(_) => "stacks".to_owned(),
     }
 }
 

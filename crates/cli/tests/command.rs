@@ -104,6 +104,18 @@ fn a_search_that_ends_at_its_bound_has_not_shown_what_is_stated() {
     let said = doorbell(&Fake::new(), "check --bound 2 irqfd-resampler/shipped");
     assert_eq!(said.status, DIFFERS);
     assert!(said.out.contains("bound-reached (2)") && said.out.contains("1 undecided"), "{}", said.out);
+    let why = "and the search ended before it could tell: runs with more than 2 preemptions were left out\n";
+    assert!(said.out.contains(why), "{}", said.out);
+}
+
+#[test]
+fn what_ended_a_search_early_stands_beside_the_verdict() {
+    let said = doorbell(&Fake::new(), "check --budget 3 irqfd-resampler/shipped");
+    assert!(said.out.contains("  bound-reached (budget)  "), "{}", said.out);
+    let said = doorbell(&Fake::new(), "check --budget 3 irqfd-resampler/shipped --format json");
+    assert_eq!(json(&said)[0]["limit"], "the budget of 3s was spent");
+    let said = doorbell(&Fake::new(), "explain --budget 3 irqfd-resampler/shipped");
+    assert!(said.out.contains("none failed. What ended the search: the budget of 3s was spent."), "{}", said.out);
 }
 
 #[test]

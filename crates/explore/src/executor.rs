@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
+use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::record::Recorder;
@@ -15,8 +16,12 @@ use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 use crate::world::{Mode, World, WorldCell};
 
-/// How many stacks of failing runs one search leaves behind before it gives up.
+/// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;
+/// and how many all searches of the process do. Each costs two mappings, of which Linux allows a process 65,530: half of
+/// them stay for failing runs, of which each leaves a few, and for the program.
+const MOST_ABANDONED_BY_PROCESS: usize = 16_384;
+static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
 /// A failing run, as the search found it.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub(crate) struct FailedRun {
 pub(crate) enum RunEnd {
     Ended,
     Failed(FailedRun),
+    /// In the middle: what limits the search was reached.
+    Halted(Limit),
 }
 
 /// Every execution of every OS thread has its own number. Each thread takes a block of them at a time.
@@ -70,7 +77,8 @@ impl Executor {
     }
 
     pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
-        let settings = Settings { bound: None, record, stop_at_stuck: true, ..explore.settings.clone() };
+        let settings =
+            Settings { bound: None, record, stop_at_stuck: true, until: Until::default(), ..explore.settings.clone() };
         Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
     }
 
@@ -90,7 +98,7 @@ impl Executor {
         let recorder = self.cell.with(|w| std::mem::take(&mut w.recorder));
         match end {
             RunEnd::Failed(failed) => (Some(failed), recorder),
-            RunEnd::Ended => (None, recorder),
+            RunEnd::Ended | RunEnd::Halted(_) => (None, recorder),
         }
     }
 
@@ -127,18 +135,19 @@ impl Executor {
             w.set_up = w.objs.len();
         });
         cell.run(None);
+        let halted = self.search(Search::take_halted);
         if cell.with(|w| w.probing) {
             drop(entered);
             drop(cell);
             self.end_probe();
-            return None;
+            return halted.map(RunEnd::Halted);
         }
-        let failed = cell.with(World::conclude);
-        if failed.is_none() || self.search(|search| search.settings.contexts_return) {
+        let failed = cell.with(|w| w.conclude(halted.is_some()));
+        if failed.is_none() && halted.is_none() || self.search(|search| search.settings.contexts_return) {
             self.end_services();
         }
-        let failed = failed.or_else(|| self.check());
-        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none()) {
+        let failed = failed.or_else(|| if halted.is_none() { self.check() } else { None });
+        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none() && halted.is_none()) {
             traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
         }
         let stuck = self.stuck_ones();
@@ -153,7 +162,7 @@ impl Executor {
         }
         Some(match failed {
             Some(failed) => RunEnd::Failed(failed),
-            None => RunEnd::Ended,
+            None => halted.map_or(RunEnd::Ended, RunEnd::Halted),
         })
     }
 
@@ -263,13 +272,21 @@ impl Executor {
             // Nothing runs in it now.
             let cell = Rc::get_mut(&mut self.cell).expect("nobody else has it");
             for index in unfinished.into_iter().rev() {
-                self.abandoned += cell.runners.abandon(CtxId(index as u8)) as usize;
+                let left = cell.runners.abandon(CtxId(index as u8)) as usize;
+                self.abandoned += left;
+                ABANDONED.fetch_add(left, Ordering::Relaxed);
             }
         }
     }
 
-    pub(crate) fn too_many_abandoned(&self) -> bool {
-        self.abandoned >= MOST_ABANDONED
+    pub(crate) fn too_many_abandoned(&self) -> Option<Limit> {
+        if self.abandoned >= MOST_ABANDONED {
+            Some(Limit::AbandonedStacks(MOST_ABANDONED))
+        } else if self.abandoned > 0 && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS {
+            Some(Limit::AbandonedByProcess(MOST_ABANDONED_BY_PROCESS))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
@@ -340,10 +357,13 @@ impl World {
         self.turn.map_or(Course::Over, Course::Turn)
     }
 
-    /// Nothing more can happen: is that well, or a failure?
-    fn conclude(&mut self) -> Option<FailedRun> {
+    /// Nothing more can happen: is that well, or a failure? Of a run that was halted in the middle, neither is known.
+    fn conclude(&mut self, halted: bool) -> Option<FailedRun> {
         self.close();
         self.search.ended();
+        if halted {
+            return None;
+        }
         if self.failed.is_none() {
             if self.search.analyses() {
                 self.analyse_waiting(CtxSet::EMPTY);

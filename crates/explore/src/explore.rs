@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::executor::{Executor, FailedRun};
+use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::parallel;
@@ -57,6 +58,8 @@ pub struct Report {
     pub steps: u64,
     /// The bound on preemptions under which the search ran.
     pub bound: Option<u32>,
+    /// What ended the search early. `None` if nothing did: it found a failing run, or ran all there are.
+    pub limit: Option<Limit>,
     /// How long it took.
     pub elapsed: Duration,
     /// The outcomes, if they were collected.
@@ -87,13 +90,11 @@ impl Report {
     pub fn assert_exhausted(&self) {
         if let Some(failure) = &self.failure {
             let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
-            panic!("{trace}\nreplay it with {}", failure.token);
+            panic!("{trace}\n{}", failure.again());
         }
-        assert!(
-            self.verdict == Verdict::Exhausted,
-            "not exhausted: {} executions were run when the bound or the budget was reached",
-            self.executions
-        );
+        if let Some(limit) = self.limit {
+            panic!("not exhausted: {limit}; of {} executions none failed", self.executions);
+        }
     }
 
     /// Insists that a failing run of that kind was found, and returns it.
@@ -106,9 +107,12 @@ impl Report {
             Some(failure) if failure.kind == kind => failure,
             Some(failure) => {
                 let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
-                panic!("expected {kind:?}, found {:?}:\n{trace}", failure.kind)
+                panic!("expected {kind:?}, found {:?}:\n{trace}\n{}", failure.kind, failure.again())
             }
-            None => panic!("expected {kind:?}, but {} executions passed: {:?}", self.executions, self.verdict),
+            None => {
+                let limit = self.limit.map(|limit| format!(", then {limit}")).unwrap_or_default();
+                panic!("expected {kind:?}, but {} executions passed{limit}", self.executions)
+            }
         }
     }
 }
@@ -172,6 +176,9 @@ pub struct Explore {
 }
 
 impl Explore {
+    /// How many random schedules are run if nothing else limits them.
+    pub const DEFAULT_SAMPLES: u64 = 10_000;
+
     /// An exhaustive exploration on one OS thread. `name` says what is explored; replay tokens are tied to it.
     pub fn new(name: impl Into<String>) -> Self {
         Explore {
@@ -192,6 +199,7 @@ impl Explore {
                 contexts_return: false,
                 fault: None,
                 removal: None,
+                until: Until::default(),
             },
             minimise: true,
             outcomes: false,
@@ -221,7 +229,8 @@ impl Explore {
         self
     }
 
-    /// Which schedules are run.
+    /// Which schedules are run. Random ones have no end of their own: without a limit of executions, a budget or a flag to
+    /// stop, there are [`DEFAULT_SAMPLES`](Explore::DEFAULT_SAMPLES) of them.
     pub fn schedules(mut self, schedules: Schedules) -> Self {
         self.schedules = schedules;
         self
@@ -239,7 +248,7 @@ impl Explore {
         self
     }
 
-    /// Ends the search after that time.
+    /// Ends the search after that time, also in the middle of a long execution.
     pub fn budget(mut self, time: Option<Duration>) -> Self {
         self.budget = time;
         self
@@ -293,7 +302,7 @@ impl Explore {
         self
     }
 
-    /// Ends the search soon after the flag is set.
+    /// Ends the search soon after the flag is set, also in the middle of a long execution.
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
         self
@@ -322,7 +331,8 @@ impl Explore {
         let started = Instant::now();
         let shared = parallel::Shared::new(self, started);
         let mut found = parallel::explore(self, &shared, &program);
-        found.complete &= self.spins.mistaken(&found.users).is_none();
+        let mistaken = self.spins.mistaken(&found.users).map(|_| Limit::MistakenLoop);
+        found.limit = found.limit.or(mistaken);
         let failure = found.failed.take().map(|failed| {
             let locks: Vec<_> = failed.locks.clone();
             let members: Vec<_> = locks.iter().map(StuckLocks::view).collect();
@@ -332,10 +342,11 @@ impl Explore {
             }
             failure
         });
-        let verdict = match (&failure, found.complete) {
+        let limit = found.limit.filter(|_| failure.is_none());
+        let verdict = match (&failure, limit) {
             (Some(_), _) => Verdict::Found,
-            (None, true) => Verdict::Exhausted,
-            (None, false) => Verdict::BoundReached,
+            (None, None) => Verdict::Exhausted,
+            (None, Some(_)) => Verdict::BoundReached,
         };
         Report {
             verdict,
@@ -344,6 +355,7 @@ impl Explore {
             cut: found.cut,
             steps: found.steps,
             bound: self.settings.bound,
+            limit,
             elapsed: started.elapsed(),
             outcomes: found.outcomes,
             traces: self.count_traces.then_some(found.traces.len() as u64),
@@ -396,6 +408,14 @@ impl Explore {
 }
 
 impl Failure {
+    /// How to run it again, in a sentence.
+    fn again(&self) -> String {
+        if self.token.is_empty() {
+            return "it cannot be run again: the program is not deterministic".to_owned();
+        }
+        format!("run it again with `Explore::replay(\"{}\", …)` in place of `Explore::run`", self.token)
+    }
+
     /// A run that cannot be run again has neither token nor steps.
     fn unrepeatable(failed: FailedRun) -> Failure {
         Failure { kind: failed.kind, token: String::new(), trace: Recorder::default().trace(failed, None) }

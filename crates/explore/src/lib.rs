@@ -8,6 +8,7 @@ mod events;
 mod executor;
 mod explore;
 mod ids;
+mod limit;
 mod locks;
 mod machine;
 mod minimise;
@@ -30,6 +31,7 @@ mod world;
 
 pub use explore::{Explore, Failure, Progress, ReplayError, Report, Schedules, Verdict};
 pub use ids::{CtxId, CtxSet, ObjId};
+pub use limit::Limit;
 pub use machine::{HandlerHandle, Machine, TaskHandle, spawn};
 pub use search::Fault;
 pub use sim::Sim;

@@ -409,6 +409,9 @@ impl World {
             self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
             return None;
         }
+        if self.search.halts() {
+            return None;
+        }
         let analysed = self.search.analyses();
         let chosen = self.search.choose(enabled, resting.lapse);
         if analysed && self.search.was_cut() {

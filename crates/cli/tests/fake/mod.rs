@@ -8,6 +8,7 @@ use doorbell_cli::engine::{
     BenchRow, Case, Engine, Expected, Failure, FailureKind, Inversions, Outcome, Programs, Progress, Replayed,
     SelftestSummary, Settings, Trace, Variant, Verdict, stopped,
 };
+use doorbell_explore::Limit;
 use doorbell_explore::trace::{Column, Line, Wait};
 
 /// Two cases. `irqfd-resampler/as-reported` finds its deadlock, `shipped` is exhausted, `large` is only for `--full`.
@@ -99,6 +100,7 @@ impl Engine for Fake {
             failure: expected.kind().map(failing),
             executions: 12_870,
             bound: settings.bound,
+            limit: None,
             elapsed: Duration::from_millis(7),
         };
         if self.broken == Some(path.as_str()) {
@@ -111,6 +113,10 @@ impl Engine for Fake {
         let cut = stopped(&settings.stop) || settings.bound.is_some() || settings.budget.is_some();
         if cut && outcome.verdict == Verdict::Exhausted {
             outcome.verdict = Verdict::BoundReached;
+        }
+        if outcome.verdict == Verdict::BoundReached {
+            let budget = settings.budget.map(Limit::Budget);
+            outcome.limit = budget.or(Some(Limit::Preemptions(settings.bound.unwrap_or(2))));
         }
         outcome
     }
