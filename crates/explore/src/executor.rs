@@ -10,8 +10,10 @@ use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
+use crate::panics::told;
 use crate::record::Recorder;
 use crate::search::{Open, Replay, Sampler, Search, Settings, Strategy};
+use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 use crate::world::{Mode, World, WorldCell};
@@ -58,6 +60,8 @@ pub(crate) struct Executor {
     pub probes: u64,
     /// Executions in which destructors took steps while a panic unwound.
     pub unwound: u64,
+    /// How many real threads had used simulated objects before.
+    strays: u64,
 }
 
 impl Executor {
@@ -73,6 +77,7 @@ impl Executor {
             abandoned: 0,
             probes: 0,
             unwound: 0,
+            strays: strays::count(),
         }
     }
 
@@ -150,6 +155,7 @@ impl Executor {
         if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none() && halted.is_none()) {
             traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
         }
+        let failed = self.with_strays(failed);
         let stuck = self.stuck_ones();
         self.unwound += cell.with(|w| {
             w.mode = Mode::Outside;
@@ -193,6 +199,22 @@ impl Executor {
         }
     }
 
+    /// A run in which a real thread has used simulated objects is no run of the machine alone.
+    fn with_strays(&self, failed: Option<FailedRun>) -> Option<FailedRun> {
+        if strays::count() == self.strays {
+            return failed;
+        }
+        let failed =
+            failed.map(|failed| FailedRun { message: format!("{} {}", failed.message, strays::sentence()), ..failed });
+        failed.or_else(|| Some(self.failed(FailureKind::Panic, strays::sentence())))
+    }
+
+    /// A run that failed by no context's fault.
+    fn failed(&self, kind: FailureKind, message: String) -> FailedRun {
+        let schedule = self.cell.with(|w| w.search.plan().to_vec());
+        FailedRun { kind, message, members: CtxSet::EMPTY, schedule, locks: Vec::new() }
+    }
+
     fn next_epoch(&mut self) -> u64 {
         self.epochs.next().unwrap_or_else(|| {
             let first = EPOCH.fetch_add(EPOCHS, Ordering::Relaxed);
@@ -230,7 +252,7 @@ impl Executor {
         });
         let mut failed = None;
         for (what, check) in checks {
-            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("the check panicked".to_owned()));
+            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| Err(self.panicked(&*payload)));
             if let Err(why) = result
                 && failed.is_none()
             {
@@ -241,21 +263,27 @@ impl Executor {
             }
         }
         let failed = failed.or_else(|| self.cell.with(|w| w.failed.take()).map(|failed| (failed.kind, failed.message)));
+        let mut panicked = None;
         // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
         let cut = self.search(|search| search.was_cut());
         if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
             let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
-            outcomes.insert(format!("{}{waiting}", outcome()));
+            match catch_unwind(AssertUnwindSafe(outcome)) {
+                Ok(outcome) => _ = outcomes.insert(format!("{outcome}{waiting}")),
+                Err(payload) => panicked = Some(payload),
+            }
         }
-        failed.map(|(kind, message)| {
-            self.cell.with(|w| FailedRun {
-                kind,
-                message,
-                members: CtxSet::EMPTY,
-                schedule: w.search.plan().to_vec(),
-                locks: Vec::new(),
-            })
-        })
+        let failed = failed.or_else(|| {
+            let panicked = panicked.map(|payload| self.panicked(&*payload))?;
+            Some((FailureKind::Panic, format!("What tells the executions apart cannot be told: {panicked}.")))
+        });
+        failed.map(|(kind, message)| self.failed(kind, message))
+    }
+
+    /// What came of a condition or an outcome that panicked.
+    fn panicked(&self, payload: &(dyn std::any::Any + Send)) -> String {
+        let site = self.cell.with(|w| w.panic_site.take());
+        format!("it panicked{}: {}", site.map(|site| format!(" at {site}")).unwrap_or_default(), told(payload))
     }
 
     /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
@@ -369,7 +397,9 @@ impl World {
                 self.analyse_waiting(CtxSet::EMPTY);
             }
             let waiting = self.stuck(CtxSet::EMPTY);
-            if !waiting.is_empty() {
+            if self.a_condition_panicked() {
+                // Whoever waits for it waits for nothing that could be told.
+            } else if !waiting.is_empty() {
                 if self.search.settings.stop_at_stuck {
                     self.fail_stuck(waiting);
                 } else {

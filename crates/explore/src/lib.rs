@@ -23,6 +23,7 @@ pub mod selftest;
 pub mod sim;
 mod spin;
 mod step;
+mod strays;
 mod stuck;
 mod token;
 pub mod trace;

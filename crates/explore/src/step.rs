@@ -105,7 +105,7 @@ pub(crate) fn step(op: Op) {
 
 /// A context that waited when the run ended, in code that does not expect it, never goes on.
 #[cold]
-fn stay() -> ! {
+pub(crate) fn stay() -> ! {
     loop {
         here().runners.suspend();
     }
@@ -315,11 +315,11 @@ impl World {
             || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
     }
 
-    /// Whether the condition of a step holds.
+    /// Whether the condition of a step holds, which is not one that a program may have written.
     #[inline]
     pub(crate) fn holds(&self, op: &Op) -> bool {
         // SAFETY: the condition lives on the stack of the context that announced the step and that is suspended in it,
-        // or is the caller.
+        // or is the caller. From a context that unwinds out of the step it is taken back (`World::panics`).
         op.condition.is_none_or(|condition| unsafe { (*condition)() })
     }
 
@@ -349,7 +349,7 @@ impl World {
     pub(crate) fn op_enabled(&self, id: CtxId, op: &Op) -> bool {
         match op.kind {
             OpKind::Lock => self.obj(op.obj).holder == NOBODY,
-            OpKind::Await | OpKind::Take => self.holds(op),
+            OpKind::Await | OpKind::Take => op.condition.is_none() || self.evaluate(id, || self.holds(op)),
             OpKind::Join => self.ctx(op.target).finished,
             OpKind::Relax => {
                 let ctx = self.ctx(id);
@@ -385,6 +385,9 @@ impl World {
             return None;
         }
         let (mut enabled, relaxing) = self.all_enabled();
+        if self.a_condition_panicked() {
+            return None;
+        }
         let mut resting = Resting::default();
         if !relaxing.is_empty() {
             resting = self.resting(relaxing, enabled);
@@ -396,6 +399,9 @@ impl World {
         }
         if self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled) {
             let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));
+            if self.a_condition_panicked() {
+                return None;
+            }
             if !stuck.is_empty() {
                 self.fail_stuck(stuck);
                 return None;

@@ -165,7 +165,12 @@ pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<B
     }
     let left = Rc::new(Model::new("interrupts", most));
     for (ctx, books) in workers {
-        let cpu = with(|w| w.ctx(ctx).cpu).expect("a worker has a CPU");
+        let cpu = with(|w| {
+            // Its handler does not move with it.
+            w.ctx_mut(ctx).pinned = true;
+            w.ctx(ctx).cpu
+        });
+        let cpu = cpu.expect("a worker has a CPU");
         let handler = machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt());
         let left = Rc::clone(&left);
         machine.hardware(format!("interrupt of {cpu}"), move || {
