@@ -100,6 +100,8 @@ pub struct Outcome {
     pub inversions: Inversions,
     /// The validator's report of each of them, with the search's answer; empty if there is none.
     pub lock_report: String,
+    /// What was set up and ran nowhere, though the variant does not say that it need not.
+    pub never_ran: Vec<String>,
     /// Runs that count.
     pub executions: u64,
     /// The preemption bound that the verdict holds within, if any.

@@ -29,7 +29,8 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
             Some(stated) => *stated == outcome.inversions,
             None => !surprises(outcome),
         };
-        if as_stated { Standing::Agrees } else { Standing::Differs }
+        let all_ran = outcome.verdict != Verdict::Exhausted || outcome.never_ran.is_empty();
+        if as_stated && all_ran { Standing::Agrees } else { Standing::Differs }
     } else if outcome.verdict == Verdict::BoundReached {
         Standing::Open
     } else {
@@ -59,6 +60,7 @@ pub(crate) struct Record<'a> {
     executions: u64,
     bound: Option<u32>,
     limit: Option<String>,
+    never_ran: &'a [String],
     millis: u64,
     token: Option<&'a str>,
     /// Only `explain` prints it.
@@ -84,6 +86,7 @@ impl<'a> Record<'a> {
             executions: outcome.executions,
             bound: outcome.bound,
             limit: outcome.limit.map(|limit| limit.to_string()),
+            never_ran: &outcome.never_ran,
             millis: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
             token: outcome.failure.as_ref().map(|f| f.token.as_str()),
             trace: None,
@@ -108,7 +111,13 @@ pub(crate) fn expected_in_short(selected: &Selected<'_>) -> String {
 pub(crate) fn got(selected: &Selected<'_>, outcome: &Outcome) -> String {
     let tells = selected.variant.inversions.is_some() || surprises(outcome);
     let inversions = tells.then(|| outcome.inversions.to_string());
-    in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions)
+    let idle = match outcome.verdict {
+        Verdict::Exhausted if !outcome.never_ran.is_empty() => {
+            format!(", but never ran: {}", outcome.never_ran.join(", "))
+        }
+        _ => String::new(),
+    };
+    in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions) + &idle
 }
 
 fn in_words(verdict: Verdict, kind: Option<FailureKind>, inversions: Option<String>) -> String {

@@ -320,3 +320,15 @@ fn bad_values_are_refused_before_anything_runs() {
         assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
     }
 }
+
+#[test]
+fn what_is_exhausted_and_has_a_handler_that_never_ran_is_not_as_stated() {
+    let said = doorbell(&Fake::idle("handler ack"), "check irqfd-resampler/shipped");
+    assert_eq!(said.status, DIFFERS);
+    let note = "\u{2717} irqfd-resampler/shipped must be exhausted, and is exhausted, but never ran: handler ack\n";
+    assert!(said.out.contains(note), "{}", said.out);
+    let said = doorbell(&Fake::idle("handler ack"), "check irqfd-resampler/shipped --format json");
+    assert_eq!(json(&said)[0]["never_ran"][0], "handler ack");
+    let said = doorbell(&Fake::idle("handler ack"), "explain irqfd-resampler/shipped");
+    assert!(said.out.contains("none failed. Never ran: handler ack. Scope"), "{}", said.out);
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::explore::Explore;
@@ -16,6 +17,7 @@ use crate::search::{Open, Replay, Sampler, Search, Settings, Strategy};
 use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
+use crate::watchdog::Watch;
 use crate::world::{Mode, World, WorldCell};
 
 /// How many stacks one search leaves behind before it gives up,
@@ -60,6 +62,7 @@ pub(crate) struct Executor {
     pub probes: u64,
     /// Executions in which destructors took steps while a panic unwound.
     pub unwound: u64,
+    watch: Watch,
     /// How many real threads had used simulated objects before.
     strays: u64,
 }
@@ -67,9 +70,10 @@ pub(crate) struct Executor {
 impl Executor {
     pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
         crate::panics::install();
+        let watch = Watch::new(&explore.name, &explore.watchdog);
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
-            cell: WorldCell::new(World::new(search, explore.spins.clone())),
+            cell: WorldCell::new(World::new(search, explore.spins.clone(), Arc::clone(&watch.0))),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
@@ -77,6 +81,7 @@ impl Executor {
             abandoned: 0,
             probes: 0,
             unwound: 0,
+            watch,
             strays: strays::count(),
         }
     }
@@ -128,16 +133,19 @@ impl Executor {
             w.reset(epoch, cpus);
             w.mode = Mode::Alone;
         });
+        self.watch.0.set_up();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
             // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
             drop(entered);
             drop(cell);
+            self.watch.0.rest();
             self.abandon();
             std::panic::resume_unwind(payload);
         }
         cell.with(|w| {
             w.mode = Mode::Running;
             w.set_up = w.objs.len();
+            w.set_up_ctxs = w.ctxs.len();
         });
         cell.run(None);
         let halted = self.search(Search::take_halted);
@@ -156,6 +164,7 @@ impl Executor {
             traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
         }
         let failed = self.with_strays(failed);
+        self.watch.0.rest();
         let stuck = self.stuck_ones();
         self.unwound += cell.with(|w| {
             w.mode = Mode::Outside;
@@ -192,6 +201,7 @@ impl Executor {
             w.end_probe();
             w.mode = Mode::Outside;
         });
+        self.watch.0.rest();
         drop(entered);
         drop(cell);
         if !left.is_empty() {
@@ -231,6 +241,7 @@ impl Executor {
             let id = CtxId(index as u8);
             let waits = self.cell.with(|w| {
                 w.current = id;
+                w.watched.at(id, w.search.depth(), w.ctx(id).pending.site);
                 !w.ctx(id).finished
             });
             if waits && self.cell.runners.resume(id) {
@@ -252,6 +263,7 @@ impl Executor {
         });
         let mut failed = None;
         for (what, check) in checks {
+            self.watch.0.condition(&what);
             let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| Err(self.panicked(&*payload)));
             if let Err(why) = result
                 && failed.is_none()
@@ -268,6 +280,7 @@ impl Executor {
         let cut = self.search(|search| search.was_cut());
         if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
             let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
+            self.watch.0.outcome();
             match catch_unwind(AssertUnwindSafe(outcome)) {
                 Ok(outcome) => _ = outcomes.insert(format!("{outcome}{waiting}")),
                 Err(payload) => panicked = Some(payload),
@@ -329,6 +342,15 @@ impl Executor {
         self.cell.with(|w| w.ctxs.iter().map(|ctx| ctx.name.to_string()).collect())
     }
 
+    /// What was set up and is expected to run, in words.
+    pub(crate) fn expected_to_run(&self) -> Vec<(CtxId, String)> {
+        self.cell.with(|w| {
+            let all = w.ctxs.iter().take(w.set_up_ctxs).enumerate();
+            let expected = all.filter(|(_, ctx)| !ctx.may_not_run);
+            expected.map(|(index, ctx)| (CtxId(index as u8), format!("{} {}", ctx.kind.noun(), ctx.name))).collect()
+        })
+    }
+
     pub(crate) fn take_validator(&mut self) -> Validator {
         self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
     }
@@ -377,6 +399,7 @@ impl World {
                 let id = self.unstarted.remove(0);
                 self.starting = true;
                 self.current = id;
+                self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
                 return Course::Start(id, self.ctx_mut(id).job.take().expect("a context starts once"));
             }
             self.close();

@@ -18,6 +18,7 @@ use crate::spin::{SpinLoop, Spins};
 use crate::token::Token;
 use crate::trace::{FailureKind, Trace};
 use crate::validate::{Rules, Validator};
+use crate::watchdog::{Stall, Watchdog};
 
 /// How far a search got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -77,15 +78,19 @@ pub struct Report {
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
     pub abandoned: usize,
+    /// What was set up and ran in no execution, though nothing says that it need not
+    /// ([`HandlerHandle::may_not_run`](crate::HandlerHandle::may_not_run)): handlers that were never entered, tasks and
+    /// hardware that never took a step. Of these, an exhausted search says nothing.
+    pub never_ran: Vec<String>,
     /// The names of the contexts, by number, as the last execution had them.
     pub contexts: Vec<String>,
 }
 
 impl Report {
-    /// Insists that every interleaving was run and none fails.
+    /// Insists that every interleaving was run, none fails, and all that was set up ran in some.
     ///
     /// # Panics
-    /// With the trace of the failing run, or the bound that was reached.
+    /// With the trace of the failing run, or what ended the search early, or [what never ran](Report::never_ran).
     #[track_caller]
     pub fn assert_exhausted(&self) {
         if let Some(failure) = &self.failure {
@@ -95,6 +100,12 @@ impl Report {
         if let Some(limit) = self.limit {
             panic!("not exhausted: {limit}; of {} executions none failed", self.executions);
         }
+        assert!(
+            self.never_ran.is_empty(),
+            "never ran, in any of {} executions: {}; if that is meant, `may_not_run` on its handle says so",
+            self.executions,
+            self.never_ran.join(", "),
+        );
     }
 
     /// Insists that a failing run of that kind was found, and returns it.
@@ -173,6 +184,7 @@ pub struct Explore {
     pub(crate) rules: Rules,
     pub(crate) stop: Option<Arc<AtomicBool>>,
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    pub(crate) watchdog: Watchdog,
 }
 
 impl Explore {
@@ -208,6 +220,7 @@ impl Explore {
             rules: Rules::default(),
             stop: None,
             progress: None,
+            watchdog: Watchdog::default(),
         }
     }
 
@@ -308,6 +321,23 @@ impl Explore {
         self
     }
 
+    /// For how long explored code may run on, or sleep, without a visible step: 10 seconds if nothing is said, for ever with
+    /// `None`. After that it hangs: it waits for something that the machine does not see, or goes round without a step. It is
+    /// named on stderr, with the place of its last step, and the process ends, because nothing else can end it.
+    ///
+    /// Time in which the process is suspended, or the thread gets no CPU, does not count (the latter on Linux only).
+    pub fn watchdog(mut self, patience: Option<Duration>) -> Self {
+        self.watchdog.patience = patience;
+        self
+    }
+
+    /// Calls `f`, on a thread of its own, when explored code hangs ([`watchdog`](Explore::watchdog)), in place of what is
+    /// done otherwise. If it returns, the exploration goes on hanging.
+    pub fn on_stall(mut self, f: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.watchdog.then = Arc::new(f);
+        self
+    }
+
     /// Called now and then on one of the exploring threads.
     pub fn on_progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
@@ -343,6 +373,9 @@ impl Explore {
             failure
         });
         let limit = found.limit.filter(|_| failure.is_none());
+        let ran = found.ran;
+        let idle = found.expected_to_run.into_iter().filter(|(ctx, _)| !ran.contains(*ctx));
+        let never_ran: Vec<String> = idle.map(|(_, what)| what).collect();
         let verdict = match (&failure, limit) {
             (Some(_), _) => Verdict::Found,
             (None, None) => Verdict::Exhausted,
@@ -364,6 +397,7 @@ impl Explore {
             unwound: found.unwound,
             locks: found.validator,
             abandoned: found.abandoned,
+            never_ran,
             contexts: found.contexts,
         }
     }

@@ -28,6 +28,7 @@ mod stuck;
 mod token;
 pub mod trace;
 pub mod validate;
+mod watchdog;
 mod world;
 
 pub use explore::{Explore, Failure, Progress, ReplayError, Report, Schedules, Verdict};
@@ -37,4 +38,5 @@ pub use machine::{HandlerHandle, Machine, TaskHandle, spawn};
 pub use search::Fault;
 pub use sim::Sim;
 pub use spin::{LOOKS, SpinLoop};
+pub use watchdog::Stall;
 pub use world::Ended;

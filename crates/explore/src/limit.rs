@@ -46,7 +46,10 @@ impl fmt::Display for Limit {
             Limit::Stopped => f.write_str("it was told to stop"),
             Limit::Preemptions(most) => write!(f, "runs with more than {most} preemptions were left out"),
             Limit::Lapses(most) => {
-                write!(f, "runs in which a context gives up more than {most} waits while others can go on were left out")
+                write!(
+                    f,
+                    "runs in which a context gives up more than {most} waits while others can go on were left out"
+                )
             }
             Limit::MistakenLoop => {
                 f.write_str("a loop was taken for one that only waits for others, and others use what it changes")

@@ -33,6 +33,12 @@ impl TaskHandle {
         step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
     }
 
+    /// Says that the task, or hardware, need not run in any execution: an exhausted search is not to be doubted for it.
+    pub fn may_not_run(self) -> TaskHandle {
+        may_not_run(self.0);
+        self
+    }
+
     /// The task's context.
     pub fn id(self) -> CtxId {
         self.0
@@ -70,6 +76,13 @@ impl HandlerHandle {
             }
             w.ctx(self.ctx).raised
         })
+    }
+
+    /// Says that the interrupt need not come in any execution: an exhausted search is not to be doubted for it. Say so where
+    /// the program is about who does not raise it.
+    pub fn may_not_run(self) -> HandlerHandle {
+        may_not_run(self.ctx);
+        self
     }
 
     /// The handler's context.
@@ -157,7 +170,8 @@ impl Machine {
         let handler = self.handler(cpu, vector, name, f);
         let wire = Wire::new();
         with(|w| w.ctx_mut(handler.ctx).wire = Some(wire.clone()));
-        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {});
+        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {})
+            .may_not_run();
         handler
     }
 
@@ -220,6 +234,11 @@ pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Resul
         return Err(Ended);
     }
     Ok(add_task(name.into(), None, f, site))
+}
+
+/// See [`TaskHandle::may_not_run`].
+pub(crate) fn may_not_run(ctx: CtxId) {
+    with(|w| w.ctx_mut(ctx).may_not_run = true);
 }
 
 fn first(site: &'static Location<'static>) -> Op {

@@ -108,6 +108,9 @@ pub(crate) struct Found {
     pub validator: Validator,
     pub abandoned: usize,
     pub contexts: Vec<String>,
+    /// The contexts that ran in some execution, and those of the set-up that should have.
+    pub ran: CtxSet,
+    pub expected_to_run: Vec<(CtxId, String)>,
 }
 
 /// How many executions a thread runs before it looks at the clock and tells the others.
@@ -151,6 +154,10 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.abandoned += found.abandoned;
         if found.contexts.len() > sum.contexts.len() {
             sum.contexts = found.contexts;
+        }
+        sum.ran.0 |= found.ran.0;
+        if found.expected_to_run.len() > sum.expected_to_run.len() {
+            sum.expected_to_run = found.expected_to_run;
         }
     }
     sum
@@ -199,6 +206,8 @@ fn work(
         validator: Validator::new(Rules::default()),
         abandoned: 0,
         contexts: Vec::new(),
+        ran: CtxSet::EMPTY,
+        expected_to_run: Vec::new(),
     };
     let mut told = (0, 0, 0);
     let mut last_progress = shared.started;
@@ -272,6 +281,8 @@ fn work(
     found.validator = executor.take_validator();
     found.abandoned = executor.abandoned;
     found.contexts = executor.context_names();
+    found.ran = executor.search(|search| search.ran);
+    found.expected_to_run = executor.expected_to_run();
     found
 }
 

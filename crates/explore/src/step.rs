@@ -184,6 +184,7 @@ impl World {
         let Some(next) = self.decide() else { return };
         self.perform(next);
         if self.failed.is_none() {
+            self.watched.at(next, self.search.depth(), self.ctx(next).pending.site);
             self.turn = Some(next);
             self.current = next;
         }
@@ -211,6 +212,7 @@ impl World {
             OpKind::Relax => self.relax_again(next, kind),
             _ => self.effect(next),
         }
+        self.watched.at(next, self.search.depth(), self.ctxs[next.index()].pending.site);
         self.turn = Some(next);
         self.current = next;
         true
@@ -250,6 +252,7 @@ impl World {
     #[inline(never)]
     fn alone(&mut self) -> Next {
         let op = self.pending_alone;
+        self.watched.alone_at(op.site);
         match self.mode {
             Mode::Ending if op.kind.can_wait() => return Next::Over,
             Mode::Outside | Mode::Alone => {
@@ -415,8 +418,11 @@ impl World {
             self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
             return None;
         }
-        if self.search.halts() {
-            return None;
+        if let Some(halts) = self.search.looks() {
+            self.watched.beat();
+            if halts {
+                return None;
+            }
         }
         let analysed = self.search.analyses();
         let chosen = self.search.choose(enabled, resting.lapse);

@@ -24,6 +24,7 @@ use crate::spin::{Key, Probe, Spin, Spins};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::{CtxKind, Held};
+use crate::watchdog::Watched;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -104,6 +105,8 @@ pub(crate) struct Ctx {
     pub books: Option<Rc<Books>>,
     /// It is a task for which a certain CPU was asked; others make way for such a task while the program is set up.
     pub pinned: bool,
+    /// The program has said that it need not run.
+    pub may_not_run: bool,
     /// It serves the others: traces show it in a column of its own, not as a CPU.
     pub aside: bool,
     /// The job, until it starts.
@@ -212,6 +215,8 @@ pub(crate) struct World {
     pub turn: Option<CtxId>,
     pub ctxs: Vec<Ctx>,
     pub unstarted: Vec<CtxId>,
+    /// How many contexts there were when the set-up ended: those are the same in all executions.
+    pub set_up_ctxs: usize,
     pub cpus: Vec<Cpu>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
@@ -251,6 +256,9 @@ pub(crate) struct World {
     pub grace_periods: GracePeriods,
     /// How many timeouts may still strike.
     pub clock: Option<Arc<Model<u32>>>,
+    /// What is told to the watchdog, and the names that it has been told.
+    pub watched: Arc<Watched>,
+    named: Vec<Cow<'static, str>>,
     /// What has been explored and what is to be.
     pub search: Search,
     /// What contexts of former executions have left.
@@ -432,7 +440,7 @@ pub(crate) fn too_many(name: &str) -> String {
 }
 
 impl World {
-    pub(crate) fn new(search: Search, spins: Spins) -> Self {
+    pub(crate) fn new(search: Search, spins: Spins, watched: Arc<Watched>) -> Self {
         World {
             mode: Mode::Outside,
             epoch: 0,
@@ -441,6 +449,7 @@ impl World {
             turn: None,
             ctxs: Vec::new(),
             unstarted: Vec::new(),
+            set_up_ctxs: 0,
             cpus: Vec::new(),
             objs: Vec::new(),
             checks: Vec::new(),
@@ -464,6 +473,8 @@ impl World {
             acquisitions: Vec::new(),
             grace_periods: GracePeriods::Readers,
             clock: None,
+            watched,
+            named: Vec::new(),
             search,
             spare: Vec::new(),
         }
@@ -575,6 +586,12 @@ impl World {
     ) -> CtxId {
         assert!(self.ctxs.len() < MOST, "{}", too_many(&name));
         let id = CtxId(self.ctxs.len() as u8);
+        // Most programs name them alike in each execution.
+        if self.named.get(id.index()) != Some(&name) {
+            self.watched.named(id, || format!("{} {name}", kind.noun()));
+            self.named.truncate(id.index());
+            self.named.push(name.clone());
+        }
         let Memory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
         self.ctxs.push(Ctx {
             name,
@@ -610,6 +627,7 @@ impl World {
             park: None,
             books: None,
             pinned: false,
+            may_not_run: false,
             aside: false,
             job: Some(job),
         });

@@ -17,6 +17,7 @@ pub struct Fake {
     broken: Option<&'static str>,
     interrupt: Option<&'static str>,
     questioned: bool,
+    idle: Option<&'static str>,
 }
 
 impl Fake {
@@ -52,7 +53,7 @@ impl Fake {
             case("irqfd-resampler", "a grace period under a mutex, on the pool that must run it", resampler),
             case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
-        Fake { cases, broken: None, interrupt: None, questioned: false }
+        Fake { cases, broken: None, interrupt: None, questioned: false, idle: None }
     }
 
     /// One variant finds a lost interrupt, whatever it must get.
@@ -65,6 +66,12 @@ impl Fake {
     #[allow(dead_code, reason = "not every user of this module has questions")]
     pub fn questioned() -> Fake {
         Fake { questioned: true, ..Fake::new() }
+    }
+
+    /// Something never runs in any variant.
+    #[allow(dead_code, reason = "not every user of this module has something that never runs")]
+    pub fn idle(what: &'static str) -> Fake {
+        Fake { idle: Some(what), ..Fake::new() }
     }
 
     /// Somebody presses Ctrl-C while a variant runs.
@@ -98,6 +105,7 @@ impl Engine for Fake {
             lock_report,
             verdict: expected.verdict(),
             failure: expected.kind().map(failing),
+            never_ran: self.idle.map(str::to_owned).into_iter().collect(),
             executions: 12_870,
             bound: settings.bound,
             limit: None,

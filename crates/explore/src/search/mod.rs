@@ -161,6 +161,8 @@ pub(crate) struct Search {
     /// Executions cut by sleep sets.
     pub cut: u64,
     pub steps: u64,
+    /// The contexts that have taken a step, or ended, in some execution.
+    pub ran: CtxSet,
     /// Whether the bound kept the search from anything.
     pub bounded: bool,
     /// Whether the limit of lapses did.
@@ -196,6 +198,7 @@ impl Search {
             last_new: false,
             cut: 0,
             steps: 0,
+            ran: CtxSet::EMPTY,
             bounded: false,
             limited: false,
             unwinders: CtxSet::EMPTY,
@@ -255,15 +258,16 @@ impl Search {
         self.steps += self.depth as u64;
     }
 
-    /// Whether the run is to end where it is: what limits the search was reached, and who knows when this run will end.
+    /// Looks, now and then, whether the run is to end where it is: what limits the search was reached, and who knows when
+    /// this run will end. `None` if it was not the time to look.
     #[inline]
-    pub(crate) fn halts(&mut self) -> bool {
+    pub(crate) fn looks(&mut self) -> Option<bool> {
         self.until_look -= 1;
-        self.until_look == 0 && self.looks()
+        (self.until_look == 0).then(|| self.halts())
     }
 
     #[cold]
-    fn looks(&mut self) -> bool {
+    fn halts(&mut self) -> bool {
         self.until_look = LOOK;
         self.overdue = self.overdue.or_else(|| self.settings.until.reached());
         self.halted = self.overdue.is_some() && self.depth >= LOOK as usize;
