@@ -384,7 +384,7 @@ impl World {
         if let Some(planned) = self.search.planned() {
             return Some(planned);
         }
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.search.halted {
             return None;
         }
         let (mut enabled, relaxing) = self.all_enabled();

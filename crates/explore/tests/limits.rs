@@ -91,6 +91,7 @@ fn a_budget_and_a_flag_hold_inside_of_one_long_execution() {
     let budget = Duration::from_nanos(1);
     let report = endless().budget(Some(budget)).run(adding(1, u32::MAX));
     ends_by(&report, Limit::Budget(budget));
+    assert!(report.steps < 100_000, "{} steps", report.steps);
     let stop = Arc::new(AtomicBool::new(false));
     let report = endless().stop_when(Arc::clone(&stop)).run(move |m: &Machine| {
         let stop = Arc::clone(&stop);
@@ -104,6 +105,7 @@ fn a_budget_and_a_flag_hold_inside_of_one_long_execution() {
     });
     ends_by(&report, Limit::Stopped);
     assert_eq!(report.executions, 0, "it did not come to its end");
+    assert!(report.steps < 100_000, "{} steps", report.steps);
 }
 
 #[test]

@@ -174,7 +174,7 @@ pub(crate) struct Search {
     /// What ends the search when this run is over.
     pub overdue: Option<Limit>,
     /// The run was ended in the middle for it.
-    halted: bool,
+    pub halted: bool,
     /// How many steps are taken before the search looks whether it is to end.
     until_look: u32,
 }
