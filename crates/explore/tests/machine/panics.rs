@@ -70,7 +70,7 @@ fn a_change_of_two_words_that_panics_is_the_failure_of_who_does_it() {
         let (one, two) = (word(0), word(0));
         for name in ["first", "second"] {
             let (one, two) = (Arc::clone(&one), Arc::clone(&two));
-            m.task(name, move || both(&one, &two, |one, two| (one + 1, 10 / (1 - one) + two)));
+            m.task(name, move || _ = both(&one, &two, |one, two| (one + 1, 10 / (1 - one) + two)));
         }
     });
     assert!(why.contains(" panicked at ") && why.ends_with(": attempt to divide by zero"), "{why}");
