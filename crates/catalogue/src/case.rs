@@ -47,7 +47,7 @@ impl Case {
 pub enum Expected {
     /// A failure of this kind is found.
     Found(FailureKind),
-    /// All interleavings are run, and none fails.
+    /// All interleavings are run, none fails, and all that was set up runs in some.
     Exhausted,
     /// The search ends at its bound, and none fails until then.
     BoundReached,
@@ -180,7 +180,8 @@ impl Variant {
             // A question of the validator's that nobody states is a surprise.
             None => self.expected != Expected::Exhausted || Inversions::of(report) == Inversions::Silent,
         };
-        self.expected.is(report) && inversions
+        let all_ran = self.expected != Expected::Exhausted || report.never_ran.is_empty();
+        self.expected.is(report) && inversions && all_ran
     }
 
     /// Too large for the default run.

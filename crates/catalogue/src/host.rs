@@ -114,9 +114,13 @@ impl Host {
                 }
             });
         }
-        for cpu in cpus {
+        for (number, cpu) in cpus.into_iter().enumerate() {
             let this = Rc::clone(self);
-            self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector, irr));
+            let entry = self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector, irr));
+            if number > 0 {
+                // Where nothing moves, none need come to the others.
+                entry.may_not_run();
+            }
         }
         self.apics.carry_ipis(m);
     }

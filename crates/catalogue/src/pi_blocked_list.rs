@@ -243,7 +243,7 @@ fn program(m: &Machine, scope: Scope) {
     });
     m.handler(CpuId(0), WAKEUP, "wake-up", move || handles.wakeup_handler());
     // The CPU is in no guest while its vCPU sleeps, or is about to.
-    m.handler(CpuId(0), NOTIFY, "notification", || ());
+    m.handler(CpuId(0), NOTIFY, "notification", || ()).may_not_run();
     m.task("VFIO", move || manager.replace_device());
     if scope.sends > 0 {
         m.task("sender", move || (0..scope.sends).for_each(|vector| sender.send(vector)));

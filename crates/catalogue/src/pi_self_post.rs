@@ -180,6 +180,8 @@ impl Hooks for Loads {
 fn program(m: &Machine, scope: Scope) {
     let descriptor = Rc::new(Descriptor::new("descriptor", NOTIFY, CpuId(0)));
     let cpu = GuestCpu::new(m, CpuId(0), &descriptor);
+    // The vCPU is in no guest when its own CPU posts for it.
+    cpu.notification().may_not_run();
     let kvm = Rc::new(Kvm {
         scope,
         descriptor: Rc::clone(&descriptor),

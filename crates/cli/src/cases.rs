@@ -48,8 +48,10 @@ impl Engine for BuiltIn {
             inversions: told(&catalogue::Inversions::of(&report)),
             lock_report: report.lock_report(),
             failure: report.failure.map(|f| Failure { kind: f.kind, token: f.token, trace: f.trace }),
+            never_ran: report.never_ran,
             executions: report.executions,
             bound: report.bound,
+            limit: report.limit,
             elapsed: report.elapsed,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Check, engine: &dyn Engine, terminal: &mut Terminal<'_>
     let (run, left_out): (Vec<_>, Vec<_>) = selected.into_iter().partition(wanted);
 
     let mut tally = Tally { left_out: left_out.len(), of: run.len(), ..Tally::default() };
-    let table = Table::new(&run, args.search.bound.is_some(), terminal.width);
+    let table = Table::new(&run, args.search.budget.is_some(), terminal.width);
     if args.format == TableFormat::Table && !run.is_empty() {
         table.titles(terminal)?;
     }
@@ -101,7 +101,9 @@ impl Tally {
             }
             Standing::Open => {
                 self.open += 1;
-                self.notes.push(format!("? {path} must be {expected}, and the search ended before it could tell"));
+                let limit = outcome.limit.map(|limit| format!(": {limit}")).unwrap_or_default();
+                self.notes
+                    .push(format!("? {path} must be {expected}, and the search ended before it could tell{limit}"));
             }
             Standing::Interrupted => {
                 self.unfinished = Some(path);
@@ -150,7 +152,7 @@ struct Table {
 }
 
 impl Table {
-    fn new(run: &[Selected<'_>], bounded: bool, width: Option<usize>) -> Table {
+    fn new(run: &[Selected<'_>], budget: bool, width: Option<usize>) -> Table {
         let mut widths = TITLES.map(|t| t.chars().count());
         let widest =
             |of: &dyn Fn(&Selected<'_>) -> usize, least: usize| run.iter().map(of).max().unwrap_or(0).max(least);
@@ -158,7 +160,7 @@ impl Table {
         widths[1] = widest(&|s| s.case.name.chars().count(), widths[1]);
         widths[2] = widest(&|s| s.variant.name.chars().count(), widths[2]);
         widths[3] = widest(&|s| record::expected_in_short(s).chars().count(), widths[3]);
-        widths[4] = if bounded { "bound-reached (9)".len() } else { "bound-reached".len() };
+        widths[4] = if budget { "bound-reached (budget)".len() } else { "bound-reached (9)".len() };
         widths[5] = widest(&|s| s.variant.expected.kind().map_or(1, |k| name(k).len()), widths[5]);
         widths[6] = "99,999,999".len();
         widths[7] = "59 min 59 s".len();

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use doorbell_catalogue::Expected;
-pub use doorbell_explore::Verdict;
 pub use doorbell_explore::bench::Row as BenchRow;
 pub use doorbell_explore::trace::{FailureKind, Trace};
+pub use doorbell_explore::{Limit, Verdict};
 
 /// A system from a document.
 #[derive(Clone, Debug)]
@@ -100,10 +100,14 @@ pub struct Outcome {
     pub inversions: Inversions,
     /// The validator's report of each of them, with the search's answer; empty if there is none.
     pub lock_report: String,
+    /// What was set up and ran nowhere, though the variant does not say that it need not.
+    pub never_ran: Vec<String>,
     /// Runs that count.
     pub executions: u64,
     /// The preemption bound that the verdict holds within, if any.
     pub bound: Option<u32>,
+    /// What ended the search early, if the verdict is `BoundReached`.
+    pub limit: Option<Limit>,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -42,10 +42,15 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
                 (Standing::Interrupted, _) => "interrupted".to_owned(),
                 (_, verdict) => name(verdict),
             };
+            let early = outcome.limit.map(|limit| format!(" What ended the search: {limit}.")).unwrap_or_default();
+            let idle = match &*outcome.never_ran {
+                [] => String::new(),
+                idle => format!(" Never ran: {}.", idle.join(", ")),
+            };
             let lines = [
                 format!("{}: {}", selected.path(), selected.variant.summary),
                 format!(
-                    "{said}: {} executions{within} in {}, and none failed. Scope: {}.",
+                    "{said}: {} executions{within} in {}, and none failed.{early}{idle} Scope: {}.",
                     count(outcome.executions),
                     time(outcome.elapsed),
                     selected.variant.scope

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{FailureKind, Outcome, Trace, Verdict};
+use crate::engine::{FailureKind, Limit, Outcome, Trace, Verdict};
 use crate::select::Selected;
 use crate::words::{count, name, time};
 
@@ -29,7 +29,8 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
             Some(stated) => *stated == outcome.inversions,
             None => !surprises(outcome),
         };
-        if as_stated { Standing::Agrees } else { Standing::Differs }
+        let all_ran = outcome.verdict != Verdict::Exhausted || outcome.never_ran.is_empty();
+        if as_stated && all_ran { Standing::Agrees } else { Standing::Differs }
     } else if outcome.verdict == Verdict::BoundReached {
         Standing::Open
     } else {
@@ -58,6 +59,8 @@ pub(crate) struct Record<'a> {
     scope: &'a str,
     executions: u64,
     bound: Option<u32>,
+    limit: Option<String>,
+    never_ran: &'a [String],
     millis: u64,
     token: Option<&'a str>,
     /// Only `explain` prints it.
@@ -82,6 +85,8 @@ impl<'a> Record<'a> {
             scope: &variant.scope,
             executions: outcome.executions,
             bound: outcome.bound,
+            limit: outcome.limit.map(|limit| limit.to_string()),
+            never_ran: &outcome.never_ran,
             millis: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
             token: outcome.failure.as_ref().map(|f| f.token.as_str()),
             trace: None,
@@ -106,7 +111,13 @@ pub(crate) fn expected_in_short(selected: &Selected<'_>) -> String {
 pub(crate) fn got(selected: &Selected<'_>, outcome: &Outcome) -> String {
     let tells = selected.variant.inversions.is_some() || surprises(outcome);
     let inversions = tells.then(|| outcome.inversions.to_string());
-    in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions)
+    let idle = match outcome.verdict {
+        Verdict::Exhausted if !outcome.never_ran.is_empty() => {
+            format!(", but never ran: {}", outcome.never_ran.join(", "))
+        }
+        _ => String::new(),
+    };
+    in_words(outcome.verdict, outcome.failure.as_ref().map(|f| f.kind), inversions) + &idle
 }
 
 fn in_words(verdict: Verdict, kind: Option<FailureKind>, inversions: Option<String>) -> String {
@@ -117,10 +128,23 @@ fn in_words(verdict: Verdict, kind: Option<FailureKind>, inversions: Option<Stri
 
 /// What a variant got, in words.
 pub(crate) fn verdict(outcome: &Outcome, standing: Standing) -> String {
-    match (outcome.verdict, outcome.bound) {
+    match outcome.limit {
         _ if standing == Standing::Interrupted => "interrupted".to_owned(),
-        (Verdict::BoundReached, Some(bound)) => format!("{} ({bound})", name(outcome.verdict)),
-        _ => name(outcome.verdict),
+        Some(limit) => format!("{} ({})", name(outcome.verdict), in_short(limit)),
+        None => name(outcome.verdict),
+    }
+}
+
+/// What ended a search early, for a column; of bounds only the number.
+fn in_short(limit: Limit) -> String {
+    match limit {
+        Limit::Preemptions(bound) => bound.to_string(),
+        Limit::Executions(_) | Limit::Samples(_) => "executions".to_owned(),
+        Limit::Budget(_) => "budget".to_owned(),
+        Limit::Stopped => "stopped".to_owned(),
+        Limit::Lapses(_) => "lapses".to_owned(),
+        Limit::MistakenLoop => "loop".to_owned(),
+        Limit::AbandonedStacks(_) | Limit::AbandonedByProcess(_) => "stacks".to_owned(),
     }
 }
 

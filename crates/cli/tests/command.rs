@@ -104,6 +104,18 @@ fn a_search_that_ends_at_its_bound_has_not_shown_what_is_stated() {
     let said = doorbell(&Fake::new(), "check --bound 2 irqfd-resampler/shipped");
     assert_eq!(said.status, DIFFERS);
     assert!(said.out.contains("bound-reached (2)") && said.out.contains("1 undecided"), "{}", said.out);
+    let why = "and the search ended before it could tell: runs with more than 2 preemptions were left out\n";
+    assert!(said.out.contains(why), "{}", said.out);
+}
+
+#[test]
+fn what_ended_a_search_early_stands_beside_the_verdict() {
+    let said = doorbell(&Fake::new(), "check --budget 3 irqfd-resampler/shipped");
+    assert!(said.out.contains("  bound-reached (budget)  "), "{}", said.out);
+    let said = doorbell(&Fake::new(), "check --budget 3 irqfd-resampler/shipped --format json");
+    assert_eq!(json(&said)[0]["limit"], "the budget of 3s was spent");
+    let said = doorbell(&Fake::new(), "explain --budget 3 irqfd-resampler/shipped");
+    assert!(said.out.contains("none failed. What ended the search: the budget of 3s was spent."), "{}", said.out);
 }
 
 #[test]
@@ -307,4 +319,16 @@ fn bad_values_are_refused_before_anything_runs() {
         let error = Cli::try_parse_from(format!("doorbell {line}").split_whitespace()).expect_err(line);
         assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
     }
+}
+
+#[test]
+fn what_is_exhausted_and_has_a_handler_that_never_ran_is_not_as_stated() {
+    let said = doorbell(&Fake::idle("handler ack"), "check irqfd-resampler/shipped");
+    assert_eq!(said.status, DIFFERS);
+    let note = "\u{2717} irqfd-resampler/shipped must be exhausted, and is exhausted, but never ran: handler ack\n";
+    assert!(said.out.contains(note), "{}", said.out);
+    let said = doorbell(&Fake::idle("handler ack"), "check irqfd-resampler/shipped --format json");
+    assert_eq!(json(&said)[0]["never_ran"][0], "handler ack");
+    let said = doorbell(&Fake::idle("handler ack"), "explain irqfd-resampler/shipped");
+    assert!(said.out.contains("none failed. Never ran: handler ack. Scope"), "{}", said.out);
 }

@@ -130,6 +130,7 @@ impl World {
                 if matches!(self.alone, Some(Alone::Probe(_))) {
                     self.note_use(me, &op);
                 }
+                self.watched.alone_at(op.site);
                 self.effect(me);
             }
             _ => {}

@@ -135,6 +135,11 @@ impl Runners {
         self.runners[id.index()].get().is_some_and(|runner| runner.entered.get())
     }
 
+    /// Whether a job runs.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.running.get().is_null()
+    }
+
     /// Suspends the job that runs: goes back to whoever resumed it, until it is resumed again.
     #[inline(always)]
     pub(crate) fn suspend(&self) {

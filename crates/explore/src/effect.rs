@@ -33,6 +33,7 @@ impl World {
         }
         open.asleep = asleep;
         self.ctx_mut(id).begun = true;
+        self.search.ran.insert(id);
         self.search.open(open);
     }
 
@@ -386,6 +387,7 @@ impl World {
         self.leave_alone();
         self.close();
         self.turn = None;
+        self.search.ran.insert(id);
         self.ctx_mut(id).finished = true;
         if self.mode != Mode::Running || self.failed.is_some() {
             return;

@@ -3,20 +3,29 @@
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
+use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
+use crate::panics::told;
 use crate::record::Recorder;
 use crate::search::{Open, Replay, Sampler, Search, Settings, Strategy};
+use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
+use crate::watchdog::Watch;
 use crate::world::{Mode, World, WorldCell};
 
-/// How many stacks of failing runs one search leaves behind before it gives up.
+/// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;
+/// and how many all searches of the process do. Each costs two mappings, of which Linux allows a process 65,530: half of
+/// them stay for failing runs, of which each leaves a few, and for the program.
+const MOST_ABANDONED_BY_PROCESS: usize = 16_384;
+static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
 /// A failing run, as the search found it.
 #[derive(Clone)]
@@ -32,6 +41,8 @@ pub(crate) struct FailedRun {
 pub(crate) enum RunEnd {
     Ended,
     Failed(FailedRun),
+    /// In the middle: what limits the search was reached.
+    Halted(Limit),
 }
 
 /// Every execution of every OS thread has its own number. Each thread takes a block of them at a time.
@@ -51,14 +62,18 @@ pub(crate) struct Executor {
     pub probes: u64,
     /// Executions in which destructors took steps while a panic unwound.
     pub unwound: u64,
+    watch: Watch,
+    /// How many real threads had used simulated objects before.
+    strays: u64,
 }
 
 impl Executor {
     pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
         crate::panics::install();
+        let watch = Watch::new(&explore.name, &explore.watchdog);
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
-            cell: WorldCell::new(World::new(search, explore.spins.clone())),
+            cell: WorldCell::new(World::new(search, explore.spins.clone(), Arc::clone(&watch.0))),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
@@ -66,11 +81,14 @@ impl Executor {
             abandoned: 0,
             probes: 0,
             unwound: 0,
+            watch,
+            strays: strays::count(),
         }
     }
 
     pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
-        let settings = Settings { bound: None, record, stop_at_stuck: true, ..explore.settings.clone() };
+        let settings =
+            Settings { bound: None, record, stop_at_stuck: true, until: Until::default(), ..explore.settings.clone() };
         Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
     }
 
@@ -90,7 +108,7 @@ impl Executor {
         let recorder = self.cell.with(|w| std::mem::take(&mut w.recorder));
         match end {
             RunEnd::Failed(failed) => (Some(failed), recorder),
-            RunEnd::Ended => (None, recorder),
+            RunEnd::Ended | RunEnd::Halted(_) => (None, recorder),
         }
     }
 
@@ -115,32 +133,38 @@ impl Executor {
             w.reset(epoch, cpus);
             w.mode = Mode::Alone;
         });
+        self.watch.0.set_up();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
             // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
             drop(entered);
             drop(cell);
+            self.watch.0.rest();
             self.abandon();
             std::panic::resume_unwind(payload);
         }
         cell.with(|w| {
             w.mode = Mode::Running;
             w.set_up = w.objs.len();
+            w.set_up_ctxs = w.ctxs.len();
         });
         cell.run(None);
+        let halted = self.search(Search::take_halted);
         if cell.with(|w| w.probing) {
             drop(entered);
             drop(cell);
             self.end_probe();
-            return None;
+            return halted.map(RunEnd::Halted);
         }
-        let failed = cell.with(World::conclude);
-        if failed.is_none() || self.search(|search| search.settings.contexts_return) {
+        let failed = cell.with(|w| w.conclude(halted.is_some()));
+        if failed.is_none() && halted.is_none() || self.search(|search| search.settings.contexts_return) {
             self.end_services();
         }
-        let failed = failed.or_else(|| self.check());
-        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none()) {
+        let failed = failed.or_else(|| if halted.is_none() { self.check() } else { None });
+        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none() && halted.is_none()) {
             traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
         }
+        let failed = self.with_strays(failed);
+        self.watch.0.rest();
         let stuck = self.stuck_ones();
         self.unwound += cell.with(|w| {
             w.mode = Mode::Outside;
@@ -153,7 +177,7 @@ impl Executor {
         }
         Some(match failed {
             Some(failed) => RunEnd::Failed(failed),
-            None => RunEnd::Ended,
+            None => halted.map_or(RunEnd::Ended, RunEnd::Halted),
         })
     }
 
@@ -177,11 +201,28 @@ impl Executor {
             w.end_probe();
             w.mode = Mode::Outside;
         });
+        self.watch.0.rest();
         drop(entered);
         drop(cell);
         if !left.is_empty() {
             self.abandon();
         }
+    }
+
+    /// A run in which a real thread has used simulated objects is no run of the machine alone.
+    fn with_strays(&self, failed: Option<FailedRun>) -> Option<FailedRun> {
+        if strays::count() == self.strays {
+            return failed;
+        }
+        let failed =
+            failed.map(|failed| FailedRun { message: format!("{} {}", failed.message, strays::sentence()), ..failed });
+        failed.or_else(|| Some(self.failed(FailureKind::Panic, strays::sentence())))
+    }
+
+    /// A run that failed by no context's fault.
+    fn failed(&self, kind: FailureKind, message: String) -> FailedRun {
+        let schedule = self.cell.with(|w| w.search.plan().to_vec());
+        FailedRun { kind, message, members: CtxSet::EMPTY, schedule, locks: Vec::new() }
     }
 
     fn next_epoch(&mut self) -> u64 {
@@ -200,6 +241,7 @@ impl Executor {
             let id = CtxId(index as u8);
             let waits = self.cell.with(|w| {
                 w.current = id;
+                w.watched.at(id, w.search.depth(), w.ctx(id).pending.site);
                 !w.ctx(id).finished
             });
             if waits && self.cell.runners.resume(id) {
@@ -221,7 +263,8 @@ impl Executor {
         });
         let mut failed = None;
         for (what, check) in checks {
-            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("the check panicked".to_owned()));
+            self.watch.0.condition(&what);
+            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| Err(self.panicked(&*payload)));
             if let Err(why) = result
                 && failed.is_none()
             {
@@ -232,21 +275,28 @@ impl Executor {
             }
         }
         let failed = failed.or_else(|| self.cell.with(|w| w.failed.take()).map(|failed| (failed.kind, failed.message)));
+        let mut panicked = None;
         // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
         let cut = self.search(|search| search.was_cut());
         if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
             let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
-            outcomes.insert(format!("{}{waiting}", outcome()));
+            self.watch.0.outcome();
+            match catch_unwind(AssertUnwindSafe(outcome)) {
+                Ok(outcome) => _ = outcomes.insert(format!("{outcome}{waiting}")),
+                Err(payload) => panicked = Some(payload),
+            }
         }
-        failed.map(|(kind, message)| {
-            self.cell.with(|w| FailedRun {
-                kind,
-                message,
-                members: CtxSet::EMPTY,
-                schedule: w.search.plan().to_vec(),
-                locks: Vec::new(),
-            })
-        })
+        let failed = failed.or_else(|| {
+            let panicked = panicked.map(|payload| self.panicked(&*payload))?;
+            Some((FailureKind::Panic, format!("What tells the executions apart cannot be told: {panicked}.")))
+        });
+        failed.map(|(kind, message)| self.failed(kind, message))
+    }
+
+    /// What came of a condition or an outcome that panicked.
+    fn panicked(&self, payload: &(dyn std::any::Any + Send)) -> String {
+        let site = self.cell.with(|w| w.panic_site.take());
+        format!("it panicked{}: {}", site.map(|site| format!(" at {site}")).unwrap_or_default(), told(payload))
     }
 
     /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
@@ -263,13 +313,21 @@ impl Executor {
             // Nothing runs in it now.
             let cell = Rc::get_mut(&mut self.cell).expect("nobody else has it");
             for index in unfinished.into_iter().rev() {
-                self.abandoned += cell.runners.abandon(CtxId(index as u8)) as usize;
+                let left = cell.runners.abandon(CtxId(index as u8)) as usize;
+                self.abandoned += left;
+                ABANDONED.fetch_add(left, Ordering::Relaxed);
             }
         }
     }
 
-    pub(crate) fn too_many_abandoned(&self) -> bool {
-        self.abandoned >= MOST_ABANDONED
+    pub(crate) fn too_many_abandoned(&self) -> Option<Limit> {
+        if self.abandoned >= MOST_ABANDONED {
+            Some(Limit::AbandonedStacks(MOST_ABANDONED))
+        } else if self.abandoned > 0 && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS {
+            Some(Limit::AbandonedByProcess(MOST_ABANDONED_BY_PROCESS))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn take_outcomes(&mut self) -> BTreeSet<String> {
@@ -282,6 +340,15 @@ impl Executor {
 
     pub(crate) fn context_names(&self) -> Vec<String> {
         self.cell.with(|w| w.ctxs.iter().map(|ctx| ctx.name.to_string()).collect())
+    }
+
+    /// What was set up and is expected to run, in words.
+    pub(crate) fn expected_to_run(&self) -> Vec<(CtxId, String)> {
+        self.cell.with(|w| {
+            let all = w.ctxs.iter().take(w.set_up_ctxs).enumerate();
+            let expected = all.filter(|(_, ctx)| !ctx.may_not_run);
+            expected.map(|(index, ctx)| (CtxId(index as u8), format!("{} {}", ctx.kind.noun(), ctx.name))).collect()
+        })
     }
 
     pub(crate) fn take_validator(&mut self) -> Validator {
@@ -332,6 +399,7 @@ impl World {
                 let id = self.unstarted.remove(0);
                 self.starting = true;
                 self.current = id;
+                self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
                 return Course::Start(id, self.ctx_mut(id).job.take().expect("a context starts once"));
             }
             self.close();
@@ -340,16 +408,21 @@ impl World {
         self.turn.map_or(Course::Over, Course::Turn)
     }
 
-    /// Nothing more can happen: is that well, or a failure?
-    fn conclude(&mut self) -> Option<FailedRun> {
+    /// Nothing more can happen: is that well, or a failure? Of a run that was halted in the middle, neither is known.
+    fn conclude(&mut self, halted: bool) -> Option<FailedRun> {
         self.close();
         self.search.ended();
+        if halted {
+            return None;
+        }
         if self.failed.is_none() {
             if self.search.analyses() {
                 self.analyse_waiting(CtxSet::EMPTY);
             }
             let waiting = self.stuck(CtxSet::EMPTY);
-            if !waiting.is_empty() {
+            if self.a_condition_panicked() {
+                // Whoever waits for it waits for nothing that could be told.
+            } else if !waiting.is_empty() {
                 if self.search.settings.stop_at_stuck {
                     self.fail_stuck(waiting);
                 } else {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::executor::{Executor, FailedRun};
+use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::parallel;
@@ -17,6 +18,7 @@ use crate::spin::{SpinLoop, Spins};
 use crate::token::Token;
 use crate::trace::{FailureKind, Trace};
 use crate::validate::{Rules, Validator};
+use crate::watchdog::{Stall, Watchdog};
 
 /// How far a search got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -57,6 +59,8 @@ pub struct Report {
     pub steps: u64,
     /// The bound on preemptions under which the search ran.
     pub bound: Option<u32>,
+    /// What ended the search early. `None` if nothing did: it found a failing run, or ran all there are.
+    pub limit: Option<Limit>,
     /// How long it took.
     pub elapsed: Duration,
     /// The outcomes, if they were collected.
@@ -74,25 +78,33 @@ pub struct Report {
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
     pub abandoned: usize,
+    /// What was set up and ran in no execution, though nothing says that it need not
+    /// ([`HandlerHandle::may_not_run`](crate::HandlerHandle::may_not_run)): handlers that were never entered, tasks and
+    /// hardware that never took a step. Of these, an exhausted search says nothing.
+    pub never_ran: Vec<String>,
     /// The names of the contexts, by number, as the last execution had them.
     pub contexts: Vec<String>,
 }
 
 impl Report {
-    /// Insists that every interleaving was run and none fails.
+    /// Insists that every interleaving was run, none fails, and all that was set up ran in some.
     ///
     /// # Panics
-    /// With the trace of the failing run, or the bound that was reached.
+    /// With the trace of the failing run, or what ended the search early, or [what never ran](Report::never_ran).
     #[track_caller]
     pub fn assert_exhausted(&self) {
         if let Some(failure) = &self.failure {
             let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
-            panic!("{trace}\nreplay it with {}", failure.token);
+            panic!("{trace}\n{}", failure.again());
+        }
+        if let Some(limit) = self.limit {
+            panic!("not exhausted: {limit}; of {} executions none failed", self.executions);
         }
         assert!(
-            self.verdict == Verdict::Exhausted,
-            "not exhausted: {} executions were run when the bound or the budget was reached",
-            self.executions
+            self.never_ran.is_empty(),
+            "never ran, in any of {} executions: {}; if that is meant, `may_not_run` on its handle says so",
+            self.executions,
+            self.never_ran.join(", "),
         );
     }
 
@@ -106,9 +118,12 @@ impl Report {
             Some(failure) if failure.kind == kind => failure,
             Some(failure) => {
                 let trace = crate::render::text(&failure.trace, &crate::render::Options::default());
-                panic!("expected {kind:?}, found {:?}:\n{trace}", failure.kind)
+                panic!("expected {kind:?}, found {:?}:\n{trace}\n{}", failure.kind, failure.again())
             }
-            None => panic!("expected {kind:?}, but {} executions passed: {:?}", self.executions, self.verdict),
+            None => {
+                let limit = self.limit.map(|limit| format!(", then {limit}")).unwrap_or_default();
+                panic!("expected {kind:?}, but {} executions passed{limit}", self.executions)
+            }
         }
     }
 }
@@ -169,9 +184,13 @@ pub struct Explore {
     pub(crate) rules: Rules,
     pub(crate) stop: Option<Arc<AtomicBool>>,
     pub(crate) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    pub(crate) watchdog: Watchdog,
 }
 
 impl Explore {
+    /// How many random schedules are run if nothing else limits them.
+    pub const DEFAULT_SAMPLES: u64 = 10_000;
+
     /// An exhaustive exploration on one OS thread. `name` says what is explored; replay tokens are tied to it.
     pub fn new(name: impl Into<String>) -> Self {
         Explore {
@@ -192,6 +211,7 @@ impl Explore {
                 contexts_return: false,
                 fault: None,
                 removal: None,
+                until: Until::default(),
             },
             minimise: true,
             outcomes: false,
@@ -200,6 +220,7 @@ impl Explore {
             rules: Rules::default(),
             stop: None,
             progress: None,
+            watchdog: Watchdog::default(),
         }
     }
 
@@ -221,7 +242,8 @@ impl Explore {
         self
     }
 
-    /// Which schedules are run.
+    /// Which schedules are run. Random ones have no end of their own: without a limit of executions, a budget or a flag to
+    /// stop, there are [`DEFAULT_SAMPLES`](Explore::DEFAULT_SAMPLES) of them.
     pub fn schedules(mut self, schedules: Schedules) -> Self {
         self.schedules = schedules;
         self
@@ -239,7 +261,7 @@ impl Explore {
         self
     }
 
-    /// Ends the search after that time.
+    /// Ends the search after that time, also in the middle of a long execution.
     pub fn budget(mut self, time: Option<Duration>) -> Self {
         self.budget = time;
         self
@@ -293,9 +315,26 @@ impl Explore {
         self
     }
 
-    /// Ends the search soon after the flag is set.
+    /// Ends the search soon after the flag is set, also in the middle of a long execution.
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
+        self
+    }
+
+    /// For how long explored code may run on, or sleep, without a visible step: 10 seconds if nothing is said, for ever with
+    /// `None`. After that it hangs: it waits for something that the machine does not see, or goes round without a step. It is
+    /// named on stderr, with the place of its last step, and the process ends, because nothing else can end it.
+    ///
+    /// Time in which the process is suspended, or the thread gets no CPU, does not count (the latter on Linux only).
+    pub fn watchdog(mut self, patience: Option<Duration>) -> Self {
+        self.watchdog.patience = patience;
+        self
+    }
+
+    /// Calls `f`, on a thread of its own, when explored code hangs ([`watchdog`](Explore::watchdog)), in place of what is
+    /// done otherwise. If it returns, the exploration goes on hanging.
+    pub fn on_stall(mut self, f: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.watchdog.then = Arc::new(f);
         self
     }
 
@@ -322,7 +361,8 @@ impl Explore {
         let started = Instant::now();
         let shared = parallel::Shared::new(self, started);
         let mut found = parallel::explore(self, &shared, &program);
-        found.complete &= self.spins.mistaken(&found.users).is_none();
+        let mistaken = self.spins.mistaken(&found.users).map(|_| Limit::MistakenLoop);
+        found.limit = found.limit.or(mistaken);
         let failure = found.failed.take().map(|failed| {
             let locks: Vec<_> = failed.locks.clone();
             let members: Vec<_> = locks.iter().map(StuckLocks::view).collect();
@@ -332,10 +372,14 @@ impl Explore {
             }
             failure
         });
-        let verdict = match (&failure, found.complete) {
+        let limit = found.limit.filter(|_| failure.is_none());
+        let ran = found.ran;
+        let idle = found.expected_to_run.into_iter().filter(|(ctx, _)| !ran.contains(*ctx));
+        let never_ran: Vec<String> = idle.map(|(_, what)| what).collect();
+        let verdict = match (&failure, limit) {
             (Some(_), _) => Verdict::Found,
-            (None, true) => Verdict::Exhausted,
-            (None, false) => Verdict::BoundReached,
+            (None, None) => Verdict::Exhausted,
+            (None, Some(_)) => Verdict::BoundReached,
         };
         Report {
             verdict,
@@ -344,6 +388,7 @@ impl Explore {
             cut: found.cut,
             steps: found.steps,
             bound: self.settings.bound,
+            limit,
             elapsed: started.elapsed(),
             outcomes: found.outcomes,
             traces: self.count_traces.then_some(found.traces.len() as u64),
@@ -352,6 +397,7 @@ impl Explore {
             unwound: found.unwound,
             locks: found.validator,
             abandoned: found.abandoned,
+            never_ran,
             contexts: found.contexts,
         }
     }
@@ -396,6 +442,14 @@ impl Explore {
 }
 
 impl Failure {
+    /// How to run it again, in a sentence.
+    fn again(&self) -> String {
+        if self.token.is_empty() {
+            return "it cannot be run again: the program is not deterministic".to_owned();
+        }
+        format!("run it again with `Explore::replay(\"{}\", …)` in place of `Explore::run`", self.token)
+    }
+
     /// A run that cannot be run again has neither token nor steps.
     fn unrepeatable(failed: FailedRun) -> Failure {
         Failure { kind: failed.kind, token: String::new(), trace: Recorder::default().trace(failed, None) }

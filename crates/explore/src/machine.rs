@@ -5,13 +5,15 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use doorbell_platform::{CpuId, Vector};
 
+use crate::coroutine::MOST;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
+use crate::panics::told;
 use crate::sim::{GracePeriods, Wire};
-use crate::step::{NO_OBJ, step, try_step};
+use crate::step::{NO_OBJ, stay, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode, ObjKind, with};
+use crate::world::{Ended, Mode, ObjKind, too_many, with};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///
@@ -29,6 +31,12 @@ impl TaskHandle {
     #[track_caller]
     pub fn join(self) {
         step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
+    }
+
+    /// Says that the task, or hardware, need not run in any execution: an exhausted search is not to be doubted for it.
+    pub fn may_not_run(self) -> TaskHandle {
+        may_not_run(self.0);
+        self
     }
 
     /// The task's context.
@@ -70,6 +78,13 @@ impl HandlerHandle {
         })
     }
 
+    /// Says that the interrupt need not come in any execution: an exhausted search is not to be doubted for it. Say so where
+    /// the program is about who does not raise it.
+    pub fn may_not_run(self) -> HandlerHandle {
+        may_not_run(self.ctx);
+        self
+    }
+
     /// The handler's context.
     pub fn id(self) -> CtxId {
         self.ctx
@@ -84,16 +99,16 @@ impl HandlerHandle {
 impl Machine {
     pub(crate) const NEW: Machine = Machine { _private: () };
 
-    /// A task on a CPU of its own.
+    /// A task on a CPU of its own: the first that has none, or a new one.
     #[track_caller]
     pub fn task(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
         spawn_task(name.into(), None, f, Location::caller())
     }
 
-    /// A task that is pinned to `cpu`.
+    /// A task that is pinned to `cpu`. One that is there and is not pinned moves to another CPU.
     ///
     /// # Panics
-    /// If `cpu` has a task already.
+    /// If `cpu` has a pinned task already.
     #[track_caller]
     pub fn task_on(&self, cpu: CpuId, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
         spawn_task(name.into(), Some(cpu), f, Location::caller())
@@ -155,7 +170,8 @@ impl Machine {
         let handler = self.handler(cpu, vector, name, f);
         let wire = Wire::new();
         with(|w| w.ctx_mut(handler.ctx).wire = Some(wire.clone()));
-        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {});
+        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {})
+            .may_not_run();
         handler
     }
 
@@ -214,7 +230,15 @@ pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> 
 pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Result<TaskHandle, Ended> {
     let site = Location::caller();
     try_step(first(site))?;
+    if full(name)? {
+        return Err(Ended);
+    }
     Ok(add_task(name.into(), None, f, site))
+}
+
+/// See [`TaskHandle::may_not_run`].
+pub(crate) fn may_not_run(ctx: CtxId) {
+    with(|w| w.ctx_mut(ctx).may_not_run = true);
 }
 
 fn first(site: &'static Location<'static>) -> Op {
@@ -236,7 +260,28 @@ fn spawn_task(
     if with(|w| w.mode) == Mode::Running {
         step(first(site));
     }
-    add_task(name, cpu, f, site)
+    match full(&name) {
+        Ok(false) => add_task(name, cpu, f, site),
+        // The run is over, and nothing is started any more.
+        Ok(true) => TaskHandle(with(|w| w.current)),
+        Err(Ended) => stay(),
+    }
+}
+
+/// Whether there is no room for another context: then the run ends as failed.
+fn full(name: &str) -> Result<bool, Ended> {
+    let full = with(|w| {
+        let full = w.ctxs.len() == MOST && w.mode != Mode::Alone;
+        if full {
+            let message = format!("{}: {}", w.ctx(w.current).name, too_many(name));
+            w.fail_here(FailureKind::TooManyContexts, message);
+        }
+        full
+    });
+    if full {
+        try_step(Op::new(OpKind::Observe, NO_OBJ))?;
+    }
+    Ok(full)
 }
 
 fn add_task(
@@ -245,15 +290,16 @@ fn add_task(
     f: impl FnOnce() + 'static,
     site: &'static Location<'static>,
 ) -> TaskHandle {
+    let pinned = cpu.is_some();
     with(|w| {
         let cpu = match cpu {
             Some(cpu) => {
                 while w.cpus.len() <= cpu.0 as usize {
                     w.add_cpu();
                 }
-                // What runs callbacks runs anywhere, and makes way.
+                // A task that runs anywhere makes way: nobody can have seen yet where it is.
                 if let Some(aside) =
-                    w.cpus[cpu.0 as usize].task.filter(|task| w.ctx(*task).aside && w.mode == Mode::Alone)
+                    w.cpus[cpu.0 as usize].task.filter(|task| !w.ctx(*task).pinned && w.mode == Mode::Alone)
                 {
                     let other = w.add_cpu();
                     w.ctx_mut(aside).cpu = Some(other);
@@ -269,6 +315,7 @@ fn add_task(
             },
         };
         let ctx = w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f));
+        w.ctx_mut(ctx).pinned = pinned;
         w.cpus[cpu.0 as usize].task = Some(ctx);
         if w.mode == Mode::Running {
             let born = w.search.depth() as u32 - 1;
@@ -286,11 +333,7 @@ fn guarded(f: impl FnOnce()) -> bool {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(()) => true,
         Err(payload) => {
-            let text = payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "a panic without a text".to_owned());
+            let text = told(&*payload);
             with(|w| {
                 let name = w.ctx(w.current).name.clone();
                 let place = w.panic_site.take().map(|site| format!(" at {site}")).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::executor::{Executor, FailedRun, RunEnd};
 use crate::explore::Explore;
+use crate::limit::Until;
 use crate::machine::Machine;
 use crate::search::{Replay, Settings, Strategy};
 
@@ -39,13 +40,17 @@ enum Bounded {
 }
 
 fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound: u32, started: Instant) -> Bounded {
-    let settings = Settings { bound: Some(bound), ..explore.settings.clone() };
+    let until =
+        Until { deadline: started.checked_add(PATIENCE).map(|end| (end, PATIENCE)), stop: explore.stop.clone() };
+    let settings = Settings { bound: Some(bound), until: until.clone(), ..explore.settings.clone() };
     let mut executor = Executor::new(explore, Strategy::Reduced, settings);
     for run in 0u64.. {
-        if let RunEnd::Failed(failed) = executor.execute(program) {
-            return Bounded::Failed(failed);
+        match executor.execute(program) {
+            RunEnd::Failed(failed) => return Bounded::Failed(failed),
+            RunEnd::Halted(_) => return Bounded::Unknown,
+            RunEnd::Ended => {}
         }
-        if run.is_multiple_of(64) && started.elapsed() > PATIENCE {
+        if run.is_multiple_of(64) && until.reached().is_some() {
             return Bounded::Unknown;
         }
         if !executor.search(|search| search.backtrack()) {

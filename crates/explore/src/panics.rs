@@ -1,8 +1,9 @@
 //! Panics of explored code are failures of the run, not noise on the terminal.
 
+use std::any::Any;
 use std::sync::Once;
 
-use crate::world::{Mode, try_with};
+use crate::world::{Mode, panics_inside, try_with};
 
 static INSTALL: Once = Once::new();
 
@@ -12,17 +13,26 @@ pub(crate) fn install() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let site = info.location().map(|location| format!("{}:{}", location.file(), location.line()));
-            let ours = try_with(|w| {
-                if w.mode == Mode::Running {
-                    w.unwinds();
-                    w.panic_site = site;
-                    return true;
-                }
-                w.quiet
+            let ours = panics_inside(&site).or_else(|| {
+                try_with(|w| {
+                    let ours = w.mode == Mode::Running || w.over;
+                    if w.over {
+                        w.panic_site = site;
+                    } else {
+                        w.panics(site);
+                    }
+                    ours
+                })
             });
             if ours != Some(true) {
                 before(info);
             }
         }));
     });
+}
+
+/// The text of a panic.
+pub(crate) fn told(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -7,14 +7,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::executor::{Executor, FailedRun, RunEnd};
 use crate::explore::{Explore, Progress, Schedules};
 use crate::ids::{CtxId, CtxSet};
+use crate::limit::{Limit, Until};
 use crate::machine::Machine;
-use crate::search::{Node, Sampler, Strategy};
+use crate::search::{Node, Sampler, Settings, Strategy};
 use crate::validate::{Rules, Validator};
 
 /// A branch to be explored.
@@ -26,10 +27,10 @@ pub(crate) struct Branch {
 /// What the threads of one search have in common.
 pub(crate) struct Shared {
     started: Instant,
-    deadline: Option<Instant>,
+    until: Until,
     halt: AtomicBool,
-    /// The budget, the limit of executions or the user ended the search.
-    cut_short: AtomicBool,
+    /// What ended the search early, if anything did.
+    limit: OnceLock<Limit>,
     executions: AtomicU64,
     cut: AtomicU64,
     steps: AtomicU64,
@@ -42,9 +43,12 @@ impl Shared {
     pub(crate) fn new(explore: &Explore, started: Instant) -> Self {
         Shared {
             started,
-            deadline: explore.budget.map(|budget| started + budget),
+            until: Until {
+                deadline: explore.budget.and_then(|budget| Some((started.checked_add(budget)?, budget))),
+                stop: explore.stop.clone(),
+            },
             halt: AtomicBool::new(false),
-            cut_short: AtomicBool::new(false),
+            limit: OnceLock::new(),
             executions: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             steps: AtomicU64::new(0),
@@ -60,8 +64,9 @@ impl Shared {
         self.arrived.notify_all();
     }
 
-    fn end_early(&self) {
-        self.cut_short.store(true, Ordering::Relaxed);
+    fn end_early(&self, limit: Limit) {
+        // The first one ends the search.
+        let _ = self.limit.set(limit);
         self.halt();
     }
 
@@ -91,7 +96,8 @@ pub(crate) struct Found {
     pub executions: u64,
     pub cut: u64,
     pub steps: u64,
-    pub complete: bool,
+    /// What kept it from exhausting the tree.
+    pub limit: Option<Limit>,
     pub failed: Option<FailedRun>,
     pub outcomes: BTreeSet<String>,
     pub traces: HashSet<u64>,
@@ -102,6 +108,9 @@ pub(crate) struct Found {
     pub validator: Validator,
     pub abandoned: usize,
     pub contexts: Vec<String>,
+    /// The contexts that ran in some execution, and those of the set-up that should have.
+    pub ran: CtxSet,
+    pub expected_to_run: Vec<(CtxId, String)>,
 }
 
 /// How many executions a thread runs before it looks at the clock and tells the others.
@@ -120,7 +129,7 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
             .into_iter()
             .map(|thread| {
                 thread.join().unwrap_or_else(|panic| {
-                    shared.end_early();
+                    shared.halt();
                     std::panic::resume_unwind(panic)
                 })
             })
@@ -131,7 +140,7 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.executions += found.executions;
         sum.cut += found.cut;
         sum.steps += found.steps;
-        sum.complete &= found.complete;
+        sum.limit = sum.limit.or(found.limit);
         sum.failed = [sum.failed, found.failed].into_iter().flatten().min_by_key(|failed| failed.schedule.len());
         sum.outcomes.extend(found.outcomes);
         sum.traces.extend(found.traces);
@@ -146,6 +155,10 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         if found.contexts.len() > sum.contexts.len() {
             sum.contexts = found.contexts;
         }
+        sum.ran.0 |= found.ran.0;
+        if found.expected_to_run.len() > sum.expected_to_run.len() {
+            sum.expected_to_run = found.expected_to_run;
+        }
     }
     sum
 }
@@ -159,6 +172,13 @@ fn strategy(explore: &Explore, job: usize, jobs: usize) -> Strategy {
     }
 }
 
+/// After how many executions the search ends, and by which limit. Random schedules have no end of their own.
+fn most_executions(explore: &Explore, sampled: bool) -> Option<(u64, Limit)> {
+    let stated = explore.max_executions.map(|most| (most, Limit::Executions(most)));
+    let unlimited = sampled && explore.budget.is_none() && explore.stop.is_none();
+    stated.or(unlimited.then_some((Explore::DEFAULT_SAMPLES, Limit::Samples(Explore::DEFAULT_SAMPLES))))
+}
+
 fn work(
     explore: &Explore,
     shared: &Shared,
@@ -169,12 +189,14 @@ fn work(
     let sampled = matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
     // A panic of the program's set-up must not leave the other threads waiting.
     let on_panic = HaltOnPanic(shared);
-    let mut executor = Executor::new(explore, strategy(explore, job, jobs), explore.settings.clone());
+    let settings = Settings { until: shared.until.clone(), ..explore.settings.clone() };
+    let mut executor = Executor::new(explore, strategy(explore, job, jobs), settings);
+    let most = most_executions(explore, sampled);
     let mut found = Found {
         executions: 0,
         cut: 0,
         steps: 0,
-        complete: true,
+        limit: None,
         failed: None,
         outcomes: BTreeSet::new(),
         traces: HashSet::new(),
@@ -184,13 +206,19 @@ fn work(
         validator: Validator::new(Rules::default()),
         abandoned: 0,
         contexts: Vec::new(),
+        ran: CtxSet::EMPTY,
+        expected_to_run: Vec::new(),
     };
     let mut told = (0, 0, 0);
     let mut last_progress = shared.started;
     let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
     while more && !shared.halt.load(Ordering::Relaxed) {
         let end = executor.execute(program);
-        let cut = executor.search(|search| search.was_cut());
+        let (cut, overdue) = executor.search(|search| (search.was_cut(), search.overdue));
+        if let RunEnd::Halted(limit) = end {
+            shared.end_early(limit);
+            break;
+        }
         if !cut {
             found.executions += 1;
         }
@@ -199,32 +227,31 @@ fn work(
             shared.halt();
             break;
         }
-        if executor.too_many_abandoned() {
-            shared.end_early();
+        if let Some(limit) = executor.too_many_abandoned() {
+            shared.end_early(limit);
             break;
         }
         let runs = found.executions + executor.search(|search| search.cut);
-        if runs.is_multiple_of(BATCH) || explore.max_executions.is_some() {
+        if runs.is_multiple_of(BATCH) || most.is_some() || overdue.is_some() {
             let now = executor.search(|search| (found.executions, search.cut, search.steps));
             let executions = shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;
             let cut = shared.cut.fetch_add(now.1 - told.1, Ordering::Relaxed) + now.1 - told.1;
             let steps = shared.steps.fetch_add(now.2 - told.2, Ordering::Relaxed) + now.2 - told.2;
             told = now;
-            let stopped = explore.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
-            let spent = explore.max_executions.is_some_and(|most| executions >= most);
-            let instant = (runs.is_multiple_of(BATCH)).then(Instant::now);
-            let late = shared.deadline.is_some_and(|deadline| instant.is_some_and(|now| now >= deadline));
-            if let (0, Some(progress), Some(instant)) = (job, &explore.progress, instant)
-                && instant - last_progress >= Duration::from_millis(100)
+            let spent = most.filter(|(most, _)| executions >= *most).map(|(_, limit)| limit);
+            let batch = runs.is_multiple_of(BATCH);
+            let limit = overdue.or(spent).or_else(|| if batch { shared.until.reached() } else { None });
+            if let (0, Some(progress), true) = (job, &explore.progress, batch)
+                && last_progress.elapsed() >= Duration::from_millis(100)
             {
-                last_progress = instant;
+                last_progress = Instant::now();
                 let share = executor.search(|search| search.share());
-                progress(Progress { executions, cut, steps, share, elapsed: instant - shared.started });
+                progress(Progress { executions, cut, steps, share, elapsed: shared.started.elapsed() });
             }
-            if stopped || spent || late {
+            if let Some(limit) = limit {
                 // The last schedule may have been just the last one.
                 if sampled || executor.search(|search| search.backtrack()) || jobs > 1 {
-                    shared.end_early();
+                    shared.end_early(limit);
                 }
                 break;
             }
@@ -241,17 +268,21 @@ fn work(
     executor.search(|search| {
         found.cut = search.cut;
         found.steps = search.steps;
-        found.complete = !search.bounded && !search.limited;
+        found.limit = search.settings.bound.filter(|_| search.bounded).map(Limit::Preemptions);
+        let lapses = search.limited.then_some(Limit::Lapses(search.settings.lapses));
+        found.limit = found.limit.or(lapses);
         found.users = search.events.users().to_vec();
     });
     found.probes = executor.probes;
     found.unwound = executor.unwound;
-    found.complete &= !shared.cut_short.load(Ordering::Relaxed) && !sampled && found.failed.is_none();
+    found.limit = shared.limit.get().copied().or(found.limit);
     found.outcomes = executor.take_outcomes();
     found.traces = executor.take_traces();
     found.validator = executor.take_validator();
     found.abandoned = executor.abandoned;
     found.contexts = executor.context_names();
+    found.ran = executor.search(|search| search.ran);
+    found.expected_to_run = executor.expected_to_run();
     found
 }
 
@@ -282,6 +313,6 @@ struct HaltOnPanic<'a>(&'a Shared);
 
 impl Drop for HaltOnPanic<'_> {
     fn drop(&mut self) {
-        self.0.end_early();
+        self.0.halt();
     }
 }

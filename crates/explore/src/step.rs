@@ -105,7 +105,7 @@ pub(crate) fn step(op: Op) {
 
 /// A context that waited when the run ended, in code that does not expect it, never goes on.
 #[cold]
-fn stay() -> ! {
+pub(crate) fn stay() -> ! {
     loop {
         here().runners.suspend();
     }
@@ -184,6 +184,7 @@ impl World {
         let Some(next) = self.decide() else { return };
         self.perform(next);
         if self.failed.is_none() {
+            self.watched.at(next, self.search.depth(), self.ctx(next).pending.site);
             self.turn = Some(next);
             self.current = next;
         }
@@ -211,6 +212,7 @@ impl World {
             OpKind::Relax => self.relax_again(next, kind),
             _ => self.effect(next),
         }
+        self.watched.at(next, self.search.depth(), self.ctxs[next.index()].pending.site);
         self.turn = Some(next);
         self.current = next;
         true
@@ -250,6 +252,7 @@ impl World {
     #[inline(never)]
     fn alone(&mut self) -> Next {
         let op = self.pending_alone;
+        self.watched.alone_at(op.site);
         match self.mode {
             Mode::Ending if op.kind.can_wait() => return Next::Over,
             Mode::Outside | Mode::Alone => {
@@ -315,11 +318,11 @@ impl World {
             || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
     }
 
-    /// Whether the condition of a step holds.
+    /// Whether the condition of a step holds, which is not one that a program may have written.
     #[inline]
     pub(crate) fn holds(&self, op: &Op) -> bool {
         // SAFETY: the condition lives on the stack of the context that announced the step and that is suspended in it,
-        // or is the caller.
+        // or is the caller. From a context that unwinds out of the step it is taken back (`World::panics`).
         op.condition.is_none_or(|condition| unsafe { (*condition)() })
     }
 
@@ -349,7 +352,7 @@ impl World {
     pub(crate) fn op_enabled(&self, id: CtxId, op: &Op) -> bool {
         match op.kind {
             OpKind::Lock => self.obj(op.obj).holder == NOBODY,
-            OpKind::Await | OpKind::Take => self.holds(op),
+            OpKind::Await | OpKind::Take => op.condition.is_none() || self.evaluate(id, || self.holds(op)),
             OpKind::Join => self.ctx(op.target).finished,
             OpKind::Relax => {
                 let ctx = self.ctx(id);
@@ -381,10 +384,13 @@ impl World {
         if let Some(planned) = self.search.planned() {
             return Some(planned);
         }
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.search.halted {
             return None;
         }
         let (mut enabled, relaxing) = self.all_enabled();
+        if self.a_condition_panicked() {
+            return None;
+        }
         let mut resting = Resting::default();
         if !relaxing.is_empty() {
             resting = self.resting(relaxing, enabled);
@@ -396,6 +402,9 @@ impl World {
         }
         if self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled) {
             let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));
+            if self.a_condition_panicked() {
+                return None;
+            }
             if !stuck.is_empty() {
                 self.fail_stuck(stuck);
                 return None;
@@ -408,6 +417,12 @@ impl World {
             let message = format!("the run has not ended after {} steps", self.search.settings.max_steps);
             self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
             return None;
+        }
+        if let Some(halts) = self.search.looks() {
+            self.watched.beat();
+            if halts {
+                return None;
+            }
         }
         let analysed = self.search.analyses();
         let chosen = self.search.choose(enabled, resting.lapse);

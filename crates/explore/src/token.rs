@@ -15,6 +15,10 @@ use crate::search::Replay;
 /// Characters at most, and so bytes at most behind the prefix: four characters for three bytes.
 const MOST_CHARACTERS: usize = 80;
 const PREFIX: &str = "db1-";
+/// How many steps are replayed to leave deviations out,
+const MOST_STEPS: usize = 10_000_000;
+/// but so many runs in any case.
+const LEAST_TRIES: usize = 256;
 const MOST_BYTES: usize = (MOST_CHARACTERS - PREFIX.len()) / 4 * 3;
 
 /// A schedule by its deviations from the default one, tied to a program and to what the schedule does there.
@@ -28,7 +32,8 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// The token of a failing run; `None` if it does not fail again. Deviations without which it fails in the same way are left out until it fits.
+    /// The token of a failing run; `None` if it does not fail again. Deviations without which it fails in the same way are left out until it fits,
+    /// many at once as long as that goes well: a run may be long.
     pub(crate) fn of(
         explore: &Explore,
         program: &(impl Fn(&Machine) + Send + Sync),
@@ -46,13 +51,22 @@ impl Token {
             })
         };
         let mut token = run(exact)?;
+        let mut tries = (MOST_STEPS / failed.schedule.len().max(1)).max(LEAST_TRIES);
+        let mut at_once = token.deviations.len().div_ceil(2);
         let mut place = 0;
-        while token.bytes().len() > MOST_BYTES && place < token.deviations.len() {
+        while token.bytes().len() > MOST_BYTES && tries > 0 {
+            if place >= token.deviations.len() {
+                if at_once == 1 {
+                    break;
+                }
+                (at_once, place) = (at_once.div_ceil(2), 0);
+            }
             let mut fewer = token.deviations.clone();
-            fewer.remove(place);
+            fewer.drain(place..(place + at_once).min(fewer.len()));
+            tries -= 1;
             match run(Replay { deviations: fewer, ..Replay::default() }) {
                 Some(shorter) if shorter.deviations.len() < token.deviations.len() => token = shorter,
-                _ => place += 1,
+                _ => place += at_once,
             }
         }
         Some(token)

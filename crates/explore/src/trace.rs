@@ -32,6 +32,8 @@ pub enum FailureKind {
     Nondeterministic,
     /// A run did not end within the limit of steps.
     TooLong,
+    /// A run created more contexts than the machine has room for.
+    TooManyContexts,
 }
 
 /// A column of a trace: one CPU, or one piece of hardware.

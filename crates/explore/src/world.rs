@@ -2,11 +2,11 @@
 //! explored code finds them.
 
 use std::borrow::Cow;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::mem::take;
 use std::ops::Deref;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use doorbell_platform::{CpuId, LockClass, Vector};
 
@@ -15,6 +15,7 @@ use crate::coroutine::{MOST, Runners};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
 use crate::op::{MoreUses, Op, OpKind};
+use crate::panics::told;
 use crate::record::Recorder;
 use crate::removal::Acquisition;
 use crate::search::Search;
@@ -23,6 +24,7 @@ use crate::spin::{Key, Probe, Spin, Spins};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::{CtxKind, Held};
+use crate::watchdog::Watched;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -101,6 +103,10 @@ pub(crate) struct Ctx {
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
     pub books: Option<Rc<Books>>,
+    /// It is a task for which a certain CPU was asked; others make way for such a task while the program is set up.
+    pub pinned: bool,
+    /// The program has said that it need not run.
+    pub may_not_run: bool,
     /// It serves the others: traces show it in a column of its own, not as a CPU.
     pub aside: bool,
     /// The job, until it starts.
@@ -209,6 +215,8 @@ pub(crate) struct World {
     pub turn: Option<CtxId>,
     pub ctxs: Vec<Ctx>,
     pub unstarted: Vec<CtxId>,
+    /// How many contexts there were when the set-up ended: those are the same in all executions.
+    pub set_up_ctxs: usize,
     pub cpus: Vec<Cpu>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
@@ -228,6 +236,8 @@ pub(crate) struct World {
     pub spins_known: HashMap<Key, Spin>,
     /// How many objects the set-up has made.
     pub set_up: usize,
+    /// A context whose condition panicked when it was evaluated, and how.
+    pub broken: OnceCell<Box<(CtxId, String)>>,
     /// What is done while no context runs.
     pub pending_alone: Op,
     /// Whether a CPU has a scheduler.
@@ -236,8 +246,6 @@ pub(crate) struct World {
     pub alone_got: bool,
     /// Where a panic came from, as the hook saw it.
     pub panic_site: Option<String>,
-    /// Panics are failures of the run, to be told by it.
-    pub quiet: bool,
     /// All contexts have ended; the conditions of quiescence are checked.
     pub over: bool,
     /// Who waits for ever, where that is an outcome.
@@ -248,6 +256,9 @@ pub(crate) struct World {
     pub grace_periods: GracePeriods,
     /// How many timeouts may still strike.
     pub clock: Option<Arc<Model<u32>>>,
+    /// What is told to the watchdog, and the names that it has been told.
+    pub watched: Arc<Watched>,
+    named: Vec<Cow<'static, str>>,
     /// What has been explored and what is to be.
     pub search: Search,
     /// What contexts of former executions have left.
@@ -271,6 +282,13 @@ thread_local! {
     static REMOVING: Cell<bool> = const { Cell::new(false) };
 }
 
+thread_local! {
+    /// What a context has lent to the machine is called.
+    static EVALUATING: Cell<bool> = const { Cell::new(false) };
+    /// Where a panic inside of the machine came from.
+    static INSIDE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// Whether the run is written down.
 #[inline]
 pub(crate) fn recording() -> bool {
@@ -281,6 +299,20 @@ pub(crate) fn recording() -> bool {
 #[inline]
 pub(crate) fn removing() -> bool {
     REMOVING.get()
+}
+
+/// Calls what a context has lent to the machine, from inside of it.
+///
+/// # Errors
+/// Says where and how it panicked, if it did.
+pub(crate) fn lent<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    EVALUATING.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    EVALUATING.set(false);
+    result.map_err(|payload| {
+        let site = INSIDE.take().map(|site| format!(" at {site}")).unwrap_or_default();
+        format!("panicked{site}: {}", told(&*payload))
+    })
 }
 
 /// A world that the contexts which run in it can reach, one at a time.
@@ -304,12 +336,40 @@ impl WorldCell {
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
+        let unwinds = Unwinds(self);
         // SAFETY: the cell belongs to one OS thread (it is not `Sync`), `f` neither suspends nor calls back in here
         // (the flag would catch it), so this is the only reference while it lives.
         let result = f(unsafe { &mut *self.world.get() });
+        std::mem::forget(unwinds);
         self.busy.set(false);
         result
     }
+}
+
+/// Dropped when a panic leaves the machine: whoever used it unwinds now, and uses it again while it does.
+struct Unwinds<'a>(&'a WorldCell);
+
+impl Drop for Unwinds<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        let site = INSIDE.take();
+        if self.0.runners.is_running() {
+            self.0.with(|w| w.panics(site));
+        }
+    }
+}
+
+/// For the panic hook: a panic inside of the machine, which nobody can look at before it is left. Whether it is told by a
+/// report, as one of a context; `None` if the machine is not being used.
+pub(crate) fn panics_inside(site: &Option<String>) -> Option<bool> {
+    let cell = CURRENT.get();
+    // SAFETY: as in `with`.
+    let cell = unsafe { cell.as_ref() }?;
+    cell.busy.get().then(|| {
+        INSIDE.set(site.clone());
+        EVALUATING.get() || cell.runners.is_running()
+    })
 }
 
 /// See [`WorldCell::enter`].
@@ -365,18 +425,22 @@ impl Deref for Here {
 pub(crate) fn here() -> Here {
     let cell = CURRENT.get();
     if cell.is_null() {
-        nowhere();
+        crate::strays::refuse();
     }
     Here(cell)
 }
 
-#[cold]
-fn nowhere() -> ! {
-    panic!("a simulated object was used outside of an exploration")
+/// Says that there is no room for another context.
+pub(crate) fn too_many(name: &str) -> String {
+    format!(
+        "{name:?} would be context {}, and a program has at most {MOST}: tasks, handlers and hardware, those that have \
+         ended included",
+        MOST + 1
+    )
 }
 
 impl World {
-    pub(crate) fn new(search: Search, spins: Spins) -> Self {
+    pub(crate) fn new(search: Search, spins: Spins, watched: Arc<Watched>) -> Self {
         World {
             mode: Mode::Outside,
             epoch: 0,
@@ -385,6 +449,7 @@ impl World {
             turn: None,
             ctxs: Vec::new(),
             unstarted: Vec::new(),
+            set_up_ctxs: 0,
             cpus: Vec::new(),
             objs: Vec::new(),
             checks: Vec::new(),
@@ -397,17 +462,19 @@ impl World {
             spins,
             spins_known: HashMap::new(),
             set_up: 0,
+            broken: OnceCell::new(),
             pending_alone: Op::new(OpKind::Spawn, NO_OBJ),
             schedules: false,
             alone_got: false,
             panic_site: None,
-            quiet: false,
             over: false,
             waiting_outcome: None,
             recorder: Recorder::default(),
             acquisitions: Vec::new(),
             grace_periods: GracePeriods::Readers,
             clock: None,
+            watched,
+            named: Vec::new(),
             search,
             spare: Vec::new(),
         }
@@ -433,6 +500,7 @@ impl World {
         self.checks.clear();
         self.outcome = None;
         self.failed = None;
+        self.broken = OnceCell::new();
         self.over = false;
         self.alone = None;
         self.probed = None;
@@ -516,8 +584,14 @@ impl World {
         pending: Op,
         job: Box<dyn FnOnce()>,
     ) -> CtxId {
-        assert!(self.ctxs.len() < MOST, "a program has at most {MOST} contexts");
+        assert!(self.ctxs.len() < MOST, "{}", too_many(&name));
         let id = CtxId(self.ctxs.len() as u8);
+        // Most programs name them alike in each execution.
+        if self.named.get(id.index()) != Some(&name) {
+            self.watched.named(id, || format!("{} {name}", kind.noun()));
+            self.named.truncate(id.index());
+            self.named.push(name.clone());
+        }
         let Memory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
         self.ctxs.push(Ctx {
             name,
@@ -552,6 +626,8 @@ impl World {
             preempted: None,
             park: None,
             books: None,
+            pinned: false,
+            may_not_run: false,
             aside: false,
             job: Some(job),
         });
@@ -592,6 +668,35 @@ impl World {
         if self.failed.is_none() {
             self.failed = Some(Failed { kind, message, members, locks: Vec::new() });
         }
+    }
+
+    /// The context that runs unwinds from here on: its destructors must not suspend.
+    pub(crate) fn panics(&mut self, site: Option<String>) {
+        if self.mode == Mode::Running {
+            self.unwinds();
+            self.panic_site = site;
+            // It may unwind out of a step, and what it lends to the machine for that is on its stack.
+            let me = self.current;
+            let ctx = self.ctx_mut(me);
+            (ctx.pending.condition, ctx.more) = (None, None);
+        }
+    }
+
+    /// Calls the condition of `id`, which waits. One that panics does not hold, and ends the run.
+    pub(crate) fn evaluate(&self, id: CtxId, condition: impl FnOnce() -> bool) -> bool {
+        lent(condition).unwrap_or_else(|panic| {
+            let text = format!("the condition that {} waits for {panic}", self.ctx(id).name);
+            let _ = self.broken.set(Box::new((id, text)));
+            false
+        })
+    }
+
+    /// Ends the run as failed if a condition panicked when it was evaluated.
+    #[inline]
+    pub(crate) fn a_condition_panicked(&mut self) -> bool {
+        let Some((id, text)) = self.broken.take().map(|broken| *broken) else { return false };
+        self.fail(FailureKind::Panic, CtxSet(id.bit()), text);
+        true
     }
 
     /// [`fail`](World::fail), by the current context.

@@ -65,8 +65,8 @@ impl Lapics {
     }
 
     /// Says what `cpu` does when it is given a vector, with interrupts off. It must end the interrupt with an
-    /// [`eoi`](Lapics::eoi).
-    pub fn on_interrupt(self: &Rc<Self>, m: &Machine, cpu: CpuId, entry: impl Fn(Vector) + 'static) {
+    /// [`eoi`](Lapics::eoi). Returns the entry, for who need not be given any.
+    pub fn on_interrupt(self: &Rc<Self>, m: &Machine, cpu: CpuId, entry: impl Fn(Vector) + 'static) -> HandlerHandle {
         let this = Rc::clone(self);
         let handle = m.handler(cpu, ENTRY, "entry", move || {
             let vector = this.accept(cpu);
@@ -77,6 +77,7 @@ impl Lapics {
             }
         });
         assert!(self.of(cpu).entry.set(handle).is_ok(), "{cpu} has its entry already");
+        handle
     }
 
     fn of(&self, cpu: CpuId) -> &Lapic {
@@ -141,7 +142,8 @@ impl Lapics {
                     note(|| format!("an IPI comes to {message}"));
                     this.arrive(message);
                 }
-            });
+            })
+            .may_not_run();
         }
     }
 

@@ -1,9 +1,9 @@
 //! A CPU that processes posted interrupts in guest mode (VMX).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
-use doorbell_explore::Machine;
+use doorbell_explore::{HandlerHandle, Machine};
 use doorbell_platform::{CpuId, Vector};
 
 use crate::vtd::Descriptor;
@@ -19,21 +19,33 @@ pub struct GuestCpu {
     in_guest: Cell<bool>,
     /// The virtual APIC's request register, a bit for each of the first vectors.
     virr: Cell<u8>,
+    notification: OnceCell<HandlerHandle>,
 }
 
 impl GuestCpu {
     /// CPU `cpu`, not in guest mode, for the vCPU with that descriptor.
     pub fn new(m: &Machine, cpu: CpuId, descriptor: &Rc<Descriptor>) -> Rc<GuestCpu> {
         let descriptor = Rc::clone(descriptor);
-        let this = Rc::new(GuestCpu { descriptor, in_guest: Cell::new(false), virr: Cell::new(0) });
+        let this = Rc::new(GuestCpu {
+            descriptor,
+            in_guest: Cell::new(false),
+            virr: Cell::new(0),
+            notification: OnceCell::new(),
+        });
         let notified = Rc::clone(&this);
-        m.handler(cpu, NOTIFY, "notification", move || {
+        let handler = m.handler(cpu, NOTIFY, "notification", move || {
             if notified.in_guest.get() {
                 notified.descriptor.change(|posted| posted.on = false);
                 notified.merge();
             }
         });
+        assert!(this.notification.set(handler).is_ok(), "it is new");
         this
+    }
+
+    /// The handler of its notifications.
+    pub fn notification(&self) -> HandlerHandle {
+        *self.notification.get().expect("it is set from the start")
     }
 
     /// Takes what is posted into the virtual APIC: the hardware in guest mode, or software before it enters, with

@@ -156,6 +156,9 @@ impl Parties {
                     desc.thread_runs();
                 }
             });
+            if !self.wake_up {
+                scheduler.may_not_run(task);
+            }
             let notifier = self.notifier.map(|on| {
                 let cpu = if on == WorkerOn::WritersCpu { WRITERS_CPU } else { VCPUS_CPU };
                 Notifier::new(m, scheduler, cpu)

@@ -79,11 +79,15 @@ impl Retarget {
         }
         {
             let (a, b, iommu) = (Rc::clone(&a), Rc::clone(&b), Rc::clone(&iommu));
-            m.task("GA log", move || {
+            let log = m.task("GA log", move || {
                 while let Ok(tag) = iommu.next_log_entry() {
                     [&a, &b][tag as usize].wake();
                 }
             });
+            // Entries ask for it while a vCPU sleeps.
+            if self.a != Goes::Halts {
+                log.may_not_run();
+            }
         }
         let injected = Rc::clone(&b);
         m.hardware("device", move || iommu.msi(|| injected.inject(&iommu.cpus)));

@@ -242,7 +242,11 @@ fn program(m: &Machine, scope: Scope) {
         m.hardware(format!("device {number}"), move || (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number)));
     }
     let reads = Arc::clone(&system);
-    m.task("GA log", move || reads.read_log());
+    let log = m.task("GA log", move || reads.read_log());
+    // Entries ask for it while a vCPU sleeps or is inhibited.
+    if !scope.inhibits && scope.vcpus.iter().all(|life| !life.sleeps) {
+        log.may_not_run();
+    }
     if scope.inhibits {
         let system = Arc::clone(&system);
         m.task("inhibit", move || {

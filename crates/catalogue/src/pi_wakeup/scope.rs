@@ -103,9 +103,14 @@ impl Scope {
         }
         for cpu in (0..self.cpus).map(CpuId) {
             let handles = Rc::clone(&kvm);
-            m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || handles.wakeup_handler(cpu));
+            let wakeup = m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || handles.wakeup_handler(cpu));
             // On a CPU that is in no guest, the notification has nothing to do: whoever enters one looks by himself.
-            m.handler(cpu, NOTIFY, format!("notification {cpu}"), || ());
+            let notification = m.handler(cpu, NOTIFY, format!("notification {cpu}"), || ());
+            // Where no vCPU begins that has a device, none may come.
+            if (self.vcpus - self.devices..self.vcpus).all(|vcpu| self.first_cpu(vcpu) != cpu) {
+                wakeup.may_not_run();
+                notification.may_not_run();
+            }
         }
         for vcpu in self.vcpus - self.devices..self.vcpus {
             let posts = Rc::clone(&kvm);

@@ -8,6 +8,7 @@ use doorbell_cli::engine::{
     BenchRow, Case, Engine, Expected, Failure, FailureKind, Inversions, Outcome, Programs, Progress, Replayed,
     SelftestSummary, Settings, Trace, Variant, Verdict, stopped,
 };
+use doorbell_explore::Limit;
 use doorbell_explore::trace::{Column, Line, Wait};
 
 /// Two cases. `irqfd-resampler/as-reported` finds its deadlock, `shipped` is exhausted, `large` is only for `--full`.
@@ -16,6 +17,7 @@ pub struct Fake {
     broken: Option<&'static str>,
     interrupt: Option<&'static str>,
     questioned: bool,
+    idle: Option<&'static str>,
 }
 
 impl Fake {
@@ -51,7 +53,7 @@ impl Fake {
             case("irqfd-resampler", "a grace period under a mutex, on the pool that must run it", resampler),
             case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
-        Fake { cases, broken: None, interrupt: None, questioned: false }
+        Fake { cases, broken: None, interrupt: None, questioned: false, idle: None }
     }
 
     /// One variant finds a lost interrupt, whatever it must get.
@@ -64,6 +66,12 @@ impl Fake {
     #[allow(dead_code, reason = "not every user of this module has questions")]
     pub fn questioned() -> Fake {
         Fake { questioned: true, ..Fake::new() }
+    }
+
+    /// Something never runs in any variant.
+    #[allow(dead_code, reason = "not every user of this module has something that never runs")]
+    pub fn idle(what: &'static str) -> Fake {
+        Fake { idle: Some(what), ..Fake::new() }
     }
 
     /// Somebody presses Ctrl-C while a variant runs.
@@ -97,8 +105,10 @@ impl Engine for Fake {
             lock_report,
             verdict: expected.verdict(),
             failure: expected.kind().map(failing),
+            never_ran: self.idle.map(str::to_owned).into_iter().collect(),
             executions: 12_870,
             bound: settings.bound,
+            limit: None,
             elapsed: Duration::from_millis(7),
         };
         if self.broken == Some(path.as_str()) {
@@ -111,6 +121,10 @@ impl Engine for Fake {
         let cut = stopped(&settings.stop) || settings.bound.is_some() || settings.budget.is_some();
         if cut && outcome.verdict == Verdict::Exhausted {
             outcome.verdict = Verdict::BoundReached;
+        }
+        if outcome.verdict == Verdict::BoundReached {
+            let budget = settings.budget.map(Limit::Budget);
+            outcome.limit = budget.or(Some(Limit::Preemptions(settings.bound.unwrap_or(2))));
         }
         outcome
     }

@@ -43,8 +43,13 @@ pub(super) fn mattering(trace: &Trace) -> Vec<Row> {
     rows(trace, &keep)
 }
 
-/// The most telling of the steps that matter: the most for which `fits` says yes.
-pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
+/// How many of the rows are steps.
+pub(super) fn steps(rows: &[Row]) -> usize {
+    rows.iter().filter(|row| matches!(row, Row::Step(_))).count()
+}
+
+/// The most telling of the steps that matter: the most for which `fits` says yes, `most` at the most.
+pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, most: usize, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
     let scores = scores(trace, lanes);
     let mut order: Vec<usize> = (0..trace.lines.len()).collect();
     // A deadlock is made at the end. What is left over may have been lost at any time: of such a run the beginning is kept
@@ -60,7 +65,7 @@ pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, fits: impl Fn(&[Row]) -
         rows(trace, &keep)
     };
     // Dropping more may add a gap's row, so this is not quite monotone; it ends at a number that fits all the same.
-    let (mut low, mut high) = (0, trace.lines.len());
+    let (mut low, mut high) = (trace.lines.len().saturating_sub(most), trace.lines.len());
     while low < high {
         let middle = (low + high) / 2;
         if fits(&without(middle)) { high = middle } else { low = middle + 1 }

@@ -26,8 +26,23 @@ impl Sites {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many sites have been looked at by this thread.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The file of a short site.
+pub(super) fn file_of(site: &str) -> Option<&str> {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
+    site.rsplit_once(':').map(|(file, _)| file)
+}
+
 /// The file, and `:line` or `:line:column`.
 fn split(site: &str) -> (&str, &str) {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
     let digits = |c: char| c.is_ascii_digit() || c == ':';
     let file = site.trim_end_matches(digits);
     (file, &site[file.len()..])

@@ -39,7 +39,7 @@ fn rows(trace: &Trace, lanes: &Lanes) -> Vec<Row> {
     [pick::all(trace), pick::mattering(trace)]
         .into_iter()
         .find(|rows| rows.len() <= MOST_ROWS)
-        .unwrap_or_else(|| pick::most_telling(trace, lanes, |rows| rows.len() <= MOST_ROWS))
+        .unwrap_or_else(|| pick::most_telling(trace, lanes, MOST_ROWS, |rows| rows.len() <= MOST_ROWS))
 }
 
 /// Where a lane is.

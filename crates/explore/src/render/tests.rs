@@ -260,3 +260,28 @@ fn a_long_file_name_of_most_rows_is_said_once() {
     assert!(text.contains(":n a line of a_file_with_a_long_name.rs"), "{text}");
     assert!(text.contains(" :102\n") && text.contains(" b.rs:7\n"), "{text}");
 }
+
+#[test]
+fn the_sites_of_a_run_without_an_end_are_looked_at_a_few_times_each_however_long_it_is() {
+    let looks = |steps| {
+        let mut trace = long(steps, 1);
+        trace.kind = FailureKind::TooLong;
+        super::sites::LOOKS.set(0);
+        let text = plain(&trace);
+        assert!(text.lines().count() <= 30);
+        super::sites::LOOKS.get()
+    };
+    let (short, twice) = (looks(10_000), looks(20_000));
+    assert!(short <= 10 * 10_000, "{short} looks at 10,000 sites");
+    assert!(twice <= 2 * short + 1_000, "{short} looks, {twice} for twice the steps");
+}
+
+#[test]
+fn a_run_without_an_end_is_told_by_its_loop_before_anything_else() {
+    let mut trace = long(100, 1);
+    trace.kind = FailureKind::TooLong;
+    trace.why = "a loop at src/lib.rs:7 takes steps for ever: does it call `cpu_relax`?".to_owned();
+    let text = plain(&trace);
+    assert!(text.starts_with(&format!("{}\nno end in sight, ", trace.why)), "{text}");
+    assert_eq!(text.matches(&trace.why).count(), 1, "{text}");
+}

@@ -1,11 +1,13 @@
 //! The trace for a terminal.
 
+use std::collections::BTreeMap;
+
 use super::Options;
 use super::lanes::{Lane, Lanes, enters_handler};
 use super::pick::{self, Part, Row};
-use super::sites::Sites;
+use super::sites::{Sites, file_of};
 use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap, wrap_at_most};
-use crate::trace::{Line, Trace};
+use crate::trace::{FailureKind, Line, Trace};
 
 const STUCK: &str = "✖ ";
 const PREEMPTS: &str = "» ";
@@ -110,15 +112,17 @@ impl Page<'_> {
     /// All steps if they fit without being cut, or else those that matter, or else as many of those as fit.
     fn rows(&self, most: usize) -> Vec<Row> {
         let height = |rows: &[Row], wrap| self.lines(rows, &vec![wrap; rows.len()]).len();
+        // Each step takes a line at least: a run may be long, and is not laid out in vain.
+        let fits = |rows: &[Row], wrap| pick::steps(rows) <= most && height(rows, wrap) <= most;
         let all = pick::all(self.trace);
-        if height(&all, true) <= most {
+        if fits(&all, true) {
             return all;
         }
         let mattering = pick::mattering(self.trace);
-        if height(&mattering, false) <= most {
+        if fits(&mattering, false) {
             return mattering;
         }
-        pick::most_telling(self.trace, &self.lanes, |rows| height(rows, false) <= most)
+        pick::most_telling(self.trace, &self.lanes, most, |rows| fits(rows, false))
     }
 
     /// The rows that are wrapped and not cut: the most telling first, while there is room.
@@ -149,7 +153,10 @@ impl Page<'_> {
         let shown = self.shown(rows);
         let cells = self.cells(rows, &shown);
         let layout = self.layout(rows, &cells, shown);
-        let mut lines = vec![self.title(), self.heads(&layout)];
+        // Of a run without an end, the place where it goes round says more than its steps.
+        let endless = self.trace.kind == FailureKind::TooLong;
+        let mut lines = if endless { self.why() } else { Vec::new() };
+        lines.extend([self.title(), self.heads(&layout)]);
         for (at, row) in rows.iter().enumerate() {
             if cells[at].iter().any(Option::is_some) {
                 lines.extend(self.row(row, &cells[at], &layout, wrapped[at]));
@@ -158,12 +165,19 @@ impl Page<'_> {
         lines.push(Inked::default());
         lines.extend(self.legend(rows, &layout));
         lines.extend(self.waits());
-        for line in wrap_at_most(&clean(&self.trace.why), self.width, 4) {
-            let mut inked = Inked::default();
-            inked.push(line, Ink::Bold);
-            lines.push(inked);
+        if !endless {
+            lines.extend(self.why());
         }
         lines
+    }
+
+    fn why(&self) -> Vec<Inked> {
+        let inked = |line| {
+            let mut inked = Inked::default();
+            inked.push(line, Ink::Bold);
+            inked
+        };
+        wrap_at_most(&clean(&self.trace.why), self.width, 4).into_iter().map(inked).collect()
     }
 
     fn title(&self) -> Inked {
@@ -299,10 +313,12 @@ impl Page<'_> {
         const LONG: usize = 12;
         let steps = rows.iter().filter(|row| matches!(row, Row::Step(_)));
         let sites: Vec<String> = steps.map(|row| self.site(row, None)).collect();
-        let file_of = |site: &str| site.rsplit_once(':').map(|(file, _)| file.to_owned());
-        let of = |file: &str| sites.iter().filter(|site| file_of(site).as_deref() == Some(file)).count();
-        let file = sites.iter().filter_map(|site| file_of(site)).max_by_key(|file| of(file))?;
-        (width(&file) > LONG && 2 * of(&file) > sites.len()).then_some(file)
+        let mut files: BTreeMap<&str, usize> = BTreeMap::new();
+        for file in sites.iter().filter_map(|site| file_of(site)) {
+            *files.entry(file).or_default() += 1;
+        }
+        let (file, of) = files.into_iter().max_by_key(|(_, of)| *of)?;
+        (width(file) > LONG && 2 * of > sites.len()).then(|| file.to_owned())
     }
 
     fn row(&self, row: &Row, cells: &[Option<Cell>], layout: &Layout, wrapped: bool) -> Vec<Inked> {

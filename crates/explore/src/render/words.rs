@@ -18,6 +18,7 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::LockRule => "broken lock rule",
         FailureKind::Nondeterministic => "not deterministic",
         FailureKind::TooLong => "no end in sight",
+        FailureKind::TooManyContexts => "too many contexts",
     }
 }
 

@@ -12,6 +12,7 @@ mod sampler;
 
 use crate::events::{Event, Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::limit::{Limit, Until};
 use crate::op::{Access, Op, OpKind};
 use crate::parallel::Branch;
 use crate::removal::Removal;
@@ -43,6 +44,10 @@ pub enum Fault {
     LateObjects,
 }
 
+/// After how many steps a search looks whether its time is over, and from how many on a run counts as long: shorter ones
+/// are finished.
+const LOOK: u32 = 4096;
+
 /// How schedules are chosen.
 pub(crate) enum Strategy {
     /// Exhaustively, with the reduction.
@@ -71,6 +76,8 @@ pub(crate) struct Settings {
     pub fault: Option<Fault>,
     /// What is taken out of the explored code.
     pub removal: Option<Removal>,
+    /// Until when the search goes on.
+    pub until: Until,
 }
 
 /// The event that is being done.
@@ -162,6 +169,8 @@ pub(crate) struct Search {
     /// Executions cut by sleep sets.
     pub cut: u64,
     pub steps: u64,
+    /// The contexts that have taken a step, or ended, in some execution.
+    pub ran: CtxSet,
     /// Whether the bound kept the search from anything.
     pub bounded: bool,
     /// Whether the limit of lapses did.
@@ -170,6 +179,12 @@ pub(crate) struct Search {
     /// so they never sleep.
     unwinders: CtxSet,
     this_run_cut: bool,
+    /// What ends the search when this run is over.
+    pub overdue: Option<Limit>,
+    /// The run was ended in the middle for it.
+    pub halted: bool,
+    /// How many steps are taken before the search looks whether it is to end.
+    until_look: u32,
 }
 
 impl Search {
@@ -191,10 +206,14 @@ impl Search {
             last_new: false,
             cut: 0,
             steps: 0,
+            ran: CtxSet::EMPTY,
             bounded: false,
             limited: false,
             unwinders: CtxSet::EMPTY,
             this_run_cut: false,
+            overdue: None,
+            halted: false,
+            until_look: LOOK,
         }
     }
 
@@ -245,6 +264,27 @@ impl Search {
     #[inline]
     pub(crate) fn ended(&mut self) {
         self.steps += self.depth as u64;
+    }
+
+    /// Looks, now and then, whether the run is to end where it is: what limits the search was reached, and who knows when
+    /// this run will end. `None` if it was not the time to look.
+    #[inline]
+    pub(crate) fn looks(&mut self) -> Option<bool> {
+        self.until_look -= 1;
+        (self.until_look == 0).then(|| self.halts())
+    }
+
+    #[cold]
+    fn halts(&mut self) -> bool {
+        self.until_look = LOOK;
+        self.overdue = self.overdue.or_else(|| self.settings.until.reached());
+        self.halted = self.overdue.is_some() && self.depth >= LOOK as usize;
+        self.halted
+    }
+
+    /// What halted the run in the middle, if that is how it ended.
+    pub(crate) fn take_halted(&mut self) -> Option<Limit> {
+        self.overdue.filter(|_| std::mem::take(&mut self.halted))
     }
 
     /// Makes ready for a run along the plan.

@@ -13,7 +13,7 @@ use crate::removal::{Taken, taken};
 use crate::sim::model::{step_that, step_that_with};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
-use crate::world::{ObjKind, exploring, with};
+use crate::world::{ObjKind, exploring, lent, with};
 
 /// What a [`SimAtomic`] can hold.
 pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
@@ -288,8 +288,11 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
 pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) -> (T, U) {
     let (obj, obj2) = (one.id(), other.id());
     let after = || f(one.get(), other.get());
-    let more = |uses: &mut Uses<'_>| uses(obj2, if after().1 == other.get() { Access::Read } else { Access::Write });
-    step_that_with(Op::new(OpKind::Change, obj), &|| after().0 != one.get(), &more);
+    // If `f` panics when the machine looks ahead, it does so again when the step is done.
+    let changes = || lent(after).is_ok_and(|after| after.0 != one.get());
+    let same = || lent(after).is_ok_and(|after| after.1 == other.get());
+    let more = |uses: &mut Uses<'_>| uses(obj2, if same() { Access::Read } else { Access::Write });
+    step_that_with(Op::new(OpKind::Change, obj), &changes, &more);
     let (first, second) = (one.get(), other.get());
     let (one_after, other_after) = after();
     if one_after == first {

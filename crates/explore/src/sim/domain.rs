@@ -181,7 +181,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
                     note(|| "ends the callback".to_owned());
                 }
             });
-            with(|w| w.ctx_mut(task.id()).aside = true);
+            let callbacks = task.may_not_run().id();
+            with(|w| w.ctx_mut(callbacks).aside = true);
         }
         SimDomain(inner)
     }

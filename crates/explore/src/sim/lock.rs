@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use doorbell_platform::{Acquire, LockClass, RawLock, Subclass};
+use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
 use crate::ids::ObjId;
 use crate::op::{Op, OpKind};
@@ -105,11 +105,25 @@ fn register(stamp: &Stamp, kind: ObjKind, class: &'static LockClass, created: bo
     let site = Location::caller();
     with(|w| {
         let id = stamp.register(w, kind, class.name(), site);
+        if let Some(mismatch) = mismatch(kind, class) {
+            w.fail_here(FailureKind::LockRule, mismatch);
+        }
         let creator = if created && w.mode == Mode::Running { Some(w.creates_lock()) } else { None };
         let obj = w.obj_mut(id);
         (obj.class, obj.creator) = (Some(class), creator);
         id
     })
+}
+
+/// Says so if a lock waits in another way than its class does: whoever asks the class is told the wrong thing.
+fn mismatch(kind: ObjKind, class: &'static LockClass) -> Option<String> {
+    let (lock, wrong, right) = match (kind, class.wait_type()) {
+        (ObjKind::Spin, WaitType::Sleep) => ("a spin lock", "WaitType::Sleep", "WaitType::Spin"),
+        (ObjKind::Mutex, WaitType::Spin) => ("a mutex", "WaitType::Spin", "WaitType::Sleep"),
+        _ => return None,
+    };
+    let name = class.name();
+    Some(format!("the class {name} of {lock} says that it is one of {wrong}: create the class as one of {right}"))
 }
 
 fn gets_at_once(takes: Op) -> bool {

@@ -149,7 +149,7 @@ impl ManagedPool {
             let task = machine.task(format!("{name}/{index}"), move || {
                 let _ = this.work_for_ever(index);
             });
-            let _ = pool.0.workers[index].ctx.set(task.id());
+            let _ = pool.0.workers[index].ctx.set(task.may_not_run().id());
             if how.counted {
                 let own = Rc::new(Books::new(Arc::downgrade(&pool.0), how));
                 with(|w| w.ctx_mut(task.id()).books = Some(Rc::clone(&own)));
@@ -395,7 +395,7 @@ impl Queue {
                 });
             }
         });
-        self.pool.0.state.state().queues[self.index].rescuer = Some(rescuer.id());
+        self.pool.0.state.state().queues[self.index].rescuer = Some(rescuer.may_not_run().id());
         self
     }
 

@@ -146,7 +146,7 @@ impl Pool {
             let task = machine.task(format!("{name}/{index}"), move || {
                 let _ = this.work_for_ever(index);
             });
-            let _ = pool.inner.workers[index].ctx.set(task.id());
+            let _ = pool.inner.workers[index].ctx.set(task.may_not_run().id());
         }
         pool
     }
@@ -183,7 +183,7 @@ impl Pool {
                 }
             }
         });
-        let _ = this.set(task.id());
+        let _ = this.set(task.may_not_run().id());
         Pool { inner: Arc::clone(&self.inner), rescuer: Some(task.id()) }
     }
 

@@ -165,14 +165,22 @@ pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<B
     }
     let left = Rc::new(Model::new("interrupts", most));
     for (ctx, books) in workers {
-        let cpu = with(|w| w.ctx(ctx).cpu).expect("a worker has a CPU");
-        let handler = machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt());
-        let left = Rc::clone(&left);
-        machine.hardware(format!("interrupt of {cpu}"), move || {
-            while left.serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1).is_ok() {
-                with(|w| w.ctx_mut(handler.id()).raised = true);
-                note(|| "comes".to_owned());
-            }
+        let cpu = with(|w| {
+            // Its handler does not move with it.
+            w.ctx_mut(ctx).pinned = true;
+            w.ctx(ctx).cpu
         });
+        let cpu = cpu.expect("a worker has a CPU");
+        let handler =
+            machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt()).may_not_run();
+        let left = Rc::clone(&left);
+        machine
+            .hardware(format!("interrupt of {cpu}"), move || {
+                while left.serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1).is_ok() {
+                    with(|w| w.ctx_mut(handler.id()).raised = true);
+                    note(|| "comes".to_owned());
+                }
+            })
+            .may_not_run();
     }
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
 
 use crate::ids::CtxId;
-use crate::machine::{HandlerHandle, Machine};
+use crate::machine::{HandlerHandle, Machine, may_not_run};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
 use crate::sim::{Model, Sim, SimSpin, SimTask};
@@ -128,9 +128,10 @@ impl Scheduler {
                                 let _ = this.schedule(cpu, None, Switch::Yield);
                             }
                         })
+                        .may_not_run()
                         .id();
-                    let reschedule =
-                        preemptible.then(|| machine.handler(cpu, RESCHEDULE, format!("reschedule {cpu}"), || ()));
+                    let reschedule = preemptible
+                        .then(|| machine.handler(cpu, RESCHEDULE, format!("reschedule {cpu}"), || ()).may_not_run());
                     if let Some(handler) = reschedule {
                         with(|w| w.ctx_mut(handler.id()).reschedules = true);
                     }
@@ -211,6 +212,11 @@ impl Scheduler {
 
     fn cpu_of(&self, task: usize) -> CpuId {
         self.0.tasks.borrow()[task].cpu
+    }
+
+    /// Says that the task need not run in any execution, as [`TaskHandle::may_not_run`](crate::TaskHandle::may_not_run) does.
+    pub fn may_not_run(&self, task: SchedTask) {
+        may_not_run(self.0.tasks.borrow()[task.0].ctx);
     }
 
     /// A handle with which others wake a task ([`Platform::wake`](doorbell_platform::Platform::wake)).

@@ -3,13 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, TaskHandle};
 use crate::sim::Model;
 
 /// A one-shot timer. When it expires is up to the search; how often it may, in one execution, belongs to the scope: no
 /// tick comes to the rescue of what nobody else would wake.
 #[derive(Clone)]
-pub struct Timer(Arc<Model<State>>);
+pub struct Timer {
+    model: Arc<Model<State>>,
+    /// Who expires.
+    hardware: TaskHandle,
+}
 
 struct State {
     armed: bool,
@@ -25,12 +29,11 @@ impl Timer {
         times: u32,
         expired: impl Fn() + 'static,
     ) -> Timer {
-        let timer = Timer(Arc::new(Model::new("timer", State { armed: false, left: times })));
-        let this = timer.clone();
-        machine.hardware(name, move || {
+        let model = Arc::new(Model::new("timer", State { armed: false, left: times }));
+        let this = Arc::clone(&model);
+        let hardware = machine.hardware(name, move || {
             let due = |state: &State| state.armed && state.left > 0;
             while this
-                .0
                 .serve(due, |state| {
                     state.armed = false;
                     state.left -= 1;
@@ -40,18 +43,24 @@ impl Timer {
                 expired();
             }
         });
-        timer
+        Timer { model, hardware }
+    }
+
+    /// Says that it need not expire in any execution, as [`TaskHandle::may_not_run`] does.
+    pub fn may_not_run(self) -> Timer {
+        self.hardware.may_not_run();
+        self
     }
 
     /// Arms the timer.
     #[track_caller]
     pub fn arm(&self) {
-        self.0.change(|state| state.armed = true);
+        self.model.change(|state| state.armed = true);
     }
 
     /// Disarms the timer; `true` if it was armed and has not expired.
     #[track_caller]
     pub fn cancel(&self) -> bool {
-        self.0.change(|state| std::mem::replace(&mut state.armed, false))
+        self.model.change(|state| std::mem::replace(&mut state.armed, false))
     }
 }

@@ -17,6 +17,17 @@ pub enum CtxKind {
     Hardware,
 }
 
+impl CtxKind {
+    /// What a context of that kind is called.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            CtxKind::Task => "task",
+            CtxKind::Handler => "handler",
+            CtxKind::Hardware => "hardware",
+        }
+    }
+}
+
 /// A lock that a context holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {

@@ -10,6 +10,7 @@ mod abandoned;
 mod errors;
 mod grace_periods;
 mod interrupts;
+mod panics;
 mod polling;
 mod searching;
 mod unwinding;
