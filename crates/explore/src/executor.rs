@@ -58,7 +58,7 @@ impl Executor {
         crate::panics::install();
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
-            cell: WorldCell::new(World::new(search, explore.spins.clone())),
+            cell: WorldCell::new(World::new(search, explore.spins.clone()), explore.stack_bytes),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
@@ -294,7 +294,7 @@ enum Course {
     /// A context goes on: it is its turn.
     Turn(CtxId),
     /// A new context runs to its first step.
-    Start(CtxId, Box<dyn FnOnce()>),
+    Start(CtxId, *const str, Box<dyn FnOnce()>),
     /// Nothing.
     Over,
 }
@@ -308,7 +308,7 @@ impl WorldCell {
             let (id, ended) = match self.with(World::course) {
                 Course::Turn(id) if Some(id) == me => return,
                 Course::Turn(id) if !self.runners.is_entered(id) => (id, self.runners.resume(id)),
-                Course::Start(id, job) => (id, self.runners.start(id, job)),
+                Course::Start(id, name, job) => (id, self.runners.start(id, name, job)),
                 Course::Turn(_) | Course::Over => {
                     if me.is_some() {
                         self.runners.suspend();
@@ -332,7 +332,8 @@ impl World {
                 let id = self.unstarted.remove(0);
                 self.starting = true;
                 self.current = id;
-                return Course::Start(id, self.ctx_mut(id).job.take().expect("a context starts once"));
+                let ctx = self.ctx_mut(id);
+                return Course::Start(id, &*ctx.name, ctx.job.take().expect("a context starts once"));
             }
             self.close();
             self.hand_on();

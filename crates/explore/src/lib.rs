@@ -12,6 +12,8 @@ mod locks;
 mod machine;
 mod minimise;
 mod op;
+#[cfg(unix)]
+mod overflow;
 mod panics;
 mod parallel;
 mod record;

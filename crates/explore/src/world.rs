@@ -291,8 +291,8 @@ pub(crate) struct WorldCell {
 }
 
 impl WorldCell {
-    pub(crate) fn new(world: World) -> Rc<Self> {
-        Rc::new(WorldCell { runners: Runners::new(), world: UnsafeCell::new(world), busy: Cell::new(false) })
+    pub(crate) fn new(world: World, stack_bytes: usize) -> Rc<Self> {
+        Rc::new(WorldCell { runners: Runners::new(stack_bytes), world: UnsafeCell::new(world), busy: Cell::new(false) })
     }
 
     /// Makes this the world of the OS thread until the guard is dropped.
@@ -336,6 +336,16 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
     // SAFETY: as in `with`.
     let cell = unsafe { cell.as_ref() }?;
     (!cell.busy.get()).then(|| cell.with(f))
+}
+
+/// The name of this OS thread's context at whose stack the address is, and how large that is: for a signal handler.
+#[cfg(unix)]
+pub(crate) fn faulted(address: usize) -> Option<(&'static str, usize)> {
+    // SAFETY: as in `here`, and a context that runs has a name until it ends; this one never goes on.
+    unsafe {
+        let (name, bytes) = CURRENT.get().as_ref()?.runners.owner(address)?;
+        Some((&*name, bytes))
+    }
 }
 
 /// Calls `f` with this OS thread's world.
