@@ -159,6 +159,8 @@ pub(crate) struct Cpu {
     pub switch: Option<ObjId>,
     /// The task is to be preempted as soon as it may be.
     pub need_resched: bool,
+    /// A task was given to it, though that may have ended.
+    pub used: bool,
 }
 
 impl Cpu {
@@ -171,6 +173,7 @@ impl Cpu {
         self.has_handlers = false;
         self.switch = None;
         self.need_resched = false;
+        self.used = false;
     }
 
     /// The context that may take steps on it.
@@ -178,6 +181,18 @@ impl Cpu {
     pub(crate) fn running(&self) -> Option<CtxId> {
         self.handlers.last().copied().or(self.task)
     }
+}
+
+/// Whether the number of CPUs may still grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CpuCount {
+    /// Nobody has asked for it.
+    Open,
+    /// It was stated in the set-up, or asked for there.
+    Fixed,
+    /// It was asked for while contexts run. They have been told what it was when the set-up ended, and no CPU has been added
+    /// since.
+    Told,
 }
 
 /// What ended a run early.
@@ -210,6 +225,11 @@ pub(crate) struct World {
     pub ctxs: Vec<Ctx>,
     pub unstarted: Vec<CtxId>,
     pub cpus: Vec<Cpu>,
+    pub cpu_count: CpuCount,
+    /// How many CPUs were added while contexts run.
+    pub late_cpus: u32,
+    /// What tasks are given CPUs and numbers from while contexts run, as an object.
+    cpu_numbers: Option<ObjId>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
@@ -228,6 +248,8 @@ pub(crate) struct World {
     pub spins_known: HashMap<Key, Spin>,
     /// How many objects the set-up has made.
     pub set_up: usize,
+    /// Why nothing of this is explored: told to the caller in place of what the run came to.
+    pub refused: Option<String>,
     /// What is done while no context runs.
     pub pending_alone: Op,
     /// Whether a CPU has a scheduler.
@@ -396,6 +418,9 @@ impl World {
             ctxs: Vec::new(),
             unstarted: Vec::new(),
             cpus: Vec::new(),
+            cpu_count: CpuCount::Open,
+            late_cpus: 0,
+            cpu_numbers: None,
             objs: Vec::new(),
             checks: Vec::new(),
             outcome: None,
@@ -407,6 +432,7 @@ impl World {
             spins,
             spins_known: HashMap::new(),
             set_up: 0,
+            refused: None,
             pending_alone: Op::new(OpKind::Spawn, NO_OBJ),
             schedules: false,
             alone_got: false,
@@ -452,6 +478,9 @@ impl World {
         self.waiting_outcome = None;
         self.grace_periods = GracePeriods::Readers;
         self.clock = None;
+        self.cpu_count = CpuCount::Open;
+        self.late_cpus = 0;
+        self.cpu_numbers = None;
         RECORDING.set(self.search.settings.record);
         REMOVING.set(self.search.settings.removal.is_some());
         if self.search.settings.record {
@@ -469,8 +498,37 @@ impl World {
         self.search.restart();
     }
 
-    pub(crate) fn add_cpu(&mut self) -> CpuId {
-        let id = CpuId(self.cpus.len() as u32);
+    /// Sees to it that there are `count` CPUs.
+    ///
+    /// # Errors
+    /// If somebody has been told that there are fewer.
+    pub(crate) fn need_cpus(&mut self, count: usize) -> Result<(), String> {
+        if self.cpus.len() < count && self.cpu_count != CpuCount::Open {
+            return Err(format!(
+                "CPU{} is needed, but the program was told that there are {} CPUs: say at the beginning of the set-up how \
+                 many there are, with `Machine::cpus`",
+                count - 1,
+                self.cpus.len()
+            ));
+        }
+        while self.cpus.len() < count {
+            self.add_cpu();
+            self.late_cpus += u32::from(self.mode == Mode::Running);
+        }
+        Ok(())
+    }
+
+    /// Who is given a CPU or a number first matters: it is a use of this object.
+    pub(crate) fn cpu_numbers(&mut self) -> ObjId {
+        if let Some(numbers) = self.cpu_numbers {
+            return numbers;
+        }
+        let numbers = self.add_obj(ObjKind::Model, "CPU numbers", Location::caller());
+        self.cpu_numbers = Some(numbers);
+        numbers
+    }
+
+    fn add_cpu(&mut self) {
         let token = self.add_token();
         self.cpus.push(Cpu {
             irqs_on: true,
@@ -480,8 +538,8 @@ impl World {
             has_handlers: false,
             switch: None,
             need_resched: false,
+            used: false,
         });
-        id
     }
 
     fn add_token(&mut self) -> ObjId {

@@ -7,6 +7,7 @@ use doorbell_explore::{Explore, Machine, Report, Sim};
 use doorbell_platform::{Atomic, LockClass, Platform, Vector, WaitType};
 
 mod abandoned;
+mod cpus;
 mod errors;
 mod grace_periods;
 mod interrupts;
