@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
+use crate::live::Entry;
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::record::Recorder;
@@ -51,6 +52,7 @@ pub(crate) struct Executor {
     pub probes: u64,
     /// Executions in which destructors took steps while a panic unwound.
     pub unwound: u64,
+    live: Entry,
 }
 
 impl Executor {
@@ -66,6 +68,7 @@ impl Executor {
             abandoned: 0,
             probes: 0,
             unwound: 0,
+            live: Entry::new(),
         }
     }
 
@@ -98,7 +101,12 @@ impl Executor {
     /// of its loops.
     pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
         loop {
-            if let Some(end) = self.run(program) {
+            let end = self.run(program);
+            self.live.end();
+            if let Some(why) = self.cell.with(|w| w.refused.take()) {
+                panic!("{why}");
+            }
+            if let Some(end) = end {
                 return end;
             }
             self.probes += 1;
@@ -111,6 +119,7 @@ impl Executor {
         let cpus = self.cpus;
         let cell = Rc::clone(&self.cell);
         let entered = cell.enter();
+        self.live.begin(epoch);
         cell.with(|w| {
             w.reset(epoch, cpus);
             w.mode = Mode::Alone;

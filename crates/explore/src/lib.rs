@@ -8,6 +8,7 @@ mod events;
 mod executor;
 mod explore;
 mod ids;
+mod live;
 mod locks;
 mod machine;
 mod minimise;

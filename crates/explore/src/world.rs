@@ -319,8 +319,7 @@ impl WorldCell {
 
     /// Makes this the world of the OS thread until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
-        let outer = CURRENT.replace(self);
-        Entered { outer, _cell: self }
+        Entered { outer: CURRENT.replace(self), recording: RECORDING.get(), removing: REMOVING.get(), _cell: self }
     }
 
     #[inline]
@@ -337,12 +336,16 @@ impl WorldCell {
 /// See [`WorldCell::enter`].
 pub(crate) struct Entered<'a> {
     outer: *const WorldCell,
+    recording: bool,
+    removing: bool,
     _cell: &'a WorldCell,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         CURRENT.set(self.outer);
+        RECORDING.set(self.recording);
+        REMOVING.set(self.removing);
     }
 }
 

@@ -1,4 +1,8 @@
 //! Simulated atomics: each access is one visible step.
+//!
+//! A word becomes an object of an execution when it is first used there: a table has hundreds, and a run uses a few of them.
+//! What is first used when depends on the schedule alone, so a replay sees the same numbers. A run that is written down
+//! makes each word an object where it is created, because traces count the words that one line makes.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -13,7 +17,7 @@ use crate::removal::{Taken, taken};
 use crate::sim::model::{step_that, step_that_with};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
-use crate::world::{ObjKind, exploring, with};
+use crate::world::{ObjKind, exploring, recording, with};
 
 /// What a [`SimAtomic`] can hold.
 pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
@@ -94,17 +98,21 @@ impl<T: Word> SimAtomic<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn id(&self) -> ObjId {
-        with(|w| match self.stamp.get(w) {
+        match with(|w| self.stamp.get(w)) {
             Some(id) => id,
-            None => {
-                // A static that an earlier execution has left with some value.
-                self.set(T::from_bits(self.first));
-                let created = self.created.unwrap_or_else(|| Location::caller());
-                let (kind, name) = called(self.name, "word");
-                self.stamp.register(w, kind, name, created)
-            }
-        })
+            None => self.register(self.created.unwrap_or(Location::caller())),
+        }
+    }
+
+    #[cold]
+    fn register(&self, created: &'static Location<'static>) -> ObjId {
+        let (kind, name) = called(self.name, "word");
+        let id = self.stamp.register(kind, name, created);
+        // A static that an earlier execution has left with some value.
+        self.set(T::from_bits(self.first));
+        id
     }
 
     #[inline]
@@ -143,7 +151,7 @@ impl<T: Word> SimAtomic<T> {
 
     #[inline]
     fn tell(&self, obj: ObjId, verb: &str, what: impl FnOnce() -> String) {
-        if crate::world::recording() {
+        if recording() {
             say(obj, !self.name.is_empty(), verb, &what());
         }
     }
@@ -190,7 +198,7 @@ where
     #[track_caller]
     fn new(value: T) -> Self {
         let this = SimAtomic::holding(value.to_bits(), Some(Location::caller()));
-        if exploring() {
+        if exploring() && recording() {
             this.id();
         }
         this
@@ -312,12 +320,9 @@ pub struct SimAtomicPtr<T> {
 impl<T> SimAtomicPtr<T> {
     #[inline]
     fn id(&self) -> ObjId {
-        with(|w| match self.stamp.get(w) {
-            Some(id) => id,
-            None => {
-                let (kind, name) = called(self.name, "pointer");
-                self.stamp.register(w, kind, name, self.created)
-            }
+        with(|w| self.stamp.get(w)).unwrap_or_else(|| {
+            let (kind, name) = called(self.name, "pointer");
+            self.stamp.register(kind, name, self.created)
         })
     }
 }
@@ -331,7 +336,7 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             created: Location::caller(),
             name: "",
         };
-        if exploring() {
+        if exploring() && recording() {
             this.id();
         }
         this
@@ -351,6 +356,7 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
     #[track_caller]
     fn store(&self, ptr: *mut T, _order: Ordering) {
         step(Op::new(OpKind::Store, self.id()));
+        self.stamp.change();
         self.value.store(ptr, Relaxed);
     }
 
@@ -361,6 +367,8 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
         let old = self.value.swap(ptr, Relaxed);
         if old == ptr {
             with(|w| w.unchanged(obj));
+        } else {
+            self.stamp.change();
         }
         old
     }

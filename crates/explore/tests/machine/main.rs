@@ -13,6 +13,7 @@ mod grace_periods;
 mod interrupts;
 mod polling;
 mod searching;
+mod shared;
 mod waiting;
 mod work;
 
