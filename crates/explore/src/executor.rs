@@ -133,7 +133,7 @@ impl Executor {
         }
         cell.with(|w| {
             w.mode = Mode::Running;
-            w.set_up = w.objs.len();
+            w.set_up = w.versions.len();
         });
         cell.run(None);
         if cell.with(|w| w.probing) {

@@ -28,6 +28,9 @@ use std::sync::Arc;
 
 pub(crate) const NOBODY: u8 = u8::MAX;
 
+/// The place of an object that has only its number.
+const UNUSED: u32 = u32::MAX;
+
 /// What the machine is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
@@ -129,8 +132,6 @@ pub(crate) struct Obj {
     pub creator: Option<(CtxId, u32)>,
     /// Who holds it, for locks.
     pub holder: u8,
-    /// How often it changed.
-    pub version: u32,
     /// Who has used it since what the run does is not recorded any more.
     pub users: CtxSet,
     /// Who can end a wait for it; empty: anybody.
@@ -230,6 +231,10 @@ pub(crate) struct World {
     pub late_cpus: u32,
     /// What tasks are given CPUs and numbers from while contexts run, as an object.
     cpu_numbers: Option<ObjId>,
+    /// Of each object how often it has changed.
+    pub versions: Vec<u32>,
+    /// Of each object its place among those that are in use.
+    places: Vec<u32>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
@@ -424,6 +429,8 @@ impl World {
             cpu_count: CpuCount::Open,
             late_cpus: 0,
             cpu_numbers: None,
+            versions: Vec::new(),
+            places: Vec::new(),
             objs: Vec::new(),
             checks: Vec::new(),
             outcome: None,
@@ -468,6 +475,8 @@ impl World {
         }
         self.ctxs.clear();
         self.unstarted.clear();
+        self.versions.clear();
+        self.places.clear();
         self.objs.clear();
         self.checks.clear();
         self.outcome = None;
@@ -562,20 +571,46 @@ impl World {
         name: impl Into<Cow<'static, str>>,
         created: &'static Location<'static>,
     ) -> ObjId {
-        let id = ObjId(self.objs.len() as u32);
+        let id = self.reserve();
+        self.make(id, kind, name, created);
+        id
+    }
+
+    /// A number for an object that is still to be [made](World::make).
+    #[inline]
+    pub(crate) fn reserve(&mut self) -> ObjId {
+        let id = ObjId(self.versions.len() as u32);
+        self.versions.push(0);
+        self.places.push(UNUSED);
+        id
+    }
+
+    /// Makes the object that has this number.
+    pub(crate) fn make(
+        &mut self,
+        id: ObjId,
+        kind: ObjKind,
+        name: impl Into<Cow<'static, str>>,
+        created: &'static Location<'static>,
+    ) {
+        self.places[id.index()] = self.objs.len() as u32;
         self.objs.push(Obj {
             kind,
             name: name.into(),
             class: None,
             creator: None,
             holder: NOBODY,
-            version: 0,
             users: CtxSet::EMPTY,
             releasers: CtxSet::EMPTY,
             needs: None,
             created,
         });
-        id
+    }
+
+    /// How many objects were made before this one.
+    #[inline]
+    pub(crate) fn made_before(&self, id: ObjId) -> usize {
+        self.places[id.index()] as usize
     }
 
     /// A new context. It is started when the running one comes to its next step.
@@ -642,12 +677,13 @@ impl World {
 
     #[inline]
     pub(crate) fn obj(&self, id: ObjId) -> &Obj {
-        &self.objs[id.index()]
+        &self.objs[self.made_before(id)]
     }
 
     #[inline]
     pub(crate) fn obj_mut(&mut self, id: ObjId) -> &mut Obj {
-        &mut self.objs[id.index()]
+        let place = self.made_before(id);
+        &mut self.objs[place]
     }
 
     /// The CPU of the current context; hardware has none.

@@ -1,8 +1,8 @@
 //! Simulated atomics: each access is one visible step.
 //!
-//! A word becomes an object of an execution when it is first used there: a table has hundreds, and a run uses a few of them.
-//! What is first used when depends on the schedule alone, so a replay sees the same numbers. A run that is written down
-//! makes each word an object where it is created, because traces count the words that one line makes.
+//! A word that is created in an execution has its number from then on, and becomes an object when it is first used: a table
+//! has hundreds, and a run uses a few of them. A run that is written down makes each an object where it is created, because
+//! traces count the words that one line makes.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -198,8 +198,11 @@ where
     #[track_caller]
     fn new(value: T) -> Self {
         let this = SimAtomic::holding(value.to_bits(), Some(Location::caller()));
-        if exploring() && recording() {
-            this.id();
+        if exploring() {
+            this.stamp.reserve();
+            if recording() {
+                this.id();
+            }
         }
         this
     }
@@ -336,8 +339,11 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             created: Location::caller(),
             name: "",
         };
-        if exploring() && recording() {
-            this.id();
+        if exploring() {
+            this.stamp.reserve();
+            if recording() {
+                this.id();
+            }
         }
         this
     }

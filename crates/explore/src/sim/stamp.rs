@@ -13,8 +13,16 @@ use crate::world::{ObjKind, World, with};
 /// Bits of the object's number. Above them is [`CHANGED`], and above that the execution's number.
 const OBJ_BITS: u32 = 20;
 
+/// The object has its number, and has not been used.
+const RESERVED: u64 = 1 << 63;
+
 /// What the object holds has been changed in that execution, and will not be what it was in the next one.
 const CHANGED: u64 = 1 << OBJ_BITS;
+
+fn stamp(epoch: u64, id: ObjId) -> u64 {
+    assert!(id.0 < 1 << OBJ_BITS, "an execution has at most {} objects", 1 << OBJ_BITS);
+    epoch << (OBJ_BITS + 1) | u64::from(id.0)
+}
 
 /// Which object this is, and in which execution that was found out.
 ///
@@ -36,6 +44,14 @@ impl Stamp {
         (stamp >> (OBJ_BITS + 1) == w.epoch).then_some(ObjId((stamp & (CHANGED - 1)) as u32))
     }
 
+    /// Gives what has just been created its number in this execution: the set-up creates the same each time, and uses of it come
+    /// in any order.
+    #[inline]
+    pub(crate) fn reserve(&self) {
+        let (id, epoch) = with(|w| (w.reserve(), w.epoch));
+        self.0.store(RESERVED | stamp(epoch, id), Relaxed);
+    }
+
     /// Makes it an object of this execution. Ends the exploration if it is one of another execution that runs, or holds
     /// what a former one has left.
     #[cold]
@@ -47,20 +63,22 @@ impl Stamp {
     ) -> ObjId {
         let name = name.into();
         let before = self.0.load(Acquire);
-        if before & CHANGED != 0 && !live::runs(before >> (OBJ_BITS + 1)) {
+        let execution = (before & !RESERVED) >> (OBJ_BITS + 1);
+        let ours = with(|w| w.epoch) == execution;
+        let runs = before != 0 && !ours && live::runs(execution);
+        if before & CHANGED != 0 && !runs {
             refuse(format!(
                 "{name} ({}) holds what an earlier execution has left there: what is captured or static, and changes, \
                  must be created in the set-up, which runs once for each execution",
                 site(created)
             ));
         }
-        let id = (before == 0 || !live::runs(before >> (OBJ_BITS + 1))).then(|| {
+        let id = (!runs).then(|| {
             with(|w| {
-                let id = w.add_obj(kind, name.clone(), created);
-                assert!(id.0 < 1 << OBJ_BITS, "an execution has at most {} objects", 1 << OBJ_BITS);
-                let stamp = w.epoch << (OBJ_BITS + 1) | u64::from(id.0);
+                let id = if ours { ObjId((before & (CHANGED - 1)) as u32) } else { w.reserve() };
+                w.make(id, kind, name.clone(), created);
                 // If it fails, another execution has been faster, and runs.
-                self.0.compare_exchange(before, stamp, AcqRel, Relaxed).is_ok().then_some(id)
+                self.0.compare_exchange(before, stamp(w.epoch, id), AcqRel, Relaxed).is_ok().then_some(id)
             })
         });
         id.flatten().unwrap_or_else(|| {
