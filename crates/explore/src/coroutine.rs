@@ -1,5 +1,10 @@
 //! Pooled coroutines: one per context, used again by every execution of its OS thread.
 //!
+//! To map a stack costs more than a small program's executions. So the coroutines of an exploration that has ended wait in
+//! an idle list of their OS thread for the next one. The list keeps at most as many as one program can have contexts,
+//! with stacks of the size that was asked for last, and is dropped with the thread: all in it are between jobs, so they end,
+//! and their stacks are unmapped.
+//!
 //! A coroutine sits in its loop between jobs. It is dropped only there; one that is stuck in the middle of a failing
 //! run is leaked with its stack, because unwinding it would run the program's destructors in a state that the program
 //! was never meant to see.
@@ -14,16 +19,20 @@
 //! Coroutines resume one another: who suspends goes back to whoever resumed it. So two that take turns need one switch
 //! for each turn, not two by way of the executor.
 
-use std::cell::{Cell, OnceCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::ops::Range;
 use std::rc::Rc;
 
-use corosensei::stack::DefaultStack;
+use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult};
 
 use crate::ids::CtxId;
 
-/// Bytes of stack per context, beside the guard page.
+/// Bytes of stack per context, beside the guard page, unless the exploration says something else.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
+
+/// The fewest of them: a panic needs some.
+pub(crate) const LEAST_STACK_BYTES: usize = 64 * 1024;
 
 /// The most contexts of one program.
 pub(crate) const MOST: usize = 64;
@@ -39,15 +48,23 @@ struct Runner {
     between_jobs: Cell<bool>,
     /// It runs, or another one that it resumed.
     entered: Cell<bool>,
+    /// The addresses of its stack, guard page included.
+    stack: Range<usize>,
+    bytes: usize,
+    /// Of the context whose job it does. It lives as long as the job.
+    name: Cell<*const str>,
 }
 
 impl Runner {
-    fn new() -> Self {
-        let stack = DefaultStack::new(STACK_BYTES).unwrap_or_else(|error| {
+    fn new(bytes: usize) -> Self {
+        #[cfg(unix)]
+        crate::overflow::install();
+        let stack = DefaultStack::new(bytes).unwrap_or_else(|error| {
             // A panic of this thread may be taken for one of explored code, and be silent.
             eprintln!("there is no memory for the stack of another context: {error}");
             panic!("there is no memory for the stack of another context: {error}")
         });
+        let addresses = stack.limit().get()..stack.base().get();
         let place = Rc::new(Cell::new(std::ptr::null()));
         let told = Rc::clone(&place);
         let mut coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder, _first| {
@@ -67,6 +84,9 @@ impl Runner {
             yielder: place.get(),
             between_jobs: Cell::new(true),
             entered: Cell::new(false),
+            stack: addresses,
+            bytes,
+            name: Cell::new(""),
         }
     }
 
@@ -97,22 +117,46 @@ impl Drop for Runner {
     }
 }
 
-/// The coroutines of one OS thread, by context.
+thread_local! {
+    /// Runners between jobs that no exploration has.
+    static IDLE: RefCell<Vec<Runner>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An idle runner of this OS thread with such a stack, or a new one.
+fn runner(bytes: usize) -> Runner {
+    let idle = IDLE.with_borrow_mut(|idle| {
+        let last = idle.iter().rposition(|runner| runner.bytes == bytes)?;
+        Some(idle.swap_remove(last))
+    });
+    idle.unwrap_or_else(|| Runner::new(bytes))
+}
+
+/// The coroutines of one exploration on one OS thread, by context.
 pub(crate) struct Runners {
     runners: [OnceCell<Runner>; MOST],
     /// Of the one that runs now; null while none does.
     running: Cell<*const Yielder>,
+    /// Of each stack.
+    bytes: usize,
 }
 
 impl Runners {
-    pub(crate) fn new() -> Self {
-        Runners { runners: [const { OnceCell::new() }; MOST], running: Cell::new(std::ptr::null()) }
+    pub(crate) fn new(bytes: usize) -> Self {
+        Runners { runners: [const { OnceCell::new() }; MOST], running: Cell::new(std::ptr::null()), bytes }
     }
 
-    /// Runs `job` as `id` until it suspends or ends; `true` if it ended.
+    /// Runs `job` as `id` until it suspends or ends; `true` if it ended. The name must live until it ends.
     #[inline]
-    pub(crate) fn start(&self, id: CtxId, job: Job) -> bool {
-        self.go(self.runners[id.index()].get_or_init(Runner::new), Some(job))
+    pub(crate) fn start(&self, id: CtxId, name: *const str, job: Job) -> bool {
+        let runner = self.runners[id.index()].get_or_init(|| runner(self.bytes));
+        runner.name.set(name);
+        self.go(runner, Some(job))
+    }
+
+    /// The context at whose stack the address is, and how large that is.
+    pub(crate) fn owner(&self, address: usize) -> Option<(*const str, usize)> {
+        let runner = self.runners.iter().filter_map(OnceCell::get).find(|runner| runner.stack.contains(&address))?;
+        Some((runner.name.get(), runner.bytes))
     }
 
     /// Goes on with the job of `id`, which suspended; `true` if it ended.
@@ -158,5 +202,19 @@ impl Runners {
             runner.take();
         }
         busy
+    }
+}
+
+impl Drop for Runners {
+    fn drop(&mut self) {
+        let runners =
+            self.runners.iter_mut().rev().filter_map(OnceCell::take).filter(|runner| runner.between_jobs.get());
+        // At the end of the OS thread the list may be gone; then they end here.
+        let _ = IDLE.try_with(|idle| {
+            let mut idle = idle.borrow_mut();
+            idle.retain(|runner| runner.bytes == self.bytes);
+            let room = MOST - idle.len();
+            idle.extend(runners.take(room));
+        });
     }
 }

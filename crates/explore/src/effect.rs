@@ -96,7 +96,8 @@ impl World {
             for &(obj, _) in &ctx.reads {
                 f(obj, if self.obj(obj).is_lock() { Access::Write } else { Access::Read });
             }
-        } else if let Some(&(news, _)) = ctx.reads.iter().find(|&&(obj, version)| self.obj(obj).version != version) {
+        } else if let Some(&(news, _)) = ctx.reads.iter().find(|&&(obj, version)| self.versions[obj.index()] != version)
+        {
             // One piece of news is enough: other writes do not matter to whether it looks again. None do to who has changed
             // something itself that it has read.
             if !self.own_news(id) {
@@ -192,10 +193,10 @@ impl World {
                 self.cpu_of(id).task = Some(target);
             }
             OpKind::Load | OpKind::Observe => {
-                let version = self.obj(obj).version;
+                let version = self.versions[obj.index()];
                 self.ctx_mut(id).reads.push((obj, version));
             }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.obj_mut(obj).version += 1,
+            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.versions[obj.index()] += 1,
             OpKind::Lock => self.take(id, false),
             OpKind::TryLock => {
                 let free = self.obj(obj).holder == NOBODY;
@@ -203,7 +204,7 @@ impl World {
                 if free {
                     self.take(id, !self.ctx(id).pending.or_waits);
                 } else {
-                    let version = self.obj(obj).version;
+                    let version = self.versions[obj.index()];
                     self.ctx_mut(id).reads.push((obj, version));
                 }
             }
@@ -229,7 +230,7 @@ impl World {
             OpKind::Await | OpKind::Spawn | OpKind::Lapse => {}
         }
         if let Some(obj2) = obj2 {
-            self.obj_mut(obj2).version += 1;
+            self.versions[obj2.index()] += 1;
         }
         self.forget_more(id);
     }
@@ -260,12 +261,12 @@ impl World {
             return;
         }
         if let Some(more) = ctx.more.take() {
-            let objs = &mut self.objs;
+            let versions = &mut self.versions;
             // SAFETY: as in `more_uses`.
             unsafe {
                 (*more)(&mut |obj, access| {
                     if access != Access::Read {
-                        objs[obj.index()].version += 1;
+                        versions[obj.index()] += 1;
                     }
                 });
             }
@@ -281,9 +282,8 @@ impl World {
     fn take(&mut self, id: CtxId, tried: bool) {
         let op = &self.ctx(id).pending;
         let (lock, how, site) = (op.obj, op.how.expect("a lock is taken somehow"), op.site);
-        let obj = self.obj_mut(lock);
-        obj.holder = id.0;
-        obj.version += 1;
+        self.obj_mut(lock).holder = id.0;
+        self.versions[lock.index()] += 1;
         let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
         let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
         self.note_acquire(id, taken, how.under);
@@ -296,12 +296,10 @@ impl World {
         if removing() {
             self.leaves_lock(lock);
         }
-        let obj = self.obj_mut(lock);
-        let holder = obj.holder;
-        obj.holder = NOBODY;
-        obj.version += 1;
+        let holder = std::mem::replace(&mut self.obj_mut(lock).holder, NOBODY);
+        self.versions[lock.index()] += 1;
         // A retry loop that looks under a lock waits for somebody else to take it.
-        let version = obj.version;
+        let version = self.versions[lock.index()];
         self.ctx_mut(id).reads.push((lock, version));
         let held = &mut self.ctx_mut(id).held;
         match held.iter().rposition(|held| held.lock == Some(lock)) {
@@ -348,8 +346,8 @@ impl World {
         if let Some(Alone::Probe(probe)) = &mut self.alone {
             probe.unchanged(obj);
         }
-        self.obj_mut(obj).version -= 1;
-        let version = self.obj(obj).version;
+        self.versions[obj.index()] -= 1;
+        let version = self.versions[obj.index()];
         let me = self.current;
         self.ctx_mut(me).reads.push((obj, version));
     }
@@ -359,7 +357,7 @@ impl World {
         if self.mode != Mode::Running {
             return;
         }
-        self.obj_mut(obj).version += 1;
+        self.versions[obj.index()] += 1;
         self.also(|_, open| open.add(obj, Access::Write));
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
+use crate::live::Entry;
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::panics::told;
@@ -65,6 +66,7 @@ pub(crate) struct Executor {
     watch: Watch,
     /// How many real threads had used simulated objects before.
     strays: u64,
+    live: Entry,
 }
 
 impl Executor {
@@ -73,7 +75,7 @@ impl Executor {
         let watch = Watch::new(&explore.name, &explore.watchdog);
         let search = Search::new(strategy, settings, explore.rules.clone());
         Executor {
-            cell: WorldCell::new(World::new(search, explore.spins.clone(), Arc::clone(&watch.0))),
+            cell: WorldCell::new(World::new(search, explore.spins.clone(), Arc::clone(&watch.0)), explore.stack_bytes),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
@@ -83,6 +85,7 @@ impl Executor {
             unwound: 0,
             watch,
             strays: strays::count(),
+            live: Entry::new(),
         }
     }
 
@@ -116,7 +119,12 @@ impl Executor {
     /// of its loops.
     pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
         loop {
-            if let Some(end) = self.run(program) {
+            let end = self.run(program);
+            self.live.end();
+            if let Some(why) = self.cell.with(|w| w.refused.take()) {
+                panic!("{why}");
+            }
+            if let Some(end) = end {
                 return end;
             }
             self.probes += 1;
@@ -129,6 +137,7 @@ impl Executor {
         let cpus = self.cpus;
         let cell = Rc::clone(&self.cell);
         let entered = cell.enter();
+        self.live.begin(epoch);
         cell.with(|w| {
             w.reset(epoch, cpus);
             w.mode = Mode::Alone;
@@ -144,7 +153,7 @@ impl Executor {
         }
         cell.with(|w| {
             w.mode = Mode::Running;
-            w.set_up = w.objs.len();
+            w.set_up = w.versions.len();
             w.set_up_ctxs = w.ctxs.len();
         });
         cell.run(None);
@@ -361,7 +370,7 @@ enum Course {
     /// A context goes on: it is its turn.
     Turn(CtxId),
     /// A new context runs to its first step.
-    Start(CtxId, Box<dyn FnOnce()>),
+    Start(CtxId, *const str, Box<dyn FnOnce()>),
     /// Nothing.
     Over,
 }
@@ -375,7 +384,7 @@ impl WorldCell {
             let (id, ended) = match self.with(World::course) {
                 Course::Turn(id) if Some(id) == me => return,
                 Course::Turn(id) if !self.runners.is_entered(id) => (id, self.runners.resume(id)),
-                Course::Start(id, job) => (id, self.runners.start(id, job)),
+                Course::Start(id, name, job) => (id, self.runners.start(id, name, job)),
                 Course::Turn(_) | Course::Over => {
                     if me.is_some() {
                         self.runners.suspend();
@@ -400,7 +409,8 @@ impl World {
                 self.starting = true;
                 self.current = id;
                 self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
-                return Course::Start(id, self.ctx_mut(id).job.take().expect("a context starts once"));
+                let ctx = self.ctx_mut(id);
+                return Course::Start(id, &*ctx.name, ctx.job.take().expect("a context starts once"));
             }
             self.close();
             self.hand_on();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::coroutine::{LEAST_STACK_BYTES, STACK_BYTES};
 use crate::executor::{Executor, FailedRun};
 use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
@@ -171,6 +172,7 @@ pub struct Explore {
     pub(crate) name: String,
     pub(crate) source: u64,
     pub(crate) cpus: u32,
+    pub(crate) stack_bytes: usize,
     pub(crate) jobs: usize,
     pub(crate) schedules: Schedules,
     pub(crate) max_executions: Option<u64>,
@@ -197,6 +199,7 @@ impl Explore {
             name: name.into(),
             source: 0,
             cpus: 0,
+            stack_bytes: STACK_BYTES,
             jobs: 1,
             schedules: Schedules::Reduced,
             max_executions: None,
@@ -233,6 +236,13 @@ impl Explore {
     /// How many CPUs there are before tasks are placed; a task that is not pinned gets a free one, or a new one.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// How large the stack of each context is, in bytes: 256 KiB if nothing is said, and never less than 64 KiB. Memory is
+    /// used for as much of it as is touched. A debug build needs more than a release build: large values are copied there.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_bytes = bytes.max(LEAST_STACK_BYTES);
         self
     }
 

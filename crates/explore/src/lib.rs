@@ -9,10 +9,13 @@ mod executor;
 mod explore;
 mod ids;
 mod limit;
+mod live;
 mod locks;
 mod machine;
 mod minimise;
 mod op;
+#[cfg(unix)]
+mod overflow;
 mod panics;
 mod parallel;
 mod record;

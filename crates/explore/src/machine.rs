@@ -9,11 +9,12 @@ use crate::coroutine::MOST;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
 use crate::panics::told;
+use crate::search::Fault;
 use crate::sim::{GracePeriods, Wire};
 use crate::step::{NO_OBJ, stay, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode, ObjKind, too_many, with};
+use crate::world::{CpuCount, Ended, Mode, ObjKind, World, too_many, with};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///
@@ -126,11 +127,9 @@ impl Machine {
     ) -> HandlerHandle {
         let name = name.into();
         let site = Location::caller();
+        need_cpus(cpu);
         with(|w| {
             assert!(w.mode == Mode::Alone, "handlers are set up before anything runs");
-            while w.cpus.len() <= cpu.0 as usize {
-                w.add_cpu();
-            }
             let taken = w.ctxs.iter().any(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
             assert!(!taken, "{cpu} has a handler of {vector} already");
             w.cpus[cpu.0 as usize].has_handlers = true;
@@ -153,6 +152,23 @@ impl Machine {
             w.ctx_mut(ctx).pending_obj = Some(pending);
             HandlerHandle { ctx, pending }
         })
+    }
+
+    /// How many CPUs there are, for good: what [`Platform::cpu_count`] says. Tasks that are spawned while the program runs are
+    /// given those that no task has had. Without this, each gets a new one, until somebody asks how many there are.
+    ///
+    /// # Panics
+    /// If more are in use, or somebody has been told another number.
+    ///
+    /// [`Platform::cpu_count`]: doorbell_platform::Platform::cpu_count
+    pub fn cpus(&self, count: u32) {
+        let there = with(|w| {
+            w.need_cpus(count as usize)?;
+            w.cpu_count = CpuCount::Fixed;
+            Ok(w.cpus.len())
+        });
+        let there = there.unwrap_or_else(|why: String| panic!("{why}"));
+        assert!(there == count as usize, "there are {there} CPUs already, not {count}");
     }
 
     /// A [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]: each of them is in flight for
@@ -229,7 +245,7 @@ pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> 
 /// [`spawn`] for contexts that return when the run is over.
 pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Result<TaskHandle, Ended> {
     let site = Location::caller();
-    try_step(first(site))?;
+    try_step(numbers(site))?;
     if full(name)? {
         return Err(Ended);
     }
@@ -245,6 +261,20 @@ fn first(site: &'static Location<'static>) -> Op {
     Op { site, ..Op::new(OpKind::Spawn, NO_OBJ) }
 }
 
+/// The step in which a context that runs creates another: which number that gets, and which CPU, depends on who was first.
+fn numbers(site: &'static Location<'static>) -> Op {
+    let numbers = with(|w| match w.search.settings.fault {
+        Some(Fault::UnorderedSpawns) => NO_OBJ,
+        _ => w.cpu_numbers(),
+    });
+    Op { site, ..Op::new(OpKind::Spawn, numbers) }
+}
+
+/// Sees to it that there is that CPU.
+fn need_cpus(cpu: CpuId) {
+    with(|w| w.need_cpus(cpu.0 as usize + 1)).unwrap_or_else(|why| panic!("{why}"));
+}
+
 fn once(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
     Box::new(move || {
         guarded(f);
@@ -258,7 +288,7 @@ fn spawn_task(
     site: &'static Location<'static>,
 ) -> TaskHandle {
     if with(|w| w.mode) == Mode::Running {
-        step(first(site));
+        step(numbers(site));
     }
     match full(&name) {
         Ok(false) => add_task(name, cpu, f, site),
@@ -291,32 +321,40 @@ fn add_task(
     site: &'static Location<'static>,
 ) -> TaskHandle {
     let pinned = cpu.is_some();
-    with(|w| {
+    let added = with(|w| {
         let cpu = match cpu {
             Some(cpu) => {
-                while w.cpus.len() <= cpu.0 as usize {
-                    w.add_cpu();
-                }
+                w.need_cpus(cpu.0 as usize + 1)?;
                 // A task that runs anywhere makes way: nobody can have seen yet where it is.
                 if let Some(aside) =
                     w.cpus[cpu.0 as usize].task.filter(|task| !w.ctx(*task).pinned && w.mode == Mode::Alone)
                 {
-                    let other = w.add_cpu();
+                    let other = CpuId(w.cpus.len() as u32);
+                    w.need_cpus(other.0 as usize + 1)?;
                     w.ctx_mut(aside).cpu = Some(other);
                     w.cpus[other.0 as usize].task = Some(aside);
+                    w.cpus[other.0 as usize].used = true;
                     w.cpus[cpu.0 as usize].task = None;
                 }
                 assert!(w.cpus[cpu.0 as usize].task.is_none(), "{cpu} has a task already");
                 cpu
             }
-            None => match w.cpus.iter().position(|cpu| cpu.task.is_none()) {
-                Some(free) if w.mode == Mode::Alone => CpuId(free as u32),
-                _ => w.add_cpu(),
-            },
+            None => {
+                let free = match (w.mode, w.cpu_count) {
+                    (Mode::Alone, _) => w.cpus.iter().position(|cpu| cpu.task.is_none()),
+                    // When a task ends is no step, so nobody takes its place.
+                    (_, CpuCount::Fixed) => w.cpus.iter().position(|cpu| !cpu.used),
+                    _ => None,
+                };
+                let free = free.unwrap_or(w.cpus.len());
+                w.need_cpus(free + 1)?;
+                CpuId(free as u32)
+            }
         };
         let ctx = w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f));
         w.ctx_mut(ctx).pinned = pinned;
         w.cpus[cpu.0 as usize].task = Some(ctx);
+        w.cpus[cpu.0 as usize].used = true;
         if w.mode == Mode::Running {
             let born = w.search.depth() as u32 - 1;
             let after = w.ctx(w.current).after;
@@ -324,8 +362,9 @@ fn add_task(
             child.born = Some(born);
             child.after = after;
         }
-        TaskHandle(ctx)
-    })
+        Ok(TaskHandle(ctx))
+    });
+    added.unwrap_or_else(|why: String| panic!("{why}"))
 }
 
 /// Runs a part of a context; `false` if it panicked.

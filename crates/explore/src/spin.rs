@@ -136,7 +136,7 @@ impl World {
         let ctx = self.ctx(id);
         ctx.pending.kind == OpKind::Relax
             && !ctx.reads.is_empty()
-            && !ctx.reads.iter().any(|&(obj, version)| self.obj(obj).version != version)
+            && !ctx.reads.iter().any(|&(obj, version)| self.versions[obj.index()] != version)
     }
 
     /// What the loop does in which `id` rests, if that is known.

@@ -206,9 +206,9 @@ impl World {
         self.search.advance(false);
         match ctx.pending.kind {
             OpKind::Store | OpKind::Rmw if ctx.pending.obj2.is_none() => {
-                self.objs[ctx.pending.obj.index()].version += 1;
+                self.versions[ctx.pending.obj.index()] += 1;
             }
-            OpKind::Load => ctx.reads.push((ctx.pending.obj, self.objs[ctx.pending.obj.index()].version)),
+            OpKind::Load => ctx.reads.push((ctx.pending.obj, self.versions[ctx.pending.obj.index()])),
             OpKind::Relax => self.relax_again(next, kind),
             _ => self.effect(next),
         }
@@ -356,7 +356,7 @@ impl World {
             OpKind::Join => self.ctx(op.target).finished,
             OpKind::Relax => {
                 let ctx = self.ctx(id);
-                let written = |&(obj, version): &(ObjId, u32)| self.obj(obj).version != version;
+                let written = |&(obj, version): &(ObjId, u32)| self.versions[obj.index()] != version;
                 ctx.reads.is_empty() || ctx.reads.iter().any(written)
             }
             _ => true,

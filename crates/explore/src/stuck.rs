@@ -203,7 +203,7 @@ impl World {
             _ => obj.name.to_string(),
         };
         if self.objs.iter().filter(same).count() > 1 {
-            let number = self.objs[..id.index()].iter().filter(same).count();
+            let number = self.objs[..self.made_before(id)].iter().filter(same).count();
             name.push_str(&format!("#{number}"));
         }
         name

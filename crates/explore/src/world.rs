@@ -30,6 +30,9 @@ use std::sync::Arc;
 
 pub(crate) const NOBODY: u8 = u8::MAX;
 
+/// The place of an object that has only its number.
+const UNUSED: u32 = u32::MAX;
+
 /// What the machine is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
@@ -135,8 +138,6 @@ pub(crate) struct Obj {
     pub creator: Option<(CtxId, u32)>,
     /// Who holds it, for locks.
     pub holder: u8,
-    /// How often it changed.
-    pub version: u32,
     /// Who has used it since what the run does is not recorded any more.
     pub users: CtxSet,
     /// Who can end a wait for it; empty: anybody.
@@ -165,6 +166,8 @@ pub(crate) struct Cpu {
     pub switch: Option<ObjId>,
     /// The task is to be preempted as soon as it may be.
     pub need_resched: bool,
+    /// A task was given to it, though that may have ended.
+    pub used: bool,
 }
 
 impl Cpu {
@@ -177,6 +180,7 @@ impl Cpu {
         self.has_handlers = false;
         self.switch = None;
         self.need_resched = false;
+        self.used = false;
     }
 
     /// The context that may take steps on it.
@@ -184,6 +188,18 @@ impl Cpu {
     pub(crate) fn running(&self) -> Option<CtxId> {
         self.handlers.last().copied().or(self.task)
     }
+}
+
+/// Whether the number of CPUs may still grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CpuCount {
+    /// Nobody has asked for it.
+    Open,
+    /// It was stated in the set-up, or asked for there.
+    Fixed,
+    /// It was asked for while contexts run. They have been told what it was when the set-up ended, and no CPU has been added
+    /// since.
+    Told,
 }
 
 /// What ended a run early.
@@ -218,6 +234,15 @@ pub(crate) struct World {
     /// How many contexts there were when the set-up ended: those are the same in all executions.
     pub set_up_ctxs: usize,
     pub cpus: Vec<Cpu>,
+    pub cpu_count: CpuCount,
+    /// How many CPUs were added while contexts run.
+    pub late_cpus: u32,
+    /// What tasks are given CPUs and numbers from while contexts run, as an object.
+    cpu_numbers: Option<ObjId>,
+    /// Of each object how often it has changed.
+    pub versions: Vec<u32>,
+    /// Of each object its place among those that are in use.
+    places: Vec<u32>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
@@ -238,6 +263,8 @@ pub(crate) struct World {
     pub set_up: usize,
     /// A context whose condition panicked when it was evaluated, and how.
     pub broken: OnceCell<Box<(CtxId, String)>>,
+    /// Why nothing of this is explored: told to the caller in place of what the run came to.
+    pub refused: Option<String>,
     /// What is done while no context runs.
     pub pending_alone: Op,
     /// Whether a CPU has a scheduler.
@@ -323,14 +350,13 @@ pub(crate) struct WorldCell {
 }
 
 impl WorldCell {
-    pub(crate) fn new(world: World) -> Rc<Self> {
-        Rc::new(WorldCell { runners: Runners::new(), world: UnsafeCell::new(world), busy: Cell::new(false) })
+    pub(crate) fn new(world: World, stack_bytes: usize) -> Rc<Self> {
+        Rc::new(WorldCell { runners: Runners::new(stack_bytes), world: UnsafeCell::new(world), busy: Cell::new(false) })
     }
 
     /// Makes this the world of the OS thread until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
-        let outer = CURRENT.replace(self);
-        Entered { outer, _cell: self }
+        Entered { outer: CURRENT.replace(self), recording: RECORDING.get(), removing: REMOVING.get(), _cell: self }
     }
 
     #[inline]
@@ -375,12 +401,16 @@ pub(crate) fn panics_inside(site: &Option<String>) -> Option<bool> {
 /// See [`WorldCell::enter`].
 pub(crate) struct Entered<'a> {
     outer: *const WorldCell,
+    recording: bool,
+    removing: bool,
     _cell: &'a WorldCell,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         CURRENT.set(self.outer);
+        RECORDING.set(self.recording);
+        REMOVING.set(self.removing);
     }
 }
 
@@ -396,6 +426,16 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
     // SAFETY: as in `with`.
     let cell = unsafe { cell.as_ref() }?;
     (!cell.busy.get()).then(|| cell.with(f))
+}
+
+/// The name of this OS thread's context at whose stack the address is, and how large that is: for a signal handler.
+#[cfg(unix)]
+pub(crate) fn faulted(address: usize) -> Option<(&'static str, usize)> {
+    // SAFETY: as in `here`, and a context that runs has a name until it ends; this one never goes on.
+    unsafe {
+        let (name, bytes) = CURRENT.get().as_ref()?.runners.owner(address)?;
+        Some((&*name, bytes))
+    }
 }
 
 /// Calls `f` with this OS thread's world.
@@ -451,6 +491,11 @@ impl World {
             unstarted: Vec::new(),
             set_up_ctxs: 0,
             cpus: Vec::new(),
+            cpu_count: CpuCount::Open,
+            late_cpus: 0,
+            cpu_numbers: None,
+            versions: Vec::new(),
+            places: Vec::new(),
             objs: Vec::new(),
             checks: Vec::new(),
             outcome: None,
@@ -463,6 +508,7 @@ impl World {
             spins_known: HashMap::new(),
             set_up: 0,
             broken: OnceCell::new(),
+            refused: None,
             pending_alone: Op::new(OpKind::Spawn, NO_OBJ),
             schedules: false,
             alone_got: false,
@@ -496,6 +542,8 @@ impl World {
         }
         self.ctxs.clear();
         self.unstarted.clear();
+        self.versions.clear();
+        self.places.clear();
         self.objs.clear();
         self.checks.clear();
         self.outcome = None;
@@ -510,6 +558,9 @@ impl World {
         self.waiting_outcome = None;
         self.grace_periods = GracePeriods::Readers;
         self.clock = None;
+        self.cpu_count = CpuCount::Open;
+        self.late_cpus = 0;
+        self.cpu_numbers = None;
         RECORDING.set(self.search.settings.record);
         REMOVING.set(self.search.settings.removal.is_some());
         if self.search.settings.record {
@@ -527,8 +578,37 @@ impl World {
         self.search.restart();
     }
 
-    pub(crate) fn add_cpu(&mut self) -> CpuId {
-        let id = CpuId(self.cpus.len() as u32);
+    /// Sees to it that there are `count` CPUs.
+    ///
+    /// # Errors
+    /// If somebody has been told that there are fewer.
+    pub(crate) fn need_cpus(&mut self, count: usize) -> Result<(), String> {
+        if self.cpus.len() < count && self.cpu_count != CpuCount::Open {
+            return Err(format!(
+                "CPU{} is needed, but the program was told that there are {} CPUs: say at the beginning of the set-up how \
+                 many there are, with `Machine::cpus`",
+                count - 1,
+                self.cpus.len()
+            ));
+        }
+        while self.cpus.len() < count {
+            self.add_cpu();
+            self.late_cpus += u32::from(self.mode == Mode::Running);
+        }
+        Ok(())
+    }
+
+    /// Who is given a CPU or a number first matters: it is a use of this object.
+    pub(crate) fn cpu_numbers(&mut self) -> ObjId {
+        if let Some(numbers) = self.cpu_numbers {
+            return numbers;
+        }
+        let numbers = self.add_obj(ObjKind::Model, "CPU numbers", Location::caller());
+        self.cpu_numbers = Some(numbers);
+        numbers
+    }
+
+    fn add_cpu(&mut self) {
         let token = self.add_token();
         self.cpus.push(Cpu {
             irqs_on: true,
@@ -538,8 +618,8 @@ impl World {
             has_handlers: false,
             switch: None,
             need_resched: false,
+            used: false,
         });
-        id
     }
 
     fn add_token(&mut self) -> ObjId {
@@ -559,20 +639,46 @@ impl World {
         name: impl Into<Cow<'static, str>>,
         created: &'static Location<'static>,
     ) -> ObjId {
-        let id = ObjId(self.objs.len() as u32);
+        let id = self.reserve();
+        self.make(id, kind, name, created);
+        id
+    }
+
+    /// A number for an object that is still to be [made](World::make).
+    #[inline]
+    pub(crate) fn reserve(&mut self) -> ObjId {
+        let id = ObjId(self.versions.len() as u32);
+        self.versions.push(0);
+        self.places.push(UNUSED);
+        id
+    }
+
+    /// Makes the object that has this number.
+    pub(crate) fn make(
+        &mut self,
+        id: ObjId,
+        kind: ObjKind,
+        name: impl Into<Cow<'static, str>>,
+        created: &'static Location<'static>,
+    ) {
+        self.places[id.index()] = self.objs.len() as u32;
         self.objs.push(Obj {
             kind,
             name: name.into(),
             class: None,
             creator: None,
             holder: NOBODY,
-            version: 0,
             users: CtxSet::EMPTY,
             releasers: CtxSet::EMPTY,
             needs: None,
             created,
         });
-        id
+    }
+
+    /// How many objects were made before this one.
+    #[inline]
+    pub(crate) fn made_before(&self, id: ObjId) -> usize {
+        self.places[id.index()] as usize
     }
 
     /// A new context. It is started when the running one comes to its next step.
@@ -647,12 +753,13 @@ impl World {
 
     #[inline]
     pub(crate) fn obj(&self, id: ObjId) -> &Obj {
-        &self.objs[id.index()]
+        &self.objs[self.made_before(id)]
     }
 
     #[inline]
     pub(crate) fn obj_mut(&mut self, id: ObjId) -> &mut Obj {
-        &mut self.objs[id.index()]
+        let place = self.made_before(id);
+        &mut self.objs[place]
     }
 
     /// The CPU of the current context; hardware has none.

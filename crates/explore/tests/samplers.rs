@@ -108,3 +108,53 @@ fn a_sampled_failure_replays_from_its_token() {
         assert_eq!(again.trace.lines, failure.trace.lines);
     }
 }
+
+/// Fails only if two tasks take turns without a fault, so often. With a third, that one must not come before the end.
+fn turns(m: &Machine, turns: u64, third: bool) {
+    let word = Arc::new(Word::new(0));
+    for task in 0..2 {
+        let word = Arc::clone(&word);
+        m.task("task", move || {
+            for turn in (task..turns).step_by(2) {
+                word.compare_exchange(turn, turn + 1, SeqCst, SeqCst).ok();
+            }
+        });
+    }
+    if third {
+        let word = Arc::clone(&word);
+        m.task("third", move || {
+            word.fetch_or(1 << 32, SeqCst);
+        });
+    }
+    m.at_quiescence("the turns are out of order", move || {
+        if word.load(SeqCst) as u32 == turns as u32 { Err("they are not".into()) } else { Ok(()) }
+    });
+}
+
+/// How many schedules it takes on average, over many seeds.
+fn schedules_needed(schedules: impl Fn(u64) -> Schedules, program: impl Fn(&Machine) + Send + Sync + Copy) -> u64 {
+    const SEEDS: u64 = 40;
+    let needed = |seed| {
+        let explore = Explore::new("needed").schedules(schedules(seed)).minimise(false).max_executions(100_000);
+        let report = explore.run(program);
+        report.assert_found(FailureKind::Quiescence);
+        report.executions
+    };
+    (0..SEEDS).map(needed).sum::<u64>() / SEEDS
+}
+
+#[test]
+fn priorities_find_deep_failures_about_as_fast_as_shallow_ones() {
+    for count in [2, 4, 6, 8, 10] {
+        let needed = schedules_needed(|seed| Schedules::Priorities { seed }, move |m| turns(m, count, false));
+        assert!(needed <= 60, "{count} turns take {needed} schedules");
+    }
+}
+
+#[test]
+fn priorities_find_what_needs_one_of_three_tasks_to_stay_behind() {
+    let program = |m: &Machine| turns(m, 4, true);
+    let uniform = schedules_needed(|seed| Schedules::Uniform { seed }, program);
+    let priorities = schedules_needed(|seed| Schedules::Priorities { seed }, program);
+    assert!(priorities <= 8 * uniform, "{priorities} schedules, {uniform} uniform ones");
+}

@@ -90,3 +90,8 @@ fn a_search_that_a_caught_panic_switches_off_is_caught() {
 fn a_search_in_which_statics_do_not_race_is_caught() {
     is_caught(Fault::LateObjects);
 }
+
+#[test]
+fn a_search_in_which_spawns_do_not_race_is_caught() {
+    is_caught(Fault::UnorderedSpawns);
+}

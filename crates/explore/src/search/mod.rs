@@ -40,6 +40,8 @@ pub enum Fault {
     NeverLapses,
     /// A context that has panicked goes on alone to its end, though the panic is caught.
     PanicStays,
+    /// Tasks that several tasks spawn are numbered in the order in which they happen to come.
+    UnorderedSpawns,
     /// Objects that appear while the program runs do not race.
     LateObjects,
 }

@@ -29,20 +29,53 @@ impl Random {
 pub(crate) enum Sampler {
     /// Each enabled context is as likely as the other.
     Uniform { seed: u64, index: u64, stride: u64, random: Random },
-    /// Priorities with a few change points (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of
-    /// finding bugs", ASPLOS 2010). The number of change points is drawn, too: with as many as there are steps, a bug
-    /// that needs one preemption is never found.
+    /// Priorities with change points (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding
+    /// bugs", ASPLOS 2010). The number of change points is drawn, too, each order of magnitude as often as the others: with
+    /// as many as there are steps, a bug that needs one preemption is hardly found, and with a few, one that needs more.
     Priorities {
         seed: u64,
         index: u64,
         stride: u64,
         random: Random,
         priority: Box<[u64; 64]>,
-        changes: Vec<usize>,
         length: usize,
+        falls: Falls,
     },
     /// One given schedule.
     Replay(Replay),
+}
+
+/// The change points of a schedule, at each of which whoever would run falls below all others.
+#[derive(Default)]
+pub(crate) struct Falls {
+    /// Steps from here on among which they are.
+    steps: u64,
+    /// How many are left.
+    left: u64,
+    /// Whether several may fall at one of them: of three, the one that is to run next need not be the highest of the others.
+    several: bool,
+    /// Who falls next falls below this.
+    lowest: u64,
+}
+
+impl Falls {
+    /// Below the priorities that are drawn.
+    const HIGHEST: u64 = 1 << 63;
+
+    fn draw(random: &mut Random, steps: u64) -> Falls {
+        let order = random.below(u64::from(steps.ilog2()) + 2);
+        let fewest = (1 << order) >> 1;
+        let left = (fewest + random.below(fewest.max(1))).min(steps);
+        Falls { steps, left, several: random.below(2) == 0, lowest: Falls::HIGHEST }
+    }
+
+    /// Whether the next step is a change point: each of those to come is as likely to be one.
+    fn here(&mut self, random: &mut Random) -> bool {
+        let here = self.left > 0 && random.below(self.steps) < self.left;
+        self.steps = self.steps.saturating_sub(1);
+        self.left -= u64::from(here);
+        here
+    }
 }
 
 /// A schedule: what is given, and beyond that the default, in which whoever runs goes on, and otherwise the first that
@@ -69,9 +102,6 @@ impl Replay {
     }
 }
 
-/// The largest number of change points that is drawn.
-const MOST_CHANGES: u64 = 4;
-
 impl Sampler {
     /// Draws every `stride`th schedule of the seed, beginning with `index`.
     pub(crate) fn uniform(seed: u64, index: u64, stride: u64) -> Self {
@@ -86,8 +116,8 @@ impl Sampler {
             stride,
             random: Random::new(0),
             priority: Box::new([0; 64]),
-            changes: Vec::new(),
             length: 1,
+            falls: Falls::default(),
         }
     }
 
@@ -99,15 +129,12 @@ impl Sampler {
                 *random = Random::new(*seed ^ index.wrapping_mul(0xd134_2543_de82_ef95));
                 *index += *stride;
             }
-            Sampler::Priorities { seed, index, stride, random, priority, changes, length } => {
+            Sampler::Priorities { seed, index, stride, random, priority, length, falls } => {
                 *random = Random::new(*seed ^ index.wrapping_mul(0xd134_2543_de82_ef95));
                 *index += *stride;
                 *length = (*length).max(last_length);
-                priority.fill_with(|| random.next() | 1 << 63);
-                changes.clear();
-                for _ in 0..random.below(MOST_CHANGES + 1) {
-                    changes.push(random.below(*length as u64) as usize);
-                }
+                priority.fill_with(|| random.next() | Falls::HIGHEST);
+                *falls = Falls::draw(random, *length as u64);
             }
         }
     }
@@ -120,11 +147,12 @@ impl Sampler {
                 let skip = random.below(enabled.len() as u64) as usize;
                 enabled.iter().nth(skip).expect("counted")
             }
-            Sampler::Priorities { priority, changes, .. } => {
-                if let Some(place) = changes.iter().position(|&change| change == depth) {
-                    // Whoever would run falls below all others; the later the change, the lower.
-                    let first = highest(priority, enabled);
-                    priority[first.index()] = (MOST_CHANGES + 1).saturating_sub(place as u64);
+            Sampler::Priorities { priority, random, falls, .. } => {
+                let mut change = falls.here(random);
+                while change {
+                    falls.lowest -= 1;
+                    priority[highest(priority, enabled).index()] = falls.lowest;
+                    change = falls.several && random.below(2) == 0;
                 }
                 highest(priority, enabled)
             }

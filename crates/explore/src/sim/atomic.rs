@@ -1,4 +1,8 @@
 //! Simulated atomics: each access is one visible step.
+//!
+//! A word that is created in an execution has its number from then on, and becomes an object when it is first used: a table
+//! has hundreds, and a run uses a few of them. A run that is written down makes each an object where it is created, because
+//! traces count the words that one line makes.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -13,7 +17,7 @@ use crate::removal::{Taken, taken};
 use crate::sim::model::{step_that, step_that_with};
 use crate::sim::stamp::Stamp;
 use crate::step::step;
-use crate::world::{ObjKind, exploring, lent, with};
+use crate::world::{ObjKind, exploring, lent, recording, with};
 
 /// What a [`SimAtomic`] can hold.
 pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
@@ -94,17 +98,21 @@ impl<T: Word> SimAtomic<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn id(&self) -> ObjId {
-        with(|w| match self.stamp.get(w) {
+        match with(|w| self.stamp.get(w)) {
             Some(id) => id,
-            None => {
-                // A static that an earlier execution has left with some value.
-                self.set(T::from_bits(self.first));
-                let created = self.created.unwrap_or_else(|| Location::caller());
-                let (kind, name) = called(self.name, "word");
-                self.stamp.register(w, kind, name, created)
-            }
-        })
+            None => self.register(self.created.unwrap_or(Location::caller())),
+        }
+    }
+
+    #[cold]
+    fn register(&self, created: &'static Location<'static>) -> ObjId {
+        let (kind, name) = called(self.name, "word");
+        let id = self.stamp.register(kind, name, created);
+        // A static that an earlier execution has left with some value.
+        self.set(T::from_bits(self.first));
+        id
     }
 
     #[inline]
@@ -143,7 +151,7 @@ impl<T: Word> SimAtomic<T> {
 
     #[inline]
     fn tell(&self, obj: ObjId, verb: &str, what: impl FnOnce() -> String) {
-        if crate::world::recording() {
+        if recording() {
             say(obj, !self.name.is_empty(), verb, &what());
         }
     }
@@ -191,7 +199,10 @@ where
     fn new(value: T) -> Self {
         let this = SimAtomic::holding(value.to_bits(), Some(Location::caller()));
         if exploring() {
-            this.id();
+            this.stamp.reserve();
+            if recording() {
+                this.id();
+            }
         }
         this
     }
@@ -315,12 +326,9 @@ pub struct SimAtomicPtr<T> {
 impl<T> SimAtomicPtr<T> {
     #[inline]
     fn id(&self) -> ObjId {
-        with(|w| match self.stamp.get(w) {
-            Some(id) => id,
-            None => {
-                let (kind, name) = called(self.name, "pointer");
-                self.stamp.register(w, kind, name, self.created)
-            }
+        with(|w| self.stamp.get(w)).unwrap_or_else(|| {
+            let (kind, name) = called(self.name, "pointer");
+            self.stamp.register(kind, name, self.created)
         })
     }
 }
@@ -335,7 +343,10 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             name: "",
         };
         if exploring() {
-            this.id();
+            this.stamp.reserve();
+            if recording() {
+                this.id();
+            }
         }
         this
     }
@@ -354,6 +365,7 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
     #[track_caller]
     fn store(&self, ptr: *mut T, _order: Ordering) {
         step(Op::new(OpKind::Store, self.id()));
+        self.stamp.change();
         self.value.store(ptr, Relaxed);
     }
 
@@ -364,6 +376,8 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
         let old = self.value.swap(ptr, Relaxed);
         if old == ptr {
             with(|w| w.unchanged(obj));
+        } else {
+            self.stamp.change();
         }
         old
     }

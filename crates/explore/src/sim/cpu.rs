@@ -12,7 +12,7 @@ use crate::sim::model::Model;
 use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode, World, with};
+use crate::world::{CpuCount, Ended, Mode, World, with};
 
 /// How deep interrupts were saved: restores must come in the opposite order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +23,26 @@ pub(crate) fn current() -> CpuId {
 }
 
 pub(crate) fn count() -> u32 {
-    with(|w| w.cpus.len().max(1) as u32)
+    let late = with(|w| {
+        if w.mode == Mode::Alone && w.cpu_count == CpuCount::Open {
+            w.need_cpus(1)?;
+            w.cpu_count = CpuCount::Fixed;
+        } else if w.cpu_count == CpuCount::Open {
+            w.cpu_count = CpuCount::Told;
+        }
+        // Whether the task was there first, or the question, must make no difference: the question is no step.
+        let told = w.cpus.len().max(1) as u32;
+        if w.late_cpus == 0 {
+            Ok(told)
+        } else {
+            Err(format!(
+                "a task that was spawned got CPU{}, and now it is asked how many CPUs there are, which must not change: say at \
+             the beginning of the set-up how many, with `Machine::cpus`",
+                told - 1
+            ))
+        }
+    });
+    late.unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// The token of the CPU of the current context, and whether interrupts are on there.

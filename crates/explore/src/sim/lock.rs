@@ -19,7 +19,9 @@ macro_rules! raw_lock {
         pub struct $name(Stamp);
 
         // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds the object, one
-        // context runs at a time, and all contexts of an execution run on one OS thread.
+        // context runs at a time, and all contexts of an execution run on one OS thread. In another execution the lock is
+        // another object, which is free; it becomes one only when no execution runs in which it has been taken (see
+        // `Stamp`), and whoever held it at the end of one never goes on.
         unsafe impl RawLock for $name {
             const INIT: Self = $name(Stamp::new());
 
@@ -65,6 +67,7 @@ macro_rules! raw_lock {
 
             #[inline]
             fn changes(&self) {
+                self.0.change();
                 if removing() {
                     with(|w| self.0.get(w).into_iter().for_each(|lock| w.changes_under(lock)));
                 }
@@ -102,9 +105,8 @@ fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
 #[cold]
 #[track_caller]
 fn register(stamp: &Stamp, kind: ObjKind, class: &'static LockClass, created: bool) -> ObjId {
-    let site = Location::caller();
+    let id = stamp.register(kind, class.name(), Location::caller());
     with(|w| {
-        let id = stamp.register(w, kind, class.name(), site);
         if let Some(mismatch) = mismatch(kind, class) {
             w.fail_here(FailureKind::LockRule, mismatch);
         }

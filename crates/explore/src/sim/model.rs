@@ -34,16 +34,20 @@ impl<T> Model<T> {
 
     #[inline]
     pub(crate) fn id(&self) -> ObjId {
-        with(|w| match self.stamp.get(w) {
-            Some(id) => id,
-            None => self.stamp.register(w, ObjKind::Model, self.name, self.created),
-        })
+        with(|w| self.stamp.get(w)).unwrap_or_else(|| self.stamp.register(ObjKind::Model, self.name, self.created))
     }
 
     /// The state, outside of any step: for what only this context can be doing.
     #[inline]
     pub(crate) fn state(&self) -> MutexGuard<'_, T> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The state, which changes.
+    #[inline]
+    fn changed(&self) -> MutexGuard<'_, T> {
+        self.stamp.change();
+        self.state()
     }
 
     /// Reads the state.
@@ -57,7 +61,7 @@ impl<T> Model<T> {
     #[track_caller]
     pub fn change<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         step(Op::new(OpKind::Change, self.id()));
-        f(&mut self.state())
+        f(&mut self.changed())
     }
 
     /// Changes the state, or finds that there is nothing to change: `f` says whether it has changed anything. If not, the
@@ -66,7 +70,9 @@ impl<T> Model<T> {
     pub fn change_if(&self, f: impl FnOnce(&mut T) -> bool) {
         let id = self.id();
         step(Op::new(OpKind::Change, id));
-        if !f(&mut self.state()) {
+        if f(&mut self.state()) {
+            self.stamp.change();
+        } else {
             with(|w| w.only_read(id));
         }
     }
@@ -74,14 +80,14 @@ impl<T> Model<T> {
     /// Changes the state, at a place that is not the caller's.
     pub(crate) fn change_at<R>(&self, site: &'static Location<'static>, f: impl FnOnce(&mut T) -> R) -> R {
         step(Op { site, ..Op::new(OpKind::Change, self.id()) });
-        f(&mut self.state())
+        f(&mut self.changed())
     }
 
     /// Changes the state, and in the same step that of another object.
     #[track_caller]
     pub(crate) fn change_with<R>(&self, other: ObjId, f: impl FnOnce(&mut T) -> R) -> R {
         step(Op { obj2: Some(other), ..Op::new(OpKind::Change, self.id()) });
-        f(&mut self.state())
+        f(&mut self.changed())
     }
 
     /// Sleeps until `condition` holds, then reads the state.
@@ -97,7 +103,7 @@ impl<T> Model<T> {
     pub fn take<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&mut T) -> R) -> R {
         let ready = || condition(&self.state());
         wait(Op::new(OpKind::Take, self.id()), &ready);
-        f(&mut self.state())
+        f(&mut self.changed())
     }
 
     /// [`take`](Model::take) by a service, which has nothing to do when the run is over.
@@ -108,7 +114,7 @@ impl<T> Model<T> {
     pub fn serve<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&mut T) -> R) -> Result<R, Ended> {
         let ready = || condition(&self.state());
         try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
-        Ok(f(&mut self.state()))
+        Ok(f(&mut self.changed()))
     }
 
     /// [`serve`](Model::serve) that changes another object in the same step.
@@ -120,7 +126,7 @@ impl<T> Model<T> {
     ) -> Result<R, Ended> {
         let ready = || condition(&self.state());
         try_wait(Op { idle: true, obj2: Some(other), ..Op::new(OpKind::Take, self.id()) }, &ready)?;
-        Ok(f(&mut self.state()))
+        Ok(f(&mut self.changed()))
     }
 
     /// [`serve`](Model::serve) with a condition and a change of something that belongs to this object.

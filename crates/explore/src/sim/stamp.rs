@@ -1,16 +1,34 @@
 //! How a simulated object finds itself in the current execution.
 
+use std::borrow::Cow;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use crate::ids::ObjId;
-use crate::world::{ObjKind, World};
+use crate::live::{self, refuse};
+use crate::stuck::site;
+use crate::world::{ObjKind, World, with};
 
-/// Bits of the object's number; the rest is the execution's.
+/// Bits of the object's number. Above them is [`CHANGED`], and above that the execution's number.
 const OBJ_BITS: u32 = 20;
 
-/// Which object this is, and in which execution that was found out. Atomic only so that objects can be shared by
-/// threads without harm; each execution runs on one.
+/// The object has its number, and has not been used.
+const RESERVED: u64 = 1 << 63;
+
+/// What the object holds has been changed in that execution, and will not be what it was in the next one.
+const CHANGED: u64 = 1 << OBJ_BITS;
+
+fn stamp(epoch: u64, id: ObjId) -> u64 {
+    assert!(id.0 < 1 << OBJ_BITS, "an execution has at most {} objects", 1 << OBJ_BITS);
+    epoch << (OBJ_BITS + 1) | u64::from(id.0)
+}
+
+/// Which object this is, and in which execution that was found out.
+///
+/// Of two executions that run at once, at most one has the stamp: who finds that of an execution that runs is refused, and
+/// of two that find one of an execution that is over only one exchanges it. So whatever is behind a stamp is used by one
+/// OS thread at a time, and by the next one after all that the former has done (see [`live`]).
 pub(crate) struct Stamp(AtomicU64);
 
 impl Stamp {
@@ -23,21 +41,63 @@ impl Stamp {
     #[inline]
     pub(crate) fn get(&self, w: &World) -> Option<ObjId> {
         let stamp = self.0.load(Relaxed);
-        (stamp >> OBJ_BITS == w.epoch).then_some(ObjId((stamp & ((1 << OBJ_BITS) - 1)) as u32))
+        (stamp >> (OBJ_BITS + 1) == w.epoch).then_some(ObjId((stamp & (CHANGED - 1)) as u32))
     }
 
-    /// Makes it an object of this execution.
+    /// Gives what has just been created its number in this execution: the set-up creates the same each time, and uses of it come
+    /// in any order.
+    #[inline]
+    pub(crate) fn reserve(&self) {
+        let (id, epoch) = with(|w| (w.reserve(), w.epoch));
+        self.0.store(RESERVED | stamp(epoch, id), Relaxed);
+    }
+
+    /// Makes it an object of this execution. Ends the exploration if it is one of another execution that runs, or holds
+    /// what a former one has left.
     #[cold]
     pub(crate) fn register(
         &self,
-        w: &mut World,
         kind: ObjKind,
-        name: impl Into<std::borrow::Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
         created: &'static Location<'static>,
     ) -> ObjId {
-        let id = w.add_obj(kind, name, created);
-        assert!(id.0 < 1 << OBJ_BITS, "an execution has at most {} objects", 1 << OBJ_BITS);
-        self.0.store(w.epoch << OBJ_BITS | u64::from(id.0), Relaxed);
-        id
+        let name = name.into();
+        let before = self.0.load(Acquire);
+        let execution = (before & !RESERVED) >> (OBJ_BITS + 1);
+        let ours = with(|w| w.epoch) == execution;
+        let runs = before != 0 && !ours && live::runs(execution);
+        if before & CHANGED != 0 && !runs {
+            refuse(format!(
+                "{name} ({}) holds what an earlier execution has left there: what is captured or static, and changes, \
+                 must be created in the set-up, which runs once for each execution",
+                site(created)
+            ));
+        }
+        let id = (!runs).then(|| {
+            with(|w| {
+                let id = if ours { ObjId((before & (CHANGED - 1)) as u32) } else { w.reserve() };
+                w.make(id, kind, name.clone(), created);
+                // If it fails, another execution has been faster, and runs.
+                self.0.compare_exchange(before, stamp(w.epoch, id), AcqRel, Relaxed).is_ok().then_some(id)
+            })
+        });
+        id.flatten().unwrap_or_else(|| {
+            refuse(format!(
+                "{name} ({}) is used by another exploration that runs at the same time: tests that run in parallel, an \
+                 exploration and one inside of its contexts, or the threads of one with several `jobs`, cannot share \
+                 what is simulated; create it in the set-up of each",
+                site(created)
+            ))
+        })
+    }
+
+    /// Says that what the object holds changes.
+    #[inline]
+    pub(crate) fn change(&self) {
+        let stamp = self.0.load(Relaxed);
+        if stamp & CHANGED == 0 {
+            // Nobody else writes it while this execution runs.
+            self.0.store(stamp | CHANGED, Relaxed);
+        }
     }
 }

@@ -11,7 +11,7 @@ use doorbell_platform::{
     Platform, ReadDomain, Vector, WaitQueue, WaitType,
 };
 
-use crate::host::{Host, Word, system_queue, word};
+use crate::host::{Host, Word, system_queue, system_queue_and_cpus, word};
 
 static GRACE: LockClass = LockClass::new("grace", WaitType::Sleep);
 
@@ -95,8 +95,8 @@ const SMALL: Size = Size { cpus: 1, readers: 1, looks: 1, writers: 1, writes: 1 
 /// Readers use what writers replace and free.
 fn protects<D: Domain>(size: Size) -> Report {
     let Size { cpus, readers, looks, writers, writes } = size;
-    Explore::new("grace periods").cpus(cpus).run(move |m: &Machine| {
-        system_queue(m);
+    Explore::new("grace periods").run(move |m: &Machine| {
+        system_queue_and_cpus(m, cpus);
         let objects = Objects::<D>::new((writers * writes) as usize + 1);
         for _ in 0..readers {
             let objects = objects.clone();

@@ -1,6 +1,6 @@
 //! A host that has of its own what every host has (here: simulated), and takes the rest from the crate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{self, SeqCst};
 
@@ -43,10 +43,10 @@ unsafe impl Platform for Host {
         Sim::cpu_relax();
     }
     fn current_cpu() -> CpuId {
-        Sim::current_cpu()
+        CpuId(Sim::current_cpu().0 % Self::cpu_count())
     }
     fn cpu_count() -> u32 {
-        Sim::cpu_count()
+        SHARDS.get()
     }
     #[track_caller]
     fn irq_save() -> IrqDepth {
@@ -89,6 +89,8 @@ unsafe impl Platform for Host {
 thread_local! {
     /// Of the execution that runs on this OS thread.
     static SYSTEM_QUEUE: RefCell<Option<Pool>> = const { RefCell::new(None) };
+    /// Among how many shards the CPUs of the machine are divided: they are the CPUs of this host.
+    static SHARDS: Cell<u32> = const { Cell::new(1) };
 }
 
 impl SystemQueue for Host {
@@ -97,8 +99,14 @@ impl SystemQueue for Host {
     }
 }
 
-/// Gives the host a system queue with one worker.
+/// Gives the host a system queue with one worker, and one CPU.
 pub fn system_queue(m: &Machine) {
+    system_queue_and_cpus(m, 1);
+}
+
+/// [`system_queue`] with that many CPUs.
+pub fn system_queue_and_cpus(m: &Machine, cpus: u32) {
+    SHARDS.set(cpus);
     let pool = Pool::new(m, "system queue", 1);
     SYSTEM_QUEUE.set(Some(pool));
 }

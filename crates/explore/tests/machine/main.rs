@@ -7,12 +7,14 @@ use doorbell_explore::{Explore, Machine, Report, Sim};
 use doorbell_platform::{Atomic, LockClass, Platform, Vector, WaitType};
 
 mod abandoned;
+mod cpus;
 mod errors;
 mod grace_periods;
 mod interrupts;
 mod panics;
 mod polling;
 mod searching;
+mod shared;
 mod unwinding;
 mod waiting;
 mod work;
