@@ -89,30 +89,9 @@ impl Executor {
         }
     }
 
-    pub(crate) fn for_replay(explore: &Explore, record: bool) -> Self {
-        let settings =
-            Settings { bound: None, record, stop_at_stuck: true, until: Until::default(), ..explore.settings.clone() };
-        Executor::new(explore, Strategy::Sampled(Sampler::Replay(Replay::default())), settings)
-    }
-
     #[inline]
     pub(crate) fn search<R>(&self, f: impl FnOnce(&mut Search) -> R) -> R {
         self.cell.with(|w| f(&mut w.search))
-    }
-
-    /// Runs one schedule, then the default.
-    pub(crate) fn replay(
-        &mut self,
-        program: &(impl Fn(&Machine) + Send + Sync),
-        replay: Replay,
-    ) -> (Option<FailedRun>, Recorder) {
-        self.search(|search| search.strategy = Strategy::Sampled(Sampler::Replay(replay)));
-        let end = self.execute(program);
-        let recorder = self.cell.with(|w| std::mem::take(&mut w.recorder));
-        match end {
-            RunEnd::Failed(failed) => (Some(failed), recorder),
-            RunEnd::Ended | RunEnd::Halted(_) => (None, recorder),
-        }
     }
 
     /// Runs the program once, by the plan of the search and then as it chooses. Before that, finds out what has to be known
@@ -363,6 +342,45 @@ impl Executor {
     pub(crate) fn take_validator(&mut self) -> Validator {
         self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
     }
+}
+
+/// What came of one schedule.
+pub(crate) struct Replayed {
+    pub failed: Option<FailedRun>,
+    /// Where the run differed from the default schedule.
+    pub deviations: Vec<(usize, CtxId)>,
+    pub recorder: Recorder,
+}
+
+/// Runs one schedule of `program`, then the default, and writes it down.
+pub(crate) fn replay(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), replay: Replay) -> Replayed {
+    calmly(|| {
+        let settings = Settings {
+            bound: None,
+            record: true,
+            stop_at_stuck: true,
+            until: Until::default(),
+            ..explore.settings.clone()
+        };
+        let mut executor = Executor::new(explore, Strategy::Sampled(Sampler::Replay(replay)), settings);
+        let failed = match executor.execute(program) {
+            RunEnd::Failed(failed) => Some(failed),
+            RunEnd::Ended | RunEnd::Halted(_) => None,
+        };
+        let deviations = executor.search(|search| search.deviations());
+        let recorder = executor.cell.with(|w| std::mem::take(&mut w.recorder));
+        Replayed { failed, deviations, recorder }
+    })
+}
+
+/// Calls `f` on a thread that does not panic. A run that fails while a context unwinds leaves that context, and its thread
+/// counts as one that panics for good: what is explored there next could not tell when a panic is caught.
+pub(crate) fn calmly<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if !std::thread::panicking() {
+        return f();
+    }
+    let result = std::thread::scope(|scope| scope.spawn(f).join());
+    result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
 /// What happens next.

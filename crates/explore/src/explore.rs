@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::coroutine::{LEAST_STACK_BYTES, STACK_BYTES};
-use crate::executor::{Executor, FailedRun};
+use crate::executor::{FailedRun, Replayed, calmly, replay};
 use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
@@ -364,7 +364,8 @@ impl Explore {
     /// Explores `program`, which sets up one execution: it creates objects and adds tasks, handlers, hardware and
     /// conditions to the machine. It must do the same each time it is called.
     pub fn run(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
-        Explore { spins: Spins::default(), ..self.clone() }.run_this(program)
+        let this = Explore { spins: Spins::default(), ..self.clone() };
+        calmly(|| this.run_this(program))
     }
 
     fn run_this(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
@@ -420,8 +421,7 @@ impl Explore {
         let parsed = Token::parse(token)?;
         parsed.check(self)?;
         let this = Explore { spins: Spins::default(), ..self.clone() };
-        let mut executor = Executor::for_replay(&this, true);
-        let (failed, recorder) = executor.replay(&program, parsed.replay());
+        let Replayed { failed, recorder, .. } = replay(&this, &program, parsed.replay());
         match failed {
             Some(failed) if parsed.fits(&failed, &recorder) => {
                 Ok(Failure { kind: failed.kind, token: token.to_owned(), trace: recorder.trace(failed, None) })
@@ -437,7 +437,7 @@ impl Explore {
         }
         let (mut failed, minimal) = crate::minimise::minimise(self, program, failed);
         if let Some(token) = Token::of(self, program, &failed)
-            && let (Some(again), recorder) = Executor::for_replay(self, true).replay(program, token.replay())
+            && let Replayed { failed: Some(again), recorder, .. } = replay(self, program, token.replay())
         {
             let trace = recorder.trace(again, Some(minimal));
             return Failure { kind: trace.kind, token: token.to_string(), trace };

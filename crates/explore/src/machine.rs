@@ -14,7 +14,7 @@ use crate::sim::{GracePeriods, Wire};
 use crate::step::{NO_OBJ, stay, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{CpuCount, Ended, Mode, ObjKind, World, too_many, with};
+use crate::world::{CpuCount, Ended, Mode, ObjKind, too_many, with};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///

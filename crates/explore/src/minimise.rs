@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::executor::{Executor, FailedRun, RunEnd};
+use crate::executor::{self, Executor, FailedRun, RunEnd, calmly};
 use crate::explore::Explore;
 use crate::limit::Until;
 use crate::machine::Machine;
@@ -23,7 +23,7 @@ pub(crate) fn minimise(
     }
     let started = Instant::now();
     for bound in 0..preemptions {
-        match search(explore, program, bound, started) {
+        match calmly(|| search(explore, program, bound, started)) {
             Bounded::Failed(smaller) if smaller.kind == failed.kind => return (smaller, true),
             Bounded::Passed => {}
             // A run that fails in another way hides what comes after it.
@@ -62,6 +62,5 @@ fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound:
 
 fn preemptions(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> u32 {
     let replay = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
-    let (_, recorder) = Executor::for_replay(explore, true).replay(program, replay);
-    recorder.preemptions()
+    executor::replay(explore, program, replay).recorder.preemptions()
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::executor::{Executor, FailedRun};
+use crate::executor::{self, FailedRun, Replayed};
 use crate::explore::{Explore, ReplayError};
 use crate::ids::CtxId;
 use crate::machine::Machine;
@@ -39,11 +39,9 @@ impl Token {
         program: &(impl Fn(&Machine) + Send + Sync),
         failed: &FailedRun,
     ) -> Option<Token> {
-        let mut executor = Executor::for_replay(explore, true);
         let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
-        let mut run = |replay: Replay| {
-            let (again, recorder) = executor.replay(program, replay);
-            let deviations = executor.search(|search| search.deviations());
+        let run = |replay: Replay| {
+            let Replayed { failed: again, deviations, recorder } = executor::replay(explore, program, replay);
             again.filter(|again| again.kind == failed.kind).map(|again| Token {
                 program: identity(explore),
                 run: fingerprint(&again, &recorder),
