@@ -90,8 +90,11 @@ impl World {
     /// A context goes on, as recorded when this schedule ran before, where it relaxed.
     #[cold]
     pub(crate) fn relax_again(&mut self, id: CtxId, recorded: OpKind) {
+        let depth = self.search.depth() - 1;
+        let changed = self.changes_at(id, depth);
+        self.ctx(id).own_change.set(Some(changed));
         if recorded == OpKind::Lapse {
-            self.spin_at(id, self.search.depth() - 1);
+            self.spin_at(id, depth);
         }
         self.effect(id);
     }
@@ -179,14 +182,18 @@ impl World {
         };
         if !can || self.starting {
             let ctx = &self.ctx(me).name;
-            let what = match self.starting {
-                true => "takes a step".to_owned(),
-                false => format!("would wait for {}", self.describe_wait(op)),
-            };
             let at = crate::stuck::site(op.site);
-            let message = format!(
-                "{ctx} panicked and {what} at {at} while it unwinds: nothing that destructors do then can wait for others"
-            );
+            let message = match self.starting {
+                true => format!(
+                    "{ctx} panicked before its first step, and its destructors take one, at {at}, while it unwinds: they \
+                     belong to the step before, so let it take one"
+                ),
+                false => format!(
+                    "{ctx} panicked and would wait for {} at {at} while it unwinds: nothing that destructors do then can \
+                     wait for others",
+                    self.describe_wait(op)
+                ),
+            };
             self.fail(FailureKind::Panic, CtxSet(me.bit()), message);
             return false;
         }

@@ -91,35 +91,14 @@ impl World {
 
     /// [`op_uses`](World::op_uses) of a `cpu_relax`.
     fn relax_uses(&self, id: CtxId, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) {
-        let ctx = self.ctx(id);
-        if kind == OpKind::Lapse {
-            for &(obj, _) in &ctx.reads {
-                f(obj, if self.obj(obj).is_lock() { Access::Write } else { Access::Read });
-            }
-        } else if let Some(&(news, _)) = ctx.reads.iter().find(|&&(obj, version)| self.versions[obj.index()] != version)
-        {
-            // One piece of news is enough: other writes do not matter to whether it looks again. None do to who has changed
-            // something itself that it has read.
-            if !self.own_news(id) {
-                f(news, Access::Read);
-            }
-        } else {
-            for &(obj, _) in &ctx.reads {
-                f(obj, Access::Read);
-            }
+        // Who has changed something itself looks again, whatever others do.
+        if self.own_change(id) {
+            return;
         }
-    }
-
-    /// Whether `id` has certainly changed what it had read in this round of its loop.
-    fn own_news(&self, id: CtxId) -> bool {
-        let steps = self.search.events.steps_of(id, self.search.depth());
-        let relaxes = |step: &u64| is(*step, OpKind::Relax) || is(*step, OpKind::Lapse);
-        let round = steps.rsplit(relaxes).next().unwrap_or_default();
-        // A store may have written what was there.
-        let reads = |step: u64| [OpKind::Load, OpKind::Observe].iter().any(|&kind| is(step, kind));
-        round.iter().enumerate().any(|(at, &step)| {
-            is(step, OpKind::Rmw) && round[..at].iter().any(|&before| reads(before) && before >> 8 == step >> 8)
-        })
+        for &(obj, _) in &self.ctx(id).reads {
+            let takes = kind == OpKind::Lapse && self.obj(obj).is_lock();
+            f(obj, if takes { Access::Write } else { Access::Read });
+        }
     }
 
     /// What a step is, if it is done as things are now: one that would leave its object as it is only reads. So two steps on
@@ -247,6 +226,7 @@ impl World {
         ctx.in_vain = if adds { ctx.in_vain + 1 } else { 0 };
         ctx.relaxed = site;
         ctx.spin = None;
+        ctx.own_change.set(None);
         ctx.spent = false;
         if !adds {
             ctx.reads.clear();
@@ -408,9 +388,4 @@ impl World {
         };
         self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
     }
-}
-
-/// Whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of that kind.
-pub(crate) fn is(step: u64, kind: OpKind) -> bool {
-    step as u8 == kind as u8
 }

@@ -26,6 +26,8 @@ const MOST_ABANDONED: usize = 1024;
 /// and how many all searches of the process do. Each costs two mappings, of which Linux allows a process 65,530: half of
 /// them stay for failing runs, of which each leaves a few, and for the program.
 const MOST_ABANDONED_BY_PROCESS: usize = 16_384;
+/// A search that has left no more than these goes on all the same: what others have left is no fault of its own.
+const FEW_ABANDONED: usize = 128;
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
 /// A failing run, as the search found it.
@@ -311,7 +313,7 @@ impl Executor {
     pub(crate) fn too_many_abandoned(&self) -> Option<Limit> {
         if self.abandoned >= MOST_ABANDONED {
             Some(Limit::AbandonedStacks(MOST_ABANDONED))
-        } else if self.abandoned > 0 && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS {
+        } else if self.abandoned > FEW_ABANDONED && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS {
             Some(Limit::AbandonedByProcess(MOST_ABANDONED_BY_PROCESS))
         } else {
             None

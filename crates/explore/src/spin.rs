@@ -13,7 +13,6 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
 use crate::alone::Alone;
-use crate::effect::is;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, Op, OpKind};
 use crate::step::NO_OBJ;
@@ -130,13 +129,40 @@ impl Probe {
 }
 
 impl World {
-    /// Whether `id` has come to a `cpu_relax`, and nobody has written to what it has read since the last one.
+    /// Whether `id` has come to a `cpu_relax`, and nothing has changed since it looked.
     #[inline]
     pub(crate) fn rests(&self, id: CtxId) -> bool {
-        let ctx = self.ctx(id);
-        ctx.pending.kind == OpKind::Relax
-            && !ctx.reads.is_empty()
-            && !ctx.reads.iter().any(|&(obj, version)| self.versions[obj.index()] != version)
+        self.ctx(id).pending.kind == OpKind::Relax && !self.looks_again(id)
+    }
+
+    /// Whether there is a reason for `id`, which has come to a `cpu_relax`, to look again.
+    pub(crate) fn looks_again(&self, id: CtxId) -> bool {
+        let reads = &self.ctx(id).reads;
+        let written = |&(obj, version): &(ObjId, u32)| self.versions[obj.index()] != version;
+        reads.is_empty() || reads.iter().any(written) || self.own_change(id)
+    }
+
+    /// Whether `id` has changed something itself since the last `cpu_relax`: the next look may go another way because of
+    /// that. To change the same as in the round before is no progress: that is how looks are counted.
+    pub(crate) fn own_change(&self, id: CtxId) -> bool {
+        let known = &self.ctx(id).own_change;
+        known.get().unwrap_or_else(|| {
+            // A run that is only brought to its end is not recorded any more.
+            let changed = self.search.is_searching() && self.changes_at(id, self.search.depth());
+            known.set(Some(changed));
+            changed
+        })
+    }
+
+    /// [`own_change`](World::own_change), after so many steps.
+    pub(crate) fn changes_at(&self, id: CtxId, depth: usize) -> bool {
+        let steps = self.search.events.steps_of(id, depth);
+        let changes = |step: &&u64| {
+            [OpKind::Store, OpKind::Rmw, OpKind::Change, OpKind::Take].iter().any(|&kind| is(**step, kind))
+        };
+        let mut rounds = steps.rsplit(relaxes).map(|round| round.iter().filter(changes));
+        let Some(last) = rounds.next().filter(|last| last.clone().next().is_some()) else { return false };
+        !rounds.next().is_some_and(|before| before.eq(last))
     }
 
     /// What the loop does in which `id` rests, if that is known.
@@ -167,7 +193,7 @@ impl World {
         // Looks without an effect on what it does are the same way, however many they were.
         let mut path = 0u64;
         let mut before: &[u64] = &[];
-        for round in steps.split_inclusive(|&step| is(step, OpKind::Relax) || is(step, OpKind::Lapse)) {
+        for round in steps.split_inclusive(relaxes) {
             if round != before {
                 path =
                     round.iter().fold(path, |path, &step| (path ^ step).wrapping_mul(0x100_0000_01b3).rotate_left(23));
@@ -271,4 +297,14 @@ impl World {
         let mut known = self.spins.0.lock().expect("no panic while it is held");
         known.entry(probe.key).or_insert(Known { spin, told, private });
     }
+}
+
+/// Whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of that kind.
+fn is(step: u64, kind: OpKind) -> bool {
+    step as u8 == kind as u8
+}
+
+/// Whether a step ends a round of a loop.
+fn relaxes(step: &u64) -> bool {
+    is(*step, OpKind::Relax) || is(*step, OpKind::Lapse)
 }

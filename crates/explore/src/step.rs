@@ -354,11 +354,7 @@ impl World {
             OpKind::Lock => self.obj(op.obj).holder == NOBODY,
             OpKind::Await | OpKind::Take => op.condition.is_none() || self.evaluate(id, || self.holds(op)),
             OpKind::Join => self.ctx(op.target).finished,
-            OpKind::Relax => {
-                let ctx = self.ctx(id);
-                let written = |&(obj, version): &(ObjId, u32)| self.versions[obj.index()] != version;
-                ctx.reads.is_empty() || ctx.reads.iter().any(written)
-            }
+            OpKind::Relax => self.looks_again(id),
             _ => true,
         }
     }

@@ -70,6 +70,8 @@ pub(crate) struct Ctx {
     pub relaxed: &'static Location<'static>,
     /// What the loop does in which it rests, once that is known.
     pub spin: Option<Spin>,
+    /// Whether it has changed something itself since then, once that is known.
+    pub own_change: Cell<Option<bool>>,
     /// It has looked in vain for as long as anybody may.
     pub spent: bool,
     /// How often it has looked since there was news.
@@ -714,6 +716,7 @@ impl World {
             reads,
             relaxed: pending.site,
             spin: None,
+            own_change: Cell::new(None),
             spent: false,
             in_vain: 0,
             lapses: 0,

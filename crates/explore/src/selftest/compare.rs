@@ -97,7 +97,12 @@ impl Subject {
             return Ok(None);
         }
         let reduced = self.run(self.explore(Schedules::Reduced, None).collect_outcomes())?;
-        same("with the reduction", &reduced.outcomes, &brute.outcomes)?;
+        let told = |report: &Report| match counted {
+            true => report.outcomes.iter().map(|outcome| without_places_below(outcome)).collect(),
+            false => report.outcomes.clone(),
+        };
+        let expected = &told(&brute);
+        same("with the reduction", &told(&reduced), expected)?;
         same("lock-order edges with the reduction", &edges(&reduced), &edges(&brute))?;
         same("IRQ usages with the reduction", &usages(&reduced), &usages(&brute))?;
         let lapsing = self.explore(Schedules::All, None).count_traces().max_executions(2 * MOST);
@@ -111,7 +116,7 @@ impl Subject {
         }
         if ways.jobs > 1 {
             let jobs = self.run(self.explore(Schedules::Reduced, None).collect_outcomes().jobs(ways.jobs))?;
-            same(&format!("with the reduction on {} threads", ways.jobs), &jobs.outcomes, &brute.outcomes)?;
+            same(&format!("with the reduction on {} threads", ways.jobs), &told(&jobs), expected)?;
             same("lock-order edges on several threads", &edges(&jobs), &edges(&brute))?;
         }
         let mut bounded = 0;
@@ -201,6 +206,16 @@ fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
         rest = others;
     }
     blocked
+}
+
+/// An outcome that does not tell at which step somebody stands still under a handler: the oracle does not count looks.
+fn without_places_below(outcome: &str) -> String {
+    let (state, _) = outcome.rsplit_once('|').unwrap_or((outcome, ""));
+    let blocked = blocked(outcome).into_iter().map(|one| match one.below {
+        true => format!(" {}:below", one.name),
+        false => format!(" {}:{}", one.name, one.step),
+    });
+    format!("{state}|{}", blocked.collect::<String>())
 }
 
 fn waits(outcome: &str) -> bool {

@@ -332,6 +332,8 @@ impl Run {
             }
             Act::Caught(body) => {
                 state.saw(Feature::Caught);
+                // What a destructor does belongs to the step before.
+                self.look(0)?;
                 let caught = catch_unwind(AssertUnwindSafe(|| {
                     let _does = OnDrop(|| self.all(body));
                     panic!("to be caught");

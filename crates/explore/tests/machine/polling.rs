@@ -199,7 +199,8 @@ fn a_wait_that_counts_its_looks_in_a_word_of_its_own_still_waits() {
     };
     let report = program(true);
     report.assert_exhausted();
-    assert_eq!(report.executions, 2);
+    // The flag is set before the first look, the second, or after that: to have counted may have been progress once.
+    assert_eq!(report.executions, 3);
     assert!(!report.spins[0].gives_up);
     program(false).assert_found(FailureKind::Deadlock);
 }
@@ -247,7 +248,7 @@ fn a_wait_that_reads_now_this_and_now_that_waits_for_both() {
 
 #[test]
 fn a_driver_that_resets_its_device_until_it_answers_is_explored_as_far_as_it_may_lapse() {
-    let program = |looks: u32, lapses: u32| {
+    let program = |looks: u32, lapses: u32, most: u64| {
         Explore::new("resets").lapses(lapses).run(move |m: &Machine| {
             let (answer, resets) = (word(0), word(0));
             let (answers, seen) = (Arc::clone(&answer), Arc::clone(&resets));
@@ -257,14 +258,14 @@ fn a_driver_that_resets_its_device_until_it_answers_is_explored_as_far_as_it_may
                 }
             });
             m.hardware("device", move || {
-                assert!(seen.load(SeqCst) < 2, "reset twice");
+                assert!(seen.load(SeqCst) < most, "reset too often");
                 answers.store(1, SeqCst);
             });
         })
     };
     for looks in [1, 2, 5] {
-        program(looks, 4).assert_found(FailureKind::Panic);
-        assert_eq!(program(looks, 1).verdict, Verdict::BoundReached);
+        program(looks, 4, 2).assert_found(FailureKind::Panic);
+        assert_eq!(program(looks, 1, 4).verdict, Verdict::BoundReached);
     }
 }
 
