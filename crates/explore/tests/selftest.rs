@@ -21,6 +21,15 @@ fn agrees(first: u64, programs: u64) {
             for (what, count) in &summary.coverage {
                 assert!(*count > 0, "none of the programs {what}");
             }
+            let often = |what: &str| {
+                let count = summary.coverage.iter().find(|(other, _)| *other == what).map_or(0, |(_, count)| *count);
+                assert!(count * 20 >= programs, "only {count} of {programs} programs {what}");
+            };
+            often("failed to exchange a word");
+            often("gave up waiting");
+            often("spawned tasks of several tasks");
+            often("caught a panic");
+            often("took a lock that is a static");
         }
         Err(mismatch) => panic!("{mismatch}"),
     }

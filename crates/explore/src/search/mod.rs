@@ -428,7 +428,9 @@ impl Search {
                     Some(node) => node.preemptions_after(),
                     None => 0,
                 };
-                let brute = matches!(self.strategy, Strategy::Brute);
+                // Under a bound it matters who goes on where a context gives up its CPU for nothing.
+                let free = self.settings.bound.is_some() && !lapse.is_empty();
+                let brute = matches!(self.strategy, Strategy::Brute) || free;
                 self.nodes.push(Node::new(enabled, asleep, chosen, previous, preemptions, brute));
                 chosen
             }

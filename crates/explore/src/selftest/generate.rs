@@ -58,14 +58,12 @@ pub(super) fn program(seed: u64) -> Program {
     let mut generator = Generator { random, handlers, mutex, taste };
     let contexts = tasks + handlers + hardware as u64;
     // So many steps in all that brute force has an end.
-    let steps = if contexts >= 4 { 7 } else { 9 } + generator.random.below(3);
-    // Two of them race.
-    let mut spawning = if contexts <= 3 { [0, 0, 0, 0, 0, 1, 2, 2][generator.random.below(8) as usize] } else { 0 };
+    let racing = tasks == 2 && contexts <= 3 && generator.random.below(5) == 0;
+    let steps = if racing { 3 } else { [9, 7][(contexts >= 4) as usize] } + generator.random.below(3);
+    let mut spawns = !racing && contexts <= 3 && generator.random.below(6) == 0;
     let tasks = (0..tasks)
         .map(|_| {
-            let spawns = spawning > 0;
-            spawning -= u64::from(spawns);
-            let place = Place { spawns, ..Place::TASK };
+            let place = Place { spawns: std::mem::take(&mut spawns), ..Place::TASK };
             let share = steps / contexts + generator.random.below(2);
             generator.acts(place, share)
         })
@@ -85,6 +83,9 @@ pub(super) fn program(seed: u64) -> Program {
         Vec::new()
     };
     let mut program = Program { mutex, tasks, handlers, hardware };
+    if racing {
+        generator.spawn_in_all(&mut program);
+    }
     generator.raise_all(&mut program);
     generator.nest(&mut program);
     program
@@ -114,6 +115,14 @@ impl Generator<'_> {
             budget = budget.saturating_sub(cost);
         }
         acts
+    }
+
+    /// Lets each task start another one.
+    fn spawn_in_all(&mut self, program: &mut Program) {
+        for task in &mut program.tasks {
+            let child = vec![self.on_memory().0];
+            task.insert(self.random.below(task.len() as u64 + 1) as usize, Act::Spawn(child, Vec::new()));
+        }
     }
 
     /// Sees to it that each interrupt can come.

@@ -59,8 +59,10 @@ struct State {
     timeouts: Shared<u32>,
     targets: RefCell<Vec<Target>>,
     logs: RefCell<Vec<String>>,
-    /// The log of the next child.
-    children: Cell<usize>,
+    /// The log of the hardware; those of the children follow.
+    hardware: usize,
+    /// How many tasks have spawned one.
+    spawned: Cell<u32>,
     /// Loops that count their looks are loops of loads, and nothing else.
     plain: bool,
     seen: Arc<AtomicU32>,
@@ -70,9 +72,9 @@ struct State {
 /// `plain`: loops that count their looks are explored look by look.
 pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<AtomicU32>, plain: bool) {
     let class = if program.mutex { &B_SLEEPS } else { &B };
-    // Tasks, handlers, hardware, and two children.
+    // Tasks, handlers, hardware, and a child of each task.
     let hardware = program.tasks.len() + program.handlers.len();
-    let contexts = hardware + 3;
+    let contexts = hardware + 1 + program.tasks.len();
     let state = Rc::new(State {
         words: WORDS.map(|name| Shared::new(ObjKind::Atomic, name, 0)),
         locks: [(add_lock(LOCKS[0], &A), &A), (add_lock(LOCKS[1], class), class)],
@@ -81,7 +83,8 @@ pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<Atomi
         timeouts: Shared::new(ObjKind::Model, "timeouts", 1),
         targets: RefCell::new(Vec::new()),
         logs: RefCell::new(vec![String::new(); contexts]),
-        children: Cell::new(hardware + 1),
+        hardware,
+        spawned: Cell::new(0),
         plain,
         seen: Arc::clone(seen),
     });
@@ -314,7 +317,7 @@ impl Run {
                 Ok(())
             }
             Act::Spawn(child, body) => {
-                let log = state.children.get();
+                let log = state.hardware + 1 + self.log;
                 let run = Run { state: Rc::clone(&self.state), log };
                 let child = child.clone();
                 let task = try_spawn("child", move || {
@@ -322,9 +325,8 @@ impl Run {
                     run.log(current_cpu());
                     run.all(&child);
                 })?;
-                state.children.set(log + 1);
                 state.saw(Feature::Spawned);
-                if log + 1 == state.logs.borrow().len() {
+                if state.spawned.replace(state.spawned.get() + 1) > 0 {
                     state.saw(Feature::RacingSpawns);
                 }
                 self.acts(body)?;
