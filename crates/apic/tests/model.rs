@@ -218,7 +218,7 @@ impl World {
     fn take(&mut self, n: usize) {
         let known = &mut self.vcpus[n];
         let mut taken = BTreeSet::new();
-        known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
+        let _taken = known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
         if known.control.outstanding() {
             known.control = known.control.with_outstanding(false);
             assert_eq!(taken, std::mem::take(&mut known.pir));

@@ -173,16 +173,16 @@ impl<A: Avic> AvicVcpu<A> {
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
     #[inline]
-    pub fn enter(
-        &self,
-        irqs_off: &IrqGuard<A::Platform>,
+    pub fn enter<'a>(
+        &'a self,
+        irqs_off: &'a IrqGuard<A::Platform>,
         cpu: CpuId,
         inject: impl FnOnce(&BackingPage<A::Platform>),
-    ) -> Result<Posted<'_, A>, Requests> {
+    ) -> Result<Posted<'a, A>, Requests> {
         // The copies are changed by the owner, which is here, so they say the same.
         let posted = !self.placed().inhibited();
         let entering = self.post.enter(irqs_off, Guest { cpu, posted })?;
-        let in_guest = entering.rescan(|irr| {
+        let (in_guest, _injected) = entering.rescan(|irr| {
             if !posted {
                 inject(irr.page());
             }

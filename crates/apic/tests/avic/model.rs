@@ -126,7 +126,8 @@ proptest! {
                     let (vcpu, model) = (&vcpus[at], &mut models[at]);
                     let mut got = BTreeSet::new();
                     let on = CpuId(model.cpu.unwrap_or(0));
-                    let in_guest = vcpu.enter(&IrqGuard::<Std>::new(), on, |_| got = takes(vcpu));
+                    let irqs_off = IrqGuard::<Std>::new();
+                    let in_guest = vcpu.enter(&irqs_off, on, |_| got = takes(vcpu));
                     let in_guest = in_guest.expect("nothing is requested");
                     prop_assert_eq!(in_guest.posted(), !model.inhibited);
                     if in_guest.posted() {

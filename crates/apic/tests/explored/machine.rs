@@ -96,20 +96,20 @@ impl Cpus {
     pub fn run(&self, vcpu: &Arc<Vcpu>, cpu: CpuId) -> bool {
         let irqs = IrqGuard::<Sim>::new();
         let entering = vcpu.post.enter(&irqs, Guest { cpu, posted: true }).expect("nothing is requested");
-        let in_guest = entering.rescan(|_| vcpu.take());
+        let (in_guest, _) = entering.rescan(|_| vcpu.take());
         *self.in_guest[cpu.0 as usize].borrow_mut() = Some(Arc::clone(vcpu));
         local_irq_enable();
         let kicked = vcpu.guest.serve(|(_, kicked)| *kicked, |(_, kicked)| *kicked = false).is_ok();
         local_irq_disable();
         *self.in_guest[cpu.0 as usize].borrow_mut() = None;
-        drop(in_guest);
+        in_guest.exited();
         kicked
     }
 
     /// Takes what is posted, as it would be taken on entry, until that is `wanted`, and sleeps on `cpu` meanwhile.
     pub fn halt(&self, vcpu: &Vcpu, seat: &mut Seat<Sim, Vcpu>, cpu: CpuId, wanted: u64) {
         loop {
-            vcpu.post.synchronize(|_| vcpu.take());
+            let _taken = vcpu.post.synchronize(|_| vcpu.take());
             if vcpu.got() & wanted == wanted {
                 return;
             }

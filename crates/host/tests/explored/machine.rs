@@ -110,7 +110,7 @@ impl Vcpu {
     fn run(&self, at: CpuId, posted: bool) -> Result<bool, Requests> {
         let cpu = &self.cpus.0[at.0 as usize];
         let irqs = IrqGuard::<Sim>::new();
-        let in_guest = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
+        let (in_guest, _) = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
             // What the CPU does not take itself is injected.
             if !posted {
                 self.take();
@@ -134,7 +134,7 @@ impl Vcpu {
             // It is in the guest for good.
             std::mem::forget(in_guest);
         } else {
-            drop(in_guest);
+            in_guest.exited();
         }
         Ok(over)
     }
