@@ -88,6 +88,12 @@ impl Cpu {
         self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());
     }
 
+    /// Whether it was kicked, and must leave guest mode.
+    #[track_caller]
+    pub fn is_kicked(&self) -> bool {
+        self.0.observe(|cpu| cpu.kicked)
+    }
+
     /// Stays in guest mode until it is told something or kicked: `true` if it is kicked, and must leave.
     ///
     /// # Errors

@@ -90,6 +90,12 @@ impl Vcpu {
         }
     }
 
+    /// Whether the CPU that it is in the guest on was kicked. By its task.
+    #[track_caller]
+    pub fn is_kicked(&self) -> bool {
+        self.cpu(self.on()).is_some_and(Cpu::is_kicked)
+    }
+
     /// The guest gets these.
     #[track_caller]
     pub fn gets(&self, bits: u64) {

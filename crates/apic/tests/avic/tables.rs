@@ -3,6 +3,7 @@
 use doorbell_apic::avic::spec::{HostApicId, PhysicalEntry};
 use doorbell_apic::avic::{AvicVcpu, Kind, LogicalError, LogicalTable, Model, PhysicalTable, TableError};
 use doorbell_platform::Std;
+use doorbell_post::Requests;
 
 use crate::{Host, address, cpu, table, vcpu, words};
 
@@ -23,7 +24,7 @@ fn a_physical_table_is_made_of_as_many_pages_as_hardware_knows() {
 #[test]
 fn an_id_beyond_the_table_or_taken_is_refused_and_nothing_is_written() {
     let table = table::<Std>();
-    let refused = |id| AvicVcpu::new(&table, id, Box::default(), address(9)).err();
+    let refused = |id| AvicVcpu::new(&table, id, Box::default(), address(9), Requests(0)).err();
     for id in [512, 4095, u32::MAX] {
         assert_eq!(refused(id), Some(TableError::Beyond { id, last: 511 }));
         assert_eq!(table.entry(id), PhysicalEntry::NONE);

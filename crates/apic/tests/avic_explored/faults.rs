@@ -8,7 +8,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 
 use crate::machine::{Flaw, Restart};
-use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs};
+use crate::programs::{Asks, DEVICE, Inhibited, Life, MASKED, Scope, created, program, programs};
 
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
@@ -44,6 +44,21 @@ fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
     loses("restarted last", |m| {
         program(m, Scope { life: Life::Sleeps, capacity: 0, again: true, restart: Restart::Last, ..DEVICE });
     });
+}
+
+#[test]
+fn inhibited_a_vcpu_in_the_guest_has_to_be_kicked_whatever_its_priority() {
+    loses("asks for the priority", |m| program(m, Scope { flaw: Flaw::AsksPriority, ..MASKED }));
+}
+
+#[test]
+fn a_kick_alone_is_not_enough_for_a_vector_that_waits_for_a_lower_priority() {
+    loses("no intercept", |m| program(m, Scope { flaw: Flaw::NoIntercept, ..MASKED }));
+}
+
+#[test]
+fn a_vcpu_that_asks_before_it_can_be_found_misses_that_avic_is_inhibited() {
+    loses("asks early", |m| created(m, Asks::Early));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
-use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag};
+use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun};
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
 use doorbell_hardware::cpu::Cpu;
@@ -107,7 +107,7 @@ impl System {
         let vcpu = |number: usize| {
             let page = PageAddress::new((number as u64 + 1) << 12).expect("an address of a page");
             Arc::new(Vcpu {
-                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page).expect("its ID is free"),
+                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0)).expect("its ID is free"),
                 number,
                 tag: GaLog::<Sim, Vcpu>::tag(&vm, number as u32).expect("a small number"),
                 guest: Model::new("guest", 0),
@@ -269,14 +269,14 @@ impl Vcpu {
         let mut goes_on = true;
         match entered {
             Err(Requests(_)) => self.avic.inhibit(system.inhibited.load(SeqCst)),
-            Ok(in_guest) => {
-                let avic = in_guest.posted();
+            Ok((in_guest, vmrun)) => {
+                let avic = vmrun == Vmrun::WithAvic;
                 cpu.enter(avic);
                 local_irq_enable();
                 goes_on = self.guest(cpu, avic, stays);
                 local_irq_disable();
                 cpu.leave();
-                drop(in_guest);
+                in_guest.exited();
             }
         }
         cpu.irqs_on();
