@@ -110,6 +110,12 @@ impl Vcpu {
         self.got.observe(|got| *got)
     }
 
+    /// This task is the vCPU's: it is woken.
+    #[track_caller]
+    pub fn begins(&self) {
+        self.task.change(|task| *task = Some(Sim::current_task()));
+    }
+
     /// Wakes its task. One that has not begun does not sleep.
     #[track_caller]
     pub fn wake(&self) {
@@ -204,8 +210,7 @@ pub trait Delivery: 'static {
 
     /// This task is the vCPU's, and begins to run.
     fn begin(&self) {
-        let vcpu = self.vcpu();
-        vcpu.task.change(|task| *task = Some(Sim::current_task()));
+        self.vcpu().begins();
         let _irqs = IrqGuard::<Sim>::new();
         self.arrive();
     }

@@ -54,6 +54,9 @@ struct Scope {
     preempted: bool,
 }
 
+/// What was posted before a vCPU takes that in the host.
+const BEFORE: usize = 5;
+
 /// What the vCPU does.
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
@@ -61,9 +64,9 @@ enum Life {
     Stays,
     /// It sleeps, on the list of a CPU, whenever it has nothing to do.
     Sleeps,
-    /// It takes what is posted in the host, with interrupts on, and then stays in the guest.
+    /// It takes what is posted in the host, with interrupts on, and something is; then it stays in the guest.
     Synchronizes,
-    /// It takes what is posted in the host, and sleeps whenever it has nothing to do.
+    /// It does that, and then sleeps whenever it has nothing to do.
     SynchronizesAndSleeps,
     /// It sleeps once, and then stays in the guest: meanwhile it is asked for something, then posted to.
     Asked,
@@ -78,7 +81,12 @@ fn program(m: &Machine, scope: Scope) {
             vcpu.wakes_on(m, cpu);
         }
     }
-    let mut wanted = scope.devices.iter().chain(scope.senders).fold(0, |wanted, number| wanted | 1 << number);
+    let mut before = 0;
+    if matches!(scope.life, Life::Synchronizes | Life::SynchronizesAndSleeps) {
+        vcpu.send(BEFORE);
+        before = 1 << BEFORE;
+    }
+    let mut wanted = scope.devices.iter().chain(scope.senders).fold(before, |wanted, number| wanted | 1 << number);
     vcpu::task(m, &vcpu, move |vcpu| match scope.life {
         Life::Stays => vcpu.stay(),
         Life::Sleeps => vcpu.run_and_sleep(wanted),
