@@ -118,7 +118,7 @@ impl World {
     fn new() -> Self {
         static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> = LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
         let host = Host::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
-        World { sleepers: Sleepers::new(host, SLOTS, &RCU), vcpus: (0..VCPUS).map(Known::new).collect() }
+        World { sleepers: Sleepers::new(host, SLOTS, &RCU).unwrap(), vcpus: (0..VCPUS).map(Known::new).collect() }
     }
 
     fn run(&mut self, op: Op) {

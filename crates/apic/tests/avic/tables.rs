@@ -79,5 +79,7 @@ fn what_hardware_cannot_look_up_is_refused() {
     assert_eq!(table.claim(Model::Flat, 2 << 24, 2), Err(LogicalError::Aliased { by: 1 }));
     table.release(slot);
     assert_eq!(logical(4).claim(Model::Flat, 0x80 << 24, 1), Err(LogicalError::Beyond { index: 7 }));
+    assert_eq!(table.claim(Model::Flat, 4 << 24, 255), Err(LogicalError::Everybody));
+    assert!(table.claim(Model::Flat, 4 << 24, 254).is_ok());
     assert_eq!([0xffff_ffff, 0x0fff_ffff, 0x8000_0000].map(Model::of), [Some(Model::Flat), Some(Model::Cluster), None]);
 }

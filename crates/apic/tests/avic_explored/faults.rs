@@ -69,13 +69,13 @@ fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
 
 /// VMs come, get a vCPU, and go.
 fn vms(m: &Machine) {
-    let log = Arc::new(GaLog::<Sim, ()>::new(2));
+    let log = GaLog::<Sim, ()>::new(2);
     for name in ["one VM", "another"] {
         let log = Arc::clone(&log);
         m.task(name, move || {
             let vm = log.open().expect("there is room for two");
-            drop(log.add(&vm, 0, Arc::new(())).expect("a small number").synchronize());
-            drop(log.close(vm).synchronize());
+            drop(vm.add(0, Arc::new(())).expect("a small number").synchronize());
+            drop(vm.close().synchronize());
         });
     }
 }

@@ -94,7 +94,7 @@ pub struct Vcpu {
 pub struct System {
     pub vcpu: Arc<Vcpu>,
     pub table: Arc<PhysicalTable<Host>>,
-    pub log: GaLog<Sim, Vcpu>,
+    pub log: Arc<GaLog<Sim, Vcpu>>,
     entries: ga_log::GaLog,
 }
 
@@ -113,7 +113,7 @@ impl System {
         let vcpu = Vcpu::new(&table, moves, flaw, &Arc::new(Atomic::new(false)), Requests(0));
         let system = System { vcpu, table, log: GaLog::new(1), entries: ga_log::GaLog::new(capacity) };
         let vm = system.log.open().expect("there is one");
-        drop(system.log.add(&vm, 0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
+        drop(vm.add(0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
         Arc::new(system)
     }
 

@@ -91,7 +91,7 @@ impl Cpus {
     pub fn new(m: &Machine, slots: usize) -> Rc<Self> {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let cpus = Rc::new(Cpus {
-            sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu),
+            sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu).expect("a few"),
             offline: (0..3).map(|_| Cell::new(false)).collect(),
         });
         for cpu in [A, B] {

@@ -170,7 +170,7 @@ struct Vm {
 impl Vm {
     fn new(scope: Scope, scheduler: Scheduler) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu);
+        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
             let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate), got: Model::new("guest", 0) })

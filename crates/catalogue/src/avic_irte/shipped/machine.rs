@@ -85,8 +85,8 @@ pub(super) struct Vcpu {
 pub(super) struct System {
     pub(super) vcpus: Vec<Arc<Vcpu>>,
     cpus: Vec<Cpu>,
-    log: GaLog<Sim, Vcpu>,
-    _vm: VmTag,
+    log: Arc<GaLog<Sim, Vcpu>>,
+    _vm: VmTag<Sim, Vcpu>,
     entries: ga_log::GaLog,
     pub(super) inhibited: <Sim as Platform>::AtomicBool,
 }
@@ -109,7 +109,7 @@ impl System {
             Arc::new(Vcpu {
                 avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0)).expect("its ID is free"),
                 number,
-                tag: GaLog::<Sim, Vcpu>::tag(&vm, number as u32).expect("a small number"),
+                tag: vm.tag(number as u32).expect("a small number"),
                 guest: Model::new("guest", 0),
                 task: Model::new("task", None),
                 run_queue: Lock::new(&RUN_QUEUE, ()),
@@ -118,7 +118,7 @@ impl System {
         };
         let vcpus: Vec<_> = (0..vcpus).map(vcpu).collect();
         for (number, vcpu) in (0..).zip(&vcpus) {
-            drop(log.add(&vm, number, Arc::clone(vcpu)).map(|former| former.synchronize()));
+            drop(vm.add(number, Arc::clone(vcpu)).map(|former| former.synchronize()));
         }
         Arc::new(System {
             cpus: (0..cpus).map(|_| Cpu::new("CPU")).collect(),

@@ -104,7 +104,7 @@ struct System {
 impl System {
     fn new(scope: Scope) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu);
+        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
             let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             let post = PiDescriptor::new(Pending::new(), gate);
