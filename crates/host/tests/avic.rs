@@ -56,7 +56,7 @@ fn posting(id: usize) -> Posting {
 
 fn binding() -> Binding<Std, Memory, Vcpu> {
     let memory: Memory = (0..1).map(|_| Atomic::new(0)).collect();
-    Binding::new(AmdInterrupt::new(Table::new(memory).allocate().unwrap(), HOST))
+    Binding::new(AmdInterrupt::new(Table::new(memory).unwrap().allocate().unwrap(), HOST))
 }
 
 fn cpu(number: u32) -> HostApicId {

@@ -204,7 +204,8 @@ pub struct Machines {
 impl Machines {
     pub fn new() -> Rc<Self> {
         let memory: Memory = Arc::new([Word::new(0)]);
-        let entry = Table::new(Shared(Arc::clone(&memory))).allocate().expect("there is one");
+        let entry =
+            Table::new(Shared(Arc::clone(&memory))).expect("its words are lock-free").allocate().expect("there is one");
         let cpus = Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
         let vcpus = [5, 6].map(|page| {
             Arc::new(Vcpu {

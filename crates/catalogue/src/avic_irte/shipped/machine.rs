@@ -45,7 +45,7 @@ impl Irte {
     #[track_caller]
     pub(super) fn new() -> Rc<Self> {
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = Table::new(memory).allocate().expect("it has one entry");
+        let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
         let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
         let binding = Binding::new(AmdInterrupt::new(entry, host));
         let interrupt = Arc::clone(binding.interrupt());
