@@ -122,7 +122,8 @@ impl Posts<Coalescing<Sim>> {
             if sleeps.post.notified() {
                 sleeps.vcpu.wake();
             }
-        });
+        })
+        .may_not_run();
     }
 }
 

@@ -179,7 +179,7 @@ fn device(m: &Machine, system: &Arc<System>, irte: Arc<Irte>, again: bool, resta
         }
     });
     let reads = Arc::clone(system);
-    m.task_on(CpuId(5), "log", move || reads.read_log(restart));
+    m.task_on(CpuId(5), "log", move || reads.read_log(restart)).may_not_run();
 }
 
 /// The task's priority is above what is pending: whoever posts wakes it, and it sleeps again.

@@ -100,7 +100,8 @@ impl Cpus {
                 if !this.offline[cpu.0 as usize].get() {
                     this.sleepers.wake_up(cpu, |vcpu| vcpu.hardware.wake());
                 }
-            });
+            })
+            .may_not_run();
         }
         cpus
     }
