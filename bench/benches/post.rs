@@ -32,12 +32,12 @@ mod measured {
 
     #[inline(never)]
     pub fn vmx_drain(post: &PiDescriptor<Std>, taken: &mut [u64; 4]) {
-        post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+        let _taken = post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
     }
 
     #[inline(never)]
     pub fn level_drain(post: &Avic, taken: &mut [u64; 4]) {
-        post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+        let _taken = post.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
     }
 }
 
@@ -67,8 +67,8 @@ fn run(operation: &str) {
     for _ in 0..ROUNDS {
         let (a, b) = (black_box(0x41), black_box(0xe2));
         let in_guest =
-            (operation != "vmx: to a vCPU in the host").then(|| vmx.enter(&irqs_off, guest).unwrap().rescan(|_| ()));
-        let level_in_guest = level.enter(&irqs_off, guest).unwrap().rescan(|_| ());
+            (operation != "vmx: to a vCPU in the host").then(|| vmx.enter(&irqs_off, guest).unwrap().rescan(|_| ()).0);
+        let (level_in_guest, _) = level.enter(&irqs_off, guest).unwrap().rescan(|_| ());
         match operation {
             "vmx: to a running vCPU" | "vmx: to a vCPU in the host" => consume(measured::vmx(vmx, a)),
             "vmx: the same vector again" => {
@@ -89,8 +89,8 @@ fn run(operation: &str) {
             other => panic!("no such measurement: {other}"),
         }
         drop((in_guest, level_in_guest));
-        vmx.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
-        level.synchronize(|bits| bits.take_words(|index, bits| taken[index] |= bits));
+        let _taken = vmx.synchronize(|pir| pir.take_words(|index, bits| taken[index] |= bits));
+        let _taken = level.synchronize(|bits| bits.take_words(|index, bits| taken[index] |= bits));
     }
     consume(taken);
 }

@@ -97,12 +97,12 @@ fn run<P: Platform>(signal: fn(&Irqfd<P, Arc<Chip<P>>>) -> Signalled) {
     let irqs_off = IrqGuard::new();
     for _ in 0..ROUNDS {
         let guest = Guest { cpu: CpuId(2), posted: true };
-        let in_guest = target.enter(&irqs_off, guest).expect("nothing is requested").rescan(|_| ());
+        let (in_guest, _) = target.enter(&irqs_off, guest).expect("nothing is requested").rescan(|_| ());
         black_box(signal(black_box(&irqfd)));
         assert_eq!(chip.icr_high.swap(0, Relaxed), 2, "it was notified");
-        drop(in_guest);
+        in_guest.exited();
         let mut taken = 0;
-        target.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
+        let _taken = target.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
         assert_eq!(taken, 1 << 1, "it was posted");
     }
     assert_eq!(chip.fell_back.load(Relaxed), 0);

@@ -29,16 +29,16 @@ fn apart(senders: usize, time: Duration) -> f64 {
     run(senders, time, |sender, stop| {
         let post = &vcpus[sender];
         let irqs_off = IrqGuard::<Std>::new();
-        let in_guest = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
+        let (in_guest, _) = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
         let (mut posts, mut taken) = (0, 0);
         while !stop.load(Relaxed) {
             for vector in 0x40..0x60 {
                 let _ = black_box(post.post(vector.into()));
-                post.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
+                let _taken = post.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
                 posts += 1;
             }
         }
-        drop(in_guest);
+        in_guest.exited();
         black_box(taken);
         posts
     })
@@ -51,13 +51,13 @@ fn together(senders: usize, time: Duration) -> f64 {
     thread::scope(|scope| {
         scope.spawn(|| {
             let irqs_off = IrqGuard::<Std>::new();
-            let in_guest = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
+            let (in_guest, _) = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
             let mut taken = 0;
             while !over.load(Relaxed) {
-                post.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
+                let _taken = post.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
                 std::hint::spin_loop();
             }
-            drop(in_guest);
+            in_guest.exited();
             black_box(taken);
         });
         let posts = run(senders, time, |sender, stop| {

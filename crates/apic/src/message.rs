@@ -6,12 +6,14 @@
 use crate::GuestVector;
 
 const ADDRESS_BASE: u64 = 0xfee;
+/// What a route's address says beside bits 31:8 of a destination id.
+const ADDRESS_OF_ROUTE: u64 = 0xff_ffff_ffff;
 const DATA_LEVEL: u32 = 1 << 14;
 const DATA_TRIGGER: u32 = 1 << 15;
 const DESTINATION_MODE: u64 = 1 << 2;
 const REDIRECTION_HINT: u64 = 1 << 3;
 
-/// How many bits of destination id an address has.
+/// How many bits of destination id an address has, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DestinationIds {
     /// Bits 19:12, as in the manual. 0xff means all, also to x2APICs.
@@ -19,6 +21,10 @@ pub enum DestinationIds {
     /// Bits 11:5 in addition, as bits 14:8 of the id: what hypervisors offer their guests as the extended destination
     /// id. 0xff means all xAPICs, and the x2APIC of that id.
     Fifteen,
+    /// Bits 63:40 in addition, as bits 31:8 of the id: the form in which KVM's routes state x2APIC ids above 255
+    /// (`KVM_X2APIC_API_USE_32BIT_IDS`), which no device writes. Bits 39:32 are zero. 0xff means all xAPICs, and the x2APIC of
+    /// that id; 0xffff_ffff means all.
+    ThirtyTwo,
 }
 
 /// How a destination is to be understood.
@@ -89,10 +95,14 @@ impl Message {
     /// Takes a message apart.
     ///
     /// # Errors
-    /// If the address does not begin with 0xfee.
+    /// If the address does not begin with 0xfee, or says what `ids` has no place for.
     #[inline]
     pub const fn decode(address: u64, data: u32, ids: DestinationIds) -> Result<Self, NotAMessage> {
-        if address >> 20 != ADDRESS_BASE {
+        let written_to = match ids {
+            DestinationIds::Eight | DestinationIds::Fifteen => address,
+            DestinationIds::ThirtyTwo => address & ADDRESS_OF_ROUTE,
+        };
+        if written_to >> 20 != ADDRESS_BASE {
             return Err(NotAMessage);
         }
         let low = (address >> 12 & 0xff) as u32;
@@ -100,6 +110,7 @@ impl Message {
             DestinationIds::Eight if low == 0xff => Self::ALL,
             DestinationIds::Eight => low,
             DestinationIds::Fifteen => low | ((address >> 5 & 0x7f) as u32) << 8,
+            DestinationIds::ThirtyTwo => low | ((address & !ADDRESS_OF_ROUTE) >> 32) as u32,
         };
         let delivery = match data >> 8 & 7 {
             0 => Delivery::Fixed,
@@ -176,6 +187,18 @@ mod tests {
         assert_eq!(of(0xfeef_ffe0, DestinationIds::Fifteen), Ok(0x7fff));
         assert_eq!(of(0xfeef_f000, DestinationIds::Fifteen), Ok(0xff));
         assert_eq!(of(0xfeef_f000, DestinationIds::Eight), Ok(Message::ALL));
+    }
+
+    #[test]
+    fn an_id_of_a_route_of_kvm_has_32_bits() {
+        let of = |address| Message::decode(address, 0x41, DestinationIds::ThirtyTwo).map(|it| it.destination);
+        assert_eq!(of(0x100_fee2_3000), Ok(0x123));
+        assert_eq!(of(0xabcd_ef00_fee1_2000), Ok(0xabcd_ef12));
+        assert_eq!([of(0xfee0_3fe0), of(0xfeef_f000)], [Ok(3), Ok(0xff)]);
+        assert_eq!(of(0xffff_ff00_feef_f000), Ok(Message::ALL));
+        for address in [0x1_fee0_0000, 0x180_fee0_0000, 0x100_fed0_0000, 0x100_0000_0000] {
+            assert_eq!(of(address), Err(NotAMessage), "{address:#x}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ struct Rig {
 
 fn rig() -> Rig {
     let rcu = Arc::new(<P as Platform>::Rcu::new("vCPUs"));
-    let sleepers = Sleepers::new(Host::x2apic(Vector(0xf2), Vector(0xf1), [0, 1]), 128, &rcu);
+    let sleepers = Sleepers::new(Host::x2apic(Vector(0xf2), Vector(0xf1), [0, 1]), 128, &rcu).unwrap();
     let gate = Coalescing::new(Destination::x2apic(0), Vector(0xf2));
     let vcpu = Arc::new(PiDescriptor::new(Pending::new(), gate));
     let mut seat = sleepers.register(Arc::clone(&vcpu)).unwrap();

@@ -19,7 +19,7 @@ fn registers() -> impl Strategy<Value = Registers> {
 }
 
 fn ids() -> impl Strategy<Value = DestinationIds> {
-    prop_oneof![Just(DestinationIds::Eight), Just(DestinationIds::Fifteen)]
+    prop_oneof![Just(DestinationIds::Eight), Just(DestinationIds::Fifteen), Just(DestinationIds::ThirtyTwo)]
 }
 
 /// The set of APICs that a message reaches, by the text of the manual.

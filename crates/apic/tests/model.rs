@@ -118,7 +118,7 @@ impl World {
     fn new() -> Self {
         static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> = LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
         let host = Host::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
-        World { sleepers: Sleepers::new(host, SLOTS, &RCU), vcpus: (0..VCPUS).map(Known::new).collect() }
+        World { sleepers: Sleepers::new(host, SLOTS, &RCU).unwrap(), vcpus: (0..VCPUS).map(Known::new).collect() }
     }
 
     fn run(&mut self, op: Op) {
@@ -218,7 +218,7 @@ impl World {
     fn take(&mut self, n: usize) {
         let known = &mut self.vcpus[n];
         let mut taken = BTreeSet::new();
-        known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
+        let _taken = known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
         if known.control.outstanding() {
             known.control = known.control.with_outstanding(false);
             assert_eq!(taken, std::mem::take(&mut known.pir));

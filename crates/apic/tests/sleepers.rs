@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbell_apic::vmx::{Host, NoSlot, Sleeper, Sleepers};
+use doorbell_apic::vmx::{Host, MOST_SLOTS, NoSlot, Sleeper, Sleepers, TooMany};
 use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{Coalescing, Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, SelfNotify};
 
@@ -32,7 +32,15 @@ struct Rig {
 
 fn rig(slots: usize) -> Rig {
     let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
-    Rig { sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu), rcu }
+    Rig { sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu).unwrap(), rcu }
+}
+
+#[test]
+fn more_slots_than_a_handler_can_look_through_are_refused_before_memory_is_taken() {
+    let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
+    let host = || Host::x2apic(NOTIFY, WAKE_UP, [0]);
+    let new = |slots| Sleepers::<Std, Vcpu>::new(host(), slots, &rcu).err();
+    assert_eq!([new(usize::MAX), new(MOST_SLOTS + 1), new(MOST_SLOTS)], [Some(TooMany), Some(TooMany), None]);
 }
 
 impl Rig {

@@ -168,7 +168,7 @@ struct State {
 
 impl Ioapic {
     fn new(scope: Scope) -> Self {
-        let sources = if scope.other_source { 1 << SourceId::USERSPACE.0 } else { 0 };
+        let sources = if scope.other_source { 1 << SourceId::USERSPACE.number() } else { 0 };
         let state = State { edge: false, sources, in_service: false, late_eoi: false };
         Ioapic { lazy: scope.lazy, depth: Depth::default(), pin: Lock::new(&IOAPIC, state) }
     }
@@ -176,8 +176,8 @@ impl Ioapic {
     fn set_irq(&self, source: SourceId, level: bool, notify: &dyn Fn()) {
         let _deeper = self.depth.enter();
         let mut pin = self.pin.lock();
-        remark(|| format!("{} source {}", if level { "raises" } else { "lowers" }, source.0));
-        let bit = 1 << source.0;
+        remark(|| format!("{} source {}", if level { "raises" } else { "lowers" }, source.number()));
+        let bit = 1 << source.number();
         pin.sources = if level { pin.sources | bit } else { pin.sources & !bit };
         if pin.sources == 0 {
             return;

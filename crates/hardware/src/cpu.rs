@@ -1,9 +1,10 @@
-//! A CPU with AVIC (APM vol. 2, section 15.29), as far as doorbells and kicks go; what the guest does is somebody else's.
+//! A CPU as far as what ends or reaches guest mode goes: doorbells of AVIC (APM vol. 2, section 15.29), the notification vector
+//! of VMX, kicks. What the guest does is somebody else's.
 
 use doorbell_explore::Ended;
 use doorbell_explore::sim::Model;
 
-/// A CPU, and whether it would hear a doorbell or a kick.
+/// A CPU, and whether it would hear what it is told.
 pub struct Cpu(Model<State>);
 
 #[derive(Default)]
@@ -11,9 +12,11 @@ struct State {
     /// A vCPU is loaded there.
     taken: bool,
     irqs_off: bool,
-    /// In guest mode; and whether with AVIC.
+    /// In guest mode; and whether it takes there what is posted.
     guest: Option<bool>,
     doorbell: bool,
+    /// The notification vector is pending.
+    notified: bool,
     kicked: bool,
 }
 
@@ -42,10 +45,10 @@ impl Cpu {
         self.0.change(|cpu| cpu.irqs_off = true);
     }
 
-    /// Enters guest mode, with AVIC or without.
+    /// Enters guest mode, in which it takes what is posted, or does not.
     #[track_caller]
-    pub fn enter(&self, avic: bool) {
-        self.0.change(|cpu| cpu.guest = Some(avic));
+    pub fn enter(&self, posted: bool) {
+        self.0.change(|cpu| cpu.guest = Some(posted));
     }
 
     /// Leaves guest mode. Kicks are remembered until interrupts are on.
@@ -72,23 +75,37 @@ impl Cpu {
         self.0.change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
     }
 
+    /// The notification vector of VMX: taken in guest mode, also if it came when interrupts were off. If posting is inactive
+    /// there, it is an interrupt like any other, and ends guest mode.
+    #[track_caller]
+    pub fn notify(&self) {
+        self.0.change(|cpu| cpu.notified |= cpu.irqs_off || cpu.guest.is_some());
+    }
+
     /// An interrupt of the host, which ends guest mode and does nothing else.
     #[track_caller]
     pub fn kick(&self) {
         self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());
     }
 
-    /// Stays in guest mode until a doorbell rings or it is kicked: `true` if it is kicked, and must leave.
+    /// Whether it was kicked, and must leave guest mode.
+    #[track_caller]
+    pub fn is_kicked(&self) -> bool {
+        self.0.observe(|cpu| cpu.kicked)
+    }
+
+    /// Stays in guest mode until it is told something or kicked: `true` if it is kicked, and must leave.
     ///
     /// # Errors
     /// When the run is over.
     #[track_caller]
     pub fn hear(&self) -> Result<bool, Ended> {
         self.0.serve(
-            |cpu| cpu.doorbell || cpu.kicked,
+            |cpu| cpu.doorbell || cpu.notified || cpu.kicked,
             |cpu| {
                 cpu.doorbell = false;
-                cpu.kicked
+                let notified = std::mem::take(&mut cpu.notified);
+                cpu.kicked || notified && cpu.guest == Some(false)
             },
         )
     }

@@ -11,5 +11,7 @@ pub mod ioapic;
 pub mod iommu_amd;
 pub mod lapic;
 pub mod msix;
+pub mod posts;
+pub mod vcpu;
 pub mod vmx;
 pub mod vtd;

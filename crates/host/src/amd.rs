@@ -75,7 +75,7 @@ mod tests {
 
     fn interrupt() -> AmdInterrupt<Std, Memory> {
         let memory: Memory = (0..4).map(|_| <Std as Platform>::AtomicU128::new(0)).collect();
-        let entry = Table::<Std, Memory>::new(memory).allocate().unwrap();
+        let entry = Table::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
         AmdInterrupt::new(entry, HOST)
     }
 

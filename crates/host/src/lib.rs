@@ -32,4 +32,4 @@ pub use desc::{AffinityChange, AffinityError, AffinityNotifier, HasThread, IrqDe
 pub use handling::{Enabled, Handling, NotDisabled};
 pub use invalidate::Invalidate;
 pub use posted::{Descriptor, IntelInterrupt, Misaligned, PostedBinding};
-pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};
+pub use table::{Entries, Entry, IrteIndex, NotLockFree, Retired, Table, TableFull};

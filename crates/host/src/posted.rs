@@ -156,7 +156,7 @@ mod tests {
 
     fn binding() -> PostedBinding<Std, Memory, At> {
         let memory: Memory = (0..2).map(|_| <Std as Platform>::AtomicU128::new(0)).collect();
-        let entry = Table::<Std, Memory>::new(memory).allocate().unwrap();
+        let entry = Table::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
         PostedBinding::new(IntelInterrupt::new(entry, SOURCE, HOST))
     }
 

@@ -35,6 +35,18 @@ impl core::fmt::Display for TableFull {
 
 impl core::error::Error for TableFull {}
 
+/// This machine has no compare-exchange of 128 bits: an IOMMU could see half of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotLockFree;
+
+impl core::fmt::Display for NotLockFree {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("this machine cannot change an entry of 128 bits in one access")
+    }
+}
+
+impl core::error::Error for NotLockFree {}
+
 /// Memory that an IOMMU reads: the host hands it in, zeroed, and keeps it as long as the table lives.
 pub trait Entries<P: Platform>: Send + Sync + 'static {
     /// The entries, 16 bytes each.
@@ -67,10 +79,16 @@ struct Free {
 
 impl<P: Platform, M: Entries<P>> Table<P, M> {
     /// A table in which nothing is in use. Entries beyond 65,536 are not used.
-    pub fn new(memory: M) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// If the platform's words of 128 bits are not [lock-free](Atomic::is_lock_free).
+    pub fn new(memory: M) -> Result<Arc<Self>, NotLockFree> {
+        if !P::AtomicU128::is_lock_free() {
+            return Err(NotLockFree);
+        }
         let len = memory.entries().len().min(1 << 16);
         let indices = (0..len as u32).rev().collect();
-        Arc::new(Table { memory, free: Lock::new(&INDICES, Free { indices, len }) })
+        Ok(Arc::new(Table { memory, free: Lock::new(&INDICES, Free { indices, len }) }))
     }
 
     /// Takes an entry that blocks its interrupt. In task context.

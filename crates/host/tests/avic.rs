@@ -8,7 +8,7 @@ use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, Kind, PhysicalId, Physica
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::{AmdInterrupt, Binding, LookAgain, Posting, Table, Target};
 use doorbell_platform::{Atomic, Platform, Std};
-use doorbell_post::{Copies, Notice, Residency};
+use doorbell_post::{Copies, Notice, Requests, Residency};
 
 type Memory = Box<[<Std as Platform>::AtomicU128]>;
 
@@ -42,7 +42,7 @@ fn vcpus<const N: usize>() -> [Arc<Vcpu>; N] {
     let ids = PhysicalTable::<Host>::new(Kind::Avic, words).unwrap();
     core::array::from_fn(|id| {
         let page = Arc::new(BackingPage::new());
-        Arc::new(Vcpu(AvicVcpu::new(&ids, id as u32, page, address(id)).ok().unwrap()))
+        Arc::new(Vcpu(AvicVcpu::new(&ids, id as u32, page, address(id), Requests(0)).ok().unwrap()))
     })
 }
 
@@ -56,7 +56,7 @@ fn posting(id: usize) -> Posting {
 
 fn binding() -> Binding<Std, Memory, Vcpu> {
     let memory: Memory = (0..1).map(|_| Atomic::new(0)).collect();
-    Binding::new(AmdInterrupt::new(Table::new(memory).allocate().unwrap(), HOST))
+    Binding::new(AmdInterrupt::new(Table::new(memory).unwrap().allocate().unwrap(), HOST))
 }
 
 fn cpu(number: u32) -> HostApicId {

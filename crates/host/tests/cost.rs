@@ -69,7 +69,7 @@ const RUNNING: Residency = Residency::Running { apic_id: 1 };
 
 fn bindings(count: usize) -> Vec<Binding<P, Memory, Vcpu>> {
     let memory: Memory = (0..count).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
-    let table = Table::<P, Memory>::new(memory);
+    let table = Table::<P, Memory>::new(memory).unwrap();
     (0..count).map(|_| Binding::new(AmdInterrupt::new(table.allocate().unwrap(), HOST))).collect()
 }
 
@@ -142,7 +142,7 @@ fn to_move_an_interrupt_in_the_host_takes_no_lock_and_no_memory() {
 fn entries_are_taken_and_given_back_without_memory() {
     let memory: Memory = (0..2).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
     assert_eq!(Entries::<P>::entries(&memory).len(), 2);
-    let table = Table::<P, Memory>::new(memory);
+    let table = Table::<P, Memory>::new(memory).unwrap();
     let ((), _, allocations) = of(|| drop(table.allocate().unwrap().retire().completed()));
     assert_eq!((allocations, table.free()), (0, 2));
 }

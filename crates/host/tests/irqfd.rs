@@ -146,7 +146,7 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
     assert_eq!(follow(&bypass, &tokens, first), 2, "nobody is registered yet, which is no mistake");
 
     let memory: Memory = (0..2).map(|_| Atomic::new(0)).collect();
-    let entries = Table::new(memory);
+    let entries = Table::new(memory).unwrap();
     let device = || {
         let interrupt = AmdInterrupt::new(entries.allocate().unwrap(), HOST);
         let binding = Binding::new(interrupt);

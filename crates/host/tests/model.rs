@@ -113,7 +113,7 @@ impl World {
         let memory: Arc<[Word]> = (0..ENTRIES).map(|_| Word::new(0)).collect();
         let vcpus = (0..VCPUS).map(|number| Arc::new(Vcpu { number, copies: Copies::new(Own) })).collect();
         World {
-            table: Table::new(Shared(Arc::clone(&memory))),
+            table: Table::new(Shared(Arc::clone(&memory))).unwrap(),
             memory,
             vcpus,
             residencies: vec![Residency::Away { log: false }; VCPUS],

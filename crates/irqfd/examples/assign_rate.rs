@@ -19,7 +19,7 @@ impl Controller for Pins {
         self.0.len() as u32
     }
     fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
-        let (word, bit) = (&self.0[pin.number as usize], 1 << source.0);
+        let (word, bit) = (&self.0[pin.number as usize], 1 << source.number());
         match level {
             true => word.fetch_or(bit, Ordering::AcqRel),
             false => word.fetch_and(!bit, Ordering::AcqRel),

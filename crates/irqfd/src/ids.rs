@@ -35,9 +35,10 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Who drives a level-sensitive pin. The level of a pin is the OR over all sources, which the controller computes.
+/// Who drives a level-sensitive pin: one of 32. The level of a pin is the OR over all sources, which the controller computes, as a
+/// word with a [bit](SourceId::bit) for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SourceId(pub u8);
+pub struct SourceId(u8);
 
 impl SourceId {
     /// The VMM itself, through [`Irqfds::set_irq`](crate::Irqfds::set_irq).
@@ -46,6 +47,21 @@ impl SourceId {
     pub const RESAMPLE: SourceId = SourceId(1);
     /// Plain irqfds on a level-sensitive pin, for the moment between the two halves of their pulse.
     pub const IRQFD: SourceId = SourceId(2);
+
+    /// Returns the source of that number, if it is below 32.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < u32::BITS as u8 { Some(SourceId(number)) } else { None }
+    }
+
+    /// Returns its number, below 32.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Returns its bit in the word of a pin.
+    pub const fn bit(self) -> u32 {
+        1 << self.0
+    }
 }
 
 /// A message-signalled interrupt.

@@ -8,7 +8,7 @@ use common::*;
 use doorbell_irqfd::{Controller, Deassigning, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, Signalled, SourceId};
 use doorbell_platform::{Counting, Std};
 
-const RAISED: u64 = 1 << SourceId::RESAMPLE.0;
+const RAISED: u64 = 1 << SourceId::RESAMPLE.number();
 
 #[test]
 fn each_kind_of_route_reaches_the_controller_as_what_it_is() {
@@ -237,7 +237,7 @@ fn the_vmm_may_hold_a_line_up_that_an_acknowledgement_lowers() {
     vm.set_irq(LEVEL, SourceId::USERSPACE, true).unwrap();
     irqfd.signal();
     vm.ack(PIN);
-    assert_eq!((vm.controller().level(PIN), sink.get()), (1 << SourceId::USERSPACE.0, 1));
+    assert_eq!((vm.controller().level(PIN), sink.get()), (1 << SourceId::USERSPACE.number(), 1));
     vm.set_irq(LEVEL, SourceId::USERSPACE, false).unwrap();
     assert_eq!(vm.controller().level(PIN), 0);
 }

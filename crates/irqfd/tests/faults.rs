@@ -152,3 +152,13 @@ fn a_resampling_irqfd_whose_gsi_became_a_message_still_delivers() {
     assert_eq!(vm.controller().take().last(), Some(&Seen::Msi(MESSAGE)));
     irqfd.deassign().unwrap();
 }
+
+#[test]
+fn each_source_has_a_bit_of_its_own_in_a_word_and_there_are_no_others() {
+    let bits = (0..=u8::MAX).filter_map(SourceId::new).fold(0u32, |all, source| {
+        assert_eq!((all & source.bit(), source.bit()), (0, 1 << source.number()));
+        all | source.bit()
+    });
+    assert_eq!((bits, SourceId::new(32), SourceId::new(255)), (u32::MAX, None, None));
+    assert_eq!(SourceId::new(0), Some(SourceId::USERSPACE));
+}

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const SOURCES: usize = 5;
 const GSIS: u32 = 5;
 const PINS: u32 = 4;
-const RESAMPLE: u64 = 1 << SourceId::RESAMPLE.0;
+const RESAMPLE: u64 = 1 << SourceId::RESAMPLE.number();
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -28,8 +28,8 @@ impl Controller for Judge {
     fn set_irq(&self, _: Pin, source: SourceId, level: bool) {
         thread::yield_now();
         match level {
-            true => self.line.fetch_or(1 << source.0, SeqCst),
-            false => self.line.fetch_and(!(1 << source.0), SeqCst),
+            true => self.line.fetch_or(1 << source.number(), SeqCst),
+            false => self.line.fetch_and(!(1 << source.number()), SeqCst),
         };
     }
     fn edge(&self, _: Pin) {}

@@ -254,6 +254,11 @@ impl<A: Atomic> Atomic for CountedAtomic<A> {
     type Value = A::Value;
     const ZERO: Self = CountedAtomic(A::ZERO);
 
+    #[inline]
+    fn is_lock_free() -> bool {
+        A::is_lock_free()
+    }
+
     #[track_caller]
     fn new(value: A::Value) -> Self {
         CountedAtomic(A::new(value))

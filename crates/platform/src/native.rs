@@ -5,10 +5,14 @@ use core::sync::atomic::{self, Ordering};
 use crate::{Atomic, AtomicInt, AtomicPtr};
 
 macro_rules! atomic {
-    ($word:ty, $value:ty, $zero:expr) => {
+    ($word:ty, $value:ty, $zero:expr, $lock_free:expr) => {
         impl Atomic for $word {
             type Value = $value;
             const ZERO: Self = <$word>::new($zero);
+            #[inline]
+            fn is_lock_free() -> bool {
+                $lock_free
+            }
             #[inline(always)]
             fn new(value: $value) -> Self {
                 <$word>::new(value)
@@ -49,7 +53,7 @@ macro_rules! atomic {
 
 macro_rules! atomic_int {
     ($word:ty, $value:ty) => {
-        atomic!($word, $value, 0);
+        atomic!($word, $value, 0, true);
         impl AtomicInt for $word {
             #[inline(always)]
             fn fetch_add(&self, value: $value, order: Ordering) -> $value {
@@ -63,10 +67,10 @@ macro_rules! atomic_int {
     };
 }
 
-atomic!(atomic::AtomicBool, bool, false);
+atomic!(atomic::AtomicBool, bool, false, true);
 atomic_int!(atomic::AtomicU32, u32);
 atomic_int!(atomic::AtomicU64, u64);
-atomic!(portable_atomic::AtomicU128, u128, 0);
+atomic!(portable_atomic::AtomicU128, u128, 0, portable_atomic::AtomicU128::is_lock_free());
 
 impl<T> AtomicPtr<T> for atomic::AtomicPtr<T> {
     #[inline(always)]

@@ -4,7 +4,8 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, CpuId, Platform, Vector};
 
-use crate::{Control, Destination, Gate};
+use crate::Gate;
+use crate::control::{Control, Destination, ON, SN};
 
 /// ON, SN, NV and NDST, as in a posted-interrupt descriptor (see [`Control`]).
 ///
@@ -55,7 +56,7 @@ impl<P: Platform> Coalescing<P> {
     /// The vCPU will run on the CPU of `destination`: notifications go there, with `vector`, and are not suppressed.
     /// `any` tells whether a bit is pending.
     ///
-    /// By the owner, with preemption off, before it enters the guest there.
+    /// By the owner or its scheduler, with preemption off, before it enters the guest there.
     #[inline]
     pub fn run_on(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) {
         let _ = self.change(destination, vector, any);
@@ -66,7 +67,7 @@ impl<P: Platform> Coalescing<P> {
     #[inline]
     pub fn suppress(&self) {
         // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then `outstanding` would lie.
-        self.control.fetch_or(Control::from_bits(0).with_suppressed(true).bits(), SeqCst);
+        self.control.fetch_or(SN, SeqCst);
     }
 
     /// The vCPU sleeps: notifications go to the CPU of `destination` with its wake-up `vector`, whose handler wakes those who
@@ -83,18 +84,19 @@ impl<P: Platform> Coalescing<P> {
     #[inline]
     fn change(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> bool {
         let mut before = self.load();
-        let after = loop {
+        loop {
             let after = before.with_destination(destination).with_vector(vector).with_suppressed(false);
             match self.control.compare_exchange(before.bits(), after.bits(), SeqCst, SeqCst) {
-                Ok(_) => break after,
+                Ok(_) => break,
                 Err(now) => before = Control::from_bits(now),
             }
-        };
+        }
         // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
         // cleared SN comes before this look at the bits, so a bit that is not seen here was posted after it, with ON.
         if before.suppressed() && !before.outstanding() && any() {
-            // Whatever senders do to the word meanwhile, this is what they do.
-            self.control.store(after.with_outstanding(true).bits(), SeqCst);
+            // Nothing but ON changes while preemption is off, so to store what is in the word by now would do as well. Indivisible
+            // all the same: nothing then rests on who else could change it.
+            self.control.fetch_or(ON, SeqCst);
             return true;
         }
         before.outstanding()
@@ -112,8 +114,7 @@ impl<P: Platform> Gate<P> for Coalescing<P> {
         if self.load().outstanding() {
             return None;
         }
-        let on = Control::from_bits(0).with_outstanding(true).bits();
-        if self.control.fetch_or(on, SeqCst) & on != 0 {
+        if self.control.fetch_or(ON, SeqCst) & ON != 0 {
             return None;
         }
         // Where to notify is read after ON was set: whoever has it changed from then on finds ON, and looks by itself.
@@ -133,13 +134,16 @@ impl<P: Platform> Gate<P> for Coalescing<P> {
 
     #[inline]
     fn retract(&self) -> bool {
-        let word = self.load();
-        if !word.outstanding() {
+        if !self.load().outstanding() {
             return false;
         }
-        // Before the bits are taken: a sender that still finds ON set has published before this, and its bit is seen. A
-        // store is enough, because nobody but the owner changes the word while ON is set.
-        self.control.store(word.with_outstanding(false).bits(), SeqCst);
+        // Before the bits are taken: a sender that still finds ON set has published before this, and its bit is seen.
+        //
+        // Indivisible: senders leave the word alone while ON is set, but the owner's hooks do not. A task that is preempted
+        // between a load and a store, and loaded elsewhere, would put back the CPU that it came from.
+        // Preempted between this and the taking, it finds that `change` has set ON again, for bits that are taken now. An
+        // ON without bits is no harm: it costs one more look, before the vCPU enters or instead of its sleep.
+        self.control.fetch_and(!ON, SeqCst);
         true
     }
 }

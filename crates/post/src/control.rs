@@ -5,8 +5,8 @@
 
 use doorbell_platform::Vector;
 
-const ON: u64 = 1 << 0;
-const SN: u64 = 1 << 1;
+pub(crate) const ON: u64 = 1 << 0;
+pub(crate) const SN: u64 = 1 << 1;
 const NV_SHIFT: u32 = 16;
 const NV: u64 = 0xff << NV_SHIFT;
 const NDST_SHIFT: u32 = 32;

@@ -1,5 +1,7 @@
 //! The protocol.
 
+use core::marker::PhantomData;
+
 use doorbell_platform::{IrqGuard, Platform};
 
 use crate::{Coalescing, Gate, Guest, Layout, Mode, Notice, Pending, Requests, RunState};
@@ -78,13 +80,17 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
 
     /// Begins to enter the guest: from here on senders notify. By the owner.
     ///
+    /// The interrupts stay off until the vCPU is out of the guest again ([`InGuest::exited`]), but for what the guest's CPU
+    /// does about interrupts of the host: they make it leave the guest. In a process, which no guard protects from signals,
+    /// a sticky flag does the same: see [the front page](crate#in-a-process).
+    ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
     #[inline]
-    pub fn enter(&self, irqs_off: &IrqGuard<P>, guest: Guest) -> Result<Entering<'_, P, L, G>, Requests> {
+    pub fn enter<'a>(&'a self, irqs_off: &'a IrqGuard<P>, guest: Guest) -> Result<Entering<'a, P, L, G>, Requests> {
         self.run.enter(irqs_off, guest);
         match self.run.take_requests() {
-            None => Ok(Entering { post: self, entered: InGuest { run: &self.run } }),
+            None => Ok(Entering { post: self, entered: InGuest { run: &self.run, _irqs_off: PhantomData } }),
             Some(requests) => {
                 self.run.host();
                 Err(requests)
@@ -92,12 +98,12 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         }
     }
 
-    /// Takes what is pending, outside of the guest. By the owner. `take` is called if there may be something.
+    /// Takes what is pending, outside of the guest: what `take` says, which is called if there may be something. By the
+    /// owner; it may be preempted meanwhile.
     #[inline]
-    pub fn synchronize(&self, take: impl FnOnce(&L)) {
-        if self.gate.retract() {
-            take(&self.layout);
-        }
+    #[must_use = "what was taken is pending nowhere else"]
+    pub fn synchronize<R>(&self, take: impl FnOnce(&L) -> R) -> Option<R> {
+        self.gate.retract().then(|| take(&self.layout))
     }
 
     /// Begins to sleep until something is pending or requested. By the owner.
@@ -117,6 +123,18 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
 pub struct Awake;
 
 /// A vCPU that is about to enter the guest: senders notify it already, and it has not looked yet.
+///
+/// Interrupts cannot be turned on before it has:
+///
+/// ```compile_fail,E0505
+/// # use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
+/// # use doorbell_post::*;
+/// # let vcpu = PiDescriptor::<Std>::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2)));
+/// let irqs_off = IrqGuard::<Std>::new();
+/// let entering = vcpu.enter(&irqs_off, Guest { cpu: CpuId(0), posted: true }).expect("nothing was requested");
+/// drop(irqs_off);
+/// let (in_guest, _) = entering.rescan(|_| ());
+/// ```
 #[must_use = "dropped, it stays in the host"]
 pub struct Entering<'a, P: Platform, L, G> {
     post: &'a Post<P, L, G>,
@@ -124,21 +142,35 @@ pub struct Entering<'a, P: Platform, L, G> {
 }
 
 impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
-    /// Looks: `take` is called if something may be pending, to take it.
+    /// Looks, and returns what `take` has taken, which is called if something may be pending.
     ///
     /// What is published after this is announced to a vCPU in guest mode. Interrupts are off, so the notification waits
     /// for the guest.
     #[inline]
-    pub fn rescan(self, take: impl FnOnce(&L)) -> InGuest<'a, P> {
-        self.post.synchronize(take);
-        self.entered
+    #[must_use = "dropped, the vCPU stays in the host; and what was taken is pending nowhere else"]
+    pub fn rescan<R>(self, take: impl FnOnce(&L) -> R) -> (InGuest<'a, P>, Option<R>) {
+        let taken = self.post.synchronize(take);
+        (self.entered, taken)
     }
 }
 
-/// A vCPU in the guest, until this is dropped.
+/// A vCPU in the guest, until it has [exited](InGuest::exited) or this is dropped, which must be before interrupts are
+/// turned on again.
 #[must_use = "dropped, it is in the host"]
 pub struct InGuest<'a, P: Platform> {
     run: &'a RunState<P>,
+    _irqs_off: PhantomData<&'a IrqGuard<P>>,
+}
+
+impl<P: Platform> InGuest<'_, P> {
+    /// Says that the vCPU is out of the guest. After the fold: the owner has taken back what its CPU held for it (what was
+    /// injected and not taken, its task priority), so that from here on memory says all that there is to know.
+    ///
+    /// Until then senders notify or kick, in vain; the owner looks before it enters again.
+    #[inline]
+    pub fn exited(self) {
+        drop(self);
+    }
 }
 
 impl<P: Platform> Drop for InGuest<'_, P> {

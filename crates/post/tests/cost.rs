@@ -25,37 +25,52 @@ fn counts(rmws: u64, loads: u64, fences: u64) -> Counts {
 #[test]
 fn a_post_through_a_descriptor_takes_two_read_modify_writes_and_the_same_vector_again_one() {
     let post = descriptor();
-    let in_guest = post.enter(&IrqGuard::new(), GUEST).unwrap().rescan(|_| ());
+    let irqs_off = IrqGuard::new();
+    let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
     let notification = Notice::Notify(Notification { destination: Destination::x2apic(1), vector: NOTIFY });
     assert_eq!(of(|| post.post(0x41.into())), (notification, counts(2, 3, 0)));
     assert_eq!(of(|| post.post(0x41.into())), (Notice::Nothing, counts(1, 0, 0)));
     assert_eq!(of(|| post.post(0x42.into())), (Notice::Nothing, counts(1, 1, 0)));
-    drop(in_guest);
+    in_guest.exited();
 }
 
 #[test]
 fn a_post_without_a_place_to_coalesce_takes_one_read_modify_write_and_a_fence() {
     let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Level::new());
-    let in_guest = post.enter(&IrqGuard::new(), GUEST).unwrap().rescan(|_| ());
+    let irqs_off = IrqGuard::new();
+    let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
     let bit = Bit::new(5).unwrap();
     assert_eq!(of(|| post.post(bit)), (Notice::Notify(CpuId(1)), counts(1, 1, 1)));
     assert_eq!(of(|| post.post(bit)), (Notice::Nothing, counts(1, 0, 0)));
-    drop(in_guest);
+    in_guest.exited();
 }
 
 #[test]
 fn to_enter_and_leave_with_nothing_pending_takes_two_stores_and_two_loads() {
     let post = descriptor();
     let irqs_off = IrqGuard::new();
-    let ((), counted) = of(|| drop(post.enter(&irqs_off, GUEST).unwrap().rescan(|_| panic!("nothing is pending"))));
+    let ((), counted) = of(|| {
+        let entering = post.enter(&irqs_off, GUEST).unwrap();
+        let (in_guest, nothing) = entering.rescan(|_| panic!("nothing is pending"));
+        assert!(nothing.is_none());
+        in_guest.exited();
+    });
     assert_eq!(counted, Counts { stores: 2, ..counts(0, 2, 0) });
 }
 
 #[test]
 fn to_take_nothing_takes_one_load() {
     let post = descriptor();
-    assert_eq!(of(|| post.synchronize(|_| panic!("nothing is pending"))).1, counts(0, 1, 0));
+    assert_eq!(of(|| post.synchronize(|_| panic!("nothing is pending"))), (None::<()>, counts(0, 1, 0)));
     assert_eq!(of(|| Pending::<P, 4>::new().any()), (false, counts(0, 4, 0)));
+}
+
+#[test]
+fn to_take_what_was_announced_takes_a_read_modify_write_for_on_and_one_for_each_word_of_bits() {
+    let post = descriptor();
+    let _ = post.post(0x41.into());
+    let (taken, counted) = of(|| post.synchronize(|pir| pir.take_words(|_, bits| assert_eq!(bits, 1 << 1))));
+    assert_eq!((taken, counted), (Some(()), counts(2, 5, 0)));
 }
 
 #[test]

@@ -24,9 +24,10 @@ impl Avic for Host {
     type Irte = NoIrte;
 }
 
-const LAST: u32 = 254;
-
-fuzz_target!(|exits: Vec<(u8, u64, u64)>| {
+fuzz_target!(|input: (u16, Vec<(u8, u64, u64)>)| {
+    let (last, exits) = input;
+    // Below what any physical ID table holds.
+    let last = u32::from(last) % 4096;
     let table = LogicalTable::<Host>::new((0..1024).map(|_| Default::default()).collect());
     let page = BackingPage::<Std>::new();
     let mut slots = Vec::new();
@@ -34,11 +35,11 @@ fuzz_target!(|exits: Vec<(u8, u64, u64)>| {
         let (kind, model) = if what & 1 == 0 { (Kind::Avic, Model::Flat) } else { (Kind::X2Avic, Model::Cluster) };
         let targets = |icr: Icr| {
             let mut count = 0;
-            icr.targets(kind, u32::from(what), LAST, Some((&table, model)), |id| {
-                assert!(id <= LAST.max(u32::from(what)));
+            icr.targets(kind, u32::from(what), last, Some((&table, model)), |id| {
+                assert!(id <= last);
                 count += 1;
             });
-            assert!(count <= LAST + 1);
+            assert!(count <= last + 1);
         };
         if what & 2 == 0 {
             match incomplete_ipi(info1, info2) {
@@ -48,7 +49,11 @@ fuzz_target!(|exits: Vec<(u8, u64, u64)>| {
             continue;
         }
         match access(info1, info2, what & 4 != 0) {
-            Access::Written(_) => slots.extend(table.claim(model, info2 as u32, what)),
+            Access::Written(_) => {
+                let claimed = table.claim(model, info2 as u32, what);
+                assert!(claimed.is_err() || what != 255);
+                slots.extend(claimed);
+            }
             Access::Eoi(vector) => page.accept(vector),
             Access::Emulate { offset, .. } => assert!(offset < 4096 && offset % 16 == 0),
             Access::Nothing => {}

@@ -60,9 +60,11 @@ impl Icr {
         }
     }
 
-    /// Calls `each` with the physical ID of each vCPU that may be meant, up to `last`. There need not be such a vCPU.
+    /// Calls `each` once with the physical ID of each vCPU that may be meant, none of which is above `last`. There need not be
+    /// such a vCPU.
     ///
-    /// `logical` is the table and how it is meant, with AVIC. No more than `last` + 1 steps, whatever the bits are.
+    /// `logical` is the table and how it is meant, with AVIC. No more than `last` + 1 calls, whatever the bits are and whatever
+    /// the table holds.
     pub fn targets<A: Avic>(
         self,
         kind: Kind,
@@ -77,7 +79,8 @@ impl Icr {
             Kind::X2Avic => destination == u32::MAX,
         };
         match self.shorthand() {
-            Shorthand::Itself => each(sender),
+            Shorthand::Itself if sender <= last => each(sender),
+            Shorthand::Itself => {}
             Shorthand::All => (0..=last).for_each(each),
             Shorthand::Others => (0..=last).filter(|id| *id != sender).for_each(each),
             // Hardware looks at this first, whether the destination is a logical one or not (section 15.29.6.1).
@@ -89,7 +92,16 @@ impl Icr {
             }
             Shorthand::None => match (kind, logical) {
                 (Kind::Avic, Some((table, model))) => {
-                    table.targets(model, destination as u8).map(u32::from).for_each(each);
+                    // Nothing keeps a guest from giving a vCPU two entries.
+                    let mut told = [0u64; 4];
+                    let mut first = |id: u8| {
+                        let (word, bit) = (&mut told[usize::from(id / 64)], 1 << (id % 64));
+                        let new = *word & bit == 0;
+                        *word |= bit;
+                        new
+                    };
+                    let ids = table.targets(model, destination as u8).filter(|id| u32::from(*id) <= last && first(*id));
+                    ids.map(u32::from).for_each(each);
                 }
                 (Kind::Avic, None) => {}
                 // APM vol. 2, section 15.29.5.3: cluster and bit are the two parts of the ID.

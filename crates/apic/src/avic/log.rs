@@ -43,10 +43,10 @@ impl GaTag {
     }
 }
 
-/// A VM's number, until it is [closed](GaLog::close).
-#[derive(PartialEq, Eq, Debug)]
+/// A VM's number in a log, until it is [closed](VmTag::close).
 #[must_use = "the number stays taken until it is closed"]
-pub struct VmTag {
+pub struct VmTag<P: Platform, V: Send + Sync + 'static> {
+    log: Arc<GaLog<P, V>>,
     vm: u16,
     generation: u8,
 }
@@ -65,7 +65,16 @@ pub struct Members<V> {
     vcpus: Vec<Option<Arc<V>>>,
 }
 
-type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Members<V>>;
+type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Arc<Members<V>>>;
+
+/// What writers know of a VM's number: the same members, so that no read section is begun, nor ended, under their lock.
+struct Vm<V> {
+    taken: bool,
+    members: Arc<Members<V>>,
+}
+
+/// What was replaced. It is to be dropped after a grace period.
+pub type Former<P, V> = Retired<<P as Platform>::Rcu, Arc<Members<V>>>;
 
 /// Who is meant by the entries of the logs of guest interrupts, for all VMs of a host and all of its IOMMUs.
 ///
@@ -73,68 +82,40 @@ type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Members<V>>;
 /// nothing: it may be an interrupt handler.
 pub struct GaLog<P: Platform, V: Send + Sync + 'static> {
     vms: Box<[Cell<P, V>]>,
-    taken: Mutex<P, Box<[bool]>>,
+    writers: Mutex<P, Box<[Vm<V>]>>,
 }
 
 impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     /// For so many VMs at once, at most 4096.
-    pub fn new(vms: usize) -> Self {
-        let vms = vms.min(4096);
+    pub fn new(vms: usize) -> Arc<Self> {
         let domain = Arc::new(P::Rcu::new("GA log"));
-        let empty = |_| RcuCell::new(&domain, Box::new(Members { generation: 0, vcpus: Vec::new() }));
-        GaLog { vms: (0..vms).map(empty).collect(), taken: Mutex::new(&TAGS, (0..vms).map(|_| false).collect()) }
+        let writers: Box<[_]> = (0..vms.min(4096))
+            .map(|_| Vm { taken: false, members: Arc::new(Members { generation: 0, vcpus: Vec::new() }) })
+            .collect();
+        let cell = |vm: &Vm<V>| RcuCell::new(&domain, Box::new(Arc::clone(&vm.members)));
+        Arc::new(GaLog { vms: writers.iter().map(cell).collect(), writers: Mutex::new(&TAGS, writers) })
+    }
+
+    /// Replaces the members of a VM, whose number stays taken or is free from here on.
+    fn replace(&self, writers: &mut [Vm<V>], vm: u16, taken: bool, members: Members<V>) -> Former<P, V> {
+        let members = Arc::new(members);
+        let former = self.vms[usize::from(vm)].replace(Box::new(Arc::clone(&members)));
+        // The former ones are not dropped here: `former` has them, too.
+        writers[usize::from(vm)] = Vm { taken, members };
+        former
     }
 
     /// A number for a VM.
     ///
     /// # Errors
     /// If there is none left.
-    pub fn open(&self) -> Result<VmTag, Full> {
-        let mut taken = self.taken.lock();
-        let vm = taken.iter().position(|taken| !taken).ok_or(Full)?;
-        taken[vm] = true;
-        let generation = self.vms[vm].read().generation;
-        Ok(VmTag { vm: vm as u16, generation })
-    }
-
-    /// The tag for IRTEs that post to a vCPU, once it was [added](GaLog::add).
-    ///
-    /// # Errors
-    /// If there can be no vCPU of that number.
-    pub fn tag(vm: &VmTag, vcpu: u32) -> Result<GaTag, NoSuchVcpu> {
-        if vcpu > 0xfff {
-            return Err(NoSuchVcpu);
-        }
-        Ok(GaTag(u32::from(vm.generation) << 24 | u32::from(vm.vm) << 12 | vcpu))
-    }
-
-    /// A vCPU of the VM, in the place of the one of that number if there was one. When the VM is set up: memory is allocated, and
-    /// what is returned is to be dropped after a grace period.
-    ///
-    /// # Errors
-    /// If there can be no vCPU of that number.
-    pub fn add(&self, vm: &VmTag, number: u32, vcpu: Arc<V>) -> Result<Retired<P::Rcu, Members<V>>, NoSuchVcpu> {
-        let number = Self::tag(vm, number)?.vcpu();
-        let cell = &self.vms[usize::from(vm.vm)];
-        let taken = self.taken.lock();
-        let mut vcpus = cell.read().vcpus.clone();
-        if vcpus.len() <= number {
-            vcpus.resize(number + 1, None);
-        }
-        vcpus[number] = Some(vcpu);
-        let former = cell.replace(Box::new(Members { generation: vm.generation, vcpus }));
-        drop(taken);
-        Ok(former)
-    }
-
-    /// The VM is no more: what the log still says of it is ignored. What is returned is to be dropped after a grace period.
-    pub fn close(&self, vm: VmTag) -> Retired<P::Rcu, Members<V>> {
-        let none = Box::new(Members { generation: vm.generation.wrapping_add(1), vcpus: Vec::new() });
-        let mut taken = self.taken.lock();
-        let former = self.vms[usize::from(vm.vm)].replace(none);
-        taken[usize::from(vm.vm)] = false;
-        drop(taken);
-        former
+    pub fn open(self: &Arc<Self>) -> Result<VmTag<P, V>, Full> {
+        let mut writers = self.writers.lock();
+        let vm = writers.iter().position(|vm| !vm.taken).ok_or(Full)?;
+        writers[vm].taken = true;
+        let generation = writers[vm].members.generation;
+        drop(writers);
+        Ok(VmTag { log: Arc::clone(self), vm: vm as u16, generation })
     }
 
     /// Hands the vCPU of an entry to `look`, in a read section: it may wake, and must not sleep. `None` if there is none, or it
@@ -153,6 +134,48 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     /// A log was full: entries are missing.
     pub fn overflowed(&self) -> Reset<'_, P, V> {
         Reset { log: self }
+    }
+}
+
+impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
+    /// Returns the tag for IRTEs that post to a vCPU, once it was [added](VmTag::add).
+    ///
+    /// # Errors
+    /// If there can be no vCPU of that number.
+    pub fn tag(&self, vcpu: u32) -> Result<GaTag, NoSuchVcpu> {
+        if vcpu > 0xfff {
+            return Err(NoSuchVcpu);
+        }
+        Ok(GaTag(u32::from(self.generation) << 24 | u32::from(self.vm) << 12 | vcpu))
+    }
+
+    /// Adds a vCPU of the VM, in the place of the one of that number if there was one. When the VM is set up: memory is
+    /// allocated, and what is returned is to be dropped after a grace period.
+    ///
+    /// # Errors
+    /// If there can be no vCPU of that number.
+    pub fn add(&self, number: u32, vcpu: Arc<V>) -> Result<Former<P, V>, NoSuchVcpu> {
+        let number = self.tag(number)?.vcpu();
+        let mut writers = self.log.writers.lock();
+        let mut vcpus = writers[usize::from(self.vm)].members.vcpus.clone();
+        if vcpus.len() <= number {
+            vcpus.resize(number + 1, None);
+        }
+        vcpus[number] = Some(vcpu);
+        let members = Members { generation: self.generation, vcpus };
+        let former = self.log.replace(&mut writers, self.vm, true, members);
+        drop(writers);
+        Ok(former)
+    }
+
+    /// Gives the number back: the VM is no more, and what the log still says of it is ignored. What is returned is to be dropped
+    /// after a grace period.
+    pub fn close(self) -> Former<P, V> {
+        let none = Members { generation: self.generation.wrapping_add(1), vcpus: Vec::new() };
+        let mut writers = self.log.writers.lock();
+        let former = self.log.replace(&mut writers, self.vm, false, none);
+        drop(writers);
+        former
     }
 }
 
@@ -188,16 +211,16 @@ mod tests {
         LogEntry::new(tag.bits(), 0x100)
     }
 
-    fn add(log: &Log, vm: &VmTag, number: u32, vcpu: u32) -> GaTag {
-        drop(log.add(vm, number, Arc::new(vcpu)).unwrap().synchronize());
-        Log::tag(vm, number).unwrap()
+    fn add(vm: &VmTag<Std, u32>, number: u32, vcpu: u32) -> GaTag {
+        drop(vm.add(number, Arc::new(vcpu)).unwrap().synchronize());
+        vm.tag(number).unwrap()
     }
 
     #[test]
     fn an_entry_finds_the_vcpu_that_its_tag_means() {
         let log = Log::new(2);
         let (one, two) = (log.open().unwrap(), log.open().unwrap());
-        let tags = [add(&log, &one, 0, 10), add(&log, &one, 4095, 11), add(&log, &two, 0, 20)];
+        let tags = [add(&one, 0, 10), add(&one, 4095, 11), add(&two, 0, 20)];
         assert_eq!(tags.map(|tag| log.entry(entry(tag), |vcpu| *vcpu)), [Some(10), Some(11), Some(20)]);
         assert_eq!(log.entry(entry(GaTag::from_bits(tags[0].bits() + 1)), |_| ()), None, "no such vCPU");
         assert_eq!(log.entry(entry(GaTag::from_bits(5 << 12)), |_| ()), None, "no such VM");
@@ -205,21 +228,21 @@ mod tests {
         let mut all = vec![];
         log.overflowed().restarted(|vcpu| all.push(*vcpu));
         assert_eq!(all, [10, 11, 20]);
-        drop([one, two].map(|vm| log.close(vm).synchronize()));
+        drop([one, two].map(|vm| vm.close().synchronize()));
     }
 
     #[test]
     fn a_number_that_is_used_again_is_not_mistaken_for_what_it_was() {
         let log = Log::new(1);
         let first = log.open().unwrap();
-        assert_eq!(log.open(), Err(Full));
-        let stale = add(&log, &first, 3, 10);
-        drop(log.close(first).synchronize());
+        assert_eq!(log.open().err(), Some(Full));
+        let stale = add(&first, 3, 10);
+        drop(first.close().synchronize());
         assert_eq!(log.entry(entry(stale), |_| ()), None);
         let second = log.open().unwrap();
-        let tag = add(&log, &second, 3, 20);
+        let tag = add(&second, 3, 20);
         assert_eq!((log.entry(entry(stale), |_| ()), log.entry(entry(tag), |vcpu| *vcpu)), (None, Some(20)));
-        drop(log.close(second).synchronize());
+        drop(second.close().synchronize());
     }
 
     #[test]
@@ -227,10 +250,21 @@ mod tests {
         let log = Log::new(1);
         let vm = log.open().unwrap();
         let vcpu = Arc::new(1);
-        drop(log.add(&vm, 0, Arc::clone(&vcpu)).unwrap().synchronize());
-        assert_eq!(log.add(&vm, 4096, Arc::clone(&vcpu)).err(), Some(NoSuchVcpu));
+        drop(vm.add(0, Arc::clone(&vcpu)).unwrap().synchronize());
+        assert_eq!(vm.add(4096, Arc::clone(&vcpu)).err(), Some(NoSuchVcpu));
         assert_eq!(Arc::strong_count(&vcpu), 2);
-        drop(log.close(vm).synchronize());
+        drop(vm.close().synchronize());
         assert_eq!(Arc::strong_count(&vcpu), 1);
+    }
+
+    #[test]
+    fn a_vm_of_one_log_is_none_of_another() {
+        let (one, two) = (Log::new(1), Log::new(2));
+        let first = two.open().unwrap();
+        let second = two.open().unwrap();
+        let tag = add(&second, 0, 10);
+        assert_eq!((two.entry(entry(tag), |vcpu| *vcpu), one.entry(entry(tag), |_| ())), (Some(10), None));
+        assert!(one.open().is_ok(), "its number is free");
+        drop([first, second].map(|vm| vm.close().synchronize()));
     }
 }

@@ -15,10 +15,10 @@ use doorbell_post::Mirror;
 
 pub use exits::{Access, IncompleteIpi, Unemulated, Written, access, incomplete_ipi};
 pub use icr::{Icr, Shorthand};
-pub use log::{Full, GaLog, GaTag, Members, NoSuchVcpu, Reset, VmTag};
+pub use log::{Former, Full, GaLog, GaTag, Members, NoSuchVcpu, Reset, VmTag};
 pub use page::{BackingPage, Irr};
 pub use table::{Kind, LogicalError, LogicalSlot, LogicalTable, Model, PhysicalId, PhysicalTable, TableError};
-pub use vcpu::{AvicVcpu, Posted, Retiring, Sleeping};
+pub use vcpu::{AvicVcpu, Retiring, Sleeping, Vmrun};
 
 /// What a host gives: its platform, the pages that it shares with hardware, and the IRTEs that it posts by.
 ///

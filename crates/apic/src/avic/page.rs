@@ -60,6 +60,19 @@ impl<P: Platform> BackingPage<P> {
         GuestVector::new(highest).filter(|_| highest >> 4 > class)
     }
 
+    /// Returns whether a vector is pending, whatever its priority. By anybody.
+    pub fn pending(&self) -> bool {
+        self.highest(register::IRR).is_some()
+    }
+
+    /// Returns whether the highest vector that is pending waits for the guest to lower its task priority.
+    ///
+    /// By the owner, or about a vCPU that is not in the guest.
+    pub fn waits_for_task_priority(&self) -> bool {
+        let task = self.register(register::TPR).load(SeqCst) as u8;
+        self.highest(register::IRR).is_some_and(|highest| highest >> 4 <= task >> 4)
+    }
+
     /// Software interrupts the guest with a vector in the place of hardware: it is not pending any more, but in service.
     ///
     /// By the owner, while AVIC is inhibited.
@@ -67,7 +80,7 @@ impl<P: Platform> BackingPage<P> {
         let vector = vector.number();
         let bit = 1 << (vector % 32);
         self.of(register::IRR, vector).fetch_and(!bit, SeqCst);
-        // The owner is the only one who writes it, so there is nothing between the two.
+        // No read-modify-write: outside of the guest only the owner writes it, and no hook of the owner does.
         let in_service = self.of(register::ISR, vector);
         in_service.store(in_service.load(Relaxed) | bit, Relaxed);
     }

@@ -193,6 +193,8 @@ pub struct LogicalTable<A: Avic> {
 pub enum LogicalError {
     /// Not one bit, but none or several, or a cluster that there is not.
     Unrepresentable,
+    /// The physical ID is 255, which means everybody: no vCPU of an xAPIC guest has it, and no entry can name one.
+    Everybody,
     /// Another vCPU has the same.
     Aliased {
         /// Its physical ID.
@@ -225,6 +227,9 @@ impl<A: Avic> LogicalTable<A> {
     /// # Errors
     /// If hardware cannot have it so.
     pub fn claim(&self, model: Model, ldr: u32, id: u8) -> Result<LogicalSlot, LogicalError> {
+        if u32::from(id) > Kind::Avic.limit() {
+            return Err(LogicalError::Everybody);
+        }
         let (first, bits) = model.split((ldr >> 24) as u8).ok_or(LogicalError::Unrepresentable)?;
         if bits.count_ones() != 1 {
             return Err(LogicalError::Unrepresentable);

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_platform::{Atomic, CpuId, IrqGuard};
 use doorbell_post::{
-    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, Notice, Post, Requests, Residency, RunState,
+    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, Mode, Notice, Post, Requests, Residency, RunState,
 };
 
 use super::spec::{HostApicId, PageAddress};
@@ -70,6 +70,10 @@ impl<A: Avic> AvicVcpu<A> {
     /// A vCPU that is on no CPU, with a page whose address is `address`. All registers of its page are as the host has
     /// made them.
     ///
+    /// It begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is inhibited in its VM, or not any
+    /// more. So it asks itself before it first enters the guest, which is after the host has put it where those are found who
+    /// are asked: no change is missed, whichever came first.
+    ///
     /// # Errors
     /// If the table has no place for that ID, or another vCPU has it.
     pub fn new(
@@ -77,13 +81,13 @@ impl<A: Avic> AvicVcpu<A> {
         id: u32,
         page: A::Page,
         address: PageAddress,
+        inhibition: Requests,
     ) -> Result<Self, TableError> {
         let own = table.claim(id, address)?;
-        Ok(AvicVcpu {
-            post: Post::new(Irr::new(page), Level::new()),
-            copies: Copies::new(own),
-            place: AtomicU64::<A>::new(0),
-        })
+        let post = Posts::<A>::new(Irr::new(page), Level::new());
+        // It is in the host, so nobody is to be told.
+        let _: Notice<CpuId> = post.run_state().request(inhibition);
+        Ok(AvicVcpu { post, copies: Copies::new(own), place: AtomicU64::<A>::new(0) })
     }
 
     /// The registers.
@@ -127,19 +131,25 @@ impl<A: Avic> AvicVcpu<A> {
     /// from it, and the invalidation has completed.
     ///
     /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its doorbell. That costs it no exit, and
-    /// nothing is assumed about what the IOMMU did first, writing the entry or posting by it.
+    /// nothing is assumed about what the IOMMU did first, writing the entry or posting by it. Without AVIC it is kicked,
+    /// whatever the vector's priority: the guest lowers its own at any moment.
     #[inline]
     pub fn logged(&self) -> Notice<CpuId> {
-        if self.post.layout().any() { self.post.published() } else { Notice::Nothing }
+        let looks = match self.post.run_state().mode() {
+            // Its guest stands still, and so does its priority. If it is awake by now, it looks before it enters.
+            Mode::Blocked => self.post.layout().any(),
+            Mode::Host | Mode::Guest(_) | Mode::Kicked | Mode::Preempted => self.page().pending(),
+        };
+        if looks { self.post.published() } else { Notice::Nothing }
     }
 
-    /// Its task runs on the CPU of that APIC ID. By the owner's scheduler, with any locks held.
+    /// Its task runs on the CPU of that APIC ID. By the owner's scheduler, with preemption off; any locks may be held.
     pub fn load(&self, host: HostApicId) {
         self.post.run_state().resumed();
         self.place(|place| place.loaded(Some(host)));
     }
 
-    /// Its task is switched away from. By the owner's scheduler, with any locks held.
+    /// Its task is switched away from. By the owner's scheduler, with preemption off; any locks may be held.
     pub fn put(&self) {
         self.place(|place| place.loaded(None));
         self.post.run_state().preempted();
@@ -168,26 +178,30 @@ impl<A: Avic> AvicVcpu<A> {
     /// Enters the guest on `cpu`, where it is loaded. By the owner.
     ///
     /// With AVIC, the CPU looks at the page itself when it enters (VMRUN). If AVIC is inhibited, `inject` does: it may
-    /// [take](BackingPage::accept) what is [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest.
+    /// [take](BackingPage::accept) what is [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest. Then the
+    /// page's task priority is what the guest's CR8 begins with, and what the guest has made of that is to be written back before
+    /// the vCPU has [exited](InGuest::exited).
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
     #[inline]
-    pub fn enter(
-        &self,
-        irqs_off: &IrqGuard<A::Platform>,
+    pub fn enter<'a>(
+        &'a self,
+        irqs_off: &'a IrqGuard<A::Platform>,
         cpu: CpuId,
         inject: impl FnOnce(&BackingPage<A::Platform>),
-    ) -> Result<Posted<'_, A>, Requests> {
+    ) -> Result<(InGuest<'a, A::Platform>, Vmrun), Requests> {
         // The copies are changed by the owner, which is here, so they say the same.
         let posted = !self.placed().inhibited();
         let entering = self.post.enter(irqs_off, Guest { cpu, posted })?;
-        let in_guest = entering.rescan(|irr| {
+        let (in_guest, _injected) = entering.rescan(|irr| {
             if !posted {
                 inject(irr.page());
             }
         });
-        Ok(Posted { posted, _in_guest: in_guest })
+        // Who posts after this look kicks, so it is made again.
+        let without = || Vmrun::WithoutAvic { intercept_cr8: self.page().waits_for_task_priority() };
+        Ok((in_guest, if posted { Vmrun::WithAvic } else { without() }))
     }
 
     /// Begins to sleep until something is deliverable or requested. By the owner.
@@ -212,18 +226,17 @@ impl<A: Avic> AvicVcpu<A> {
     }
 }
 
-/// A vCPU in the guest, until this is dropped.
-#[must_use = "dropped, it is in the host"]
-pub struct Posted<'a, A: Avic> {
-    posted: bool,
-    _in_guest: InGuest<'a, A::Platform>,
-}
-
-impl<A: Avic> Posted<'_, A> {
-    /// Whether AVIC is to be active in its VMCB.
-    pub fn posted(&self) -> bool {
-        self.posted
-    }
+/// How the guest is to run: what its VMCB says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the VMCB has to say so, or interrupts are lost"]
+pub enum Vmrun {
+    /// AVIC is active.
+    WithAvic,
+    /// AVIC is inhibited.
+    WithoutAvic {
+        /// Writes to CR8 have to exit: a vector waits for a lower task priority, and nobody tells the guest but the owner.
+        intercept_cr8: bool,
+    },
 }
 
 /// A vCPU that sleeps, until this is dropped or somebody wakes it.

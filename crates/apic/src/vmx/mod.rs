@@ -8,4 +8,4 @@ mod sleepers;
 pub use host::Host;
 pub use page::VirtualApicPage;
 pub use seat::Seat;
-pub use sleepers::{NoSlot, Sleeper, Sleepers};
+pub use sleepers::{MOST_SLOTS, NoSlot, Sleeper, Sleepers, TooMany};

@@ -31,10 +31,12 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
     /// By the owner, outside of the guest, when [`Entering::rescan`](doorbell_post::Entering::rescan) says that there
     /// may be something.
     #[inline]
+    #[must_use = "the guest is interrupted by what RVI says"]
     pub fn take(&self, pir: &Pending<P, 4>) -> u8 {
         pir.take_words(|index, bits| {
             for (register, bits) in [(2 * index, bits as u32), (2 * index + 1, (bits >> 32) as u32)] {
                 if bits != 0 {
+                    // No read-modify-write: hooks of the owner look at what is posted, and leave the page alone.
                     let register = self.virr(register);
                     register.store(register.load(Relaxed) | bits, Relaxed);
                 }
@@ -45,10 +47,9 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
 
     /// [`take`](VirtualApicPage::take) of a vCPU that is not about to enter the guest, if there may be something.
     #[inline]
+    #[must_use = "the guest is interrupted by what RVI says"]
     pub fn synchronize(&self, post: &PiDescriptor<P>) -> Option<u8> {
-        let mut rvi = None;
-        post.synchronize(|pir| rvi = Some(self.take(pir)));
-        rvi
+        post.synchronize(|pir| self.take(pir))
     }
 
     /// The highest vector that is pending in VIRR, or 0.

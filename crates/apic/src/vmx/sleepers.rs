@@ -33,6 +33,14 @@ impl<P: Platform> Sleeper<P> for PiDescriptor<P> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoSlot;
 
+/// There are to be more slots than [`MOST_SLOTS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooMany;
+
+/// How many slots there can be: as many as a handler can still look through, a word for each 64. Each takes a bit for each CPU of the
+/// host, so that a mistaken number would take all memory; a host with more vCPUs has several [`Sleepers`].
+pub const MOST_SLOTS: usize = 1 << 16;
+
 /// The vCPUs of a host that may sleep, and for each of its CPUs those that do so there.
 pub struct Sleepers<P: Platform, V: Sleeper<P>> {
     host: Host,
@@ -70,14 +78,20 @@ pub(super) type Former<P, V> = Retired<<P as Platform>::Rcu, Option<Arc<V>>>;
 
 impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
-    pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// If that is more than [`MOST_SLOTS`].
+    pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Result<Arc<Self>, TooMany> {
+        if slots > MOST_SLOTS {
+            return Err(TooMany);
+        }
         let slot = |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
-        Arc::new(Sleepers {
+        Ok(Arc::new(Sleepers {
             maps: (0..host.cpus()).map(|_| Map::new(slots)).collect(),
             slots: (0..slots).map(slot).collect(),
             rcu: Arc::clone(rcu),
             host,
-        })
+        }))
     }
 
     /// The host's vectors and CPUs.

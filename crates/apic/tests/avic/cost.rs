@@ -20,11 +20,12 @@ fn of<R>(f: impl FnOnce() -> R) -> (R, Counts) {
 fn a_post_to_a_vcpu_in_the_guest_takes_one_read_modify_write_and_a_fence_and_the_same_vector_again_one() {
     let vcpu = vcpu(&table::<P>(), 0);
     vcpu.load(cpu(1));
-    let in_guest = vcpu.enter(&IrqGuard::new(), CpuId(1), |_| ()).unwrap();
+    let irqs_off = IrqGuard::new();
+    let (in_guest, _) = vcpu.enter(&irqs_off, CpuId(1), |_| ()).unwrap();
     let first = Counts { rmws: 1, fences: 1, loads: 1, ..Counts::default() };
     assert_eq!(of(|| vcpu.post(VECTOR)), (Notice::Notify(CpuId(1)), first));
     assert_eq!(of(|| vcpu.post(VECTOR)), (Notice::Nothing, Counts { rmws: 1, ..Counts::default() }));
-    drop(in_guest);
+    in_guest.exited();
 }
 
 #[test]
@@ -32,7 +33,7 @@ fn to_enter_and_leave_takes_two_stores_and_two_loads() {
     let vcpu = vcpu(&table::<P>(), 0);
     vcpu.load(cpu(1));
     let irqs_off = IrqGuard::new();
-    let ((), counted) = of(|| drop(vcpu.enter(&irqs_off, CpuId(1), |_| ()).unwrap()));
+    let ((), counted) = of(|| vcpu.enter(&irqs_off, CpuId(1), |_| ()).unwrap().0.exited());
     assert_eq!(counted, Counts { stores: 2, loads: 2, ..Counts::default() });
 }
 

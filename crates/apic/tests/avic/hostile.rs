@@ -9,11 +9,9 @@ use proptest::prelude::*;
 
 use crate::{Host, words};
 
-const LAST: u32 = 511;
-
-fn targets(icr: Icr, kind: Kind, table: &LogicalTable<Host<Std>>, model: Model) -> Vec<u32> {
+fn targets(icr: Icr, kind: Kind, [sender, last]: [u32; 2], table: &LogicalTable<Host<Std>>, model: Model) -> Vec<u32> {
     let mut all = Vec::new();
-    icr.targets(kind, 5, LAST, (kind == Kind::Avic).then_some((table, model)), |id| all.push(id));
+    icr.targets(kind, sender, last, (kind == Kind::Avic).then_some((table, model)), |id| all.push(id));
     all
 }
 
@@ -59,16 +57,19 @@ proptest! {
         bits: u64,
         narrow in any::<bool>(),
         flat in any::<bool>(),
-        registers in prop::collection::vec(any::<u8>(), 0..16),
+        registers in prop::collection::vec((any::<u8>(), any::<u8>()), 0..16),
+        (sender, last) in (prop_oneof![0..8u32, 0..512u32], prop_oneof![0..8u32, 0..512u32]),
     ) {
         let (kind, model) = (if narrow { Kind::Avic } else { Kind::X2Avic }, if flat { Model::Flat } else { Model::Cluster });
         let table = LogicalTable::new(words(1024));
-        let slots: Vec<_> = (0..).zip(&registers)
-            .filter_map(|(id, ldr)| Some((id, *ldr, table.claim(model, u32::from(*ldr) << 24, id).ok()?)))
+        // Of any ID, and of one more than once: whatever the guest has written.
+        let slots: Vec<_> = registers.iter()
+            .filter_map(|(id, ldr)| Some((*id, *ldr, table.claim(model, u32::from(*ldr) << 24, *id).ok()?)))
             .collect();
+        prop_assert!(slots.iter().all(|(id, ..)| *id != 255), "that means everybody");
         let icr = Icr(bits);
-        let mut all = targets(icr, kind, &table, model);
-        prop_assert!(all.iter().all(|id| *id <= LAST));
+        let mut all = targets(icr, kind, [sender, last], &table, model);
+        prop_assert!(all.iter().all(|id| *id <= last) && all.len() <= last as usize + 1);
         all.sort_unstable();
         prop_assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
         prop_assert_eq!(icr.vector().map(GuestVector::number), (bits as u8 >= 16).then_some(bits as u8));
@@ -79,9 +80,9 @@ proptest! {
             Kind::X2Avic => destination == u32::MAX,
         };
         let means = |id: u32| match icr.shorthand() {
-            Shorthand::Itself => id == 5,
+            Shorthand::Itself => id == sender,
             Shorthand::All => true,
-            Shorthand::Others => id != 5,
+            Shorthand::Others => id != sender,
             Shorthand::None if everybody => true,
             Shorthand::None if !icr.logical() => id == destination,
             Shorthand::None if kind == Kind::X2Avic => destination >> 16 == id >> 4 && destination >> (id & 15) & 1 != 0,
@@ -93,6 +94,6 @@ proptest! {
                 }
             }),
         };
-        prop_assert_eq!(all, (0..=LAST).filter(|id| means(*id)).collect::<Vec<_>>());
+        prop_assert_eq!(all, (0..=last).filter(|id| means(*id)).collect::<Vec<_>>());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_apic::avic::spec::{HostApicId, PageAddress};
 use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, Kind, PhysicalTable};
 use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{Mirror, Residency};
+use doorbell_post::{Mirror, Requests, Residency};
 
 /// A host on any platform.
 struct Host<P>(std::marker::PhantomData<P>);
@@ -70,7 +70,7 @@ fn cpu(number: u32) -> HostApicId {
 }
 
 fn vcpu<P: Platform>(table: &Arc<PhysicalTable<Host<P>>>, id: u32) -> AvicVcpu<Host<P>> {
-    AvicVcpu::new(table, id, Box::default(), address(u64::from(id) + 1)).expect("its ID is free")
+    AvicVcpu::new(table, id, Box::default(), address(u64::from(id) + 1), Requests(0)).expect("its ID is free")
 }
 
 fn bind<P: Platform>(vcpu: &AvicVcpu<Host<P>>, irte: &Arc<Irte>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use doorbell_apic::GuestVector;
-use doorbell_apic::avic::AvicVcpu;
+use doorbell_apic::avic::{AvicVcpu, Vmrun};
 use doorbell_platform::{CpuId, IrqGuard, Std};
 use doorbell_post::Notice;
 use proptest::prelude::*;
@@ -126,10 +126,12 @@ proptest! {
                     let (vcpu, model) = (&vcpus[at], &mut models[at]);
                     let mut got = BTreeSet::new();
                     let on = CpuId(model.cpu.unwrap_or(0));
-                    let in_guest = vcpu.enter(&IrqGuard::<Std>::new(), on, |_| got = takes(vcpu));
-                    let in_guest = in_guest.expect("nothing is requested");
-                    prop_assert_eq!(in_guest.posted(), !model.inhibited);
-                    if in_guest.posted() {
+                    let irqs_off = IrqGuard::<Std>::new();
+                    let in_guest = vcpu.enter(&irqs_off, on, |_| got = takes(vcpu));
+                    let (_in_guest, vmrun) = in_guest.expect("nothing is requested");
+                    let inhibited = Vmrun::WithoutAvic { intercept_cr8: false };
+                    prop_assert_eq!(vmrun, if model.inhibited { inhibited } else { Vmrun::WithAvic });
+                    if vmrun == Vmrun::WithAvic {
                         got = takes(vcpu);
                     }
                     prop_assert_eq!(&got, &model.pending);

@@ -3,6 +3,7 @@
 use doorbell_apic::avic::spec::{HostApicId, PhysicalEntry};
 use doorbell_apic::avic::{AvicVcpu, Kind, LogicalError, LogicalTable, Model, PhysicalTable, TableError};
 use doorbell_platform::Std;
+use doorbell_post::Requests;
 
 use crate::{Host, address, cpu, table, vcpu, words};
 
@@ -23,7 +24,7 @@ fn a_physical_table_is_made_of_as_many_pages_as_hardware_knows() {
 #[test]
 fn an_id_beyond_the_table_or_taken_is_refused_and_nothing_is_written() {
     let table = table::<Std>();
-    let refused = |id| AvicVcpu::new(&table, id, Box::default(), address(9)).err();
+    let refused = |id| AvicVcpu::new(&table, id, Box::default(), address(9), Requests(0)).err();
     for id in [512, 4095, u32::MAX] {
         assert_eq!(refused(id), Some(TableError::Beyond { id, last: 511 }));
         assert_eq!(table.entry(id), PhysicalEntry::NONE);
@@ -78,5 +79,7 @@ fn what_hardware_cannot_look_up_is_refused() {
     assert_eq!(table.claim(Model::Flat, 2 << 24, 2), Err(LogicalError::Aliased { by: 1 }));
     table.release(slot);
     assert_eq!(logical(4).claim(Model::Flat, 0x80 << 24, 1), Err(LogicalError::Beyond { index: 7 }));
+    assert_eq!(table.claim(Model::Flat, 4 << 24, 255), Err(LogicalError::Everybody));
+    assert!(table.claim(Model::Flat, 4 << 24, 254).is_ok());
     assert_eq!([0xffff_ffff, 0x0fff_ffff, 0x8000_0000].map(Model::of), [Some(Model::Flat), Some(Model::Cluster), None]);
 }

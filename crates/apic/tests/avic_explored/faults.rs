@@ -8,7 +8,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 
 use crate::machine::{Flaw, Restart};
-use crate::programs::{DEVICE, Inhibited, Life, Scope, program, programs};
+use crate::programs::{Asks, DEVICE, Inhibited, Life, MASKED, Scope, created, program, programs};
 
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
@@ -47,6 +47,21 @@ fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
 }
 
 #[test]
+fn inhibited_a_vcpu_in_the_guest_has_to_be_kicked_whatever_its_priority() {
+    loses("asks for the priority", |m| program(m, Scope { flaw: Flaw::AsksPriority, ..MASKED }));
+}
+
+#[test]
+fn a_kick_alone_is_not_enough_for_a_vector_that_waits_for_a_lower_priority() {
+    loses("no intercept", |m| program(m, Scope { flaw: Flaw::NoIntercept, ..MASKED }));
+}
+
+#[test]
+fn a_vcpu_that_asks_before_it_can_be_found_misses_that_avic_is_inhibited() {
+    loses("asks early", |m| created(m, Asks::Early));
+}
+
+#[test]
 fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
     let report = Explore::new("re-enabled").run(|m| program(m, Scope { inhibited: Inhibited::ForSomeTime, ..DEVICE }));
     report.assert_exhausted();
@@ -54,13 +69,13 @@ fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
 
 /// VMs come, get a vCPU, and go.
 fn vms(m: &Machine) {
-    let log = Arc::new(GaLog::<Sim, ()>::new(2));
+    let log = GaLog::<Sim, ()>::new(2);
     for name in ["one VM", "another"] {
         let log = Arc::clone(&log);
         m.task(name, move || {
             let vm = log.open().expect("there is room for two");
-            drop(log.add(&vm, 0, Arc::new(())).expect("a small number").synchronize());
-            drop(log.close(vm).synchronize());
+            drop(vm.add(0, Arc::new(())).expect("a small number").synchronize());
+            drop(vm.close().synchronize());
         });
     }
 }

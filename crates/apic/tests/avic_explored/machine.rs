@@ -1,22 +1,22 @@
-//! CPUs with AVIC, an IOMMU with a log, and a vCPU that runs on them.
+//! AVIC, and an IOMMU with a log, of one simulated vCPU.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
 use doorbell_apic::avic::{
-    Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, incomplete_ipi,
+    Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, Vmrun, incomplete_ipi,
 };
-use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
-use doorbell_explore::{Ended, Machine, Sim};
-use doorbell_hardware::cpu::Cpu;
+use doorbell_explore::Sim;
 use doorbell_hardware::ga_log;
+use doorbell_hardware::vcpu::{self, Delivery, Entry};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
-use doorbell_post::{Mirror, Notice, Requests, Residency};
+use doorbell_post::{Mirror, Requests, Residency};
 
 type AtomicU64 = <Sim as Platform>::AtomicU64;
 type AtomicU32 = <Sim as Platform>::AtomicU32;
+pub type AtomicBool = <Sim as Platform>::AtomicBool;
 
 pub struct Host;
 
@@ -32,6 +32,7 @@ impl Avic for Host {
 const FIRST: u8 = 0x40;
 const IRR: usize = register::IRR + 0x20;
 const ISR: usize = register::ISR + 0x20;
+const TPR: usize = register::TPR;
 
 pub fn vector(number: u8) -> GuestVector {
     GuestVector::new(FIRST + number).expect("a legal vector")
@@ -43,7 +44,7 @@ pub struct Irte {
     pub flaw: Flaw,
 }
 
-/// What is wrong with how an IRTE is written.
+/// What is wrong with how an IRTE is written, or with what is done about a vCPU whose priority is high.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Flaw {
     None,
@@ -51,6 +52,10 @@ pub enum Flaw {
     NoLog,
     /// It goes on saying that the vCPU runs when log entries are asked for.
     StaysRunning,
+    /// The log's handler leaves a vCPU alone whose priority is too high for what is pending.
+    AsksPriority,
+    /// CR8 is not intercepted when a vector waits for a lower priority.
+    NoIntercept,
 }
 
 const RUN: u64 = 1 << 32;
@@ -75,36 +80,22 @@ impl Mirror for Irte {
     }
 }
 
-/// A vCPU, and what its guest has got.
+/// A vCPU, with what its guest and its host do about its task priority.
 pub struct Vcpu {
     pub avic: AvicVcpu<Host>,
-    got: Model<u32>,
-    task: Model<Option<<Sim as Platform>::Task>>,
-    /// Where it is loaded. Of its task and its hooks.
-    on: Model<CpuId>,
+    hardware: vcpu::Vcpu,
+    /// Whether AVIC is to be inhibited in its VM.
+    pub inhibited: Arc<AtomicBool>,
+    /// Of its task: whether the guest, whose priority is above every vector, is still going to lower it.
+    masks: std::sync::atomic::AtomicBool,
+    flaw: Flaw,
 }
 
 pub struct System {
     pub vcpu: Arc<Vcpu>,
-    cpus: [Cpu; 2],
     pub table: Arc<PhysicalTable<Host>>,
-    pub log: GaLog<Sim, Vcpu>,
+    pub log: Arc<GaLog<Sim, Vcpu>>,
     entries: ga_log::GaLog,
-    /// Whether AVIC is to be inhibited.
-    pub inhibited: <Sim as Platform>::AtomicBool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub enum Ran {
-    Exited,
-    Requested,
-    Over,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub enum Until {
-    Halts,
-    Kicked,
 }
 
 pub fn table() -> Arc<PhysicalTable<Host>> {
@@ -117,48 +108,18 @@ pub fn address(number: u64) -> PageAddress {
 }
 
 impl System {
-    pub fn new(capacity: usize) -> Arc<Self> {
+    pub fn new(capacity: usize, moves: bool, flaw: Flaw) -> Arc<Self> {
         let table = table();
-        let vcpu = Vcpu {
-            avic: AvicVcpu::new(&table, 0, Arc::default(), address(0)).expect("its ID is free"),
-            got: Model::new("guest", 0),
-            task: Model::new("task", None),
-            on: Model::new("place", CpuId(0)),
-        };
-        let system = System {
-            vcpu: Arc::new(vcpu),
-            cpus: ["CPU 0", "CPU 1"].map(Cpu::new),
-            table,
-            log: GaLog::new(1),
-            entries: ga_log::GaLog::new(capacity),
-            inhibited: Atomic::new(false),
-        };
+        let vcpu = Vcpu::new(&table, moves, flaw, &Arc::new(Atomic::new(false)), Requests(0));
+        let system = System { vcpu, table, log: GaLog::new(1), entries: ga_log::GaLog::new(capacity) };
         let vm = system.log.open().expect("there is one");
-        drop(system.log.add(&vm, 0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
+        drop(vm.add(0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
         Arc::new(system)
-    }
-
-    fn cpu(&self, cpu: CpuId) -> &Cpu {
-        &self.cpus[cpu.0 as usize]
-    }
-
-    /// Heard in guest mode with AVIC only.
-    fn ring(&self, cpu: CpuId) {
-        self.cpu(cpu).ring();
-    }
-
-    pub fn act(&self, notice: Notice<CpuId>) {
-        match notice {
-            Notice::Nothing => {}
-            Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpu(cpu).kick(),
-            Notice::Wake => Sim::wake(&self.vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
-        }
     }
 
     /// Software posts.
     pub fn post(&self, number: u8) {
-        self.act(self.vcpu.avic.post(vector(number)));
+        self.vcpu.act(self.vcpu.avic.post(vector(number)));
     }
 
     /// The CPU of another vCPU of the VM sends an IPI. Hardware, until it exits.
@@ -168,14 +129,14 @@ impl System {
         }
         self.vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
         if let Some(host) = self.table.entry(0).running() {
-            return self.ring(CpuId(host.number()));
+            return self.vcpu.vcpu().ring(CpuId(host.number()));
         }
         let IncompleteIpi::Tell(icr) = incomplete_ipi(vector(number).number().into(), 1 << 32) else {
             panic!("it is fixed")
         };
         icr.targets::<Host>(Kind::X2Avic, 1, self.table.last(), None, |id| {
             assert_eq!(id, 0, "it is alone");
-            self.act(self.vcpu.avic.tell());
+            self.vcpu.act(self.vcpu.avic.tell());
         });
     }
 
@@ -189,15 +150,10 @@ impl System {
         self.vcpu.avic.page().register(IRR).fetch_or(1 << number, SeqCst);
         let now = irte.word.load(SeqCst);
         if now & RUN != 0 {
-            self.ring(CpuId(now as u32));
+            self.vcpu.vcpu().ring(CpuId(now as u32));
         } else if now & LOG != 0 {
             self.entries.write(0);
         }
-    }
-
-    /// Whether a CPU is in guest mode, or was and has not told yet.
-    pub fn in_guest(&self) -> bool {
-        self.cpus.iter().any(Cpu::in_guest)
     }
 
     pub fn bind(&self, irte: &Arc<Irte>) {
@@ -210,7 +166,11 @@ impl System {
 
     /// Reads the log until the run is over.
     pub fn read_log(&self, restart: Restart) {
-        let look = |vcpu: &Vcpu| self.act(vcpu.avic.logged());
+        let look = |vcpu: &Vcpu| {
+            if vcpu.flaw != Flaw::AsksPriority || vcpu.avic.page().deliverable().is_some() {
+                vcpu.act(vcpu.avic.logged());
+            }
+        };
         while let Ok(tag) = self.entries.read() {
             if let Some(tag) = tag {
                 self.log.entry(LogEntry::new(tag, 0), look).expect("the tag means somebody");
@@ -237,40 +197,34 @@ pub enum Restart {
 }
 
 impl Vcpu {
-    pub fn begin(&self) {
-        self.task.change(|task| *task = Some(Sim::current_task()));
-        local_irq_disable();
-        self.load(self.on.observe(|on| *on));
-        local_irq_enable();
+    /// Of ID 0, with the address of page 0; `inhibition` is what it is asked before it first enters.
+    pub fn new(
+        table: &Arc<PhysicalTable<Host>>,
+        moves: bool,
+        flaw: Flaw,
+        inhibited: &Arc<AtomicBool>,
+        inhibition: Requests,
+    ) -> Arc<Self> {
+        Arc::new(Vcpu {
+            avic: AvicVcpu::new(table, 0, Arc::default(), address(0), inhibition).expect("its ID is free"),
+            hardware: vcpu::Vcpu::new(vcpu::A, moves),
+            inhibited: Arc::clone(inhibited),
+            masks: false.into(),
+            flaw,
+        })
     }
 
-    pub fn load(&self, cpu: CpuId) {
-        self.on.change(|on| *on = cpu);
-        self.avic.load(HostApicId::x2apic(cpu.0).expect("a small number"));
-    }
-
-    /// The scheduler moves it to another CPU.
-    pub fn moves(&self, to: CpuId) {
-        self.avic.put();
-        self.load(to);
-    }
-
-    /// What the guest gets.
-    fn gets(&self, bits: u32) {
-        if bits != 0 {
-            self.got.change(|got| *got |= bits);
-        }
-    }
-
-    pub fn got(&self, wanted: u32) -> bool {
-        self.got.observe(|got| got & wanted == wanted)
+    /// The guest begins with a priority above every vector. By its task, before it enters.
+    pub fn masks(&self) {
+        self.avic.page().register(TPR).store(0xf0, SeqCst);
+        self.masks.store(true, Relaxed);
     }
 
     /// What hardware does on VMRUN and when the doorbell rings, as far as it matters: nothing is left behind.
     fn evaluate(&self) {
         let irr = self.avic.page().register(IRR);
         if irr.load(SeqCst) != 0 {
-            self.gets(irr.swap(0, SeqCst));
+            self.hardware.gets(irr.swap(0, SeqCst).into());
         }
     }
 
@@ -278,80 +232,74 @@ impl Vcpu {
     fn inject(&self, page: &BackingPage<Sim>) {
         while let Some(vector) = page.deliverable() {
             page.accept(vector);
-            self.gets(1 << (vector.number() - FIRST));
+            self.hardware.gets(1 << (vector.number() - FIRST));
             page.register(ISR).store(0, SeqCst);
-        }
-    }
-
-    /// Enters the guest, and leaves it as `until` says.
-    pub fn run(&self, system: &System, until: Until) -> Ran {
-        let irqs = IrqGuard::<Sim>::new();
-        let on = self.on.observe(|on| *on);
-        let cpu = system.cpu(on);
-        cpu.irqs_off();
-        let entered = self.avic.enter(&irqs, on, |page| self.inject(page));
-        let (ran, in_guest) = match entered {
-            Err(Requests(_)) => (Ran::Requested, None),
-            Ok(in_guest) => {
-                let avic = in_guest.posted();
-                cpu.enter(avic);
-                local_irq_enable();
-                let ran = self.guest(cpu, avic, until);
-                local_irq_disable();
-                (ran, Some(in_guest))
-            }
-        };
-        cpu.irqs_on();
-        drop(in_guest);
-        ran
-    }
-
-    fn guest(&self, cpu: &Cpu, avic: bool, until: Until) -> Ran {
-        loop {
-            if avic {
-                self.evaluate();
-            }
-            if until == Until::Halts {
-                return Ran::Exited;
-            }
-            match cpu.hear() {
-                Ok(false) => {}
-                Ok(true) => return Ran::Exited,
-                Err(Ended { .. }) => return Ran::Over,
-            }
-        }
-    }
-
-    /// Stays in the guest until nothing more can happen, but for requests.
-    pub fn stay(&self, system: &System) {
-        loop {
-            match self.run(system, Until::Kicked) {
-                Ran::Exited => {}
-                Ran::Requested => self.avic.inhibit(system.inhibited.load(SeqCst)),
-                Ran::Over => return,
-            }
-        }
-    }
-
-    /// Runs until the guest has got `wanted`, and sleeps between.
-    pub fn run_and_sleep(&self, system: &System, wanted: u32) {
-        while !self.got(wanted) {
-            self.run(system, Until::Halts);
-            if self.got(wanted) {
-                return;
-            }
-            if let Ok(sleeping) = self.avic.block() {
-                sleeping.wait();
-            }
         }
     }
 }
 
-/// In the end the guest has got all that was posted.
-pub fn all_got(m: &Machine, system: &Arc<System>, wanted: u32) {
-    let system = Arc::clone(system);
-    m.at_quiescence("the guest has got what was posted", move || {
-        let got = system.vcpu.got.observe(|got| *got);
-        (got == wanted).then_some(()).ok_or(format!("it has got {got:#b}, of {wanted:#b}"))
-    });
+impl Delivery for Vcpu {
+    type Notification = CpuId;
+
+    fn vcpu(&self) -> &vcpu::Vcpu {
+        &self.hardware
+    }
+
+    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+        let masked = self.masks.load(Relaxed);
+        let (in_guest, vmrun) = self.avic.enter(irqs_off, cpu, |page| self.inject(page))?;
+        guest(match vmrun {
+            Vmrun::WithAvic => Entry { posted: true, intercepts_priority: false },
+            Vmrun::WithoutAvic { intercept_cr8 } => {
+                Entry { posted: false, intercepts_priority: intercept_cr8 && self.flaw != Flaw::NoIntercept }
+            }
+        });
+        // The fold: the guest's CR8 was in the VMCB.
+        if masked && !self.masks.load(Relaxed) {
+            self.avic.page().register(TPR).store(0, SeqCst);
+        }
+        in_guest.exited();
+        Ok(())
+    }
+
+    fn block(&self, sleep: &mut dyn FnMut(&dyn Fn() -> bool)) {
+        if let Ok(sleeping) = self.avic.block() {
+            sleep(&|| sleeping.asleep());
+        }
+    }
+
+    fn load(&self, cpu: CpuId) {
+        self.avic.load(HostApicId::x2apic(cpu.0).expect("a small number"));
+    }
+
+    fn put(&self, _cpu: CpuId, _preempted: bool) {
+        self.avic.put();
+    }
+
+    fn serve(&self, _requests: Requests) {
+        self.avic.inhibit(self.inhibited.load(SeqCst));
+    }
+
+    fn notify(&self, cpu: CpuId) {
+        self.hardware.ring(cpu);
+    }
+
+    fn told(&self) {
+        self.evaluate();
+    }
+
+    fn runs(&self, entry: Entry) -> bool {
+        if entry.posted {
+            self.evaluate();
+        }
+        if !self.masks.load(Relaxed) {
+            return false;
+        }
+        assert!(!entry.posted, "what is masked is injected by software in these programs");
+        if self.hardware.is_kicked() {
+            return true;
+        }
+        self.masks.store(false, Relaxed);
+        entry.intercepts_priority
+    }
 }

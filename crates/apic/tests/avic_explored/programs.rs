@@ -7,17 +7,11 @@ use doorbell_apic::avic::spec::register;
 use doorbell_apic::avic::{LogicalError, LogicalTable, Model, TableError};
 use doorbell_explore::Machine;
 use doorbell_explore::removal::Program;
-use doorbell_platform::{Atomic, CpuId, Vector};
-use doorbell_post::Requests;
+use doorbell_hardware::vcpu::{self, A, Delivery};
+use doorbell_platform::{Atomic, CpuId};
+use doorbell_post::{Requests, Residency};
 
-use crate::machine::{Flaw, Host, Irte, Restart, System, address, all_got, table};
-
-/// Where the vCPU's task runs. (The first CPU has the task of the RCU domain.)
-const CPU: CpuId = CpuId(1);
-/// Where the vCPU is moved to: what its hooks say, for its task stays where it is.
-const OTHER: CpuId = CpuId(1);
-/// The vCPU is moved to another CPU.
-const SWITCH: Vector = Vector(0x20);
+use crate::machine::{AtomicBool, Flaw, Host, Irte, Restart, System, Vcpu, address, table};
 
 pub fn programs() -> Vec<Program> {
     let mut programs: Vec<_> =
@@ -26,6 +20,7 @@ pub fn programs() -> Vec<Program> {
         Program::new("a vCPU with a masked interrupt sleeps", masked),
         Program::new("an interrupt in service is not lost beside another", nested),
         Program::new("two vCPUs ask for one ID", ids),
+        Program::new("a vCPU is created while AVIC is inhibited", |m| created(m, Asks::First)),
     ]);
     programs
 }
@@ -47,6 +42,21 @@ fn scopes() -> Vec<(&'static str, Scope)> {
         ("AVIC is inhibited while software posts", Scope { inhibited, sender: true, ..nobody }),
         ("AVIC is inhibited all the time", Scope { inhibited: Inhibited::Always, sender: true, ipi: true, ..nobody }),
         ("AVIC is inhibited while an IPI is sent", Scope { inhibited, ipi: true, ..nobody }),
+        ("a device posts to a vCPU that is preempted", Scope { moved: true, ..DEVICE }),
+        (
+            "software posts to a vCPU that sleeps and moves",
+            Scope { life: Life::Sleeps, sender: true, moved: true, ..nobody },
+        ),
+        ("a device posts to an inhibited vCPU that lowers its priority", MASKED),
+        (
+            "software posts to an inhibited vCPU that lowers its priority",
+            Scope { device: false, sender: true, ..MASKED },
+        ),
+        ("an IPI for an inhibited vCPU that lowers its priority", Scope { device: false, ipi: true, ..MASKED }),
+        (
+            "a device posts to an inhibited vCPU that lowers its priority and is preempted",
+            Scope { moved: true, ..MASKED },
+        ),
     ]
 }
 
@@ -58,8 +68,10 @@ pub struct Scope {
     pub again: bool,
     pub sender: bool,
     pub ipi: bool,
-    /// By its scheduler, at any moment outside of the guest.
+    /// It is preempted at any moment, and goes on elsewhere.
     pub moved: bool,
+    /// The guest begins with a high priority, and lowers it at any moment.
+    pub masks: bool,
     /// The device's IRTE is bound at any moment, and not from the beginning.
     pub late: bool,
     pub inhibited: Inhibited,
@@ -91,6 +103,7 @@ pub const DEVICE: Scope = Scope {
     sender: false,
     ipi: false,
     moved: false,
+    masks: false,
     late: false,
     inhibited: Inhibited::Never,
     capacity: 4,
@@ -98,36 +111,32 @@ pub const DEVICE: Scope = Scope {
     restart: Restart::First,
 };
 
+pub const MASKED: Scope = Scope { inhibited: Inhibited::Always, masks: true, ..DEVICE };
+
 pub fn program(m: &Machine, scope: Scope) {
-    let system = System::new(scope.capacity);
-    let wanted = u32::from(scope.device)
-        | u32::from(scope.sender) << 1
-        | u32::from(scope.ipi) << 2
-        | u32::from(scope.again) << 3;
+    let system = System::new(scope.capacity, scope.moved, scope.flaw);
+    let wanted = u64::from(scope.device)
+        | u64::from(scope.sender) << 1
+        | u64::from(scope.ipi) << 2
+        | u64::from(scope.again) << 3;
     let irte = Irte::new(scope.flaw);
     if scope.device && !scope.late {
         system.bind(&irte);
     }
-    let runs = Arc::clone(&system);
-    m.task_on(CPU, "vCPU", move || {
-        let vcpu = &runs.vcpu;
-        vcpu.begin();
+    vcpu::task(m, &system.vcpu, move |vcpu| {
+        if scope.masks {
+            vcpu.masks();
+        }
         if scope.inhibited == Inhibited::Always {
             vcpu.avic.inhibit(true);
         }
         match scope.life {
-            Life::Stays => vcpu.stay(&runs),
-            Life::Sleeps => vcpu.run_and_sleep(&runs, wanted),
+            Life::Stays => vcpu.stay(),
+            Life::Sleeps => vcpu.run_and_sleep(wanted),
         }
     });
     if scope.moved {
-        let moved = Arc::clone(&system);
-        let handler = m.handler(CPU, SWITCH, "switch", move || {
-            if !moved.in_guest() {
-                moved.vcpu.moves(OTHER);
-            }
-        });
-        m.hardware("timer", move || handler.raise());
+        vcpu::preempt(m, &system.vcpu, 1);
     }
     if scope.sender {
         let system = Arc::clone(&system);
@@ -153,12 +162,12 @@ pub fn program(m: &Machine, scope: Scope) {
         let system = Arc::clone(&system);
         m.task_on(CpuId(6), "inhibits", move || {
             for &inhibited in phases {
-                system.inhibited.store(inhibited, SeqCst);
-                system.act(system.vcpu.avic.run_state().request(Requests(1)));
+                system.vcpu.inhibited.store(inhibited, SeqCst);
+                system.vcpu.act(system.vcpu.avic.run_state().request(Requests(1)));
             }
         });
     }
-    all_got(m, &system, wanted);
+    vcpu::has_got(m, &system.vcpu, wanted);
 }
 
 fn device(m: &Machine, system: &Arc<System>, irte: Arc<Irte>, again: bool, restart: Restart) {
@@ -170,26 +179,24 @@ fn device(m: &Machine, system: &Arc<System>, irte: Arc<Irte>, again: bool, resta
         }
     });
     let reads = Arc::clone(system);
-    m.task_on(CpuId(5), "log", move || reads.read_log(restart));
+    m.task_on(CpuId(5), "log", move || reads.read_log(restart)).may_not_run();
 }
 
 /// The task's priority is above what is pending: whoever posts wakes it, and it sleeps again.
 fn masked(m: &Machine) {
-    let system = System::new(4);
+    let system = System::new(4, false, Flaw::None);
     let page = system.vcpu.avic.page();
     page.register(register::TPR).store(0x50, SeqCst);
     page.register(register::IRR + 0x20).store(1 << 5, SeqCst);
-    m.task_on(CPU, "vCPU", move || {
-        let vcpu = &system.vcpu;
-        vcpu.begin();
+    vcpu::task(m, &system.vcpu, |vcpu| {
         assert!(vcpu.avic.block().is_ok(), "there is nothing that the guest could get");
     });
 }
 
 /// Software interrupts the handler of an interrupt by one of a higher class.
 fn nested(m: &Machine) {
-    let system = System::new(4);
-    m.task_on(CPU, "vCPU", move || {
+    let system = System::new(4, false, Flaw::None);
+    m.task_on(A, "vCPU", move || {
         let page = system.vcpu.avic.page();
         for number in [0x45, 0x55] {
             page.register(register::IRR + 0x20).store(1 << (number - 0x40), SeqCst);
@@ -211,7 +218,8 @@ fn ids(m: &Machine) {
     for number in 0..2 {
         let (physical, logical, got) = (Arc::clone(&physical), Arc::clone(&logical), Arc::clone(&got));
         m.task(format!("vCPU {number}"), move || {
-            let claimed = doorbell_apic::avic::AvicVcpu::new(&physical, 3, Arc::default(), address(number));
+            let claimed =
+                doorbell_apic::avic::AvicVcpu::new(&physical, 3, Arc::default(), address(number), Requests(0));
             match claimed {
                 // Kept: when it is dropped, the ID is free.
                 Ok(vcpu) => {
@@ -230,5 +238,44 @@ fn ids(m: &Machine) {
     m.at_quiescence("one has got each", move || {
         let got = got.observe(|got| *got);
         (got == [1, 1]).then_some(()).ok_or(format!("{got:?}"))
+    });
+}
+
+/// When a vCPU that is created asks whether AVIC is inhibited in its VM.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Asks {
+    /// As it is asked to, before it first enters.
+    First,
+    /// Before those who inhibit find it, and not again. A mistake.
+    Early,
+}
+
+/// A vCPU is created while AVIC is inhibited in the VM, and those vCPUs told that are there.
+pub fn created(m: &Machine, asks: Asks) {
+    let inhibited = Arc::new(AtomicBool::new(false));
+    let vcpus = Arc::new(doorbell_explore::sim::Model::new("vCPUs", None));
+    let (table, sets, all) = (table(), Arc::clone(&inhibited), Arc::clone(&vcpus));
+    m.task_on(CpuId(2), "inhibits", move || {
+        sets.store(true, SeqCst);
+        let vcpu: Option<Arc<Vcpu>> = all.observe(Clone::clone);
+        if let Some(vcpu) = vcpu {
+            vcpu.act(vcpu.avic.run_state().request(Requests(1)));
+        }
+    });
+    let all = Arc::clone(&vcpus);
+    m.task_on(A, "creates", move || {
+        let inhibition = Requests(u32::from(asks == Asks::First));
+        let vcpu = Vcpu::new(&table, false, Flaw::None, &inhibited, inhibition);
+        if asks == Asks::Early {
+            vcpu.serve(inhibition);
+        }
+        all.change(|all| *all = Some(Arc::clone(&vcpu)));
+        vcpu.begin();
+        vcpu.stay();
+    });
+    m.at_quiescence("the vCPU knows that AVIC is inhibited", move || {
+        let vcpu: Arc<Vcpu> = vcpus.observe(Clone::clone).expect("it was created");
+        let says = vcpu.avic.copies().residency();
+        (says == Residency::Away { log: true }).then_some(()).ok_or(format!("{says:?}"))
     });
 }

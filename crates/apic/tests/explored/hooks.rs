@@ -7,20 +7,36 @@ use doorbell_apic::vmx::Seat;
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
-use doorbell_hardware::vtd;
+use doorbell_hardware::vcpu::{self, A, B, Delivery};
 use doorbell_platform::{CpuId, Platform};
+use doorbell_post::Notice;
 
-use crate::machine::{A, B, Cpus, Vcpu, all_delivered, devices, load, put, sleep};
+use crate::machine::{Cpus, Vcpu, all_delivered, devices, load, put};
+
+/// What software sends.
+const SENT: u8 = 2;
+/// What was posted before a vCPU takes that in the host.
+const BEFORE: u8 = 3;
 
 /// The programs of this file.
 pub fn programs() -> Vec<Program> {
+    let lives = |name: &str, life| Program::new(name, move |m| lives(m, life));
+    let preempted = Life { preempted: true, ..RUNS };
     vec![
-        Program::new("sleeps where it runs, one device", |m| sleeps(m, A, &[1])),
-        Program::new("sleeps where it runs, two devices", |m| sleeps(m, A, &[1, 2])),
-        Program::new("is woken elsewhere, one device", |m| sleeps(m, B, &[1])),
-        Program::new("is woken elsewhere, two devices", |m| sleeps(m, B, &[1, 2])),
-        Program::new("is preempted and moves, one device and one sender", preempted),
-        Program::new("is preempted on its way to sleep", preempted_on_its_way),
+        lives("sleeps where it runs, one device", Life { sleeps: true, on: A, moves: false, ..RUNS }),
+        lives(
+            "sleeps where it runs, two devices",
+            Life { sleeps: true, on: A, moves: false, devices: &[1, 2], ..RUNS },
+        ),
+        lives("is woken elsewhere, one device", Life { sleeps: true, ..RUNS }),
+        lives("is woken elsewhere, two devices", Life { sleeps: true, devices: &[1, 2], ..RUNS }),
+        lives("is preempted and moves, one device and one sender", Life { sender: true, ..preempted }),
+        lives("is preempted on its way to sleep, or in the guest", Life { sleeps: true, ..preempted }),
+        lives("is preempted where it takes what is posted, one device", Life { synchronizes: true, ..preempted }),
+        lives(
+            "is preempted where it takes what is posted, one sender",
+            Life { synchronizes: true, devices: &[], sender: true, ..preempted },
+        ),
         Program::new("two, of which one leaves the map that the other enters", two),
         Program::new("two are registered at once", registered),
         Program::new("is dropped while the handler looks", dropped),
@@ -30,55 +46,49 @@ pub fn programs() -> Vec<Program> {
     ]
 }
 
-/// Sleeps on `on`, and then stays in the guest on A.
-fn sleeps(m: &Machine, on: CpuId, vectors: &[u8]) {
-    let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(on);
-    let runs = Arc::clone(&vcpu);
-    m.task_on(A, "vCPU", move || {
-        runs.begin();
-        if let Ok(blocked) = runs.post.block() {
-            sleep(blocked, &mut seat, on, A);
-        }
-        load(&mut seat, A);
-        while cpus.run(&runs, A) {}
-    });
-    devices(m, &vcpu, vectors);
-    all_delivered(m, &vcpu, vectors.iter().fold(0, |all, vector| all | 1 << vector));
+/// What one vCPU does, before it stays in the guest, and what is posted to it.
+#[derive(Clone, Copy)]
+struct Life {
+    /// Where it begins.
+    on: CpuId,
+    /// Whenever it is switched away from.
+    moves: bool,
+    /// It takes what is posted in the host, and something is.
+    synchronizes: bool,
+    sleeps: bool,
+    /// Once, at any moment.
+    preempted: bool,
+    devices: &'static [u8],
+    sender: bool,
 }
 
-fn preempted(m: &Machine) {
-    let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(B);
-    let runs = Arc::clone(&vcpu);
-    m.task_on(A, "vCPU", move || {
-        runs.begin();
-        put(&mut seat, B, true);
-        load(&mut seat, A);
-        while cpus.run(&runs, A) {}
-    });
-    devices(m, &vcpu, &[1]);
-    let sends = Arc::clone(&vcpu);
-    m.task_on(CpuId(3), "sender", move || sends.send(2));
-    all_delivered(m, &vcpu, 0b110);
-}
+const RUNS: Life =
+    Life { on: B, moves: true, synchronizes: false, sleeps: false, preempted: false, devices: &[1], sender: false };
 
-fn preempted_on_its_way(m: &Machine) {
-    let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(B);
-    let runs = Arc::clone(&vcpu);
-    m.task_on(A, "vCPU", move || {
-        runs.begin();
-        if let Ok(blocked) = runs.post.block() {
-            put(&mut seat, B, true);
-            load(&mut seat, A);
-            sleep(blocked, &mut seat, A, A);
+fn lives(m: &Machine, life: Life) {
+    let seated = Cpus::new(m, 1).seated(life.on, life.moves);
+    if life.synchronizes {
+        assert_eq!(seated.vcpu.post.post(BEFORE.into()), Notice::Nothing, "it is in the host");
+    }
+    vcpu::task(m, &seated, move |seated| {
+        if life.synchronizes {
+            seated.synchronize();
         }
-        load(&mut seat, A);
-        while cpus.run(&runs, A) {}
+        if life.sleeps {
+            seated.sleep();
+        }
+        seated.stay();
     });
-    devices(m, &vcpu, &[1]);
-    all_delivered(m, &vcpu, 0b10);
+    if life.preempted {
+        vcpu::preempt(m, &seated, 1);
+    }
+    devices(m, &seated.vcpu, life.devices);
+    if life.sender {
+        let sends = Arc::clone(&seated);
+        m.task_on(CpuId(3), "sender", move || sends.act(sends.vcpu.post.post(SENT.into())));
+    }
+    let sent = u64::from(life.sender) << SENT | u64::from(life.synchronizes) << BEFORE;
+    all_delivered(m, &seated.vcpu, life.devices.iter().fold(sent, |all, vector| all | 1 << vector));
 }
 
 /// One fell asleep on A, and runs on B; the other falls asleep on A.
@@ -95,7 +105,7 @@ fn two(m: &Machine) {
     });
     let (sleeps, machine) = (Arc::clone(&other), Rc::clone(&cpus));
     m.task_on(A, "vCPU that sleeps", move || {
-        sleeps.begin();
+        sleeps.hardware.begins();
         posted_asleep(&machine, &sleeps, &mut enters, A);
         std::mem::forget(enters);
     });
@@ -110,24 +120,24 @@ fn posted_asleep(cpus: &Cpus, vcpu: &Vcpu, seat: &mut Seat<Sim, Vcpu>, cpu: CpuI
     let blocked = vcpu.post.block().expect("nothing is pending");
     put(seat, cpu, false);
     assert!(!cpus.sleepers.is_empty(cpu), "it is in the map");
-    vtd::post_to(&vcpu.post, 1);
+    vcpu.device(1);
     while blocked.asleep() {
         Sim::park();
     }
     load(seat, cpu);
     drop(blocked);
-    vcpu.take();
+    vcpu.take(vcpu.post.layout());
 }
 
 fn registered(m: &Machine) {
     let cpus = Cpus::new(m, 2);
     for (cpu, name) in [(A, "one"), (B, "another")] {
-        let vcpu = Vcpu::new(cpu);
+        let vcpu = Vcpu::new(cpu, false);
         devices(m, &vcpu, &[1]);
         all_delivered(m, &vcpu, 0b10);
         let cpus = Rc::clone(&cpus);
         m.task_on(cpu, name, move || {
-            vcpu.begin();
+            vcpu.hardware.begins();
             let mut seat = cpus.sleepers.register(Arc::clone(&vcpu)).expect("there is room for two");
             load(&mut seat, cpu);
             cpus.halt(&vcpu, &mut seat, cpu, 0b10);
@@ -143,7 +153,7 @@ fn dropped(m: &Machine) {
     devices(m, &vcpu, &[1]);
     let life = Arc::downgrade(&vcpu);
     m.task_on(B, "owner", move || {
-        vcpu.begin();
+        vcpu.hardware.begins();
         if let Ok(blocked) = vcpu.post.block() {
             put(&mut seat, A, false);
             drop(blocked);
@@ -162,12 +172,12 @@ fn another(m: &Machine) {
     std::mem::forget(vcpu.post.block().expect("nothing is pending"));
     assert!(!seat.put(false).0);
     devices(m, &vcpu, &[1]);
-    let next = Vcpu::new(A);
+    let next = Vcpu::new(A, false);
     let sleeps = Arc::clone(&next);
     m.task_on(A, "owner", move || {
-        vcpu.begin();
+        vcpu.hardware.begins();
         drop(seat);
-        sleeps.begin();
+        sleeps.hardware.begins();
         let mut seat = cpus.sleepers.register(Arc::clone(&sleeps)).expect("the slot is free");
         load(&mut seat, A);
         posted_asleep(&cpus, &sleeps, &mut seat, A);
@@ -181,9 +191,9 @@ fn handed_over(m: &Machine) {
     let cpus = Cpus::new(m, 1);
     let (_, seat) = cpus.vcpu(A);
     m.task_on(A, "owner", move || drop(seat));
-    let next = Vcpu::new(B);
+    let next = Vcpu::new(B, false);
     m.task_on(B, "another", move || {
-        next.begin();
+        next.hardware.begins();
         if let Ok(mut seat) = cpus.sleepers.register(Arc::clone(&next)) {
             load(&mut seat, B);
             posted_asleep(&cpus, &next, &mut seat, B);
@@ -199,7 +209,7 @@ fn offline(m: &Machine) {
     let away = Arc::new(Model::new("CPU of the task", B));
     let (runs, leaves, evacuated) = (Arc::clone(&vcpu), Arc::clone(&away), Rc::clone(&cpus));
     m.task_on(A, "vCPU", move || {
-        runs.begin();
+        runs.hardware.begins();
         if let Ok(blocked) = runs.post.block() {
             put(&mut seat, B, false);
             leaves.change(|cpu| *cpu = A);

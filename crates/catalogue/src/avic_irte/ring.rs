@@ -114,7 +114,7 @@ impl Ring {
         }
 
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = Table::new(memory).allocate().expect("it has one entry");
+        let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
         let binding = Rc::new(RefCell::new(Binding::new(AmdInterrupt::new(entry, HOST))));
         let interrupt = Arc::clone(binding.borrow().interrupt());
         let (writes, follows) = (Rc::clone(&desc), Arc::clone(&interrupt));

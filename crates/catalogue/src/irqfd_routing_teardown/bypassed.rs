@@ -281,7 +281,7 @@ fn program(m: &Machine, actors: Actors) {
     let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
     irqfd.assign(GSI).expect("the GSI is routed");
 
-    let entry = Table::new(entries).allocate().expect("one is free");
+    let entry = Table::new(entries).expect("its words are lock-free").allocate().expect("one is free");
     let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
     let device =
         Arc::new(Device { binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))) });

@@ -80,7 +80,7 @@ impl Drop for Bindings {
 
 fn program(m: &Machine, posted: Posted) {
     let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-    let entry = Table::new(memory).allocate().expect("it has one entry");
+    let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
     let binding = Rc::new(Bindings(RefCell::new(Binding::new(AmdInterrupt::new(entry, OLD)))));
     let interrupt = Arc::clone(binding.0.borrow().interrupt());
     let vcpu = Arc::new(Vcpu(Copies::new(NoOwnEntry)));

@@ -170,7 +170,7 @@ struct Vm {
 impl Vm {
     fn new(scope: Scope, scheduler: Scheduler) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu);
+        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
             let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate), got: Model::new("guest", 0) })
@@ -203,12 +203,12 @@ impl Vm {
         let irqs = IrqGuard::<Sim>::new();
         let cpu = Sim::current_cpu();
         let entering = vcpu.post.enter(&irqs, Guest { cpu, posted: true }).expect("nothing is requested");
-        let in_guest = entering.rescan(|_| self.take(vcpu));
+        let (in_guest, _) = entering.rescan(|_| self.take(vcpu));
         self.in_guest[cpu.0 as usize].set(Some(vcpu.number));
         local_irq_enable();
         local_irq_disable();
         self.in_guest[cpu.0 as usize].set(None);
-        drop(in_guest);
+        in_guest.exited();
         vcpu.got.observe(|got| *got)
     }
 

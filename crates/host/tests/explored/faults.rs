@@ -34,7 +34,7 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
 /// Entries are taken, given back and counted at once.
 fn taken_and_given_back(m: &Machine) {
     let memory: Box<[<Sim as Platform>::AtomicU128]> = (0..2).map(|_| Atomic::new(0)).collect();
-    let table = Table::<Sim, _>::new(memory);
+    let table = Table::<Sim, _>::new(memory).expect("its words are lock-free");
     for name in ["one", "other"] {
         let table = Arc::clone(&table);
         m.task(name, move || drop(table.allocate().expect("there are two").retire().completed()));

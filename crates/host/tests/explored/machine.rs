@@ -110,7 +110,7 @@ impl Vcpu {
     fn run(&self, at: CpuId, posted: bool) -> Result<bool, Requests> {
         let cpu = &self.cpus.0[at.0 as usize];
         let irqs = IrqGuard::<Sim>::new();
-        let in_guest = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
+        let (in_guest, _) = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
             // What the CPU does not take itself is injected.
             if !posted {
                 self.take();
@@ -134,7 +134,7 @@ impl Vcpu {
             // It is in the guest for good.
             std::mem::forget(in_guest);
         } else {
-            drop(in_guest);
+            in_guest.exited();
         }
         Ok(over)
     }
@@ -204,7 +204,8 @@ pub struct Machines {
 impl Machines {
     pub fn new() -> Rc<Self> {
         let memory: Memory = Arc::new([Word::new(0)]);
-        let entry = Table::new(Shared(Arc::clone(&memory))).allocate().expect("there is one");
+        let entry =
+            Table::new(Shared(Arc::clone(&memory))).expect("its words are lock-free").allocate().expect("there is one");
         let cpus = Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
         let vcpus = [5, 6].map(|page| {
             Arc::new(Vcpu {

@@ -119,7 +119,8 @@ impl World {
 
 fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
     let memory: Memory = Arc::new([Word::new(0)]);
-    let entry = Table::new(Shared(Arc::clone(&memory))).allocate().expect("there is one");
+    let entry =
+        Table::new(Shared(Arc::clone(&memory))).expect("its words are lock-free").allocate().expect("there is one");
     let mut binding = PostedBinding::new(IntelInterrupt::new(entry, SOURCE, host(1)));
     let descriptors = ["descriptor A", "descriptor B"].map(|name| Physical {
         descriptor: PiDescriptor::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2))),

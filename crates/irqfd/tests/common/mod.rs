@@ -42,7 +42,7 @@ impl Controller for Chip {
     fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
         let mut levels = self.levels.lock().unwrap();
         let sources = levels.entry(pin).or_default();
-        let bit = 1 << source.0;
+        let bit = 1 << source.number();
         *sources = if level { *sources | bit } else { *sources & !bit };
         self.seen.lock().unwrap().push(Seen::Level(pin, source, level));
     }

@@ -10,10 +10,9 @@ use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
+use doorbell_hardware::posts::Bits;
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
-use doorbell_post::{Copies, Guest, Layout, Level, Mirror, Notice, Post, Residency};
-
-use crate::machine::{Bits, bit};
+use doorbell_post::{Bit, Copies, Guest, Layout, Level, Mirror, Notice, Post, Residency};
 
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
@@ -73,6 +72,9 @@ const QUIET: Scope = Scope {
     posts: true,
     switched: false,
 };
+
+/// What the device posts.
+const BIT: Bit<1> = Bit::new(0).unwrap();
 
 const RUN: u64 = 1 << 32;
 const LOG: u64 = 1 << 33;
@@ -154,7 +156,7 @@ impl Vcpu {
         let irqs = IrqGuard::<Sim>::new();
         let entering = self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
         // The CPU looks itself when it enters the guest.
-        let in_guest = entering.rescan(|_| ());
+        let (in_guest, _) = entering.rescan(|_| ());
         cpu.enter(true);
         local_irq_enable();
         loop {
@@ -164,7 +166,7 @@ impl Vcpu {
             }
         }
         local_irq_disable();
-        drop(in_guest);
+        in_guest.exited();
     }
 
     /// Sleeps once, if there is nothing to do.
@@ -179,9 +181,9 @@ impl Vcpu {
     fn msi(&self) {
         self.under_way.change(|posts| *posts += 1);
         if self.irte.0.load(SeqCst) & GUEST_MODE == 0 {
-            self.act(self.post.post(bit(0)));
+            self.act(self.post.post(BIT));
         } else {
-            self.post.layout().publish(bit(0));
+            self.post.layout().publish(BIT);
             let entry = self.irte.0.load(SeqCst);
             if entry & RUN != 0 {
                 self.ring(CpuId(entry as u32));

@@ -1,18 +1,19 @@
-//! Senders, and a vCPU that enters, leaves, and sleeps, with each gate.
+//! Senders, and a vCPU that enters, leaves, sleeps, and is preempted, with each gate.
 
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use doorbell_explore::Machine;
 use doorbell_explore::removal::Program;
-use doorbell_post::{Level, Notice, Requests};
-
-use crate::machine::{CPU, Ran, Send, Until, Vcpu, coalescing, nothing_pending, senders};
+use doorbell_hardware::posts::{Hooked, Posts, coalescing};
+use doorbell_hardware::vcpu::{self, A, Delivery, Ran, Until};
+use doorbell_post::{Layout, Level, Requests};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
     vec![
-        Program::new("coalescing: runs and sleeps, two senders", |m| sleeps(m, coalescing())),
-        Program::new("level: runs and sleeps, two senders", |m| sleeps(m, Level::new())),
+        Program::new("level: runs and sleeps, two senders", |m| sleeps(m, Level::new(), false)),
+        Program::new("level: runs, sleeps and is preempted, two senders", |m| sleeps(m, Level::new(), true)),
         Program::new("coalescing: stays in the guest, two senders", |m| stays(m, coalescing(), true, &[0, 1])),
         Program::new("level: stays in the guest, two senders", |m| stays(m, Level::new(), true, &[0, 1])),
         Program::new("coalescing: stays in the guest, one vector twice", |m| stays(m, coalescing(), true, &[0, 0])),
@@ -25,51 +26,71 @@ pub fn programs() -> Vec<Program> {
     ]
 }
 
-fn sleeps<G: Send>(m: &Machine, gate: G) {
-    let vcpu = Vcpu::new(m, gate);
-    let runs = Rc::clone(&vcpu);
-    m.task_on(CPU, "vCPU", move || runs.run_and_sleep(0b11));
+/// Several senders, by their numbers.
+pub fn senders<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, numbers: &[usize]) {
+    for &number in numbers {
+        let vcpu = Arc::clone(vcpu);
+        m.task(format!("sender {number}"), move || vcpu.send(number));
+    }
+}
+
+/// In the end the guest has got what is `wanted`, and nothing is pending.
+pub fn nothing_pending<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, wanted: u64) {
+    vcpu::has_got(m, vcpu, wanted);
+    let vcpu = Arc::clone(vcpu);
+    m.at_quiescence("nothing that was posted is pending", move || {
+        (!vcpu.post.layout().any()).then_some(()).ok_or("something is".into())
+    });
+}
+
+fn sleeps<G: Hooked>(m: &Machine, gate: G, preempted: bool) {
+    let vcpu = Posts::new(gate, A, true);
+    vcpu::task(m, &vcpu, |vcpu| vcpu.run_and_sleep(0b11));
     senders(m, &vcpu, &[0, 1]);
+    if preempted {
+        vcpu::preempt(m, &vcpu, 1);
+    }
     nothing_pending(m, &vcpu, 0b11);
 }
 
-fn stays<G: Send>(m: &Machine, gate: G, posted: bool, numbers: &[usize]) {
-    let vcpu = Vcpu::new(m, gate);
-    let runs = Rc::clone(&vcpu);
-    m.task_on(CPU, "vCPU", move || while runs.run(posted, Until::Kicked) != Ran::Over {});
+fn stays<G: Hooked>(m: &Machine, gate: G, posted: bool, numbers: &[usize]) {
+    let vcpu = Posts::new(gate, A, false);
+    vcpu.takes_posted(posted);
+    vcpu::task(m, &vcpu, Delivery::stay);
     senders(m, &vcpu, numbers);
     nothing_pending(m, &vcpu, numbers.iter().fold(0, |wanted, number| wanted | 1 << number));
 }
 
 /// Two ask a vCPU that sleeps for something.
 fn asked(m: &Machine) {
-    let vcpu = Vcpu::new(m, Level::new());
-    let runs = Rc::clone(&vcpu);
-    m.task_on(CPU, "vCPU", move || {
-        runs.begin();
-        while runs.served.get() != 0b11 {
-            if runs.run(true, Until::Halts) == Ran::Exited
-                && let Ok(blocked) = runs.post.block()
-            {
-                blocked.wait();
+    let vcpu = Posts::new(Level::new(), A, false);
+    vcpu::task(m, &vcpu, |vcpu| {
+        let mut served = 0;
+        while served != 0b11 {
+            match vcpu.run(Until::Halts) {
+                Ran::Requested(Requests(bits)) => served |= bits,
+                Ran::Exited | Ran::Over => vcpu.sleep(),
             }
         }
     });
     for request in [0b01, 0b10] {
-        let vcpu = Rc::clone(&vcpu);
+        let vcpu = Arc::clone(&vcpu);
         m.task(format!("request {request:#b}"), move || vcpu.act(vcpu.post.run_state().request(Requests(request))));
     }
 }
 
 /// Posting is inhibited at any moment, and the vCPU asked to enter without it (X06).
-fn inhibited<G: Send>(m: &Machine, gate: G) {
-    let vcpu = Vcpu::new(m, gate);
-    let runs = Rc::clone(&vcpu);
-    m.task_on(CPU, "vCPU", move || {
-        let mut posted = true;
+fn inhibited<G: Hooked>(m: &Machine, gate: G) {
+    let vcpu = Posts::new(gate, A, false);
+    let served = Arc::new(AtomicU32::new(0));
+    let serves = Arc::clone(&served);
+    vcpu::task(m, &vcpu, move |vcpu| {
         loop {
-            match runs.run(posted, Until::Kicked) {
-                Ran::Requested => posted = false,
+            match vcpu.run(Until::Kicked) {
+                Ran::Requested(Requests(bits)) => {
+                    serves.fetch_or(bits, Ordering::Relaxed);
+                    vcpu.takes_posted(false);
+                }
                 Ran::Exited => {}
                 Ran::Over => return,
             }
@@ -77,12 +98,8 @@ fn inhibited<G: Send>(m: &Machine, gate: G) {
     });
     senders(m, &vcpu, &[0]);
     nothing_pending(m, &vcpu, 1);
-    let serves = Rc::clone(&vcpu);
     m.at_quiescence("the request was served", move || {
-        (serves.served.get() == 1).then_some(()).ok_or("it was not".into())
+        (served.load(Ordering::Relaxed) == 1).then_some(()).ok_or("it was not".into())
     });
-    m.task("inhibit", move || {
-        let notice: Notice<G::Notification> = vcpu.post.run_state().request(Requests(1));
-        vcpu.act(notice);
-    });
+    m.task("inhibit", move || vcpu.act(vcpu.post.run_state().request(Requests(1))));
 }

@@ -4,5 +4,4 @@
 mod copies;
 mod faults;
 mod gates;
-mod machine;
 mod moves;

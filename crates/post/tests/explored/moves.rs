@@ -1,113 +1,158 @@
-//! An IOMMU posts to a vCPU that is preempted, sleeps, and moves.
+//! A descriptor of VMX: senders and an IOMMU post to a vCPU that sleeps, is preempted at any moment, and moves.
 
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::{Machine, Sim};
-use doorbell_hardware::vmx::NOTIFY;
-use doorbell_hardware::vtd::{self, WAKEUP};
-use doorbell_platform::{CpuId, Platform};
-use doorbell_post::{Coalescing, Destination, Layout, Requests};
+use doorbell_explore::trace::FailureKind;
+use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_hardware::posts::{Posts, coalescing};
+use doorbell_hardware::vcpu::{self, A, B, Delivery};
+use doorbell_platform::{Atomic, CpuId};
+use doorbell_post::{Coalescing, Layout, Requests};
 
-use crate::machine::{CPU, Until, Vcpu, coalescing, nothing_pending};
-
-/// Where a vCPU sleeps: it may be woken on another CPU than the one on which it fell asleep.
-const OTHER: CpuId = CpuId(1);
+use crate::gates::{nothing_pending, senders};
 
 /// The programs of this file.
 pub fn programs() -> Vec<Program> {
-    let of = |name: &str, device: &'static [usize], sender: &'static [usize], life| {
-        Program::new(name, move |m| program(m, device, sender, life))
-    };
+    let one = |name: &str, scope| Program::new(name, move |m| program(m, scope));
+    let sleeps = Scope { life: Life::Sleeps, ..SENDER };
+    let synchronizes = Scope { life: Life::Synchronizes, preempted: true, ..SENDER };
+    let device = |scope| Scope { senders: &[], devices: &[0], ..scope };
+    let both = |scope| Scope { senders: &[1], devices: &[0], ..scope };
     vec![
-        of("an IOMMU posts to a vCPU that sleeps", &[0], &[], Life::Sleeps(CPU)),
-        of("an IOMMU posts two to a vCPU that sleeps", &[0, 1], &[], Life::Sleeps(CPU)),
-        of("an IOMMU and a sender post to a vCPU that sleeps", &[0], &[1], Life::Sleeps(CPU)),
-        of("an IOMMU posts to a vCPU that is preempted", &[0], &[], Life::Preempted),
-        of("an IOMMU and a sender post to a vCPU that is preempted", &[0], &[1], Life::Preempted),
-        of("an IOMMU posts to a vCPU that fell asleep elsewhere and is asked", &[0], &[], Life::Asked(OTHER)),
+        one("coalescing: runs, sleeps and is preempted, one sender", Scope { preempted: true, ..sleeps }),
+        one("an IOMMU posts to a vCPU that sleeps", device(sleeps)),
+        one("an IOMMU posts two to a vCPU that sleeps", Scope { senders: &[], devices: &[0, 1], ..sleeps }),
+        one("an IOMMU and a sender post to a vCPU that sleeps", both(sleeps)),
+        one("an IOMMU posts to a vCPU that is preempted, and sleeps", Scope { preempted: true, ..device(sleeps) }),
+        one("a sender posts to a vCPU that is preempted", Scope { preempted: true, ..SENDER }),
+        one("an IOMMU posts to a vCPU that is preempted", Scope { preempted: true, ..device(SENDER) }),
+        one("an IOMMU and a sender post to a vCPU that is preempted", Scope { preempted: true, ..both(SENDER) }),
+        one("a sender posts to a vCPU that takes what is posted in the host", synchronizes),
+        one("an IOMMU posts to a vCPU that takes it in the host", device(synchronizes)),
+        one("an IOMMU and a sender post to a vCPU that takes it in the host", both(synchronizes)),
+        one(
+            "a sender posts to a vCPU that takes it in the host, and sleeps",
+            Scope { life: Life::SynchronizesAndSleeps, ..synchronizes },
+        ),
+        one(
+            "an IOMMU posts to a vCPU that fell asleep elsewhere and is asked",
+            Scope { life: Life::Asked, on: B, ..device(SENDER) },
+        ),
     ]
 }
 
-/// What the vCPU does.
 #[derive(Clone, Copy)]
-enum Life {
-    /// It sleeps, on the list of a CPU, whenever it has nothing to do.
-    Sleeps(CpuId),
-    /// It was preempted, and then stays in the guest.
-    Preempted,
-    /// It sleeps once, and then stays in the guest: meanwhile it is asked for something, then posted to.
-    Asked(CpuId),
+struct Scope {
+    senders: &'static [usize],
+    devices: &'static [usize],
+    life: Life,
+    /// Where it begins, and falls asleep first.
+    on: CpuId,
+    /// Once, at any moment: it goes on elsewhere.
+    preempted: bool,
 }
 
-fn program(m: &Machine, device: &[usize], sender: &[usize], life: Life) {
-    let sleeps_on = match life {
-        Life::Sleeps(cpu) | Life::Asked(cpu) => cpu,
-        Life::Preempted => CPU,
-    };
-    let vcpu = Vcpu::new(m, coalescing());
-    let handler = Rc::clone(&vcpu);
-    m.ipi_handler(sleeps_on, WAKEUP, "wake-up", move || {
-        if handler.post.notified() {
-            handler.wake();
+/// What was posted before a vCPU takes that in the host.
+const BEFORE: usize = 5;
+
+/// What the vCPU does.
+#[derive(Clone, Copy, PartialEq)]
+enum Life {
+    /// It stays in the guest.
+    Stays,
+    /// It sleeps, on the list of a CPU, whenever it has nothing to do.
+    Sleeps,
+    /// It takes what is posted in the host, with interrupts on, and something is; then it stays in the guest.
+    Synchronizes,
+    /// It does that, and then sleeps whenever it has nothing to do.
+    SynchronizesAndSleeps,
+    /// It sleeps once, and then stays in the guest: meanwhile it is asked for something, then posted to.
+    Asked,
+}
+
+const SENDER: Scope = Scope { senders: &[0], devices: &[], life: Life::Stays, on: A, preempted: false };
+
+fn program(m: &Machine, scope: Scope) {
+    let vcpu = Posts::new(coalescing(), scope.on, true);
+    for cpu in [A, B] {
+        if matches!(scope.life, Life::Sleeps | Life::SynchronizesAndSleeps | Life::Asked) {
+            vcpu.wakes_on(m, cpu);
+        }
+    }
+    let mut before = 0;
+    if matches!(scope.life, Life::Synchronizes | Life::SynchronizesAndSleeps) {
+        vcpu.send(BEFORE);
+        before = 1 << BEFORE;
+    }
+    let mut wanted = scope.devices.iter().chain(scope.senders).fold(before, |wanted, number| wanted | 1 << number);
+    vcpu::task(m, &vcpu, move |vcpu| match scope.life {
+        Life::Stays => vcpu.stay(),
+        Life::Sleeps => vcpu.run_and_sleep(wanted),
+        Life::Synchronizes => {
+            synchronize(vcpu);
+            vcpu.stay();
+        }
+        Life::SynchronizesAndSleeps => {
+            synchronize(vcpu);
+            vcpu.run_and_sleep(wanted);
+        }
+        Life::Asked => {
+            vcpu.sleep();
+            vcpu.stay();
         }
     });
-    let mut wanted = device.iter().chain(sender).fold(0, |wanted, number| wanted | 1 << number);
-    let runs = Rc::clone(&vcpu);
-    m.task_on(CPU, "vCPU", move || run(&runs, wanted, life));
-    if let Life::Asked(_) = life {
+    if scope.life == Life::Asked {
         wanted |= 1 << 9;
-        let vcpu = Rc::clone(&vcpu);
-        m.task_on(CpuId(2), "asks, then posts", move || {
+        let vcpu = Arc::clone(&vcpu);
+        m.task_on(CpuId(3), "asks, then posts", move || {
             vcpu.act(vcpu.post.run_state().request(Requests(1)));
-            vcpu.post(9);
+            vcpu.send(9);
         });
     }
-    for &number in device {
-        let vcpu = Rc::clone(&vcpu);
-        m.hardware(format!("IOMMU {number}"), move || vtd::post_to(&vcpu.post, number));
+    if scope.preempted {
+        vcpu::preempt(m, &vcpu, 1);
     }
-    for &number in sender {
-        let vcpu = Rc::clone(&vcpu);
-        m.task(format!("sender {number}"), move || vcpu.post(number));
+    for &number in scope.devices {
+        let vcpu = Arc::clone(&vcpu);
+        m.hardware(format!("IOMMU {number}"), move || vcpu.device(number));
     }
+    senders(m, &vcpu, scope.senders);
     nothing_pending(m, &vcpu, wanted);
 }
 
-fn run(vcpu: &Vcpu<Coalescing<Sim>>, wanted: u64, life: Life) {
-    vcpu.begin();
-    match life {
-        Life::Sleeps(on) => {
-            while !vcpu.got(wanted) {
-                vcpu.run(true, Until::Halts);
-                if vcpu.got(wanted) {
-                    return;
-                }
-                sleep(vcpu, on);
-            }
-        }
-        Life::Preempted => {
-            let (gate, state) = (vcpu.post.gate(), vcpu.post.run_state());
-            gate.suppress();
-            state.preempted();
-            state.resumed();
-            gate.run_on(Destination::x2apic(CPU.0), NOTIFY, || vcpu.post.layout().any());
-            vcpu.stay();
-        }
-        Life::Asked(on) => {
-            sleep(vcpu, on);
-            vcpu.stay();
-        }
-    }
+fn synchronize(vcpu: &Posts<Coalescing<Sim>>) {
+    let _taken = vcpu.post.synchronize(|bits| vcpu.take(bits));
 }
 
-/// Sleeps on the list of a CPU.
-fn sleep(vcpu: &Vcpu<Coalescing<Sim>>, on: CpuId) {
-    let (post, any) = (&vcpu.post, || vcpu.post.layout().any());
-    let Ok(blocked) = post.block() else { return };
-    if post.gate().wake_with(Destination::x2apic(on.0), WAKEUP, any).0 {
-        Sim::send_ipi(on, WAKEUP);
+/// The task is preempted between "ON is clear" and the taking, and finds the bits when it runs again: ON is set once more,
+/// and nothing is pending. It looks once more, and goes on.
+#[test]
+fn an_on_without_bits_is_left_by_a_hook_and_loses_nothing() {
+    let stale = Explore::new("stale").run(|m| {
+        let vcpu = Posts::new(coalescing(), A, true);
+        vcpu::task(m, &vcpu, synchronize);
+        vcpu::preempt(m, &vcpu, 1);
+        senders(m, &vcpu, &[0]);
+        m.at_quiescence("ON says that a bit is pending", move || {
+            let (on, any) = (vcpu.post.gate().load().outstanding(), vcpu.post.layout().any());
+            (on == any).then_some(()).ok_or("none is".into())
+        });
+    });
+    stale.assert_found(FailureKind::Quiescence);
+    for (name, sleeps) in [("then in the guest", false), ("then asleep", true)] {
+        let report = Explore::new(name).run(move |m| {
+            let vcpu = Posts::new(coalescing(), A, true);
+            [A, B].into_iter().for_each(|cpu| vcpu.wakes_on(m, cpu));
+            // As it is left: ON, and no bits.
+            vcpu.post.gate().word().fetch_or(1, SeqCst);
+            vcpu::task(m, &vcpu, move |vcpu| if sleeps { vcpu.run_and_sleep(0b11) } else { vcpu.stay() });
+            let device = Arc::clone(&vcpu);
+            m.hardware("IOMMU", move || device.device(0));
+            senders(m, &vcpu, &[1]);
+            nothing_pending(m, &vcpu, 0b11);
+        });
+        report.assert_exhausted();
     }
-    blocked.wait();
-    post.gate().run_on(Destination::x2apic(CPU.0), NOTIFY, any);
 }

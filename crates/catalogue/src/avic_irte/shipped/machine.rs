@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
-use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag};
+use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun};
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
 use doorbell_hardware::cpu::Cpu;
@@ -45,7 +45,7 @@ impl Irte {
     #[track_caller]
     pub(super) fn new() -> Rc<Self> {
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = Table::new(memory).allocate().expect("it has one entry");
+        let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
         let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
         let binding = Binding::new(AmdInterrupt::new(entry, host));
         let interrupt = Arc::clone(binding.interrupt());
@@ -85,8 +85,8 @@ pub(super) struct Vcpu {
 pub(super) struct System {
     pub(super) vcpus: Vec<Arc<Vcpu>>,
     cpus: Vec<Cpu>,
-    log: GaLog<Sim, Vcpu>,
-    _vm: VmTag,
+    log: Arc<GaLog<Sim, Vcpu>>,
+    _vm: VmTag<Sim, Vcpu>,
     entries: ga_log::GaLog,
     pub(super) inhibited: <Sim as Platform>::AtomicBool,
 }
@@ -107,9 +107,9 @@ impl System {
         let vcpu = |number: usize| {
             let page = PageAddress::new((number as u64 + 1) << 12).expect("an address of a page");
             Arc::new(Vcpu {
-                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page).expect("its ID is free"),
+                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0)).expect("its ID is free"),
                 number,
-                tag: GaLog::<Sim, Vcpu>::tag(&vm, number as u32).expect("a small number"),
+                tag: vm.tag(number as u32).expect("a small number"),
                 guest: Model::new("guest", 0),
                 task: Model::new("task", None),
                 run_queue: Lock::new(&RUN_QUEUE, ()),
@@ -118,7 +118,7 @@ impl System {
         };
         let vcpus: Vec<_> = (0..vcpus).map(vcpu).collect();
         for (number, vcpu) in (0..).zip(&vcpus) {
-            drop(log.add(&vm, number, Arc::clone(vcpu)).map(|former| former.synchronize()));
+            drop(vm.add(number, Arc::clone(vcpu)).map(|former| former.synchronize()));
         }
         Arc::new(System {
             cpus: (0..cpus).map(|_| Cpu::new("CPU")).collect(),
@@ -269,14 +269,14 @@ impl Vcpu {
         let mut goes_on = true;
         match entered {
             Err(Requests(_)) => self.avic.inhibit(system.inhibited.load(SeqCst)),
-            Ok(in_guest) => {
-                let avic = in_guest.posted();
+            Ok((in_guest, vmrun)) => {
+                let avic = vmrun == Vmrun::WithAvic;
                 cpu.enter(avic);
                 local_irq_enable();
                 goes_on = self.guest(cpu, avic, stays);
                 local_irq_disable();
                 cpu.leave();
-                drop(in_guest);
+                in_guest.exited();
             }
         }
         cpu.irqs_on();

@@ -104,7 +104,7 @@ struct System {
 impl System {
     fn new(scope: Scope) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu);
+        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
             let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             let post = PiDescriptor::new(Pending::new(), gate);
@@ -205,12 +205,12 @@ impl System {
         // In the host it has nothing to do.
         let _ = notified();
         let entering = vcpu.post.enter(&irqs, Guest { cpu: on, posted: true }).expect("nothing is requested");
-        let in_guest = entering.rescan(|pending| vcpu.take(pending));
+        let (in_guest, _) = entering.rescan(|pending| vcpu.take(pending));
         while notified() {
             vcpu.post.gate().word().fetch_and(!1, SeqCst);
             vcpu.take(vcpu.post.layout());
         }
-        drop(in_guest);
+        in_guest.exited();
         vcpu.got.observe(|got| *got)
     }
 }

@@ -1,0 +1,175 @@
+//! A vCPU of `doorbell-post` by itself, with any gate: hooks that do what the protocol asks of them, and no more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use doorbell_explore::{Machine, Sim};
+use doorbell_platform::{CpuId, IrqGuard};
+use doorbell_post::{
+    Bit, Coalescing, Destination, Gate, Guest, Layout, Level, Mode, Notification, Pending, Post, Requests,
+};
+
+use crate::vcpu::{A, Delivery, Entry, Vcpu};
+use crate::vmx::NOTIFY;
+use crate::vtd::{self, WAKEUP};
+
+/// Pending bits of simulated vCPUs.
+pub type Bits = Pending<Sim, 1>;
+
+/// What hardware and hooks do with a gate.
+pub trait Hooked: Gate<Sim> + Send + Sync + 'static {
+    /// Tells a CPU of that vCPU.
+    fn tell(vcpu: &Vcpu, notification: Self::Notification);
+
+    /// What a CPU in guest mode does first when it is told.
+    fn taken(&self) {}
+
+    /// The vCPU's task runs on a CPU.
+    fn load(&self, cpu: CpuId, any: impl FnOnce() -> bool) {
+        let _ = (cpu, any);
+    }
+
+    /// It is switched away from, and waits for a CPU.
+    fn suppress(&self) {}
+
+    /// It is switched away from on a CPU, and sleeps: whether the CPU interrupts itself with the wake-up vector.
+    fn wake_with(&self, cpu: CpuId, any: impl FnOnce() -> bool) -> bool {
+        let _ = (cpu, any);
+        false
+    }
+}
+
+impl Hooked for Coalescing<Sim> {
+    fn tell(vcpu: &Vcpu, notification: Notification) {
+        vcpu.interrupt(CpuId(notification.destination.bits()), notification.vector);
+    }
+
+    fn taken(&self) {
+        vtd::taken(self);
+    }
+
+    fn load(&self, cpu: CpuId, any: impl FnOnce() -> bool) {
+        self.run_on(Destination::x2apic(cpu.0), NOTIFY, any);
+    }
+
+    fn suppress(&self) {
+        Coalescing::suppress(self);
+    }
+
+    fn wake_with(&self, cpu: CpuId, any: impl FnOnce() -> bool) -> bool {
+        Coalescing::wake_with(self, Destination::x2apic(cpu.0), WAKEUP, any).0
+    }
+}
+
+impl Hooked for Level<Sim> {
+    fn tell(vcpu: &Vcpu, cpu: CpuId) {
+        vcpu.interrupt(cpu, NOTIFY);
+    }
+}
+
+/// A coalescing gate whose notifications go to [`A`].
+pub fn coalescing() -> Coalescing<Sim> {
+    Coalescing::new(Destination::x2apic(A.0), NOTIFY)
+}
+
+/// A vCPU of `doorbell-post`.
+pub struct Posts<G> {
+    /// What is explored.
+    pub post: Post<Sim, Bits, G>,
+    vcpu: Vcpu,
+    /// Whether its CPU takes what is posted, the next time that it enters. Of its task.
+    posted: AtomicBool,
+}
+
+impl<G: Hooked> Posts<G> {
+    /// A vCPU with that gate, which begins on a CPU and [moves](Vcpu::new) or not.
+    #[track_caller]
+    pub fn new(gate: G, on: CpuId, moves: bool) -> Arc<Self> {
+        let (post, vcpu) = (Post::new(Bits::new(), gate), Vcpu::new(on, moves));
+        Arc::new(Posts { post, vcpu, posted: AtomicBool::new(true) })
+    }
+
+    /// From here on its CPU does, or does not, take what is posted. By its task.
+    pub fn takes_posted(&self, takes: bool) {
+        self.posted.store(takes, Ordering::Relaxed);
+    }
+
+    /// Software posts a bit of that number.
+    pub fn send(&self, number: usize) {
+        self.act(self.post.post(Bit::new(number).expect("a small number")));
+    }
+
+    /// Takes what is pending, in the host or in its place.
+    pub fn take(&self, bits: &Bits) {
+        let mut got = 0;
+        bits.take(|bit| got |= 1u64 << bit.number());
+        self.vcpu.gets(got);
+    }
+}
+
+impl Posts<Coalescing<Sim>> {
+    /// An IOMMU posts a bit of that number.
+    pub fn device(&self, number: usize) {
+        if let Some(notification) = vtd::publish(&self.post, number) {
+            self.vcpu.interrupt(notification.cpu, notification.vector);
+        }
+    }
+
+    /// The handler of the wake-up vector, on a CPU.
+    pub fn wakes_on(self: &Arc<Self>, m: &Machine, cpu: CpuId) {
+        let sleeps = Arc::clone(self);
+        m.handler(cpu, WAKEUP, "wake-up", move || {
+            if sleeps.post.notified() {
+                sleeps.vcpu.wake();
+            }
+        })
+        .may_not_run();
+    }
+}
+
+impl<G: Hooked> Delivery for Posts<G> {
+    type Notification = G::Notification;
+
+    fn vcpu(&self) -> &Vcpu {
+        &self.vcpu
+    }
+
+    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+        let posted = self.posted.load(Ordering::Relaxed);
+        let entering = self.post.enter(irqs_off, Guest { cpu, posted })?;
+        let (in_guest, _taken) = entering.rescan(|bits| self.take(bits));
+        guest(Entry { posted, intercepts_priority: false });
+        in_guest.exited();
+        Ok(())
+    }
+
+    fn block(&self, sleep: &mut dyn FnMut(&dyn Fn() -> bool)) {
+        if let Ok(blocked) = self.post.block() {
+            sleep(&|| blocked.asleep());
+        }
+    }
+
+    fn load(&self, cpu: CpuId) {
+        self.post.gate().load(cpu, || self.post.layout().any());
+        self.post.run_state().resumed();
+    }
+
+    fn put(&self, cpu: CpuId, preempted: bool) {
+        let (gate, state) = (self.post.gate(), self.post.run_state());
+        if preempted || state.mode() != Mode::Blocked {
+            gate.suppress();
+            state.preempted();
+        } else if gate.wake_with(cpu, || self.post.layout().any()) {
+            self.vcpu.interrupt(cpu, WAKEUP);
+        }
+    }
+
+    fn notify(&self, notification: G::Notification) {
+        G::tell(&self.vcpu, notification);
+    }
+
+    fn told(&self) {
+        self.post.gate().taken();
+        self.take(self.post.layout());
+    }
+}
