@@ -91,7 +91,7 @@ const OPERATIONS: [(&str, u32, u32, u64); 10] = [
 fn run(operation: &str) {
     let (_, cpus, taken, _) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
     let irqs = taken + 1;
-    let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199);
+    let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199).expect("not too many");
     for cpu in 0..cpus {
         consume(vectors.online(CpuId(cpu)).expect("it is offline"));
     }

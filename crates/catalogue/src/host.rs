@@ -85,7 +85,7 @@ pub(crate) enum Reads {
 impl Host {
     /// With so many vectors on each CPU, and devices: where their interrupts go, and how many events they have.
     pub(crate) fn new(cpus: u32, vectors: u8, devices: &[(Kind, CpuId, u32)]) -> Rc<Self> {
-        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1));
+        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1)).expect("not too many");
         let online = (0..cpus).map(|cpu| table.online(CpuId(cpu)).expect("it is offline")).collect();
         let free = table.free();
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {

@@ -345,7 +345,7 @@ fn a_disabled_interrupt_takes_no_lock_and_no_section_and_is_masked_with_a_load_a
 }
 
 fn vectors() -> Vectors<P> {
-    let vectors = Vectors::new(2, 1, 0x41..=0x42);
+    let vectors = Vectors::new(2, 1, 0x41..=0x42).unwrap();
     for cpu in 0..2 {
         assert_eq!(vectors.online(CpuId(cpu)).unwrap().cpu(), CpuId(cpu));
     }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use doorbell_host::vector::{Arrived, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where};
+use doorbell_host::vector::{
+    Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where,
+};
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 
@@ -141,7 +143,7 @@ fn only(cpu: CpuId) -> CpuSet {
 
 impl Host {
     fn new() -> Self {
-        let vectors = Vectors::new(CPUS, LINES, FIRST..=FIRST + (VECTORS - 1));
+        let vectors = Vectors::new(CPUS, LINES, FIRST..=FIRST + (VECTORS - 1)).unwrap();
         for cpu in 0..CPUS {
             assert_eq!(vectors.online(CpuId(cpu)).unwrap().cpu(), CpuId(cpu));
         }
@@ -257,8 +259,8 @@ impl Host {
             Err(error) => panic!("{error}"),
         };
         if cancels {
-            let (new, own) = self.vectors.cancel(moved).unwrap();
-            [Some(new), own].into_iter().flatten().for_each(|cleanup| self.asks(cleanup));
+            let Cancelled { to, between, .. } = self.vectors.cancel(moved).unwrap();
+            [Some(to), between].into_iter().flatten().for_each(|cleanup| self.asks(cleanup));
             return false;
         }
         slow();
