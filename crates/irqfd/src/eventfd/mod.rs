@@ -405,3 +405,44 @@ impl<P: Platform, C: Controller> Entry<P, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use doorbell_platform::Std;
+
+    use super::*;
+    use crate::{Limits, Msi, Pin, Route, RoutingTable, SourceId};
+
+    struct Nothing;
+    impl Controller for Nothing {
+        fn pins(&self, _: u16) -> u32 {
+            0
+        }
+        fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
+        fn edge(&self, _: Pin) {}
+        fn msi(&self, _: Msi) {}
+    }
+
+    #[test]
+    fn an_event_that_was_read_and_not_yet_signalled_is_waited_for() {
+        let vm = Irqfds::<Std, _>::new(Nothing, Limits::default());
+        let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))]).unwrap()).unwrap();
+        for _ in 0..20 {
+            let events = EventLoop::new().unwrap();
+            let (_event, served) = events.open(&vm, Gsi(1)).unwrap();
+            let entry = events.shared.entries().served[&served].clone();
+            thread::scope(|scope| {
+                let serving = entry.serving.lock().unwrap();
+                let deassigns = scope.spawn(|| events.deassign(served));
+                while !events.is_empty() {
+                    thread::yield_now();
+                }
+                (0..100).for_each(|_| thread::yield_now());
+                assert_eq!(entry.irqfd.signal(), Signalled::Delivered);
+                drop(serving);
+                deassigns.join().unwrap().unwrap();
+            });
+            assert!(!entry.irqfd.is_assigned());
+        }
+    }
+}
