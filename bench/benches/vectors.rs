@@ -99,7 +99,8 @@ fn run(operation: &str) {
         consume(vectors.activate(Irq(irq), Where::Anywhere).expect("one is free"));
     }
     let here = CpuSet::of([CpuId(0)]);
-    let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+    let desc = IrqDesc::new(&std::sync::Arc::new(doorbell_platform::ReadDomain::new("irq")), here.clone(), &here)
+        .expect("it is online");
     let driver: Arc<dyn Handler> = if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
     desc.request(driver, Sharing::Exclusive).expect("it has none").synchronize();
     let descs = [desc];

@@ -15,7 +15,7 @@ use doorbell_host::vector::{
     Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
 };
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
+use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
 
 /// Of the lowest priority: what waits at the CPU comes before.
 const CLEANUP: Vector = Vector(0x20);
@@ -91,7 +91,8 @@ impl Host {
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {
             let (irq, here) = (Irq(number), CpuSet::of([cpu]));
             let place = table.activate(irq, Where::In(&here)).expect("one is free");
-            let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+            let desc =
+                IrqDesc::new(&Arc::new(ReadDomain::new("irq actions")), here.clone(), &here).expect("it is online");
             let name = ["device", "other device", "third device"][number as usize];
             let device = Device::new(name, kind, message(place), events);
             Line { irq, desc, device, sent: Arc::default(), arrived: Cell::new(0) }

@@ -111,6 +111,13 @@ impl<P: Platform> Flow<P> {
         }
     }
 
+    /// A handler has panicked: nobody calls them any more, and it counts as having come once more.
+    #[cold]
+    pub(crate) fn abandon(&self) {
+        self.state.fetch_or(PENDING, SeqCst);
+        self.state.fetch_and(!IN_PROGRESS, SeqCst);
+    }
+
     /// Whether the handlers are being called.
     pub(crate) fn in_progress(&self) -> bool {
         self.state.load(SeqCst) & IN_PROGRESS != 0

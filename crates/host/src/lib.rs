@@ -21,6 +21,7 @@ pub mod msi;
 mod posted;
 mod switch;
 mod table;
+mod threaded;
 pub mod vector;
 
 pub use actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
@@ -28,8 +29,9 @@ pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
 pub use bypass::{AlreadyRegistered, Bypass, Consumer, Consumes, Producer, Produces, Token};
 pub use cpus::CpuSet;
-pub use desc::{AffinityChange, AffinityError, AffinityNotifier, HasThread, IrqDesc, ThreadWork, WakeThread};
+pub use desc::{AffinityChange, AffinityError, AffinityNotifier, HasThread, IrqDesc, WakeThread};
 pub use handling::{Enabled, Handling, NotDisabled};
 pub use invalidate::Invalidate;
 pub use posted::{Descriptor, IntelInterrupt, Misaligned, PostedBinding};
 pub use table::{Entries, Entry, IrteIndex, Retired, Table, TableFull};
+pub use threaded::ThreadWork;

@@ -10,7 +10,7 @@ use doorbell_host::vector::{
     Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where,
 };
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
+use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Std, Vector};
 
 const CPUS: u32 = 3;
 /// Of each CPU.
@@ -147,6 +147,7 @@ impl Host {
         for cpu in 0..CPUS {
             assert_eq!(vectors.online(CpuId(cpu)).unwrap().cpu(), CpuId(cpu));
         }
+        let rcu = Arc::new(ReadDomain::new("irq"));
         let line = |number| {
             let cpu = CpuId(number % CPUS);
             let message = vectors.activate(Irq(number), Where::In(&only(cpu))).unwrap();
@@ -158,7 +159,7 @@ impl Host {
                 busy: AtomicBool::new(false),
                 works: Mutex::new(()),
             });
-            let desc = IrqDesc::new(only(cpu), &only(cpu)).unwrap();
+            let desc = IrqDesc::new(&rcu, only(cpu), &only(cpu)).unwrap();
             desc.request(device.clone(), Sharing::Exclusive).unwrap().synchronize();
             Line { irq: Irq(number), desc, device, changes: Mutex::new(()) }
         };
