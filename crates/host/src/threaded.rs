@@ -40,35 +40,29 @@ impl<P: Platform> Threaded<P> {
     }
 
     /// It is to handle an interrupt; `false` if it was to do so anyway.
-    #[track_caller]
     pub(crate) fn ask_to_run(&self) -> bool {
         self.work.fetch_or(RUN, SeqCst) & RUN == 0
     }
 
-    #[track_caller]
     pub(crate) fn ask_to_move(&self) {
         self.work.fetch_or(MOVE, SeqCst);
     }
 
-    #[track_caller]
     pub(crate) fn has_work(&self) -> bool {
         self.work.load(SeqCst) != 0
     }
 
     /// By who has the descriptor's lock.
-    #[track_caller]
     pub(crate) fn attach(&self, attached: bool) {
         self.attached.store(attached, SeqCst);
     }
 
     /// Nobody waits any more for what a thread that is gone has not taken. With no lock held.
-    #[track_caller]
     pub(crate) fn has_detached(&self) {
         self.ended.wake_all();
     }
 
     /// By the thread.
-    #[track_caller]
     pub(crate) fn take(&self) -> Option<ThreadWork> {
         let round = self.end();
         if self.work.load(SeqCst) == 0 {
@@ -84,7 +78,6 @@ impl<P: Platform> Threaded<P> {
     }
 
     /// By the thread: it has handled what it has taken. Returns how often it has begun and ended.
-    #[track_caller]
     pub(crate) fn end(&self) -> u32 {
         let mut round = self.rounds.load(SeqCst);
         if round % 2 != 0 {
@@ -96,7 +89,6 @@ impl<P: Platform> Threaded<P> {
     }
 
     /// Sleeps until the thread has handled what it was asked for before this call, if there is a thread.
-    #[track_caller]
     pub(crate) fn wait(&self) {
         let begun = self.rounds.load(SeqCst);
         self.ended.wait_until(|| {

@@ -29,6 +29,7 @@ pub fn programs() -> Vec<Program> {
         Program::new("a driver waits for its thread, which is asked once more", |m| waited_for(m, &[2])),
         Program::new("a driver waits for its thread, twice", |m| waited_for(m, &[1, 1])),
         Program::new("a driver waits for a thread that was ended", waits_for_nobody),
+        Program::new("a driver waits for a thread that takes no more", waits_for_the_last),
     ]
 }
 
@@ -43,6 +44,9 @@ struct Irq {
     at: Cell<CpuId>,
     /// Some thread was attached.
     attached: Model<bool>,
+    task: Model<Option<<Sim as Platform>::Task>>,
+    /// The thread is to end.
+    over: Model<bool>,
     /// Of the driver.
     memory: Ghost,
 }
@@ -57,6 +61,8 @@ impl Irq {
             handled: Cell::new(0),
             at: Cell::new(HERE),
             attached: Model::new("attached", false),
+            task: Model::new("task", None),
+            over: Model::new("over", false),
             memory: Ghost::new("driver"),
         })
     }
@@ -237,8 +243,10 @@ fn waited_for(m: &Machine, comes: &'static [u32]) {
     let irq = Irq::new();
     let thread = Rc::clone(&irq);
     m.task_on(HERE, "thread", move || {
+        thread.task.change(|task| *task = Some(Sim::current_task()));
         thread.attach();
-        thread.thread(|| thread.handled.get() == comes.iter().sum());
+        let over = || thread.over.observe(|over| *over);
+        thread.thread(over);
     });
     m.task_on(THERE, "driver", move || {
         // What comes before there is a thread is nobody's to wait for.
@@ -249,6 +257,8 @@ fn waited_for(m: &Machine, comes: &'static [u32]) {
         }
         assert_eq!(irq.came.observe(|came| *came), irq.handled.get(), "what came before was handled");
         irq.memory.free();
+        irq.over.change(|over| *over = true);
+        Sim::wake(&irq.task.observe(Option::clone).expect("it has begun"));
     });
 }
 
@@ -264,5 +274,21 @@ fn waits_for_nobody(m: &Machine) {
     m.task("ends it", move || {
         irq.attached.wait(|attached| *attached, |_| ());
         irq.desc.detach_thread().expect("there is one");
+    });
+}
+
+/// The thread ends when it has handled one, and does not look for another.
+fn waits_for_the_last(m: &Machine) {
+    let irq = Irq::new();
+    let thread = Rc::clone(&irq);
+    m.task_on(HERE, "thread", move || {
+        thread.attach();
+        thread.thread(|| thread.handled.get() == 1);
+    });
+    m.task_on(THERE, "driver", move || {
+        irq.attached.wait(|attached| *attached, |_| ());
+        irq.come();
+        irq.desc.synchronize();
+        irq.memory.free();
     });
 }
