@@ -235,4 +235,14 @@ mod tests {
         assert!(!count(&|_| true).contains(&true));
         assert!(count(&|_| false).contains(&true), "each window begins anew");
     }
+
+    #[test]
+    fn exactly_99900_of_100000_may_be_nobodys() {
+        for (claimed, stuck) in [(100, false), (99, true)] {
+            let flow = Flow::<Std>::new();
+            // The first is nobody's, so that the window begins with it.
+            let said = (0..WINDOW).map(|n| flow.account((1..=claimed).contains(&n))).filter(|said| *said).count();
+            assert_eq!(said, usize::from(stuck), "{claimed} are claimed");
+        }
+    }
 }

@@ -445,4 +445,51 @@ mod tests {
             irq_thread.join().unwrap();
         }
     }
+
+    /// A device whose interrupt comes again, at another CPU, each time that it is handled, so many times.
+    struct Repeats {
+        desc: std::sync::OnceLock<Arc<IrqDesc<Std>>>,
+        more: AtomicU32,
+        claims: Claim,
+        calls: AtomicU32,
+    }
+
+    impl Handler for Repeats {
+        fn handle(&self) -> Claim {
+            self.calls.fetch_add(1, SeqCst);
+            if self.more.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+                assert!(!self.desc.get().unwrap().handle().again);
+            }
+            self.claims
+        }
+    }
+
+    fn repeats(claims: Claim) -> (Arc<IrqDesc<Std>>, Arc<Repeats>) {
+        let no = || AtomicU32::new(0);
+        let repeats = Arc::new(Repeats { desc: std::sync::OnceLock::new(), more: no(), claims, calls: no() });
+        let desc = Arc::new(desc());
+        assert!(repeats.desc.set(desc.clone()).is_ok());
+        desc.request(repeats.clone(), Sharing::Exclusive).unwrap().synchronize();
+        (desc, repeats)
+    }
+
+    #[test]
+    fn one_that_comes_all_the_time_is_to_be_handled_again_when_others_had_their_turn() {
+        let (desc, device) = repeats(Claim::Handled);
+        device.more.store(20, SeqCst);
+        assert!(desc.handle().again);
+        assert_eq!(device.calls.load(SeqCst), 16);
+        assert!(!desc.handle().again);
+        assert_eq!(device.calls.load(SeqCst), 16 + 5);
+    }
+
+    #[test]
+    fn each_round_of_the_handlers_counts_among_those_that_are_nobodys() {
+        let (desc, device) = repeats(Claim::None);
+        let stuck = (1..=60_000).find(|_| {
+            device.more.store(1, SeqCst);
+            desc.handle().stuck
+        });
+        assert_eq!((stuck, device.calls.load(SeqCst)), (Some(50_000), 100_000));
+    }
 }

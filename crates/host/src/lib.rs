@@ -22,12 +22,13 @@ mod posted;
 mod switch;
 mod table;
 mod threaded;
+mod tokens;
 pub mod vector;
 
 pub use actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
 pub use amd::AmdInterrupt;
 pub use binding::{Binding, Bound, LookAgain, NotBound, Posting, Target};
-pub use bypass::{AlreadyRegistered, Bypass, Consumer, Consumes, Producer, Produces, Token};
+pub use bypass::{AlreadyRegistered, Bypass, Connection, Consumer, Consumes, Followed, Producer, Produces, Token};
 pub use cpus::CpuSet;
 pub use desc::{AffinityChange, AffinityError, AffinityNotifier, HasThread, IrqDesc, WakeThread};
 pub use handling::{Enabled, Handling, NotDisabled};

@@ -746,3 +746,54 @@ fn managed_interrupts_whose_masks_overlap_go_to_a_cpu_each() {
     }
     assert_eq!(loads(&vectors, 4, 4), [1; 4]);
 }
+
+#[test]
+fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
+    let [one, other] = [0, 1].map(|from| {
+        let vectors = Vectors::<Std>::new(3, 1, 0x20..=0x20).unwrap();
+        (0..3).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
+        vectors.activate(Irq(0), Where::In(&CpuSet::of([CpuId(from)]))).unwrap();
+        let to = CpuSet::of([CpuId(2)]);
+        let moved = vectors.begin_move(Irq(0), Where::In(&to), Update::Whole).unwrap().expect("it is not there");
+        (vectors, moved)
+    });
+    assert_eq!(one.1.to(), other.1.to());
+    assert_eq!(one.0.moved(other.1), Err(VectorError::NotMoving(Irq(0))));
+    assert_eq!(one.0.moved(one.1).map(Cleanup::cpu), Ok(CpuId(0)));
+}
+
+#[test]
+fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
+    let (vectors, [here, there]) = two(1);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let _ = vectors.moved(moved).unwrap();
+    assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()), "the other is full, but nothing goes here");
+    let _off = IrqGuard::<Std>::new();
+    assert_eq!(vectors.pending(CpuId(0), |_| false), Ok(None));
+}
+
+#[test]
+fn a_cpu_does_not_go_before_a_move_away_from_it_has_ended() {
+    let (vectors, [here, there]) = two(1);
+    let place = vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    vectors.begin_offline(CpuId(0)).unwrap();
+    let _off = IrqGuard::<Std>::new();
+    let arrived = |vector| vector == place.vector;
+    assert_eq!(vectors.pending(CpuId(0), arrived), Err(VectorError::Moving(CpuId(0))));
+    let _ = vectors.moved(moved).unwrap();
+    assert_eq!(vectors.pending(CpuId(0), arrived), Ok(Some(Irq(0))), "it came by the former message");
+    assert_eq!(vectors.pending(CpuId(0), arrived), Ok(None));
+}
+
+#[test]
+fn what_is_in_quarantine_is_no_managed_interrupt_that_goes_there() {
+    let (vectors, [here, there]) = two(3);
+    let both = CpuSet::of([CpuId(0), CpuId(1)]);
+    (0..3).for_each(|irq| vectors.manage(Irq(irq), both.clone()).unwrap());
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    let _ = vectors.deactivate(Irq(1)).unwrap();
+    assert_eq!(vectors.activate(Irq(2), Where::Anywhere).map(|place| place.cpu), Ok(CpuId(1)));
+}

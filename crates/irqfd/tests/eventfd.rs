@@ -437,3 +437,24 @@ fn no_event_is_lost_between_assignments() {
         }
     });
 }
+
+#[test]
+fn an_eventfd_is_not_its_own_sink() {
+    let Some((vm, events)) = start() else { return };
+    let (event, other) = (event(), event());
+    if !descriptor(&event).is_identified() {
+        println!("skipped: the kernel does not say which eventfd it is");
+        return;
+    }
+    let sink = Arc::new(EventSink::new(&event.try_clone().unwrap()).unwrap());
+    let again = Arc::new(EventSink::new(&event).unwrap());
+    for sink in [&sink, &again] {
+        let refused = events.assign_resample(&vm, descriptor(&event), LEVEL, sink.clone());
+        assert!(matches!(refused, Err(EventError::OwnSink)));
+    }
+    let served = events.assign_resample(&vm, descriptor(&other), LEVEL, sink).unwrap();
+    assert!(matches!(EventSink::new(&other), Err(EventError::OwnSink)));
+    events.deassign(served).unwrap();
+    drop((EventSink::new(&other).unwrap(), again));
+    events.assign(&vm, descriptor(&event), MSI).unwrap();
+}

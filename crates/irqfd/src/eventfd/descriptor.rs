@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use doorbell_platform::fd;
 use vmm_sys_util::epoll::EventSet;
@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::EventError;
 use super::register::{self, Identity};
+use crate::Error;
 
 /// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
 ///
@@ -30,11 +31,14 @@ pub(super) struct Source {
     identity: Identity,
     /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not closed, any more.
     lost: AtomicBool,
-    /// Some loop serves it.
-    served: AtomicBool,
+    /// [`SERVED`], or by how many sinks it is written.
+    uses: AtomicU32,
     /// An event was read, and neither delivered nor taken.
     kept: AtomicBool,
 }
+
+/// Some loop reads it.
+const SERVED: u32 = 1 << 31;
 
 enum Kind {
     Event(EventFd),
@@ -85,8 +89,8 @@ impl Descriptor {
     }
 
     fn known(kind: Kind, identity: Identity) -> Self {
-        let no = || AtomicBool::new(false);
-        Descriptor(register::find_or_insert(Source { kind, identity, lost: no(), served: no(), kept: no() }))
+        let (lost, kept) = (AtomicBool::new(false), AtomicBool::new(false));
+        Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), kept }))
     }
 
     /// Whether the kernel says which open file it is. If not, a duplicate passes for another source: that it is served already is
@@ -105,14 +109,48 @@ impl Descriptor {
         self.0.kept.store(true, Ordering::SeqCst);
     }
 
-    /// Claims it for one loop; `false` if another has it.
-    pub(super) fn claim(&self) -> bool {
-        !self.0.served.swap(true, Ordering::SeqCst)
+    fn begin_use(&self, f: impl Fn(u32) -> Option<u32>) -> Result<(), EventError> {
+        match self.0.uses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, f) {
+            Ok(_) => Ok(()),
+            Err(SERVED) => Err(Error::Busy.into()),
+            Err(_) => Err(EventError::OwnSink),
+        }
+    }
+
+    /// Claims it for one loop.
+    ///
+    /// # Errors
+    /// If another has it, or a sink writes to it.
+    pub(super) fn claim(&self) -> Result<(), EventError> {
+        self.begin_use(|uses| (uses == 0).then_some(SERVED))
     }
 
     /// Nobody reads it any more.
     pub(super) fn release(&self) {
-        self.0.served.store(false, Ordering::SeqCst);
+        self.0.uses.fetch_and(!SERVED, Ordering::SeqCst);
+    }
+
+    /// One sink more writes to it.
+    ///
+    /// # Errors
+    /// If a loop reads it.
+    pub(super) fn add_sink(&self) -> Result<(), EventError> {
+        let added = self.begin_use(|uses| (uses & SERVED == 0).then_some(uses + 1));
+        added.map_err(|_| EventError::OwnSink)
+    }
+
+    pub(super) fn remove_sink(&self) {
+        self.0.uses.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Writes to an eventfd.
+    pub(super) fn signal(&self) {
+        if let Kind::Event(event) = &self.0.kind
+            && self.0.fd().is_some()
+        {
+            // Fails if the counter is at its maximum: then its reader has an event to read, which is this one too.
+            let _ = event.write(1);
+        }
     }
 
     pub(super) fn raw(&self) -> RawFd {
@@ -244,13 +282,13 @@ mod tests {
                 println!("skipped: the kernel does not say which files are the same");
                 continue;
             }
-            assert!(one.claim() && !again.claim() && another.claim());
+            assert!(one.claim().is_ok() && again.claim().is_err() && another.claim().is_ok());
             drop(one);
-            assert!(!make(&event).claim(), "the other holds it open");
+            assert!(make(&event).claim().is_err(), "the other holds it open");
             again.keep();
             assert!(make(&event).take_kept() && !again.take_kept());
             drop(again);
-            assert!(make(&event).claim());
+            assert!(make(&event).claim().is_ok());
         }
     }
 
@@ -265,7 +303,7 @@ mod tests {
         let again: Vec<_> = events.iter().map(unnumbered).collect();
         assert!(all.iter().zip(&again).all(|(one, again)| Arc::ptr_eq(&one.0, &again.0)));
         drop((all, again));
-        assert!(events.iter().all(|event| unnumbered(event).claim()));
+        assert!(events.iter().all(|event| unnumbered(event).claim().is_ok()));
     }
 
     #[test]
@@ -273,6 +311,6 @@ mod tests {
         let event = event();
         let make = || Descriptor::known(Kind::Event(event.try_clone().unwrap()), Identity::Unknown);
         let (one, other) = (make(), make());
-        assert!(!one.is_identified() && one.claim() && other.claim());
+        assert!(!one.is_identified() && one.claim().is_ok() && other.claim().is_ok());
     }
 }

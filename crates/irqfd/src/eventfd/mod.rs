@@ -44,6 +44,9 @@ pub enum EventError {
     BadDescriptor,
     /// It is a blocking one.
     Blocking,
+    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way round: each acknowledgement would be
+    /// the next event, without end.
+    OwnSink,
     /// What the VM says.
     Irqfd(Error),
     /// What the operating system says.
@@ -55,6 +58,7 @@ impl fmt::Display for EventError {
         match self {
             EventError::BadDescriptor => f.write_str("not a descriptor that can signal an interrupt"),
             EventError::Blocking => f.write_str("the descriptor must be non-blocking"),
+            EventError::OwnSink => f.write_str("one eventfd cannot signal an interrupt and hear of its end"),
             EventError::Irqfd(error) => error.fmt(f),
             EventError::Io(error) => error.fmt(f),
         }
@@ -152,7 +156,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// [kept](Descriptor::take_kept), is injected.
     ///
     /// # Errors
-    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this process; otherwise what
+    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this process;
+    /// [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
     /// [`Irqfd::assign`] and the operating system say.
     pub fn assign(&self, vm: &Irqfds<P, C>, descriptor: Descriptor, gsi: Gsi) -> Result<Served, EventError> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
@@ -227,9 +232,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         if self.shared.entries().stop {
             return Err(Error::Closed.into());
         }
-        if !descriptor.claim() {
-            return Err(Error::Busy.into());
-        }
+        descriptor.claim()?;
         let entry = Arc::new(Entry { descriptor, irqfd, serving: Mutex::new(()), gone: AtomicBool::new(false) });
         let result = match assign(&entry.irqfd) {
             Ok(()) => self.shared.add(&entry),
