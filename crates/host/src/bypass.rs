@@ -204,21 +204,28 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
             let _spare;
             let mut slots = self.slots.lock();
             _spare = segment.take().and_then(|segment| slots.extend(segment).err());
-            if slots.find(token).is_none() {
-                if let Some(buckets) = slots.lacks() {
-                    drop(slots);
-                    segment = Some(Segment::new(buckets));
-                    continue;
+            if let Some(slot) = slots.find(token) {
+                return Self::fill(slot, place, it);
+            }
+            match (slots.lacks(), node.take()) {
+                (None, Some(new)) => {
+                    let slot = slots.insert(new).ok_or(AlreadyRegistered)?;
+                    return Self::fill(slot, place, it);
                 }
-                node.take().into_iter().for_each(|node| slots.insert(node));
+                (lacks, new) => {
+                    drop(slots);
+                    (segment, node) = (lacks.map(Segment::new), new);
+                }
             }
-            let slot = slots.find(token).ok_or(AlreadyRegistered)?;
-            if place(slot).is_some() {
-                return Err(AlreadyRegistered);
-            }
-            *place(slot) = Some(it);
-            return Ok(slot.claim());
         }
+    }
+
+    fn fill<T>(slot: &mut Slot<D, C>, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
+        if place(slot).is_some() {
+            return Err(AlreadyRegistered);
+        }
+        *place(slot) = Some(it);
+        Ok(slot.claim())
     }
 
     fn put_back(&self, token: Token, pair: Pair<C::Link, C::Refusal>) {
