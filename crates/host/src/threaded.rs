@@ -80,7 +80,7 @@ impl<P: Platform> Threaded<P> {
     /// By the thread: it has handled what it has taken. Returns how often it has begun and ended.
     pub(crate) fn end(&self) -> u32 {
         let mut round = self.rounds.load(SeqCst);
-        if round % 2 != 0 {
+        if round & 1 != 0 {
             round = round.wrapping_add(1);
             self.rounds.store(round, SeqCst);
             self.ended.wake_all();
@@ -96,7 +96,7 @@ impl<P: Platform> Threaded<P> {
             let asked = self.work.load(SeqCst) & RUN != 0 && self.attached.load(SeqCst);
             let rounds = self.rounds.load(SeqCst);
             // If more is asked of it all the time: one that it was in, and one that began after.
-            (!asked && rounds % 2 == 0) || rounds.wrapping_sub(begun) >= 2 + begun % 2
+            (!asked && rounds & 1 == 0) || rounds.wrapping_sub(begun) >= 2 + (begun & 1)
         });
     }
 }
