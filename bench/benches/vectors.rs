@@ -91,7 +91,7 @@ const OPERATIONS: [(&str, u32, u32, u64); 10] = [
 fn run(operation: &str) {
     let (_, cpus, taken, _) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
     let irqs = taken + 1;
-    let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199);
+    let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199).expect("not too many");
     for cpu in 0..cpus {
         consume(vectors.online(CpuId(cpu)).expect("it is offline"));
     }
@@ -99,7 +99,8 @@ fn run(operation: &str) {
         consume(vectors.activate(Irq(irq), Where::Anywhere).expect("one is free"));
     }
     let here = CpuSet::of([CpuId(0)]);
-    let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+    let desc = IrqDesc::new(&std::sync::Arc::new(doorbell_platform::ReadDomain::new("irq")), here.clone(), &here)
+        .expect("it is online");
     let driver: Arc<dyn Handler> = if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
     desc.request(driver, Sharing::Exclusive).expect("it has none").synchronize();
     let descs = [desc];

@@ -15,7 +15,7 @@ use doorbell_host::vector::{
     Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
 };
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
+use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
 
 /// Of the lowest priority: what waits at the CPU comes before.
 const CLEANUP: Vector = Vector(0x20);
@@ -85,13 +85,14 @@ pub(crate) enum Reads {
 impl Host {
     /// With so many vectors on each CPU, and devices: where their interrupts go, and how many events they have.
     pub(crate) fn new(cpus: u32, vectors: u8, devices: &[(Kind, CpuId, u32)]) -> Rc<Self> {
-        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1));
+        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1)).expect("not too many");
         let online = (0..cpus).map(|cpu| table.online(CpuId(cpu)).expect("it is offline")).collect();
         let free = table.free();
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {
             let (irq, here) = (Irq(number), CpuSet::of([cpu]));
             let place = table.activate(irq, Where::In(&here)).expect("one is free");
-            let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+            let desc =
+                IrqDesc::new(&Arc::new(ReadDomain::new("irq actions")), here.clone(), &here).expect("it is online");
             let name = ["device", "other device", "third device"][number as usize];
             let device = Device::new(name, kind, message(place), events);
             Line { irq, desc, device, sent: Arc::default(), arrived: Cell::new(0) }

@@ -5,7 +5,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, ReadDomain, Retired, WaitType};
+use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, Retired, WaitType};
+
+use crate::threaded::Threaded;
 
 /// A leaf, taken in task context only: one change of a line's handlers at a time.
 static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", WaitType::Sleep);
@@ -24,6 +26,10 @@ pub enum Claim {
 /// A driver's part in an interrupt.
 pub trait Handler: Send + Sync + 'static {
     /// The interrupt has come. In hard-interrupt context, with interrupts off, on one CPU at a time.
+    ///
+    /// One that panics is not taken off the line, and the panic goes on to whoever has called [`IrqDesc::handle`](crate::IrqDesc::handle):
+    /// those behind it in the list are not called this time, but the interrupt is not under way any more, and is pending, so whoever
+    /// catches the panic may call `handle` again, and whoever comes next does.
     fn handle(&self) -> Claim;
 }
 
@@ -91,32 +97,34 @@ impl<P: Platform> Requested<P> {
     }
 }
 
-/// A handler is called for no new interrupt, but may be running.
+/// A handler is called for no new interrupt, but may be running, and so may what it has left to the interrupt's thread.
 #[must_use = "the handler may still be running, and its list leaks unless this is waited for"]
-pub struct Freed<P: Platform> {
+pub struct Freed<'a, P: Platform> {
     former: Retired<P::Rcu, List>,
     last: bool,
+    threaded: &'a Threaded<P>,
 }
 
-impl<P: Platform> Freed<P> {
+impl<P: Platform> Freed<'_, P> {
     /// Whether the line has no handler left: its vector can be [taken](crate::vector::Vectors::deactivate) from it, if the device was
     /// kept from sending.
     pub fn last(&self) -> bool {
         self.last
     }
 
-    /// Waits until no CPU runs the handler. In task context, not from the handler.
+    /// Waits until no CPU runs the handler, and then until the interrupt's thread has done what was asked of it until then. In
+    /// task context, from neither of the two.
     #[track_caller]
     pub fn synchronize(self) {
         drop(self.former.synchronize());
+        self.threaded.wait();
     }
 }
 
 impl<P: Platform> Actions<P> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rcu: &Arc<P::Rcu>) -> Self {
         let nobody = List { sharing: Sharing::Shared, handlers: Vec::new() };
-        let rcu = Arc::new(P::Rcu::new("irq actions"));
-        Actions { list: RcuCell::new(&rcu, Box::new(nobody)), changes: Mutex::new(&IRQ_ACTIONS, ()) }
+        Actions { list: RcuCell::new(rcu, Box::new(nobody)), changes: Mutex::new(&IRQ_ACTIONS, ()) }
     }
 
     #[track_caller]
@@ -132,7 +140,11 @@ impl<P: Platform> Actions<P> {
     }
 
     #[track_caller]
-    pub(crate) fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<P>, NotRequested> {
+    pub(crate) fn free<'a>(
+        &self,
+        handler: &Arc<dyn Handler>,
+        threaded: &'a Threaded<P>,
+    ) -> Result<Freed<'a, P>, NotRequested> {
         let _changes = self.changes.lock();
         let list = self.list.read();
         let of = |one: &Arc<dyn Handler>| Arc::as_ptr(one).cast::<()>();
@@ -141,6 +153,6 @@ impl<P: Platform> Actions<P> {
         handlers.remove(at);
         let (last, sharing) = (handlers.is_empty(), list.sharing);
         drop(list);
-        Ok(Freed { former: self.list.replace(Box::new(List { sharing, handlers })), last })
+        Ok(Freed { former: self.list.replace(Box::new(List { sharing, handlers })), last, threaded })
     }
 }

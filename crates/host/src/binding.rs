@@ -2,13 +2,14 @@
 
 use alloc::sync::Arc;
 use core::convert::Infallible;
+use core::fmt;
 
 use doorbell_platform::Platform;
 use doorbell_post::{Copies, Mirror};
 
 use crate::aim::{Aim, Postable};
 use crate::irte::amd::GuestMode;
-use crate::{AmdInterrupt, Entries, Invalidate, IrteIndex, Retired};
+use crate::{AmdInterrupt, Entries, Followed, Invalidate, IrteIndex, Retired};
 
 /// A vCPU that interrupts can be posted to.
 pub trait Target<P: Platform, M: Entries<P>>: Send + Sync + 'static {
@@ -36,9 +37,16 @@ pub struct Posting {
 #[must_use = "bits that were posted meanwhile are found by nobody else"]
 pub struct LookAgain<V>(pub Arc<V>);
 
-/// It is posted to a vCPU already: unbind it first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound;
+/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](Binding::unbind) would have returned is still to be
+/// done, and it can be bound after that.
+#[must_use = "the vCPU that it was posted to has to look at its pending bits"]
+pub struct Bound<V>(pub Invalidate<LookAgain<V>>);
+
+impl<V> fmt::Debug for Bound<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bound").field(&self.0.index()).finish()
+    }
+}
 
 /// It is posted to no vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,10 +93,10 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// Has it posted to a vCPU. Until the invalidation has completed, some may still arrive in the host.
     ///
     /// # Errors
-    /// If it is posted to one already.
-    pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound> {
-        if self.target().is_some() {
-            return Err(Bound);
+    /// If it was posted to one already: then it is posted to none when this returns.
+    pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound<V>> {
+        if let Ok(unbound) = self.unbind() {
+            return Err(Bound(unbound));
         }
         let Posting { backing_page, vector, tag } = posting;
         let copy = Arc::clone(self.interrupt());
@@ -106,6 +114,28 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// If it is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<LookAgain<V>>, NotBound> {
         Ok(self.0.unbind()?.map(LookAgain))
+    }
+
+    /// Has it follow a route: posted to a vCPU, or, if there is none that it can be posted to, arriving in the host. The change is
+    /// `invalidate`d, which returns when that has completed, and the vCPU that it was posted to then told to `look_again`. In task
+    /// context, if `invalidate` waits.
+    pub fn follow(
+        &mut self,
+        route: Option<(Arc<V>, Posting)>,
+        invalidate: impl FnOnce(IrteIndex),
+        look_again: impl FnOnce(Arc<V>),
+    ) -> Followed {
+        let unbound = self.unbind().ok();
+        let bound = route.and_then(|(vcpu, posting)| self.bind(vcpu, posting).ok());
+        // One invalidation, after both changes, is enough for both.
+        if unbound.is_some() || bound.is_some() {
+            invalidate(self.interrupt().entry().index());
+        }
+        bound.into_iter().for_each(Invalidate::completed);
+        if let Some(unbound) = unbound {
+            look_again(unbound.completed().0);
+        }
+        Followed(())
     }
 
     /// Blocks the interrupt, and gives its entry back.

@@ -1,8 +1,9 @@
 //! IRQ bypass: producers and consumers of interrupts that find each other by a token.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType, lock_with_room};
+use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
+
+use crate::tokens::{Node, Segment, Tokens};
 
 /// A leaf, taken in task context only: who is to be connected is decided under it, and done when it is gone.
 static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin);
@@ -25,10 +26,17 @@ pub trait Producer: Send + Sync + 'static {
 /// Where interrupts of a producer `D` are to be delivered, if that is possible without the host's handler: an irqfd.
 ///
 /// What it is asked to do is done in task context, with no lock held, and may wait: for an invalidation, say. It is asked to
-/// do one thing at a time for each pair. It must not register or unregister anything with the same token, nor panic.
+/// do one thing at a time for each pair. It must not register or unregister anything with the same token.
+///
+/// If it or its producer panics, the panic goes to whoever has registered, unregistered, or changed the route, and nobody waits for the pair
+/// any more: who was to be registered is not, who was to leave has left, and a connection that was to follow is there still, as it was
+/// left. Both are started.
 pub trait Consumer<D>: Send + Sync + 'static {
     /// What it keeps of a connection, such as a [`Binding`](crate::Binding).
     type Link: Send + 'static;
+
+    /// Why it cannot be connected.
+    type Refusal: Send + Sync + 'static;
 
     /// Its producer is about to change.
     fn stop(&self) {}
@@ -38,14 +46,46 @@ pub trait Consumer<D>: Send + Sync + 'static {
 
     /// Connects: from here on interrupts of the producer go by this consumer's route, without the host's handler if the
     /// route allows it.
-    fn connect(&self, producer: &Arc<D>) -> Self::Link;
+    ///
+    /// # Errors
+    /// If there can be no connection, for want of an entry, say. Interrupts go by the host, both stay registered, and
+    /// [`connection`](Bypass::connection) says so. It is asked again when the route changes.
+    fn connect(&self, producer: &Arc<D>) -> Result<Self::Link, Self::Refusal>;
 
-    /// Its route may have changed: the connection follows. When this returns, nothing goes by a former route.
-    fn follow(&self, link: &mut Self::Link);
+    /// Its route may have changed: the connection follows. When this returns, nothing goes by a former route, of which what it returns is
+    /// the proof.
+    fn follow(&self, link: &mut Self::Link) -> Followed;
 
     /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing that it has done uses what
     /// `link` refers to.
     fn disconnect(&self, producer: &Arc<D>, link: Self::Link);
+}
+
+/// A proof that a connection goes by the route that it was to follow: it posts by that, or it arrives in the host and is bound to nothing.
+///
+/// [`Binding::follow`](crate::Binding::follow) and [`PostedBinding::follow`](crate::PostedBinding::follow) return it when they have done
+/// the one or the other, so nobody says "it cannot be posted" and goes on to post by the former route.
+#[derive(Debug)]
+#[must_use = "it is what `Consumer::follow` returns"]
+pub struct Followed(pub(crate) ());
+
+impl Followed {
+    /// For connections that are no bindings: `to` has it follow, or arrive in the host.
+    pub fn by(to: impl FnOnce()) -> Self {
+        to();
+        Followed(())
+    }
+}
+
+/// What has become of a token.
+#[derive(Debug)]
+pub enum Connection<R> {
+    /// It has no producer, or no consumer.
+    None,
+    /// Both are connected.
+    Connected,
+    /// The consumer could not be connected: interrupts go by the host.
+    Refused(Arc<R>),
 }
 
 /// Another producer, or another consumer, has that token.
@@ -66,28 +106,34 @@ impl core::error::Error for AlreadyRegistered {}
 /// it back after. Without the link there is nothing that others could do to that pair, so they wait; other pairs are
 /// not concerned. (A lock that is held meanwhile would nest with every lock of every producer and consumer.)
 pub struct Bypass<P: Platform, D: Producer, C: Consumer<D>> {
-    /// By token.
-    slots: Lock<P, Vec<Slot<D, C>>>,
+    slots: Lock<P, Tokens<Slot<D, C>>>,
     /// A link was put back, or somebody has left.
     changed: P::WaitQueue,
 }
 
 struct Slot<D, C: Consumer<D>> {
-    token: Token,
     producer: Option<Arc<D>>,
     consumer: Option<Arc<C>>,
-    /// Only if both are there. If both are there and this is not, somebody has taken it.
-    link: Option<C::Link>,
+    pair: Pair<C::Link, C::Refusal>,
+}
+
+enum Pair<L, R> {
+    /// At most one of the two is there.
+    None,
+    /// Somebody does something to it.
+    Taken,
+    Connected(L),
+    Refused(Arc<R>),
 }
 
 /// Which of the two.
 type Place<D, C, T> = fn(&mut Slot<D, C>) -> &mut Option<Arc<T>>;
 
-/// A pair and its link: nobody else does anything to it.
+/// A pair, and its link if it is connected: nobody else does anything to it.
 struct Claimed<D, C: Consumer<D>> {
     producer: Arc<D>,
     consumer: Arc<C>,
-    link: C::Link,
+    link: Option<C::Link>,
 }
 
 enum Claim<D, C: Consumer<D>> {
@@ -98,24 +144,29 @@ enum Claim<D, C: Consumer<D>> {
 }
 
 impl<D: Producer, C: Consumer<D>> Slot<D, C> {
+    fn empty() -> Self {
+        Slot { producer: None, consumer: None, pair: Pair::None }
+    }
+
     fn claim(&mut self) -> Claim<D, C> {
-        match (&self.producer, &self.consumer, self.link.take()) {
-            (Some(producer), Some(consumer), Some(link)) => {
-                Claim::Mine(Claimed { producer: Arc::clone(producer), consumer: Arc::clone(consumer), link })
-            }
-            (Some(_), Some(_), None) => Claim::Theirs,
-            _ => Claim::None,
-        }
+        let (Some(producer), Some(consumer)) = (&self.producer, &self.consumer) else { return Claim::None };
+        let link = match core::mem::replace(&mut self.pair, Pair::Taken) {
+            Pair::Taken => return Claim::Theirs,
+            Pair::Connected(link) => Some(link),
+            Pair::None | Pair::Refused(_) => None,
+        };
+        Claim::Mine(Claimed { producer: Arc::clone(producer), consumer: Arc::clone(consumer), link })
     }
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     /// Nobody is registered.
     pub fn new() -> Arc<Self> {
-        Arc::new(Bypass { slots: Lock::new(&PAIRS, Vec::new()), changed: P::WaitQueue::new("bypass") })
+        Arc::new(Bypass { slots: Lock::new(&PAIRS, Tokens::new()), changed: P::WaitQueue::new("bypass") })
     }
 
-    /// Registers a producer. If there is a consumer of that token, both are connected when this returns. In task context.
+    /// Registers a producer. If there is a consumer of that token, both are connected when this returns, or
+    /// [`connection`](Bypass::connection) says why not. In task context.
     ///
     /// # Errors
     /// If there is another producer of that token, or one that is about to leave.
@@ -124,7 +175,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         Ok(Produces { bypass: Arc::clone(self), token })
     }
 
-    /// Registers a consumer. If there is a producer of that token, both are connected when this returns. In task context.
+    /// Registers a consumer. If there is a producer of that token, both are connected when this returns, or
+    /// [`connection`](Bypass::connection) says why not. In task context.
     ///
     /// # Errors
     /// If there is another consumer of that token, or one that is about to leave.
@@ -134,98 +186,191 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     }
 
     fn register<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<(), AlreadyRegistered> {
-        let pair = {
-            let mut slots = lock_with_room(|| self.slots.lock(), |slots| Some(slots));
-            let at = slots.binary_search_by_key(&token, |slot| slot.token).unwrap_or_else(|at| {
-                slots.insert(at, Slot { token, producer: None, consumer: None, link: None });
-                at
-            });
-            let slot = &mut slots[at];
-            if place(slot).is_some() {
-                return Err(AlreadyRegistered);
-            }
-            *place(slot) = Some(it);
+        if let Claim::Mine(claimed) = self.enter(token, place, it)? {
             // Whoever completes a pair connects it: both were not there until now, so nobody else can have begun to.
-            slot.producer.clone().zip(slot.consumer.clone())
-        };
-        if let Some((producer, consumer)) = pair {
-            let link = changing(&*producer, &*consumer, || consumer.connect(&producer));
-            self.put_back(token, link);
+            let leaves = Ends(|| self.end(token, place));
+            let pair = connect(&claimed);
+            core::mem::forget(leaves);
+            self.put_back(token, pair);
         }
         Ok(())
     }
 
-    fn put_back(&self, token: Token, link: C::Link) {
-        let mut link = Some(link);
-        self.with(token, |slot| slot.link = link.take());
+    fn enter<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
+        let mut node = Some(Node::new(token, Slot::empty()));
+        let mut segment: Option<Segment<_>> = None;
+        loop {
+            // What others have brought meanwhile is freed when the lock is gone.
+            let _spare;
+            let mut slots = self.slots.lock();
+            _spare = segment.take().and_then(|segment| slots.extend(segment).err());
+            if let Some(slot) = slots.find(token) {
+                return Self::fill(slot, place, it);
+            }
+            match (slots.lacks(), node.take()) {
+                (None, Some(new)) => {
+                    let slot = slots.insert(new).ok_or(AlreadyRegistered)?;
+                    return Self::fill(slot, place, it);
+                }
+                (lacks, new) => {
+                    drop(slots);
+                    (segment, node) = (lacks.map(Segment::new), new);
+                }
+            }
+        }
+    }
+
+    fn fill<T>(slot: &mut Slot<D, C>, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
+        if place(slot).is_some() {
+            return Err(AlreadyRegistered);
+        }
+        *place(slot) = Some(it);
+        Ok(slot.claim())
+    }
+
+    fn put_back(&self, token: Token, pair: Pair<C::Link, C::Refusal>) {
+        let mut pair = Some(pair);
+        self.with(token, |slot| slot.pair = pair.take().unwrap_or(Pair::None));
         self.changed.wake_all();
     }
 
-    /// The route of the consumer of that token has changed, if there is one: when this returns, its connection follows the new
-    /// one, or it is not connected any more. By anybody, in task context, where one may wait.
-    pub fn follow(&self, token: Token) {
-        let mut claimed = None;
-        self.changed.wait_until(|| match self.with(token, Slot::claim) {
-            Some(Claim::Theirs) => false,
-            Some(Claim::Mine(mine)) => {
-                claimed = Some(mine);
-                true
-            }
-            Some(Claim::None) | None => true,
+    /// One of a pair leaves, which the caller has claimed.
+    fn end<T>(&self, token: Token, place: Place<D, C, T>) {
+        let left = self.with(token, |slot| {
+            slot.pair = Pair::None;
+            place(slot).take()
         });
-        if let Some(Claimed { consumer, mut link, .. }) = claimed {
-            consumer.follow(&mut link);
-            self.put_back(token, link);
-        }
-    }
-
-    fn leave<T>(&self, token: Token, place: Place<D, C, T>) {
-        let (mut claimed, mut left) = (None, None);
-        // If there is no pair, it has left before there can be one.
-        self.changed.wait_until(|| {
-            self.with(token, |slot| match slot.claim() {
-                Claim::Theirs => false,
-                Claim::Mine(mine) => {
-                    claimed = Some(mine);
-                    true
-                }
-                Claim::None => {
-                    left = place(slot).take();
-                    true
-                }
-            })
-            .unwrap_or(true)
-        });
-        if let Some(Claimed { producer, consumer, link }) = claimed {
-            changing(&*producer, &*consumer, || consumer.disconnect(&producer, link));
-            left = self.with(token, |slot| place(slot).take()).flatten();
-            self.changed.wake_all();
-        }
+        self.changed.wake_all();
         // What it was may be freed here: without the lock.
         drop(left);
     }
 
+    /// Claims a pair, when nobody else does anything to it. If there is none, `alone` is done to what there is of it.
+    fn claim<R>(&self, token: Token, alone: impl Fn(&mut Slot<D, C>) -> R) -> Result<Claimed<D, C>, Option<R>> {
+        let mut claimed = Err(None);
+        self.changed.wait_until(|| {
+            let claim = self.with(token, |slot| match slot.claim() {
+                Claim::Theirs => None,
+                Claim::Mine(mine) => Some(Ok(mine)),
+                Claim::None => Some(Err(Some(alone(slot)))),
+            });
+            claimed = match claim {
+                Some(None) => return false,
+                Some(Some(claim)) => claim,
+                None => Err(None),
+            };
+            true
+        });
+        claimed
+    }
+
+    /// The route of the consumer of that token has changed, if there is one: when this returns, its connection follows the new
+    /// one, or it is not connected any more. One that could not be connected is tried again. By anybody, in task context, where one
+    /// may wait.
+    pub fn follow(&self, token: Token) {
+        let Ok(mut claimed) = self.claim(token, |_| ()) else { return };
+        let pair = match claimed.link.take() {
+            Some(link) => {
+                let mut stays = Stays { bypass: self, token, link: Some(link) };
+                if let Some(link) = &mut stays.link {
+                    let Followed(()) = claimed.consumer.follow(link);
+                }
+                return;
+            }
+            None => {
+                let unclaims = Ends(|| self.put_back(token, Pair::None));
+                let pair = connect(&claimed);
+                core::mem::forget(unclaims);
+                pair
+            }
+        };
+        self.put_back(token, pair);
+    }
+
+    fn leave<T>(&self, token: Token, place: Place<D, C, T>) {
+        // If there is no pair, it has left before there can be one.
+        match self.claim(token, |slot| place(slot).take()) {
+            Err(left) => drop(left),
+            Ok(Claimed { producer, consumer, link }) => {
+                let _ends = Ends(|| self.end(token, place));
+                if let Some(link) = link {
+                    changing(&*producer, &*consumer, || consumer.disconnect(&producer, link));
+                }
+            }
+        }
+    }
+
+    /// What has become of a token, when nobody is about to change that. In task context, where one may wait.
+    pub fn connection(&self, token: Token) -> Connection<C::Refusal> {
+        let mut connection = Connection::None;
+        self.changed.wait_until(|| {
+            let now = self.with(token, |slot| match &slot.pair {
+                Pair::Taken => None,
+                Pair::None => Some(Connection::None),
+                Pair::Connected(_) => Some(Connection::Connected),
+                Pair::Refused(why) => Some(Connection::Refused(Arc::clone(why))),
+            });
+            match now {
+                Some(None) => return false,
+                Some(Some(now)) => connection = now,
+                None => connection = Connection::None,
+            }
+            true
+        });
+        connection
+    }
+
     /// The slot of a token, which goes with the last one who is there.
     fn with<R>(&self, token: Token, f: impl FnOnce(&mut Slot<D, C>) -> R) -> Option<R> {
-        let mut slots = self.slots.lock();
-        let at = slots.binary_search_by_key(&token, |slot| slot.token).ok()?;
-        let slot = &mut slots[at];
-        let result = f(slot);
-        if slot.producer.is_none() && slot.consumer.is_none() {
-            slots.remove(at);
-        }
+        let (result, _freed) = {
+            let mut slots = self.slots.lock();
+            let slot = slots.find(token)?;
+            let result = f(slot);
+            let empty = slot.producer.is_none() && slot.consumer.is_none();
+            (result, if empty { slots.remove(token) } else { None })
+        };
         Some(result)
+    }
+}
+
+/// Does something when it is dropped, also if that is because of a panic.
+struct Ends<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Ends<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Puts a link back, as it is.
+struct Stays<'a, P: Platform, D: Producer, C: Consumer<D>> {
+    bypass: &'a Bypass<P, D, C>,
+    token: Token,
+    link: Option<C::Link>,
+}
+
+impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Stays<'_, P, D, C> {
+    fn drop(&mut self) {
+        let pair = self.link.take().map_or(Pair::None, Pair::Connected);
+        self.bypass.put_back(self.token, pair);
+    }
+}
+
+fn connect<D: Producer, C: Consumer<D>>(claimed: &Claimed<D, C>) -> Pair<C::Link, C::Refusal> {
+    let Claimed { producer, consumer, .. } = claimed;
+    match changing(&**producer, &**consumer, || consumer.connect(producer)) {
+        Ok(link) => Pair::Connected(link),
+        Err(why) => Pair::Refused(Arc::new(why)),
     }
 }
 
 /// The consumer stands still while its producer changes, and the producer while its consumer does.
 fn changing<D: Producer, C: Consumer<D>, R>(producer: &D, consumer: &C, change: impl FnOnce() -> R) -> R {
     producer.stop();
+    let _producer = Ends(|| producer.start());
     consumer.stop();
-    let result = change();
-    consumer.start();
-    producer.start();
-    result
+    let _consumer = Ends(|| consumer.start());
+    change()
 }
 
 /// A producer is registered, until this is dropped. When the drop has returned, its consumer does not use it. In task
@@ -234,6 +379,13 @@ fn changing<D: Producer, C: Consumer<D>, R>(producer: &D, consumer: &C, change: 
 pub struct Produces<P: Platform, D: Producer, C: Consumer<D>> {
     bypass: Arc<Bypass<P, D, C>>,
     token: Token,
+}
+
+impl<P: Platform, D: Producer, C: Consumer<D>> Produces<P, D, C> {
+    /// What has become of it: [`Bypass::connection`].
+    pub fn connection(&self) -> Connection<C::Refusal> {
+        self.bypass.connection(self.token)
+    }
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Produces<P, D, C> {
@@ -250,6 +402,13 @@ pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
     token: Token,
 }
 
+impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
+    /// What has become of it: [`Bypass::connection`].
+    pub fn connection(&self) -> Connection<C::Refusal> {
+        self.bypass.connection(self.token)
+    }
+}
+
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Consumes<P, D, C> {
     fn drop(&mut self) {
         self.bypass.leave(self.token, |slot| &mut slot.consumer);
@@ -259,6 +418,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Consumes<P, D, C> {
 #[cfg(test)]
 mod tests {
     extern crate std;
+    use alloc::vec::Vec;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Mutex;
 
     use doorbell_platform::Std;
@@ -277,25 +438,43 @@ mod tests {
         }
     }
 
-    struct Irqfd(Log);
+    #[derive(Default)]
+    enum Mood {
+        #[default]
+        Able,
+        Refuses,
+        Panics,
+    }
+
+    #[derive(Default)]
+    struct Irqfd(Log, Mutex<Mood>);
     impl Consumer<Device> for Irqfd {
         type Link = Arc<Device>;
+        type Refusal = &'static str;
         fn stop(&self) {
             self.0.lock().unwrap().push("consumer stops");
         }
         fn start(&self) {
             self.0.lock().unwrap().push("consumer starts");
         }
-        fn connect(&self, producer: &Arc<Device>) -> Arc<Device> {
+        fn connect(&self, producer: &Arc<Device>) -> Result<Arc<Device>, &'static str> {
             self.0.lock().unwrap().push("connected");
-            Arc::clone(producer)
+            match *self.1.lock().unwrap() {
+                Mood::Able => Ok(Arc::clone(producer)),
+                Mood::Refuses => Err("no entry"),
+                Mood::Panics => panic!("a consumer that is wrong"),
+            }
         }
-        fn follow(&self, _: &mut Arc<Device>) {
-            self.0.lock().unwrap().push("follows");
+        fn follow(&self, _: &mut Arc<Device>) -> Followed {
+            Followed::by(|| self.0.lock().unwrap().push("follows"))
         }
         fn disconnect(&self, _: &Arc<Device>, _: Arc<Device>) {
             self.0.lock().unwrap().push("disconnected");
         }
+    }
+
+    fn irqfd(log: &Log) -> Arc<Irqfd> {
+        Arc::new(Irqfd(Arc::clone(log), Mutex::default()))
     }
 
     fn take(log: &Log) -> Vec<&'static str> {
@@ -313,12 +492,12 @@ mod tests {
         let bypass = Bypass::<Std, Device, Irqfd>::new();
         let device = Arc::new(Device(Arc::clone(&log)));
         let produces = bypass.produce(Token(1), Arc::clone(&device)).unwrap();
-        let other = bypass.consume(Token(2), Arc::new(Irqfd(Arc::clone(&log)))).unwrap();
+        let other = bypass.consume(Token(2), irqfd(&log)).unwrap();
         bypass.follow(Token(1));
         bypass.follow(Token(2));
         bypass.follow(Token(3));
         assert!(take(&log).is_empty());
-        let consumes = bypass.consume(Token(1), Arc::new(Irqfd(Arc::clone(&log)))).unwrap();
+        let consumes = bypass.consume(Token(1), irqfd(&log)).unwrap();
         assert_eq!(take(&log), CONNECTED);
         bypass.follow(Token(1));
         assert_eq!(take(&log), ["follows"]);
@@ -330,7 +509,7 @@ mod tests {
         drop(consumes);
         assert_eq!(take(&log), DISCONNECTED);
         drop((produces, other));
-        assert!(take(&log).is_empty() && bypass.slots.lock().is_empty());
+        assert!(take(&log).is_empty() && bypass.slots.lock().len() == 0);
     }
 
     #[test]
@@ -338,11 +517,54 @@ mod tests {
         let log = Log::default();
         let bypass = Bypass::<Std, Device, Irqfd>::new();
         let produces = bypass.produce(Token(1), Arc::new(Device(Arc::clone(&log)))).unwrap();
-        let consumes = bypass.consume(Token(1), Arc::new(Irqfd(Arc::clone(&log)))).unwrap();
+        let consumes = bypass.consume(Token(1), irqfd(&log)).unwrap();
         take(&log);
         assert!(bypass.produce(Token(1), Arc::new(Device(Arc::clone(&log)))).is_err());
-        assert!(bypass.consume(Token(1), Arc::new(Irqfd(Arc::clone(&log)))).is_err());
+        assert!(bypass.consume(Token(1), irqfd(&log)).is_err());
         assert!(take(&log).is_empty());
         drop((produces, consumes));
+    }
+
+    #[test]
+    fn a_pair_that_cannot_be_connected_says_so_and_is_tried_again_when_the_route_changes() {
+        let log = Log::default();
+        let bypass = Bypass::<Std, Device, Irqfd>::new();
+        let irqfd = irqfd(&log);
+        *irqfd.1.lock().unwrap() = Mood::Refuses;
+        assert!(matches!(bypass.connection(Token(1)), Connection::None));
+        let consumes = bypass.consume(Token(1), Arc::clone(&irqfd)).unwrap();
+        assert!(matches!(consumes.connection(), Connection::None));
+        let produces = bypass.produce(Token(1), Arc::new(Device(Arc::clone(&log)))).unwrap();
+        assert!(matches!(produces.connection(), Connection::Refused(why) if *why == "no entry"));
+        assert_eq!(take(&log), CONNECTED);
+        *irqfd.1.lock().unwrap() = Mood::Able;
+        bypass.follow(Token(1));
+        assert_eq!(take(&log), CONNECTED);
+        assert!(matches!(consumes.connection(), Connection::Connected));
+        drop(consumes);
+        assert!(matches!(produces.connection(), Connection::None));
+        assert_eq!(take(&log), DISCONNECTED);
+        *irqfd.1.lock().unwrap() = Mood::Refuses;
+        let consumes = bypass.consume(Token(1), irqfd).unwrap();
+        take(&log);
+        drop((produces, consumes));
+        assert!(take(&log).is_empty() && bypass.slots.lock().len() == 0, "what was not connected is not disconnected");
+    }
+
+    #[test]
+    fn a_consumer_that_panics_is_not_registered_and_nobody_waits_for_it() {
+        let log = Log::default();
+        let bypass = Bypass::<Std, Device, Irqfd>::new();
+        let wrong = irqfd(&log);
+        *wrong.1.lock().unwrap() = Mood::Panics;
+        let produces = bypass.produce(Token(1), Arc::new(Device(Arc::clone(&log)))).unwrap();
+        let registers = AssertUnwindSafe(|| bypass.consume(Token(1), Arc::clone(&wrong)).map(drop));
+        assert!(catch_unwind(registers).is_err());
+        assert_eq!(take(&log), CONNECTED, "both are started");
+        assert!(matches!(produces.connection(), Connection::None));
+        let consumes = bypass.consume(Token(1), irqfd(&log)).unwrap();
+        assert!(matches!(consumes.connection(), Connection::Connected));
+        drop((produces, consumes));
+        assert!(bypass.slots.lock().len() == 0);
     }
 }

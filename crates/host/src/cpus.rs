@@ -5,9 +5,16 @@ use core::fmt;
 
 use doorbell_platform::CpuId;
 
-/// A set of CPUs.
+/// A set of CPUs: of any numbers, as large as its members take.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CpuSet(Vec<u64>);
+pub struct CpuSet(Vec<Group>);
+
+/// Sixty-four CPUs, of which at least one is in the set: CPU n is bit n % 64 of group n / 64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    pub(crate) index: u32,
+    pub(crate) bits: u64,
+}
 
 impl CpuSet {
     /// No CPU.
@@ -22,45 +29,54 @@ impl CpuSet {
         set
     }
 
+    fn find(&self, cpu: CpuId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&(cpu.0 / 64), |group| group.index)
+    }
+
     /// Adds a CPU.
     pub fn insert(&mut self, cpu: CpuId) {
-        let word = cpu.0 as usize / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (cpu.0 % 64);
+        let at = self.find(cpu).unwrap_or_else(|at| {
+            self.0.insert(at, Group { index: cpu.0 / 64, bits: 0 });
+            at
+        });
+        self.0[at].bits |= 1 << (cpu.0 % 64);
     }
 
     /// Whether a CPU is in it.
     pub fn contains(&self, cpu: CpuId) -> bool {
-        self.0.get(cpu.0 as usize / 64).is_some_and(|word| word >> (cpu.0 % 64) & 1 != 0)
+        self.find(cpu).is_ok_and(|at| self.0[at].bits >> (cpu.0 % 64) & 1 != 0)
     }
 
     /// The first CPU that is in both.
     pub fn first_common(&self, other: &CpuSet) -> Option<CpuId> {
-        let (index, both) = self.0.iter().zip(&other.0).map(|(a, b)| a & b).enumerate().find(|(_, both)| *both != 0)?;
-        Some(CpuId(index as u32 * 64 + both.trailing_zeros()))
+        self.iter().find(|cpu| other.contains(*cpu))
+    }
+
+    /// Whether each of its CPUs is in another set, too.
+    pub fn is_subset_of(&self, other: &CpuSet) -> bool {
+        self.iter().all(|cpu| other.contains(cpu))
     }
 
     /// Whether no CPU is in it.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.0.is_empty()
     }
 
     /// The CPUs, in order.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> {
-        self.words().enumerate().flat_map(|(index, mut word)| {
+        self.groups().iter().flat_map(|group| {
+            let mut bits = group.bits;
             core::iter::from_fn(move || {
-                let bit = (word != 0).then(|| word.trailing_zeros())?;
-                word &= word - 1;
-                Some(CpuId(index as u32 * 64 + bit))
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(CpuId(group.index * 64 + bit))
             })
         })
     }
 
-    /// CPU n is bit n % 64 of word n / 64.
-    pub(crate) fn words(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().copied()
+    /// Those that have members, in order.
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.0
     }
 }
 
@@ -72,7 +88,7 @@ impl fmt::Display for CpuSet {
         let mut separator = " ";
         while let Some(first) = cpus.next() {
             let mut last = first;
-            while let Some(next) = cpus.next_if_eq(&(last + 1)) {
+            while let Some(next) = cpus.next_if(|next| *next - last == 1) {
                 last = next;
             }
             match last - first {
@@ -97,5 +113,15 @@ mod tests {
         assert_eq!(set.iter().map(|cpu| cpu.0).collect::<Vec<_>>(), [0, 1, 2, 63, 70]);
         assert_eq!(set.to_string(), "CPUs 0-2, 63, 70");
         assert_eq!(CpuSet::none().iter().count(), 0);
+        assert!(set.contains(CpuId(63)) && !set.contains(CpuId(64)) && !set.contains(CpuId(128)));
+        assert_eq!(set.first_common(&CpuSet::of([CpuId(400), CpuId(70), CpuId(69)])), Some(CpuId(70)));
+        assert_eq!(set.first_common(&CpuSet::of([CpuId(69)])), None);
+    }
+
+    #[test]
+    fn a_set_is_as_large_as_its_members_whatever_their_numbers() {
+        let set = CpuSet::of([CpuId(u32::MAX), CpuId(0), CpuId(u32::MAX - 1)]);
+        assert_eq!((set.0.len(), set.to_string()), (2, "CPUs 0, 4294967294-4294967295".to_string()));
+        assert!(set.contains(CpuId(u32::MAX)) && !set.contains(CpuId(u32::MAX - 2)));
     }
 }

@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use core::mem;
-use core::sync::atomic::Ordering::SeqCst;
 
-use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
+use doorbell_platform::{CpuId, Lock, LockClass, Platform, WaitType};
 
 use crate::CpuSet;
 use crate::actions::Actions;
 use crate::flow::Flow;
+use crate::threaded::{ThreadWork, Threaded};
 
 /// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
 /// that was woken under it.)
@@ -21,6 +21,9 @@ pub enum AffinityError {
     Empty,
     /// It names no CPU that is online.
     Offline,
+    /// The interrupt is managed, and this is not within its affinity; or a CPU goes offline, and none is left that is. Then the
+    /// interrupt is shut down until one returns.
+    Managed,
 }
 
 impl core::fmt::Display for AffinityError {
@@ -28,6 +31,7 @@ impl core::fmt::Display for AffinityError {
         f.write_str(match self {
             AffinityError::Empty => "an interrupt needs at least one CPU to go to",
             AffinityError::Offline => "none of the CPUs is online",
+            AffinityError::Managed => "a managed interrupt goes to the CPUs of its affinity only",
         })
     }
 }
@@ -56,14 +60,15 @@ pub trait AffinityNotifier: Send + Sync {
 /// A descriptor of an interrupt of the host: who handles it, whether it is enabled, where it goes, and its thread, if it has one.
 pub struct IrqDesc<P: Platform> {
     pub(crate) state: Lock<P, State<P>>,
-    /// What the thread has to do. Set by interrupt handlers, without the lock.
-    work: P::AtomicU32,
+    pub(crate) threaded: Threaded<P>,
     pub(crate) flow: Flow<P>,
     pub(crate) actions: Actions<P>,
 }
 
 pub(crate) struct State<P: Platform> {
     affinity: Arc<CpuSet>,
+    /// The affinity stays, and no CPU beyond it is used.
+    managed: bool,
     cpu: CpuId,
     thread: Option<P::Task>,
     notifier: Option<Arc<dyn AffinityNotifier>>,
@@ -71,21 +76,6 @@ pub(crate) struct State<P: Platform> {
     pub(crate) depth: u32,
     /// Where it may go from its next arrival on.
     deferred: Option<Arc<CpuSet>>,
-}
-
-/// There is an interrupt to be handled.
-const RUN: u32 = 1;
-/// The thread is to move itself to where the interrupt goes.
-const MOVE: u32 = 2;
-
-/// What an interrupt thread has to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "what was taken is done by nobody else"]
-pub struct ThreadWork {
-    /// Call the handler.
-    pub run: bool,
-    /// Move to the CPU where the interrupt goes: [`IrqDesc::cpu`].
-    pub moved: bool,
 }
 
 /// What has to be done when an interrupt goes elsewhere, now that no lock is held.
@@ -130,19 +120,32 @@ impl<P: Platform> WakeThread<P> {
 }
 
 impl<P: Platform> IrqDesc<P> {
-    /// Of an interrupt that goes to the first CPU of `affinity` that is in `online`.
+    /// Of an interrupt that goes to the first CPU of `affinity` that is in `online`. Its handlers are read in sections of `rcu`, which
+    /// any number of descriptors may have in common.
     ///
     /// # Errors
     /// See [`AffinityError`].
-    pub fn new(affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+    pub fn new(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+        Self::of(rcu, affinity, online, false)
+    }
+
+    /// Of a [managed](crate::vector::Vectors::manage) interrupt: it goes to CPUs of `affinity` only, whatever is asked for.
+    ///
+    /// # Errors
+    /// See [`AffinityError`].
+    pub fn managed(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+        Self::of(rcu, affinity, online, true)
+    }
+
+    fn of(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet, managed: bool) -> Result<Self, AffinityError> {
         let cpu = target(&affinity, online)?;
         let affinity = Arc::new(affinity);
-        let state = State { affinity, cpu, thread: None, notifier: None, depth: 0, deferred: None };
+        let state = State { affinity, managed, cpu, thread: None, notifier: None, depth: 0, deferred: None };
         Ok(IrqDesc {
             state: Lock::new(&IRQ_DESC, state),
-            work: P::AtomicU32::new(0),
+            threaded: Threaded::new(),
             flow: Flow::new(),
-            actions: Actions::new(),
+            actions: Actions::new(rcu),
         })
     }
 
@@ -166,17 +169,24 @@ impl<P: Platform> IrqDesc<P> {
             return Err(HasThread);
         }
         state.thread = Some(thread.clone());
+        self.threaded.attach(true);
         drop(state);
         // Whoever found no thread, or the former one, has published its work before: look for it.
-        let pending = self.work.load(SeqCst) != 0;
+        let pending = self.threaded.has_work();
         Ok(WakeThread(Some(thread).filter(|_| pending)))
     }
 
     /// The thread will not be woken any more. The host ends it, and waits for that, before it attaches another: of two
     /// that take work, one would take what is the other's, such as that it has to move itself. What it has not taken is
-    /// left for the next.
+    /// left for the next. With no lock held.
     pub fn detach_thread(&self) -> Option<P::Task> {
-        self.state.lock_irqsave().thread.take()
+        let thread = {
+            let mut state = self.state.lock_irqsave();
+            self.threaded.attach(false);
+            state.thread.take()
+        };
+        self.threaded.has_detached();
+        thread
     }
 
     /// Has a notifier told of each change of where the interrupt goes; returns the former one.
@@ -190,6 +200,8 @@ impl<P: Platform> IrqDesc<P> {
     /// `program` has hardware follow: it stores to the remapping entry ([`AmdInterrupt::set_host`](crate::AmdInterrupt::set_host)),
     /// under the lock that orders changes, so that the last one is the one that stays. It must do no more than that: what
     /// it returns (the invalidation) is for later.
+    ///
+    /// The affinity of a managed interrupt stays what it is: `affinity` says to which CPUs of it the interrupt goes for now.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -212,6 +224,7 @@ impl<P: Platform> IrqDesc<P> {
         target(&affinity, online)?;
         let affinity = Some(Arc::new(affinity));
         let mut state = self.state.lock_irqsave();
+        state.allows(affinity.as_deref())?;
         let former = mem::replace(&mut state.deferred, affinity);
         // Under the lock: who takes the one takes the other.
         self.flow.defer_move();
@@ -229,7 +242,8 @@ impl<P: Platform> IrqDesc<P> {
     /// `online` if not; the affinity stays what it was, for when the CPU returns. `None` if it goes elsewhere anyway.
     ///
     /// # Errors
-    /// If `online` names no CPU beside it.
+    /// If `online` names no CPU beside it; if the interrupt is managed, and none is left that it may go to:
+    /// [`Managed`](AffinityError::Managed).
     pub fn leave<R>(
         &self,
         cpu: CpuId,
@@ -241,7 +255,11 @@ impl<P: Platform> IrqDesc<P> {
             return Ok(None);
         }
         let other = |set: &CpuSet| set.iter().find(|other| *other != cpu && online.contains(*other));
-        let to = other(&state.affinity).or_else(|| other(online)).ok_or(AffinityError::Offline)?;
+        let to = match other(&state.affinity) {
+            None if state.managed => return Err(AffinityError::Managed),
+            None => other(online).ok_or(AffinityError::Offline)?,
+            Some(to) => to,
+        };
         Ok(Some(self.goes_to(&mut state, to, program)))
     }
 
@@ -257,8 +275,9 @@ impl<P: Platform> IrqDesc<P> {
     ) -> Result<Option<AffinityChange<P, R>>, AffinityError> {
         let first = target(&affinity, online)?;
         let mut state = self.state.lock_irqsave();
+        state.allows(Some(&affinity))?;
         let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
-        let former = mem::replace(&mut state.affinity, affinity);
+        let former = if state.managed { affinity } else { mem::replace(&mut state.affinity, affinity) };
         let change = (!stays).then(|| self.goes_to(&mut state, first, program));
         drop(state);
         drop(former);
@@ -266,10 +285,10 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     fn goes_to<R>(&self, state: &mut State<P>, cpu: CpuId, program: impl FnOnce(CpuId) -> R) -> AffinityChange<P, R> {
-        state.cpu = cpu;
         let programmed = program(cpu);
+        state.cpu = cpu;
         // Under the lock: a thread that is attached after this finds it.
-        self.work.fetch_or(MOVE, SeqCst);
+        self.threaded.ask_to_move();
         AffinityChange { cpu, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
     }
 
@@ -277,19 +296,30 @@ impl<P: Platform> IrqDesc<P> {
     ///
     /// Without a thread, whoever attaches one is responsible for it.
     pub fn wake_thread(&self) -> WakeThread<P> {
-        if self.work.fetch_or(RUN, SeqCst) & RUN != 0 {
+        if !self.threaded.ask_to_run() {
             return WakeThread(None);
         }
         WakeThread(self.state.lock_irqsave().thread.clone())
     }
 
-    /// By the thread: takes what it has to do; `None` if there is nothing, so that it may sleep.
+    /// By the thread: takes what it has to do; `None` if there is nothing, so that it may sleep. It has handled what it has taken before
+    /// by then.
     pub fn take_work(&self) -> Option<ThreadWork> {
-        if self.work.load(SeqCst) == 0 {
-            return None;
-        }
-        let work = self.work.swap(0, SeqCst);
-        Some(ThreadWork { run: work & RUN != 0, moved: work & MOVE != 0 })
+        self.threaded.take()
+    }
+
+    /// By the thread: it has handled what it has taken, and does not [take](IrqDesc::take_work) more, because it ends or has
+    /// something else to do first.
+    pub fn end_work(&self) {
+        let _ = self.threaded.end();
+    }
+}
+
+impl<P: Platform> State<P> {
+    /// Whether it may be asked for.
+    fn allows(&self, affinity: Option<&CpuSet>) -> Result<(), AffinityError> {
+        let within = !self.managed || affinity.is_none_or(|affinity| affinity.is_subset_of(&self.affinity));
+        within.then_some(()).ok_or(AffinityError::Managed)
     }
 }
 
@@ -302,11 +332,15 @@ fn target(affinity: &CpuSet, online: &CpuSet) -> Result<CpuId, AffinityError> {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::AtomicU32;
+    use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-    use doorbell_platform::Std;
+    use doorbell_platform::{ReadDomain, Std};
 
     use super::*;
+
+    fn rcu() -> Arc<<Std as Platform>::Rcu> {
+        Arc::new(ReadDomain::new("irq"))
+    }
 
     fn cpus<const N: usize>(cpus: [u32; N]) -> CpuSet {
         CpuSet::of(cpus.map(CpuId))
@@ -315,7 +349,7 @@ mod tests {
     #[test]
     fn an_interrupt_stays_where_it_is_as_long_as_it_may() {
         let online = cpus([0, 1, 70]);
-        let desc = IrqDesc::<Std>::new(cpus([1, 70]), &online).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([1, 70]), &online).unwrap();
         assert_eq!(desc.cpu(), CpuId(1));
         assert!(desc.set_affinity(cpus([0, 1]), &online, |_| panic!("it stays")).unwrap().is_none());
         let change = desc.set_affinity(cpus([5, 70]), &online, |cpu| cpu).unwrap().expect("1 is not in it");
@@ -325,7 +359,7 @@ mod tests {
     #[test]
     fn an_affinity_without_an_online_cpu_is_refused_and_changes_nothing() {
         let online = cpus([0]);
-        let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
         assert_eq!(desc.set_affinity(CpuSet::none(), &online, drop).err(), Some(AffinityError::Empty));
         assert_eq!(desc.set_affinity(cpus([64]), &online, drop).err(), Some(AffinityError::Offline));
         assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
@@ -334,7 +368,7 @@ mod tests {
     #[test]
     fn an_interrupt_leaves_a_cpu_that_is_online_still() {
         let online = cpus([0, 1, 2]);
-        let desc = IrqDesc::<Std>::new(cpus([0, 2]), &online).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0, 2]), &online).unwrap();
         assert_eq!(desc.leave(CpuId(0), &online, drop).unwrap().map(|change| change.cpu), Some(CpuId(2)));
         assert!(desc.leave(CpuId(0), &online, drop).unwrap().is_none(), "it goes elsewhere");
         assert_eq!(desc.leave(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu), Some(CpuId(1)));
@@ -344,13 +378,34 @@ mod tests {
 
     #[test]
     fn of_two_that_are_deferred_the_later_stays() {
-        let desc = IrqDesc::<Std>::new(cpus([0]), &cpus([0, 1])).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &cpus([0, 1])).unwrap();
         desc.defer_affinity(cpus([0]), &cpus([0, 1])).unwrap();
         desc.defer_affinity(cpus([1]), &cpus([0, 1])).unwrap();
         assert_eq!(desc.defer_affinity(cpus([2]), &cpus([0, 1])), Err(AffinityError::Offline));
         assert!(desc.handle().moves);
         assert_eq!(desc.take_deferred().as_deref(), Some(&cpus([1])));
         assert!(!desc.handle().moves && desc.take_deferred().is_none());
+    }
+
+    #[test]
+    fn a_managed_interrupt_goes_nowhere_beyond_its_affinity() {
+        let online = cpus([0, 1, 2]);
+        let desc = IrqDesc::<Std>::managed(&rcu(), cpus([0, 2]), &online).unwrap();
+        let beyond = [cpus([1]), cpus([0, 1])];
+        for affinity in beyond {
+            assert_eq!(desc.set_affinity(affinity.clone(), &online, drop).err(), Some(AffinityError::Managed));
+            assert_eq!(desc.defer_affinity(affinity, &online), Err(AffinityError::Managed));
+        }
+        assert_eq!(desc.set_affinity(cpus([2]), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(2)));
+        assert_eq!(*desc.affinity(), cpus([0, 2]), "that stays");
+        assert_eq!(desc.leave(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(0)));
+        assert_eq!(desc.leave(CpuId(0), &cpus([0, 1]), drop).err(), Some(AffinityError::Managed));
+        assert_eq!(desc.cpu(), CpuId(0));
+    }
+
+    #[test]
+    fn a_descriptor_is_small_on_any_number_of_cpus() {
+        assert!(size_of::<IrqDesc<Std>>() <= 256, "{}", size_of::<IrqDesc<Std>>());
     }
 
     struct Told(AtomicU32);
@@ -363,7 +418,7 @@ mod tests {
     #[test]
     fn the_thread_and_the_notifier_learn_of_a_change_when_the_lock_is_gone() {
         let online = cpus([0, 1]);
-        let desc = IrqDesc::<Std>::new(cpus([0]), &online).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
         let told = Arc::new(Told(AtomicU32::new(0)));
         assert!(desc.set_notifier(Some(told.clone())).is_none());
         assert!(desc.attach_thread(Std::current_task()).unwrap().0.is_none());
@@ -376,7 +431,7 @@ mod tests {
 
     #[test]
     fn interrupts_that_come_before_the_thread_takes_them_wake_it_once() {
-        let desc = IrqDesc::<Std>::new(cpus([0]), &cpus([0])).unwrap();
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &cpus([0])).unwrap();
         assert!(desc.wake_thread().0.is_none(), "there is no thread yet");
         let wake = desc.attach_thread(Std::current_task()).unwrap();
         assert!(wake.0.is_some(), "the interrupt has come before");

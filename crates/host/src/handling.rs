@@ -2,13 +2,14 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::Platform;
 
 use crate::actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
 use crate::desc::{IrqDesc, WakeThread};
-use crate::flow::{Begin, End};
+use crate::flow::{Begin, End, Flow};
 
 /// What is left to be done when an interrupt's handlers have been called, all of it with no lock held.
 #[must_use = "the thread, what has come meanwhile and a deferred move depend on this"]
@@ -85,8 +86,8 @@ impl<P: Platform> IrqDesc<P> {
     /// # Errors
     /// If it is none of the line's.
     #[track_caller]
-    pub fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<P>, NotRequested> {
-        self.actions.free(handler)
+    pub fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<'_, P>, NotRequested> {
+        self.actions.free(handler, &self.threaded)
     }
 
     /// It has come: calls the handlers, unless another CPU does so already, which then calls them once more. In hard-interrupt
@@ -107,6 +108,8 @@ impl<P: Platform> IrqDesc<P> {
     #[inline]
     #[track_caller]
     fn call_handlers(&self) -> Found {
+        // Goes when a handler panics, and only then.
+        let in_progress = InProgress(&self.flow);
         let mut found = Found(0);
         for handler in &self.actions.list.read().handlers {
             found.0 |= match handler.handle() {
@@ -115,6 +118,7 @@ impl<P: Platform> IrqDesc<P> {
                 Claim::WakeThread => Found::THREAD.0,
             };
         }
+        mem::forget(in_progress);
         found
     }
 
@@ -186,14 +190,26 @@ impl<P: Platform> IrqDesc<P> {
         }
     }
 
-    /// Waits until no handler of it is running: of those that began before this call, none is when it returns. Not from a handler,
-    /// nor under a lock that one takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no CPU can see
+    /// Waits until no handler of it is running: of those that began before this call, none is when it returns. Then until the interrupt's
+    /// thread has handled what they, and those before, have left to it. In task context; not from a handler or the thread, nor
+    /// under a lock that one takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no CPU can see
     /// another's IRR ([`vector`](crate::vector) is about that).
     #[track_caller]
     pub fn synchronize(&self) {
         while self.flow.in_progress() {
             P::cpu_relax();
         }
+        self.threaded.wait();
+    }
+}
+
+/// The handlers are being called.
+struct InProgress<'a, P: Platform>(&'a Flow<P>);
+
+impl<P: Platform> Drop for InProgress<'_, P> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -202,7 +218,7 @@ mod tests {
     extern crate std;
     use core::sync::atomic::AtomicU32;
 
-    use doorbell_platform::{CpuId, Std};
+    use doorbell_platform::{CpuId, ReadDomain, Std};
 
     use super::*;
     use crate::CpuSet;
@@ -225,7 +241,7 @@ mod tests {
 
     fn desc() -> IrqDesc<Std> {
         let here = CpuSet::of([CpuId(0)]);
-        IrqDesc::new(here.clone(), &here).unwrap()
+        IrqDesc::new(&Arc::new(ReadDomain::new("irq")), here.clone(), &here).unwrap()
     }
 
     #[test]
@@ -345,5 +361,135 @@ mod tests {
             }
         });
         assert_eq!(masked.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn an_interrupt_whose_handler_panics_can_come_again_and_is_not_waited_for() {
+        struct Wrong(AtomicU32);
+        impl Handler for Wrong {
+            fn handle(&self) -> Claim {
+                assert!(self.0.fetch_add(1, SeqCst) > 0, "a handler that is wrong");
+                Claim::Handled
+            }
+        }
+        let (desc, wrong) = (desc(), Arc::new(Wrong(AtomicU32::new(0))));
+        desc.request(wrong.clone(), Sharing::Exclusive).unwrap().synchronize();
+        let handle = std::panic::AssertUnwindSafe(|| desc.handle().again);
+        assert!(std::panic::catch_unwind(handle).is_err());
+        desc.synchronize();
+        desc.disable();
+        assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "it was not handled");
+        assert!(!desc.handle().again);
+        assert_eq!(wrong.0.load(SeqCst), 2);
+        let wrong: Arc<dyn Handler> = wrong;
+        desc.free(&wrong).unwrap().synchronize();
+    }
+
+    /// A thread of the interrupt, which says when it handles and goes on when it is told to.
+    fn thread(desc: Arc<IrqDesc<Std>>, told: std::sync::mpsc::Receiver<bool>, said: std::sync::mpsc::Sender<()>) {
+        desc.attach_thread(Std::current_task()).unwrap().act();
+        said.send(()).unwrap();
+        while told.recv().unwrap() {
+            while let Some(work) = desc.take_work() {
+                assert!(work.run);
+                said.send(()).unwrap();
+                told.recv().unwrap();
+            }
+        }
+        desc.end_work();
+    }
+
+    #[test]
+    fn who_frees_and_who_synchronizes_waits_for_the_thread() {
+        for frees in [false, true] {
+            let desc = Arc::new(desc());
+            let driver = driver(Claim::WakeThread);
+            desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
+            let ((tell, told), (says, said)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+            let irq_thread = std::thread::spawn({
+                let desc = desc.clone();
+                move || thread(desc, told, says)
+            });
+            said.recv().unwrap();
+            desc.handle().wake.act();
+            tell.send(true).unwrap();
+            said.recv().unwrap();
+            // It handles, and was asked once more.
+            desc.handle().wake.act();
+            let waited = Arc::new(AtomicU32::new(0));
+            let waits = std::thread::spawn({
+                let (desc, waited) = (desc.clone(), waited.clone());
+                move || {
+                    let driver: Arc<dyn Handler> = driver;
+                    if frees {
+                        desc.free(&driver).unwrap().synchronize()
+                    } else {
+                        desc.synchronize()
+                    }
+                    waited.store(1, SeqCst);
+                }
+            });
+            (0..200).for_each(|_| std::thread::yield_now());
+            assert_eq!(waited.load(SeqCst), 0);
+            tell.send(true).unwrap();
+            said.recv().unwrap();
+            (0..200).for_each(|_| std::thread::yield_now());
+            assert_eq!(waited.load(SeqCst), 0, "it handles what came before");
+            tell.send(true).unwrap();
+            waits.join().unwrap();
+            assert!(desc.detach_thread().is_some());
+            // What comes now is left to the next thread; nobody waits for that.
+            let _ = desc.wake_thread();
+            desc.synchronize();
+            tell.send(false).unwrap();
+            irq_thread.join().unwrap();
+        }
+    }
+
+    /// A device whose interrupt comes again, at another CPU, each time that it is handled, so many times.
+    struct Repeats {
+        desc: std::sync::OnceLock<Arc<IrqDesc<Std>>>,
+        more: AtomicU32,
+        claims: Claim,
+        calls: AtomicU32,
+    }
+
+    impl Handler for Repeats {
+        fn handle(&self) -> Claim {
+            self.calls.fetch_add(1, SeqCst);
+            if self.more.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+                assert!(!self.desc.get().unwrap().handle().again);
+            }
+            self.claims
+        }
+    }
+
+    fn repeats(claims: Claim) -> (Arc<IrqDesc<Std>>, Arc<Repeats>) {
+        let no = || AtomicU32::new(0);
+        let repeats = Arc::new(Repeats { desc: std::sync::OnceLock::new(), more: no(), claims, calls: no() });
+        let desc = Arc::new(desc());
+        assert!(repeats.desc.set(desc.clone()).is_ok());
+        desc.request(repeats.clone(), Sharing::Exclusive).unwrap().synchronize();
+        (desc, repeats)
+    }
+
+    #[test]
+    fn one_that_comes_all_the_time_is_to_be_handled_again_when_others_had_their_turn() {
+        let (desc, device) = repeats(Claim::Handled);
+        device.more.store(20, SeqCst);
+        assert!(desc.handle().again);
+        assert_eq!(device.calls.load(SeqCst), 16);
+        assert!(!desc.handle().again);
+        assert_eq!(device.calls.load(SeqCst), 16 + 5);
+    }
+
+    #[test]
+    fn each_round_of_the_handlers_counts_among_those_that_are_nobodys() {
+        let (desc, device) = repeats(Claim::None);
+        let stuck = (1..=60_000).find(|_| {
+            device.more.store(1, SeqCst);
+            desc.handle().stuck
+        });
+        assert_eq!((stuck, device.calls.load(SeqCst)), (Some(50_000), 100_000));
     }
 }

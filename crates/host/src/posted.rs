@@ -7,7 +7,7 @@ use doorbell_platform::Platform;
 use crate::aim::{Aim, Postable};
 use crate::irte::intel::{IntelIrte, Posted, Remapped, Source};
 use crate::switch::Switch;
-use crate::{Entries, Entry, Invalidate, IrteIndex, NotBound, Retired};
+use crate::{Entries, Entry, Followed, Invalidate, IrteIndex, NotBound, Retired};
 
 /// An interrupt of a device behind a VT-d unit: its entry, and where it arrives in the host.
 ///
@@ -55,17 +55,26 @@ pub trait Descriptor: Send + Sync + 'static {
     fn address(&self) -> u64;
 }
 
-/// A descriptor whose address is not a multiple of 64.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Misaligned;
+/// A descriptor whose address is not a multiple of 64. The interrupt is posted to nothing.
+#[must_use = "what it was posted to until then cannot be used again before the invalidation has completed"]
+pub struct Misaligned<V>(
+    /// What it was posted to, if anything.
+    pub Option<Invalidate<Arc<V>>>,
+);
 
-impl core::fmt::Display for Misaligned {
+impl<V> core::fmt::Display for Misaligned<V> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("a posted-interrupt descriptor whose address is not a multiple of 64")
     }
 }
 
-impl core::error::Error for Misaligned {}
+impl<V> core::fmt::Debug for Misaligned<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Misaligned").field(&self.0.as_ref().map(Invalidate::index)).finish()
+    }
+}
+
+impl<V> core::error::Error for Misaligned<V> {}
 
 /// An interrupt, and the vCPU's descriptor that it is posted to, if any.
 ///
@@ -107,12 +116,36 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// does not suppress its notification. Until the invalidation has completed, some may go where they went before.
     ///
     /// # Errors
-    /// If the descriptor is not where hardware can find it: then nothing has changed.
-    pub fn post_to(&mut self, to: Arc<V>, vector: u8, urgent: bool) -> Result<Invalidate<Option<Arc<V>>>, Misaligned> {
+    /// If the descriptor is not where hardware can find it: then it arrives in the host when this returns, wherever it went.
+    pub fn post_to(
+        &mut self,
+        to: Arc<V>,
+        vector: u8,
+        urgent: bool,
+    ) -> Result<Invalidate<Option<Arc<V>>>, Misaligned<V>> {
         let posted = Posted { descriptor: to.address(), vector, urgent };
-        let entry = IntelIrte::posted(self.interrupt().source, posted).ok_or(Misaligned)?;
+        let Some(entry) = IntelIrte::posted(self.interrupt().source, posted) else {
+            return Err(Misaligned(self.unbind().ok()));
+        };
         self.interrupt().switch.post(entry.bits());
         Ok(self.0.posts(to))
+    }
+
+    /// Has it follow a route: posted to a vCPU, as a vector in the guest, urgent or not; or, if there is none that it can be posted to,
+    /// arriving in the host. The change is `invalidate`d, which returns when that has completed. In task context, if that waits.
+    pub fn follow(&mut self, route: Option<(Arc<V>, u8, bool)>, invalidate: impl FnOnce(IrteIndex)) -> Followed {
+        let former = match route {
+            Some((to, vector, urgent)) => match self.post_to(to, vector, urgent) {
+                Ok(posted) => Some(posted),
+                Err(Misaligned(unbound)) => unbound.map(|unbound| unbound.map(Some)),
+            },
+            None => self.unbind().ok().map(|unbound| unbound.map(Some)),
+        };
+        if let Some(former) = former {
+            invalidate(former.index());
+            drop(former.completed());
+        }
+        Followed(())
     }
 
     /// Has it arrive in the host. Until the invalidation has completed, some may still be posted.
@@ -181,11 +214,31 @@ mod tests {
     }
 
     #[test]
-    fn a_misaligned_descriptor_is_refused_and_changes_nothing() {
+    fn a_misaligned_descriptor_is_refused_and_the_former_one_is_used_no_more() {
         let mut binding = binding();
-        assert_eq!(binding.post_to(Arc::new(At(0x1020)), 0x41, false).err(), Some(Misaligned));
+        let misaligned = || Arc::new(At(0x1020));
+        assert!(matches!(binding.post_to(misaligned(), 0x41, false), Err(Misaligned(None))));
+        let a = Arc::new(At(0x1000));
+        binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed();
+        let Err(Misaligned(Some(unbound))) = binding.post_to(misaligned(), 0x41, false) else {
+            panic!("it is refused")
+        };
+        assert!(Arc::ptr_eq(&unbound.completed(), &a));
         assert!(binding.target().is_none());
         assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
+    }
+
+    #[test]
+    fn what_follows_a_route_that_is_none_or_cannot_be_posted_arrives_in_the_host() {
+        for nowhere in [None, Some(0x1020)] {
+            let (mut binding, a) = (binding(), Arc::new(At(0x1000)));
+            let mut invalidated = 0;
+            let _ = binding.follow(Some((Arc::clone(&a), 0x41, false)), |_| invalidated += 1);
+            assert!(binding.target().is_some_and(|target| Arc::ptr_eq(target, &a)));
+            let _ = binding.follow(nowhere.map(|at| (Arc::new(At(at)), 0x42, false)), |_| invalidated += 1);
+            assert_eq!((binding.load(), invalidated), (IntelIrte::remapped(SOURCE, HOST), 2));
+            assert_eq!(Arc::strong_count(&a), 1);
+        }
     }
 
     #[test]

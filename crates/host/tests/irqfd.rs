@@ -7,9 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use doorbell_host::irte::amd::HostMode;
-use doorbell_host::{
-    AmdInterrupt, Binding, Bypass, Consumer, Invalidate, LookAgain, Posting, Producer, Table, Target, Token,
-};
+use doorbell_host::{AmdInterrupt, Binding, Bypass, Consumer, Followed, Posting, Producer, Table, Target, Token};
 use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId};
 use doorbell_platform::{Atomic, Platform, Std};
 use doorbell_post::{Copies, Mirror, Residency};
@@ -73,43 +71,33 @@ impl Assigned {
         Some((Arc::clone(vcpu), Posting { backing_page: id as u64, vector: msi.data as u8, tag: id as u32 }))
     }
 
-    fn bind(&self, binding: &mut Posted) {
-        if let Some((vcpu, posting)) = self.target() {
-            invalidated(binding.bind(vcpu, posting).expect("it is posted to none"));
-        }
-    }
-
-    fn unbind(&self, binding: &mut Posted) {
-        if let Ok(unbound) = binding.unbind() {
-            let LookAgain(former) = invalidated(unbound);
-            // What was posted until now is the former vCPU's to find: it is kicked or woken.
-            *former.looked_at.lock().unwrap() += 1;
-        }
+    fn go_by(&self, target: Option<(Arc<Vcpu>, Posting)>, binding: &mut Posted) -> Followed {
+        // Here a host sends the invalidation of that entry, and waits for it.
+        let invalidate = |_entry| {};
+        // What was posted until now is the former vCPU's to find: it is kicked or woken.
+        binding.follow(target, invalidate, |former| *former.looked_at.lock().unwrap() += 1)
     }
 }
 
-/// Here a host sends the invalidation of that entry, and waits for it.
-fn invalidated<T>(invalidate: Invalidate<T>) -> T {
-    let _entry = invalidate.index();
-    invalidate.completed()
-}
+/// The device has no remapping entry left.
+struct NoEntry;
 
 impl Consumer<Device> for Assigned {
     type Link = Posted;
+    type Refusal = NoEntry;
 
-    fn connect(&self, producer: &Arc<Device>) -> Posted {
-        let mut binding = producer.0.lock().unwrap().take().expect("it is connected to nobody");
-        self.bind(&mut binding);
-        binding
+    fn connect(&self, producer: &Arc<Device>) -> Result<Posted, NoEntry> {
+        let mut binding = producer.0.lock().unwrap().take().ok_or(NoEntry)?;
+        let _ = self.go_by(self.target(), &mut binding);
+        Ok(binding)
     }
 
-    fn follow(&self, binding: &mut Posted) {
-        self.unbind(binding);
-        self.bind(binding);
+    fn follow(&self, binding: &mut Posted) -> Followed {
+        self.go_by(self.target(), binding)
     }
 
     fn disconnect(&self, producer: &Arc<Device>, mut binding: Posted) {
-        self.unbind(&mut binding);
+        let _ = self.go_by(None, &mut binding);
         *producer.0.lock().unwrap() = Some(binding);
     }
 }

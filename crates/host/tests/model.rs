@@ -196,7 +196,11 @@ impl World {
                 assert_eq!(device.to.replace(to), None);
                 self.tokens.push(Token::Changed(token));
             }
-            Err(Bound) => assert!(device.to.is_some()),
+            // Refused, and posted to none from here on.
+            Err(Bound(token)) => {
+                let former = device.to.take().expect("it is posted to none");
+                self.tokens.push(Token::Left(token, former));
+            }
         }
     }
 

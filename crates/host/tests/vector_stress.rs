@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use doorbell_host::vector::{Arrived, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where};
+use doorbell_host::vector::{
+    Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where,
+};
 use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
+use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Std, Vector};
 
 const CPUS: u32 = 3;
 /// Of each CPU.
@@ -141,10 +143,11 @@ fn only(cpu: CpuId) -> CpuSet {
 
 impl Host {
     fn new() -> Self {
-        let vectors = Vectors::new(CPUS, LINES, FIRST..=FIRST + (VECTORS - 1));
+        let vectors = Vectors::new(CPUS, LINES, FIRST..=FIRST + (VECTORS - 1)).unwrap();
         for cpu in 0..CPUS {
             assert_eq!(vectors.online(CpuId(cpu)).unwrap().cpu(), CpuId(cpu));
         }
+        let rcu = Arc::new(ReadDomain::new("irq"));
         let line = |number| {
             let cpu = CpuId(number % CPUS);
             let message = vectors.activate(Irq(number), Where::In(&only(cpu))).unwrap();
@@ -156,7 +159,7 @@ impl Host {
                 busy: AtomicBool::new(false),
                 works: Mutex::new(()),
             });
-            let desc = IrqDesc::new(only(cpu), &only(cpu)).unwrap();
+            let desc = IrqDesc::new(&rcu, only(cpu), &only(cpu)).unwrap();
             desc.request(device.clone(), Sharing::Exclusive).unwrap().synchronize();
             Line { irq: Irq(number), desc, device, changes: Mutex::new(()) }
         };
@@ -257,8 +260,8 @@ impl Host {
             Err(error) => panic!("{error}"),
         };
         if cancels {
-            let (new, own) = self.vectors.cancel(moved).unwrap();
-            [Some(new), own].into_iter().flatten().for_each(|cleanup| self.asks(cleanup));
+            let Cancelled { to, between, .. } = self.vectors.cancel(moved).unwrap();
+            [Some(to), between].into_iter().flatten().for_each(|cleanup| self.asks(cleanup));
             return false;
         }
         slow();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_host::CpuSet;
 use doorbell_host::vector::{
-    Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
+    Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
 };
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use proptest::prelude::*;
@@ -27,7 +27,8 @@ enum Op {
     /// A CPU takes the highest vector of its IRR.
     Take(u32),
     Clean(u32),
-    Offline(u32),
+    /// Meanwhile, some moves are cancelled, and everybody else asks for a vector.
+    Offline(u32, usize),
     Online(u32),
 }
 
@@ -51,7 +52,7 @@ fn op(cpus: u32, irqs: u32) -> impl Strategy<Value = Op> + Clone {
         8 => (irq, any::<usize>()).prop_map(|(irq, which)| Op::Send(irq, which)),
         6 => cpu.clone().prop_map(Op::Take),
         6 => cpu.clone().prop_map(Op::Clean),
-        1 => cpu.clone().prop_map(Op::Offline),
+        1 => (cpu.clone(), any::<usize>()).prop_map(|(cpu, cancels)| Op::Offline(cpu, cancels)),
         2 => cpu.prop_map(Op::Online),
     ]
 }
@@ -84,6 +85,7 @@ struct World {
     held: BTreeMap<Place, Held>,
     irr: BTreeSet<Place>,
     online: BTreeSet<u32>,
+    gone: BTreeSet<u32>,
     unhandled: BTreeMap<u32, Unhandled>,
     /// Among how many CPUs the model looks for the one that has most.
     looks: bool,
@@ -93,7 +95,7 @@ const FIRST: u8 = 0x30;
 
 impl World {
     fn new(cpus: u32, irqs: u32, per_cpu: u8) -> Self {
-        let vectors = Vectors::new(cpus, irqs, FIRST..=FIRST + (per_cpu - 1));
+        let vectors = Vectors::new(cpus, irqs, FIRST..=FIRST + (per_cpu - 1)).unwrap();
         for cpu in 0..cpus {
             let clean = vectors.online(CpuId(cpu)).unwrap();
             assert_eq!(clean.cpu(), CpuId(cpu));
@@ -105,6 +107,7 @@ impl World {
             held: BTreeMap::new(),
             irr: BTreeSet::new(),
             online: (0..cpus).collect(),
+            gone: BTreeSet::new(),
             unhandled: BTreeMap::new(),
             looks: cpus < 16,
         }
@@ -211,9 +214,10 @@ impl World {
                 }
             }
             Op::Clean(cpu) => self.clean(cpu),
-            Op::Offline(cpu) => self.offline(cpu),
+            Op::Offline(cpu, cancels) => self.offline(cpu, cancels),
             Op::Online(cpu) => {
                 assert_eq!(self.vectors.online(CpuId(cpu)).is_ok(), self.online.insert(cpu));
+                self.gone.remove(&cpu);
             }
         }
         self.check();
@@ -294,6 +298,7 @@ impl World {
             Ok(None) => {
                 let cpu = line.current.expect("it has one").cpu;
                 assert!(to.as_ref().is_none_or(|mask| mask.contains(&cpu.0)));
+                assert!(self.online.contains(&cpu.0));
                 None
             }
             Err(error) => {
@@ -314,8 +319,9 @@ impl World {
         } else {
             line.current = Some(from);
             line.former[0] = to;
-            let (new, own) = self.vectors.cancel(token).expect("it is under way");
-            [Some(new), own].into_iter().flatten().map(Cleanup::cpu).collect()
+            let Cancelled { to, between, leaves } = self.vectors.cancel(token).expect("it is under way");
+            assert_eq!(leaves, !self.online.contains(&from.cpu.0));
+            [Some(to), between].into_iter().flatten().map(Cleanup::cpu).collect()
         };
         // All that have to look, and no others.
         assert_eq!(asked, line.former.iter().map(|place| place.cpu).collect());
@@ -346,8 +352,9 @@ impl World {
     }
 
     fn clean(&mut self, cpu: u32) {
-        if !self.online.contains(&cpu) {
-            return;
+        if self.gone.contains(&cpu) {
+            let nobody = |_| panic!("a CPU that is gone is not looked at");
+            return assert_eq!(self.vectors.cleanup(CpuId(cpu), nobody), Cleaned::All);
         }
         let irr = |vector| self.irr.contains(&Place { cpu: CpuId(cpu), vector });
         let cleaned = self.vectors.cleanup(CpuId(cpu), irr);
@@ -377,7 +384,16 @@ impl World {
         }
     }
 
-    fn offline(&mut self, cpu: u32) {
+    /// A CPU takes those of its IRR that `which` says.
+    fn takes_all(&mut self, cpu: u32, which: impl Fn(Place) -> bool) {
+        let here = |place: &&Place| place.cpu == CpuId(cpu) && which(**place);
+        while let Some(place) = self.irr.iter().find(here).copied() {
+            self.irr.remove(&place);
+            self.take(place);
+        }
+    }
+
+    fn offline(&mut self, cpu: u32, cancels: usize) {
         let result = self.vectors.begin_offline(CpuId(cpu));
         if !self.online.contains(&cpu) {
             return assert_eq!(result, Err(VectorError::Offline(CpuId(cpu))));
@@ -388,25 +404,27 @@ impl World {
         self.online.remove(&cpu);
         // Moves under way end, and the CPUs look.
         for irq in 0..self.lines.len() as u32 {
-            self.end(irq, true);
+            self.end(irq, cancels >> (irq % 32) & 1 == 0);
         }
         for other in self.online.clone() {
-            while let Some(place) = self.irr.iter().find(|place| place.cpu == CpuId(other)).copied() {
-                self.irr.remove(&place);
-                self.take(place);
-            }
+            self.takes_all(other, |_| true);
             self.clean(other);
+        }
+        if self.looks {
+            (0..self.lines.len() as u32).for_each(|irq| self.activate(irq, &None));
         }
         let mut stays = BTreeSet::new();
         while let Some(Irq(irq)) = self.vectors.next_on(CpuId(cpu)) {
             assert!(stays.insert(irq), "irq {irq} does not leave");
-            // A place there that it is about to leave is in the way of the next move.
-            if !self.lines[irq as usize].former.is_empty() {
-                assert!(self.lines[irq as usize].former.iter().all(|place| place.cpu.0 == cpu));
-                self.deactivate(irq);
-            } else if self.begin(irq, &None, Update::Whole).is_some() {
+            // A place there that it is about to leave is in the way of the next move, until the CPU has looked.
+            let former = self.lines[irq as usize].former.clone();
+            assert!(former.iter().all(|place| place.cpu.0 == cpu));
+            self.takes_all(cpu, |place| former.contains(&place));
+            self.clean(cpu);
+            if self.begin(irq, &None, Update::Whole).is_some() {
                 self.end(irq, true);
             } else {
+                assert!(self.lines[irq as usize].managed.is_some(), "irq {irq} was promised a vector");
                 self.deactivate(irq);
             }
         }
@@ -421,6 +439,7 @@ impl World {
             line.taken += 1;
             self.held.get_mut(&place).unwrap().irq = None;
         }
+        self.gone.insert(cpu);
         // What has not arrived there is free.
         let lines = &mut self.lines;
         self.held.retain(|place, held| {
@@ -511,7 +530,7 @@ fn a_million_operations_on_256_cpus_leave_nothing_behind() {
             11..=12 => Op::Send(irq, which as usize),
             13 => Op::Take(cpu),
             _ if which & 0xff00 != 0 => Op::Clean(cpu),
-            14 => Op::Offline(cpu),
+            14 => Op::Offline(cpu, which as usize),
             _ => Op::Online(cpu),
         });
     }
@@ -520,7 +539,7 @@ fn a_million_operations_on_256_cpus_leave_nothing_behind() {
 
 #[test]
 fn a_cpu_set_names_those_that_have_none() {
-    let vectors = Vectors::<Std>::new(2, 4, 0x20..=0x20);
+    let vectors = Vectors::<Std>::new(2, 4, 0x20..=0x20).unwrap();
     let only = CpuSet::of([CpuId(1)]);
     let refused = |irq, to: Where<'_>| vectors.activate(Irq(irq), to).unwrap_err().to_string();
     assert_eq!(refused(0, Where::Anywhere), "no CPU has a free vector (0 are promised to others)");
@@ -540,7 +559,7 @@ fn a_cpu_set_names_those_that_have_none() {
 
 #[test]
 fn vectors_of_exceptions_are_given_to_nobody() {
-    let vectors = Vectors::<Std>::new(1, 300, 0..=255);
+    let vectors = Vectors::<Std>::new(1, 300, 0..=255).unwrap();
     let _ = vectors.online(CpuId(0)).unwrap();
     let given: BTreeSet<_> = (0..300).map_while(|irq| vectors.activate(Irq(irq), Where::Anywhere).ok()).collect();
     assert_eq!(given.len(), 224);
@@ -549,7 +568,7 @@ fn vectors_of_exceptions_are_given_to_nobody() {
 
 #[test]
 fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
-    let vectors = Vectors::<Std>::new(2, 1, 0x20..=0x20);
+    let vectors = Vectors::<Std>::new(2, 1, 0x20..=0x20).unwrap();
     let [here, there] = [0, 1].map(CpuId);
     let _ = (vectors.online(here).unwrap(), vectors.online(there).unwrap());
     let place = vectors.activate(Irq(0), Where::In(&CpuSet::of([here]))).unwrap();
@@ -571,7 +590,7 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
 }
 
 fn two(per_cpu: u8) -> (Vectors<Std>, [CpuSet; 2]) {
-    let vectors = Vectors::new(2, 4, 0x20..=0x20 + (per_cpu - 1));
+    let vectors = Vectors::new(2, 4, 0x20..=0x20 + (per_cpu - 1)).unwrap();
     let _ = (vectors.online(CpuId(0)).unwrap(), vectors.online(CpuId(1)).unwrap());
     (vectors, [0, 1].map(|cpu| CpuSet::of([CpuId(cpu)])))
 }
@@ -602,4 +621,179 @@ fn a_managed_interrupt_needs_no_free_vector_when_its_cpu_goes_offline() {
     vectors.manage(Irq(0), CpuSet::of([CpuId(0), CpuId(1)])).unwrap();
     vectors.activate(Irq(0), Where::In(&here)).unwrap();
     assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()));
+}
+
+#[test]
+fn what_begins_to_leave_is_promised_a_vector_whoever_asks_for_one_meanwhile() {
+    let (vectors, [here, there]) = two(2);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    vectors.begin_offline(CpuId(0)).unwrap();
+    assert!(matches!(vectors.activate(Irq(2), Where::Anywhere), Err(VectorError::Full { promised: 1, .. })));
+    assert!(vectors.reserve(Irq(2)).is_err());
+    assert_eq!(vectors.unreserve(Irq(0)), Err(VectorError::Inactive(Irq(0))), "that promise is not its own");
+    let moved = vectors.begin_move(Irq(0), Where::Anywhere, Update::Whole).unwrap().expect("it leaves");
+    let _ = vectors.moved(moved).unwrap();
+    assert_eq!(vectors.free(), 0);
+}
+
+#[test]
+fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
+    for update in [Update::Whole, Update::WordByWord] {
+        let (vectors, [here, there]) = two(2);
+        vectors.activate(Irq(0), Where::In(&here)).unwrap();
+        // The same vector is in use there, so two writes need one between.
+        vectors.activate(Irq(1), Where::In(&there)).unwrap();
+        let moved = vectors.begin_move(Irq(0), Where::In(&there), update).unwrap().expect("it is not there");
+        vectors.begin_offline(CpuId(0)).unwrap();
+        let cancelled = vectors.cancel(moved).unwrap();
+        assert!(cancelled.leaves);
+        assert_eq!(cancelled.between.is_some(), update == Update::WordByWord);
+        for asked in [Some(cancelled.to), cancelled.between].into_iter().flatten() {
+            assert_eq!(vectors.cleanup(asked.cpu(), |_| false), Cleaned::All);
+        }
+        assert!(matches!(vectors.activate(Irq(2), Where::Anywhere), Err(VectorError::Full { promised: 1, .. })));
+        let moved = vectors.begin_move(Irq(0), Where::Anywhere, update).unwrap().expect("it leaves");
+        let _ = vectors.moved(moved).unwrap();
+        let _off = IrqGuard::<Std>::new();
+        assert_eq!(vectors.pending(CpuId(0), |_| false), Ok(None));
+    }
+}
+
+#[test]
+fn a_move_that_is_cancelled_onto_a_cpu_that_stays_promises_nothing() {
+    let (vectors, [here, there]) = two(2);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    vectors.begin_offline(CpuId(1)).unwrap();
+    let cancelled = vectors.cancel(moved).unwrap();
+    assert!(!cancelled.leaves);
+    assert_eq!(vectors.free(), 1, "it goes where it need not leave");
+}
+
+#[test]
+fn a_cpu_that_stays_after_all_and_an_interrupt_that_is_shut_down_give_promises_back() {
+    let (vectors, [here, _]) = two(2);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(1), Where::In(&here)).unwrap();
+    vectors.begin_offline(CpuId(0)).unwrap();
+    assert_eq!(vectors.free(), 0);
+    assert_eq!(vectors.deactivate(Irq(0)).map(Cleanup::cpu), Ok(CpuId(0)));
+    assert_eq!(vectors.free(), 1);
+    let _ = vectors.online(CpuId(0)).unwrap();
+    assert_eq!(vectors.free(), 2);
+}
+
+#[test]
+fn more_cpus_or_interrupts_than_there_can_be_are_refused() {
+    let refused = |cpus, irqs| Vectors::<Std>::new(cpus, irqs, 0x20..=0x2f).err();
+    assert_eq!(refused(u32::MAX, 1), Some(VectorError::TooManyCpus(Vectors::<Std>::MAX_CPUS)));
+    assert_eq!(refused(1, u32::MAX), Some(VectorError::TooManyIrqs(Vectors::<Std>::MAX_IRQS)));
+    assert_eq!(refused(1, 1), None);
+}
+
+/// How many of the interrupts that `vectors` has below `irqs` go to each of `cpus` CPUs.
+fn loads(vectors: &Vectors<Std>, cpus: u32, irqs: u32) -> Vec<usize> {
+    let places: Vec<_> = (0..irqs).filter_map(|irq| vectors.place(Irq(irq))).collect();
+    (0..cpus).map(|cpu| places.iter().filter(|place| place.cpu.0 == cpu).count()).collect()
+}
+
+fn is_even(loads: &[usize]) -> bool {
+    loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1
+}
+
+#[test]
+fn managed_interrupts_are_spread_over_the_cpus_of_their_masks_also_when_one_has_come_back() {
+    const CPUS: u32 = 64;
+    let vectors = Vectors::<Std>::new(CPUS, 100, 0x30..=0xef).unwrap();
+    let all = CpuSet::of((0..CPUS).map(CpuId));
+    all.iter().for_each(|cpu| _ = vectors.online(cpu).unwrap());
+    for irq in (0..100).map(Irq) {
+        vectors.manage(irq, all.clone()).unwrap();
+        vectors.activate(irq, Where::In(&all)).unwrap();
+        assert!(is_even(&loads(&vectors, CPUS, 100)));
+    }
+    let move_what_may = |irq| {
+        if let Some(moved) = vectors.begin_move(irq, Where::In(&all), Update::Whole).unwrap() {
+            let former = vectors.moved(moved).unwrap().cpu();
+            assert_eq!(vectors.cleanup(former, |_| false), Cleaned::All);
+        }
+    };
+    vectors.begin_offline(CpuId(5)).unwrap();
+    while let Some(irq) = vectors.next_on(CpuId(5)) {
+        move_what_may(irq);
+    }
+    let gone = loads(&vectors, CPUS, 100);
+    assert_eq!((gone[5], gone.iter().max()), (0, Some(&2)));
+    let off = IrqGuard::<Std>::new();
+    assert_eq!(vectors.pending(CpuId(5), |_| false), Ok(None));
+    drop(off);
+    let _ = vectors.online(CpuId(5)).unwrap();
+    (0..100).map(Irq).for_each(move_what_may);
+    assert!(is_even(&loads(&vectors, CPUS, 100)));
+    let stays: Vec<_> = (0..100).map(|irq| vectors.place(Irq(irq))).collect();
+    (0..100).map(Irq).for_each(move_what_may);
+    assert!((0..100).map(|irq| vectors.place(Irq(irq))).eq(stays), "what is even stays");
+}
+
+#[test]
+fn managed_interrupts_whose_masks_overlap_go_to_a_cpu_each() {
+    let vectors = Vectors::<Std>::new(4, 4, 0x30..=0xef).unwrap();
+    (0..4).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
+    for irq in 0..4 {
+        vectors.manage(Irq(irq), CpuSet::of([irq, (irq + 1) % 4].map(CpuId))).unwrap();
+        vectors.activate(Irq(irq), Where::Anywhere).unwrap();
+    }
+    assert_eq!(loads(&vectors, 4, 4), [1; 4]);
+}
+
+#[test]
+fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
+    let [one, other] = [0, 1].map(|from| {
+        let vectors = Vectors::<Std>::new(3, 1, 0x20..=0x20).unwrap();
+        (0..3).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
+        vectors.activate(Irq(0), Where::In(&CpuSet::of([CpuId(from)]))).unwrap();
+        let to = CpuSet::of([CpuId(2)]);
+        let moved = vectors.begin_move(Irq(0), Where::In(&to), Update::Whole).unwrap().expect("it is not there");
+        (vectors, moved)
+    });
+    assert_eq!(one.1.to(), other.1.to());
+    assert_eq!(one.0.moved(other.1), Err(VectorError::NotMoving(Irq(0))));
+    assert_eq!(one.0.moved(one.1).map(Cleanup::cpu), Ok(CpuId(0)));
+}
+
+#[test]
+fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
+    let (vectors, [here, there]) = two(1);
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let _ = vectors.moved(moved).unwrap();
+    assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()), "the other is full, but nothing goes here");
+    let _off = IrqGuard::<Std>::new();
+    assert_eq!(vectors.pending(CpuId(0), |_| false), Ok(None));
+}
+
+#[test]
+fn a_cpu_does_not_go_before_a_move_away_from_it_has_ended() {
+    let (vectors, [here, there]) = two(1);
+    let place = vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    vectors.begin_offline(CpuId(0)).unwrap();
+    let _off = IrqGuard::<Std>::new();
+    let arrived = |vector| vector == place.vector;
+    assert_eq!(vectors.pending(CpuId(0), arrived), Err(VectorError::Moving(CpuId(0))));
+    let _ = vectors.moved(moved).unwrap();
+    assert_eq!(vectors.pending(CpuId(0), arrived), Ok(Some(Irq(0))), "it came by the former message");
+    assert_eq!(vectors.pending(CpuId(0), arrived), Ok(None));
+}
+
+#[test]
+fn what_is_in_quarantine_is_no_managed_interrupt_that_goes_there() {
+    let (vectors, [here, there]) = two(3);
+    let both = CpuSet::of([CpuId(0), CpuId(1)]);
+    (0..3).for_each(|irq| vectors.manage(Irq(irq), both.clone()).unwrap());
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    let _ = vectors.deactivate(Irq(1)).unwrap();
+    assert_eq!(vectors.activate(Irq(2), Where::Anywhere).map(|place| place.cpu), Ok(CpuId(1)));
 }

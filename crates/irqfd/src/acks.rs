@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType, lock_with_room};
 
+use crate::each::each;
 use crate::leave::{Deassigning, Departed, Left};
 use crate::slab::Slab;
 use crate::vm::Shared;
@@ -84,21 +85,26 @@ impl<P: Platform> Listeners<P> {
     /// In a read section of the VM's domain, which is what a leaving listener waits for. The lock is not held over the
     /// calls: a sink may signal, assign, and begin to deassign.
     pub(crate) fn notify_all(&self) {
-        let mut from = Some(0);
-        while let Some(start) = from {
-            let mut batch: [Option<Arc<dyn Notify>>; BATCH] = [const { None }; BATCH];
-            {
-                let list = self.list.lock();
-                let mut listeners = list.seats.iter_from(start);
-                for (place, (_, listener)) in batch.iter_mut().zip(&mut listeners) {
-                    *place = Some(listener.sink.clone());
-                }
-                from = listeners.next().map(|(seat, _)| seat);
+        let mut batch: [Option<Arc<dyn Notify>>; BATCH] = [const { None }; BATCH];
+        let (mut next, mut from) = (BATCH, Some(0));
+        let sinks = core::iter::from_fn(|| {
+            if batch.get(next).is_none_or(Option::is_none) {
+                (next, from) = (0, self.copy_batch(from?, &mut batch));
             }
-            for sink in batch.iter().flatten() {
-                sink.notify();
-            }
+            next += 1;
+            batch.get_mut(next - 1)?.take()
+        });
+        each(sinks, |sink| sink.notify());
+    }
+
+    /// Copies listeners from a seat on, and returns the seat after them, if there is another.
+    fn copy_batch(&self, start: u32, batch: &mut [Option<Arc<dyn Notify>>; BATCH]) -> Option<u32> {
+        let list = self.list.lock();
+        let mut listeners = list.seats.iter_from(start);
+        for (place, (_, listener)) in batch.iter_mut().zip(&mut listeners) {
+            *place = Some(listener.sink.clone());
         }
+        listeners.next().map(|(seat, _)| seat)
     }
 }
 

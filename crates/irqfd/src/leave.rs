@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use doorbell_platform::{Platform, ReadDomain};
 
+use crate::each::each;
 use crate::irqfd::Inner;
 use crate::vm::Shared;
 use crate::{Controller, Gsi, Notify};
@@ -28,6 +29,8 @@ pub(crate) struct Left {
 impl<P: Platform> Departed<P> {
     /// What remains to be done, after a grace period.
     fn finish<C: Controller>(self, vm: &Shared<P, C>) {
+        // Also if the controller or a sink panics.
+        let _released = self.irqfd.map(Released);
         if let Some(left) = self.left {
             if left.last {
                 // None of those who left can raise the line any more. Someone may have come since, and what is lowered
@@ -36,9 +39,15 @@ impl<P: Platform> Departed<P> {
             }
             drop(left.sink);
         }
-        if let Some(irqfd) = self.irqfd {
-            irqfd.release();
-        }
+    }
+}
+
+/// May be assigned again once this is dropped.
+struct Released<P: Platform>(Arc<Inner<P>>);
+
+impl<P: Platform> Drop for Released<P> {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 
@@ -75,11 +84,9 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
         let mut all: Vec<Self> = all.into_iter().collect();
         while let Some(first) = all.pop() {
             let vm = first.vm.clone();
-            first.wait();
-            let same_vm = |leaving: &mut Self| Arc::ptr_eq(&leaving.vm, &vm);
-            for mut leaving in all.extract_if(.., same_vm) {
-                leaving.finish();
-            }
+            let same_vm: Vec<_> = all.extract_if(.., |leaving| Arc::ptr_eq(&leaving.vm, &vm)).collect();
+            vm.srcu.synchronize_expedited();
+            each([first].into_iter().chain(same_vm), |mut leaving| leaving.finish());
         }
     }
 
@@ -90,9 +97,8 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
     }
 
     fn finish(&mut self) {
-        for departed in self.one.take().into_iter().chain(self.more.drain(..)) {
-            departed.finish(&self.vm);
-        }
+        let vm = &self.vm;
+        each(self.one.take().into_iter().chain(self.more.drain(..)), |departed| departed.finish(vm));
     }
 }
 
@@ -104,7 +110,7 @@ impl<P: Platform, C: Controller> Drop for Deassigning<P, C> {
         // assignment that looks for kept events before that, and reports success, would leave it lying.
         if !departed.is_empty() {
             let vm = self.vm.clone();
-            self.vm.srcu.call(Box::new(move || departed.into_iter().for_each(|departed| departed.finish(&vm))));
+            self.vm.srcu.call(Box::new(move || each(departed.into_iter(), |departed| departed.finish(&vm))));
         }
     }
 }

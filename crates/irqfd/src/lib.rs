@@ -7,6 +7,7 @@ extern crate alloc;
 mod acks;
 mod cached;
 mod controller;
+mod each;
 mod error;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod eventfd;

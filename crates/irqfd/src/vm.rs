@@ -9,6 +9,7 @@ use doorbell_platform::{Lock, LockClass, Platform, RcuCell, ReadDomain, ReadGuar
 
 use crate::acks::Listeners;
 use crate::cached::Cached;
+use crate::each::each;
 use crate::irqfd::Inner;
 use crate::leave::{Deassigning, Departed};
 use crate::rerouted::Rerouted;
@@ -239,6 +240,13 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     }
 }
 
+/// What a replaced table leaves to be done for one of its groups.
+enum After<'a> {
+    Lower(Pin),
+    Acknowledge(&'a Group),
+    Notify(Gsi),
+}
+
 impl<P: Platform, C: Controller> Shared<P, C> {
     #[inline]
     fn table<'a>(&'a self, section: &'a ReadGuard<'_, P::Srcu>) -> &'a RoutingTable {
@@ -294,12 +302,12 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// An event that raised the line before it was lowered is not lost: its irqfd was listed before, so it is notified
     /// now, and is responsible for raising it again. One that comes after stays raised.
     fn lower_group(&self, group: &Group) {
-        for &pin in &group.level_pins {
-            self.controller.set_irq(pin, SourceId::RESAMPLE, false);
-        }
-        for &gsi in &group.gsis {
-            self.notify(gsi);
-        }
+        let lowers = group.level_pins.iter().map(|pin| (Some(*pin), None));
+        let tells = group.gsis.iter().map(|gsi| (None, Some(*gsi)));
+        each(lowers.chain(tells), |(pin, gsi)| {
+            pin.into_iter().for_each(|pin| self.controller.set_irq(pin, SourceId::RESAMPLE, false));
+            gsi.into_iter().for_each(|gsi| self.notify(gsi));
+        });
     }
 
     fn notify(&self, gsi: Gsi) {
@@ -339,36 +347,34 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         };
         // Here, in the caller's context, and not under the lock: deliveries that still use the former table end.
         drop(retired.synchronize_expedited());
-        self.settle(&former);
-        if regained {
-            self.deliver_kept();
-        }
+        each([false, true].into_iter(), |settled| match settled {
+            false => self.settle(&former),
+            true if regained => self.deliver_kept(),
+            true => {}
+        });
         Ok(Rerouted::new(former, now))
     }
 
     /// After a table was replaced: lowers the lines that nobody would lower any more.
     fn settle(&self, former: &RoutingTable) {
-        for group in former.groups().iter().filter(|group| !group.level_pins.is_empty()) {
+        each(former.groups().iter().filter(|group| !group.level_pins.is_empty()), |group| {
             // The table that is in force now, which may be a later one: what moved since is the later call's affair.
             let section = self.srcu.read();
             let table = self.table(&section);
             if group.level_pins.iter().all(|&pin| table.group_of_pin(pin) == Some(group)) {
-                continue;
-            }
-            for &pin in &group.level_pins {
-                self.controller.set_irq(pin, SourceId::RESAMPLE, false);
+                return;
             }
             // Whoever may have raised those pins, by the old table or by the new one, has to know.
-            for now in group.level_pins.iter().filter_map(|&pin| table.group_of_pin(pin)) {
-                self.acknowledge(now);
-            }
-            for &gsi in &group.gsis {
-                match table.group_of_gsi(gsi) {
-                    Some(now) => self.acknowledge(now),
-                    None => self.notify(gsi),
-                }
-            }
-        }
+            let lowers = group.level_pins.iter().map(|pin| After::Lower(*pin));
+            let moved = group.level_pins.iter().filter_map(|&pin| table.group_of_pin(pin)).map(After::Acknowledge);
+            let lost =
+                group.gsis.iter().map(|&gsi| table.group_of_gsi(gsi).map_or(After::Notify(gsi), After::Acknowledge));
+            each(lowers.chain(moved).chain(lost), |what| match what {
+                After::Lower(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, false),
+                After::Acknowledge(now) => self.acknowledge(now),
+                After::Notify(gsi) => self.notify(gsi),
+            });
+        });
     }
 
     /// Delivers what irqfds kept while they had no route.
@@ -376,18 +382,16 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// After a grace period: an event that saw no route has been kept by now, one that comes later sees the route.
     fn deliver_kept(&self) {
         let mut from = 0;
-        loop {
-            let irqfd = {
-                let state = self.state.lock();
-                let Some((index, assigned)) = state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending()) else {
-                    return;
-                };
-                from = index + 1;
-                assigned.irqfd.clone()
-            };
+        let pending = core::iter::from_fn(|| {
+            let state = self.state.lock();
+            let (index, assigned) = state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending())?;
+            from = index + 1;
+            Some(assigned.irqfd.clone())
+        });
+        each(pending, |irqfd| {
             if irqfd.take_pending() {
                 self.signal(&irqfd);
             }
-        }
+        });
     }
 }

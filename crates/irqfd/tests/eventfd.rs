@@ -3,17 +3,19 @@
 
 mod common;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::*;
 use doorbell_irqfd::eventfd::{Descriptor, EventError, EventLoop, EventSink};
-use doorbell_irqfd::{Error, Irqfds, Notify};
+use doorbell_irqfd::{Controller, Error, Irqfds, Limits, Msi, Notify, Pin, SourceId};
 use doorbell_platform::Std;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -195,21 +197,182 @@ fn a_hang_up_detaches_and_lowers_the_line() {
     assert_eq!(vm.controller().level(PIN), 0);
 }
 
+/// What the kernel says is in an eventfd.
+fn count(event: &EventFd) -> u64 {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", event.as_raw_fd())).unwrap();
+    let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:")).unwrap();
+    u64::from_str_radix(count.trim(), 16).unwrap()
+}
+
 #[test]
-fn an_event_that_found_no_route_is_put_back() {
+fn an_event_that_found_no_route_stays_in_its_descriptor_and_nothing_is_written_to_the_eventfd() {
     let Some((vm, events)) = start() else { return };
-    let (event, served) = events.open(&vm, MSI).unwrap();
+    let (event, elsewhere) = (event(), EventLoop::new().unwrap());
+    let kept = descriptor(&event);
+    let served = events.assign(&vm, kept.clone(), MSI).unwrap();
     let _ = vm.reroute(table(&[])).unwrap();
     event.write(7).unwrap();
-    // The loop has read it when it is no longer there, or has not got round to it.
+    until(|| count(&event) == 0);
     events.deassign(served).unwrap();
-    until(|| event.read().is_ok());
+    assert!(would_block(event.read()), "it is shared with the device, which could have filled it");
+
     let _ = vm.reroute(table(&standard())).unwrap();
     vm.controller().take();
+    // Of whatever loop, and by another descriptor of the eventfd.
+    let served = elsewhere.assign(&vm, descriptor(&event), EDGE).unwrap();
+    assert_eq!(vm.controller().take(), [Seen::Edge(EDGE_PIN)]);
+    assert!(!kept.take_kept());
+    elsewhere.deassign(served).unwrap();
+    assert!(!kept.take_kept());
+}
 
-    event.write(1).unwrap();
+#[test]
+fn an_eventfd_is_served_by_one_loop_and_one_vm_of_the_process() {
+    let Some((vm, events)) = start() else { return };
+    let (event, other_vm, other) = (event(), common::vm::<Std>(), EventLoop::new().unwrap());
+    if !descriptor(&event).is_identified() {
+        println!("skipped: the kernel does not say which eventfd it is");
+        return;
+    }
+    let served = events.assign(&vm, descriptor(&event), MSI).unwrap();
+    for (events, vm) in [(&other, &vm), (&other, &other_vm), (&events, &other_vm)] {
+        let error = events.assign(vm, descriptor(&event.try_clone().unwrap()), EDGE).unwrap_err();
+        assert!(matches!(error, EventError::Irqfd(Error::Busy)), "{error}");
+        let error = events.assign_resample(vm, descriptor(&event), LEVEL, Count::new()).unwrap_err();
+        assert!(matches!(error, EventError::Irqfd(Error::Busy)), "{error}");
+    }
+    events.deassign(served).unwrap();
+    let _ = other.assign(&other_vm, descriptor(&event), MSI).unwrap();
+    drop(other);
+    // As in a migration within the host: the one lets go, the other takes it.
     events.assign(&vm, descriptor(&event), MSI).unwrap();
+    event.write(1).unwrap();
     until(|| arrived(&vm) == 1);
+    assert_eq!(arrived(&other_vm), 0);
+}
+
+/// A controller that waits in each edge until it is let go on, and panics with each message if it is told to.
+struct Gate {
+    chip: Chip,
+    entered: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+    panics: AtomicBool,
+}
+
+impl Controller for Gate {
+    fn pins(&self, chip: u16) -> u32 {
+        self.chip.pins(chip)
+    }
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
+        self.chip.set_irq(pin, source, level);
+    }
+    fn edge(&self, pin: Pin) {
+        self.entered.send(()).unwrap();
+        self.go.lock().unwrap().recv().unwrap();
+        self.chip.edge(pin);
+    }
+    fn msi(&self, msi: Msi) {
+        assert!(!self.panics.load(SeqCst), "a controller that is wrong");
+        self.chip.msi(msi);
+    }
+}
+
+fn gate() -> (Irqfds<Std, Arc<Gate>>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let ((entered, entries), (go, gone)) = (mpsc::channel(), mpsc::channel());
+    let gate = Gate { chip: Chip::default(), entered, go: Mutex::new(gone), panics: AtomicBool::new(false) };
+    let vm = Irqfds::new(Arc::new(gate), Limits { gsis: 64, ..Limits::default() });
+    let _ = vm.reroute(table(&standard())).unwrap();
+    (vm, entries, go)
+}
+
+#[test]
+fn a_device_that_makes_its_eventfd_blocking_and_takes_its_event_back_holds_up_nobody() {
+    if start().is_none() {
+        return;
+    }
+    let (vm, entries, go) = gate();
+    let events = EventLoop::new().unwrap();
+    let [first, bad, other] = [(); 3].map(|()| event());
+    events.assign(&vm, descriptor(&first), EDGE).unwrap();
+    events.assign(&vm, descriptor(&bad), MSI).unwrap();
+    events.assign(&vm, descriptor(&other), MSI).unwrap();
+    // The loop is kept while both become ready, and once more between the poll and the read of the second.
+    first.write(1).unwrap();
+    entries.recv().unwrap();
+    first.write(1).unwrap();
+    bad.write(1).unwrap();
+    go.send(()).unwrap();
+    entries.recv().unwrap();
+    // SAFETY: `bad` is open; the call touches nothing else.
+    assert_eq!(unsafe { libc::fcntl(bad.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+    assert_eq!(bad.read().unwrap(), 1);
+    go.send(()).unwrap();
+    other.write(1).unwrap();
+    let begun = Instant::now();
+    while vm.controller().chip.seen.lock().unwrap().last() != Some(&Seen::Msi(MESSAGE)) {
+        if begun.elapsed() > Duration::from_secs(60) {
+            // Its drop would wait for the thread.
+            mem::forget(events);
+            panic!("the loop hangs in a read");
+        }
+        thread::yield_now();
+    }
+    assert_eq!(vm.controller().chip.take(), [Seen::Edge(EDGE_PIN), Seen::Edge(EDGE_PIN), Seen::Msi(MESSAGE)]);
+}
+
+#[test]
+fn an_event_that_was_read_is_delivered_before_its_deassignment_has_ended() {
+    if start().is_none() {
+        return;
+    }
+    let (vm, entries, go) = gate();
+    let (events, event) = (EventLoop::new().unwrap(), event());
+    let served = events.assign(&vm, descriptor(&event), EDGE).unwrap();
+    event.write(1).unwrap();
+    entries.recv().unwrap();
+    thread::scope(|scope| {
+        let deassigns = scope.spawn(|| events.deassign(served));
+        until(|| events.is_empty());
+        go.send(()).unwrap();
+        deassigns.join().unwrap().unwrap();
+        assert_eq!(vm.controller().chip.take(), [Seen::Edge(EDGE_PIN)]);
+    });
+    assert!(would_block(event.read()));
+}
+
+#[test]
+fn a_controller_that_panics_is_told_and_everybody_is_served_on() {
+    if start().is_none() {
+        return;
+    }
+    let (vm, _entries, _go) = gate();
+    let (told, panics) = mpsc::channel();
+    let events = EventLoop::reporting(move |served, why| {
+        told.send((served, why.downcast_ref::<&str>().map(ToString::to_string))).unwrap();
+        panic!("and so does who is told");
+    })
+    .unwrap();
+    let (event, served) = events.open(&vm, MSI).unwrap();
+    vm.controller().panics.store(true, SeqCst);
+    let why = Some("a controller that is wrong".to_string());
+    for _ in 0..2 {
+        event.write(1).unwrap();
+        assert_eq!(panics.recv().unwrap(), (served, why.clone()));
+    }
+    // One that waits already is injected by who assigns it.
+    let waits = EventFd::new(EFD_NONBLOCK).unwrap();
+    waits.write(1).unwrap();
+    let other = events.assign(&vm, descriptor(&waits), MSI).unwrap();
+    assert_eq!(panics.recv().unwrap(), (other, why));
+
+    vm.controller().panics.store(false, SeqCst);
+    let (opened, _) = events.open(&vm, MSI).unwrap();
+    for (n, event) in [&event, &waits, &opened].into_iter().enumerate() {
+        event.write(1).unwrap();
+        until(|| vm.controller().chip.seen.lock().unwrap().len() == n + 1);
+    }
+    events.deassign_all([served, other]);
+    assert_eq!((events.len(), vm.assigned()), (1, 1));
 }
 
 #[test]
@@ -273,4 +436,25 @@ fn no_event_is_lost_between_assignments() {
             events.deassign(served).unwrap();
         }
     });
+}
+
+#[test]
+fn an_eventfd_is_not_its_own_sink() {
+    let Some((vm, events)) = start() else { return };
+    let (event, other) = (event(), event());
+    if !descriptor(&event).is_identified() {
+        println!("skipped: the kernel does not say which eventfd it is");
+        return;
+    }
+    let sink = Arc::new(EventSink::new(&event.try_clone().unwrap()).unwrap());
+    let again = Arc::new(EventSink::new(&event).unwrap());
+    for sink in [&sink, &again] {
+        let refused = events.assign_resample(&vm, descriptor(&event), LEVEL, sink.clone());
+        assert!(matches!(refused, Err(EventError::OwnSink)));
+    }
+    let served = events.assign_resample(&vm, descriptor(&other), LEVEL, sink).unwrap();
+    assert!(matches!(EventSink::new(&other), Err(EventError::OwnSink)));
+    events.deassign(served).unwrap();
+    drop((EventSink::new(&other).unwrap(), again));
+    events.assign(&vm, descriptor(&event), MSI).unwrap();
 }

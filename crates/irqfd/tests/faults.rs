@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use common::*;
-use doorbell_irqfd::{Error, Gsi, Irqfds, Limits, Pin, Route, Signalled, SourceId};
+use doorbell_irqfd::{Controller, Error, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId};
 use doorbell_platform::Std;
 
 #[test]
@@ -161,4 +163,124 @@ fn each_source_has_a_bit_of_its_own_in_a_word_and_there_are_no_others() {
     });
     assert_eq!((bits, SourceId::new(32), SourceId::new(255)), (u32::MAX, None, None));
     assert_eq!(SourceId::new(0), Some(SourceId::USERSPACE));
+}
+
+/// Whether a call panics.
+fn panics<R>(call: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(call)).is_err()
+}
+
+#[test]
+fn a_sink_that_panics_keeps_no_other_from_being_told() {
+    let vm = vm::<Std>();
+    let other = Gsi(6);
+    let _ = vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (other, Route::Level(PIN))])).unwrap();
+    let bad: Arc<dyn Notify> = Arc::new(|| panic!("a sink that is wrong"));
+    let sinks: Vec<_> = (0..10).map(|_| Count::new()).collect();
+    let mut sources = Vec::new();
+    for (n, sink) in sinks.iter().enumerate() {
+        let irqfd = vm.irqfd();
+        irqfd.assign_resample(if n < 7 { LEVEL } else { other }, sink.clone()).unwrap();
+        sources.push(irqfd);
+        if n == 2 {
+            let irqfd = vm.irqfd();
+            irqfd.assign_resample(LEVEL, bad.clone()).unwrap();
+            sources.push(irqfd);
+        }
+    }
+    for round in 1..=2 {
+        sources[0].signal();
+        assert!(panics(|| vm.ack(PIN)));
+        assert_eq!(vm.controller().level(PIN), 0);
+        assert!(sinks.iter().all(|sink| sink.get() == round));
+    }
+    // The last one that leaves lowers the line, and a table that takes it away does: both tell everyone.
+    assert!(panics(|| vm.reroute(table(&standard()))));
+    assert!(sinks.iter().all(|sink| sink.get() > 2));
+    sources.iter().for_each(|irqfd| irqfd.deassign().unwrap());
+    assert_eq!(vm.controller().level(PIN), 0);
+}
+
+/// A controller that panics a given number of calls from now.
+struct Wrong {
+    chip: Chip,
+    countdown: AtomicU32,
+}
+
+impl Wrong {
+    fn call(&self) {
+        let last = |left: u32| left.checked_sub(1);
+        assert!(self.countdown.fetch_update(SeqCst, SeqCst, last) != Ok(1), "a controller that is wrong");
+    }
+}
+
+impl Controller for Wrong {
+    fn pins(&self, chip: u16) -> u32 {
+        self.chip.pins(chip)
+    }
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
+        self.call();
+        self.chip.set_irq(pin, source, level);
+    }
+    fn edge(&self, pin: Pin) {
+        self.call();
+        self.chip.edge(pin);
+    }
+    fn msi(&self, msi: Msi) {
+        self.call();
+        self.chip.msi(msi);
+    }
+}
+
+fn wrong() -> Irqfds<Std, Arc<Wrong>> {
+    let wrong = Wrong { chip: Chip::default(), countdown: AtomicU32::new(0) };
+    let vm = Irqfds::new(Arc::new(wrong), Limits { gsis: 64, ..Limits::default() });
+    let _ = vm.reroute(table(&standard())).unwrap();
+    vm
+}
+
+#[test]
+fn an_irqfd_whose_controller_has_panicked_goes_on() {
+    let vm = wrong();
+    let irqfd = vm.irqfd();
+    irqfd.assign(MSI).unwrap();
+    vm.controller().countdown.store(1, SeqCst);
+    assert!(panics(|| irqfd.signal()));
+    assert_eq!(irqfd.signal(), Signalled::Delivered);
+    assert_eq!(vm.controller().chip.take(), [Seen::Msi(MESSAGE)]);
+    irqfd.deassign().unwrap();
+}
+
+#[test]
+fn a_controller_that_panics_when_lines_are_lowered_leaves_no_irqfd_busy_and_nobody_untold() {
+    let vm = wrong();
+    let sources: Vec<_> = (0..2).map(|_| vm.irqfd()).collect();
+    let sinks = [(); 2].map(|()| Count::new());
+    let second = Gsi(6);
+    let _ = vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (second, Route::Level(OTHER_PIN))])).unwrap();
+    sources[0].assign_resample(LEVEL, sinks[0].clone()).unwrap();
+    sources[1].assign_resample(second, sinks[1].clone()).unwrap();
+    sources.iter().for_each(|irqfd| assert_eq!(irqfd.signal(), Signalled::Delivered));
+    vm.controller().countdown.store(1, SeqCst);
+    let told = [LEVEL, second].map(|gsi| (gsi, Count::new()));
+    let _notifiers = told.each_ref().map(|(gsi, told)| vm.register_ack_notifier(*gsi, told.clone()).unwrap());
+    let leaving: Vec<_> = sources.iter().map(|irqfd| irqfd.deassign_begin().unwrap()).collect();
+    assert!(panics(|| doorbell_irqfd::Deassigning::wait_all(leaving)));
+    assert!(told.iter().all(|(_, told)| told.get() == 1), "also of the one whose line could not be lowered");
+    assert_eq!([PIN, OTHER_PIN].iter().filter(|pin| vm.controller().chip.level(**pin) == 0).count(), 1);
+    sources[0].assign_resample(LEVEL, sinks[0].clone()).unwrap();
+    sources[1].assign_resample(second, sinks[1].clone()).unwrap();
+}
+
+#[test]
+fn kept_events_are_delivered_though_the_controller_panics_with_one_of_them() {
+    let vm = wrong();
+    let sources: Vec<_> = (0..3).map(|_| vm.irqfd()).collect();
+    sources.iter().for_each(|irqfd| irqfd.assign(MSI).unwrap());
+    let _ = vm.reroute(table(&[])).unwrap();
+    sources.iter().for_each(|irqfd| assert_eq!(irqfd.signal(), Signalled::Kept));
+    vm.controller().chip.take();
+    vm.controller().countdown.store(1, SeqCst);
+    assert!(panics(|| vm.reroute(table(&standard()))));
+    assert_eq!(vm.controller().chip.take(), [Seen::Msi(MESSAGE); 2]);
 }

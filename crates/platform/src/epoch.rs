@@ -54,8 +54,9 @@ impl Section for NonPreemptible {
     }
 }
 
-/// The readers of one CPU, by the index that was current when they began.
-type Readers<P> = CachePadded<[<P as Platform>::AtomicU32; 2]>;
+/// The readers of one CPU, by the index that was current when they began. In 64 bits, because safe code can forget guards: 2^32 of
+/// them take seconds, and would bring a count back to zero while a reader lives; 2^64 take centuries.
+type Readers<P> = CachePadded<[<P as Platform>::AtomicU64; 2]>;
 
 /// A domain of read sections that are counted per CPU: one read-modify-write at either end of a section, on a cache line
 /// that other CPUs leave alone.
@@ -113,7 +114,7 @@ unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
         // A power of two, so that no CPU number whatsoever leads out of bounds.
         let cpus = P::cpu_count().next_power_of_two();
         let readers: Arc<[Readers<P>]> =
-            (0..cpus).map(|_| CachePadded([P::AtomicU32::ZERO, P::AtomicU32::ZERO])).collect();
+            (0..cpus).map(|_| CachePadded([P::AtomicU64::ZERO, P::AtomicU64::ZERO])).collect();
         let control = Arc::new_cyclic(|control: &Weak<Control<P>>| {
             let control = control.clone();
             let run = move || {

@@ -9,6 +9,8 @@ mod class;
 #[cfg(feature = "std")]
 mod counting;
 mod epoch;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod fd;
 mod ids;
 mod lock;
 mod native;

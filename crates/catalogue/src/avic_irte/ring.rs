@@ -14,7 +14,7 @@ use doorbell_explore::sim::{Hooks, Placement, SchedTask, Scheduler, SimTask, yie
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::{AffinityNotifier, AmdInterrupt, Binding, CpuSet, IrqDesc, Posting, Table, Target};
-use doorbell_platform::{Atomic, CpuId, Platform};
+use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain};
 use doorbell_post::{Copies, Mirror, Residency};
 
 use super::parties::Leaves;
@@ -99,7 +99,10 @@ impl Ring {
         }
 
         let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
-        let desc = Rc::new(IrqDesc::<Sim>::new(CpuSet::of([VCPUS_CPU]), &online).expect("it is online"));
+        let desc = Rc::new(
+            IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online)
+                .expect("it is online"),
+        );
         let bound_to = Rc::new(Cell::new(VCPUS_CPU));
         let (works, follows) = (Rc::clone(&desc), Rc::clone(&bound_to));
         let thread = scheduler.service(m, VCPUS_CPU, "irq thread", move || {

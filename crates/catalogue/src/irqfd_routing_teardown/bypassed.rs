@@ -1,6 +1,7 @@
 //! The same with an IOMMU, on the real `doorbell-irqfd`, `doorbell-host` and `doorbell-post`: the device is assigned, and posts
 //! to the vCPU that the irqfd's route names.
 
+use std::convert::Infallible;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -11,7 +12,8 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
-    AmdInterrupt, Binding, Bypass, Consumer, Entries, Invalidate, LookAgain, Posting, Producer, Table, Target, Token,
+    AmdInterrupt, Binding, Bypass, Consumer, Entries, Followed, Invalidate, LookAgain, Posting, Producer, Table,
+    Target, Token,
 };
 use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId};
 use doorbell_platform::{Atomic, Platform};
@@ -218,13 +220,13 @@ struct Assigned {
 }
 
 impl Assigned {
-    fn bind(&self, binding: &mut Posted) -> Invalidate<()> {
+    fn route(&self) -> (Arc<Vcpu>, Posting) {
         // Whoever changes the routes has this followed after that, so what is read here is followed if it is stale.
         let table = self.vm.table();
         let Some(Route::Msi(msi)) = table.routes(GSI).next() else { unreachable!("it always has one") };
         let vcpu = &self.hardware.vcpus[msi.data as usize];
         let posting = Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
-        binding.bind(Arc::clone(vcpu), posting).expect("it is posted to none")
+        (Arc::clone(vcpu), posting)
     }
 
     /// No vCPU is in the guest here: each looks before it enters.
@@ -235,20 +237,19 @@ impl Assigned {
 
 impl Consumer<Device> for Assigned {
     type Link = Posted;
+    type Refusal = Infallible;
 
-    fn connect(&self, producer: &Arc<Device>) -> Posted {
+    fn connect(&self, producer: &Arc<Device>) -> Result<Posted, Infallible> {
         self.memory.access();
         let mut binding = producer.binding.change(Option::take).expect("it is not connected");
-        self.hardware.invalidate(self.bind(&mut binding));
-        binding
+        let (vcpu, posting) = self.route();
+        self.hardware.invalidate(binding.bind(vcpu, posting).expect("it is posted to none"));
+        Ok(binding)
     }
 
-    fn follow(&self, binding: &mut Posted) {
+    fn follow(&self, binding: &mut Posted) -> Followed {
         self.memory.access();
-        let again = binding.unbind().expect("it is posted");
-        // One invalidation, after both changes, is enough for both.
-        self.bind(binding).completed();
-        self.look(again);
+        binding.follow(Some(self.route()), |_| self.hardware.unit.invalidate(), drop)
     }
 
     fn disconnect(&self, producer: &Arc<Device>, mut binding: Posted) {

@@ -28,7 +28,7 @@ pub fn programs() -> Vec<Program> {
 
 /// Two CPUs, of which the second is offline if it does not take part.
 fn vectors(there: bool) -> Rc<Vectors<Sim>> {
-    let vectors = Vectors::new(2, 2, 0x31..=0x32);
+    let vectors = Vectors::new(2, 2, 0x31..=0x32).expect("not too many");
     let _ = vectors.online(HERE).expect("it is offline");
     if there {
         let _ = vectors.online(THERE).expect("it is offline");

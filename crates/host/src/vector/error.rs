@@ -37,6 +37,10 @@ pub enum VectorError {
     Offline(CpuId),
     /// An interrupt still goes to that CPU.
     Occupied(Irq),
+    /// There are to be more CPUs than this.
+    TooManyCpus(u32),
+    /// There are to be more interrupts than this.
+    TooManyIrqs(u32),
 }
 
 impl fmt::Display for VectorError {
@@ -58,6 +62,8 @@ impl fmt::Display for VectorError {
             VectorError::Online(cpu) => write!(f, "{cpu} is online"),
             VectorError::Offline(cpu) => write!(f, "{cpu} is offline"),
             VectorError::Occupied(irq) => write!(f, "{irq} still goes to that CPU"),
+            VectorError::TooManyCpus(limit) => write!(f, "more than {limit} CPUs"),
+            VectorError::TooManyIrqs(limit) => write!(f, "more than {limit} interrupts"),
         }
     }
 }

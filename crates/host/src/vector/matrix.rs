@@ -54,9 +54,18 @@ impl VectorSet {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It has its share of the vectors that are given out.
+    Online,
+    /// It still takes what goes there, but gets no more.
+    Leaving,
+    Offline,
+}
+
 /// A vector is free; or it is taken: in use, quarantined, or set aside for a managed interrupt.
 struct Cpu {
-    online: bool,
+    presence: Presence,
     free: VectorSet,
     /// Of those in use once, those that the CPU has not said to be clear in its IRR.
     quarantined: VectorSet,
@@ -64,6 +73,18 @@ struct Cpu {
     managed: VectorSet,
     /// Of those set aside, the ones that no interrupt uses, nor is in quarantine.
     managed_free: VectorSet,
+}
+
+impl Cpu {
+    fn is_online(&self) -> bool {
+        self.presence == Presence::Online
+    }
+
+    /// How many managed interrupts go there. What is in quarantine is used by none.
+    fn managed_in_use(&self) -> u32 {
+        let quarantined = self.managed.and(&self.quarantined).len();
+        self.managed.len() - self.managed_free.len() - quarantined
+    }
 }
 
 /// There is none.
@@ -76,7 +97,8 @@ pub(super) struct Matrix {
     best: Best,
     /// Free vectors of CPUs that are online.
     free: u32,
-    /// Of those, how many have been promised.
+    /// How many have been promised: of those that are free, or that a cancelled move has put into quarantine and that are free
+    /// before who was promised it can ask.
     reserved: u32,
 }
 
@@ -84,7 +106,7 @@ impl Matrix {
     /// All CPUs are offline.
     pub(super) fn new(cpus: u32, vectors: RangeInclusive<u8>) -> Self {
         let cpu = || Cpu {
-            online: false,
+            presence: Presence::Offline,
             free: VectorSet::of(vectors.clone()),
             quarantined: VectorSet::default(),
             managed: VectorSet::default(),
@@ -98,7 +120,12 @@ impl Matrix {
     }
 
     pub(super) fn is_online(&self, cpu: CpuId) -> bool {
-        self.cpu(cpu).is_some_and(|cpu| cpu.online)
+        self.cpu(cpu).is_some_and(Cpu::is_online)
+    }
+
+    /// Whether `cpu` exists and takes interrupts.
+    pub(super) fn takes(&self, cpu: CpuId) -> bool {
+        self.cpu(cpu).is_some_and(|cpu| cpu.presence != Presence::Offline)
     }
 
     /// Of one CPU, which exists.
@@ -108,12 +135,12 @@ impl Matrix {
 
     /// Free vectors of one CPU; 0 if it is offline.
     pub(super) fn free_on(&self, cpu: CpuId) -> u32 {
-        self.cpu(cpu).filter(|cpu| cpu.online).map_or(0, |cpu| cpu.free.len())
+        self.cpu(cpu).filter(|cpu| cpu.is_online()).map_or(0, |cpu| cpu.free.len())
     }
 
     /// Free vectors that nobody has been promised.
     pub(super) fn unpromised(&self) -> u32 {
-        self.free - self.reserved
+        self.free.saturating_sub(self.reserved)
     }
 
     /// Changes a CPU, and what is known of all.
@@ -130,19 +157,24 @@ impl Matrix {
 
     /// Vectors of `cpu`, which exists, can be used.
     pub(super) fn online(&mut self, cpu: CpuId) {
-        self.update(cpu, |cpu| cpu.online = true);
+        self.update(cpu, |cpu| cpu.presence = Presence::Online);
     }
 
     /// No more vectors of `cpu` will be allocated, nor those that were promised be there.
     ///
     /// # Errors
-    /// If the rest cannot take `moving` interrupts and keep what was promised.
-    pub(super) fn offline(&mut self, cpu: CpuId, moving: u32) -> Result<(), Full> {
-        if self.free - self.free_on(cpu) < self.reserved + moving {
+    /// If the rest cannot take `leaving` interrupts and keep what was promised.
+    pub(super) fn leave(&mut self, cpu: CpuId, leaving: u32) -> Result<(), Full> {
+        if self.free - self.free_on(cpu) < self.reserved + leaving {
             return Err(Full);
         }
-        self.update(cpu, |cpu| cpu.online = false);
+        self.update(cpu, |cpu| cpu.presence = Presence::Leaving);
         Ok(())
+    }
+
+    /// `cpu`, which exists and [leaves](Matrix::leave), takes nothing more.
+    pub(super) fn offline(&mut self, cpu: CpuId) {
+        self.cpus[cpu.0 as usize].presence = Presence::Offline;
     }
 
     /// Promises a vector, somewhere.
@@ -152,6 +184,12 @@ impl Matrix {
         }
         self.reserved += 1;
         Ok(())
+    }
+
+    /// Promises a vector that [`leave`](Matrix::leave) has found to be there, or one that the interrupt itself gives back: it asks for
+    /// it only when that has left the quarantine.
+    pub(super) fn reserve_for_leaving(&mut self) {
+        self.reserved += 1;
     }
 
     /// How many are promised.
@@ -170,7 +208,7 @@ impl Matrix {
         }
         let cpu = match to {
             Where::Anywhere => self.best.anywhere(),
-            Where::In(mask) => self.best.within(mask.words()),
+            Where::In(mask) => self.best.within(mask),
         };
         let cpu = cpu.ok_or(Full)?;
         let vector = self.cpus[cpu.0 as usize].free.first().ok_or(Full)?;
@@ -185,15 +223,21 @@ impl Matrix {
 
     /// For an interrupt whose message cannot be changed in one step, and now is at `from`: the same vector of another CPU; or a
     /// vector that is free on another and on its own, which is allocated on both.
-    pub(super) fn allocate_beside(&mut self, from: Place, to: Where<'_>) -> Result<(Place, Option<Place>), Full> {
-        if self.unpromised() == 0 {
+    pub(super) fn allocate_beside(
+        &mut self,
+        from: Place,
+        to: Where<'_>,
+        promised: bool,
+    ) -> Result<(Place, Option<Place>), Full> {
+        let spare = self.unpromised() + u32::from(promised);
+        if spare == 0 {
             return Err(Full);
         }
         let here = self.cpus[from.cpu.0 as usize].free;
         let (mut same, mut common) = (None, None);
         for (number, cpu) in self.cpus.iter().enumerate() {
             let id = CpuId(number as u32);
-            if !cpu.online || id == from.cpu || !to.contains(id) {
+            if !cpu.is_online() || id == from.cpu || !to.contains(id) {
                 continue;
             }
             if cpu.free.contains(from.vector) {
@@ -202,15 +246,17 @@ impl Matrix {
             }
             common = common.or(cpu.free.and(&here).first().map(|vector| Place { cpu: id, vector }));
         }
-        if let Some(place) = same {
-            self.take(place);
-            return Ok((place, None));
-        }
-        let place = common.filter(|_| self.unpromised() >= 2).ok_or(Full)?;
-        let between = Place { cpu: from.cpu, ..place };
+        // Those of a CPU that goes offline are promised to nobody.
+        let needed = 1 + u32::from(self.is_online(from.cpu));
+        let between = match same {
+            Some(_) => None,
+            None => common.filter(|_| spare >= needed).map(|place| Place { cpu: from.cpu, ..place }),
+        };
+        let place = same.or(common.filter(|_| between.is_some())).ok_or(Full)?;
         self.take(place);
-        self.take(between);
-        Ok((place, Some(between)))
+        between.into_iter().for_each(|between| self.take(between));
+        self.reserved -= u32::from(promised);
+        Ok((place, between))
     }
 
     /// Sets a vector aside on each CPU of the mask, online or not.
@@ -218,7 +264,7 @@ impl Matrix {
         let mut online = 0;
         for cpu in mask.iter() {
             let Some(found) = self.cpu(cpu).filter(|found| found.free.len() > 0) else { return Err(Full) };
-            online += u32::from(found.online);
+            online += u32::from(found.is_online());
         }
         if self.unpromised() < online {
             return Err(Full);
@@ -250,16 +296,29 @@ impl Matrix {
         }
     }
 
-    /// One of those set aside on the CPUs of the mask, on the first that is in `to` and online.
-    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Where<'_>) -> Result<Place, Full> {
-        let fits = |id: &CpuId| {
-            to.contains(*id) && self.cpu(*id).is_some_and(|cpu| cpu.online && cpu.managed_free.first().is_some())
+    /// The CPU of the mask that is in `to` and online, has a vector set aside that can be used, and fewest that are: the first of
+    /// them, and how many.
+    fn best_managed(&self, mask: &CpuSet, to: Where<'_>) -> Option<(CpuId, u32)> {
+        let fits = |id: CpuId| {
+            let cpu = self.cpu(id).filter(|cpu| cpu.is_online() && cpu.managed_free.first().is_some())?;
+            to.contains(id).then(|| (id, cpu.managed_in_use()))
         };
-        let cpu = mask.iter().find(fits).ok_or(Full)?;
+        mask.iter().filter_map(fits).min_by_key(|(_, in_use)| *in_use)
+    }
+
+    /// One of those set aside on the CPUs of the mask, on that of `to` where the fewest are in use.
+    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Where<'_>) -> Result<Place, Full> {
+        let (cpu, _) = self.best_managed(mask, to).ok_or(Full)?;
         let managed = &mut self.cpus[cpu.0 as usize].managed_free;
         let vector = managed.first().ok_or(Full)?;
         managed.remove(vector);
         Ok(Place { cpu, vector })
+    }
+
+    /// Whether a managed interrupt of `cpu` would leave the CPUs of its mask more alike if it went to another of `to`.
+    pub(super) fn is_crowded(&self, cpu: CpuId, mask: &CpuSet, to: Where<'_>) -> bool {
+        let here = self.cpu(cpu).map_or(0, Cpu::managed_in_use);
+        self.best_managed(mask, to).is_some_and(|(_, there)| there + 1 < here)
     }
 
     /// A vector in use is used no more, but must not be used again before its CPU has said so.
@@ -304,9 +363,9 @@ mod tests {
         let from = matrix.allocate(Where::In(&CpuSet::of([CpuId(0)])), false).unwrap();
         matrix.reserve().unwrap();
         matrix.reserve().unwrap();
-        assert!(matrix.allocate_beside(from, Where::Anywhere).is_err());
+        assert!(matrix.allocate_beside(from, Where::Anywhere, false).is_err());
         matrix.unreserve();
-        let (place, between) = matrix.allocate_beside(from, Where::In(&CpuSet::of([CpuId(2)]))).unwrap();
+        let (place, between) = matrix.allocate_beside(from, Where::In(&CpuSet::of([CpuId(2)])), false).unwrap();
         assert_eq!((place, between), (Place { cpu: CpuId(2), ..from }, None));
     }
 }

@@ -54,7 +54,7 @@ pub struct Place {
 pub enum Where<'a> {
     /// To any CPU: the cost does not grow with their number.
     Anywhere,
-    /// To one of these: the cost is linear in the words of the set.
+    /// To one of these: the cost is linear in the size of the set.
     In(&'a CpuSet),
 }
 
@@ -87,6 +87,7 @@ struct Assigned {
     former: [Option<Place>; 2],
     /// Somebody gives the device the new message.
     moving: bool,
+    /// A vector is promised: for when it is activated, or moved away from a CPU that goes offline.
     reserved: bool,
     managed: Option<CpuSet>,
 }
@@ -95,6 +96,17 @@ impl Assigned {
     fn busy(&self) -> Option<VectorError> {
         let former = self.former.iter().flatten().next()?;
         Some(VectorError::Moving(former.cpu))
+    }
+
+    /// Has a vector promised to it exactly if it goes to a CPU that goes offline. (One that is managed has its own everywhere.)
+    fn settle(&mut self, matrix: &mut Matrix) {
+        let leaves = self.managed.is_none() && self.current.is_some_and(|place| !matrix.is_online(place.cpu));
+        match (self.reserved, leaves) {
+            (false, true) => matrix.reserve_for_leaving(),
+            (true, false) => matrix.unreserve(),
+            _ => {}
+        }
+        self.reserved = leaves;
     }
 }
 
@@ -179,17 +191,43 @@ pub enum Cleaned {
     Again(Cleanup),
 }
 
+/// A move was cancelled: the interrupt goes where it went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the vectors are not used again before their CPUs have looked"]
+pub struct Cancelled {
+    /// The CPU that it was to go to is to look.
+    pub to: Cleanup,
+    /// Its own is, too, if there was a place [between](Move::between).
+    pub between: Option<Cleanup>,
+    /// The CPU where it stays is going offline: it has to be moved again, as soon as those have looked. There is a vector for it.
+    pub leaves: bool,
+}
+
 impl<P: Platform> Vectors<P> {
+    /// The greatest number of CPUs.
+    pub const MAX_CPUS: u32 = 1 << 13;
+    /// The greatest number of interrupts.
+    pub const MAX_IRQS: u32 = 1 << 20;
+
     /// `vectors` of each of `cpus` CPUs, for interrupts below `irqs`. All CPUs are [offline](Vectors::online). Those of `vectors`
     /// below 32, which belong to exceptions, are left out.
-    pub fn new(cpus: u32, irqs: u32, vectors: RangeInclusive<u8>) -> Self {
+    ///
+    /// # Errors
+    /// If there are more than [`MAX_CPUS`](Vectors::MAX_CPUS) or [`MAX_IRQS`](Vectors::MAX_IRQS).
+    pub fn new(cpus: u32, irqs: u32, vectors: RangeInclusive<u8>) -> Result<Self, VectorError> {
+        if cpus > Self::MAX_CPUS {
+            return Err(VectorError::TooManyCpus(Self::MAX_CPUS));
+        }
+        if irqs > Self::MAX_IRQS {
+            return Err(VectorError::TooManyIrqs(Self::MAX_IRQS));
+        }
         let vectors = (*vectors.start()).max(32)..=*vectors.end();
         let irqs = (0..irqs).map(|_| Assigned::default()).collect();
-        Vectors {
+        Ok(Vectors {
             state: Lock::new(&VECTORS, State { matrix: Matrix::new(cpus, vectors.clone()), irqs }),
             tables: (0..cpus).map(|_| CachePadded(CpuVectors::new())).collect(),
             vectors,
-        }
+        })
     }
 
     /// What a CPU looks at when an interrupt arrives.
@@ -264,7 +302,8 @@ impl<P: Platform> Vectors<P> {
     /// If there is none.
     pub fn unreserve(&self, irq: Irq) -> Result<(), VectorError> {
         self.with(irq, Where::Anywhere, |matrix, assigned| {
-            if !core::mem::take(&mut assigned.reserved) {
+            // One that has a vector was promised the next by `begin_offline`.
+            if assigned.current.is_some() || !core::mem::take(&mut assigned.reserved) {
                 return Err(VectorError::Inactive(irq).into());
             }
             matrix.unreserve();
@@ -317,8 +356,8 @@ impl<P: Platform> Vectors<P> {
         Ok(())
     }
 
-    /// Gives an interrupt a vector: of those set aside for it if it is managed, of `to` if not, on the CPU that has most left. The
-    /// caller then composes the device's message.
+    /// Gives an interrupt a vector on a CPU of `to`: on the one that has most left, or if it is managed, of those set aside for it on
+    /// the one where the fewest managed interrupts go. The caller then composes the device's message.
     ///
     /// # Errors
     /// If none is free; if the interrupt has one.
@@ -355,6 +394,7 @@ impl<P: Platform> Vectors<P> {
                 self.set(place, Entry::Shutdown);
             }
             assigned.current = None;
+            assigned.settle(matrix);
             matrix.quarantine(place);
             self.set(place, Entry::Shutdown);
             Ok(Cleanup { cpu: place.cpu })
@@ -364,27 +404,35 @@ impl<P: Platform> Vectors<P> {
     /// Begins to move an interrupt to one of the CPUs of `to`: `None` if it goes to one already. Both places are installed when
     /// this returns.
     ///
+    /// A managed interrupt that goes to one of them is moved all the same if another has at least two fewer: asked of each one when a
+    /// CPU has come back, they are spread evenly again.
+    ///
     /// # Errors
     /// If there is no vector; if the interrupt has none; if it is being moved.
     pub fn begin_move(&self, irq: Irq, to: Where<'_>, update: Update) -> Result<Option<Move>, VectorError> {
         self.with(irq, to, |matrix, assigned| {
             let from = assigned.current.ok_or(VectorError::Inactive(irq))?;
             if to.contains(from.cpu) && matrix.is_online(from.cpu) {
-                return Ok(None);
+                let crowded = |mask| update == Update::Whole && matrix.is_crowded(from.cpu, mask, to);
+                // No reason to refuse anything: it is where it may be.
+                if assigned.busy().is_some() || !assigned.managed.as_ref().is_some_and(crowded) {
+                    return Ok(None);
+                }
             }
             if let Some(busy) = assigned.busy() {
                 return Err(busy.into());
             }
             let (place, between) = match (&assigned.managed, update) {
                 (Some(mask), Update::Whole) => (matrix.allocate_managed(mask, to)?, None),
-                (None, Update::Whole) => (matrix.allocate(to, false)?, None),
-                (None, Update::WordByWord) => matrix.allocate_beside(from, to)?,
+                (None, Update::Whole) => (matrix.allocate(to, assigned.reserved)?, None),
+                (None, Update::WordByWord) => matrix.allocate_beside(from, to, assigned.reserved)?,
                 (Some(_), Update::WordByWord) => return Err(VectorError::Managed(irq).into()),
             };
             self.set(place, Entry::Installed(irq));
             if let Some(between) = between {
                 self.set(between, Entry::Installed(irq));
             }
+            assigned.reserved = false;
             assigned.current = Some(place);
             assigned.former = [Some(from), between];
             assigned.moving = true;
@@ -399,7 +447,7 @@ impl<P: Platform> Vectors<P> {
     /// If the move is not one of these vectors.
     pub fn moved(&self, moved: Move) -> Result<Cleanup, VectorError> {
         let cpu = moved.from.cpu;
-        self.end_move(moved, |_| {})?;
+        self.end_move(moved, |_, _| ())?;
         Ok(Cleanup { cpu })
     }
 
@@ -407,38 +455,44 @@ impl<P: Platform> Vectors<P> {
     /// were to be used are free once their CPUs have seen their IRRs clear, in case the device has used them: that is the CPU that it was
     /// to go to, and its own, if there was a place [between](Move::between).
     ///
+    /// Where it went may be [going offline](Vectors::begin_offline) by now. Then the vector that it gives back is promised to it.
+    ///
     /// # Errors
     /// If the move is not one of these vectors.
-    pub fn cancel(&self, moved: Move) -> Result<(Cleanup, Option<Cleanup>), VectorError> {
+    pub fn cancel(&self, moved: Move) -> Result<Cancelled, VectorError> {
         let Move { from, between, to, .. } = moved;
-        self.end_move(moved, |assigned| {
+        let leaves = self.end_move(moved, |matrix, assigned| {
             assigned.current = Some(from);
             assigned.former[0] = Some(to);
+            assigned.settle(matrix);
+            !matrix.is_online(from.cpu)
         })?;
-        Ok((Cleanup { cpu: to.cpu }, between.map(|between| Cleanup { cpu: between.cpu })))
+        let between = between.map(|between| Cleanup { cpu: between.cpu });
+        Ok(Cancelled { to: Cleanup { cpu: to.cpu }, between, leaves })
     }
 
-    fn end_move(&self, moved: Move, f: impl FnOnce(&mut Assigned)) -> Result<(), VectorError> {
+    fn end_move<R>(&self, moved: Move, f: impl FnOnce(&mut Matrix, &mut Assigned) -> R) -> Result<R, VectorError> {
         let irq = moved.irq;
         self.with(irq, Where::Anywhere, |matrix, assigned| {
             if !assigned.moving || assigned.current != Some(moved.to) || assigned.former[0] != Some(moved.from) {
                 return Err(VectorError::NotMoving(irq).into());
             }
-            f(assigned);
+            let result = f(matrix, assigned);
             assigned.moving = false;
             assigned.former.iter().flatten().for_each(|place| matrix.quarantine(*place));
-            Ok(())
+            Ok(result)
         })
     }
 
     /// By a CPU, of itself: frees those of its quarantined vectors that `irr` says are clear. (In an interrupt handler; a task that calls
-    /// this must not be moved to another CPU meanwhile.)
+    /// this must not be moved to another CPU meanwhile.) Also by one that goes offline, as long as it takes interrupts: what is in
+    /// quarantine there may be in the way of an interrupt that has to leave.
     ///
     /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is quarantined between could have arrived
     /// after the look.
     pub fn cleanup(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Cleaned {
         let mut state = self.state.lock_irqsave();
-        if !state.matrix.is_online(cpu) {
+        if !state.matrix.takes(cpu) {
             return Cleaned::All;
         }
         let mut again = false;
@@ -473,10 +527,13 @@ impl<P: Platform> Vectors<P> {
             return Err(VectorError::Online(cpu));
         }
         state.matrix.online(cpu);
+        // If it had not gone yet, some may still go there, which need not leave any more.
+        self.settle_on(&mut state, cpu);
         Ok(Cleanup { cpu })
     }
 
-    /// A CPU is going offline: it gets no more vectors. Next, the host moves what goes [there](Vectors::next_on) (and waits where an
+    /// A CPU is going offline: it gets no more vectors, and each interrupt that goes there is promised one elsewhere, whatever others ask
+    /// for meanwhile. Next, the host moves what goes [there](Vectors::next_on) (and waits where an
     /// interrupt is being moved already: the CPUs that have to look are not this one); then the CPU itself, with
     /// interrupts off for good, handles what is [pending](Vectors::pending).
     ///
@@ -490,18 +547,34 @@ impl<P: Platform> Vectors<P> {
         if !state.matrix.is_online(cpu) {
             return Err(VectorError::Offline(cpu));
         }
-        let moving = self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
-        let moving = moving.count() as u32;
+        let leaving = self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
+        let leaving = leaving.count() as u32;
         let promised = state.matrix.reserved();
-        state.matrix.offline(cpu, moving).map_err(|Full| VectorError::Full { of: None, promised })
+        state.matrix.leave(cpu, leaving).map_err(|Full| VectorError::Full { of: None, promised })?;
+        self.settle_on(&mut state, cpu);
+        Ok(())
+    }
+
+    /// `cpu`, which exists, has come or begun to go.
+    fn settle_on(&self, state: &mut State, cpu: CpuId) {
+        for vector in self.vectors.clone().map(Vector) {
+            if let Some(irq) = self.goes_to(state, Place { cpu, vector }) {
+                state.irqs[irq.0 as usize].settle(&mut state.matrix);
+            }
+        }
+    }
+
+    /// Which interrupt goes to a place of a CPU that exists.
+    fn goes_to(&self, state: &State, place: Place) -> Option<Irq> {
+        match self.tables[place.cpu.0 as usize].get(place.vector) {
+            Entry::Installed(irq) if state.irqs[irq.0 as usize].current == Some(place) => Some(irq),
+            _ => None,
+        }
     }
 
     /// What goes to `cpu`, which exists.
     fn going_to(&self, state: &State, cpu: CpuId) -> impl Iterator<Item = Irq> {
-        self.vectors.clone().map(Vector).filter_map(move |vector| match self.tables[cpu.0 as usize].get(vector) {
-            Entry::Installed(irq) if state.irqs[irq.0 as usize].current == Some(Place { cpu, vector }) => Some(irq),
-            _ => None,
-        })
+        self.vectors.clone().map(Vector).filter_map(move |vector| self.goes_to(state, Place { cpu, vector }))
     }
 
     /// An interrupt that goes to `cpu`, if there is one.
@@ -553,6 +626,7 @@ impl<P: Platform> Vectors<P> {
                 Entry::Unused | Entry::Shutdown | Entry::Retriggered => {}
             }
         }
+        state.matrix.offline(cpu);
         Ok(None)
     }
 }

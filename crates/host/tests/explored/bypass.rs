@@ -1,11 +1,12 @@
 //! Producers and consumers that come, go, and change their route.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Ghost, Model, fail};
 use doorbell_explore::{Machine, Sim};
-use doorbell_host::{Bypass, Consumer, Producer, Token};
+use doorbell_host::{Bypass, Consumer, Followed, Producer, Token};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
@@ -83,14 +84,15 @@ impl Irqfd {
 
 impl Consumer<Device> for Irqfd {
     type Link = Arc<Device>;
+    type Refusal = Infallible;
 
-    fn connect(&self, producer: &Arc<Device>) -> Arc<Device> {
+    fn connect(&self, producer: &Arc<Device>) -> Result<Arc<Device>, Infallible> {
         self.change(producer, false, || self.route());
-        Arc::clone(producer)
+        Ok(Arc::clone(producer))
     }
 
-    fn follow(&self, link: &mut Arc<Device>) {
-        self.change(link, true, || self.route());
+    fn follow(&self, link: &mut Arc<Device>) -> Followed {
+        Followed::by(|| self.change(link, true, || self.route()))
     }
 
     fn disconnect(&self, _: &Arc<Device>, link: Arc<Device>) {

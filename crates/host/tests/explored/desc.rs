@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Ghost, Model};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::{CpuSet, IrqDesc};
-use doorbell_platform::{CpuId, Platform, Vector};
+use doorbell_platform::{CpuId, Platform, ReadDomain, Vector};
 
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
@@ -24,6 +25,11 @@ pub fn programs() -> Vec<Program> {
         Program::new("an interrupt, and its thread sleeps before it is attached", attached_late),
         Program::new("an interrupt of the CPU where the descriptor is used", interrupted),
         Program::new("it goes elsewhere, and others look at it and watch it", looked_at),
+        Program::new("a driver waits for its thread, once", |m| waited_for(m, &[1])),
+        Program::new("a driver waits for its thread, which is asked once more", |m| waited_for(m, &[2])),
+        Program::new("a driver waits for its thread, twice", |m| waited_for(m, &[1, 1])),
+        Program::new("a driver waits for a thread that was ended", waits_for_nobody),
+        Program::new("a driver waits for a thread that takes no more", waits_for_the_last),
     ]
 }
 
@@ -36,17 +42,28 @@ struct Irq {
     /// What the threads have done. One of them at a time uses it.
     handled: Cell<u32>,
     at: Cell<CpuId>,
+    /// Some thread was attached.
+    attached: Model<bool>,
+    task: Model<Option<<Sim as Platform>::Task>>,
+    /// The thread is to end.
+    over: Model<bool>,
+    /// Of the driver.
+    memory: Ghost,
 }
 
 impl Irq {
     fn new() -> Rc<Self> {
         let only = CpuSet::of([HERE]);
         Rc::new(Irq {
-            desc: IrqDesc::new(only.clone(), &only).expect("it is online"),
+            desc: IrqDesc::new(&Arc::new(ReadDomain::new("irq")), only.clone(), &only).expect("it is online"),
             entry: Model::new("entry", HERE),
             came: Model::new("device", 0),
             handled: Cell::new(0),
             at: Cell::new(HERE),
+            attached: Model::new("attached", false),
+            task: Model::new("task", None),
+            over: Model::new("over", false),
+            memory: Ghost::new("driver"),
         })
     }
 
@@ -64,7 +81,9 @@ impl Irq {
     fn work(&self) -> bool {
         let Some(work) = self.desc.take_work() else { return false };
         if work.run {
+            self.memory.access();
             self.handled.set(self.came.observe(|came| *came));
+            self.memory.access();
         }
         if work.moved {
             self.at.set(self.desc.cpu());
@@ -79,10 +98,12 @@ impl Irq {
                 Sim::park();
             }
         }
+        self.desc.end_work();
     }
 
     fn attach(&self) {
         self.desc.attach_thread(Sim::current_task()).expect("it has none").act();
+        self.attached.change(|attached| *attached = true);
     }
 
     /// What happens to it: it comes, and goes elsewhere.
@@ -215,4 +236,59 @@ fn looked_at(m: &Machine) {
     });
     m.task("watches", move || assert!(watches.desc.set_notifier(None).is_none()));
     irq.follows(m);
+}
+
+/// A driver's memory is gone when its thread has handled what came before: so many interrupts before each time that it waits.
+fn waited_for(m: &Machine, comes: &'static [u32]) {
+    let irq = Irq::new();
+    let thread = Rc::clone(&irq);
+    m.task_on(HERE, "thread", move || {
+        thread.task.change(|task| *task = Some(Sim::current_task()));
+        thread.attach();
+        let over = || thread.over.observe(|over| *over);
+        thread.thread(over);
+    });
+    m.task_on(THERE, "driver", move || {
+        // What comes before there is a thread is nobody's to wait for.
+        irq.attached.wait(|attached| *attached, |_| ());
+        for interrupts in comes {
+            (0..*interrupts).for_each(|_| irq.come());
+            irq.desc.synchronize();
+        }
+        assert_eq!(irq.came.observe(|came| *came), irq.handled.get(), "what came before was handled");
+        irq.memory.free();
+        irq.over.change(|over| *over = true);
+        Sim::wake(&irq.task.observe(Option::clone).expect("it has begun"));
+    });
+}
+
+/// The thread has ended before it took anything: what it was asked for is left for the next.
+fn waits_for_nobody(m: &Machine) {
+    let irq = Irq::new();
+    let (thread, waits) = (Rc::clone(&irq), Rc::clone(&irq));
+    m.task_on(HERE, "thread", move || thread.attach());
+    m.task_on(THERE, "driver", move || {
+        waits.come();
+        waits.desc.synchronize();
+    });
+    m.task("ends it", move || {
+        irq.attached.wait(|attached| *attached, |_| ());
+        irq.desc.detach_thread().expect("there is one");
+    });
+}
+
+/// The thread ends when it has handled one, and does not look for another.
+fn waits_for_the_last(m: &Machine) {
+    let irq = Irq::new();
+    let thread = Rc::clone(&irq);
+    m.task_on(HERE, "thread", move || {
+        thread.attach();
+        thread.thread(|| thread.handled.get() == 1);
+    });
+    m.task_on(THERE, "driver", move || {
+        irq.attached.wait(|attached| *attached, |_| ());
+        irq.come();
+        irq.desc.synchronize();
+        irq.memory.free();
+    });
 }

@@ -7,7 +7,7 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Ghost, Model};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::{Claim, CpuSet, Enabled, Handler, IrqDesc, Sharing};
-use doorbell_platform::{CpuId, IrqGuard, Vector};
+use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Vector};
 
 use crate::machine::{HERE, OTHERS, THERE};
 
@@ -82,7 +82,7 @@ impl Line {
 
     fn of(device: Arc<Device>) -> Rc<Self> {
         let here = CpuSet::of([HERE]);
-        let desc = IrqDesc::new(here.clone(), &here).expect("it is online");
+        let desc = IrqDesc::new(&Arc::new(ReadDomain::new("irq")), here.clone(), &here).expect("it is online");
         desc.request(device.clone(), Sharing::Exclusive).expect("it has none").synchronize();
         Rc::new(Line { desc, device, mask: Model::new("mask", false) })
     }

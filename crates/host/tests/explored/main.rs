@@ -10,4 +10,6 @@ mod handling;
 mod intx;
 mod machine;
 mod msix;
+mod offline;
 mod posted;
+mod reuse;

@@ -1,44 +1,50 @@
 //! What can be served: an eventfd, or any other descriptor that can be polled and read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use doorbell_platform::fd;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::EventError;
+use super::register::{self, Identity};
+use crate::Error;
 
 /// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
 ///
-/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones are the same one.
+/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones are the same one, and so are all
+/// that are made of one eventfd, as long as any of them lives.
+///
+/// An event that was read and found no route until the descriptor was deassigned stays here, as a value: the next assignment delivers it,
+/// and [`take_kept`](Descriptor::take_kept) takes it. Who wants that keeps a clone.
 #[derive(Clone)]
-pub struct Descriptor(Arc<Inner>);
+pub struct Descriptor(Arc<Source>);
 
-struct Inner {
+/// An open file that signals.
+pub(super) struct Source {
     kind: Kind,
     identity: Identity,
     /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not closed, any more.
     lost: AtomicBool,
+    /// [`SERVED`], or by how many sinks it is written.
+    uses: AtomicU32,
+    /// An event was read, and neither delivered nor taken.
+    kept: AtomicBool,
 }
+
+/// Some loop reads it.
+const SERVED: u32 = 1 << 31;
 
 enum Kind {
     Event(EventFd),
-    Stream(File),
+    Stream(OwnedFd),
     /// While it is dropped.
     Lost,
-}
-
-/// What makes two descriptors the same source.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Identity {
-    /// The kernel's number of an eventfd, which duplicates share.
-    Event(u64),
-    /// A descriptor that we own; that numbers no other source.
-    Owned(RawFd),
 }
 
 pub(super) enum Drained {
@@ -54,13 +60,11 @@ impl Descriptor {
     /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd, [`Blocking`](EventError::Blocking).
     pub fn eventfd(event: &EventFd) -> Result<Self, EventError> {
         let event = event.try_clone().map_err(bad)?;
-        let info = Info::of(event.as_raw_fd())?;
-        if !info.is_eventfd {
+        let info = Info::of(event.as_raw_fd());
+        if info.is_eventfd == Some(false) {
             return Err(EventError::BadDescriptor);
         }
-        // Kernels before 5.2 do not number them; then each duplicate passes for a source of its own.
-        let identity = info.eventfd_id.map_or(Identity::Owned(event.as_raw_fd()), Identity::Event);
-        Self::checked(Kind::Event(event), identity, &info)
+        Self::checked(Kind::Event(event), info.eventfd_id)
     }
 
     /// The reading end of a pipe or socket: each time something can be read is an event, and the end of it a hang-up.
@@ -68,30 +72,89 @@ impl Descriptor {
     /// # Errors
     /// [`Blocking`](EventError::Blocking).
     pub fn stream(stream: OwnedFd) -> Result<Self, EventError> {
-        let info = Info::of(stream.as_raw_fd())?;
-        if info.is_eventfd {
-            // It would get another identity than as an eventfd.
+        if Info::of(stream.as_raw_fd()).is_eventfd == Some(true) {
+            // It would be read as if it were none.
             return Err(EventError::BadDescriptor);
         }
-        let identity = Identity::Owned(stream.as_raw_fd());
-        Self::checked(Kind::Stream(stream.into()), identity, &info)
+        Self::checked(Kind::Stream(stream), None)
     }
 
-    fn checked(kind: Kind, identity: Identity, info: &Info) -> Result<Self, EventError> {
-        let inner = Inner { kind, identity, lost: AtomicBool::new(false) };
-        info.non_blocking.then(|| Descriptor(Arc::new(inner))).ok_or(EventError::Blocking)
+    fn checked(kind: Kind, number: Option<u64>) -> Result<Self, EventError> {
+        let fd = kind.fd().ok_or(EventError::BadDescriptor)?;
+        if !fd::is_non_blocking(fd).map_err(bad)? {
+            return Err(EventError::Blocking);
+        }
+        let identity = Identity::of(fd, number);
+        Ok(Self::known(kind, identity))
     }
 
-    pub(super) fn identity(&self) -> Identity {
-        self.0.identity
+    fn known(kind: Kind, identity: Identity) -> Self {
+        let (lost, kept) = (AtomicBool::new(false), AtomicBool::new(false));
+        Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), kept }))
+    }
+
+    /// Whether the kernel says which open file it is. If not, a duplicate passes for another source: that it is served already is
+    /// then for the caller to know. (The kernel says so of eventfds in `/proc/self/fdinfo` since Linux 5.2, and of anything by
+    /// `kcmp`, if neither configuration nor a filter of system calls forbids it.)
+    pub fn is_identified(&self) -> bool {
+        self.0.identity != Identity::Unknown
+    }
+
+    /// Takes the event that was read and not delivered, if there is one; the caller is responsible for it from then on.
+    pub fn take_kept(&self) -> bool {
+        self.0.kept.swap(false, Ordering::SeqCst)
+    }
+
+    pub(super) fn keep(&self) {
+        self.0.kept.store(true, Ordering::SeqCst);
+    }
+
+    fn begin_use(&self, f: impl Fn(u32) -> Option<u32>) -> Result<(), EventError> {
+        match self.0.uses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, f) {
+            Ok(_) => Ok(()),
+            Err(SERVED) => Err(Error::Busy.into()),
+            Err(_) => Err(EventError::OwnSink),
+        }
+    }
+
+    /// Claims it for one loop.
+    ///
+    /// # Errors
+    /// If another has it, or a sink writes to it.
+    pub(super) fn claim(&self) -> Result<(), EventError> {
+        self.begin_use(|uses| (uses == 0).then_some(SERVED))
+    }
+
+    /// Nobody reads it any more.
+    pub(super) fn release(&self) {
+        self.0.uses.fetch_and(!SERVED, Ordering::SeqCst);
+    }
+
+    /// One sink more writes to it.
+    ///
+    /// # Errors
+    /// If a loop reads it.
+    pub(super) fn add_sink(&self) -> Result<(), EventError> {
+        let added = self.begin_use(|uses| (uses & SERVED == 0).then_some(uses + 1));
+        added.map_err(|_| EventError::OwnSink)
+    }
+
+    pub(super) fn remove_sink(&self) {
+        self.0.uses.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Writes to an eventfd.
+    pub(super) fn signal(&self) {
+        if let Kind::Event(event) = &self.0.kind
+            && self.0.fd().is_some()
+        {
+            // Fails if the counter is at its maximum: then its reader has an event to read, which is this one too.
+            let _ = event.write(1);
+        }
     }
 
     pub(super) fn raw(&self) -> RawFd {
-        match &self.0.kind {
-            Kind::Event(event) => event.as_raw_fd(),
-            Kind::Stream(stream) => stream.as_raw_fd(),
-            Kind::Lost => -1,
-        }
+        self.0.fd().map_or(-1, |fd| fd.as_raw_fd())
     }
 
     /// An eventfd is edge-triggered: one read empties it, and each write is an edge. If somebody closes our descriptor,
@@ -105,39 +168,54 @@ impl Descriptor {
     }
 
     /// Takes out what is in it: the whole count of an eventfd, a good deal of a stream. However often it was signalled
-    /// since, it is one event.
+    /// since, it is one event. Does not wait, also if who shares it has made it a blocking one and takes the event back.
     pub(super) fn drain(&self) -> Drained {
-        let result = match &self.0.kind {
-            Kind::Event(event) => event.read().map(|_| Drained::Event),
-            Kind::Stream(stream) => {
-                let mut stream: &File = stream;
-                stream.read(&mut [0; 512]).map(|n| if n == 0 { Drained::HungUp } else { Drained::Event })
-            }
-            Kind::Lost => return Drained::HungUp,
+        let Some(fd) = self.0.fd() else { return Drained::HungUp };
+        let (mut count, mut bytes) = ([0; 8], [0; 512]);
+        let read = match self.0.kind {
+            Kind::Event(_) => fd::read_now(fd, &mut count),
+            _ => fd::read_now(fd, &mut bytes),
         };
-        result.unwrap_or_else(|error| match error.kind() {
-            // A non-blocking read is not interrupted by a signal; if it were, take no chances.
-            io::ErrorKind::Interrupted => Drained::Event,
-            io::ErrorKind::WouldBlock => Drained::Nothing,
-            _ => {
-                self.0.lost.fetch_or(error.raw_os_error() == Some(EBADF), Ordering::Relaxed);
-                Drained::HungUp
-            }
-        })
-    }
-
-    pub(super) fn give_back(&self) {
-        if let Kind::Event(event) = &self.0.kind
-            && !self.0.lost.load(Ordering::Relaxed)
-        {
-            // Fails if the counter is at its maximum: then there is an event in it anyway.
-            let _ = event.write(1);
+        match read {
+            Ok(0) => Drained::HungUp,
+            Ok(_) => Drained::Event,
+            Err(error) => match error.kind() {
+                // A read that does not wait is not interrupted by a signal; if it were, take no chances.
+                io::ErrorKind::Interrupted => Drained::Event,
+                io::ErrorKind::WouldBlock => Drained::Nothing,
+                _ => {
+                    self.0.lost.fetch_or(error.raw_os_error() == Some(EBADF), Ordering::Relaxed);
+                    Drained::HungUp
+                }
+            },
         }
     }
 }
 
-impl Drop for Inner {
+impl Kind {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Kind::Event(event) => Some(fd::of_eventfd(event)),
+            Kind::Stream(stream) => Some(stream.as_fd()),
+            Kind::Lost => None,
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Its descriptor, unless somebody has closed that.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.kind.fd().filter(|_| !self.lost.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Source {
     fn drop(&mut self) {
+        register::forget(self.identity);
         if *self.lost.get_mut() {
             let _not_closed = match mem::replace(&mut self.kind, Kind::Lost) {
                 Kind::Event(event) => event.into_raw_fd(),
@@ -148,34 +226,25 @@ impl Drop for Inner {
     }
 }
 
-/// What the kernel tells of a descriptor.
+/// What the kernel tells of a descriptor in `/proc`, where that is mounted.
+#[derive(Default)]
 pub(super) struct Info {
-    pub(super) is_eventfd: bool,
+    pub(super) is_eventfd: Option<bool>,
     eventfd_id: Option<u64>,
-    pub(super) non_blocking: bool,
 }
 
 impl Info {
-    pub(super) fn of(fd: RawFd) -> Result<Self, EventError> {
-        /// `O_NONBLOCK` of Linux, the same on all architectures that Rust's std supports but MIPS and SPARC.
-        const NON_BLOCKING: u32 = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 0x80 } else { 0o4000 };
-
-        let open = File::open(format!("/proc/self/fdinfo/{fd}"));
-        let mut file = open.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound if fs::exists("/proc/self/fdinfo").unwrap_or(false) => EventError::BadDescriptor,
-            _ => EventError::Io(error),
-        })?;
+    pub(super) fn of(fd: RawFd) -> Self {
+        let Ok(mut file) = File::open(format!("/proc/self/fdinfo/{fd}")) else { return Info::default() };
         // An eventfd's is some 120 bytes, and comes in one piece.
         let mut text = [0; 512];
-        let len = file.read(&mut text)?;
+        let Ok(len) = file.read(&mut text) else { return Info::default() };
         let text = str::from_utf8(&text[..len]).unwrap_or_default();
         let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
-        let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok()).unwrap_or(0);
-        Ok(Info {
-            is_eventfd: field("eventfd-count:").is_some(),
+        Info {
+            is_eventfd: Some(field("eventfd-count:").is_some()),
             eventfd_id: field("eventfd-id:").and_then(|id| id.parse().ok()),
-            non_blocking: flags & NON_BLOCKING != 0,
-        })
+        }
     }
 }
 
@@ -185,4 +254,63 @@ const EBADF: i32 = 9;
 /// What duplicating a descriptor says.
 pub(super) fn bad(error: io::Error) -> EventError {
     if error.raw_os_error() == Some(EBADF) { EventError::BadDescriptor } else { EventError::Io(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    fn event() -> EventFd {
+        EventFd::new(EFD_NONBLOCK).unwrap()
+    }
+
+    /// A descriptor of an eventfd whose number nobody tells.
+    fn unnumbered(event: &EventFd) -> Descriptor {
+        let event = event.try_clone().unwrap();
+        let identity = Identity::of(fd::of_eventfd(&event), None);
+        Descriptor::known(Kind::Event(event), identity)
+    }
+
+    #[test]
+    fn all_descriptors_of_an_eventfd_are_one_as_long_as_one_lives() {
+        let (event, other) = (event(), event());
+        for make in [|event: &EventFd| Descriptor::eventfd(event).unwrap(), unnumbered] {
+            let (one, again, another) = (make(&event), make(&event.try_clone().unwrap()), make(&other));
+            if !one.is_identified() {
+                println!("skipped: the kernel does not say which files are the same");
+                continue;
+            }
+            assert!(one.claim().is_ok() && again.claim().is_err() && another.claim().is_ok());
+            drop(one);
+            assert!(make(&event).claim().is_err(), "the other holds it open");
+            again.keep();
+            assert!(make(&event).take_kept() && !again.take_kept());
+            drop(again);
+            assert!(make(&event).claim().is_ok());
+        }
+    }
+
+    #[test]
+    fn of_many_files_that_have_no_number_each_is_found() {
+        let events: Vec<_> = (0..50).map(|_| event()).collect();
+        let all: Vec<_> = events.iter().map(unnumbered).collect();
+        if all.iter().any(|one| !one.is_identified()) {
+            println!("skipped: the kernel does not compare files here");
+            return;
+        }
+        let again: Vec<_> = events.iter().map(unnumbered).collect();
+        assert!(all.iter().zip(&again).all(|(one, again)| Arc::ptr_eq(&one.0, &again.0)));
+        drop((all, again));
+        assert!(events.iter().all(|event| unnumbered(event).claim().is_ok()));
+    }
+
+    #[test]
+    fn what_nobody_identifies_says_so() {
+        let event = event();
+        let make = || Descriptor::known(Kind::Event(event.try_clone().unwrap()), Identity::Unknown);
+        let (one, other) = (make(), make());
+        assert!(!one.is_identified() && one.claim().is_ok() && other.claim().is_ok());
+    }
 }

@@ -4,15 +4,24 @@
 //! [`Irqfd`] itself, without a descriptor, a syscall or a thread in between.
 //!
 //! Descriptors are duplicated, so it does no harm if their owner closes them. They must be non-blocking (as those made
-//! with `EFD_NONBLOCK` are): a descriptor is shared with the device, which could otherwise empty it between poll and
-//! read, or fill it before a write, and hang whoever serves it. `/proc` must be mounted: it tells what a descriptor is.
+//! with `EFD_NONBLOCK` are). A descriptor is shared with the device, which can change that at any moment, and take its event back
+//! between poll and read: it is read in a way that does not wait whatever its flags say, and not written to (an [`EventSink`] is, for
+//! that is what it is for).
+//!
+//! An eventfd is served once in a process: a second assignment, by whatever loop, VM or number, is [`Busy`](Error::Busy), unless the
+//! kernel does not say which eventfd it is: see [`Descriptor::is_identified`].
+//!
+//! If the controller or a sink panics, the thread goes on: see [`EventLoop::reporting`].
 
 mod descriptor;
+mod register;
 mod sink;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -22,7 +31,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use descriptor::Descriptor;
-use descriptor::{Drained, Identity};
+use descriptor::Drained;
 pub use sink::EventSink;
 
 use crate::{Controller, Deassigning, Error, Gsi, Irqfd, Irqfds, Notify, Signalled};
@@ -35,6 +44,9 @@ pub enum EventError {
     BadDescriptor,
     /// It is a blocking one.
     Blocking,
+    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way round: each acknowledgement would be
+    /// the next event, without end.
+    OwnSink,
     /// What the VM says.
     Irqfd(Error),
     /// What the operating system says.
@@ -46,6 +58,7 @@ impl fmt::Display for EventError {
         match self {
             EventError::BadDescriptor => f.write_str("not a descriptor that can signal an interrupt"),
             EventError::Blocking => f.write_str("the descriptor must be non-blocking"),
+            EventError::OwnSink => f.write_str("one eventfd cannot signal an interrupt and hear of its end"),
             EventError::Irqfd(error) => error.fmt(f),
             EventError::Io(error) => error.fmt(f),
         }
@@ -84,12 +97,13 @@ struct Loop<P: Platform, C: Controller> {
     wake: EventFd,
     /// A leaf: no call leaves the loop while it is held, but for `epoll_ctl`.
     entries: Mutex<Entries<P, C>>,
+    on_panic: Box<OnPanic>,
 }
+
+type OnPanic = dyn Fn(Served, Box<dyn Any + Send>) + Send + Sync;
 
 struct Entries<P: Platform, C: Controller> {
     served: BTreeMap<Served, Arc<Entry<P, C>>>,
-    /// Also of descriptors that are just being assigned.
-    taken: BTreeMap<Identity, ()>,
     last: u64,
     stop: bool,
 }
@@ -97,8 +111,10 @@ struct Entries<P: Platform, C: Controller> {
 struct Entry<P: Platform, C: Controller> {
     descriptor: Descriptor,
     irqfd: Irqfd<P, C>,
-    /// Set when it is taken off the loop. Who serves may have found the entry before that: then it either sees the flag
-    /// and lets the descriptor be, or has read an event that the irqfd delivers, or keeps. See `give_back`.
+    /// Held from the read of an event until it is delivered, or kept by the irqfd: who has taken the entry off the loop and then had
+    /// this knows that no event is under way.
+    serving: Mutex<()>,
+    /// Set when it is taken off the loop. Who serves may have found the entry before that.
     gone: AtomicBool,
 }
 
@@ -108,6 +124,18 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// # Errors
     /// If there are no descriptors or threads left.
     pub fn new() -> io::Result<Self> {
+        Self::reporting(|_, _| {})
+    }
+
+    /// [`new`](EventLoop::new), and `on_panic` hears of each panic of a controller, with the descriptor whose event it was to deliver
+    /// and what the controller has said; in the thread that has served it, with no lock held.
+    ///
+    /// A controller that panics has taken the event: it is not delivered again. Everything goes on to be served, that descriptor as
+    /// well, until the host takes it off, or shuts the VM down. (Without `on_panic`, the process's panic hook is all that tells.)
+    ///
+    /// # Errors
+    /// If there are no descriptors or threads left.
+    pub fn reporting(on_panic: impl Fn(Served, Box<dyn Any + Send>) + Send + Sync + 'static) -> io::Result<Self> {
         let wake = EventFd::new(EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
         epoll.ctl(
@@ -115,8 +143,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             std::os::fd::AsRawFd::as_raw_fd(&wake),
             EpollEvent::new(EventSet::IN, WAKE),
         )?;
-        let entries = Entries { served: BTreeMap::new(), taken: BTreeMap::new(), last: WAKE, stop: false };
-        let shared = Arc::new(Loop { epoll, wake, entries: Mutex::new(entries) });
+        let entries = Entries { served: BTreeMap::new(), last: WAKE, stop: false };
+        let shared = Arc::new(Loop { epoll, wake, entries: Mutex::new(entries), on_panic: Box::new(on_panic) });
         let thread = {
             let shared = shared.clone();
             thread::Builder::new().name("doorbell-irqfd".into()).spawn(move || shared.run())?
@@ -124,10 +152,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Ok(EventLoop { shared, thread: Some(thread) })
     }
 
-    /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already is injected.
+    /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or was
+    /// [kept](Descriptor::take_kept), is injected.
     ///
     /// # Errors
-    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by this loop; otherwise what
+    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this process;
+    /// [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
     /// [`Irqfd::assign`] and the operating system say.
     pub fn assign(&self, vm: &Irqfds<P, C>, descriptor: Descriptor, gsi: Gsi) -> Result<Served, EventError> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
@@ -159,17 +189,18 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     }
 
     /// Deassigns a descriptor; waits, and guarantees, as [`Irqfd::deassign`] does. An event that was read but found no
-    /// route is put back into the eventfd.
+    /// route stays in the [`Descriptor`], if somebody has a clone of it.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned).
     pub fn deassign(&self, served: Served) -> Result<(), Error> {
         let entry = self.shared.remove(served).ok_or(Error::NotAssigned)?;
+        entry.wait_for_server();
         // Not assigned any more if the VM was shut down meanwhile: nothing to do then.
         if let Ok(leaving) = entry.irqfd.deassign_begin() {
             leaving.wait();
         }
-        entry.give_back();
+        entry.let_go();
         Ok(())
     }
 
@@ -177,8 +208,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// over.
     pub fn deassign_all(&self, served: impl IntoIterator<Item = Served>) {
         let entries: Vec<_> = served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
+        entries.iter().for_each(|entry| entry.wait_for_server());
         Deassigning::wait_all(entries.iter().filter_map(|entry| entry.irqfd.deassign_begin().ok()));
-        entries.iter().for_each(|entry| entry.give_back());
+        entries.iter().for_each(|entry| entry.let_go());
     }
 
     /// How many descriptors are served.
@@ -197,17 +229,11 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         descriptor: Descriptor,
         assign: impl FnOnce(&Irqfd<P, C>) -> Result<(), Error>,
     ) -> Result<Served, EventError> {
-        let identity = descriptor.identity();
-        {
-            let mut entries = self.shared.entries();
-            if entries.stop {
-                return Err(Error::Closed.into());
-            }
-            if entries.taken.insert(identity, ()).is_some() {
-                return Err(Error::Busy.into());
-            }
+        if self.shared.entries().stop {
+            return Err(Error::Closed.into());
         }
-        let entry = Arc::new(Entry { descriptor, irqfd, gone: AtomicBool::new(false) });
+        descriptor.claim()?;
+        let entry = Arc::new(Entry { descriptor, irqfd, serving: Mutex::new(()), gone: AtomicBool::new(false) });
         let result = match assign(&entry.irqfd) {
             Ok(()) => self.shared.add(&entry),
             Err(error) => Err(error.into()),
@@ -215,9 +241,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         match &result {
             // An event that was there before is injected here and now; the thread may find it first. (If the descriptor
             // turns out to be dead, the thread finds that too.)
-            Ok(_) => _ = entry.serve(),
+            Ok(served) => {
+                self.shared.guarded(*served, || entry.inject_kept());
+                self.shared.guarded(*served, || _ = entry.serve());
+            }
             // Dropping the entry deassigns the irqfd.
-            Err(_) => _ = self.shared.entries().taken.remove(&identity),
+            Err(_) => entry.descriptor.release(),
         }
         result
     }
@@ -231,20 +260,26 @@ impl<P: Platform, C: Controller> Drop for EventLoop<P, C> {
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()
         {
-            // An error is a panic of the controller, which was reported in its own thread.
             let _ = thread.join();
         }
         let served: Vec<_> = self.shared.entries().served.keys().copied().collect();
         for entry in served.into_iter().filter_map(|served| self.shared.remove(served)) {
-            if let Ok(leaving) = entry.irqfd.deassign_begin() {
-                leaving.later();
-            }
-            entry.give_back();
+            entry.leave();
         }
     }
 }
 
 impl<P: Platform, C: Controller> Loop<P, C> {
+    /// Runs what calls the controller. If that panics, says so, and goes on.
+    fn guarded(&self, served: Served, f: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+            // A panic of who is told goes no further either; what it says, the panic hook has shown.
+            let told = catch_unwind(AssertUnwindSafe(|| (self.on_panic)(served, payload)));
+            // The payload's destructor could panic in its turn.
+            told.unwrap_or_else(std::mem::forget);
+        }
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries<P, C>> {
         // Nothing panics while it is held.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -271,7 +306,6 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     fn remove(&self, served: Served) -> Option<Arc<Entry<P, C>>> {
         let mut entries = self.entries();
         let entry = entries.served.remove(&served)?;
-        entries.taken.remove(&entry.descriptor.identity());
         entry.gone.store(true, Ordering::SeqCst);
         // Fails if somebody closed the descriptor, which belongs to us: then epoll has forgotten it already.
         let _ = self.epoll.ctl(ControlOperation::Delete, entry.descriptor.raw(), EpollEvent::default());
@@ -300,15 +334,15 @@ impl<P: Platform, C: Controller> Loop<P, C> {
                 ready.extend(tokens.filter_map(|served| Some((served, entries.served.get(&served)?.clone()))));
             }
             for (served, entry) in ready.drain(..) {
-                if !entry.serve()
-                    && let Some(entry) = self.remove(served)
-                {
-                    // A hang-up: nobody waits for the end of it, least of all this thread.
-                    if let Ok(leaving) = entry.irqfd.deassign_begin() {
-                        leaving.later();
+                self.guarded(served, || {
+                    if !entry.serve()
+                        && let Some(entry) = self.remove(served)
+                    {
+                        entry.leave();
                     }
-                    entry.give_back();
-                }
+                });
+                // It may be the last one, and take the VM with it.
+                self.guarded(served, || drop(entry));
             }
         }
     }
@@ -317,8 +351,14 @@ impl<P: Platform, C: Controller> Loop<P, C> {
 impl<P: Platform, C: Controller> Entry<P, C> {
     /// Reads the descriptor and signals; `false` if there is no use in going on.
     fn serve(&self) -> bool {
+        // A panic of the controller leaves nothing behind that another event would stumble over.
+        let _serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gone.load(Ordering::SeqCst) {
             return true;
+        }
+        // What is not read stays the device's: the VM may have been shut down.
+        if !self.irqfd.is_assigned() {
+            return false;
         }
         match self.descriptor.drain() {
             Drained::Nothing => true,
@@ -326,22 +366,86 @@ impl<P: Platform, C: Controller> Entry<P, C> {
             Drained::Event => {
                 let kept = self.irqfd.signal() == Signalled::Kept;
                 if self.gone.load(Ordering::SeqCst) {
-                    self.give_back();
+                    // Who has taken it off the loop did not wait, and may have looked before.
+                    self.hand_over();
                 }
-                // Kept because the VM was shut down, or because the GSI has no route for the moment?
+                // Kept because the VM was shut down just now, or because the GSI has no route for the moment?
                 !kept || self.irqfd.is_assigned()
             }
         }
     }
 
-    /// After it is gone: puts an event that was read, and neither delivered nor assigned to anybody, back into the
-    /// eventfd, where whoever it is assigned to next finds it.
-    ///
-    /// Called by who removed the entry, and by the thread if it signalled meanwhile; `take_kept` lets one of them do it.
-    /// (A stream cannot be written to, but it is closed now, by who gave its reading end away.)
-    fn give_back(&self) {
+    /// What was kept when the descriptor was last deassigned.
+    fn inject_kept(&self) {
+        if self.descriptor.take_kept() {
+            let _ = self.irqfd.signal();
+        }
+    }
+
+    /// After it was taken off the loop: waits until no event is under way from the descriptor to the irqfd, so that it is delivered by
+    /// the route that it has still.
+    fn wait_for_server(&self) {
+        drop(self.serving.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves without waiting.
+    fn leave(&self) {
+        if let Ok(leaving) = self.irqfd.deassign_begin() {
+            leaving.later();
+        }
+        self.let_go();
+    }
+
+    /// It was deassigned: what the irqfd has kept stays in the descriptor, which others may serve from here on.
+    fn let_go(&self) {
+        self.hand_over();
+        self.descriptor.release();
+    }
+
+    fn hand_over(&self) {
         if self.irqfd.take_kept() {
-            self.descriptor.give_back();
+            self.descriptor.keep();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use doorbell_platform::Std;
+
+    use super::*;
+    use crate::{Limits, Msi, Pin, Route, RoutingTable, SourceId};
+
+    struct Nothing;
+    impl Controller for Nothing {
+        fn pins(&self, _: u16) -> u32 {
+            0
+        }
+        fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
+        fn edge(&self, _: Pin) {}
+        fn msi(&self, _: Msi) {}
+    }
+
+    #[test]
+    fn an_event_that_was_read_and_not_yet_signalled_is_waited_for() {
+        let vm = Irqfds::<Std, _>::new(Nothing, Limits::default());
+        let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))]).unwrap()).unwrap();
+        for _ in 0..20 {
+            let events = EventLoop::new().unwrap();
+            let (_event, served) = events.open(&vm, Gsi(1)).unwrap();
+            let entry = events.shared.entries().served[&served].clone();
+            thread::scope(|scope| {
+                let serving = entry.serving.lock().unwrap();
+                let deassigns = scope.spawn(|| events.deassign(served));
+                while !events.is_empty() {
+                    thread::yield_now();
+                }
+                (0..100).for_each(|_| thread::yield_now());
+                assert_eq!(entry.irqfd.signal(), Signalled::Delivered);
+                drop(serving);
+                deassigns.join().unwrap().unwrap();
+            });
+            assert!(!entry.irqfd.is_assigned());
         }
     }
 }

@@ -109,3 +109,15 @@ fn callbacks_run_with_the_end_of_the_domain_if_a_section_was_forgotten() {
     drop((domain, ran));
     assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2]);
 }
+
+#[test]
+fn a_section_is_waited_for_beside_any_number_that_were_forgotten() {
+    let domain = EpochSrcu::<Std>::new("test");
+    let section = domain.read();
+    // What forgetting that many guards leaves, in a few seconds.
+    domain.readers[section.token.cpu as usize][section.token.index as usize].fetch_add(u64::from(u32::MAX), SeqCst);
+    let number = domain.control.request();
+    assert!(!domain.control.grace.has_ended(number));
+    drop(section);
+    assert!(!domain.control.grace.has_ended(number), "those that were forgotten never end");
+}
