@@ -76,7 +76,7 @@ fn a_loop_that_does_call_cpu_relax_is_asked_something_else() {
         for name in ["one", "two"] {
             let word = Arc::clone(&word);
             m.task(name, move || {
-                while word.fetch_add(2, SeqCst) % 2 == 0 {
+                while word.fetch_add(2, SeqCst).is_multiple_of(2) {
                     Sim::cpu_relax();
                 }
             });

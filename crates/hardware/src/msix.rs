@@ -118,7 +118,8 @@ impl Device {
     /// Lets it run. `sends` is told of each message when it leaves the device, in the same step.
     pub fn run(self: &Arc<Self>, m: &Machine, lapics: &Rc<Lapics>, sends: impl Fn(Message) + 'static) {
         let (this, lapics) = (Arc::clone(self), Rc::clone(lapics));
-        m.hardware(self.name, move || {
+        let silent = self.registers.observe(|registers| registers.left == 0);
+        let device = m.hardware(self.name, move || {
             while let Ok(message) = this.next() {
                 if let Some(message) = message {
                     sends(message);
@@ -130,6 +131,10 @@ impl Device {
                 }
             }
         });
+        if silent {
+            // It is there for the vector that it has.
+            device.may_not_run();
+        }
     }
 
     /// Does the next thing; with the message, if one leaves.
