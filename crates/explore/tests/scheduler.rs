@@ -102,6 +102,9 @@ fn a_service_runs_once_for_each_wake_up_and_may_sleep_when_the_run_is_over() {
             let service = scheduler.service(m, CpuId(0), "service", move || {
                 counted.fetch_add(1, SeqCst);
             });
+            if wakes == 0 {
+                scheduler.may_not_run(service);
+            }
             m.task("waker", move || (0..wakes).for_each(|_| scheduler.wake(service)));
             m.outcome(move || runs.load(SeqCst).to_string());
         });

@@ -38,8 +38,10 @@ impl Everything {
     }
 }
 
+type Use = (&'static str, fn(&Everything));
+
 /// Each uses one of them.
-const USES: [(&str, fn(&Everything)); 8] = [
+const USES: [Use; 8] = [
     ("spin", |all| drop(all.spin.lock())),
     ("mutex", |all| drop(all.mutex.try_lock())),
     ("word", |all| assert_eq!(all.word.load(SeqCst), 0)),
@@ -181,7 +183,7 @@ fn twice(add: impl Fn() + Send + Sync + Clone + 'static) -> impl Fn(&Machine) + 
     move |m| {
         for task in ["one", "two"] {
             let add = add.clone();
-            m.task(task, move || add());
+            m.task(task, add);
         }
     }
 }

@@ -58,6 +58,7 @@ pub fn programs() -> Vec<Program> {
         Program::new("INTx fires and is unmasked while it is shut, and the trigger is freed", |m| shut(m, Waits::Yes)),
         Program::new("INTx is shut while another masks and unmasks it", |m| {
             let all = World::new(m, Some(0));
+            all.never_fires();
             all.masks_and_unmasks(m);
             all.shuts(m, Waits::Yes);
             all.is_masked_at_the_end(m, true);
@@ -190,6 +191,11 @@ impl World {
     fn exchange(&self, to: usize) -> Exchanged<'_, Sim, Device, Trigger> {
         let memory = if to == 0 { Arc::clone(&self.memory) } else { Arc::new(Ghost::new("the second trigger")) };
         self.intx.set_trigger(Some(Trigger { count: Arc::clone(&self.told[to]), memory }))
+    }
+
+    /// The device wants no interrupt.
+    fn never_fires(&self) {
+        self.intx.line().handler.get().expect("it is set up").may_not_run();
     }
 
     /// The device wants so many interrupts, each after the one before was served.
