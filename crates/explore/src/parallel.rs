@@ -160,6 +160,10 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
             sum.expected_to_run = found.expected_to_run;
         }
     }
+    if sum.unwound > 0 && sum.failed.is_none() && sum.limit.is_none() {
+        // A context whose destructors take steps never sleeps; another thread may have learnt of that too late.
+        return work(explore, &Shared::new(explore, shared.started), program, 0, 1);
+    }
     sum
 }
 

@@ -48,7 +48,13 @@ fn after_a_caught_panic_the_search_goes_on() {
 
 #[test]
 fn what_destructors_do_while_a_panic_unwinds_is_one_with_the_step_before() {
-    let report = Explore::new("unwinds").collect_outcomes().run(|m: &Machine| {
+    for jobs in [1, 3] {
+        unwinds(jobs);
+    }
+}
+
+fn unwinds(jobs: usize) {
+    let report = Explore::new("unwinds").jobs(jobs).collect_outcomes().run(|m: &Machine| {
         let (first, sum) = (word(0), word(0));
         for name in ["one", "two"] {
             let (first, sum) = (Arc::clone(&first), Arc::clone(&sum));
