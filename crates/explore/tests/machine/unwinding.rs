@@ -29,19 +29,22 @@ fn careless(word: &Word) {
     word.store(before + 1, SeqCst);
 }
 
+/// Two tasks that catch a panic each, and then add carelessly.
+fn catch_and_add(m: &Machine) {
+    let sum = word(0);
+    for name in ["one", "two"] {
+        let sum = Arc::clone(&sum);
+        m.task(name, move || {
+            catches(|| panic!("to be caught"));
+            careless(&sum);
+        });
+    }
+    ends_with(m, &sum, 2);
+}
+
 #[test]
 fn after_a_caught_panic_the_search_goes_on() {
-    let report = explore(|m| {
-        let sum = word(0);
-        for name in ["one", "two"] {
-            let sum = Arc::clone(&sum);
-            m.task(name, move || {
-                catches(|| panic!("to be caught"));
-                careless(&sum);
-            });
-        }
-        ends_with(m, &sum, 2);
-    });
+    let report = explore(catch_and_add);
     report.assert_found(FailureKind::Quiescence);
     assert_eq!(report.unwound, 0, "no destructor takes a step");
 }
@@ -152,17 +155,7 @@ fn a_destructor_that_would_wait_while_a_panic_unwinds_is_a_failure_and_enters_no
             let again = explore.replay(&failure.token, enters).expect("the same program");
             assert_eq!(again.trace.lines, failure.trace.lines);
             // What is explored next on this thread is explored as ever.
-            let report = explore.run(|m: &Machine| {
-                let sum = word(0);
-                for name in ["one", "two"] {
-                    let sum = Arc::clone(&sum);
-                    m.task(name, move || {
-                        catches(|| panic!("to be caught"));
-                        careless(&sum);
-                    });
-                }
-                ends_with(m, &sum, 2);
-            });
+            let report = explore.run(catch_and_add);
             report.assert_found(FailureKind::Quiescence);
         };
         scope.spawn(run).join().expect("it passes");
