@@ -21,9 +21,9 @@ pub enum DestinationIds {
     /// Bits 11:5 in addition, as bits 14:8 of the id: what hypervisors offer their guests as the extended destination
     /// id. 0xff means all xAPICs, and the x2APIC of that id.
     Fifteen,
-    /// Bits 63:40 in addition, as bits 31:8 of the id: the form in which KVM's routes state x2APIC ids above 255
-    /// (`KVM_X2APIC_API_USE_32BIT_IDS`), which no device writes. Bits 39:32 are zero. 0xff means all xAPICs, and the x2APIC of
-    /// that id; 0xffff_ffff means all.
+    /// Bits 63:40 in addition, as bits 31:8 of the id: the form in which KVM's routes state x2APIC
+    /// ids above 255 (`KVM_X2APIC_API_USE_32BIT_IDS`), which no device writes. Bits 39:32 are zero.
+    /// 0xff means all xAPICs, and the x2APIC of that id; 0xffff_ffff means all.
     ThirtyTwo,
 }
 

@@ -12,10 +12,11 @@ use crate::world::World;
 pub(crate) enum Alone {
     /// It is found out whether its loop gives up.
     Probe(Box<Probe>),
-    /// Its loop gives up: all its looks until then are one step. It reads these objects, of which none is written meanwhile.
+    /// Its loop gives up: all its looks until then are one step. It reads these objects, of which
+    /// none is written meanwhile.
     Lapse { reads: Vec<(ObjId, u32)>, looks: Looks },
-    /// It panicked, and destructors run. Nothing can be suspended before the panic is caught, so they belong to the step in
-    /// which it panicked.
+    /// It panicked, and destructors run. Nothing can be suspended before the panic is caught, so
+    /// they belong to the step in which it panicked.
     Unwinds { looks: u32 },
 }
 
@@ -90,9 +91,12 @@ impl World {
     /// A context goes on, as recorded when this schedule ran before, where it relaxed.
     #[cold]
     pub(crate) fn relax_again(&mut self, id: CtxId, recorded: OpKind) {
+        // What it had done before this step.
         let depth = self.search.depth() - 1;
-        let changed = self.changes_at(id, depth);
-        self.ctx(id).own_change.set(Some(changed));
+        if !self.has_news(id) {
+            let changed = self.changes_at(id, depth);
+            self.ctx(id).own_change.set(Some(changed));
+        }
         if recorded == OpKind::Lapse {
             self.spin_at(id, depth);
         }
@@ -114,8 +118,8 @@ impl World {
         self.alone = Some(Alone::Unwinds { looks: 0 });
     }
 
-    /// The current context, `me`, has come to a step while it goes on alone. Whether it goes on with that, which is done
-    /// then.
+    /// The current context, `me`, has come to a step while it goes on alone. Whether it goes on
+    /// with that, which is done then.
     #[cold]
     pub(crate) fn goes_on_alone(&mut self, me: CtxId) -> bool {
         let Some(mut alone) = self.alone.take() else { return false };
@@ -126,19 +130,18 @@ impl World {
                 Alone::Lapse { reads, looks } => self.lapse_goes_on(me, &op, reads, looks),
                 Alone::Unwinds { looks } => self.unwinding_goes_on(me, &op, looks),
             };
-        match alone {
-            Alone::Probe(probe) if !goes_on => self.probed = Some(probe),
-            alone if goes_on => {
-                self.alone = Some(alone);
-                if matches!(self.alone, Some(Alone::Probe(_))) {
-                    self.note_use(me, &op);
-                }
-                self.watched.alone_at(op.site);
-                self.effect(me);
-            }
-            _ => {}
+        let probes = matches!(alone, Alone::Probe(_));
+        self.alone = Some(alone);
+        if !goes_on {
+            self.leave_alone();
+            return false;
         }
-        goes_on
+        if probes {
+            self.note_use(me, &op);
+        }
+        self.watched.alone_at(op.site);
+        self.effect(me);
+        true
     }
 
     fn lapse_goes_on(&mut self, me: CtxId, op: &Op, reads: &[(ObjId, u32)], looks: &mut Looks) -> bool {
@@ -163,9 +166,8 @@ impl World {
             }
             // A body that does more than look is left at once, and yet the loop goes on.
             ctx.looks_on = (looks.whole == 0).then_some(ctx.relaxed);
-            self.tell_lapse(looks.whole + looks.begun as u32);
         }
-        looks.begun |= op.kind != OpKind::Relax;
+        looks.begun |= goes_on && op.kind != OpKind::Relax;
         goes_on
     }
 
@@ -204,7 +206,7 @@ impl World {
         true
     }
 
-    /// Whether `id` lapses if it goes on now.
+    /// Returns whether `id` lapses if it goes on now.
     pub(crate) fn lapses(&self, id: CtxId) -> bool {
         let ctx = self.ctx(id);
         let gives_up = match ctx.spin {

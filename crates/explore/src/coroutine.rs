@@ -1,9 +1,10 @@
 //! Pooled coroutines: one per context, used again by every execution of its OS thread.
 //!
-//! To map a stack costs more than a small program's executions. So the coroutines of an exploration that has ended wait in
-//! an idle list of their OS thread for the next one. The list keeps at most as many as one program can have contexts,
-//! with stacks of the size that was asked for last, and is dropped with the thread: all in it are between jobs, so they end,
-//! and their stacks are unmapped.
+//! To map a stack costs more than a small program's executions. So the coroutines of an exploration
+//! that has ended wait in an idle list of their OS thread for the next one. The list keeps at most
+//! as many as one program can have contexts, with stacks of the size that was asked for last, and
+//! is dropped with the thread: all in it are between jobs, so they end, and their stacks are
+//! unmapped.
 //!
 //! A coroutine sits in its loop between jobs. It is dropped only there; one that is stuck in the middle of a failing
 //! run is leaked with its stack, because unwinding it would run the program's destructors in a state that the program
@@ -145,7 +146,8 @@ impl Runners {
         Runners { runners: [const { OnceCell::new() }; MOST], running: Cell::new(std::ptr::null()), bytes }
     }
 
-    /// Runs `job` as `id` until it suspends or ends; `true` if it ended. The name must live until it ends.
+    /// Runs `job` as `id` until it suspends or ends; `true` if it ended. The name must live until
+    /// it ends.
     #[inline]
     pub(crate) fn start(&self, id: CtxId, name: *const str, job: Job) -> bool {
         let runner = self.runners[id.index()].get_or_init(|| runner(self.bytes));
@@ -179,7 +181,7 @@ impl Runners {
         self.runners[id.index()].get().is_some_and(|runner| runner.entered.get())
     }
 
-    /// Whether a job runs.
+    /// Returns whether a job runs.
     pub(crate) fn is_running(&self) -> bool {
         !self.running.get().is_null()
     }

@@ -59,8 +59,8 @@ impl World {
         open.waited = op.kind.can_wait();
     }
 
-    /// Calls `f` with all that the step `op` of `id` uses, if it is done now and becomes `kind`. Returns the token that
-    /// stands for whose turn it is on its CPU, if it uses one.
+    /// Calls `f` with all that the step `op` of `id` uses, if it is done now and becomes `kind`.
+    /// Returns the token that stands for whose turn it is on its CPU, if it uses one.
     #[inline]
     pub(crate) fn op_uses(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
         if op.obj != NO_OBJ && op.kind != OpKind::Relax {
@@ -101,8 +101,9 @@ impl World {
         }
     }
 
-    /// What a step is, if it is done as things are now: one that would leave its object as it is only reads. So two steps on
-    /// an object depend on each other unless both leave it unchanged. A store always writes, also the value that is there.
+    /// What a step is, if it is done as things are now: one that would leave its object as it is
+    /// only reads. So two steps on an object depend on each other unless both leave it unchanged. A
+    /// store always writes, also the value that is there.
     #[inline]
     pub(crate) fn becomes(&self, id: CtxId, op: &Op) -> OpKind {
         match op.kind {

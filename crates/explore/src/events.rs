@@ -102,13 +102,13 @@ impl Events {
         self.last.get(ctx.index()).and_then(|&last| (last != NONE).then_some(last as usize))
     }
 
-    /// Who has ever used which object.
+    /// Returns who has ever used which object.
     pub(crate) fn users(&self) -> &[CtxSet] {
         &self.users
     }
 
-    /// What a context has done in the first `depth` events, in order: each step's object and, in the lowest byte, what kind
-    /// of step it turned out to be.
+    /// What a context has done in the first `depth` events, in order: each step's object and, in
+    /// the lowest byte, what kind of step it turned out to be.
     pub(crate) fn steps_of(&self, ctx: CtxId, depth: usize) -> Vec<u64> {
         let mut at = self.last_of(ctx);
         let mut steps = Vec::new();
@@ -287,9 +287,9 @@ impl Events {
 }
 
 impl Events {
-    /// A number that the run so far has in common with those that are equivalent to it: those with the same steps of each
-    /// context, and the same order of each two that depend on each other. Of others it has another one, but for one in
-    /// 2⁶⁴.
+    /// A number that the run so far has in common with those that are equivalent to it: those with
+    /// the same steps of each context, and the same order of each two that depend on each other. Of
+    /// others it has another one, but for one in 2⁶⁴.
     pub(crate) fn equivalence(&self) -> u64 {
         let mut own = vec![0u64; self.last.len()];
         let mut place = Vec::with_capacity(self.events.len());

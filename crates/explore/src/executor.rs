@@ -23,10 +23,12 @@ use crate::world::{Mode, World, WorldCell};
 
 /// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;
-/// and how many all searches of the process do. Each costs two mappings, of which Linux allows a process 65,530: half of
-/// them stay for failing runs, of which each leaves a few, and for the program.
+/// and how many all searches of the process do. Each costs two mappings, of which Linux allows a
+/// process 65,530: half of them stay for failing runs, of which each leaves a few, and for the
+/// program.
 const MOST_ABANDONED_BY_PROCESS: usize = 16_384;
-/// A search that has left no more than these goes on all the same: what others have left is no fault of its own.
+/// A search that has left no more than these goes on all the same: what others have left is no
+/// fault of its own.
 const FEW_ABANDONED: usize = 128;
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
@@ -96,8 +98,8 @@ impl Executor {
         self.cell.with(|w| f(&mut w.search))
     }
 
-    /// Runs the program once, by the plan of the search and then as it chooses. Before that, finds out what has to be known
-    /// of its loops.
+    /// Runs the program once, by the plan of the search and then as it chooses. Before that, finds
+    /// out what has to be known of its loops.
     pub(crate) fn execute(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) -> RunEnd {
         loop {
             let end = self.run(program);
@@ -375,8 +377,9 @@ pub(crate) fn replay(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sy
     })
 }
 
-/// Calls `f` on a thread that does not panic. A run that fails while a context unwinds leaves that context, and its thread
-/// counts as one that panics for good: what is explored there next could not tell when a panic is caught.
+/// Calls `f` on a thread that does not panic. A run that fails while a context unwinds leaves that
+/// context, and its thread counts as one that panics for good: what is explored there next could
+/// not tell when a panic is caught.
 pub(crate) fn calmly<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     if !std::thread::panicking() {
         return f();
@@ -438,7 +441,8 @@ impl World {
         self.turn.map_or(Course::Over, Course::Turn)
     }
 
-    /// Nothing more can happen: is that well, or a failure? Of a run that was halted in the middle, neither is known.
+    /// Nothing more can happen: is that well, or a failure? Of a run that was halted in the middle,
+    /// neither is known.
     fn conclude(&mut self, halted: bool) -> Option<FailedRun> {
         self.close();
         self.search.ended();

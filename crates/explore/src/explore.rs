@@ -51,8 +51,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The failing run, if one was found.
     pub failure: Option<Failure>,
-    /// How many executions were run to their end. With [`Schedules::Reduced`] on one OS thread and without a bound no two
-    /// of them are equivalent.
+    /// How many executions were run to their end. With [`Schedules::Reduced`] on one OS thread and
+    /// without a bound no two of them are equivalent.
     pub executions: u64,
     /// How many further executions were cut, because all that could follow was run elsewhere.
     pub cut: u64,
@@ -60,7 +60,8 @@ pub struct Report {
     pub steps: u64,
     /// The bound on preemptions under which the search ran.
     pub bound: Option<u32>,
-    /// What ended the search early. `None` if nothing did: it found a failing run, or ran all there are.
+    /// What ended the search early. `None` if nothing did: it found a failing run, or ran all there
+    /// are.
     pub limit: Option<Limit>,
     /// How long it took.
     pub elapsed: Duration,
@@ -68,20 +69,22 @@ pub struct Report {
     pub outcomes: BTreeSet<String>,
     /// How many of the executions are not equivalent to another one, if that was counted.
     pub traces: Option<u64>,
-    /// The loops with `cpu_relax` that somebody came to rest in, each with what it does when nobody writes.
+    /// The loops with `cpu_relax` that somebody came to rest in, each with what it does when nobody
+    /// writes.
     pub spins: Vec<SpinLoop>,
     /// How many runs it took to find that out. They are no executions.
     pub probes: u64,
-    /// How many executions there were in which destructors took steps while a panic unwound. Those steps were explored as
-    /// one with the step before them: nobody else had a turn between.
+    /// How many executions there were in which destructors took steps while a panic unwound. Those
+    /// steps were explored as one with the step before them: nobody else had a turn between.
     pub unwound: u64,
     /// What the lock validator has seen.
     pub locks: Validator,
     /// How many stacks of failing runs were left behind.
     pub abandoned: usize,
     /// What was set up and ran in no execution, though nothing says that it need not
-    /// ([`HandlerHandle::may_not_run`](crate::HandlerHandle::may_not_run)): handlers that were never entered, tasks and
-    /// hardware that never took a step. Of these, an exhausted search says nothing.
+    /// ([`HandlerHandle::may_not_run`](crate::HandlerHandle::may_not_run)): handlers that were
+    /// never entered, tasks and hardware that never took a step. Of these, an exhausted search says
+    /// nothing.
     pub never_ran: Vec<String>,
     /// The names of the contexts, by number, as the last execution had them.
     pub contexts: Vec<String>,
@@ -91,7 +94,8 @@ impl Report {
     /// Insists that every interleaving was run, none fails, and all that was set up ran in some.
     ///
     /// # Panics
-    /// With the trace of the failing run, or what ended the search early, or [what never ran](Report::never_ran).
+    /// With the trace of the failing run, or what ended the search early, or [what never
+    /// ran](Report::never_ran).
     #[track_caller]
     pub fn assert_exhausted(&self) {
         if let Some(failure) = &self.failure {
@@ -239,8 +243,9 @@ impl Explore {
         self
     }
 
-    /// How large the stack of each context is, in bytes: 256 KiB if nothing is said, and never less than 64 KiB. Memory is
-    /// used for as much of it as is touched. A debug build needs more than a release build: large values are copied there.
+    /// How large the stack of each context is, in bytes: 256 KiB if nothing is said, and never less
+    /// than 64 KiB. Memory is used for as much of it as is touched. A debug build needs more than a
+    /// release build: large values are copied there.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_bytes = bytes.max(LEAST_STACK_BYTES);
         self
@@ -252,8 +257,9 @@ impl Explore {
         self
     }
 
-    /// Which schedules are run. Random ones have no end of their own: without a limit of executions, a budget or a flag to
-    /// stop, there are [`DEFAULT_SAMPLES`](Explore::DEFAULT_SAMPLES) of them.
+    /// Which schedules are run. Random ones have no end of their own: without a limit of
+    /// executions, a budget or a flag to stop, there are
+    /// [`DEFAULT_SAMPLES`](Explore::DEFAULT_SAMPLES) of them.
     pub fn schedules(mut self, schedules: Schedules) -> Self {
         self.schedules = schedules;
         self
@@ -283,9 +289,9 @@ impl Explore {
         self
     }
 
-    /// How often a context may lapse in one execution while others can go on: give up a wait, in a loop with `cpu_relax`
-    /// that counts its looks, though what it waits for may still come. If that keeps the search from anything, it ends as
-    /// [`Verdict::BoundReached`]. 4 without this.
+    /// How often a context may lapse in one execution while others can go on: give up a wait, in a
+    /// loop with `cpu_relax` that counts its looks, though what it waits for may still come. If
+    /// that keeps the search from anything, it ends as [`Verdict::BoundReached`]. 4 without this.
     pub fn lapses(mut self, most: u32) -> Self {
         self.settings.lapses = most;
         self
@@ -317,9 +323,10 @@ impl Explore {
         self
     }
 
-    /// Counts the executions no two of which are equivalent, to be told in [`Report::traces`]: two are equivalent if they
-    /// differ only in the order of steps that do not depend on each other. With [`Schedules::All`] this is the number that
-    /// the reduction has to get by with. Takes 8 bytes for each of them.
+    /// Counts the executions no two of which are equivalent, to be told in [`Report::traces`]: two
+    /// are equivalent if they differ only in the order of steps that do not depend on each other.
+    /// With [`Schedules::All`] this is the number that the reduction has to get by with. Takes 8
+    /// bytes for each of them.
     pub fn count_traces(mut self) -> Self {
         self.count_traces = true;
         self
@@ -331,18 +338,21 @@ impl Explore {
         self
     }
 
-    /// For how long explored code may run on, or sleep, without a visible step: 10 seconds if nothing is said, for ever with
-    /// `None`. After that it hangs: it waits for something that the machine does not see, or goes round without a step. It is
-    /// named on stderr, with the place of its last step, and the process ends, because nothing else can end it.
+    /// For how long explored code may run on, or sleep, without a visible step: 10 seconds if
+    /// nothing is said, for ever with `None`. After that it hangs: it waits for something that the
+    /// machine does not see, or goes round without a step. It is named on stderr, with the place of
+    /// its last step, and the process ends, because nothing else can end it.
     ///
-    /// Time in which the process is suspended, or the thread gets no CPU, does not count (the latter on Linux only).
+    /// Time in which the process is suspended, or the thread gets no CPU, does not count (the
+    /// latter on Linux only).
     pub fn watchdog(mut self, patience: Option<Duration>) -> Self {
         self.watchdog.patience = patience;
         self
     }
 
-    /// Calls `f`, on a thread of its own, when explored code hangs ([`watchdog`](Explore::watchdog)), in place of what is
-    /// done otherwise. If it returns, the exploration goes on hanging.
+    /// Calls `f`, on a thread of its own, when explored code hangs
+    /// ([`watchdog`](Explore::watchdog)), in place of what is done otherwise. If it returns, the
+    /// exploration goes on hanging.
     pub fn on_stall(mut self, f: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
         self.watchdog.then = Arc::new(f);
         self

@@ -20,13 +20,14 @@ pub enum Limit {
     Budget(Duration),
     /// The flag of [`Explore::stop_when`](crate::Explore::stop_when).
     Stopped,
-    /// The bound on preemptions, within which all has been run ([`Explore::bound`](crate::Explore::bound)).
+    /// The bound on preemptions, within which all has been run
+    /// ([`Explore::bound`](crate::Explore::bound)).
     Preemptions(u32),
     /// The number of times that a context may give up a wait while others can go on
     /// ([`Explore::lapses`](crate::Explore::lapses)).
     Lapses(u32),
-    /// What is known of a loop: it was taken for one that only waits for others, and others use what it changes
-    /// ([`Report::spins`](crate::Report::spins)).
+    /// What is known of a loop: it was taken for one that only waits for others, and others use
+    /// what it changes ([`Report::spins`](crate::Report::spins)).
     MistakenLoop,
     /// The number of contexts that never ended, whose stacks one search leaves behind.
     AbandonedStacks(usize),

@@ -1,8 +1,9 @@
 //! Which executions run now, on all OS threads.
 //!
-//! What is simulated belongs to the execution that uses it. If it is used in another one, it is anew what it is there, and
-//! free if it is a lock: so it must not be used in two that run at once. Two executions overlap where tests that share a
-//! static run in parallel, where a context explores something itself, and where several threads explore one program.
+//! What is simulated belongs to the execution that uses it. If it is used in another one, it is
+//! anew what it is there, and free if it is a lock: so it must not be used in two that run at once.
+//! Two executions overlap where tests that share a static run in parallel, where a context explores
+//! something itself, and where several threads explore one program.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -14,7 +15,8 @@ use crate::world::{Mode, here, with};
 /// The number of no execution.
 const NONE: u64 = 0;
 
-/// One line of the register. There are as many as there have been executors at once, and they are used again.
+/// One line of the register. There are as many as there have been executors at once, and they are
+/// used again.
 struct Line {
     taken: AtomicBool,
     runs: AtomicU64,
@@ -62,7 +64,8 @@ impl Drop for Entry {
     }
 }
 
-/// Whether an execution runs, of which the caller has seen something that it has done. If not, the caller sees all of it.
+/// Returns whether an execution runs, of which the caller has seen something that it has done. If
+/// not, the caller sees all of it.
 pub(crate) fn runs(execution: u64) -> bool {
     let mut line = Some(&REGISTER);
     while let Some(this) = line {
@@ -74,8 +77,8 @@ pub(crate) fn runs(execution: u64) -> bool {
     false
 }
 
-/// Ends the exploration with a panic of its caller: what the program wants to use cannot be explored, so nothing that it
-/// does is a failure of its own.
+/// Ends the exploration with a panic of its caller: what the program wants to use cannot be
+/// explored, so nothing that it does is a failure of its own.
 #[cold]
 pub(crate) fn refuse(why: String) -> ! {
     let alone = with(|w| {

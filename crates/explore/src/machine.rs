@@ -34,7 +34,8 @@ impl TaskHandle {
         step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
     }
 
-    /// Says that the task, or hardware, need not run in any execution: an exhausted search is not to be doubted for it.
+    /// Says that the task, or hardware, need not run in any execution: an exhausted search is not
+    /// to be doubted for it.
     pub fn may_not_run(self) -> TaskHandle {
         may_not_run(self.0);
         self
@@ -79,8 +80,8 @@ impl HandlerHandle {
         })
     }
 
-    /// Says that the interrupt need not come in any execution: an exhausted search is not to be doubted for it. Say so where
-    /// the program is about who does not raise it.
+    /// Says that the interrupt need not come in any execution: an exhausted search is not to be
+    /// doubted for it. Say so where the program is about who does not raise it.
     pub fn may_not_run(self) -> HandlerHandle {
         may_not_run(self.ctx);
         self
@@ -154,8 +155,9 @@ impl Machine {
         })
     }
 
-    /// How many CPUs there are, for good: what [`Platform::cpu_count`] says. Tasks that are spawned while the program runs are
-    /// given those that no task has had. Without this, each gets a new one, until somebody asks how many there are.
+    /// How many CPUs there are, for good: what [`Platform::cpu_count`] says. Tasks that are spawned
+    /// while the program runs are given those that no task has had. Without this, each gets a new
+    /// one, until somebody asks how many there are.
     ///
     /// # Panics
     /// If more are in use, or somebody has been told another number.
@@ -261,7 +263,8 @@ fn first(site: &'static Location<'static>) -> Op {
     Op { site, ..Op::new(OpKind::Spawn, NO_OBJ) }
 }
 
-/// The step in which a context that runs creates another: which number that gets, and which CPU, depends on who was first.
+/// The step in which a context that runs creates another: which number that gets, and which CPU,
+/// depends on who was first.
 fn numbers(site: &'static Location<'static>) -> Op {
     let numbers = with(|w| match w.search.settings.fault {
         Some(Fault::UnorderedSpawns) => NO_OBJ,
@@ -298,7 +301,7 @@ fn spawn_task(
     }
 }
 
-/// Whether there is no room for another context: then the run ends as failed.
+/// Returns whether there is no room for another context: then the run ends as failed.
 fn full(name: &str) -> Result<bool, Ended> {
     let full = with(|w| {
         let full = w.ctxs.len() == MOST && w.mode != Mode::Alone;

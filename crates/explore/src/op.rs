@@ -51,7 +51,8 @@ pub(crate) enum OpKind {
     Take,
     /// A retry loop that waits for a write to what it has read.
     Relax,
-    /// What a `Relax` becomes if the loop does not wait any longer: all looks until it gives up, in one.
+    /// What a `Relax` becomes if the loop does not wait any longer: all looks until it gives up, in
+    /// one.
     Lapse,
     /// Creates a context.
     Spawn,
@@ -62,8 +63,9 @@ pub(crate) enum OpKind {
 }
 
 impl OpKind {
-    /// How the step uses its object, if it does what its name says: see [`World::becomes`](crate::world::World::becomes).
-    /// A `TryLock` does not wait, so it may come between an acquisition and its release, and races with the release.
+    /// How the step uses its object, if it does what its name says: see
+    /// [`World::becomes`](crate::world::World::becomes). A `TryLock` does not wait, so it may come
+    /// between an acquisition and its release, and races with the release.
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {
@@ -83,8 +85,8 @@ impl OpKind {
     }
 }
 
-/// A question that a step has about the state: see [`Op::condition`]. It lives on the stack of the context that announces
-/// the step.
+/// A question that a step has about the state: see [`Op::condition`]. It lives on the stack of the
+/// context that announces the step.
 pub(crate) type Condition = *const dyn Fn() -> bool;
 
 /// Tells of the objects that a step uses beside those that its [`Op`] names, if it is done in the state in which this is
@@ -104,8 +106,8 @@ pub(crate) struct Op {
     pub obj2: Option<ObjId>,
     /// For locks: how.
     pub how: Option<Acquire>,
-    /// For waiting steps: what they wait for. For read-modify-writes and changes: whether the step changes `obj`, if it is
-    /// done as things are when this is asked; without one it does.
+    /// For waiting steps: what they wait for. For read-modify-writes and changes: whether the step
+    /// changes `obj`, if it is done as things are when this is asked; without one it does.
     pub condition: Option<Condition>,
     /// For joins: for whom.
     pub target: CtxId,

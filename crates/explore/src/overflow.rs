@@ -1,8 +1,9 @@
 //! A context whose stack overflows is told as that.
 //!
-//! Stacks end at a guard page, which the context touches: a fault that says nothing to its author. So faults are looked at
-//! first, on the alternate signal stack, and those at the stack of a context are told by its name before the process is
-//! aborted: the context cannot go on, and nothing could be unwound. All other faults go to the handler that was there.
+//! Stacks end at a guard page, which the context touches: a fault that says nothing to its author.
+//! So faults are looked at first, on the alternate signal stack, and those at the stack of a
+//! context are told by its name before the process is aborted: the context cannot go on, and
+//! nothing could be unwound. All other faults go to the handler that was there.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -23,8 +24,8 @@ static BEFORE: [(c_int, OnceLock<libc::sigaction>); 2] =
 pub(crate) fn install() {
     INSTALL.call_once(|| {
         for (signal, before) in &BEFORE {
-            // SAFETY: all zeros is a value of the type, and the calls write or read one each. The handler does what a
-            // signal handler may: it reads, writes to a descriptor and aborts.
+            // SAFETY: all zeros is a value of the type, and the calls write or read one each. The
+            // handler does what a signal handler may: it reads, writes to a descriptor and aborts.
             unsafe {
                 let mut action: libc::sigaction = mem::zeroed();
                 libc::sigaction(*signal, ptr::null(), &mut action);
@@ -50,14 +51,16 @@ thread_local! {
 /// Bytes of an alternate stack.
 const ALTERNATE_BYTES: usize = 64 * 1024;
 
-/// What the handler runs on. The threads of the standard library have it; others are given it here, until they end.
+/// What the handler runs on. The threads of the standard library have it; others are given it here,
+/// until they end.
 struct Alternate {
     ours: Option<Vec<u8>>,
 }
 
 impl Alternate {
     fn new() -> Alternate {
-        // SAFETY: the calls write or read one value of the type. The memory stays where it is until `drop` takes it back.
+        // SAFETY: the calls write or read one value of the type. The memory stays where it is until
+        // `drop` takes it back.
         unsafe {
             let mut stack: libc::stack_t = mem::zeroed();
             libc::sigaltstack(ptr::null(), &mut stack);
@@ -75,7 +78,8 @@ impl Alternate {
 impl Drop for Alternate {
     fn drop(&mut self) {
         if self.ours.is_some() {
-            // SAFETY: the call reads one value of the type. The thread ends: it is not in a handler.
+            // SAFETY: the call reads one value of the type. The thread ends: it is not in a
+            // handler.
             unsafe {
                 let stack =
                     libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: ALTERNATE_BYTES };
@@ -86,8 +90,8 @@ impl Drop for Alternate {
 }
 
 extern "C" fn fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes what it knows of the signal; if it is a fault, that is an address. A positive code says
-    // that it does not come from a process.
+    // SAFETY: the kernel passes what it knows of the signal; if it is a fault, that is an address.
+    // A positive code says that it does not come from a process.
     let address = unsafe { ((*info).si_code > 0).then(|| (*info).si_addr() as usize) };
     if let Some((name, bytes)) = address.and_then(faulted) {
         let mut text = [0; 512];
@@ -109,8 +113,9 @@ extern "C" fn fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
 /// Leaves a fault that is not an overflow to the handler that was there.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let before = BEFORE.iter().find(|(other, _)| *other == signal).and_then(|(_, before)| before.get());
-    // SAFETY: what is called is what the kernel would have called, as it would have: the flag says which of the two types
-    // the address has. Without a handler the default is put back, and the fault, when this returns, happens again.
+    // SAFETY: what is called is what the kernel would have called, as it would have: the flag says
+    // which of the two types the address has. Without a handler the default is put back, and the
+    // fault, when this returns, happens again.
     unsafe {
         match before {
             Some(before) if ![libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction) => {

@@ -161,7 +161,8 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         }
     }
     if sum.unwound > 0 && sum.failed.is_none() && sum.limit.is_none() {
-        // A context whose destructors take steps never sleeps; another thread may have learnt of that too late.
+        // A context whose destructors take steps never sleeps; another thread may have learnt of
+        // that too late.
         return work(explore, &Shared::new(explore, shared.started), program, 0, 1);
     }
     sum
@@ -176,7 +177,8 @@ fn strategy(explore: &Explore, job: usize, jobs: usize) -> Strategy {
     }
 }
 
-/// After how many executions the search ends, and by which limit. Random schedules have no end of their own.
+/// After how many executions the search ends, and by which limit. Random schedules have no end of
+/// their own.
 fn most_executions(explore: &Explore, sampled: bool) -> Option<(u64, Limit)> {
     let stated = explore.max_executions.map(|most| (most, Limit::Executions(most)));
     let unlimited = sampled && explore.budget.is_none() && explore.stop.is_none();

@@ -106,7 +106,8 @@ impl World {
         }
     }
 
-    /// Writes down how often the current context has looked before it gave up, if its last step was that.
+    /// Writes down how often the current context has looked before it gave up, if its last step was
+    /// that.
     pub(crate) fn tell_lapse(&mut self, looks: u32) {
         if self.search.settings.record
             && let Some(last) = self.recorder.entries.last_mut()
@@ -179,7 +180,8 @@ impl Recorder {
         let tail = &self.entries[self.entries.len() / 2..];
         let busiest = most_frequent(tail.iter().map(|entry| entry.ctx))?;
         let of_it = || tail.iter().filter(move |entry| entry.ctx == busiest);
-        // A loop may take steps at several lines: it is told by the first of them in the file that it is in most.
+        // A loop may take steps at several lines: it is told by the first of them in the file that
+        // it is in most.
         let place = |entry: &Entry| {
             let (file, line) = entry.line.site.rsplit_once(':')?;
             Some((file.to_owned(), line.parse::<u32>().ok()?))

@@ -1,12 +1,13 @@
 //! Loops that wait by `cpu_relax`: which of them wait for ever, and which give up.
 //!
-//! A context *rests* at a `cpu_relax` while nobody has written to what its loop has read. Whether its loop counts its looks
-//! is found out by a *probe*: where it first rests, the run goes on with that context alone, up to [`LOOKS`] looks. If it
-//! comes back to the same `cpu_relax` each time and has done nothing meanwhile that another context could notice, it is an
-//! await. The run is thrown away, and the schedule is run again.
+//! A context *rests* at a `cpu_relax` while nobody has written to what its loop has read. Whether
+//! its loop counts its looks is found out by a *probe*: where it first rests, the run goes on with
+//! that context alone, up to [`LOOKS`] looks. If it comes back to the same `cpu_relax` each time
+//! and has done nothing meanwhile that another context could notice, it is an await. The run is
+//! thrown away, and the schedule is run again.
 //!
-//! A loop is known by its context, the place of its `cpu_relax`, and the way that the context has come there: one function
-//! may wait for ever for one caller and count for another.
+//! A loop is known by its context, the place of its `cpu_relax`, and the way that the context has
+//! come there: one function may wait for ever for one caller and count for another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::Location;
@@ -43,8 +44,8 @@ pub struct SpinLoop {
     pub context: String,
     /// The `file:line` of its `cpu_relax`.
     pub site: String,
-    /// Whether it gave up when it was left alone. If not, it was still looking after [`LOOKS`] looks, and is taken for one
-    /// that waits for ever.
+    /// Whether it gave up when it was left alone. If not, it was still looking after [`LOOKS`]
+    /// looks, and is taken for one that waits for ever.
     pub gives_up: bool,
 }
 
@@ -80,7 +81,8 @@ impl Spins {
         known.values().map(|known| known.told.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// A loop that is taken for an await though others use what it changes; `users` says who has used which object.
+    /// A loop that is taken for an await though others use what it changes; `users` says who has
+    /// used which object.
     pub(crate) fn mistaken(&self, users: &[CtxSet]) -> Option<SpinLoop> {
         let known = self.0.lock().expect("no panic while it is held");
         let shared = |key: &Key, obj: &ObjId| users.get(obj.index()).is_some_and(|by| by.0 & !key.ctx.bit() != 0);
@@ -129,21 +131,27 @@ impl Probe {
 }
 
 impl World {
-    /// Whether `id` has come to a `cpu_relax`, and nothing has changed since it looked.
+    /// Returns whether `id` has come to a `cpu_relax`, and nothing has changed since it looked.
     #[inline]
     pub(crate) fn rests(&self, id: CtxId) -> bool {
         self.ctx(id).pending.kind == OpKind::Relax && !self.looks_again(id)
     }
 
-    /// Whether there is a reason for `id`, which has come to a `cpu_relax`, to look again.
+    /// Returns whether there is a reason for `id`, which has come to a `cpu_relax`, to look again.
     pub(crate) fn looks_again(&self, id: CtxId) -> bool {
-        let reads = &self.ctx(id).reads;
-        let written = |&(obj, version): &(ObjId, u32)| self.versions[obj.index()] != version;
-        reads.is_empty() || reads.iter().any(written) || self.own_change(id)
+        self.has_news(id) || self.own_change(id)
     }
 
-    /// Whether `id` has changed something itself since the last `cpu_relax`: the next look may go another way because of
-    /// that. To change the same as in the round before is no progress: that is how looks are counted.
+    /// Returns whether something was written that `id` has read since the last `cpu_relax`, or it
+    /// has read nothing.
+    pub(crate) fn has_news(&self, id: CtxId) -> bool {
+        let reads = &self.ctx(id).reads;
+        reads.is_empty() || reads.iter().any(|&(obj, version)| self.versions[obj.index()] != version)
+    }
+
+    /// Returns whether `id` has changed something itself since the last `cpu_relax`: the next look
+    /// may go another way because of that. To change the same as in the round before is no
+    /// progress: that is how looks are counted.
     pub(crate) fn own_change(&self, id: CtxId) -> bool {
         let known = &self.ctx(id).own_change;
         known.get().unwrap_or_else(|| {
@@ -205,7 +213,8 @@ impl World {
         Key { ctx: id, site: std::ptr::from_ref(ctx.pending.site) as usize, path }
     }
 
-    /// Begins to find out what the loop does in which `id` rests. The run is no execution from here on.
+    /// Begins to find out what the loop does in which `id` rests. The run is no execution from here
+    /// on.
     #[cold]
     pub(crate) fn begin_probe(&mut self, id: CtxId) -> CtxId {
         let probe = Probe {
@@ -226,7 +235,8 @@ impl World {
         id
     }
 
-    /// Whether the context that is probed does the step `op` alone, or else the probe is over.
+    /// Returns whether the context that is probed does the step `op` alone, or else the probe is
+    /// over.
     pub(crate) fn probe_goes_on(&self, probe: &mut Probe, op: &Op) -> bool {
         let id = probe.ctx;
         let alone = !matches!(op.kind, OpKind::Return | OpKind::Enter | OpKind::Switch)
@@ -299,12 +309,13 @@ impl World {
     }
 }
 
-/// Whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of that kind.
+/// Returns whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of
+/// that kind.
 fn is(step: u64, kind: OpKind) -> bool {
     step as u8 == kind as u8
 }
 
-/// Whether a step ends a round of a loop.
+/// Returns whether a step ends a round of a loop.
 fn relaxes(step: &u64) -> bool {
     is(*step, OpKind::Relax) || is(*step, OpKind::Lapse)
 }

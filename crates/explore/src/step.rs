@@ -318,11 +318,13 @@ impl World {
             || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
     }
 
-    /// Whether the condition of a step holds, which is not one that a program may have written.
+    /// Returns whether the condition of a step holds, which is not one that a program may have
+    /// written.
     #[inline]
     pub(crate) fn holds(&self, op: &Op) -> bool {
-        // SAFETY: the condition lives on the stack of the context that announced the step and that is suspended in it,
-        // or is the caller. From a context that unwinds out of the step it is taken back (`World::panics`).
+        // SAFETY: the condition lives on the stack of the context that announced the step and that
+        // is suspended in it, or is the caller. From a context that unwinds out of the step it is
+        // taken back (`World::panics`).
         op.condition.is_none_or(|condition| unsafe { (*condition)() })
     }
 

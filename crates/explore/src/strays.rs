@@ -1,4 +1,5 @@
-//! Real threads that use simulated objects: they are no contexts, so nothing that they do is explored.
+//! Real threads that use simulated objects: they are no contexts, so nothing that they do is
+//! explored.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,8 @@ pub(crate) fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// Says so of the calling thread, which explores nothing, to whoever explores now: which of them it belongs to, nobody
-/// knows.
+/// Says so of the calling thread, which explores nothing, to whoever explores now: which of them it
+/// belongs to, nobody knows.
 #[cold]
 pub(crate) fn refuse() -> ! {
     let thread = std::thread::current();

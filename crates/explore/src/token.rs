@@ -32,8 +32,9 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// The token of a failing run; `None` if it does not fail again. Deviations without which it fails in the same way are left out until it fits,
-    /// many at once as long as that goes well: a run may be long.
+    /// The token of a failing run; `None` if it does not fail again. Deviations without which it
+    /// fails in the same way are left out until it fits, many at once as long as that goes well: a
+    /// run may be long.
     pub(crate) fn of(
         explore: &Explore,
         program: &(impl Fn(&Machine) + Send + Sync),

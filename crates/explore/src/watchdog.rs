@@ -1,8 +1,9 @@
-//! A watchdog over explored code that hangs: that waits for something which the machine does not see, or goes round without
-//! a visible step. The thread that explores cannot say so any more.
+//! A watchdog over explored code that hangs: that waits for something which the machine does not
+//! see, or goes round without a visible step. The thread that explores cannot say so any more.
 //!
-//! It costs a step two plain stores. Time is counted in the watchdog's own ticks, and of those only the ones in which the
-//! other thread slept or had a CPU: a process that is suspended, or a thread that gets no CPU, does not hang.
+//! It costs a step two plain stores. Time is counted in the watchdog's own ticks, and of those only
+//! the ones in which the other thread slept or had a CPU: a process that is suspended, or a thread
+//! that gets no CPU, does not hang.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +27,8 @@ pub struct Stall {
     pub exploration: String,
     /// Who it is: a context, by kind and name, or the set-up, or a condition of quiescence.
     pub who: String,
-    /// `file:line` of its last visible step; of a context that has taken none, where it was created.
+    /// `file:line` of its last visible step; of a context that has taken none, where it was
+    /// created.
     pub site: Option<String>,
     /// For how long it has run, or slept, since then.
     pub time: Duration,
@@ -293,7 +295,8 @@ struct Patience {
 }
 
 impl Patience {
-    /// Another tick is over, with that progress; `None` if it has made some. If it has not, the thread is looked at.
+    /// Another tick is over, with that progress; `None` if it has made some. If it has not, the
+    /// thread is looked at.
     fn tick(&mut self, progress: Option<(u64, u64)>, sample: impl FnOnce() -> Option<Sample>) -> Option<Duration> {
         if progress.is_none() || progress != self.last {
             *self = Patience { last: progress, ..Patience::default() };
@@ -330,8 +333,9 @@ mod clock {
         parse(&std::fs::read_to_string(path).ok()?)
     }
 
-    /// Reads a `stat` file (proc_pid_stat(5)): the state is field 3, times in user and system mode are fields 14 and 15, in
-    /// hundredths of a second. The name in field 2 may have anything in it.
+    /// Reads a `stat` file (proc_pid_stat(5)): the state is field 3, times in user and system mode
+    /// are fields 14 and 15, in hundredths of a second. The name in field 2 may have anything in
+    /// it.
     pub(super) fn parse(stat: &str) -> Option<Sample> {
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let state = match fields.next()? {

@@ -108,7 +108,8 @@ pub(crate) struct Ctx {
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
     pub books: Option<Rc<Books>>,
-    /// It is a task for which a certain CPU was asked; others make way for such a task while the program is set up.
+    /// It is a task for which a certain CPU was asked; others make way for such a task while the
+    /// program is set up.
     pub pinned: bool,
     /// The program has said that it need not run.
     pub may_not_run: bool,
@@ -199,8 +200,8 @@ pub(crate) enum CpuCount {
     Open,
     /// It was stated in the set-up, or asked for there.
     Fixed,
-    /// It was asked for while contexts run. They have been told what it was when the set-up ended, and no CPU has been added
-    /// since.
+    /// It was asked for while contexts run. They have been told what it was when the set-up ended,
+    /// and no CPU has been added since.
     Told,
 }
 
@@ -374,7 +375,8 @@ impl WorldCell {
     }
 }
 
-/// Dropped when a panic leaves the machine: whoever used it unwinds now, and uses it again while it does.
+/// Dropped when a panic leaves the machine: whoever used it unwinds now, and uses it again while it
+/// does.
 struct Unwinds<'a>(&'a WorldCell);
 
 impl Drop for Unwinds<'_> {
@@ -388,8 +390,8 @@ impl Drop for Unwinds<'_> {
     }
 }
 
-/// For the panic hook: a panic inside of the machine, which nobody can look at before it is left. Whether it is told by a
-/// report, as one of a context; `None` if the machine is not being used.
+/// For the panic hook: a panic inside of the machine, which nobody can look at before it is left.
+/// Whether it is told by a report, as one of a context; `None` if the machine is not being used.
 pub(crate) fn panics_inside(site: &Option<String>) -> Option<bool> {
     let cell = CURRENT.get();
     // SAFETY: as in `with`.
@@ -430,10 +432,12 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
     (!cell.busy.get()).then(|| cell.with(f))
 }
 
-/// The name of this OS thread's context at whose stack the address is, and how large that is: for a signal handler.
+/// The name of this OS thread's context at whose stack the address is, and how large that is: for a
+/// signal handler.
 #[cfg(unix)]
 pub(crate) fn faulted(address: usize) -> Option<(&'static str, usize)> {
-    // SAFETY: as in `here`, and a context that runs has a name until it ends; this one never goes on.
+    // SAFETY: as in `here`, and a context that runs has a name until it ends; this one never goes
+    // on.
     unsafe {
         let (name, bytes) = CURRENT.get().as_ref()?.runners.owner(address)?;
         Some((&*name, bytes))
@@ -785,7 +789,8 @@ impl World {
         if self.mode == Mode::Running {
             self.unwinds();
             self.panic_site = site;
-            // It may unwind out of a step, and what it lends to the machine for that is on its stack.
+            // It may unwind out of a step, and what it lends to the machine for that is on its
+            // stack.
             let me = self.current;
             let ctx = self.ctx_mut(me);
             (ctx.pending.condition, ctx.more) = (None, None);

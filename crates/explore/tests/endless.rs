@@ -24,7 +24,8 @@ fn line_of(part: &str) -> usize {
     include_str!("endless.rs").lines().position(|line| line.trim() == part).expect("it is in this file") + 1
 }
 
-/// A task that looks at a flag which another one sets, without `cpu_relax`; before the loop it does something else.
+/// A task that looks at a flag which another one sets, without `cpu_relax`; before the loop it does
+/// something else.
 fn looks_for_ever(m: &Machine) {
     let flag = Arc::new(Word::new(0));
     let (sets, other) = (Arc::clone(&flag), Word::new(0));

@@ -1,5 +1,5 @@
-//! Explored code that hangs is named by the watchdog, and its process ends. Each mistake is made in a child process: this
-//! test binary, told by an environment variable to make it.
+//! Explored code that hangs is named by the watchdog, and its process ends. Each mistake is made in
+//! a child process: this test binary, told by an environment variable to make it.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -92,7 +92,8 @@ fn condition(m: &Machine) {
     });
 }
 
-/// The mistakes, who is named for each, and the line that the last step is at (in this file), if there was one.
+/// The mistakes, who is named for each, and the line that the last step is at (in this file), if
+/// there was one.
 type Mistake = (&'static str, fn(&Machine), &'static str, Option<&'static str>);
 const MISTAKES: [Mistake; 8] = [
     ("std mutex", std_mutex, "task two", Some("word.load(SeqCst);\n        let _held = mutex")),
@@ -113,7 +114,8 @@ fn child(mistake: &str) -> Child {
     child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child starts")
 }
 
-/// Its status, and what it says on stderr. One that does not end is ended, after so long that no machine is that slow.
+/// Its status, and what it says on stderr. One that does not end is ended, after so long that no
+/// machine is that slow.
 fn end(mut child: Child) -> (Option<i32>, String) {
     let mut said = String::new();
     let mut stderr = child.stderr.take().expect("it is piped");

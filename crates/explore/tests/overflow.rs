@@ -1,4 +1,5 @@
-//! What a context that overflows its stack says. Each case runs in a process of its own, which dies of it.
+//! What a context that overflows its stack says. Each case runs in a process of its own, which dies
+//! of it.
 
 #![cfg(unix)]
 

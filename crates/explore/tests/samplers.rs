@@ -109,7 +109,8 @@ fn a_sampled_failure_replays_from_its_token() {
     }
 }
 
-/// Fails only if two tasks take turns without a fault, so often. With a third, that one must not come before the end.
+/// Fails only if two tasks take turns without a fault, so often. With a third, that one must not
+/// come before the end.
 fn turns(m: &Machine, turns: u64, third: bool) {
     let word = Arc::new(Word::new(0));
     for task in 0..2 {

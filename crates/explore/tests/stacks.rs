@@ -1,4 +1,5 @@
-//! Searches that leave the stacks of contexts behind which wait for ever. They have a process of their own.
+//! Searches that leave the stacks of contexts behind which wait for ever. They have a process of
+//! their own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -1,4 +1,5 @@
-//! Real threads in explored code. They have a process of their own: whichever exploration runs meanwhile is told of them.
+//! Real threads in explored code. They have a process of their own: whichever exploration runs
+//! meanwhile is told of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -1,5 +1,5 @@
-//! How many executions exhaust programs that wait in loops or exchange words, and that it is no more than there are
-//! inequivalent ones.
+//! How many executions exhaust programs that wait in loops or exchange words, and that it is no
+//! more than there are inequivalent ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -41,16 +41,11 @@ fn await_one(word: &Word) {
 
 #[test]
 fn an_exchange_that_fails_only_reads() {
-    exhausts(60, |m| {
-        let sum = word(0);
-        for name in ["one", "two", "three"] {
-            let sum = Arc::clone(&sum);
-            m.task(name, move || {
-                let add = |seen| sum.compare_exchange(seen, seen + 1, SeqCst, SeqCst);
-                while add(sum.load(SeqCst)).is_err() {}
-            });
-        }
-    });
+    let counts = |sum: &Word| {
+        let add = |seen| sum.compare_exchange(seen, seen + 1, SeqCst, SeqCst);
+        while add(sum.load(SeqCst)).is_err() {}
+    };
+    exhausts(60, each(3, 0, counts));
     exhausts(4, |m| {
         let x = word(0);
         let (loads, exchanges, stores) = (Arc::clone(&x), Arc::clone(&x), x);
@@ -64,35 +59,27 @@ fn an_exchange_that_fails_only_reads() {
     });
 }
 
+/// As many tasks as `tasks`, each of which does `f` to one word that holds `first`.
+fn each(tasks: usize, first: u64, f: fn(&Word)) -> impl Fn(&Machine) + Send + Sync {
+    move |m| {
+        let word = word(first);
+        for _ in 0..tasks {
+            let word = Arc::clone(&word);
+            m.task("task", move || f(&word));
+        }
+    }
+}
+
 #[test]
 fn posts_of_a_bit_that_is_set_do_not_depend_on_each_other() {
-    exhausts(1, |m| {
-        let pending = word(4);
-        for name in ["one", "two", "three"] {
-            let pending = Arc::clone(&pending);
-            m.task(name, move || {
-                pending.fetch_or(4, SeqCst);
-            });
-        }
-    });
+    let posts = |pending: &Word| {
+        pending.fetch_or(4, SeqCst);
+    };
+    exhausts(1, each(3, 4, posts));
     // Of two that set it, one is the first.
-    exhausts(2, |m| {
-        let pending = word(0);
-        for name in ["one", "two"] {
-            let pending = Arc::clone(&pending);
-            m.task(name, move || {
-                pending.fetch_or(4, SeqCst);
-            });
-        }
-    });
+    exhausts(2, each(2, 0, posts));
     // A store writes, also what is there.
-    exhausts(2, |m| {
-        let pending = word(4);
-        for name in ["one", "two"] {
-            let pending = Arc::clone(&pending);
-            m.task(name, move || pending.store(4, SeqCst));
-        }
-    });
+    exhausts(2, each(2, 4, |pending| pending.store(4, SeqCst)));
 }
 
 #[test]

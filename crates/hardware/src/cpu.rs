@@ -1,5 +1,5 @@
-//! A CPU as far as what ends or reaches guest mode goes: doorbells of AVIC (APM vol. 2, section 15.29), the notification vector
-//! of VMX, kicks. What the guest does is somebody else's.
+//! A CPU as far as what ends or reaches guest mode goes: doorbells of AVIC (APM vol. 2, section
+//! 15.29), the notification vector of VMX, kicks. What the guest does is somebody else's.
 
 use doorbell_explore::Ended;
 use doorbell_explore::sim::Model;
@@ -75,8 +75,8 @@ impl Cpu {
         self.0.change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
     }
 
-    /// The notification vector of VMX: taken in guest mode, also if it came when interrupts were off. If posting is inactive
-    /// there, it is an interrupt like any other, and ends guest mode.
+    /// The notification vector of VMX: taken in guest mode, also if it came when interrupts were
+    /// off. If posting is inactive there, it is an interrupt like any other, and ends guest mode.
     #[track_caller]
     pub fn notify(&self) {
         self.0.change(|cpu| cpu.notified |= cpu.irqs_off || cpu.guest.is_some());
@@ -88,13 +88,14 @@ impl Cpu {
         self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());
     }
 
-    /// Whether it was kicked, and must leave guest mode.
+    /// Returns whether it was kicked, and must leave guest mode.
     #[track_caller]
     pub fn is_kicked(&self) -> bool {
         self.0.observe(|cpu| cpu.kicked)
     }
 
-    /// Stays in guest mode until it is told something or kicked: `true` if it is kicked, and must leave.
+    /// Stays in guest mode until it is told something or kicked: `true` if it is kicked, and must
+    /// leave.
     ///
     /// # Errors
     /// When the run is over.

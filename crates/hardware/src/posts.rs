@@ -1,4 +1,5 @@
-//! A vCPU of `doorbell-post` by itself, with any gate: hooks that do what the protocol asks of them, and no more.
+//! A vCPU of `doorbell-post` by itself, with any gate: hooks that do what the protocol asks of
+//! them, and no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,8 @@ pub trait Hooked: Gate<Sim> + Send + Sync + 'static {
     /// It is switched away from, and waits for a CPU.
     fn suppress(&self) {}
 
-    /// It is switched away from on a CPU, and sleeps: whether the CPU interrupts itself with the wake-up vector.
+    /// It is switched away from on a CPU, and sleeps: whether the CPU interrupts itself with the
+    /// wake-up vector.
     fn wake_with(&self, cpu: CpuId, any: impl FnOnce() -> bool) -> bool {
         let _ = (cpu, any);
         false

@@ -1,8 +1,10 @@
-//! One vCPU: the task that runs it, the CPUs that its scheduler puts it on, and the interrupt that preempts it at any moment.
+//! One vCPU: the task that runs it, the CPUs that its scheduler puts it on, and the interrupt that
+//! preempts it at any moment.
 //!
-//! A [`Delivery`] is the code that is explored; what it is given here is the same for every layout and gate. The task stays
-//! on one simulated CPU, with the interrupt that preempts it. Where the vCPU is, is what the hooks say: notifications and kicks
-//! go to one of two [CPUs](Cpu), and do something there only if the vCPU is there by then.
+//! A [`Delivery`] is the code that is explored; what it is given here is the same for every layout
+//! and gate. The task stays on one simulated CPU, with the interrupt that preempts it. Where the
+//! vCPU is, is what the hooks say: notifications and kicks go to one of two [CPUs](Cpu), and do
+//! something there only if the vCPU is there by then.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,9 +16,11 @@ use doorbell_post::{Notice, Requests};
 use crate::cpu::Cpu;
 use crate::vmx::NOTIFY;
 
-/// The CPU on which a vCPU's task is simulated, wherever its hooks say that it is. (RCU's callbacks have CPU 0.)
+/// The CPU on which a vCPU's task is simulated, wherever its hooks say that it is. (RCU's callbacks
+/// have CPU 0.)
 pub const A: CpuId = CpuId(1);
-/// The other CPU that a vCPU may be on. Its handlers run while the task does, so whoever sleeps here is woken at any moment.
+/// The other CPU that a vCPU may be on. Its handlers run while the task does, so whoever sleeps
+/// here is woken at any moment.
 pub const B: CpuId = CpuId(2);
 
 /// On which a CPU is asked to switch tasks.
@@ -29,7 +33,8 @@ pub struct Vcpu {
     moves: bool,
     got: Model<u64>,
     task: Model<Option<<Sim as Platform>::Task>>,
-    /// Used by its task, and by what interrupts it: on one simulated CPU, so their order is visible without steps of this.
+    /// Used by its task, and by what interrupts it: on one simulated CPU, so their order is visible
+    /// without steps of this.
     place: Mutex<Place>,
 }
 
@@ -44,8 +49,8 @@ struct Place {
 }
 
 impl Vcpu {
-    /// A vCPU that begins on one of the two CPUs, and either stays there or, whenever it is switched away from, `moves` to the
-    /// other one.
+    /// A vCPU that begins on one of the two CPUs, and either stays there or, whenever it is
+    /// switched away from, `moves` to the other one.
     #[track_caller]
     pub fn new(on: CpuId, moves: bool) -> Self {
         let place = Place { on, away: true, in_guest: false, preempt: false };
@@ -72,8 +77,8 @@ impl Vcpu {
         self.place().on
     }
 
-    /// An interrupt of the host is sent. Of a CPU that the vCPU may be on, the [notification](NOTIFY) is taken by what runs
-    /// there; any other vector has a handler.
+    /// An interrupt of the host is sent. Of a CPU that the vCPU may be on, the
+    /// [notification](NOTIFY) is taken by what runs there; any other vector has a handler.
     #[track_caller]
     pub fn interrupt(&self, cpu: CpuId, vector: Vector) {
         match self.cpu(cpu) {
@@ -90,7 +95,7 @@ impl Vcpu {
         }
     }
 
-    /// Whether the CPU that it is in the guest on was kicked. By its task.
+    /// Returns whether the CPU that it is in the guest on was kicked. By its task.
     #[track_caller]
     pub fn is_kicked(&self) -> bool {
         self.cpu(self.on()).is_some_and(Cpu::is_kicked)
@@ -168,13 +173,15 @@ pub trait Delivery: 'static {
     /// If it does not enter, because something was requested.
     fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests>;
 
-    /// Begins to sleep; calls `sleep` if there is no reason not to, which asks whether it still sleeps.
+    /// Begins to sleep; calls `sleep` if there is no reason not to, which asks whether it still
+    /// sleeps.
     fn block(&self, sleep: &mut dyn FnMut(&dyn Fn() -> bool));
 
     /// The hook: its task runs on a CPU. Interrupts are off.
     fn load(&self, cpu: CpuId);
 
-    /// The hook: its task is switched away from on a CPU, `preempted` or because it sleeps. Interrupts are off.
+    /// The hook: its task is switched away from on a CPU, `preempted` or because it sleeps.
+    /// Interrupts are off.
     fn put(&self, cpu: CpuId, preempted: bool);
 
     /// Serves requests.
@@ -236,8 +243,8 @@ pub trait Delivery: 'static {
         }
     }
 
-    /// An interrupt asks the CPU of its task to switch: the guest exits for it; the task, unless it is off its CPU, waits
-    /// for one, and gets it.
+    /// An interrupt asks the CPU of its task to switch: the guest exits for it; the task, unless it
+    /// is off its CPU, waits for one, and gets it.
     fn preempted(&self) {
         let vcpu = self.vcpu();
         let place = *vcpu.place();

@@ -27,9 +27,10 @@ pub enum Claim {
 pub trait Handler: Send + Sync + 'static {
     /// The interrupt has come. In hard-interrupt context, with interrupts off, on one CPU at a time.
     ///
-    /// One that panics is not taken off the line, and the panic goes on to whoever has called [`IrqDesc::handle`](crate::IrqDesc::handle):
-    /// those behind it in the list are not called this time, but the interrupt is not under way any more, and is pending, so whoever
-    /// catches the panic may call `handle` again, and whoever comes next does.
+    /// One that panics is not taken off the line, and the panic goes on to whoever has called
+    /// [`IrqDesc::handle`](crate::IrqDesc::handle): those behind it in the list are not called this
+    /// time, but the interrupt is not under way any more, and is pending, so whoever catches the
+    /// panic may call `handle` again, and whoever comes next does.
     fn handle(&self) -> Claim;
 }
 
@@ -97,7 +98,8 @@ impl<P: Platform> Requested<P> {
     }
 }
 
-/// A handler is called for no new interrupt, but may be running, and so may what it has left to the interrupt's thread.
+/// A handler is called for no new interrupt, but may be running, and so may what it has left to the
+/// interrupt's thread.
 #[must_use = "the handler may still be running, and its list leaks unless this is waited for"]
 pub struct Freed<'a, P: Platform> {
     former: Retired<P::Rcu, List>,
@@ -112,8 +114,8 @@ impl<P: Platform> Freed<'_, P> {
         self.last
     }
 
-    /// Waits until no CPU runs the handler, and then until the interrupt's thread has done what was asked of it until then. In
-    /// task context, from neither of the two.
+    /// Waits until no CPU runs the handler, and then until the interrupt's thread has done what was
+    /// asked of it until then. In task context, from neither of the two.
     #[track_caller]
     pub fn synchronize(self) {
         drop(self.former.synchronize());

@@ -37,8 +37,8 @@ pub struct Posting {
 #[must_use = "bits that were posted meanwhile are found by nobody else"]
 pub struct LookAgain<V>(pub Arc<V>);
 
-/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](Binding::unbind) would have returned is still to be
-/// done, and it can be bound after that.
+/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](Binding::unbind)
+/// would have returned is still to be done, and it can be bound after that.
 #[must_use = "the vCPU that it was posted to has to look at its pending bits"]
 pub struct Bound<V>(pub Invalidate<LookAgain<V>>);
 
@@ -116,9 +116,10 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
         Ok(self.0.unbind()?.map(LookAgain))
     }
 
-    /// Has it follow a route: posted to a vCPU, or, if there is none that it can be posted to, arriving in the host. The change is
-    /// `invalidate`d, which returns when that has completed, and the vCPU that it was posted to then told to `look_again`. In task
-    /// context, if `invalidate` waits.
+    /// Has it follow a route: posted to a vCPU, or, if there is none that it can be posted to,
+    /// arriving in the host. The change is `invalidate`d, which returns when that has completed,
+    /// and the vCPU that it was posted to then told to `look_again`. In task context, if
+    /// `invalidate` waits.
     pub fn follow(
         &mut self,
         route: Option<(Arc<V>, Posting)>,

@@ -25,12 +25,14 @@ pub trait Producer: Send + Sync + 'static {
 
 /// Where interrupts of a producer `D` are to be delivered, if that is possible without the host's handler: an irqfd.
 ///
-/// What it is asked to do is done in task context, with no lock held, and may wait: for an invalidation, say. It is asked to
-/// do one thing at a time for each pair. It must not register or unregister anything with the same token.
+/// What it is asked to do is done in task context, with no lock held, and may wait: for an
+/// invalidation, say. It is asked to do one thing at a time for each pair. It must not register or
+/// unregister anything with the same token.
 ///
-/// If it or its producer panics, the panic goes to whoever has registered, unregistered, or changed the route, and nobody waits for the pair
-/// any more: who was to be registered is not, who was to leave has left, and a connection that was to follow is there still, as it was
-/// left. Both are started.
+/// If it or its producer panics, the panic goes to whoever has registered, unregistered, or changed
+/// the route, and nobody waits for the pair any more: who was to be registered is not, who was to
+/// leave has left, and a connection that was to follow is there still, as it was left. Both are
+/// started.
 pub trait Consumer<D>: Send + Sync + 'static {
     /// What it keeps of a connection, such as a [`Binding`](crate::Binding).
     type Link: Send + 'static;
@@ -48,12 +50,13 @@ pub trait Consumer<D>: Send + Sync + 'static {
     /// route allows it.
     ///
     /// # Errors
-    /// If there can be no connection, for want of an entry, say. Interrupts go by the host, both stay registered, and
-    /// [`connection`](Bypass::connection) says so. It is asked again when the route changes.
+    /// If there can be no connection, for want of an entry, say. Interrupts go by the host, both
+    /// stay registered, and [`connection`](Bypass::connection) says so. It is asked again when the
+    /// route changes.
     fn connect(&self, producer: &Arc<D>) -> Result<Self::Link, Self::Refusal>;
 
-    /// Its route may have changed: the connection follows. When this returns, nothing goes by a former route, of which what it returns is
-    /// the proof.
+    /// Lets the connection follow a route that may have changed. When this returns, nothing goes by a
+    /// former route, of which what it returns is the proof.
     fn follow(&self, link: &mut Self::Link) -> Followed;
 
     /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing that it has done uses what
@@ -61,10 +64,12 @@ pub trait Consumer<D>: Send + Sync + 'static {
     fn disconnect(&self, producer: &Arc<D>, link: Self::Link);
 }
 
-/// A proof that a connection goes by the route that it was to follow: it posts by that, or it arrives in the host and is bound to nothing.
+/// A proof that a connection goes by the route that it was to follow: it posts by that, or it
+/// arrives in the host and is bound to nothing.
 ///
-/// [`Binding::follow`](crate::Binding::follow) and [`PostedBinding::follow`](crate::PostedBinding::follow) return it when they have done
-/// the one or the other, so nobody says "it cannot be posted" and goes on to post by the former route.
+/// [`Binding::follow`](crate::Binding::follow) and
+/// [`PostedBinding::follow`](crate::PostedBinding::follow) return it when they have done the one or
+/// the other, so nobody says "it cannot be posted" and goes on to post by the former route.
 #[derive(Debug)]
 #[must_use = "it is what `Consumer::follow` returns"]
 pub struct Followed(pub(crate) ());
@@ -165,8 +170,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         Arc::new(Bypass { slots: Lock::new(&PAIRS, Tokens::new()), changed: P::WaitQueue::new("bypass") })
     }
 
-    /// Registers a producer. If there is a consumer of that token, both are connected when this returns, or
-    /// [`connection`](Bypass::connection) says why not. In task context.
+    /// Registers a producer. If there is a consumer of that token, both are connected when this
+    /// returns, or [`connection`](Bypass::connection) says why not. In task context.
     ///
     /// # Errors
     /// If there is another producer of that token, or one that is about to leave.
@@ -175,8 +180,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         Ok(Produces { bypass: Arc::clone(self), token })
     }
 
-    /// Registers a consumer. If there is a producer of that token, both are connected when this returns, or
-    /// [`connection`](Bypass::connection) says why not. In task context.
+    /// Registers a consumer. If there is a producer of that token, both are connected when this
+    /// returns, or [`connection`](Bypass::connection) says why not. In task context.
     ///
     /// # Errors
     /// If there is another consumer of that token, or one that is about to leave.
@@ -245,7 +250,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         drop(left);
     }
 
-    /// Claims a pair, when nobody else does anything to it. If there is none, `alone` is done to what there is of it.
+    /// Claims a pair, when nobody else does anything to it. If there is none, `alone` is done to
+    /// what there is of it.
     fn claim<R>(&self, token: Token, alone: impl Fn(&mut Slot<D, C>) -> R) -> Result<Claimed<D, C>, Option<R>> {
         let mut claimed = Err(None);
         self.changed.wait_until(|| {
@@ -264,9 +270,9 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         claimed
     }
 
-    /// The route of the consumer of that token has changed, if there is one: when this returns, its connection follows the new
-    /// one, or it is not connected any more. One that could not be connected is tried again. By anybody, in task context, where one
-    /// may wait.
+    /// The route of the consumer of that token has changed, if there is one: when this returns, its
+    /// connection follows the new one, or it is not connected any more. One that could not be
+    /// connected is tried again. By anybody, in task context, where one may wait.
     pub fn follow(&self, token: Token) {
         let Ok(mut claimed) = self.claim(token, |_| ()) else { return };
         let pair = match claimed.link.take() {
@@ -300,7 +306,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         }
     }
 
-    /// What has become of a token, when nobody is about to change that. In task context, where one may wait.
+    /// What has become of a token, when nobody is about to change that. In task context, where one
+    /// may wait.
     pub fn connection(&self, token: Token) -> Connection<C::Refusal> {
         let mut connection = Connection::None;
         self.changed.wait_until(|| {

@@ -52,7 +52,7 @@ impl CpuSet {
         self.iter().find(|cpu| other.contains(*cpu))
     }
 
-    /// Whether each of its CPUs is in another set, too.
+    /// Returns whether each of its CPUs is in another set, too.
     pub fn is_subset_of(&self, other: &CpuSet) -> bool {
         self.iter().all(|cpu| other.contains(cpu))
     }

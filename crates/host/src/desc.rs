@@ -21,8 +21,8 @@ pub enum AffinityError {
     Empty,
     /// It names no CPU that is online.
     Offline,
-    /// The interrupt is managed, and this is not within its affinity; or a CPU goes offline, and none is left that is. Then the
-    /// interrupt is shut down until one returns.
+    /// The interrupt is managed, and this is not within its affinity; or a CPU goes offline, and
+    /// none is left that is. Then the interrupt is shut down until one returns.
     Managed,
 }
 
@@ -120,8 +120,8 @@ impl<P: Platform> WakeThread<P> {
 }
 
 impl<P: Platform> IrqDesc<P> {
-    /// Of an interrupt that goes to the first CPU of `affinity` that is in `online`. Its handlers are read in sections of `rcu`, which
-    /// any number of descriptors may have in common.
+    /// Returns the descriptor of an interrupt that goes to the first CPU of `affinity` that is in
+    /// `online`. Its handlers are read in sections of `rcu`, which any number of descriptors may have in common.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -129,7 +129,8 @@ impl<P: Platform> IrqDesc<P> {
         Self::of(rcu, affinity, online, false)
     }
 
-    /// Of a [managed](crate::vector::Vectors::manage) interrupt: it goes to CPUs of `affinity` only, whatever is asked for.
+    /// Returns the descriptor of a [managed](crate::vector::Vectors::manage) interrupt, which goes
+    /// to CPUs of `affinity` only, whatever is asked for.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -201,7 +202,8 @@ impl<P: Platform> IrqDesc<P> {
     /// under the lock that orders changes, so that the last one is the one that stays. It must do no more than that: what
     /// it returns (the invalidation) is for later.
     ///
-    /// The affinity of a managed interrupt stays what it is: `affinity` says to which CPUs of it the interrupt goes for now.
+    /// The affinity of a managed interrupt stays what it is: `affinity` says to which CPUs of it
+    /// the interrupt goes for now.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -242,8 +244,8 @@ impl<P: Platform> IrqDesc<P> {
     /// `online` if not; the affinity stays what it was, for when the CPU returns. `None` if it goes elsewhere anyway.
     ///
     /// # Errors
-    /// If `online` names no CPU beside it; if the interrupt is managed, and none is left that it may go to:
-    /// [`Managed`](AffinityError::Managed).
+    /// If `online` names no CPU beside it; if the interrupt is managed, and none is left that it
+    /// may go to: [`Managed`](AffinityError::Managed).
     pub fn leave<R>(
         &self,
         cpu: CpuId,
@@ -302,21 +304,21 @@ impl<P: Platform> IrqDesc<P> {
         WakeThread(self.state.lock_irqsave().thread.clone())
     }
 
-    /// By the thread: takes what it has to do; `None` if there is nothing, so that it may sleep. It has handled what it has taken before
-    /// by then.
+    /// Takes what the thread has to do; `None` if there is nothing, so that it may sleep. The thread
+    /// calls this, and has handled what it has taken before by then.
     pub fn take_work(&self) -> Option<ThreadWork> {
         self.threaded.take()
     }
 
-    /// By the thread: it has handled what it has taken, and does not [take](IrqDesc::take_work) more, because it ends or has
-    /// something else to do first.
+    /// Says that the thread has handled what it has taken, and does not
+    /// [take](IrqDesc::take_work) more, because it ends or has something else to do first.
     pub fn end_work(&self) {
         let _ = self.threaded.end();
     }
 }
 
 impl<P: Platform> State<P> {
-    /// Whether it may be asked for.
+    /// Returns whether it may be asked for.
     fn allows(&self, affinity: Option<&CpuSet>) -> Result<(), AffinityError> {
         let within = !self.managed || affinity.is_none_or(|affinity| affinity.is_subset_of(&self.affinity));
         within.then_some(()).ok_or(AffinityError::Managed)

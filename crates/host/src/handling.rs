@@ -190,10 +190,11 @@ impl<P: Platform> IrqDesc<P> {
         }
     }
 
-    /// Waits until no handler of it is running: of those that began before this call, none is when it returns. Then until the interrupt's
-    /// thread has handled what they, and those before, have left to it. In task context; not from a handler or the thread, nor
-    /// under a lock that one takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no CPU can see
-    /// another's IRR ([`vector`](crate::vector) is about that).
+    /// Waits until no handler of it is running: of those that began before this call, none is when
+    /// it returns. Then until the interrupt's thread has handled what they, and those before, have
+    /// left to it. In task context; not from a handler or the thread, nor under a lock that one
+    /// takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no
+    /// CPU can see another's IRR ([`vector`](crate::vector) is about that).
     #[track_caller]
     pub fn synchronize(&self) {
         while self.flow.in_progress() {
@@ -449,7 +450,8 @@ mod tests {
         }
     }
 
-    /// A device whose interrupt comes again, at another CPU, each time that it is handled, so many times.
+    /// A device whose interrupt comes again, at another CPU, each time that it is handled, so many
+    /// times.
     struct Repeats {
         desc: std::sync::OnceLock<Arc<IrqDesc<Std>>>,
         more: AtomicU32,

@@ -116,7 +116,8 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// does not suppress its notification. Until the invalidation has completed, some may go where they went before.
     ///
     /// # Errors
-    /// If the descriptor is not where hardware can find it: then it arrives in the host when this returns, wherever it went.
+    /// If the descriptor is not where hardware can find it: then it arrives in the host when this
+    /// returns, wherever it went.
     pub fn post_to(
         &mut self,
         to: Arc<V>,
@@ -131,8 +132,9 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
         Ok(self.0.posts(to))
     }
 
-    /// Has it follow a route: posted to a vCPU, as a vector in the guest, urgent or not; or, if there is none that it can be posted to,
-    /// arriving in the host. The change is `invalidate`d, which returns when that has completed. In task context, if that waits.
+    /// Has it follow a route: posted to a vCPU, as a vector in the guest, urgent or not; or, if
+    /// there is none that it can be posted to, arriving in the host. The change is `invalidate`d,
+    /// which returns when that has completed. In task context, if that waits.
     pub fn follow(&mut self, route: Option<(Arc<V>, u8, bool)>, invalidate: impl FnOnce(IrteIndex)) -> Followed {
         let former = match route {
             Some((to, vector, urgent)) => match self.post_to(to, vector, urgent) {

@@ -22,7 +22,8 @@ pub struct ThreadWork {
 pub(crate) struct Threaded<P: Platform> {
     /// What the thread has to do. Set by interrupt handlers, without a lock.
     work: P::AtomicU32,
-    /// How often the thread has begun or ended to handle: odd while it does. Written by the thread only.
+    /// How often the thread has begun or ended to handle: odd while it does. Written by the thread
+    /// only.
     rounds: P::AtomicU32,
     /// Whether there is a thread. Written under the descriptor's lock.
     attached: P::AtomicBool,
@@ -39,7 +40,7 @@ impl<P: Platform> Threaded<P> {
         }
     }
 
-    /// It is to handle an interrupt; `false` if it was to do so anyway.
+    /// Asks the thread to handle an interrupt; `false` if it was to do so anyway.
     pub(crate) fn ask_to_run(&self) -> bool {
         self.work.fetch_or(RUN, SeqCst) & RUN == 0
     }
@@ -52,7 +53,7 @@ impl<P: Platform> Threaded<P> {
         self.work.load(SeqCst) != 0
     }
 
-    /// By who has the descriptor's lock.
+    /// Says whether there is a thread. Whoever has the descriptor's lock calls this.
     pub(crate) fn attach(&self, attached: bool) {
         self.attached.store(attached, SeqCst);
     }
@@ -62,13 +63,14 @@ impl<P: Platform> Threaded<P> {
         self.ended.wake_all();
     }
 
-    /// By the thread.
+    /// Takes what there is to do. The thread calls this.
     pub(crate) fn take(&self) -> Option<ThreadWork> {
         let round = self.end();
         if self.work.load(SeqCst) == 0 {
             return None;
         }
-        // Said before it is taken: whoever finds that there is nothing to be handled looks for this next.
+        // Said before it is taken: whoever finds that there is nothing to be handled looks for this
+        // next.
         self.rounds.store(round.wrapping_add(1), SeqCst);
         let work = self.work.swap(0, SeqCst);
         if work & RUN == 0 {
@@ -77,7 +79,8 @@ impl<P: Platform> Threaded<P> {
         Some(ThreadWork { run: work & RUN != 0, moved: work & MOVE != 0 })
     }
 
-    /// By the thread: it has handled what it has taken. Returns how often it has begun and ended.
+    /// Says that the thread, which calls this, has handled what it has taken. Returns how often it has
+    /// begun and ended.
     pub(crate) fn end(&self) -> u32 {
         let mut round = self.rounds.load(SeqCst);
         if round & 1 != 0 {
@@ -88,7 +91,8 @@ impl<P: Platform> Threaded<P> {
         round
     }
 
-    /// Sleeps until the thread has handled what it was asked for before this call, if there is a thread.
+    /// Sleeps until the thread has handled what it was asked for before this call, if there is a
+    /// thread.
     pub(crate) fn wait(&self) {
         let begun = self.rounds.load(SeqCst);
         self.ended.wait_until(|| {

@@ -1,4 +1,5 @@
-//! What is kept by token: found, added and removed in constant time, without memory being allocated or freed under a lock.
+//! What is kept by token: found, added and removed in constant time, without memory being allocated
+//! or freed under a lock.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,8 +7,8 @@ use core::mem;
 
 use crate::Token;
 
-/// A hash table that grows by one bucket for each new token (linear hashing), so that no single call pays for all. Whoever adds a token
-/// brings its [`Node`], and now and then a [`Segment`].
+/// A hash table that grows by one bucket for each new token (linear hashing), so that no single
+/// call pays for all. Whoever adds a token brings its [`Node`], and now and then a [`Segment`].
 pub(crate) struct Tokens<T> {
     /// Segment n has 2^n buckets, those from 2^n - 1 on.
     segments: Vec<Segment<T>>,
@@ -70,7 +71,8 @@ impl<T> Tokens<T> {
     }
 
     fn bucket_of(&self, token: Token) -> usize {
-        // Sixty-four that follow each other stay neighbours, also in memory: tokens are numbers given out in turn, or addresses.
+        // Sixty-four that follow each other stay neighbours, also in memory: tokens are numbers
+        // given out in turn, or addresses.
         let mixed = (token.0 >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = token.0.wrapping_add(mixed ^ mixed >> 32) as usize;
         let buckets = self.buckets.max(1);

@@ -1,4 +1,5 @@
-//! A platform whose words of 128 bits are guarded by a lock, as on a machine that cannot exchange them.
+//! A platform whose words of 128 bits are guarded by a lock, as on a machine that cannot exchange
+//! them.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;

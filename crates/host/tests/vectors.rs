@@ -416,7 +416,8 @@ impl World {
         let mut stays = BTreeSet::new();
         while let Some(Irq(irq)) = self.vectors.next_on(CpuId(cpu)) {
             assert!(stays.insert(irq), "irq {irq} does not leave");
-            // A place there that it is about to leave is in the way of the next move, until the CPU has looked.
+            // A place there that it is about to leave is in the way of the next move, until the CPU
+            // has looked.
             let former = self.lines[irq as usize].former.clone();
             assert!(former.iter().all(|place| place.cpu.0 == cpu));
             self.takes_all(cpu, |place| former.contains(&place));

@@ -12,10 +12,11 @@ use crate::{Msi, Pin, SourceId};
 /// through [`Irqfds::ack`](crate::Irqfds::ack), when the controller's own locks are gone. (Known race F09: a callback
 /// out of the pin update that caused it recursed without bound.)
 ///
-/// A call that panics: the panic goes to whoever has called (who signals, acknowledges, deassigns or reroutes; an eventfd loop catches it and
-/// says so; of a deassignment that nobody waits for, it goes to the platform's
-/// workers). The event counts as delivered. Nothing else is left undone for it: lines that were to be lowered are, whoever was to be
-/// told is, the irqfd stays what it was and can be used and deassigned.
+/// A call that panics: the panic goes to whoever has called (who signals, acknowledges, deassigns
+/// or reroutes; an eventfd loop catches it and says so; of a deassignment that nobody waits for, it
+/// goes to the platform's workers). The event counts as delivered. Nothing else is left undone for
+/// it: lines that were to be lowered are, whoever was to be told is, the irqfd stays what it was
+/// and can be used and deassigned.
 ///
 /// Calls for the same pin must synchronise with each other, as those under one lock or on one `AcqRel` atomic do: who
 /// lowers a pin after someone raised it must see what that someone did before. Resampling rests on this.
@@ -57,7 +58,8 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
 /// may be spurious. For a resampling irqfd it means: the line was lowered; look at the device, and signal again if it
 /// still wants an interrupt.
 ///
-/// One that panics stays registered; the others are notified all the same, and then the panic goes to whoever has acknowledged.
+/// One that panics stays registered; the others are notified all the same, and then the panic goes
+/// to whoever has acknowledged.
 pub trait Notify: Send + Sync + 'static {
     /// An acknowledgement happened.
     fn notify(&self);

@@ -1,7 +1,8 @@
 //! One after the other, also if one of them panics.
 
-/// Calls `f` with each item. If a call panics, the others are made all the same, and then the panic goes on (the first one, if there are
-/// several): whoever has lowered a line tells everyone, and one callback that is wrong does not cost the others their interrupts.
+/// Calls `f` with each item. If a call panics, the others are made all the same, and then the panic
+/// goes on (the first one, if there are several): whoever has lowered a line tells everyone, and
+/// one callback that is wrong does not cost the others their interrupts.
 ///
 /// Without `std` nobody catches a panic, and the first one is the last call.
 #[cfg(feature = "std")]

@@ -35,8 +35,8 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Who drives a level-sensitive pin: one of 32. The level of a pin is the OR over all sources, which the controller computes, as a
-/// word with a [bit](SourceId::bit) for each.
+/// Who drives a level-sensitive pin: one of 32. The level of a pin is the OR over all sources,
+/// which the controller computes, as a word with a [bit](SourceId::bit) for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceId(u8);
 

@@ -251,7 +251,8 @@ fn an_eventfd_is_served_by_one_loop_and_one_vm_of_the_process() {
     assert_eq!(arrived(&other_vm), 0);
 }
 
-/// A controller that waits in each edge until it is let go on, and panics with each message if it is told to.
+/// A controller that waits in each edge until it is let go on, and panics with each message if it
+/// is told to.
 struct Gate {
     chip: Chip,
     entered: mpsc::Sender<()>,
@@ -296,7 +297,8 @@ fn a_device_that_makes_its_eventfd_blocking_and_takes_its_event_back_holds_up_no
     events.assign(&vm, descriptor(&first), EDGE).unwrap();
     events.assign(&vm, descriptor(&bad), MSI).unwrap();
     events.assign(&vm, descriptor(&other), MSI).unwrap();
-    // The loop is kept while both become ready, and once more between the poll and the read of the second.
+    // The loop is kept while both become ready, and once more between the poll and the read of the
+    // second.
     first.write(1).unwrap();
     entries.recv().unwrap();
     first.write(1).unwrap();

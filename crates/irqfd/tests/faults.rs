@@ -165,7 +165,7 @@ fn each_source_has_a_bit_of_its_own_in_a_word_and_there_are_no_others() {
     assert_eq!(SourceId::new(0), Some(SourceId::USERSPACE));
 }
 
-/// Whether a call panics.
+/// Returns whether a call panics.
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
 }
@@ -194,7 +194,8 @@ fn a_sink_that_panics_keeps_no_other_from_being_told() {
         assert_eq!(vm.controller().level(PIN), 0);
         assert!(sinks.iter().all(|sink| sink.get() == round));
     }
-    // The last one that leaves lowers the line, and a table that takes it away does: both tell everyone.
+    // The last one that leaves lowers the line, and a table that takes it away does: both tell
+    // everyone.
     assert!(panics(|| vm.reroute(table(&standard()))));
     assert!(sinks.iter().all(|sink| sink.get() > 2));
     sources.iter().for_each(|irqfd| irqfd.deassign().unwrap());

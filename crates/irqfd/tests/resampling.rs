@@ -1,5 +1,6 @@
-//! Level-triggered sources under every interleaving: whatever an acknowledgement, an irqfd that leaves, a shutdown or a routing update
-//! lowers, a device that still wants an interrupt has raised again by the end; and whoever has left is told nothing more.
+//! Level-triggered sources under every interleaving: whatever an acknowledgement, an irqfd that
+//! leaves, a shutdown or a routing update lowers, a device that still wants an interrupt has raised
+//! again by the end; and whoever has left is told nothing more.
 
 use std::sync::Arc;
 
@@ -89,7 +90,8 @@ impl Device {
     }
 }
 
-/// What a device wants is on the line that its GSI has in the end, and a line that it no longer has is low.
+/// What a device wants is on the line that its GSI has in the end, and a line that it no longer has
+/// is low.
 fn is_heard(m: &Machine, vm: &Vm, device: &Arc<Device>, pin: Pin) {
     let (vm, device) = (vm.clone(), Arc::clone(device));
     m.at_quiescence("a device that wants an interrupt has raised the line", move || {
@@ -100,7 +102,8 @@ fn is_heard(m: &Machine, vm: &Vm, device: &Arc<Device>, pin: Pin) {
     });
 }
 
-/// A device raises the line while the guest serves another of the same line, or itself, and acknowledges.
+/// A device raises the line while the guest serves another of the same line, or itself, and
+/// acknowledges.
 fn acknowledged(devices: usize, acks: u32) -> Report {
     Explore::new("acknowledged").run(move |m: &Machine| {
         let vm = vm();

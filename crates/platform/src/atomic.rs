@@ -16,10 +16,12 @@ pub trait Atomic: Send + Sync + 'static {
     #[track_caller]
     fn new(value: Self::Value) -> Self;
 
-    /// Whether each access is done by the machine itself, whole, and so is seen whole by hardware and by interrupt handlers.
+    /// Returns whether each access is done by the machine itself, whole, and so is seen whole by
+    /// hardware and by interrupt handlers.
     ///
-    /// Words of up to 64 bits always are. One of 128 bits may fall back to a lock: for hardware an entry could then be torn, and
-    /// a handler could wait for whom it interrupts. An implementation that wraps another says what that one says.
+    /// Words of up to 64 bits always are. One of 128 bits may fall back to a lock: for hardware an
+    /// entry could then be torn, and a handler could wait for whom it interrupts. An implementation
+    /// that wraps another says what that one says.
     #[inline]
     fn is_lock_free() -> bool {
         true

@@ -54,8 +54,9 @@ impl Section for NonPreemptible {
     }
 }
 
-/// The readers of one CPU, by the index that was current when they began. In 64 bits, because safe code can forget guards: 2^32 of
-/// them take seconds, and would bring a count back to zero while a reader lives; 2^64 take centuries.
+/// The readers of one CPU, by the index that was current when they began. In 64 bits, because safe
+/// code can forget guards: 2^32 of them take seconds, and would bring a count back to zero while a
+/// reader lives; 2^64 take centuries.
 type Readers<P> = CachePadded<[<P as Platform>::AtomicU64; 2]>;
 
 /// A domain of read sections that are counted per CPU: one read-modify-write at either end of a section, on a cache line

@@ -1,8 +1,9 @@
 //! Descriptors of Linux that are shared with somebody who is not trusted.
 //!
-//! What two processes have open in common is one open file, with one set of flags: `O_NONBLOCK` says nothing about the next call, because
-//! the other may have cleared it since. So what must not wait says so with the call itself. That is possible for reading; for
-//! writing to an eventfd there is no such call.
+//! What two processes have open in common is one open file, with one set of flags: `O_NONBLOCK`
+//! says nothing about the next call, because the other may have cleared it since. So what must not
+//! wait says so with the call itself. That is possible for reading; for writing to an eventfd there
+//! is no such call.
 
 use core::cmp;
 use std::io;
@@ -18,12 +19,13 @@ const KCMP_FILE: libc::c_long = 0;
 
 /// Returns the descriptor of an eventfd, which does not know the standard library's types.
 pub fn of_eventfd(event: &EventFd) -> BorrowedFd<'_> {
-    // SAFETY: an `EventFd` owns its descriptor until it is dropped: it has made it, or whoever called its unsafe
-    // `from_raw_fd` has said so.
+    // SAFETY: an `EventFd` owns its descriptor until it is dropped: it has made it, or whoever
+    // called its unsafe `from_raw_fd` has said so.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
-/// Whether calls without a flag of their own wait no longer than they have to. It may have changed by the time the caller looks at it.
+/// Returns whether calls without a flag of their own wait no longer than they have to. It may have
+/// changed by the time the caller looks at it.
 ///
 /// # Errors
 /// If it is not open.
@@ -37,14 +39,16 @@ pub fn is_non_blocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Reads what there is, and does not wait for more, whatever the flags of the open file say.
 ///
-/// Where the kernel has no such call, or not for this kind of file (eventfds have it since Linux 5.8, pipes and sockets since later),
-/// this is a plain read, and waits if somebody has cleared `O_NONBLOCK`.
+/// Where the kernel has no such call, or not for this kind of file (eventfds have it since Linux
+/// 5.8, pipes and sockets since later), this is a plain read, and waits if somebody has cleared
+/// `O_NONBLOCK`.
 ///
 /// # Errors
 /// What the kernel says: [`WouldBlock`](io::ErrorKind::WouldBlock) if there is nothing.
 pub fn read_now(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let buffer = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-    // SAFETY: the kernel writes to `into`, which is borrowed for the call. (Offset -1, in two halves, is "where the file is".)
+    // SAFETY: the kernel writes to `into`, which is borrowed for the call. (Offset -1, in two
+    // halves, is "where the file is".)
     let read = unsafe {
         let (iov, here) = (&raw const buffer, -1 as libc::c_long);
         libc::syscall(libc::SYS_preadv2, fd.as_raw_fd(), iov, 1 as libc::c_long, here, here, NOWAIT)
@@ -62,8 +66,9 @@ pub fn read_now(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
-/// Compares the open files of two descriptors of this process: `Equal` for duplicates of one, else an order that stays as it is as long as
-/// both are open. `None` if the kernel does not tell (it needs `CONFIG_KCMP`, and filters of system calls often deny it).
+/// Compares the open files of two descriptors of this process: `Equal` for duplicates of one, else
+/// an order that stays as it is as long as both are open. `None` if the kernel does not tell (it
+/// needs `CONFIG_KCMP`, and filters of system calls often deny it).
 pub fn compare_files(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Option<cmp::Ordering> {
     static DENIED: AtomicBool = AtomicBool::new(false);
     // Some filters kill whoever asks again and again; none gives way.

@@ -10,9 +10,10 @@ use crate::{Acquire, LockClass, Platform, Subclass};
 /// A lock without data.
 ///
 /// # Safety
-/// Between the return of `lock` (or of a `try_lock` that said `true`) and the matching `unlock`, no other call of
-/// `lock` on the same object returns and no `try_lock` says `true`; an `unlock` happens before the acquisition that
-/// follows it. A guard that is forgotten is no `unlock`: the lock stays taken for good, and no number of them changes that.
+/// Between the return of `lock` (or of a `try_lock` that said `true`) and the matching `unlock`, no
+/// other call of `lock` on the same object returns and no `try_lock` says `true`; an `unlock`
+/// happens before the acquisition that follows it. A guard that is forgotten is no `unlock`: the
+/// lock stays taken for good, and no number of them changes that.
 pub unsafe trait RawLock: Send + Sync + 'static {
     /// An unlocked lock, for statics.
     const INIT: Self;

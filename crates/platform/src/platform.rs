@@ -15,14 +15,17 @@ use crate::{
 /// writes itself and which it takes from this crate.
 ///
 /// # Safety
-/// The atomics behave as those of [`core::sync::atomic`] do, each operation with the ordering that it is given, and
-/// [`fence`](Platform::fence) as [`core::sync::atomic::fence`]: the memory safety of [`RcuCell`](crate::RcuCell) and of
-/// the locks that this crate builds rests on them. Guards that are forgotten (of interrupts, preemption, locks, read sections) leave things
-/// as they were while they lived, for good: that may stop everything, but must not corrupt anything, so counts of them must not wrap.
+/// The atomics behave as those of [`core::sync::atomic`] do, each operation with the ordering that
+/// it is given, and [`fence`](Platform::fence) as [`core::sync::atomic::fence`]: the memory safety
+/// of [`RcuCell`](crate::RcuCell) and of the locks that this crate builds rests on them. Guards
+/// that are forgotten (of interrupts, preemption, locks, read sections) leave things as they were
+/// while they lived, for good: that may stop everything, but must not corrupt anything, so counts
+/// of them must not wrap.
 pub unsafe trait Platform: Sized + Send + Sync + 'static {
-    /// How often a wait that could sleep looks for what it waits for, with [`cpu_relax`](Platform::cpu_relax) between,
-    /// before it sleeps: [`synchronize_expedited`](ReadDomain::synchronize_expedited) of the domains that this crate builds
-    /// does so. A thousand looks take some microseconds. With 0 it sleeps at once.
+    /// How often a wait that could sleep looks for what it waits for, with
+    /// [`cpu_relax`](Platform::cpu_relax) between, before it sleeps:
+    /// [`synchronize_expedited`](ReadDomain::synchronize_expedited) of the domains that this crate
+    /// builds does so. A thousand looks take some microseconds. With 0 it sleeps at once.
     const SPINS: u32 = 1_000;
 
     /// An atomic flag.

@@ -22,9 +22,10 @@ use crate::{AtomicPtr, Platform};
 /// ordering may be early on some machines: what leads a reader to a protected object is loaded `SeqCst`, which costs a
 /// reader nothing where loads are ordered anyway.)
 ///
-/// A section whose guard or token is forgotten has not ended, however many there are: safe code may forget as many as it has time for, so
-/// a domain that counts them must not let the count wrap. Grace periods then do not end, and what is retired leaks; nothing is freed
-/// early. A domain that is leaked, or dropped while tokens are left, owes nothing.
+/// A section whose guard or token is forgotten has not ended, however many there are: safe code may
+/// forget as many as it has time for, so a domain that counts them must not let the count wrap.
+/// Grace periods then do not end, and what is retired leaks; nothing is freed early. A domain that
+/// is leaked, or dropped while tokens are left, owes nothing.
 pub unsafe trait ReadDomain: Send + Sync + 'static {
     /// What a read section hands from its begin to its end.
     type Token: Copy;

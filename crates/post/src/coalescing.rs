@@ -94,8 +94,9 @@ impl<P: Platform> Coalescing<P> {
         // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
         // cleared SN comes before this look at the bits, so a bit that is not seen here was posted after it, with ON.
         if before.suppressed() && !before.outstanding() && any() {
-            // Nothing but ON changes while preemption is off, so to store what is in the word by now would do as well. Indivisible
-            // all the same: nothing then rests on who else could change it.
+            // Nothing but ON changes while preemption is off, so to store what is in the word by
+            // now would do as well. Indivisible all the same: nothing then rests on who else could
+            // change it.
             self.control.fetch_or(ON, SeqCst);
             return true;
         }
@@ -137,12 +138,14 @@ impl<P: Platform> Gate<P> for Coalescing<P> {
         if !self.load().outstanding() {
             return false;
         }
-        // Before the bits are taken: a sender that still finds ON set has published before this, and its bit is seen.
+        // Before the bits are taken: a sender that still finds ON set has published before this,
+        // and its bit is seen.
         //
-        // Indivisible: senders leave the word alone while ON is set, but the owner's hooks do not. A task that is preempted
-        // between a load and a store, and loaded elsewhere, would put back the CPU that it came from.
-        // Preempted between this and the taking, it finds that `change` has set ON again, for bits that are taken now. An
-        // ON without bits is no harm: it costs one more look, before the vCPU enters or instead of its sleep.
+        // Indivisible: senders leave the word alone while ON is set, but the owner's hooks do not.
+        // A task that is preempted between a load and a store, and loaded elsewhere, would put back
+        // the CPU that it came from. Preempted between this and the taking, it finds that `change`
+        // has set ON again, for bits that are taken now. An ON without bits is no harm: it costs
+        // one more look, before the vCPU enters or instead of its sleep.
         self.control.fetch_and(!ON, SeqCst);
         true
     }

@@ -80,9 +80,10 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
 
     /// Begins to enter the guest: from here on senders notify. By the owner.
     ///
-    /// The interrupts stay off until the vCPU is out of the guest again ([`InGuest::exited`]), but for what the guest's CPU
-    /// does about interrupts of the host: they make it leave the guest. In a process, which no guard protects from signals,
-    /// a sticky flag does the same: see [the front page](crate#in-a-process).
+    /// The interrupts stay off until the vCPU is out of the guest again ([`InGuest::exited`]), but
+    /// for what the guest's CPU does about interrupts of the host: they make it leave the guest. In
+    /// a process, which no guard protects from signals, a sticky flag does the same: see [the front
+    /// page](crate#in-a-process).
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
@@ -98,8 +99,8 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         }
     }
 
-    /// Takes what is pending, outside of the guest: what `take` says, which is called if there may be something. By the
-    /// owner; it may be preempted meanwhile.
+    /// Takes what is pending, outside of the guest: what `take` says, which is called if there may
+    /// be something. By the owner; it may be preempted meanwhile.
     #[inline]
     #[must_use = "what was taken is pending nowhere else"]
     pub fn synchronize<R>(&self, take: impl FnOnce(&L) -> R) -> Option<R> {
@@ -154,8 +155,8 @@ impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
     }
 }
 
-/// A vCPU in the guest, until it has [exited](InGuest::exited) or this is dropped, which must be before interrupts are
-/// turned on again.
+/// A vCPU in the guest, until it has [exited](InGuest::exited) or this is dropped, which must be
+/// before interrupts are turned on again.
 #[must_use = "dropped, it is in the host"]
 pub struct InGuest<'a, P: Platform> {
     run: &'a RunState<P>,
@@ -163,8 +164,9 @@ pub struct InGuest<'a, P: Platform> {
 }
 
 impl<P: Platform> InGuest<'_, P> {
-    /// Says that the vCPU is out of the guest. After the fold: the owner has taken back what its CPU held for it (what was
-    /// injected and not taken, its task priority), so that from here on memory says all that there is to know.
+    /// Says that the vCPU is out of the guest. After the fold: the owner has taken back what its
+    /// CPU held for it (what was injected and not taken, its task priority), so that from here on
+    /// memory says all that there is to know.
     ///
     /// Until then senders notify or kick, in vain; the owner looks before it enters again.
     #[inline]

@@ -146,17 +146,19 @@ impl<P: Platform> RunState<P> {
     /// Takes the requests. By the owner.
     #[inline]
     pub fn take_requests(&self) -> Option<Requests> {
-        // Only the owner takes them, so what was seen is still there, and perhaps more: the exchange takes that, too.
+        // Only the owner takes them, so what was seen is still there, and perhaps more: the
+        // exchange takes that, too.
         if self.requests.load(SeqCst) == 0 {
             return None;
         }
         Some(Requests(self.requests.swap(0, SeqCst)))
     }
 
-    /// The vCPU's task is switched away from; if it was about to sleep, it still is. By its scheduler, with preemption off.
+    /// The vCPU's task is switched away from; if it was about to sleep, it still is. By its
+    /// scheduler, with preemption off.
     pub fn preempted(&self) {
-        // A load and a store: no sender changes the mode of a vCPU that is in the host, the owner stands still, and no
-        // other hook can come between.
+        // A load and a store: no sender changes the mode of a vCPU that is in the host, the owner
+        // stands still, and no other hook can come between.
         if self.mode() == Mode::Host {
             self.mode.store(PREEMPTED, Release);
         }
@@ -183,8 +185,9 @@ impl<P: Platform> RunState<P> {
         self.mode.store(BLOCKED, SeqCst);
     }
 
-    /// No barrier: a sender that does not see it yet notifies or kicks in vain, and the owner looks before it enters. What is
-    /// overwritten is what the owner has entered, or what a sender has made of that and acts upon; hooks leave both alone.
+    /// No barrier: a sender that does not see it yet notifies or kicks in vain, and the owner looks
+    /// before it enters. What is overwritten is what the owner has entered, or what a sender has
+    /// made of that and acts upon; hooks leave both alone.
     #[inline]
     pub(crate) fn host(&self) {
         self.mode.store(HOST, Release);

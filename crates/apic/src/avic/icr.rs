@@ -60,11 +60,11 @@ impl Icr {
         }
     }
 
-    /// Calls `each` once with the physical ID of each vCPU that may be meant, none of which is above `last`. There need not be
-    /// such a vCPU.
+    /// Calls `each` once with the physical ID of each vCPU that may be meant, none of which is
+    /// above `last`. There need not be such a vCPU.
     ///
-    /// `logical` is the table and how it is meant, with AVIC. No more than `last` + 1 calls, whatever the bits are and whatever
-    /// the table holds.
+    /// `logical` is the table and how it is meant, with AVIC. No more than `last` + 1 calls,
+    /// whatever the bits are and whatever the table holds.
     pub fn targets<A: Avic>(
         self,
         kind: Kind,

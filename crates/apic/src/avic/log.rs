@@ -67,7 +67,8 @@ pub struct Members<V> {
 
 type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Arc<Members<V>>>;
 
-/// What writers know of a VM's number: the same members, so that no read section is begun, nor ended, under their lock.
+/// What writers know of a VM's number: the same members, so that no read section is begun, nor
+/// ended, under their lock.
 struct Vm<V> {
     taken: bool,
     members: Arc<Members<V>>,
@@ -118,8 +119,8 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
         Ok(VmTag { log: Arc::clone(self), vm: vm as u16, generation })
     }
 
-    /// Hands the vCPU of an entry to `look`, in a read section: it may wake, and must not sleep. `None` if there is none, or it
-    /// is not the one that was meant.
+    /// Hands the vCPU of an entry to `look`, in a read section: it may wake, and must not sleep.
+    /// `None` if there is none, or it is not the one that was meant.
     ///
     /// What is to be done is what [`AvicVcpu::logged`](super::AvicVcpu::logged) says.
     pub fn entry<R>(&self, entry: LogEntry, look: impl FnOnce(&V) -> R) -> Option<R> {
@@ -149,8 +150,8 @@ impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
         Ok(GaTag(u32::from(self.generation) << 24 | u32::from(self.vm) << 12 | vcpu))
     }
 
-    /// Adds a vCPU of the VM, in the place of the one of that number if there was one. When the VM is set up: memory is
-    /// allocated, and what is returned is to be dropped after a grace period.
+    /// Adds a vCPU of the VM, in the place of the one of that number if there was one. When the VM
+    /// is set up: memory is allocated, and what is returned is to be dropped after a grace period.
     ///
     /// # Errors
     /// If there can be no vCPU of that number.
@@ -168,8 +169,8 @@ impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
         Ok(former)
     }
 
-    /// Gives the number back: the VM is no more, and what the log still says of it is ignored. What is returned is to be dropped
-    /// after a grace period.
+    /// Gives the number back: the VM is no more, and what the log still says of it is ignored. What
+    /// is returned is to be dropped after a grace period.
     pub fn close(self) -> Former<P, V> {
         let none = Members { generation: self.generation.wrapping_add(1), vcpus: Vec::new() };
         let mut writers = self.log.writers.lock();

@@ -65,7 +65,8 @@ impl<P: Platform> BackingPage<P> {
         self.highest(register::IRR).is_some()
     }
 
-    /// Returns whether the highest vector that is pending waits for the guest to lower its task priority.
+    /// Returns whether the highest vector that is pending waits for the guest to lower its task
+    /// priority.
     ///
     /// By the owner, or about a vCPU that is not in the guest.
     pub fn waits_for_task_priority(&self) -> bool {
@@ -80,7 +81,8 @@ impl<P: Platform> BackingPage<P> {
         let vector = vector.number();
         let bit = 1 << (vector % 32);
         self.of(register::IRR, vector).fetch_and(!bit, SeqCst);
-        // No read-modify-write: outside of the guest only the owner writes it, and no hook of the owner does.
+        // No read-modify-write: outside of the guest only the owner writes it, and no hook of the
+        // owner does.
         let in_service = self.of(register::ISR, vector);
         in_service.store(in_service.load(Relaxed) | bit, Relaxed);
     }

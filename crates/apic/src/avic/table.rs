@@ -193,7 +193,8 @@ pub struct LogicalTable<A: Avic> {
 pub enum LogicalError {
     /// Not one bit, but none or several, or a cluster that there is not.
     Unrepresentable,
-    /// The physical ID is 255, which means everybody: no vCPU of an xAPIC guest has it, and no entry can name one.
+    /// The physical ID is 255, which means everybody: no vCPU of an xAPIC guest has it, and no
+    /// entry can name one.
     Everybody,
     /// Another vCPU has the same.
     Aliased {

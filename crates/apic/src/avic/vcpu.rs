@@ -70,9 +70,10 @@ impl<A: Avic> AvicVcpu<A> {
     /// A vCPU that is on no CPU, with a page whose address is `address`. All registers of its page are as the host has
     /// made them.
     ///
-    /// It begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is inhibited in its VM, or not any
-    /// more. So it asks itself before it first enters the guest, which is after the host has put it where those are found who
-    /// are asked: no change is missed, whichever came first.
+    /// It begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is
+    /// inhibited in its VM, or not any more. So it asks itself before it first enters the guest,
+    /// which is after the host has put it where those are found who are asked: no change is missed,
+    /// whichever came first.
     ///
     /// # Errors
     /// If the table has no place for that ID, or another vCPU has it.
@@ -130,26 +131,30 @@ impl<A: Avic> AvicVcpu<A> {
     /// Hardware has written a log entry for this vCPU, or would have if the log had not been full; or an IRTE was unbound
     /// from it, and the invalidation has completed.
     ///
-    /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its doorbell. That costs it no exit, and
-    /// nothing is assumed about what the IOMMU did first, writing the entry or posting by it. Without AVIC it is kicked,
-    /// whatever the vector's priority: the guest lowers its own at any moment.
+    /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its
+    /// doorbell. That costs it no exit, and nothing is assumed about what the IOMMU did first,
+    /// writing the entry or posting by it. Without AVIC it is kicked, whatever the vector's
+    /// priority: the guest lowers its own at any moment.
     #[inline]
     pub fn logged(&self) -> Notice<CpuId> {
         let looks = match self.post.run_state().mode() {
-            // Its guest stands still, and so does its priority. If it is awake by now, it looks before it enters.
+            // Its guest stands still, and so does its priority. If it is awake by now, it looks
+            // before it enters.
             Mode::Blocked => self.post.layout().any(),
             Mode::Host | Mode::Guest(_) | Mode::Kicked | Mode::Preempted => self.page().pending(),
         };
         if looks { self.post.published() } else { Notice::Nothing }
     }
 
-    /// Its task runs on the CPU of that APIC ID. By the owner's scheduler, with preemption off; any locks may be held.
+    /// Says that the vCPU's task runs on the CPU of that APIC ID. The owner's scheduler calls this,
+    /// with preemption off; any locks may be held.
     pub fn load(&self, host: HostApicId) {
         self.post.run_state().resumed();
         self.place(|place| place.loaded(Some(host)));
     }
 
-    /// Its task is switched away from. By the owner's scheduler, with preemption off; any locks may be held.
+    /// Says that the vCPU's task is switched away from. The owner's scheduler calls this, with
+    /// preemption off; any locks may be held.
     pub fn put(&self) {
         self.place(|place| place.loaded(None));
         self.post.run_state().preempted();
@@ -177,10 +182,11 @@ impl<A: Avic> AvicVcpu<A> {
 
     /// Enters the guest on `cpu`, where it is loaded. By the owner.
     ///
-    /// With AVIC, the CPU looks at the page itself when it enters (VMRUN). If AVIC is inhibited, `inject` does: it may
-    /// [take](BackingPage::accept) what is [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest. Then the
-    /// page's task priority is what the guest's CR8 begins with, and what the guest has made of that is to be written back before
-    /// the vCPU has [exited](InGuest::exited).
+    /// With AVIC, the CPU looks at the page itself when it enters (VMRUN). If AVIC is inhibited,
+    /// `inject` does: it may [take](BackingPage::accept) what is
+    /// [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest. Then the page's
+    /// task priority is what the guest's CR8 begins with, and what the guest has made of that is to
+    /// be written back before the vCPU has [exited](InGuest::exited).
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
@@ -234,7 +240,8 @@ pub enum Vmrun {
     WithAvic,
     /// AVIC is inhibited.
     WithoutAvic {
-        /// Writes to CR8 have to exit: a vector waits for a lower task priority, and nobody tells the guest but the owner.
+        /// Writes to CR8 have to exit: a vector waits for a lower task priority, and nobody tells
+        /// the guest but the owner.
         intercept_cr8: bool,
     },
 }

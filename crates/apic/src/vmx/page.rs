@@ -36,7 +36,8 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
         pir.take_words(|index, bits| {
             for (register, bits) in [(2 * index, bits as u32), (2 * index + 1, (bits >> 32) as u32)] {
                 if bits != 0 {
-                    // No read-modify-write: hooks of the owner look at what is posted, and leave the page alone.
+                    // No read-modify-write: hooks of the owner look at what is posted, and leave
+                    // the page alone.
                     let register = self.virr(register);
                     register.store(register.load(Relaxed) | bits, Relaxed);
                 }

@@ -37,8 +37,9 @@ pub struct NoSlot;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooMany;
 
-/// How many slots there can be: as many as a handler can still look through, a word for each 64. Each takes a bit for each CPU of the
-/// host, so that a mistaken number would take all memory; a host with more vCPUs has several [`Sleepers`].
+/// How many slots there can be: as many as a handler can still look through, a word for each 64.
+/// Each takes a bit for each CPU of the host, so that a mistaken number would take all memory; a
+/// host with more vCPUs has several [`Sleepers`].
 pub const MOST_SLOTS: usize = 1 << 16;
 
 /// The vCPUs of a host that may sleep, and for each of its CPUs those that do so there.

@@ -44,7 +44,8 @@ pub struct Irte {
     pub flaw: Flaw,
 }
 
-/// What is wrong with how an IRTE is written, or with what is done about a vCPU whose priority is high.
+/// What is wrong with how an IRTE is written, or with what is done about a vCPU whose priority is
+/// high.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Flaw {
     None,
@@ -86,7 +87,8 @@ pub struct Vcpu {
     hardware: vcpu::Vcpu,
     /// Whether AVIC is to be inhibited in its VM.
     pub inhibited: Arc<AtomicBool>,
-    /// Of its task: whether the guest, whose priority is above every vector, is still going to lower it.
+    /// Of its task: whether the guest, whose priority is above every vector, is still going to
+    /// lower it.
     masks: std::sync::atomic::AtomicBool,
     flaw: Flaw,
 }
@@ -197,7 +199,8 @@ pub enum Restart {
 }
 
 impl Vcpu {
-    /// Of ID 0, with the address of page 0; `inhibition` is what it is asked before it first enters.
+    /// Of ID 0, with the address of page 0; `inhibition` is what it is asked before it first
+    /// enters.
     pub fn new(
         table: &Arc<PhysicalTable<Host>>,
         moves: bool,

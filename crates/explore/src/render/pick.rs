@@ -48,7 +48,8 @@ pub(super) fn steps(rows: &[Row]) -> usize {
     rows.iter().filter(|row| matches!(row, Row::Step(_))).count()
 }
 
-/// The most telling of the steps that matter: the most for which `fits` says yes, `most` at the most.
+/// The most telling of the steps that matter: the most for which `fits` says yes, `most` at the
+/// most.
 pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, most: usize, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
     let scores = scores(trace, lanes);
     let mut order: Vec<usize> = (0..trace.lines.len()).collect();

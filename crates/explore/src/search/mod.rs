@@ -46,8 +46,8 @@ pub enum Fault {
     LateObjects,
 }
 
-/// After how many steps a search looks whether its time is over, and from how many on a run counts as long: shorter ones
-/// are finished.
+/// After how many steps a search looks whether its time is over, and from how many on a run counts
+/// as long: shorter ones are finished.
 const LOOK: u32 = 4096;
 
 /// How schedules are chosen.
@@ -177,8 +177,8 @@ pub(crate) struct Search {
     pub bounded: bool,
     /// Whether the limit of lapses did.
     pub limited: bool,
-    /// Those whose destructors have taken steps while they unwound. How much such a step does shows only when it is done,
-    /// so they never sleep.
+    /// Those whose destructors have taken steps while they unwound. How much such a step does shows
+    /// only when it is done, so they never sleep.
     unwinders: CtxSet,
     this_run_cut: bool,
     /// What ends the search when this run is over.
@@ -247,7 +247,7 @@ impl Search {
         self.events.truncate(self.began.saturating_sub(1));
     }
 
-    /// Whether the run goes where none has been, and not only to its end.
+    /// Returns whether the run goes where none has been, and not only to its end.
     pub(crate) fn is_searching(&self) -> bool {
         self.phase == Phase::Searching
     }
@@ -268,8 +268,8 @@ impl Search {
         self.steps += self.depth as u64;
     }
 
-    /// Looks, now and then, whether the run is to end where it is: what limits the search was reached, and who knows when
-    /// this run will end. `None` if it was not the time to look.
+    /// Looks, now and then, whether the run is to end where it is: what limits the search was
+    /// reached, and who knows when this run will end. `None` if it was not the time to look.
     #[inline]
     pub(crate) fn looks(&mut self) -> Option<bool> {
         self.until_look -= 1;
@@ -400,8 +400,8 @@ impl Search {
         }
     }
 
-    /// Chooses who takes the next step, in a state that has not been seen. Those in `lapse` are enabled because their loops
-    /// give up.
+    /// Chooses who takes the next step, in a state that has not been seen. Those in `lapse` are
+    /// enabled because their loops give up.
     #[inline]
     pub(crate) fn choose(&mut self, enabled: CtxSet, lapse: CtxSet) -> CtxId {
         // Who rests has given up its CPU of its own accord.
@@ -428,7 +428,8 @@ impl Search {
                     Some(node) => node.preemptions_after(),
                     None => 0,
                 };
-                // Under a bound it matters who goes on where a context gives up its CPU for nothing.
+                // Under a bound it matters who goes on where a context gives up its CPU for
+                // nothing.
                 let free = self.settings.bound.is_some() && !lapse.is_empty();
                 let brute = matches!(self.strategy, Strategy::Brute) || free;
                 self.nodes.push(Node::new(enabled, asleep, chosen, previous, preemptions, brute));

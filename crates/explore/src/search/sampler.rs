@@ -29,9 +29,10 @@ impl Random {
 pub(crate) enum Sampler {
     /// Each enabled context is as likely as the other.
     Uniform { seed: u64, index: u64, stride: u64, random: Random },
-    /// Priorities with change points (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding
-    /// bugs", ASPLOS 2010). The number of change points is drawn, too, each order of magnitude as often as the others: with
-    /// as many as there are steps, a bug that needs one preemption is hardly found, and with a few, one that needs more.
+    /// Priorities with change points (Burckhardt et al., "A randomized scheduler with probabilistic
+    /// guarantees of finding bugs", ASPLOS 2010). The number of change points is drawn, too, each
+    /// order of magnitude as often as the others: with as many as there are steps, a bug that needs
+    /// one preemption is hardly found, and with a few, one that needs more.
     Priorities {
         seed: u64,
         index: u64,
@@ -52,7 +53,8 @@ pub(crate) struct Falls {
     steps: u64,
     /// How many are left.
     left: u64,
-    /// Whether several may fall at one of them: of three, the one that is to run next need not be the highest of the others.
+    /// Whether several may fall at one of them: of three, the one that is to run next need not be
+    /// the highest of the others.
     several: bool,
     /// Who falls next falls below this.
     lowest: u64,
@@ -69,7 +71,8 @@ impl Falls {
         Falls { steps, left, several: random.below(2) == 0, lowest: Falls::HIGHEST }
     }
 
-    /// Whether the next step is a change point: each of those to come is as likely to be one.
+    /// Returns whether the next step is a change point: each of those to come is as likely to be
+    /// one.
     fn here(&mut self, random: &mut Random) -> bool {
         let here = self.left > 0 && random.below(self.steps) < self.left;
         self.steps = self.steps.saturating_sub(1);

@@ -108,8 +108,8 @@ impl Subject {
         let lapsing = self.explore(Schedules::All, None).count_traces().max_executions(2 * MOST);
         let all = if counted { &self.run(lapsing.collect_outcomes())? } else { &brute };
         let traces = all.traces.unwrap_or_default();
-        // How much a step does whose destructors take others shows when it is done: such a context is run more often than it
-        // need be.
+        // How much a step does whose destructors take others shows when it is done: such a context
+        // is run more often than it need be.
         let optimal = all.verdict == Verdict::Exhausted && !self.program.panics();
         if optimal && reduced.executions != traces || reduced.executions > all.executions {
             return Err(format!("executions: {} with the reduction, {traces} are not equivalent", reduced.executions));
@@ -208,7 +208,8 @@ fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
     blocked
 }
 
-/// An outcome that does not tell at which step somebody stands still under a handler: the oracle does not count looks.
+/// An outcome that does not tell at which step somebody stands still under a handler: the oracle
+/// does not count looks.
 fn without_places_below(outcome: &str) -> String {
     let (state, _) = outcome.rsplit_once('|').unwrap_or((outcome, ""));
     let blocked = blocked(outcome).into_iter().map(|one| match one.below {

@@ -50,7 +50,8 @@ pub(super) enum Act {
     Down(WordId),
     /// Reads a word and relaxes until it has a value.
     Spin(WordId, u8),
-    /// Reads a word and relaxes until it has a value, so many times at most. If it does not get it, writes the other word.
+    /// Reads a word and relaxes until it has a value, so many times at most. If it does not get it,
+    /// writes the other word.
     Poll(WordId, u8, u8),
     /// Panics, and catches that. What stands in the body is done by a destructor meanwhile.
     Caught(Vec<Act>),
@@ -194,12 +195,12 @@ impl Program {
         })
     }
 
-    /// Whether some of its loops count their looks.
+    /// Returns whether some of its loops count their looks.
     pub(super) fn polls(&self) -> bool {
         self.acts().any(|act| matches!(act, Act::Poll(..)))
     }
 
-    /// Whether it panics.
+    /// Returns whether it panics.
     pub(super) fn panics(&self) -> bool {
         self.acts().any(|act| matches!(act, Act::Caught(_)))
     }

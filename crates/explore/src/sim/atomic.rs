@@ -1,8 +1,8 @@
 //! Simulated atomics: each access is one visible step.
 //!
-//! A word that is created in an execution has its number from then on, and becomes an object when it is first used: a table
-//! has hundreds, and a run uses a few of them. A run that is written down makes each an object where it is created, because
-//! traces count the words that one line makes.
+//! A word that is created in an execution has its number from then on, and becomes an object when
+//! it is first used: a table has hundreds, and a run uses a few of them. A run that is written down
+//! makes each an object where it is created, because traces count the words that one line makes.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -292,9 +292,9 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
     }
 }
 
-/// Changes two words in one step, as hardware does that locks the cache line or fetches a whole entry: an IOMMU that posts
-/// an interrupt, a walk of a table. Returns what they held before. `f` takes no visible steps, and may be called more than
-/// once.
+/// Changes two words in one step, as hardware does that locks the cache line or fetches a whole
+/// entry: an IOMMU that posts an interrupt, a walk of a table. Returns what they held before. `f`
+/// takes no visible steps, and may be called more than once.
 #[track_caller]
 pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) -> (T, U) {
     let (obj, obj2) = (one.id(), other.id());

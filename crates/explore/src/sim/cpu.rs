@@ -30,7 +30,8 @@ pub(crate) fn count() -> u32 {
         } else if w.cpu_count == CpuCount::Open {
             w.cpu_count = CpuCount::Told;
         }
-        // Whether the task was there first, or the question, must make no difference: the question is no step.
+        // Whether the task was there first, or the question, must make no difference: the question
+        // is no step.
         let told = w.cpus.len().max(1) as u32;
         if w.late_cpus == 0 {
             Ok(told)

@@ -416,9 +416,10 @@ pub type SimSrcu = SimDomain<true>;
 /// RCU of the simulated machine: readers must not sleep.
 pub type SimRcu = SimDomain<false>;
 
-// SAFETY: `synchronize` and callbacks wait until the condition `gone` holds for all readers that were in a section when
-// the grace period began; sections register in the step that begins them. Both are of one execution: a section that another
-// one had begun is over, or never goes on, and while that one runs its domain is refused (see `Stamp`).
+// SAFETY: `synchronize` and callbacks wait until the condition `gone` holds for all readers that
+// were in a section when the grace period began; sections register in the step that begins them.
+// Both are of one execution: a section that another one had begun is over, or never goes on, and
+// while that one runs its domain is refused (see `Stamp`).
 unsafe impl<const READERS_SLEEP: bool> ReadDomain for SimDomain<READERS_SLEEP> {
     type Token = u64;
 

@@ -18,10 +18,11 @@ macro_rules! raw_lock {
         $(#[$doc])*
         pub struct $name(Stamp);
 
-        // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds the object, one
-        // context runs at a time, and all contexts of an execution run on one OS thread. In another execution the lock is
-        // another object, which is free; it becomes one only when no execution runs in which it has been taken (see
-        // `Stamp`), and whoever held it at the end of one never goes on.
+        // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds
+        // the object, one context runs at a time, and all contexts of an execution run on one OS
+        // thread. In another execution the lock is another object, which is free; it becomes one
+        // only when no execution runs in which it has been taken (see `Stamp`), and whoever held it
+        // at the end of one never goes on.
         unsafe impl RawLock for $name {
             const INIT: Self = $name(Stamp::new());
 
@@ -117,7 +118,8 @@ fn register(stamp: &Stamp, kind: ObjKind, class: &'static LockClass, created: bo
     })
 }
 
-/// Says so if a lock waits in another way than its class does: whoever asks the class is told the wrong thing.
+/// Says so if a lock waits in another way than its class does: whoever asks the class is told the
+/// wrong thing.
 fn mismatch(kind: ObjKind, class: &'static LockClass) -> Option<String> {
     let (lock, wrong, right) = match (kind, class.wait_type()) {
         (ObjKind::Spin, WaitType::Sleep) => ("a spin lock", "WaitType::Sleep", "WaitType::Spin"),

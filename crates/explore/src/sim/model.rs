@@ -224,9 +224,10 @@ fn happens_at_once(op: Op, condition: &(dyn Fn() -> bool + '_)) -> bool {
 /// must not enter the machine.
 pub(crate) fn step_with(op: Op, more: &(dyn Fn(&mut Uses<'_>) + '_)) {
     let more: *const (dyn Fn(&mut Uses<'_>) + '_) = more;
-    // SAFETY: only the lifetime changes. The machine calls it while the step is announced and forgets it when it does the
-    // step, after which `step` returns, and in `World::panics` if that unwinds; the caller holds the reference until then.
-    // A context that never returns from the step keeps it alive for ever.
+    // SAFETY: only the lifetime changes. The machine calls it while the step is announced and
+    // forgets it when it does the step, after which `step` returns, and in `World::panics` if that
+    // unwinds; the caller holds the reference until then. A context that never returns from the
+    // step keeps it alive for ever.
     let more: MoreUses = unsafe { std::mem::transmute(more) };
     with(|w| {
         if w.mode == Mode::Running {
@@ -264,10 +265,11 @@ pub(crate) fn step_that_with(op: Op, changes: &(dyn Fn() -> bool + '_), more: &(
 #[inline(always)]
 fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
     let condition: *const (dyn Fn() -> bool + '_) = condition;
-    // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is, until `step`
-    // returns or unwinds; the callers hold the reference until then. A waiting step takes the pointer back right after;
-    // that of another is not looked at again before the context announces its next step. If the step unwinds, for a panic
-    // of the machine, `World::panics` takes it back. A context that never returns from the step keeps it alive for ever.
+    // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is,
+    // until `step` returns or unwinds; the callers hold the reference until then. A waiting step
+    // takes the pointer back right after; that of another is not looked at again before the context
+    // announces its next step. If the step unwinds, for a panic of the machine, `World::panics`
+    // takes it back. A context that never returns from the step keeps it alive for ever.
     let condition: Condition = unsafe { std::mem::transmute(condition) };
     Op { condition: Some(condition), ..op }
 }

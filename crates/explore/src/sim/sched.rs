@@ -214,7 +214,8 @@ impl Scheduler {
         self.0.tasks.borrow()[task].cpu
     }
 
-    /// Says that the task need not run in any execution, as [`TaskHandle::may_not_run`](crate::TaskHandle::may_not_run) does.
+    /// Says that the task need not run in any execution, as
+    /// [`TaskHandle::may_not_run`](crate::TaskHandle::may_not_run) does.
     pub fn may_not_run(&self, task: SchedTask) {
         may_not_run(self.0.tasks.borrow()[task.0].ctx);
     }

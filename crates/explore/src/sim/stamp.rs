@@ -16,7 +16,8 @@ const OBJ_BITS: u32 = 20;
 /// The object has its number, and has not been used.
 const RESERVED: u64 = 1 << 63;
 
-/// What the object holds has been changed in that execution, and will not be what it was in the next one.
+/// What the object holds has been changed in that execution, and will not be what it was in the
+/// next one.
 const CHANGED: u64 = 1 << OBJ_BITS;
 
 fn stamp(epoch: u64, id: ObjId) -> u64 {
@@ -26,9 +27,10 @@ fn stamp(epoch: u64, id: ObjId) -> u64 {
 
 /// Which object this is, and in which execution that was found out.
 ///
-/// Of two executions that run at once, at most one has the stamp: who finds that of an execution that runs is refused, and
-/// of two that find one of an execution that is over only one exchanges it. So whatever is behind a stamp is used by one
-/// OS thread at a time, and by the next one after all that the former has done (see [`live`]).
+/// Of two executions that run at once, at most one has the stamp: who finds that of an execution
+/// that runs is refused, and of two that find one of an execution that is over only one exchanges
+/// it. So whatever is behind a stamp is used by one OS thread at a time, and by the next one after
+/// all that the former has done (see [`live`]).
 pub(crate) struct Stamp(AtomicU64);
 
 impl Stamp {
@@ -44,16 +46,16 @@ impl Stamp {
         (stamp >> (OBJ_BITS + 1) == w.epoch).then_some(ObjId((stamp & (CHANGED - 1)) as u32))
     }
 
-    /// Gives what has just been created its number in this execution: the set-up creates the same each time, and uses of it come
-    /// in any order.
+    /// Gives what has just been created its number in this execution: the set-up creates the same
+    /// each time, and uses of it come in any order.
     #[inline]
     pub(crate) fn reserve(&self) {
         let (id, epoch) = with(|w| (w.reserve(), w.epoch));
         self.0.store(RESERVED | stamp(epoch, id), Relaxed);
     }
 
-    /// Makes it an object of this execution. Ends the exploration if it is one of another execution that runs, or holds
-    /// what a former one has left.
+    /// Makes it an object of this execution. Ends the exploration if it is one of another execution
+    /// that runs, or holds what a former one has left.
     #[cold]
     pub(crate) fn register(
         &self,

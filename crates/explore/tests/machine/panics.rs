@@ -1,5 +1,5 @@
-//! Panics that do not come from the code of a context: those of conditions, of the set-up and of the machine itself. Each is
-//! told as what it is.
+//! Panics that do not come from the code of a context: those of conditions, of the set-up and of
+//! the machine itself. Each is told as what it is.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -199,7 +199,8 @@ fn a_wait_that_counts_its_looks_in_a_word_of_its_own_still_waits() {
     };
     let report = program(true);
     report.assert_exhausted();
-    // The flag is set before the first look, the second, or after that: to have counted may have been progress once.
+    // The flag is set before the first look, the second, or after that: to have counted may have
+    // been progress once.
     assert_eq!(report.executions, 3);
     assert!(!report.spins[0].gives_up);
     program(false).assert_found(FailureKind::Deadlock);

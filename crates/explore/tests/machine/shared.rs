@@ -1,4 +1,5 @@
-//! What explorations must not share: whatever is simulated belongs to one execution at a time, and is new in each.
+//! What explorations must not share: whatever is simulated belongs to one execution at a time, and
+//! is new in each.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -97,8 +97,8 @@ pub(super) struct Matrix {
     best: Best,
     /// Free vectors of CPUs that are online.
     free: u32,
-    /// How many have been promised: of those that are free, or that a cancelled move has put into quarantine and that are free
-    /// before who was promised it can ask.
+    /// How many have been promised: of those that are free, or that a cancelled move has put into
+    /// quarantine and that are free before who was promised it can ask.
     reserved: u32,
 }
 
@@ -123,7 +123,7 @@ impl Matrix {
         self.cpu(cpu).is_some_and(Cpu::is_online)
     }
 
-    /// Whether `cpu` exists and takes interrupts.
+    /// Returns whether `cpu` exists and takes interrupts.
     pub(super) fn takes(&self, cpu: CpuId) -> bool {
         self.cpu(cpu).is_some_and(|cpu| cpu.presence != Presence::Offline)
     }
@@ -186,8 +186,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// Promises a vector that [`leave`](Matrix::leave) has found to be there, or one that the interrupt itself gives back: it asks for
-    /// it only when that has left the quarantine.
+    /// Promises a vector that [`leave`](Matrix::leave) has found to be there, or one that the
+    /// interrupt itself gives back: it asks for it only when that has left the quarantine.
     pub(super) fn reserve_for_leaving(&mut self) {
         self.reserved += 1;
     }
@@ -296,8 +296,8 @@ impl Matrix {
         }
     }
 
-    /// The CPU of the mask that is in `to` and online, has a vector set aside that can be used, and fewest that are: the first of
-    /// them, and how many.
+    /// The CPU of the mask that is in `to` and online, has a vector set aside that can be used, and
+    /// fewest that are: the first of them, and how many.
     fn best_managed(&self, mask: &CpuSet, to: Where<'_>) -> Option<(CpuId, u32)> {
         let fits = |id: CpuId| {
             let cpu = self.cpu(id).filter(|cpu| cpu.is_online() && cpu.managed_free.first().is_some())?;
@@ -315,7 +315,8 @@ impl Matrix {
         Ok(Place { cpu, vector })
     }
 
-    /// Whether a managed interrupt of `cpu` would leave the CPUs of its mask more alike if it went to another of `to`.
+    /// Returns whether a managed interrupt of `cpu` would leave the CPUs of its mask more alike if
+    /// it went to another of `to`.
     pub(super) fn is_crowded(&self, cpu: CpuId, mask: &CpuSet, to: Where<'_>) -> bool {
         let here = self.cpu(cpu).map_or(0, Cpu::managed_in_use);
         self.best_managed(mask, to).is_some_and(|(_, there)| there + 1 < here)

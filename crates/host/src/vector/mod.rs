@@ -98,7 +98,8 @@ impl Assigned {
         Some(VectorError::Moving(former.cpu))
     }
 
-    /// Has a vector promised to it exactly if it goes to a CPU that goes offline. (One that is managed has its own everywhere.)
+    /// Has a vector promised to it exactly if it goes to a CPU that goes offline. (One that is
+    /// managed has its own everywhere.)
     fn settle(&mut self, matrix: &mut Matrix) {
         let leaves = self.managed.is_none() && self.current.is_some_and(|place| !matrix.is_online(place.cpu));
         match (self.reserved, leaves) {
@@ -199,7 +200,8 @@ pub struct Cancelled {
     pub to: Cleanup,
     /// Its own is, too, if there was a place [between](Move::between).
     pub between: Option<Cleanup>,
-    /// The CPU where it stays is going offline: it has to be moved again, as soon as those have looked. There is a vector for it.
+    /// The CPU where it stays is going offline: it has to be moved again, as soon as those have
+    /// looked. There is a vector for it.
     pub leaves: bool,
 }
 
@@ -356,8 +358,9 @@ impl<P: Platform> Vectors<P> {
         Ok(())
     }
 
-    /// Gives an interrupt a vector on a CPU of `to`: on the one that has most left, or if it is managed, of those set aside for it on
-    /// the one where the fewest managed interrupts go. The caller then composes the device's message.
+    /// Gives an interrupt a vector on a CPU of `to`: on the one that has most left, or if it is
+    /// managed, of those set aside for it on the one where the fewest managed interrupts go. The
+    /// caller then composes the device's message.
     ///
     /// # Errors
     /// If none is free; if the interrupt has one.
@@ -404,8 +407,8 @@ impl<P: Platform> Vectors<P> {
     /// Begins to move an interrupt to one of the CPUs of `to`: `None` if it goes to one already. Both places are installed when
     /// this returns.
     ///
-    /// A managed interrupt that goes to one of them is moved all the same if another has at least two fewer: asked of each one when a
-    /// CPU has come back, they are spread evenly again.
+    /// A managed interrupt that goes to one of them is moved all the same if another has at least
+    /// two fewer: asked of each one when a CPU has come back, they are spread evenly again.
     ///
     /// # Errors
     /// If there is no vector; if the interrupt has none; if it is being moved.
@@ -455,7 +458,8 @@ impl<P: Platform> Vectors<P> {
     /// were to be used are free once their CPUs have seen their IRRs clear, in case the device has used them: that is the CPU that it was
     /// to go to, and its own, if there was a place [between](Move::between).
     ///
-    /// Where it went may be [going offline](Vectors::begin_offline) by now. Then the vector that it gives back is promised to it.
+    /// Where it went may be [going offline](Vectors::begin_offline) by now. Then the vector that it
+    /// gives back is promised to it.
     ///
     /// # Errors
     /// If the move is not one of these vectors.
@@ -484,9 +488,10 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// By a CPU, of itself: frees those of its quarantined vectors that `irr` says are clear. (In an interrupt handler; a task that calls
-    /// this must not be moved to another CPU meanwhile.) Also by one that goes offline, as long as it takes interrupts: what is in
-    /// quarantine there may be in the way of an interrupt that has to leave.
+    /// By a CPU, of itself: frees those of its quarantined vectors that `irr` says are clear. (In
+    /// an interrupt handler; a task that calls this must not be moved to another CPU meanwhile.)
+    /// Also by one that goes offline, as long as it takes interrupts: what is in quarantine there
+    /// may be in the way of an interrupt that has to leave.
     ///
     /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is quarantined between could have arrived
     /// after the look.
@@ -532,10 +537,11 @@ impl<P: Platform> Vectors<P> {
         Ok(Cleanup { cpu })
     }
 
-    /// A CPU is going offline: it gets no more vectors, and each interrupt that goes there is promised one elsewhere, whatever others ask
-    /// for meanwhile. Next, the host moves what goes [there](Vectors::next_on) (and waits where an
-    /// interrupt is being moved already: the CPUs that have to look are not this one); then the CPU itself, with
-    /// interrupts off for good, handles what is [pending](Vectors::pending).
+    /// A CPU is going offline: it gets no more vectors, and each interrupt that goes there is
+    /// promised one elsewhere, whatever others ask for meanwhile. Next, the host moves what goes
+    /// [there](Vectors::next_on) (and waits where an interrupt is being moved already: the CPUs
+    /// that have to look are not this one); then the CPU itself, with interrupts off for good,
+    /// handles what is [pending](Vectors::pending).
     ///
     /// One CPU at a time goes or comes.
     ///

@@ -238,7 +238,8 @@ fn looked_at(m: &Machine) {
     irq.follows(m);
 }
 
-/// A driver's memory is gone when its thread has handled what came before: so many interrupts before each time that it waits.
+/// A driver's memory is gone when its thread has handled what came before: so many interrupts
+/// before each time that it waits.
 fn waited_for(m: &Machine, comes: &'static [u32]) {
     let irq = Irq::new();
     let thread = Rc::clone(&irq);

@@ -1,4 +1,5 @@
-//! An entry of the remapping table is given back, and another interrupt gets it, while the IOMMU has it cached.
+//! An entry of the remapping table is given back, and another interrupt gets it, while the IOMMU
+//! has it cached.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::machine::{Memory, Shared, host};
 const FORMER: u32 = 1;
 const NEW: u32 = 2;
 
-/// The table has one entry. `waits` for the invalidation, as [`Invalidate`](doorbell_host::Invalidate) has everybody do who does not
-/// say what is not true.
+/// The table has one entry. `waits` for the invalidation, as
+/// [`Invalidate`](doorbell_host::Invalidate) has everybody do who does not say what is not true.
 fn reused(waits: bool) -> Report {
     Explore::new("reused").run(move |m: &Machine| {
         let memory: Memory = Arc::new([Atomic::new(0)]);

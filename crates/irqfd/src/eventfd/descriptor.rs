@@ -17,11 +17,12 @@ use crate::Error;
 
 /// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
 ///
-/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones are the same one, and so are all
-/// that are made of one eventfd, as long as any of them lives.
+/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones
+/// are the same one, and so are all that are made of one eventfd, as long as any of them lives.
 ///
-/// An event that was read and found no route until the descriptor was deassigned stays here, as a value: the next assignment delivers it,
-/// and [`take_kept`](Descriptor::take_kept) takes it. Who wants that keeps a clone.
+/// An event that was read and found no route until the descriptor was deassigned stays here, as a
+/// value: the next assignment delivers it, and [`take_kept`](Descriptor::take_kept) takes it. Who
+/// wants that keeps a clone.
 #[derive(Clone)]
 pub struct Descriptor(Arc<Source>);
 
@@ -93,14 +94,16 @@ impl Descriptor {
         Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), kept }))
     }
 
-    /// Whether the kernel says which open file it is. If not, a duplicate passes for another source: that it is served already is
-    /// then for the caller to know. (The kernel says so of eventfds in `/proc/self/fdinfo` since Linux 5.2, and of anything by
-    /// `kcmp`, if neither configuration nor a filter of system calls forbids it.)
+    /// Returns whether the kernel says which open file it is. If not, a duplicate passes for
+    /// another source: that it is served already is then for the caller to know. (The kernel says
+    /// so of eventfds in `/proc/self/fdinfo` since Linux 5.2, and of anything by `kcmp`, if neither
+    /// configuration nor a filter of system calls forbids it.)
     pub fn is_identified(&self) -> bool {
         self.0.identity != Identity::Unknown
     }
 
-    /// Takes the event that was read and not delivered, if there is one; the caller is responsible for it from then on.
+    /// Takes the event that was read and not delivered, if there is one; the caller is responsible
+    /// for it from then on.
     pub fn take_kept(&self) -> bool {
         self.0.kept.swap(false, Ordering::SeqCst)
     }
@@ -148,7 +151,8 @@ impl Descriptor {
         if let Kind::Event(event) = &self.0.kind
             && self.0.fd().is_some()
         {
-            // Fails if the counter is at its maximum: then its reader has an event to read, which is this one too.
+            // Fails if the counter is at its maximum: then its reader has an event to read, which
+            // is this one too.
             let _ = event.write(1);
         }
     }
@@ -167,8 +171,9 @@ impl Descriptor {
         }
     }
 
-    /// Takes out what is in it: the whole count of an eventfd, a good deal of a stream. However often it was signalled
-    /// since, it is one event. Does not wait, also if who shares it has made it a blocking one and takes the event back.
+    /// Takes out what is in it: the whole count of an eventfd, a good deal of a stream. However
+    /// often it was signalled since, it is one event. Does not wait, also if who shares it has made
+    /// it a blocking one and takes the event back.
     pub(super) fn drain(&self) -> Drained {
         let Some(fd) = self.0.fd() else { return Drained::HungUp };
         let (mut count, mut bytes) = ([0; 8], [0; 512]);
@@ -180,7 +185,8 @@ impl Descriptor {
             Ok(0) => Drained::HungUp,
             Ok(_) => Drained::Event,
             Err(error) => match error.kind() {
-                // A read that does not wait is not interrupted by a signal; if it were, take no chances.
+                // A read that does not wait is not interrupted by a signal; if it were, take no
+                // chances.
                 io::ErrorKind::Interrupted => Drained::Event,
                 io::ErrorKind::WouldBlock => Drained::Nothing,
                 _ => {
@@ -207,7 +213,7 @@ impl Source {
         self.identity
     }
 
-    /// Its descriptor, unless somebody has closed that.
+    /// Returns the open descriptor, unless somebody has closed it.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.kind.fd().filter(|_| !self.lost.load(Ordering::Relaxed))
     }

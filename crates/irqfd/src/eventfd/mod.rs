@@ -3,13 +3,15 @@
 //! For sources outside the process (vhost-user, VFIO). A device model inside the process signals an
 //! [`Irqfd`] itself, without a descriptor, a syscall or a thread in between.
 //!
-//! Descriptors are duplicated, so it does no harm if their owner closes them. They must be non-blocking (as those made
-//! with `EFD_NONBLOCK` are). A descriptor is shared with the device, which can change that at any moment, and take its event back
-//! between poll and read: it is read in a way that does not wait whatever its flags say, and not written to (an [`EventSink`] is, for
+//! Descriptors are duplicated, so it does no harm if their owner closes them. They must be
+//! non-blocking (as those made with `EFD_NONBLOCK` are). A descriptor is shared with the device,
+//! which can change that at any moment, and take its event back between poll and read: it is read
+//! in a way that does not wait whatever its flags say, and not written to (an [`EventSink`] is, for
 //! that is what it is for).
 //!
-//! An eventfd is served once in a process: a second assignment, by whatever loop, VM or number, is [`Busy`](Error::Busy), unless the
-//! kernel does not say which eventfd it is: see [`Descriptor::is_identified`].
+//! An eventfd is served once in a process: a second assignment, by whatever loop, VM or number, is
+//! [`Busy`](Error::Busy), unless the kernel does not say which eventfd it is: see
+//! [`Descriptor::is_identified`].
 //!
 //! If the controller or a sink panics, the thread goes on: see [`EventLoop::reporting`].
 
@@ -44,8 +46,8 @@ pub enum EventError {
     BadDescriptor,
     /// It is a blocking one.
     Blocking,
-    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way round: each acknowledgement would be
-    /// the next event, without end.
+    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way
+    /// round: each acknowledgement would be the next event, without end.
     OwnSink,
     /// What the VM says.
     Irqfd(Error),
@@ -111,8 +113,8 @@ struct Entries<P: Platform, C: Controller> {
 struct Entry<P: Platform, C: Controller> {
     descriptor: Descriptor,
     irqfd: Irqfd<P, C>,
-    /// Held from the read of an event until it is delivered, or kept by the irqfd: who has taken the entry off the loop and then had
-    /// this knows that no event is under way.
+    /// Held from the read of an event until it is delivered, or kept by the irqfd: who has taken
+    /// the entry off the loop and then had this knows that no event is under way.
     serving: Mutex<()>,
     /// Set when it is taken off the loop. Who serves may have found the entry before that.
     gone: AtomicBool,
@@ -127,11 +129,13 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Self::reporting(|_, _| {})
     }
 
-    /// [`new`](EventLoop::new), and `on_panic` hears of each panic of a controller, with the descriptor whose event it was to deliver
-    /// and what the controller has said; in the thread that has served it, with no lock held.
+    /// [`new`](EventLoop::new), and `on_panic` hears of each panic of a controller, with the
+    /// descriptor whose event it was to deliver and what the controller has said; in the thread
+    /// that has served it, with no lock held.
     ///
-    /// A controller that panics has taken the event: it is not delivered again. Everything goes on to be served, that descriptor as
-    /// well, until the host takes it off, or shuts the VM down. (Without `on_panic`, the process's panic hook is all that tells.)
+    /// A controller that panics has taken the event: it is not delivered again. Everything goes on
+    /// to be served, that descriptor as well, until the host takes it off, or shuts the VM down.
+    /// (Without `on_panic`, the process's panic hook is all that tells.)
     ///
     /// # Errors
     /// If there are no descriptors or threads left.
@@ -152,12 +156,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Ok(EventLoop { shared, thread: Some(thread) })
     }
 
-    /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or was
-    /// [kept](Descriptor::take_kept), is injected.
+    /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
+    /// was [kept](Descriptor::take_kept), is injected.
     ///
     /// # Errors
-    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this process;
-    /// [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
+    /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this
+    /// process; [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
     /// [`Irqfd::assign`] and the operating system say.
     pub fn assign(&self, vm: &Irqfds<P, C>, descriptor: Descriptor, gsi: Gsi) -> Result<Served, EventError> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
@@ -273,7 +277,8 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     /// Runs what calls the controller. If that panics, says so, and goes on.
     fn guarded(&self, served: Served, f: impl FnOnce()) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-            // A panic of who is told goes no further either; what it says, the panic hook has shown.
+            // A panic of who is told goes no further either; what it says, the panic hook has
+            // shown.
             let told = catch_unwind(AssertUnwindSafe(|| (self.on_panic)(served, payload)));
             // The payload's destructor could panic in its turn.
             told.unwrap_or_else(std::mem::forget);
@@ -369,7 +374,8 @@ impl<P: Platform, C: Controller> Entry<P, C> {
                     // Who has taken it off the loop did not wait, and may have looked before.
                     self.hand_over();
                 }
-                // Kept because the VM was shut down just now, or because the GSI has no route for the moment?
+                // Kept because the VM was shut down just now, or because the GSI has no route for
+                // the moment?
                 !kept || self.irqfd.is_assigned()
             }
         }
@@ -382,13 +388,14 @@ impl<P: Platform, C: Controller> Entry<P, C> {
         }
     }
 
-    /// After it was taken off the loop: waits until no event is under way from the descriptor to the irqfd, so that it is delivered by
-    /// the route that it has still.
+    /// After it was taken off the loop: waits until no event is under way from the descriptor to
+    /// the irqfd, so that it is delivered by the route that it has still.
     fn wait_for_server(&self) {
         drop(self.serving.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves without waiting.
+    /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves
+    /// without waiting.
     fn leave(&self) {
         if let Ok(leaving) = self.irqfd.deassign_begin() {
             leaving.later();
@@ -396,7 +403,8 @@ impl<P: Platform, C: Controller> Entry<P, C> {
         self.let_go();
     }
 
-    /// It was deassigned: what the irqfd has kept stays in the descriptor, which others may serve from here on.
+    /// Ends the service of a source that was deassigned: what the irqfd has kept stays in the descriptor, which others may serve
+    /// from here on.
     fn let_go(&self) {
         self.hand_over();
         self.descriptor.release();

@@ -1,4 +1,5 @@
-//! What the process serves: an eventfd is one source, whatever its numbers are and whichever loop is asked.
+//! What the process serves: an eventfd is one source, whatever its numbers are and whichever loop
+//! is asked.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use super::descriptor::Source;
 /// A leaf: the kernel is asked under it, and nobody else.
 static REGISTER: Mutex<Register> = Mutex::new(Register { numbered: BTreeMap::new(), compared: Vec::new() });
 
-/// The open files of all descriptors that are alive. Each of them holds its file open, so neither a number nor a place in the order
-/// becomes that of another file while it stands here.
+/// The open files of all descriptors that are alive. Each of them holds its file open, so neither a
+/// number nor a place in the order becomes that of another file while it stands here.
 struct Register {
     /// By the kernel's number.
     numbered: BTreeMap<u64, Weak<Source>>,
@@ -48,7 +49,8 @@ impl Identity {
 pub(super) fn find_or_insert(source: Source) -> Arc<Source> {
     let identity = source.identity();
     let source = Arc::new(source);
-    // Whoever is the last to let go of one of the others does so when the register's lock is gone: it looks for itself there.
+    // Whoever is the last to let go of one of the others does so when the register's lock is gone:
+    // it looks for itself there.
     let mut passed = Vec::new();
     let mut found = None;
     let mut register = register();

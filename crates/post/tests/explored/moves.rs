@@ -1,4 +1,5 @@
-//! A descriptor of VMX: senders and an IOMMU post to a vCPU that sleeps, is preempted at any moment, and moves.
+//! A descriptor of VMX: senders and an IOMMU post to a vCPU that sleeps, is preempted at any
+//! moment, and moves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -64,7 +65,8 @@ enum Life {
     Stays,
     /// It sleeps, on the list of a CPU, whenever it has nothing to do.
     Sleeps,
-    /// It takes what is posted in the host, with interrupts on, and something is; then it stays in the guest.
+    /// It takes what is posted in the host, with interrupts on, and something is; then it stays in
+    /// the guest.
     Synchronizes,
     /// It does that, and then sleeps whenever it has nothing to do.
     SynchronizesAndSleeps,
@@ -126,8 +128,8 @@ fn synchronize(vcpu: &Posts<Coalescing<Sim>>) {
     let _taken = vcpu.post.synchronize(|bits| vcpu.take(bits));
 }
 
-/// The task is preempted between "ON is clear" and the taking, and finds the bits when it runs again: ON is set once more,
-/// and nothing is pending. It looks once more, and goes on.
+/// The task is preempted between "ON is clear" and the taking, and finds the bits when it runs
+/// again: ON is set once more, and nothing is pending. It looks once more, and goes on.
 #[test]
 fn an_on_without_bits_is_left_by_a_hook_and_loses_nothing() {
     let stale = Explore::new("stale").run(|m| {
