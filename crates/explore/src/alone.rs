@@ -85,6 +85,7 @@ impl World {
         let ctx = self.ctx_mut(id);
         ctx.lapses += (rounds || ctx.looks_on != Some(ctx.pending.site)) as u32;
         let reads = ctx.reads.clone();
+        self.repeats = false;
         self.alone = Some(Alone::Lapse { reads, looks: Looks::default() });
     }
 
@@ -104,7 +105,15 @@ impl World {
     }
 
     /// The current context does not go on alone any longer.
+    #[inline]
     pub(crate) fn leave_alone(&mut self) {
+        if self.alone.is_some() {
+            self.end_alone();
+        }
+    }
+
+    #[cold]
+    fn end_alone(&mut self) {
         match self.alone.take() {
             Some(Alone::Probe(probe)) => self.probed = Some(probe),
             Some(Alone::Lapse { looks, .. }) => self.tell_lapse(looks.whole + looks.begun as u32),
@@ -115,6 +124,7 @@ impl World {
     /// The current context panicked, and unwinds.
     pub(crate) fn unwinds(&mut self) {
         self.leave_alone();
+        self.repeats = false;
         self.alone = Some(Alone::Unwinds { looks: 0 });
     }
 

@@ -120,21 +120,21 @@ impl Drop for Runner {
 
 thread_local! {
     /// Runners between jobs that no exploration has.
-    static IDLE: RefCell<Vec<Runner>> = const { RefCell::new(Vec::new()) };
+    static IDLE: RefCell<Vec<Box<Runner>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An idle runner of this OS thread with such a stack, or a new one.
-fn runner(bytes: usize) -> Runner {
+fn runner(bytes: usize) -> Box<Runner> {
     let idle = IDLE.with_borrow_mut(|idle| {
         let last = idle.iter().rposition(|runner| runner.bytes == bytes)?;
         Some(idle.swap_remove(last))
     });
-    idle.unwrap_or_else(|| Runner::new(bytes))
+    idle.unwrap_or_else(|| Box::new(Runner::new(bytes)))
 }
 
 /// The coroutines of one exploration on one OS thread, by context.
 pub(crate) struct Runners {
-    runners: [OnceCell<Runner>; MOST],
+    runners: [OnceCell<Box<Runner>>; MOST],
     /// Of the one that runs now; null while none does.
     running: Cell<*const Yielder>,
     /// Of each stack.

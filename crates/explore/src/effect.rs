@@ -19,9 +19,11 @@ impl World {
     pub(crate) fn open(&mut self, id: CtxId) {
         let mut open = self.search.blank();
         let sleepers = self.search.sleepers(id);
-        for one in CtxSet(sleepers.0 | id.bit()).iter() {
-            if self.rests(one) {
-                self.spin(one);
+        if self.relaxes {
+            for one in CtxSet(sleepers.0 | id.bit()).iter() {
+                if self.rests(one) {
+                    self.spin(one);
+                }
             }
         }
         self.as_event(id, &self.ctx(id).pending, &mut open);
@@ -38,7 +40,7 @@ impl World {
     }
 
     /// Makes `open` the event that `op` is if `id` does it now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut Open) {
         open.begin(id, op);
         open.kind = self.becomes(id, op);
@@ -61,26 +63,42 @@ impl World {
 
     /// Calls `f` with all that the step `op` of `id` uses, if it is done now and becomes `kind`.
     /// Returns the token that stands for whose turn it is on its CPU, if it uses one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn op_uses(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
         if op.obj != NO_OBJ && op.kind != OpKind::Relax {
             f(op.obj, kind.access());
         }
+        let ctx = self.ctx(id);
+        let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
+        let alone = cpu.is_none_or(|cpu| !cpu.has_handlers && cpu.switch.is_none()) && ctx.more.is_none();
+        if alone && matches!(op.kind, OpKind::Load | OpKind::Store | OpKind::Rmw) {
+            return None;
+        }
+        self.uses_beside(id, op, kind, f)
+    }
+
+    /// [`op_uses`](World::op_uses), but for the object that the step is about.
+    fn uses_beside(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
         if let Some(obj2) = op.obj2 {
             f(obj2, Access::Write);
         }
-        let mut token = None;
-        if let Some((obj, access)) = self.token_use(id, op) {
-            f(obj, access);
-            token = Some(obj);
-        } else if matches!(op.kind, OpKind::IrqOff | OpKind::IrqOn | OpKind::Return) {
-            token = Some(op.obj);
-        }
-        if let Some(switch) = self.ctx(id).cpu.and_then(|cpu| self.cpus[cpu.0 as usize].switch)
-            && op.kind != OpKind::Switch
+        let mut token = match op.kind {
+            OpKind::IrqOff | OpKind::IrqOn | OpKind::Return => Some(op.obj),
+            _ => None,
+        };
+        if let Some(cpu) = self.ctx(id).cpu.map(|cpu| &self.cpus[cpu.0 as usize])
+            && (cpu.has_handlers || cpu.switch.is_some())
         {
-            f(switch, Access::Read);
-            token = token.or(Some(switch));
+            if let Some((obj, access)) = self.token_use(id, op, cpu) {
+                f(obj, access);
+                token = Some(obj);
+            }
+            if let Some(switch) = cpu.switch
+                && op.kind != OpKind::Switch
+            {
+                f(switch, Access::Read);
+                token = token.or(Some(switch));
+            }
         }
         if op.kind == OpKind::Relax {
             self.relax_uses(id, kind, f);
@@ -104,7 +122,7 @@ impl World {
     /// What a step is, if it is done as things are now: one that would leave its object as it is
     /// only reads. So two steps on an object depend on each other unless both leave it unchanged. A
     /// store always writes, also the value that is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn becomes(&self, id: CtxId, op: &Op) -> OpKind {
         match op.kind {
             OpKind::Relax if self.lapses(id) => OpKind::Lapse,
@@ -127,8 +145,7 @@ impl World {
 
     /// What the step does to the interrupt token of its CPU.
     #[inline]
-    fn token_use(&self, id: CtxId, op: &Op) -> Option<(ObjId, Access)> {
-        let cpu = &self.cpus[self.ctx(id).cpu?.0 as usize];
+    fn token_use(&self, id: CtxId, op: &Op, cpu: &Cpu) -> Option<(ObjId, Access)> {
         if !cpu.has_handlers {
             return None;
         }
@@ -157,6 +174,18 @@ impl World {
         clashes
     }
 
+    /// Does the machine's share of an access of `id` to a word; `false`, with nothing done, if the step is another one.
+    #[inline(always)]
+    pub(crate) fn access(&mut self, id: CtxId, kind: OpKind, obj: ObjId) -> bool {
+        match kind {
+            OpKind::Load => self.ctxs[id.index()].reads.push((obj, self.versions[obj.index()])),
+            OpKind::Store | OpKind::Rmw => self.versions[obj.index()] += 1,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Does the machine's share of the pending step of `id`.
     #[inline(never)]
     pub(crate) fn effect(&mut self, id: CtxId) {
         let op = &self.ctx(id).pending;

@@ -48,6 +48,15 @@ const LANE: usize = 4;
 
 const UNUSED: History = History { acquired: NONE, changed: NONE, read: NONE, acquisition: NONE };
 
+/// Joins the clock of `event` to the last one.
+#[inline]
+fn join(clocks: &mut [Lane], lanes: usize, event: usize) {
+    let (before, clock) = clocks.split_at_mut(clocks.len() - lanes);
+    for (mine, other) in clock.iter_mut().zip(&before[event * lanes..]) {
+        *mine = std::array::from_fn(|ctx| mine[ctx].max(other[ctx]));
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Events {
     events: Vec<Event>,
@@ -90,7 +99,7 @@ impl Events {
     }
 
     /// Whether event `first` happens before whatever `ctx` does next, for its own reasons.
-    #[inline]
+    #[inline(always)]
     fn known_to(&self, first: u32, ctx: CtxId) -> bool {
         let last = self.last[ctx.index()];
         last != NONE && self.happens_before(first as usize, last as usize)
@@ -121,6 +130,18 @@ impl Events {
         }
         steps.reverse();
         steps
+    }
+
+    /// Forgets everything, but for the memory of it.
+    pub(crate) fn clear(&mut self) {
+        let Events { events, uses, clocks, lanes, history, users, last } = self;
+        events.clear();
+        uses.clear();
+        clocks.clear();
+        *lanes = 0;
+        history.clear();
+        users.clear();
+        last.clear();
     }
 
     /// Undoes all events from `depth` on.
@@ -173,11 +194,7 @@ impl Events {
     /// Joins the clock of an event that enabled the one that is being added, such as the spawn of its context.
     #[inline]
     pub(crate) fn join(&mut self, event: usize) {
-        let end = self.clocks.len() - self.lanes;
-        let (before, clock) = self.clocks.split_at_mut(end);
-        for (mine, other) in clock.iter_mut().zip(&before[event * self.lanes..]) {
-            *mine = std::array::from_fn(|ctx| mine[ctx].max(other[ctx]));
-        }
+        join(&mut self.clocks, self.lanes, event);
     }
 
     /// The release that let an acquisition of `obj` by `ctx` in, unless it is ordered before it anyway.
@@ -189,42 +206,54 @@ impl Events {
 
     /// Lists in `races` the earlier uses of `obj` that a use by `ctx` races with directly, as far as this one object
     /// can tell: not ordered before it by what `ctx` itself has done.
-    ///
-    /// With a `chain`, also those that they came after, as long as they are not ordered either: for steps that may have
-    /// had to wait, and whose chance came before the last change. One of a chain is enough.
-    #[inline]
-    pub(crate) fn races(&self, obj: ObjId, access: Access, ctx: CtxId, chain: Option<u8>, races: &mut Vec<Race>) {
-        let Some(&history) = self.history.get(obj.index()) else { return };
-        if access != Access::Read {
-            let mut read = history.read;
-            while read != NONE {
-                let used = &self.uses[read as usize];
-                if self.events[used.event as usize].ctx != ctx && !self.known_by(used.event, ctx) {
-                    races.push(Race { event: used.event, chain: None });
-                }
-                read = used.before.read;
+    #[inline(always)]
+    pub(crate) fn races(&self, obj: ObjId, access: Access, ctx: CtxId, races: &mut Vec<Race>) {
+        let Some(history) = self.history.get(obj.index()) else { return };
+        if access != Access::Read && history.read != NONE {
+            self.races_with_reads(history.read, ctx, races);
+        }
+        let last = match access {
+            Access::Release => return,
+            // Only who waits for a release has no race with it.
+            Access::Acquire => history.acquired,
+            Access::Read | Access::Write => history.changed,
+        };
+        if last != NONE && !self.known_by(last, ctx) {
+            races.push(Race { event: last, chain: None });
+        }
+    }
+
+    fn races_with_reads(&self, mut read: u32, ctx: CtxId, races: &mut Vec<Race>) {
+        while read != NONE {
+            let used = &self.uses[read as usize];
+            if self.events[used.event as usize].ctx != ctx && !self.known_by(used.event, ctx) {
+                races.push(Race { event: used.event, chain: None });
             }
+            read = used.before.read;
+        }
+    }
+
+    /// [`races`](Events::races), and those that they came after, as long as they are not ordered either: for steps that
+    /// may have had to wait, and whose chance came before the last change. One of a `chain` is enough.
+    pub(crate) fn race_chain(&self, obj: ObjId, access: Access, ctx: CtxId, chain: u8, races: &mut Vec<Race>) {
+        let Some(&history) = self.history.get(obj.index()) else { return };
+        let race = |event| Race { event, chain: Some(chain) };
+        if access != Access::Read {
+            self.races_with_reads(history.read, ctx, races);
         }
         if access == Access::Release {
             return;
         }
         let mut acquired = history.acquired;
         let mut acquisition = history.acquisition;
-        // Only who waits for a release has no race with it.
         if access != Access::Acquire && history.changed != acquired {
             if self.known_by(history.changed, ctx) {
                 return;
             }
-            races.push(Race { event: history.changed, chain });
-            if chain.is_none() {
-                return;
-            }
+            races.push(race(history.changed));
         }
         while acquired != NONE && !self.known_by(acquired, ctx) {
-            races.push(Race { event: acquired, chain });
-            if chain.is_none() {
-                return;
-            }
+            races.push(race(acquired));
             let before = self.uses[acquisition as usize].before;
             acquired = before.acquired;
             acquisition = before.acquisition;
@@ -247,21 +276,21 @@ impl Events {
         let event = self.events.len() as u32 - 1;
         self.users[obj.index()].insert(self.events[event as usize].ctx);
         let entry = self.uses.len() as u32;
-        let before = self.history[obj.index()];
+        let history = &mut self.history[obj.index()];
+        let before = *history;
         if before.changed != NONE && before.changed != event {
-            self.join(before.changed as usize);
+            join(&mut self.clocks, self.lanes, before.changed as usize);
         }
         if access != Access::Read {
             let mut read = before.read;
             while read != NONE {
-                let used = self.uses[read as usize];
+                let used = &self.uses[read as usize];
                 if used.event != event {
-                    self.join(used.event as usize);
+                    join(&mut self.clocks, self.lanes, used.event as usize);
                 }
                 read = used.before.read;
             }
         }
-        let history = &mut self.history[obj.index()];
         match access {
             Access::Read => history.read = entry,
             Access::Write | Access::Acquire => {

@@ -1,5 +1,7 @@
 //! Running a program once: its contexts, from their first step to the end, and what the end says.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -14,12 +16,12 @@ use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::panics::told;
 use crate::record::Recorder;
-use crate::search::{Open, Replay, Sampler, Search, Settings, Strategy};
+use crate::search::{self, Open, Replay, Sampler, Search, Settings, Strategy};
 use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 use crate::watchdog::Watch;
-use crate::world::{Mode, World, WorldCell};
+use crate::world::{self, Mode, World, WorldCell};
 
 /// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;
@@ -77,9 +79,13 @@ impl Executor {
     pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
         crate::panics::install();
         let watch = Watch::new(&explore.name, &explore.watchdog);
-        let search = Search::new(strategy, settings, explore.rules.clone());
+        let Memory { world, search } = Memory::idle();
+        let search = Search::new(strategy, settings, explore.rules.clone(), search);
         Executor {
-            cell: WorldCell::new(World::new(search, explore.spins.clone(), Arc::clone(&watch.0)), explore.stack_bytes),
+            cell: WorldCell::new(
+                World::new(search, explore.spins.clone(), Arc::clone(&watch.0), world),
+                explore.stack_bytes,
+            ),
             cpus: explore.cpus,
             outcomes: explore.outcomes.then(BTreeSet::new),
             traces: explore.count_traces.then(HashSet::new),
@@ -123,43 +129,42 @@ impl Executor {
         self.live.begin(epoch);
         cell.with(|w| {
             w.reset(epoch, cpus);
-            w.mode = Mode::Alone;
+            w.turn_to(Mode::Alone);
         });
         self.watch.0.set_up();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| program(&Machine::NEW))) {
-            // The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
             drop(entered);
             drop(cell);
-            self.watch.0.rest();
-            self.abandon();
-            std::panic::resume_unwind(payload);
+            self.set_up_panicked(payload);
         }
         cell.with(|w| {
-            w.mode = Mode::Running;
+            w.turn_to(Mode::Running);
             w.set_up = w.versions.len();
             w.set_up_ctxs = w.ctxs.len();
         });
         cell.run(None);
-        let halted = self.search(Search::take_halted);
-        if cell.with(|w| w.probing) {
+        let (halted, probing) = cell.with(|w| (w.search.take_halted(), w.probing));
+        if probing {
             drop(entered);
             drop(cell);
             self.end_probe();
             return halted.map(RunEnd::Halted);
         }
-        let failed = cell.with(|w| w.conclude(halted.is_some()));
-        if failed.is_none() && halted.is_none() || self.search(|search| search.settings.contexts_return) {
+        let (failed, some_wait, has_checks) =
+            cell.with(|w| (w.conclude(halted.is_some()), w.some_wait(), w.has_checks()));
+        if some_wait && (failed.is_none() && halted.is_none() || self.search(|search| search.settings.contexts_return))
+        {
             self.end_services();
         }
-        let failed = failed.or_else(|| if halted.is_none() { self.check() } else { None });
-        if let Some(traces) = self.traces.as_mut().filter(|_| failed.is_none() && halted.is_none()) {
-            traces.extend(cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence())));
+        let failed = failed.or_else(|| if halted.is_none() && has_checks { self.check() } else { None });
+        if self.traces.is_some() && failed.is_none() && halted.is_none() {
+            self.count_trace();
         }
-        let failed = self.with_strays(failed);
+        let failed = if strays::count() == self.strays { failed } else { Some(self.with_strays(failed)) };
         self.watch.0.rest();
-        let stuck = self.stuck_ones();
+        let stuck = if some_wait { self.stuck_ones() } else { Vec::new() };
         self.unwound += cell.with(|w| {
-            w.mode = Mode::Outside;
+            w.turn_to(Mode::Outside);
             w.unwound as u64
         });
         drop(entered);
@@ -173,7 +178,22 @@ impl Executor {
         })
     }
 
+    /// The set-up is the caller's own code, on the caller's own stack: the panic is the caller's.
+    #[cold]
+    fn set_up_panicked(&mut self, payload: Box<dyn Any + Send>) -> ! {
+        self.watch.0.rest();
+        self.abandon();
+        std::panic::resume_unwind(payload);
+    }
+
+    #[cold]
+    fn count_trace(&mut self) {
+        let trace = self.cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence()));
+        self.traces.as_mut().into_iter().for_each(|traces| traces.extend(trace));
+    }
+
     /// Brings a run to its end that was not an execution: nothing that it does is told.
+    #[cold]
     fn end_probe(&mut self) {
         let cell = Rc::clone(&self.cell);
         let entered = cell.enter();
@@ -183,7 +203,7 @@ impl Executor {
         let left = self.stuck_ones();
         if left.is_empty() {
             let unused = cell.with(|w| {
-                w.mode = Mode::Alone;
+                w.turn_to(Mode::Alone);
                 w.over = true;
                 (std::mem::take(&mut w.checks), w.outcome.take())
             });
@@ -191,7 +211,7 @@ impl Executor {
         }
         cell.with(|w| {
             w.end_probe();
-            w.mode = Mode::Outside;
+            w.turn_to(Mode::Outside);
         });
         self.watch.0.rest();
         drop(entered);
@@ -202,13 +222,12 @@ impl Executor {
     }
 
     /// A run in which a real thread has used simulated objects is no run of the machine alone.
-    fn with_strays(&self, failed: Option<FailedRun>) -> Option<FailedRun> {
-        if strays::count() == self.strays {
-            return failed;
+    #[cold]
+    fn with_strays(&self, failed: Option<FailedRun>) -> FailedRun {
+        match failed {
+            Some(failed) => FailedRun { message: format!("{} {}", failed.message, strays::sentence()), ..failed },
+            None => self.failed(FailureKind::Panic, strays::sentence()),
         }
-        let failed =
-            failed.map(|failed| FailedRun { message: format!("{} {}", failed.message, strays::sentence()), ..failed });
-        failed.or_else(|| Some(self.failed(FailureKind::Panic, strays::sentence())))
     }
 
     /// A run that failed by no context's fault.
@@ -226,8 +245,9 @@ impl Executor {
     }
 
     /// Tells the contexts that still wait that the run is over.
+    #[inline(never)]
     fn end_services(&mut self) {
-        self.cell.with(|w| w.mode = Mode::Ending);
+        self.cell.with(|w| w.turn_to(Mode::Ending));
         let count = self.cell.with(|w| w.ctxs.len());
         for index in 0..count {
             let id = CtxId(index as u8);
@@ -247,9 +267,10 @@ impl Executor {
     }
 
     /// Checks the conditions of quiescence, and collects the outcome.
+    #[inline(never)]
     fn check(&mut self) -> Option<FailedRun> {
         let (checks, outcome) = self.cell.with(|w| {
-            w.mode = Mode::Alone;
+            w.turn_to(Mode::Alone);
             w.over = true;
             (std::mem::take(&mut w.checks), w.outcome.take())
         });
@@ -286,13 +307,14 @@ impl Executor {
     }
 
     /// What came of a condition or an outcome that panicked.
-    fn panicked(&self, payload: &(dyn std::any::Any + Send)) -> String {
+    fn panicked(&self, payload: &(dyn Any + Send)) -> String {
         let site = self.cell.with(|w| w.panic_site.take());
         format!("it panicked{}: {}", site.map(|site| format!(" at {site}")).unwrap_or_default(), told(payload))
     }
 
     /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
     /// machine that runs.
+    #[cold]
     fn abandon(&mut self) {
         self.cell.with(|w| {
             std::mem::forget((std::mem::take(&mut w.checks), w.outcome.take()));
@@ -345,6 +367,36 @@ impl Executor {
 
     pub(crate) fn take_validator(&mut self) -> Validator {
         self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
+    }
+}
+
+/// The memory of an executor that is gone, which the next one of its OS thread uses again: the executions of a small
+/// program cost less than to allocate it.
+#[derive(Default)]
+struct Memory {
+    world: world::Memory,
+    search: search::Memory,
+}
+
+thread_local! {
+    static IDLE: Cell<Option<Box<Memory>>> = const { Cell::new(None) };
+}
+
+impl Memory {
+    fn idle() -> Memory {
+        IDLE.take().map(|memory| *memory).unwrap_or_default()
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Otherwise the thread unwinds out of an execution, whose contexts go as they are.
+        if let Some(cell) = Rc::get_mut(&mut self.cell) {
+            let world = cell.world();
+            let memory = Memory { search: world.search.into_memory(), world: world.into_memory() };
+            // At the end of the OS thread the place may be gone.
+            let _ = IDLE.try_with(|idle| idle.set(Some(Box::new(memory))));
+        }
     }
 }
 
@@ -429,7 +481,7 @@ impl World {
         if self.turn.is_none() && self.failed.is_none() {
             if !self.unstarted.is_empty() {
                 let id = self.unstarted.remove(0);
-                self.starting = true;
+                (self.starting, self.repeats) = (true, false);
                 self.current = id;
                 self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
                 let ctx = self.ctx_mut(id);
@@ -449,7 +501,7 @@ impl World {
         if halted {
             return None;
         }
-        if self.failed.is_none() {
+        if self.failed.is_none() && self.some_wait() {
             if self.search.analyses() {
                 self.analyse_waiting(CtxSet::EMPTY);
             }
@@ -476,6 +528,16 @@ impl World {
             schedule: self.search.plan().to_vec(),
             locks: failed.locks,
         })
+    }
+
+    /// Whether there are conditions of quiescence, or an outcome to be collected.
+    fn has_checks(&self) -> bool {
+        !self.checks.is_empty() || self.outcome.is_some()
+    }
+
+    /// Whether there are contexts that have not ended.
+    fn some_wait(&self) -> bool {
+        self.ctxs.iter().any(|ctx| !ctx.finished)
     }
 
     /// An interrupt that is pending for ever, though nobody waits.

@@ -104,7 +104,7 @@ impl Machine {
     /// A task on a CPU of its own: the first that has none, or a new one.
     #[track_caller]
     pub fn task(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
-        spawn_task(name.into(), None, f, Location::caller())
+        spawn_task(name.into(), None, once(f), Location::caller())
     }
 
     /// A task that is pinned to `cpu`. One that is there and is not pinned moves to another CPU.
@@ -113,7 +113,7 @@ impl Machine {
     /// If `cpu` has a pinned task already.
     #[track_caller]
     pub fn task_on(&self, cpu: CpuId, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
-        spawn_task(name.into(), Some(cpu), f, Location::caller())
+        spawn_task(name.into(), Some(cpu), once(f), Location::caller())
     }
 
     /// A handler of the interrupt `vector` of `cpu`. It runs with interrupts off, whenever the interrupt is pending and
@@ -241,7 +241,7 @@ impl Machine {
 /// Creates a task while the program runs, on a CPU of its own.
 #[track_caller]
 pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
-    spawn_task(name.into(), None, f, Location::caller())
+    spawn_task(name.into(), None, once(f), Location::caller())
 }
 
 /// [`spawn`] for contexts that return when the run is over.
@@ -251,7 +251,7 @@ pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Resul
     if full(name)? {
         return Err(Ended);
     }
-    Ok(add_task(name.into(), None, f, site))
+    Ok(add_task(name.into(), None, once(f), site))
 }
 
 /// See [`TaskHandle::may_not_run`].
@@ -287,14 +287,16 @@ fn once(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
 fn spawn_task(
     name: Cow<'static, str>,
     cpu: Option<CpuId>,
-    f: impl FnOnce() + 'static,
+    job: Box<dyn FnOnce()>,
     site: &'static Location<'static>,
 ) -> TaskHandle {
-    if with(|w| w.mode) == Mode::Running {
-        step(numbers(site));
+    match with(|w| w.mode) {
+        Mode::Alone => return add_task(name, cpu, job, site),
+        Mode::Running => step(numbers(site)),
+        Mode::Outside | Mode::Ending => {}
     }
     match full(&name) {
-        Ok(false) => add_task(name, cpu, f, site),
+        Ok(false) => add_task(name, cpu, job, site),
         // The run is over, and nothing is started any more.
         Ok(true) => TaskHandle(with(|w| w.current)),
         Err(Ended) => stay(),
@@ -320,7 +322,7 @@ fn full(name: &str) -> Result<bool, Ended> {
 fn add_task(
     name: Cow<'static, str>,
     cpu: Option<CpuId>,
-    f: impl FnOnce() + 'static,
+    job: Box<dyn FnOnce()>,
     site: &'static Location<'static>,
 ) -> TaskHandle {
     let pinned = cpu.is_some();
@@ -354,7 +356,7 @@ fn add_task(
                 CpuId(free as u32)
             }
         };
-        let ctx = w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f));
+        let ctx = w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), job);
         w.ctx_mut(ctx).pinned = pinned;
         w.cpus[cpu.0 as usize].task = Some(ctx);
         w.cpus[cpu.0 as usize].used = true;

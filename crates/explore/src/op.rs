@@ -138,6 +138,12 @@ impl Op {
     /// What a replay compares to find out that a program is not deterministic.
     #[inline]
     pub(crate) fn signature(&self) -> u64 {
-        (self.obj.0 as u64) << 8 | self.kind as u64
+        signature_of(self.obj, self.kind)
     }
+}
+
+/// See [`Op::signature`].
+#[inline]
+pub(crate) fn signature_of(obj: ObjId, kind: OpKind) -> u64 {
+    u64::from(obj.0) << 8 | kind as u64
 }

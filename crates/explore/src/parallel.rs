@@ -220,7 +220,7 @@ fn work(
     let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
     while more && !shared.halt.load(Ordering::Relaxed) {
         let end = executor.execute(program);
-        let (cut, overdue) = executor.search(|search| (search.was_cut(), search.overdue));
+        let (cut, all_cut, overdue) = executor.search(|search| (search.was_cut(), search.cut, search.overdue));
         if let RunEnd::Halted(limit) = end {
             shared.end_early(limit);
             break;
@@ -237,7 +237,7 @@ fn work(
             shared.end_early(limit);
             break;
         }
-        let runs = found.executions + executor.search(|search| search.cut);
+        let runs = found.executions + all_cut;
         if runs.is_multiple_of(BATCH) || most.is_some() || overdue.is_some() {
             let now = executor.search(|search| (found.executions, search.cut, search.steps));
             let executions = shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;

@@ -231,6 +231,7 @@ impl World {
         };
         self.probing = true;
         self.search.begin_probe();
+        self.repeats = false;
         self.alone = Some(Alone::Probe(Box::new(probe)));
         id
     }

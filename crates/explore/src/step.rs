@@ -3,15 +3,18 @@
 //! A context announces what it will do next and suspends; when it is chosen, the machine performs its share (who holds
 //! which lock, which interrupts are on) and the context does the rest inline: nobody else runs until it announces again.
 
+use std::panic::Location;
+
 use doorbell_platform::WaitType;
 
 use crate::alone::Resting;
 use crate::coroutine::Runners;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, signature_of};
+use crate::sim::Stamp;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Cpu, Ended, Mode, NOBODY, ObjKind, World, WorldCell, here, with};
+use crate::world::{Cpu, Ended, Here, Mode, NOBODY, ObjKind, World, WorldCell, here, with};
 
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
@@ -39,7 +42,30 @@ enum Next {
 #[inline(always)]
 pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
     let cell = here();
-    let mut next = cell.with(|w| w.come_to(op, &cell.runners));
+    let next = cell.with(|w| w.come_to(op, &cell.runners));
+    carry_on(cell, next)
+}
+
+/// Announces `op`, but of the object behind `stamp`, and returns when it has been performed. `false`, with nothing
+/// announced, if there is none yet in this execution.
+#[inline(always)]
+pub(crate) fn step_of(stamp: &Stamp, op: Op) -> bool {
+    let cell = here();
+    let mut inside = cell.inside();
+    let repeated = inside.world().repeats(stamp, op.kind, op.site);
+    inside.leave();
+    match repeated {
+        Some(None) => true,
+        Some(Some(obj)) => {
+            step(Op { obj, ..op });
+            true
+        }
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn carry_on(cell: Here, mut next: Next) -> Result<(), Ended> {
     loop {
         next = match next {
             Next::Go => return Ok(()),
@@ -116,6 +142,7 @@ impl World {
     #[inline(always)]
     fn come_to(&mut self, op: Op, runners: &Runners) -> Next {
         if self.mode == Mode::Running {
+            self.relaxes |= op.kind == OpKind::Relax;
             self.ctxs[self.current.index()].pending = op;
             self.announce(runners)
         } else {
@@ -124,22 +151,43 @@ impl World {
         }
     }
 
+    /// Does a step of the current context on the object behind `stamp`, if that goes on as when this schedule ran before
+    /// and no more is to be done than to count. Most steps of most executions are such. If not, returns the object;
+    /// `None` if there is none yet in this execution.
+    #[inline(always)]
+    fn repeats(&mut self, stamp: &Stamp, kind: OpKind, site: &'static Location<'static>) -> Option<Option<ObjId>> {
+        let obj = stamp.get(self)?;
+        let Some(event) = self.search.recorded() else { return Some(Some(obj)) };
+        if event.ctx != self.current
+            || event.signature != signature_of(obj, kind)
+            || !self.repeats
+            || !self.access(self.current, kind, obj)
+        {
+            return Some(Some(obj));
+        }
+        self.search.advance(false);
+        self.watched.at(self.current, self.search.depth(), site);
+        Some(None)
+    }
+
     /// The current context has come to its next step, which is pending.
     #[inline(never)]
     fn announce(&mut self, runners: &Runners) -> Next {
         let me = self.current;
-        if self.starting
-            || !self.unstarted.is_empty()
-            || self.failed.is_some()
-            || self.alone.is_some()
-            || !self.repeat()
-        {
+        if !self.repeats && self.is_unusual() || !self.repeat() {
             return self.announce_new(me, runners);
         }
         self.give_way(me, runners)
     }
 
-    #[inline(never)]
+    /// Whether more is to be looked at than what was recorded of the next step.
+    fn is_unusual(&mut self) -> bool {
+        let unusual = self.starting || !self.unstarted.is_empty() || self.failed.is_some() || self.alone.is_some();
+        self.repeats = !unusual && !self.schedules;
+        unusual
+    }
+
+    #[inline(always)]
     fn announce_new(&mut self, me: CtxId, runners: &Runners) -> Next {
         if self.alone.is_some() && self.goes_on_alone(me) {
             return Next::Go;
@@ -199,18 +247,17 @@ impl World {
         if self.must_reschedule(next) {
             self.reschedule(next);
         }
-        let ctx = &mut self.ctxs[next.index()];
+        let ctx = &self.ctxs[next.index()];
         if ctx.pending.signature() != signature {
             return false;
         }
         self.search.advance(false);
-        match ctx.pending.kind {
-            OpKind::Store | OpKind::Rmw if ctx.pending.obj2.is_none() => {
-                self.versions[ctx.pending.obj.index()] += 1;
+        let (now, obj) = (ctx.pending.kind, ctx.pending.obj);
+        if !self.access(next, now, obj) {
+            match now {
+                OpKind::Relax => self.relax_again(next, kind),
+                _ => self.effect(next),
             }
-            OpKind::Load => ctx.reads.push((ctx.pending.obj, self.versions[ctx.pending.obj.index()])),
-            OpKind::Relax => self.relax_again(next, kind),
-            _ => self.effect(next),
         }
         self.watched.at(next, self.search.depth(), self.ctxs[next.index()].pending.site);
         self.turn = Some(next);
@@ -335,22 +382,22 @@ impl World {
     }
 
     /// Whether `id` could do its pending step now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enabled(&self, id: CtxId) -> bool {
         let ctx = self.ctx(id);
-        if ctx.finished {
-            return false;
-        }
         let op = &ctx.pending;
-        if op.kind == OpKind::Enter {
-            let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
-            return ctx.raised && cpu.irqs_on;
+        let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
+        if ctx.finished {
+            false
+        } else if op.kind == OpKind::Enter {
+            ctx.raised && cpu.is_some_and(|cpu| cpu.irqs_on)
+        } else {
+            cpu.is_none_or(|cpu| cpu.running() == Some(id))
+                && (!op.kind.can_wait() || self.op_enabled(id, op) || self.must_reschedule(id))
         }
-        self.on_cpu(id) && (self.op_enabled(id, op) || self.must_reschedule(id))
     }
 
     /// Whether what a step waits for is there, its CPU aside.
-    #[inline]
     pub(crate) fn op_enabled(&self, id: CtxId, op: &Op) -> bool {
         match op.kind {
             OpKind::Lock => self.obj(op.obj).holder == NOBODY,
@@ -361,19 +408,26 @@ impl World {
         }
     }
 
-    /// All contexts that could do their pending step now, and those who have come to a `cpu_relax`.
+    /// All contexts that could do their pending step now, and those who have to wait.
     #[inline]
     fn all_enabled(&self) -> (CtxSet, CtxSet) {
-        let (mut set, mut relaxing) = (CtxSet::EMPTY, CtxSet::EMPTY);
+        let (mut enabled, mut waiting) = (CtxSet::EMPTY, CtxSet::EMPTY);
         for index in 0..self.ctxs.len() {
             let id = CtxId(index as u8);
             if self.enabled(id) {
-                set.insert(id);
-            } else if self.ctxs[index].pending.kind == OpKind::Relax && !self.ctxs[index].finished {
-                relaxing.insert(id);
+                enabled.insert(id);
+            } else if !self.ctxs[index].finished {
+                waiting.insert(id);
             }
         }
-        (set, relaxing)
+        (enabled, waiting)
+    }
+
+    /// Those of `waiting` who have come to a `cpu_relax`.
+    #[cold]
+    fn relaxing(&self, waiting: CtxSet) -> CtxSet {
+        let relaxing = waiting.iter().filter(|&id| self.ctx(id).pending.kind == OpKind::Relax);
+        CtxSet(relaxing.fold(0, |set, id| set | id.bit()))
     }
 
     /// Which context takes the next step; `None` ends the run.
@@ -385,11 +439,12 @@ impl World {
         if self.failed.is_some() || self.search.halted {
             return None;
         }
-        let (mut enabled, relaxing) = self.all_enabled();
+        let (mut enabled, waiting) = self.all_enabled();
         if self.a_condition_panicked() {
             return None;
         }
         let mut resting = Resting::default();
+        let relaxing = if self.relaxes { self.relaxing(waiting) } else { CtxSet::EMPTY };
         if !relaxing.is_empty() {
             resting = self.resting(relaxing, enabled);
             if let Some(id) = resting.unknown {
@@ -398,7 +453,8 @@ impl World {
             enabled.0 |= resting.look.0 | resting.lapse.0;
             self.search.limited |= self.search.is_searching() && !resting.limited.is_empty();
         }
-        if self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled) {
+        if !waiting.is_empty() && self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled)
+        {
             let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));
             if self.a_condition_panicked() {
                 return None;
@@ -480,7 +536,10 @@ impl World {
         let record = self.search.settings.record;
         let preempts = record && self.preempts(id);
         self.search.advance(new);
-        self.effect(id);
+        let (kind, obj) = (self.ctx(id).pending.kind, self.ctx(id).pending.obj);
+        if !self.access(id, kind, obj) {
+            self.effect(id);
+        }
         if record {
             let op = self.ctx(id).pending;
             self.record(id, &op, preempts);

@@ -5,7 +5,7 @@
 //! the ones in which the other thread slept or had a CPU: a process that is suspended, or a thread
 //! that gets no CPU, does not hang.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::ptr::{from_ref, null_mut};
@@ -88,7 +88,8 @@ pub(crate) struct Watched {
     turn: AtomicU64,
     /// Of the last visible step.
     site: AtomicPtr<Location<'static>>,
-    names: Mutex<BTreeMap<u8, String>>,
+    /// What is called how: what it is, and its name.
+    names: Mutex<Vec<(u8, &'static str, Cow<'static, str>)>>,
 }
 
 impl Watched {
@@ -123,8 +124,8 @@ impl Watched {
     }
 
     /// A condition of quiescence is checked.
-    pub(crate) fn condition(&self, what: &str) {
-        self.call(CONDITION, || format!("the condition that {what}"));
+    pub(crate) fn condition(&self, what: &Cow<'static, str>) {
+        self.call(CONDITION, "the condition that", what);
         self.turns_to(CONDITION);
     }
 
@@ -139,12 +140,19 @@ impl Watched {
     }
 
     /// Names a context.
-    pub(crate) fn named(&self, ctx: CtxId, name: impl FnOnce() -> String) {
-        self.call(ctx.0, name);
+    pub(crate) fn named(&self, ctx: CtxId, noun: &'static str, name: &Cow<'static, str>) {
+        self.call(ctx.0, noun, name);
     }
 
-    fn call(&self, who: u8, name: impl FnOnce() -> String) {
-        self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(who, name());
+    fn call(&self, who: u8, noun: &'static str, name: &Cow<'static, str>) {
+        let mut names = self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match names.iter_mut().find(|(called, ..)| *called == who) {
+            Some((_, kept_noun, kept)) => {
+                *kept_noun = noun;
+                kept.clone_from(name);
+            }
+            None => names.push((who, noun, name.clone())),
+        }
     }
 
     /// What changes when explored code goes on; `None` if none runs.
@@ -159,7 +167,10 @@ impl Watched {
         let name = match who {
             SET_UP => "its set-up".to_owned(),
             OUTCOME => "its outcome".to_owned(),
-            _ => names.get(&who).cloned().unwrap_or_else(|| format!("context {who}")),
+            _ => match names.iter().find(|(called, ..)| *called == who) {
+                Some((_, noun, name)) => format!("{noun} {name}"),
+                None => format!("context {who}"),
+            },
         };
         // SAFETY: it is null or was made from a `&'static`.
         let place = unsafe { self.site.load(Relaxed).as_ref() };

@@ -250,8 +250,13 @@ pub(crate) struct World {
     pub checks: Vec<(Cow<'static, str>, Check)>,
     pub outcome: Option<Box<dyn FnOnce() -> String>>,
     pub failed: Option<Failed>,
+    /// Some context has come to a `cpu_relax`.
+    pub relaxes: bool,
     /// The current context goes on whatever the search says.
     pub alone: Option<Alone>,
+    /// Nothing else is to be looked at before a step that was recorded when this schedule ran before. Whoever starts a
+    /// context, ends the run or lets a context go on alone takes it back.
+    pub repeats: bool,
     /// What was found out about a loop in this run, which is no execution then.
     pub probed: Option<Box<Probe>>,
     /// The run is no execution: something was probed.
@@ -292,15 +297,28 @@ pub(crate) struct World {
     /// What has been explored and what is to be.
     pub search: Search,
     /// What contexts of former executions have left.
-    spare: Vec<Memory>,
+    spare: Vec<CtxMemory>,
 }
 
 /// The memory of a context, to be used again.
 #[derive(Default)]
-struct Memory {
+struct CtxMemory {
     held: Vec<Held>,
     irq_saves: Vec<bool>,
     reads: Vec<(ObjId, u32)>,
+}
+
+/// The memory of a world, to be used again: nothing is in it.
+#[derive(Default)]
+pub(crate) struct Memory {
+    ctxs: Vec<Ctx>,
+    unstarted: Vec<CtxId>,
+    cpus: Vec<Cpu>,
+    versions: Vec<u32>,
+    places: Vec<u32>,
+    objs: Vec<Obj>,
+    named: Vec<Cow<'static, str>>,
+    spare: Vec<CtxMemory>,
 }
 
 thread_local! {
@@ -357,29 +375,53 @@ impl WorldCell {
         Rc::new(WorldCell { runners: Runners::new(stack_bytes), world: UnsafeCell::new(world), busy: Cell::new(false) })
     }
 
+    /// The world, of whoever has the cell alone.
+    pub(crate) fn world(&mut self) -> &mut World {
+        self.world.get_mut()
+    }
+
     /// Makes this the world of the OS thread until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
         Entered { outer: CURRENT.replace(self), recording: RECORDING.get(), removing: REMOVING.get(), _cell: self }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
-        assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
-        let unwinds = Unwinds(self);
-        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), `f` neither suspends nor calls back in here
-        // (the flag would catch it), so this is the only reference while it lives.
-        let result = f(unsafe { &mut *self.world.get() });
-        std::mem::forget(unwinds);
-        self.busy.set(false);
+        let mut inside = self.inside();
+        let result = f(inside.world());
+        inside.leave();
         result
+    }
+
+    /// Begins to use the world. [`with`](WorldCell::with) is this for whole closures, which may not be inlined.
+    #[inline(always)]
+    pub(crate) fn inside(&self) -> Inside<'_> {
+        assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
+        Inside(self)
     }
 }
 
-/// Dropped when a panic leaves the machine: whoever used it unwinds now, and uses it again while it
-/// does.
-struct Unwinds<'a>(&'a WorldCell);
+/// The world, in use. Dropped only when a panic leaves the machine: whoever used it unwinds now, and uses it again while
+/// it does.
+pub(crate) struct Inside<'a>(&'a WorldCell);
 
-impl Drop for Unwinds<'_> {
+impl Inside<'_> {
+    #[inline(always)]
+    pub(crate) fn world(&mut self) -> &mut World {
+        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), and the flag is set once, by the one `Inside` that
+        // there is until it takes the flag back; so this is the only reference while it lives.
+        unsafe { &mut *self.0.world.get() }
+    }
+
+    /// Ends the use.
+    #[inline(always)]
+    pub(crate) fn leave(self) {
+        self.0.busy.set(false);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Inside<'_> {
     #[cold]
     fn drop(&mut self) {
         self.0.busy.set(false);
@@ -486,27 +528,30 @@ pub(crate) fn too_many(name: &str) -> String {
 }
 
 impl World {
-    pub(crate) fn new(search: Search, spins: Spins, watched: Arc<Watched>) -> Self {
+    pub(crate) fn new(search: Search, spins: Spins, watched: Arc<Watched>, memory: Memory) -> Self {
+        let Memory { ctxs, unstarted, cpus, versions, places, objs, named, spare } = memory;
         World {
             mode: Mode::Outside,
             epoch: 0,
             current: CtxId(0),
             starting: false,
             turn: None,
-            ctxs: Vec::new(),
-            unstarted: Vec::new(),
+            ctxs,
+            unstarted,
             set_up_ctxs: 0,
-            cpus: Vec::new(),
+            cpus,
             cpu_count: CpuCount::Open,
             late_cpus: 0,
             cpu_numbers: None,
-            versions: Vec::new(),
-            places: Vec::new(),
-            objs: Vec::new(),
+            versions,
+            places,
+            objs,
             checks: Vec::new(),
             outcome: None,
             failed: None,
+            relaxes: false,
             alone: None,
+            repeats: false,
             probed: None,
             probing: false,
             unwound: false,
@@ -526,10 +571,50 @@ impl World {
             grace_periods: GracePeriods::Readers,
             clock: None,
             watched,
-            named: Vec::new(),
+            named,
             search,
-            spare: Vec::new(),
+            spare,
         }
+    }
+
+    /// What there was is forgotten, but for the memory of it.
+    pub(crate) fn into_memory(&mut self) -> Memory {
+        self.forget();
+        self.named.clear();
+        self.cpus.clear();
+        Memory {
+            ctxs: take(&mut self.ctxs),
+            unstarted: take(&mut self.unstarted),
+            cpus: take(&mut self.cpus),
+            versions: take(&mut self.versions),
+            places: take(&mut self.places),
+            objs: take(&mut self.objs),
+            named: take(&mut self.named),
+            spare: take(&mut self.spare),
+        }
+    }
+
+    /// Forgets the contexts and objects of the last execution.
+    fn forget(&mut self) {
+        for ctx in self.ctxs.iter_mut().rev() {
+            let (mut held, mut irq_saves, mut reads) =
+                (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
+            held.clear();
+            irq_saves.clear();
+            reads.clear();
+            self.spare.push(CtxMemory { held, irq_saves, reads });
+        }
+        self.ctxs.clear();
+        self.unstarted.clear();
+        self.versions.clear();
+        self.places.clear();
+        self.objs.clear();
+    }
+
+    /// What the machine does from here on.
+    pub(crate) fn turn_to(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.repeats = false;
     }
 
     /// Forgets the last execution and makes ready for one with `cpus` CPUs. Contexts must have ended or been abandoned.
@@ -538,25 +623,15 @@ impl World {
         self.current = CtxId(0);
         self.starting = false;
         self.turn = None;
-        for ctx in self.ctxs.iter_mut().rev() {
-            let (mut held, mut irq_saves, mut reads) =
-                (take(&mut ctx.held), take(&mut ctx.irq_saves), take(&mut ctx.reads));
-            held.clear();
-            irq_saves.clear();
-            reads.clear();
-            self.spare.push(Memory { held, irq_saves, reads });
-        }
-        self.ctxs.clear();
-        self.unstarted.clear();
-        self.versions.clear();
-        self.places.clear();
-        self.objs.clear();
+        self.forget();
         self.checks.clear();
         self.outcome = None;
         self.failed = None;
         self.broken = OnceCell::new();
         self.over = false;
+        self.relaxes = false;
         self.alone = None;
+        self.repeats = false;
         self.probed = None;
         self.probing = false;
         self.unwound = false;
@@ -637,6 +712,7 @@ impl World {
         let switch = self.add_obj(ObjKind::Model, "running task", Location::caller());
         self.cpus[cpu.0 as usize].switch = Some(switch);
         self.schedules = true;
+        self.repeats = false;
     }
 
     pub(crate) fn add_obj(
@@ -699,13 +775,14 @@ impl World {
         assert!(self.ctxs.len() < MOST, "{}", too_many(&name));
         let id = CtxId(self.ctxs.len() as u8);
         // Most programs name them alike in each execution.
-        if self.named.get(id.index()) != Some(&name) {
-            self.watched.named(id, || format!("{} {name}", kind.noun()));
+        if !self.named.get(id.index()).is_some_and(|named| std::ptr::eq(&**named, &*name) || *named == name) {
+            self.watched.named(id, kind.noun(), &name);
             self.named.truncate(id.index());
             self.named.push(name.clone());
         }
-        let Memory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
-        self.ctxs.push(Ctx {
+        let CtxMemory { held, irq_saves, reads } = self.spare.pop().unwrap_or_default();
+        // Not pushed, but made where it will be: it is large.
+        self.ctxs.extend(std::iter::once_with(move || Ctx {
             name,
             kind,
             cpu,
@@ -743,8 +820,9 @@ impl World {
             may_not_run: false,
             aside: false,
             job: Some(job),
-        });
+        }));
         self.unstarted.push(id);
+        self.repeats = false;
         id
     }
 
@@ -780,6 +858,7 @@ impl World {
     /// Ends the run as failed, unless it has failed already: the first failure is the one to tell.
     pub(crate) fn fail(&mut self, kind: FailureKind, members: CtxSet, message: String) {
         if self.failed.is_none() {
+            self.repeats = false;
             self.failed = Some(Failed { kind, message, members, locks: Vec::new() });
         }
     }

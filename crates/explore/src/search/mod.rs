@@ -189,22 +189,33 @@ pub(crate) struct Search {
     until_look: u32,
 }
 
+/// The memory of a search, to be used again: nothing is in it.
+#[derive(Default)]
+pub(crate) struct Memory {
+    events: Events,
+    nodes: Vec<Node>,
+    plan: Vec<CtxId>,
+    blank: Option<Box<Open>>,
+    races: Vec<Race>,
+}
+
 impl Search {
-    pub(crate) fn new(strategy: Strategy, settings: Settings, rules: Rules) -> Self {
+    pub(crate) fn new(strategy: Strategy, settings: Settings, rules: Rules, memory: Memory) -> Self {
+        let Memory { events, nodes, plan, blank, races } = memory;
         Search {
             settings,
             strategy,
             validator: Validator::new(rules),
-            events: Events::default(),
-            nodes: Vec::new(),
-            plan: Vec::new(),
+            events,
+            nodes,
+            plan,
             depth: 0,
             began: 0,
             phase: Phase::Searching,
             open: None,
-            blank: None,
+            blank,
             asleep: CtxSet::EMPTY,
-            races: Vec::new(),
+            races,
             last_new: false,
             cut: 0,
             steps: 0,
@@ -216,6 +227,20 @@ impl Search {
             overdue: None,
             halted: false,
             until_look: LOOK,
+        }
+    }
+
+    /// What there was is forgotten, but for the memory of it.
+    pub(crate) fn into_memory(&mut self) -> Memory {
+        self.events.clear();
+        self.nodes.clear();
+        self.plan.clear();
+        Memory {
+            events: std::mem::take(&mut self.events),
+            nodes: std::mem::take(&mut self.nodes),
+            plan: std::mem::take(&mut self.plan),
+            blank: self.open.take().or(self.blank.take()),
+            races: std::mem::take(&mut self.races),
         }
     }
 
@@ -402,7 +427,7 @@ impl Search {
 
     /// Chooses who takes the next step, in a state that has not been seen. Those in `lapse` are
     /// enabled because their loops give up.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn choose(&mut self, enabled: CtxSet, lapse: CtxSet) -> CtxId {
         // Who rests has given up its CPU of its own accord.
         let previous = self.plan.last().copied().filter(|&previous| !lapse.contains(previous));
@@ -471,7 +496,24 @@ impl Search {
     }
 
     /// Lists the events that `open` races with.
+    #[inline]
     fn find_races(&mut self, open: &Open) {
+        if self.settings.bound.is_some() || self.settings.fault == Some(Fault::NoToken) {
+            return self.find_races_specially(open);
+        }
+        let waits = open.waited && open.kind != OpKind::Lock;
+        for (index, &(obj, access)) in open.uses().iter().enumerate() {
+            if waits || Some(obj) == open.token {
+                self.events.race_chain(obj, access, open.ctx, index as u8, &mut self.races);
+            } else {
+                self.events.races(obj, access, open.ctx, &mut self.races);
+            }
+        }
+    }
+
+    /// [`find_races`](Search::find_races) under a bound, or with a planted fault.
+    #[cold]
+    fn find_races_specially(&mut self, open: &Open) {
         let bounded = self.settings.bound.is_some();
         for (index, &(obj, access)) in open.uses().iter().enumerate() {
             let entry = access == Access::Acquire && open.kind == OpKind::Enter;
@@ -479,8 +521,11 @@ impl Search {
                 continue;
             }
             // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
-            let waits = open.waited && open.kind != OpKind::Lock || Some(obj) == open.token || bounded;
-            self.events.races(obj, access, open.ctx, waits.then_some(index as u8), &mut self.races);
+            if open.waited && open.kind != OpKind::Lock || Some(obj) == open.token || bounded {
+                self.events.race_chain(obj, access, open.ctx, index as u8, &mut self.races);
+            } else {
+                self.events.races(obj, access, open.ctx, &mut self.races);
+            }
             if bounded && access == Access::Acquire {
                 // To wait is a switch that costs no preemption: it matters where it happens.
                 self.races.extend(self.events.release(obj, open.ctx));

@@ -14,9 +14,9 @@ use crate::ids::ObjId;
 use crate::op::{Access, Op, OpKind, Uses};
 use crate::record::note;
 use crate::removal::{Taken, taken};
-use crate::sim::model::{step_that, step_that_with};
-use crate::sim::stamp::Stamp;
-use crate::step::step;
+use crate::sim::Stamp;
+use crate::sim::model::{step_that, step_that_with, with_condition};
+use crate::step::{NO_OBJ, step, step_of};
 use crate::world::{ObjKind, exploring, lent, recording, with};
 
 /// What a [`SimAtomic`] can hold.
@@ -115,57 +115,74 @@ impl<T: Word> SimAtomic<T> {
         id
     }
 
+    /// Does `op` to the word.
+    #[inline(always)]
+    #[track_caller]
+    fn step(&self, op: Op) {
+        while !step_of(&self.stamp, op) {
+            self.register(self.created.unwrap_or(Location::caller()));
+        }
+    }
+
     #[inline]
     #[track_caller]
     fn rmw(&self, f: impl Fn(T) -> T) -> T {
         if taken(Location::caller(), Taken::Indivisibility) {
             return self.rmw_in_two_steps(|old| Some(f(old)));
         }
-        let obj = self.id();
-        step_that(Op::new(OpKind::Rmw, obj), &|| f(self.get()) != self.get());
+        let changes = || f(self.get()) != self.get();
+        self.step(with_condition(Op::new(OpKind::Rmw, NO_OBJ), &changes));
         let old = self.get();
         let new = f(old);
         if new == old {
-            with(|w| w.unchanged(obj));
+            self.unchanged();
         } else {
             self.set(new);
         }
-        self.tell(obj, "", || format!("{old:?} → {new:?}"));
+        self.tell("", || format!("{old:?} → {new:?}"));
         old
     }
 
     #[cold]
     #[track_caller]
     fn rmw_in_two_steps(&self, f: impl FnOnce(T) -> Option<T>) -> T {
-        let obj = self.id();
-        step(Op::new(OpKind::Load, obj));
+        self.step(Op::new(OpKind::Load, NO_OBJ));
         let old = self.get();
-        self.tell(obj, "reads ", || format!("{old:?}"));
+        self.tell("reads ", || format!("{old:?}"));
         if let Some(new) = f(old) {
-            step(Op::new(OpKind::Store, obj));
+            self.step(Op::new(OpKind::Store, NO_OBJ));
             self.set(new);
-            self.tell(obj, "writes ", || format!("{new:?}"));
+            self.tell("writes ", || format!("{new:?}"));
         }
         old
     }
 
+    /// The step that was done to the word left it as it was.
+    fn unchanged(&self) {
+        with(|w| {
+            if let Some(obj) = self.stamp.get(w) {
+                w.unchanged(obj);
+            }
+        });
+    }
+
     #[inline]
-    fn tell(&self, obj: ObjId, verb: &str, what: impl FnOnce() -> String) {
+    fn tell(&self, verb: &str, what: impl FnOnce() -> String) {
         if recording() {
-            say(obj, !self.name.is_empty(), verb, &what());
+            self.say(verb, &what());
         }
     }
-}
 
-/// Says in the trace what was done to a word.
-#[cold]
-fn say(obj: ObjId, named: bool, verb: &str, what: &str) {
-    let name = with(|w| w.name(obj));
-    note(|| match named {
-        true => format!("{verb}{name}: {what}"),
-        // What happened first: a narrow column cuts off the rest, and the place that stands for the name is long.
-        false => format!("{verb}{what}, {name}"),
-    });
+    /// Says in the trace what was done to the word.
+    #[cold]
+    fn say(&self, verb: &str, what: &str) {
+        let name = with(|w| self.stamp.get(w).map(|obj| w.name(obj))).unwrap_or_default();
+        note(|| match self.name.is_empty() {
+            false => format!("{verb}{name}: {what}"),
+            // What happened first: a narrow column cuts off the rest, and the place that stands for the name is long.
+            true => format!("{verb}{what}, {name}"),
+        });
+    }
 }
 
 /// How an object is registered: by its name, if it has one, or else as a `thing` that is called after its place.
@@ -215,24 +232,22 @@ where
     #[inline]
     #[track_caller]
     fn load(&self, _order: Ordering) -> T {
-        let obj = self.id();
-        step(Op::new(OpKind::Load, obj));
+        self.step(Op::new(OpKind::Load, NO_OBJ));
         let value = self.get();
-        self.tell(obj, "reads ", || format!("{value:?}"));
+        self.tell("reads ", || format!("{value:?}"));
         if taken(Location::caller(), Taken::Knowledge) { T::from_bits(0) } else { value }
     }
 
     #[inline]
     #[track_caller]
     fn store(&self, value: T, _order: Ordering) {
-        let obj = self.id();
-        step(Op::new(OpKind::Store, obj));
+        self.step(Op::new(OpKind::Store, NO_OBJ));
         if self.get() == value {
-            with(|w| w.unchanged(obj));
+            self.unchanged();
         } else {
             self.set(value);
         }
-        self.tell(obj, "writes ", || format!("{value:?}"));
+        self.tell("writes ", || format!("{value:?}"));
     }
 
     #[inline]
@@ -248,19 +263,19 @@ where
             let old = self.rmw_in_two_steps(|old| (old == current).then_some(new));
             return if old == current { Ok(old) } else { Err(old) };
         }
-        let obj = self.id();
-        step_that(Op::new(OpKind::Rmw, obj), &|| new != current && self.get() == current);
+        let changes = || new != current && self.get() == current;
+        self.step(with_condition(Op::new(OpKind::Rmw, NO_OBJ), &changes));
         let old = self.get();
         if old == current {
             if new == old {
-                with(|w| w.unchanged(obj));
+                self.unchanged();
             }
             self.set(new);
-            self.tell(obj, "", || format!("{old:?} → {new:?}"));
+            self.tell("", || format!("{old:?} → {new:?}"));
             Ok(old)
         } else {
-            with(|w| w.unchanged(obj));
-            self.tell(obj, "", || format!("{old:?}, not {current:?}, so no exchange"));
+            self.unchanged();
+            self.tell("", || format!("{old:?}, not {current:?}, so no exchange"));
             Err(old)
         }
     }
@@ -307,11 +322,11 @@ pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl 
     let (first, second) = (one.get(), other.get());
     let (one_after, other_after) = after();
     if one_after == first {
-        with(|w| w.unchanged(obj));
+        one.unchanged();
     }
     one.set(one_after);
     other.set(other_after);
-    one.tell(obj, "", || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
+    one.tell("", || format!("{first:?} → {one_after:?} and {second:?} → {other_after:?}"));
     (first, second)
 }
 

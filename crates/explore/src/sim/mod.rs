@@ -36,6 +36,7 @@ pub(crate) use preempted::Books;
 pub use preempted::{Preempted, PreemptionOff};
 pub(crate) use sched::Scheduled;
 pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler, yield_now};
+pub(crate) use stamp::Stamp;
 pub use timer::Timer;
 pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 

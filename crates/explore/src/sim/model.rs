@@ -263,7 +263,7 @@ pub(crate) fn step_that_with(op: Op, changes: &(dyn Fn() -> bool + '_), more: &(
 
 /// The step with its condition, which must outlive it: callers announce it before they return.
 #[inline(always)]
-fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
+pub(crate) fn with_condition(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Op {
     let condition: *const (dyn Fn() -> bool + '_) = condition;
     // SAFETY: only the lifetime changes. The machine calls it while the step is announced, that is,
     // until `step` returns or unwinds; the callers hold the reference until then. A waiting step

@@ -56,7 +56,6 @@ impl Stamp {
 
     /// Makes it an object of this execution. Ends the exploration if it is one of another execution
     /// that runs, or holds what a former one has left.
-    #[cold]
     pub(crate) fn register(
         &self,
         kind: ObjKind,
@@ -66,8 +65,33 @@ impl Stamp {
         let name = name.into();
         let before = self.0.load(Acquire);
         let execution = (before & !RESERVED) >> (OBJ_BITS + 1);
-        let ours = with(|w| w.epoch) == execution;
-        let runs = before != 0 && !ours && live::runs(execution);
+        let ours = with(|w| {
+            let ours = w.epoch == execution;
+            ours.then(|| {
+                // Nobody else exchanges the stamp of an execution that runs.
+                let id = ObjId((before & (CHANGED - 1)) as u32);
+                self.0.store(before & !RESERVED, Relaxed);
+                w.make(id, kind, name.clone(), created);
+                id
+            })
+        });
+        if let Some(id) = ours {
+            return id;
+        }
+        self.register_former(before, execution, kind, name, created)
+    }
+
+    /// [`register`](Stamp::register) of what was created in no execution, or in another one.
+    #[cold]
+    fn register_former(
+        &self,
+        before: u64,
+        execution: u64,
+        kind: ObjKind,
+        name: Cow<'static, str>,
+        created: &'static Location<'static>,
+    ) -> ObjId {
+        let runs = before != 0 && live::runs(execution);
         if before & CHANGED != 0 && !runs {
             refuse(format!(
                 "{name} ({}) holds what an earlier execution has left there: what is captured or static, and changes, \
@@ -77,7 +101,7 @@ impl Stamp {
         }
         let id = (!runs).then(|| {
             with(|w| {
-                let id = if ours { ObjId((before & (CHANGED - 1)) as u32) } else { w.reserve() };
+                let id = w.reserve();
                 w.make(id, kind, name.clone(), created);
                 // If it fails, another execution has been faster, and runs.
                 self.0.compare_exchange(before, stamp(w.epoch, id), AcqRel, Relaxed).is_ok().then_some(id)

@@ -38,7 +38,8 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Seen::of_size(FEWEST)
+        // Programs without locks need none.
+        Seen::of_size(1)
     }
 
     fn of_size(buckets: usize) -> Self {
@@ -58,8 +59,8 @@ impl Seen {
     /// Remembers `print`, perhaps at another's expense.
     pub(super) fn insert(&mut self, print: u64) {
         // A third full, buckets begin to overflow.
-        if self.filled * 3 > self.buckets.len() * WAYS && self.buckets.len() < MOST {
-            let mut larger = Seen::of_size(self.buckets.len() * 4);
+        if self.filled * 3 > self.buckets.len() * WAYS && self.buckets.len() < MOST || self.buckets.len() < FEWEST {
+            let mut larger = Seen::of_size((self.buckets.len() * 4).max(FEWEST));
             self.buckets.as_flattened().iter().filter(|known| **known != 0).for_each(|known| larger.put(*known));
             *self = larger;
         }
