@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::panics::told;
 use crate::record::Recorder;
 use crate::search::{self, Open, Replay, Sampler, Search, Settings, Strategy};
+use crate::step::NO_OBJ;
 use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
@@ -551,10 +552,16 @@ impl World {
         let mut text = String::new();
         for id in waiting.iter() {
             let ctx = self.ctx(id);
-            let count = ctx.pending.obj.0;
+            let what = match ctx.pending.obj {
+                NO_OBJ => String::new(),
+                // Those that appear while contexts run are numbered as they come, also where it is the
+                // same in which order they do.
+                obj if obj.index() >= self.set_up => self.obj(obj).name.to_string(),
+                obj => obj.0.to_string(),
+            };
             let below = ctx.pending.kind != crate::op::OpKind::Enter && !self.on_cpu(id);
             let below = if below { ":below" } else { "" };
-            text.push_str(&format!(" {}:{:?}:{count}{below}", ctx.name, ctx.pending.kind));
+            text.push_str(&format!(" {}:{:?}:{what}{below}", ctx.name, ctx.pending.kind));
         }
         text
     }

@@ -61,6 +61,14 @@ fn outcomes_of_the_last_quarter_of_the_programs_equal_those_of_brute_force() {
 }
 
 #[test]
+fn who_waits_for_what_does_not_depend_on_the_order_in_which_objects_appear() {
+    // A task waits below a handler at a static that appears before or after the CPU of another task's child.
+    let stop = AtomicBool::new(false);
+    let options = Options { programs: 1, seed: 0, first: 52_787, jobs: 1, fault: None, progress: &|_| {}, stop: &stop };
+    run(&options).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+}
+
+#[test]
 fn a_search_without_the_interrupt_token_is_caught() {
     is_caught(Fault::NoToken);
 }
