@@ -19,13 +19,10 @@ pub trait Atomic: Send + Sync + 'static {
     /// Returns whether each access is done by the machine itself, whole, and so is seen whole by
     /// hardware and by interrupt handlers.
     ///
-    /// Words of up to 64 bits always are. One of 128 bits may fall back to a lock: for hardware an
-    /// entry could then be torn, and a handler could wait for whom it interrupts. An implementation
-    /// that wraps another says what that one says.
-    #[inline]
-    fn is_lock_free() -> bool {
-        true
-    }
+    /// Words of up to 64 bits usually are. One of 128 bits may fall back to a lock: for hardware an
+    /// entry could then be torn, and a handler could wait for whom it interrupts. Nothing is taken
+    /// for granted: an implementation says so, and one that wraps another says what that one says.
+    fn is_lock_free() -> bool;
 
     /// Says what traces call the word. Where there are no traces, this does nothing.
     #[inline]

@@ -2,6 +2,8 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::slice;
+
 use doorbell_platform::{Lock, LockClass, Platform, WaitType, lock_with_room};
 
 /// A leaf: what is written under it is what hardware reads, and nothing else is done there.
@@ -26,6 +28,11 @@ pub enum Residency {
 /// One copy: an entry of a table that hardware reads, such as an IRTE.
 pub trait Mirror: Send + Sync + 'static {
     /// Writes the copy, in one store that hardware sees whole. It must not wait, wake, call or free anything.
+    ///
+    /// If it panics, the vCPU's other copies are written all the same, the lock is given back, and
+    /// the panic goes on to whoever has told where the vCPU is. What it was to write counts as
+    /// written: this copy stays as it was left until the vCPU is somewhere else. (If two of one
+    /// vCPU panic, the second one aborts, as a panic in a destructor does.)
     fn reflect(&self, residency: Residency);
 }
 
@@ -41,6 +48,28 @@ pub struct Copies<P: Platform, O: Mirror, M: Mirror> {
 struct State<M> {
     residency: Residency,
     others: Vec<Arc<M>>,
+}
+
+/// The copies of a vCPU that have not been written yet: they are, also if one of them panics.
+struct Unwritten<'a, O: Mirror, M: Mirror> {
+    own: Option<&'a O>,
+    others: slice::Iter<'a, Arc<M>>,
+    residency: Residency,
+}
+
+impl<O: Mirror, M: Mirror> Unwritten<'_, O, M> {
+    fn write(&mut self) {
+        if let Some(own) = self.own.take() {
+            own.reflect(self.residency);
+        }
+        self.others.by_ref().for_each(|copy| copy.reflect(self.residency));
+    }
+}
+
+impl<O: Mirror, M: Mirror> Drop for Unwritten<'_, O, M> {
+    fn drop(&mut self) {
+        self.write();
+    }
 }
 
 /// There is no copy that could be removed.
@@ -69,7 +98,8 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     }
 
     /// [`set`](Copies::set), of what `residency` says under the lock, with interrupts off: the vCPU cannot be switched away
-    /// from between what it reads or writes there and the copies. It must do no more than that.
+    /// from between what it reads or writes there and the copies. It must do no more than that. If it panics, nothing has
+    /// changed.
     pub fn decide(&self, residency: impl FnOnce() -> Residency) {
         let mut state = self.state.lock_irqsave();
         let residency = residency();
@@ -77,14 +107,13 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
             return;
         }
         state.residency = residency;
-        self.own.reflect(residency);
-        state.others.iter().for_each(|copy| copy.reflect(residency));
+        Unwritten { own: Some(&self.own), others: state.others.iter(), residency }.write();
     }
 
     /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is given, in one store.
     ///
     /// # Errors
-    /// Those of `program`: then it was not added, and the entry is as `program` left it.
+    /// Those of `program`: then it was not added, and the entry is as `program` left it. Just so if it panics.
     pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
         let mut state = lock_with_room(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
         let programmed = program(&copy, state.residency);
@@ -98,7 +127,7 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     /// the entry until it was told to forget it; bits that it sets until then are this vCPU's to find.
     ///
     /// # Errors
-    /// If it is not there: then `program` was not called.
+    /// If it is not there: then `program` was not called. (If that panics, the copy is still there.)
     pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NotThere> {
         let mut state = self.state.lock_irqsave();
         let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NotThere)?;
@@ -128,7 +157,9 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
 #[cfg(test)]
 mod tests {
     extern crate std;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::vec;
 
     use doorbell_platform::Std;
@@ -198,5 +229,52 @@ mod tests {
         let copies = Copies::<Std, Written, Written>::new(Written::default());
         assert_eq!(copies.add(Arc::new(Written::default()), |_, _| Err("full")), Err("full"));
         assert!(copies.is_empty());
+    }
+
+    /// A copy that panics once it is told to.
+    #[derive(Default)]
+    struct Wrong(Written, AtomicBool);
+
+    impl Mirror for Wrong {
+        fn reflect(&self, residency: Residency) {
+            assert!(!self.1.load(Ordering::SeqCst), "a copy that is wrong");
+            self.0.reflect(residency);
+        }
+    }
+
+    #[test]
+    fn a_copy_that_panics_keeps_no_other_from_being_written_whichever_it_is() {
+        for wrong in 0..4 {
+            let copies = Copies::<Std, _, _>::new(Wrong::default());
+            let others: Vec<_> = (0..3).map(|_| Arc::new(Wrong::default())).collect();
+            others.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NotThere>(())).unwrap());
+            let all = || core::iter::once(copies.own()).chain(others.iter().map(|copy| &**copy));
+            copies.own().0.take();
+            let panics = |yes| all().nth(wrong).unwrap().1.store(yes, Ordering::SeqCst);
+            panics(true);
+            assert!(catch_unwind(AssertUnwindSafe(|| copies.set(RUNNING))).is_err(), "who has told hears of it");
+            assert_eq!(copies.residency(), RUNNING, "the lock is free");
+            panics(false);
+            copies.set(ASLEEP);
+            for (number, copy) in all().enumerate() {
+                let written = if number == wrong { vec![ASLEEP] } else { vec![RUNNING, ASLEEP] };
+                assert_eq!(copy.0.take(), written, "copy {number}, and {wrong} is wrong");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_asked_under_the_lock_and_panics_leaves_all_as_it_was() {
+        let copies = Copies::<Std, _, _>::new(Written::default());
+        let copy = Arc::new(Written::default());
+        copies.own().take();
+        let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
+        caught(&|| copies.decide(|| panic!("an owner that is wrong")));
+        caught(&|| _ = copies.add(Arc::clone(&copy), |_, _| -> Result<(), NotThere> { panic!("a wrong entry") }));
+        assert!(copies.is_empty() && copies.residency() == AWAY && copies.own().take().is_empty());
+        copies.add(Arc::clone(&copy), |_, _| Ok::<_, NotThere>(())).unwrap();
+        caught(&|| _ = copies.remove(&copy, |_| panic!("a wrong entry")));
+        copies.set(RUNNING);
+        assert_eq!((copy.take(), copies.len()), (vec![RUNNING], 1));
     }
 }

@@ -224,6 +224,11 @@ where
         this
     }
 
+    /// Simulated hardware and handlers have their turns between accesses, never in one.
+    fn is_lock_free() -> bool {
+        true
+    }
+
     fn set_name(&mut self, name: &'static str) {
         self.name = name;
         rename(&self.stamp, name, "word");
