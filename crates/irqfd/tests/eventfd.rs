@@ -160,9 +160,39 @@ fn a_counter_at_its_maximum_is_one_event_and_does_no_harm() {
     events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
     until(|| vm.controller().level(PIN) != 0);
     vm.ack(PIN);
-    assert_eq!(resample.read().unwrap(), u64::MAX - 1, "an event, as its reader cannot tell one from many");
+    assert_eq!(resample.read().unwrap(), u64::MAX, "one more, which leaves it at its maximum");
     event.write(1).unwrap();
     until(|| vm.controller().level(PIN) != 0);
+}
+
+#[test]
+fn a_device_that_makes_its_resamplefd_blocking_and_fills_it_holds_up_nobody_who_acknowledges() {
+    let Some((vm, events)) = start() else { return };
+    let [hostile, other] = [(); 2].map(|()| {
+        let (event, resample) = (event(), event());
+        let sink = Arc::new(EventSink::new(&resample).unwrap());
+        events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
+        (event, resample)
+    });
+    // SAFETY: it is open; the call touches nothing else.
+    assert_eq!(unsafe { libc::fcntl(hostile.1.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+    hostile.1.write(u64::MAX - 1).unwrap();
+    for _ in 0..3 {
+        other.0.write(1).unwrap();
+        until(|| vm.controller().level(PIN) != 0);
+        let vcpu = thread::spawn({
+            let vm = vm.clone();
+            move || vm.ack(PIN)
+        });
+        let begun = Instant::now();
+        while !vcpu.is_finished() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the virtual CPU hangs in a write");
+            thread::yield_now();
+        }
+        vcpu.join().unwrap();
+        assert_eq!((vm.controller().level(PIN), other.1.read().unwrap()), (0, 1));
+    }
+    assert_eq!(hostile.1.read().unwrap(), u64::MAX);
 }
 
 #[test]

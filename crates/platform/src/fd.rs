@@ -2,13 +2,15 @@
 //!
 //! What two processes have open in common is one open file, with one set of flags: `O_NONBLOCK`
 //! says nothing about the next call, because the other may have cleared it since. So what must not
-//! wait says so with the call itself. That is possible for reading; for writing to an eventfd there
-//! is no such call.
+//! wait says so with the call itself, as [`read_now`] does. To write to an eventfd there is no such
+//! call: [`Signals`] has the kernel add to it, which never waits.
 
 use core::cmp;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -66,6 +68,123 @@ pub fn read_now(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
+/// What signals eventfds for this process, without waiting for whoever shares them.
+///
+/// A `write` to an eventfd whose count is at its maximum waits, if somebody has cleared
+/// `O_NONBLOCK`. When an asynchronous request (`io_submit`) completes, the kernel adds 1 to an
+/// eventfd of the caller's choice by itself: at the maximum, it stays there. So the way to signal
+/// one is to ask for nothing to be read, which is done when the call returns.
+///
+/// A child that was forked cannot use its parent's.
+#[derive(Debug)]
+pub struct Signals {
+    /// `aio_context_t`.
+    context: libc::c_ulong,
+    /// A pipe from which nothing is read.
+    nothing: PipeReader,
+}
+
+/// `struct iocb`, a request. The two words that change places with the byte order are zero.
+#[derive(Default)]
+#[repr(C)]
+struct Request {
+    data: u64,
+    key_and_flags: u64,
+    opcode: u16,
+    priority: i16,
+    file: u32,
+    buffer: u64,
+    bytes: u64,
+    offset: i64,
+    reserved: u64,
+    flags: u32,
+    completion: u32,
+}
+
+/// `IOCB_CMD_PREAD`.
+const PREAD: u16 = 0;
+/// `IOCB_FLAG_RESFD`: an eventfd is to be signalled.
+const SIGNALS: u32 = 1;
+/// For how many completions there is to be room: each caller takes as many out as it puts in.
+const ROOM: libc::c_long = 64;
+
+impl Signals {
+    /// Returns the one of this process.
+    ///
+    /// # Errors
+    /// If the kernel does not do asynchronous requests (`CONFIG_AIO`), a filter of system calls
+    /// denies them, or the system has no room for more (`fs.aio-max-nr`).
+    pub fn of_process() -> io::Result<&'static Self> {
+        static OF_PROCESS: OnceLock<Signals> = OnceLock::new();
+        if let Some(signals) = OF_PROCESS.get() {
+            return Ok(signals);
+        }
+        let new = Self::new()?;
+        // Of two that come at once, one makes it in vain.
+        Ok(OF_PROCESS.get_or_init(|| new))
+    }
+
+    fn new() -> io::Result<Self> {
+        let (nothing, _) = io::pipe()?;
+        let mut context: libc::c_ulong = 0;
+        // SAFETY: the kernel writes to `context`, which is borrowed for the call.
+        match unsafe { libc::syscall(libc::SYS_io_setup, ROOM, &raw mut context) } {
+            0 => Ok(Signals { context, nothing }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Adds 1 to the count of an eventfd, unless it is at its maximum: 2⁶⁴ - 1. Does not wait,
+    /// whatever the flags of the open file say.
+    ///
+    /// # Errors
+    /// What the kernel says: that it is not open any more, or not an eventfd.
+    pub fn signal(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        let mut request = Request {
+            opcode: PREAD,
+            file: self.nothing.as_fd().as_raw_fd().cast_unsigned(),
+            flags: SIGNALS,
+            completion: event.as_raw_fd().cast_unsigned(),
+            ..Request::default()
+        };
+        let mut requests = [&raw mut request];
+        loop {
+            // SAFETY: the kernel reads the list and the request, and writes a key to the request; all
+            // are borrowed for the call. The request is to read nothing, to nowhere, and is complete
+            // when the call returns: a pipe is not asked what it has before the length is looked at.
+            let submitted =
+                unsafe { libc::syscall(libc::SYS_io_submit, self.context, 1 as libc::c_long, requests.as_mut_ptr()) };
+            let refused = (submitted != 1).then(io::Error::last_os_error);
+            self.take_completions();
+            match refused {
+                None => return Ok(()),
+                // As many others as there is room for are between the two calls.
+                Some(full) if full.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Some(why) => return Err(why),
+            }
+        }
+    }
+
+    fn take_completions(&self) {
+        // `struct io_event`.
+        let mut completions = [[0_u64; 4]; 8];
+        let most = completions.len() as libc::c_long;
+        // SAFETY: the kernel writes to `completions`, which is borrowed for the call. (At least none
+        // are asked for, so there is nothing to wait for, and no time limit is read.)
+        unsafe {
+            let (into, no_limit) = (completions.as_mut_ptr(), core::ptr::null_mut::<libc::timespec>());
+            libc::syscall(libc::SYS_io_getevents, self.context, 0 as libc::c_long, most, into, no_limit);
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: nobody else uses the context any more.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+    }
+}
+
 /// Compares the open files of two descriptors of this process: `Equal` for duplicates of one, else
 /// an order that stays as it is as long as both are open. `None` if the kernel does not tell (it
 /// needs `CONFIG_KCMP`, and filters of system calls often deny it).
@@ -113,6 +232,38 @@ mod tests {
         event.write(3).unwrap();
         assert_eq!(read_now(of_eventfd(&event), &mut count).unwrap(), 8);
         assert_eq!(u64::from_ne_bytes(count), 3);
+    }
+
+    #[test]
+    fn an_eventfd_that_blocks_and_is_full_is_signalled_without_waiting() {
+        let signals = match Signals::of_process() {
+            Ok(signals) => signals,
+            Err(why) => return println!("skipped: no asynchronous requests here: {why}"),
+        };
+        let event = EventFd::new(0).unwrap();
+        let count = || event.read().unwrap();
+        signals.signal(of_eventfd(&event)).unwrap();
+        signals.signal(of_eventfd(&event)).unwrap();
+        assert_eq!(count(), 2);
+        event.write(u64::MAX - 1).unwrap();
+        signals.signal(of_eventfd(&event)).unwrap();
+        signals.signal(of_eventfd(&event)).unwrap();
+        assert_eq!(count(), u64::MAX);
+        let (pipe, _) = io::pipe().unwrap();
+        assert_eq!(signals.signal(pipe.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn more_threads_than_there_is_room_for_signal_each_of_their_times() {
+        let Ok(signals) = Signals::new() else { return println!("skipped: no asynchronous requests here") };
+        let event = EventFd::new(0).unwrap();
+        let (threads, times) = (4 * ROOM as u64, 100);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| (0..times).for_each(|_| signals.signal(of_eventfd(&event)).unwrap()));
+            }
+        });
+        assert_eq!(event.read().unwrap(), threads * times);
     }
 
     #[test]

@@ -146,14 +146,12 @@ impl Descriptor {
         self.0.uses.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Writes to an eventfd.
-    pub(super) fn signal(&self) {
-        if let Kind::Event(event) = &self.0.kind
-            && self.0.fd().is_some()
-        {
-            // Fails if the counter is at its maximum: then its reader has an event to read, which
-            // is this one too.
-            let _ = event.write(1);
+    /// Signals an eventfd. Does not wait, also if who shares it has made it a blocking one and
+    /// filled it.
+    pub(super) fn signal(&self, signals: &fd::Signals) {
+        if let Some(fd) = self.0.fd() {
+            // Fails if somebody has closed it: then nobody hears of it.
+            let _ = signals.signal(fd);
         }
     }
 

@@ -5,9 +5,9 @@
 //!
 //! Descriptors are duplicated, so it does no harm if their owner closes them. They must be
 //! non-blocking (as those made with `EFD_NONBLOCK` are). A descriptor is shared with the device,
-//! which can change that at any moment, and take its event back between poll and read: it is read
-//! in a way that does not wait whatever its flags say, and not written to (an [`EventSink`] is, for
-//! that is what it is for).
+//! which can change that at any moment, take its event back between poll and read, and fill what is
+//! signalled: it is read, and an [`EventSink`]'s signalled, in ways that do not wait whatever its
+//! flags say, and nothing is written to it.
 //!
 //! An eventfd is served once in a process: a second assignment, by whatever loop, VM or number, is
 //! [`Busy`](Error::Busy), unless the kernel does not say which eventfd it is: see

@@ -1,5 +1,6 @@
 //! An eventfd to be signalled.
 
+use doorbell_platform::fd::Signals;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Descriptor, EventError};
@@ -7,11 +8,14 @@ use crate::Notify;
 
 /// Notifies by an eventfd: the resamplefd of a device outside the process.
 ///
-/// This is the one place where something is written to an eventfd that others have open. Who shares
-/// it could make it blocking again and fill it, and so hang the virtual CPU that acknowledges
-/// (there is no write to an eventfd that does not wait whatever the flags say): do not share it
-/// with whom you do not trust that far.
-pub struct EventSink(Descriptor);
+/// The virtual CPU that acknowledges an interrupt does this, so it does not wait, whatever the
+/// device does to the eventfd that it shares: one that makes it blocking and fills it finds it at
+/// its maximum, and nobody else notices. See [`Signals`] for how, and for what it asks of the
+/// kernel.
+pub struct EventSink {
+    descriptor: Descriptor,
+    signals: &'static Signals,
+}
 
 impl EventSink {
     /// A duplicate of an eventfd. Its owner may close the original.
@@ -19,22 +23,25 @@ impl EventSink {
     /// # Errors
     /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,
     /// [`Blocking`](EventError::Blocking); [`OwnSink`](EventError::OwnSink) if a loop of this
-    /// process reads it.
+    /// process reads it; [`Io`](EventError::Io) if the kernel does not let this process signal
+    /// without waiting. (A host that trusts its devices can still write to their eventfds, by a
+    /// [`Notify`] of its own.)
     pub fn new(event: &EventFd) -> Result<Self, EventError> {
+        let signals = Signals::of_process()?;
         let descriptor = Descriptor::eventfd(event)?;
         descriptor.add_sink()?;
-        Ok(EventSink(descriptor))
+        Ok(EventSink { descriptor, signals })
     }
 }
 
 impl Drop for EventSink {
     fn drop(&mut self) {
-        self.0.remove_sink();
+        self.descriptor.remove_sink();
     }
 }
 
 impl Notify for EventSink {
     fn notify(&self) {
-        self.0.signal();
+        self.descriptor.signal(self.signals);
     }
 }
