@@ -1,9 +1,10 @@
 //! IRQ bypass: producers and consumers of interrupts that find each other by a token.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
 
-use crate::tokens::{Node, Segment, Tokens};
+use crate::tokens::{Room, Tokens};
 
 /// A leaf, taken in task context only: who is to be connected is decided under it, and done when it is gone.
 static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin);
@@ -127,7 +128,8 @@ enum Pair<L, R> {
     None,
     /// Somebody does something to it.
     Taken,
-    Connected(L),
+    /// Most tokens have none, so it is not a part of the table.
+    Connected(Box<L>),
     Refused(Arc<R>),
 }
 
@@ -138,7 +140,7 @@ type Place<D, C, T> = fn(&mut Slot<D, C>) -> &mut Option<Arc<T>>;
 struct Claimed<D, C: Consumer<D>> {
     producer: Arc<D>,
     consumer: Arc<C>,
-    link: Option<C::Link>,
+    link: Option<Box<C::Link>>,
 }
 
 enum Claim<D, C: Consumer<D>> {
@@ -202,26 +204,22 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     }
 
     fn enter<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
-        let mut node = Some(Node::new(token, Slot::empty()));
-        let mut segment: Option<Segment<_>> = None;
+        let mut room: Option<Room<_>> = None;
         loop {
-            // What others have brought meanwhile is freed when the lock is gone.
-            let _spare;
             let mut slots = self.slots.lock();
-            _spare = segment.take().and_then(|segment| slots.extend(segment).err());
+            if let Some(room) = &mut room {
+                slots.extend(room);
+            }
             if let Some(slot) = slots.find(token) {
                 return Self::fill(slot, place, it);
             }
-            match (slots.lacks(), node.take()) {
-                (None, Some(new)) => {
-                    let slot = slots.insert(new).ok_or(AlreadyRegistered)?;
-                    return Self::fill(slot, place, it);
-                }
-                (lacks, new) => {
-                    drop(slots);
-                    (segment, node) = (lacks.map(Segment::new), new);
-                }
-            }
+            let Some(lack) = slots.lacks() else {
+                let slot = slots.insert(token, Slot::empty()).ok_or(AlreadyRegistered)?;
+                return Self::fill(slot, place, it);
+            };
+            drop(slots);
+            // What others have brought meanwhile is freed here, too: without the lock.
+            room = Some(Room::new(lack));
         }
     }
 
@@ -300,7 +298,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
             Ok(Claimed { producer, consumer, link }) => {
                 let _ends = Ends(|| self.end(token, place));
                 if let Some(link) = link {
-                    changing(&*producer, &*consumer, || consumer.disconnect(&producer, link));
+                    changing(&*producer, &*consumer, || consumer.disconnect(&producer, *link));
                 }
             }
         }
@@ -353,7 +351,7 @@ impl<F: FnMut()> Drop for Ends<F> {
 struct Stays<'a, P: Platform, D: Producer, C: Consumer<D>> {
     bypass: &'a Bypass<P, D, C>,
     token: Token,
-    link: Option<C::Link>,
+    link: Option<Box<C::Link>>,
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Stays<'_, P, D, C> {
@@ -366,7 +364,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Stays<'_, P, D, C> {
 fn connect<D: Producer, C: Consumer<D>>(claimed: &Claimed<D, C>) -> Pair<C::Link, C::Refusal> {
     let Claimed { producer, consumer, .. } = claimed;
     match changing(&**producer, &**consumer, || consumer.connect(producer)) {
-        Ok(link) => Pair::Connected(link),
+        Ok(link) => Pair::Connected(Box::new(link)),
         Err(why) => Pair::Refused(Arc::new(why)),
     }
 }
