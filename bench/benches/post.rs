@@ -44,15 +44,17 @@ mod measured {
 const ROUNDS: u64 = 1000;
 
 /// What is measured, and how many instructions it may take.
-const OPERATIONS: [(&str, u64); 8] = [
+const OPERATIONS: [(&str, u64); 10] = [
     ("vmx: to a running vCPU", 30),
     ("vmx: the same vector again", 30),
     ("vmx: another vector while one is outstanding", 30),
     ("vmx: to a vCPU in the host", 30),
     ("vmx: draining an empty set", 10),
+    ("vmx: draining a set of one", 26),
     ("level: to a running vCPU", 30),
     ("level: the same vector again", 30),
     ("level: draining an empty set", 10),
+    ("level: draining a set of one", 26),
 ];
 
 /// Does one operation, some rounds long; this is what runs under callgrind.
@@ -80,12 +82,20 @@ fn run(operation: &str) {
                 consume(measured::vmx(vmx, b));
             }
             "vmx: draining an empty set" => measured::vmx_drain(vmx, &mut taken),
+            "vmx: draining a set of one" => {
+                consume(vmx.post(a.into()));
+                measured::vmx_drain(vmx, &mut taken);
+            }
             "level: to a running vCPU" => consume(measured::level(level, a)),
             "level: the same vector again" => {
                 consume(level.post(a.into()));
                 consume(measured::level(level, a));
             }
             "level: draining an empty set" => measured::level_drain(level, &mut taken),
+            "level: draining a set of one" => {
+                consume(level.post(a.into()));
+                measured::level_drain(level, &mut taken);
+            }
             other => panic!("no such measurement: {other}"),
         }
         drop((in_guest, level_in_guest));

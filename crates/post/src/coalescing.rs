@@ -75,6 +75,8 @@ impl<P: Platform> Coalescing<P> {
     ///
     /// A notification that was sent before the vector was changed has told nobody who would wake: if there was one, the
     /// CPU must send itself the wake-up vector.
+    ///
+    /// By its scheduler, with preemption off, where it is switched away from.
     #[inline]
     pub fn wake_with(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> SelfNotify {
         SelfNotify(self.change(destination, vector, any))
@@ -94,9 +96,9 @@ impl<P: Platform> Coalescing<P> {
         // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
         // cleared SN comes before this look at the bits, so a bit that is not seen here was posted after it, with ON.
         if before.suppressed() && !before.outstanding() && any() {
-            // Nothing but ON changes while preemption is off, so to store what is in the word by
-            // now would do as well. Indivisible all the same: nothing then rests on who else could
-            // change it.
+            // Nothing but ON changes while preemption is off, and nobody clears it, so to store what
+            // is in the word by now would do as well: no program fails with that. Indivisible all
+            // the same: it is as dear, and nothing then rests on who else could change the word.
             self.control.fetch_or(ON, SeqCst);
             return true;
         }

@@ -26,17 +26,33 @@ impl Best {
         Best { groups: vec![[0; 8]; groups], tree: vec![0; 2 * groups.next_power_of_two()] }
     }
 
-    /// Sets the number of `cpu`, which exists.
-    pub(super) fn set(&mut self, cpu: CpuId, number: u8) {
+    /// Changes the number of `cpu`, which exists. What stays as it is, is not looked at: most numbers
+    /// go up or down by one.
+    pub(super) fn set(&mut self, cpu: CpuId, before: u8, now: u8) {
         let (group, bit) = (cpu.0 as usize / 64, cpu.0 % 64);
-        for (digit, word) in self.groups[group].iter_mut().enumerate() {
-            *word = *word & !(1 << bit) | u64::from(number >> digit & 1) << bit;
+        let digits = &mut self.groups[group];
+        let mut changed = before ^ now;
+        while changed != 0 {
+            digits[changed.trailing_zeros() as usize] ^= 1 << bit;
+            changed &= changed - 1;
         }
         let mut node = self.tree.len() / 2 + group;
-        self.tree[node] = greatest(&self.groups[group], u64::MAX).0;
-        while node > 1 {
+        let most = self.tree[node];
+        let mut greatest = if now >= most {
+            now
+        } else if before == most {
+            // Another may have had as many.
+            greatest(digits, u64::MAX).0
+        } else {
+            most
+        };
+        while self.tree[node] != greatest {
+            self.tree[node] = greatest;
+            if node == 1 {
+                break;
+            }
+            greatest = greatest.max(self.tree[node ^ 1]);
             node /= 2;
-            self.tree[node] = self.tree[2 * node].max(self.tree[2 * node + 1]);
         }
     }
 
@@ -103,7 +119,7 @@ mod tests {
             let mut plain = vec![0; cpus as usize];
             for (cpu, number, mask) in sets {
                 let cpu = cpu % cpus;
-                best.set(CpuId(cpu), number);
+                best.set(CpuId(cpu), plain[cpu as usize], number);
                 plain[cpu as usize] = number;
                 let look = |asked: &dyn Fn(u32) -> bool| {
                     let most = (0..cpus).filter(|cpu| asked(*cpu)).map(|cpu| plain[cpu as usize]).max()?;

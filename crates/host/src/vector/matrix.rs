@@ -54,6 +54,33 @@ impl VectorSet {
     }
 }
 
+/// Free vectors of one CPU, and how many they are: asked whenever one comes or goes.
+struct Free {
+    set: VectorSet,
+    len: u32,
+}
+
+impl Free {
+    fn of(vectors: RangeInclusive<u8>) -> Free {
+        let set = VectorSet::of(vectors);
+        Free { set, len: set.len() }
+    }
+
+    /// Adds a vector that is not free.
+    fn insert(&mut self, vector: Vector) {
+        debug_assert!(!self.set.contains(vector));
+        self.set.insert(vector);
+        self.len += 1;
+    }
+
+    /// Removes a vector that is free.
+    fn remove(&mut self, vector: Vector) {
+        debug_assert!(self.set.contains(vector));
+        self.set.remove(vector);
+        self.len -= 1;
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     /// It has its share of the vectors that are given out.
@@ -66,7 +93,7 @@ enum Presence {
 /// A vector is free; or it is taken: in use, quarantined, or set aside for a managed interrupt.
 struct Cpu {
     presence: Presence,
-    free: VectorSet,
+    free: Free,
     /// Of those in use once, those that the CPU has not said to be clear in its IRR.
     quarantined: VectorSet,
     /// Set aside for managed interrupts, in use or not.
@@ -107,7 +134,7 @@ impl Matrix {
     pub(super) fn new(cpus: u32, vectors: RangeInclusive<u8>) -> Self {
         let cpu = || Cpu {
             presence: Presence::Offline,
-            free: VectorSet::of(vectors.clone()),
+            free: Free::of(vectors.clone()),
             quarantined: VectorSet::default(),
             managed: VectorSet::default(),
             managed_free: VectorSet::default(),
@@ -135,7 +162,7 @@ impl Matrix {
 
     /// Free vectors of one CPU; 0 if it is offline.
     pub(super) fn free_on(&self, cpu: CpuId) -> u32 {
-        self.cpu(cpu).filter(|cpu| cpu.is_online()).map_or(0, |cpu| cpu.free.len())
+        self.cpu(cpu).filter(|cpu| cpu.is_online()).map_or(0, |cpu| cpu.free.len)
     }
 
     /// Free vectors that nobody has been promised.
@@ -150,7 +177,7 @@ impl Matrix {
         let now = self.free_on(id);
         if now != before {
             self.free = self.free + now - before;
-            self.best.set(id, now as u8);
+            self.best.set(id, before as u8, now as u8);
         }
         result
     }
@@ -211,7 +238,7 @@ impl Matrix {
             Where::In(mask) => self.best.within(mask),
         };
         let cpu = cpu.ok_or(Full)?;
-        let vector = self.cpus[cpu.0 as usize].free.first().ok_or(Full)?;
+        let vector = self.cpus[cpu.0 as usize].free.set.first().ok_or(Full)?;
         self.take(Place { cpu, vector });
         self.reserved -= u32::from(promised);
         Ok(Place { cpu, vector })
@@ -233,18 +260,18 @@ impl Matrix {
         if spare == 0 {
             return Err(Full);
         }
-        let here = self.cpus[from.cpu.0 as usize].free;
+        let here = self.cpus[from.cpu.0 as usize].free.set;
         let (mut same, mut common) = (None, None);
         for (number, cpu) in self.cpus.iter().enumerate() {
             let id = CpuId(number as u32);
             if !cpu.is_online() || id == from.cpu || !to.contains(id) {
                 continue;
             }
-            if cpu.free.contains(from.vector) {
+            if cpu.free.set.contains(from.vector) {
                 same = Some(Place { cpu: id, vector: from.vector });
                 break;
             }
-            common = common.or(cpu.free.and(&here).first().map(|vector| Place { cpu: id, vector }));
+            common = common.or(cpu.free.set.and(&here).first().map(|vector| Place { cpu: id, vector }));
         }
         // Those of a CPU that goes offline are promised to nobody.
         let needed = 1 + u32::from(self.is_online(from.cpu));
@@ -263,7 +290,7 @@ impl Matrix {
     pub(super) fn set_aside(&mut self, mask: &CpuSet) -> Result<(), Full> {
         let mut online = 0;
         for cpu in mask.iter() {
-            let Some(found) = self.cpu(cpu).filter(|found| found.free.len() > 0) else { return Err(Full) };
+            let Some(found) = self.cpu(cpu).filter(|found| found.free.len > 0) else { return Err(Full) };
             online += u32::from(found.is_online());
         }
         if self.unpromised() < online {
@@ -271,7 +298,7 @@ impl Matrix {
         }
         for cpu in mask.iter() {
             self.update(cpu, |cpu| {
-                let vector = cpu.free.first().expect("each has one that is free");
+                let vector = cpu.free.set.first().expect("each has one that is free");
                 cpu.free.remove(vector);
                 cpu.managed.insert(vector);
                 cpu.managed_free.insert(vector);
@@ -331,8 +358,11 @@ impl Matrix {
     pub(super) fn release(&mut self, place: Place) {
         self.update(place.cpu, |cpu| {
             cpu.quarantined.remove(place.vector);
-            let again = if cpu.managed.contains(place.vector) { &mut cpu.managed_free } else { &mut cpu.free };
-            again.insert(place.vector);
+            if cpu.managed.contains(place.vector) {
+                cpu.managed_free.insert(place.vector);
+            } else {
+                cpu.free.insert(place.vector);
+            }
         });
     }
 }
