@@ -103,7 +103,7 @@ impl Host {
         Rc::new(Host { vectors: table, lines, apics, online, per_cpu: vectors, free, senders, gone: Cell::new(None) })
     }
 
-    /// Has the devices run, and the CPUs take their interrupts.
+    /// Has the devices run, and those CPUs take their interrupts that any come to.
     pub(crate) fn run(self: &Rc<Self>, m: &Machine, cpus: impl IntoIterator<Item = CpuId>, irr: Reads) {
         for line in &self.lines {
             let (this, irq) = (Rc::clone(self), line.irq);
@@ -115,13 +115,9 @@ impl Host {
                 }
             });
         }
-        for (number, cpu) in cpus.into_iter().enumerate() {
+        for cpu in cpus {
             let this = Rc::clone(self);
-            let entry = self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector, irr));
-            if number > 0 {
-                // Where nothing moves, none need come to the others.
-                entry.may_not_run();
-            }
+            self.apics.on_interrupt(m, cpu, move |vector| this.interrupt(cpu, vector, irr));
         }
         self.apics.carry_ipis(m);
     }

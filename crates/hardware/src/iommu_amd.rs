@@ -188,6 +188,12 @@ impl Iommu {
         self.under_way.wait(|count| *count == 0, |_| ());
     }
 
+    /// Whether its log has entries that nobody has read.
+    #[track_caller]
+    pub fn has_logged(&self) -> bool {
+        !self.ga_log.is_empty()
+    }
+
     /// The tag of the next log entry.
     ///
     /// # Errors

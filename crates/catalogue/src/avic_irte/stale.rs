@@ -121,19 +121,12 @@ fn program(m: &Machine, scope: Scope) {
             Bind::Leaf => vcpu.bind_leaf(&desc, &entry),
         });
     }
-    {
-        let (vcpu, iommu) = (Rc::clone(&vcpu), Rc::clone(&iommu));
-        m.task("GA log", move || {
-            while iommu.next_log_entry().is_ok() {
-                vcpu.wake();
-            }
-        })
-        // The vCPU never sleeps, so no entry asks for it.
-        .may_not_run();
-    }
     let injected = Rc::clone(&vcpu);
+    let logs = Rc::clone(&iommu);
     m.hardware("device", move || iommu.msi(|| injected.inject(&iommu.cpus)));
     m.at_quiescence("a vCPU in guest mode has nothing pending", move || match vcpu.page.pending() {
+        // There is nobody to read the log: the vCPU does not sleep, so no entry asks for it.
+        _ if logs.has_logged() => Err("the IOMMU has logged the interrupt of a vCPU that does not sleep".to_owned()),
         0 => Ok(()),
         _ => Err("the interrupt is pending, and the doorbell rang elsewhere or not at all".to_owned()),
     });

@@ -191,6 +191,11 @@ impl System {
         self.bind(irte, to, number);
     }
 
+    /// Whether the log has entries that nobody has read.
+    pub(super) fn has_logged(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// The handler of the log, until the run is over.
     pub(super) fn read_log(&self) {
         let look = |vcpu: &Vcpu| {

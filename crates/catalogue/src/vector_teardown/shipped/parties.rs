@@ -127,7 +127,8 @@ impl Parties {
         for (line, handler) in host.lines.iter().zip(&handlers) {
             host.requests(line.irq, &handler.driver);
         }
-        host.run(m, [HERE, THERE], Reads::UnderTheLock);
+        let goes_there = self.devices > 1 || self.moves.is_some() || self.offline;
+        host.run(m, [HERE, THERE].into_iter().take(if goes_there { 2 } else { 1 }), Reads::UnderTheLock);
         if let Some(update) = self.moves {
             let host = Rc::clone(&host);
             m.task_on(CpuId(2), "affinity", move || host.moves(first, THERE, update).expect("there is room"));
