@@ -220,6 +220,8 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
     /// Registers, or the set of vCPUs, have been changed. `look` makes a table of what they are now, with sequentially
     /// consistent loads or under the locks of those who change them. In task context; sleeps while another scans.
     ///
+    /// If `look` panics, the table that there was is in force, and whoever comes next looks.
+    ///
     /// `look` is not called if another call has looked meanwhile. Senders that have read the former table may still use
     /// it for a moment, as if they had sent before.
     pub fn changed(&self, look: impl FnOnce() -> Table<T>) {
@@ -250,6 +252,7 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
 mod tests {
     extern crate std;
     use core::sync::atomic::AtomicU32;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::vec::Vec;
 
     use doorbell_platform::{ReadDomain, Std};
@@ -343,6 +346,19 @@ mod tests {
         map.changed(look);
         assert_eq!(map.read().who(9, Physical), Who::One(&()));
         assert_eq!(map.read().who(1, Physical), Who::Nobody);
+        rcu.barrier();
+    }
+
+    #[test]
+    fn a_look_that_panics_leaves_the_table_as_it_was_and_the_next_one_looks_again() {
+        let rcu = Arc::new(<Std as Platform>::Rcu::new("apic map"));
+        let map = ApicMap::<Std, ()>::new(&rcu, Table::new([(Registers::X2Apic { id: 1 }, ())]));
+        let looks = AssertUnwindSafe(|| map.changed(|| panic!("a register that is wrong")));
+        assert!(catch_unwind(looks).is_err());
+        assert_eq!(map.read().who(1, Physical), Who::One(&()));
+        // By whoever comes, though it has changed nothing.
+        map.update(|| Table::new([(Registers::X2Apic { id: 9 }, ())]));
+        assert_eq!(map.read().who(9, Physical), Who::One(&()));
         rcu.barrier();
     }
 }

@@ -200,7 +200,7 @@ impl<P: Platform> IrqDesc<P> {
     ///
     /// `program` has hardware follow: it stores to the remapping entry ([`AmdInterrupt::set_host`](crate::AmdInterrupt::set_host)),
     /// under the lock that orders changes, so that the last one is the one that stays. It must do no more than that: what
-    /// it returns (the invalidation) is for later.
+    /// it returns (the invalidation) is for later. If it panics, nothing has changed but what it has stored.
     ///
     /// The affinity of a managed interrupt stays what it is: `affinity` says to which CPUs of it
     /// the interrupt goes for now.
@@ -279,8 +279,9 @@ impl<P: Platform> IrqDesc<P> {
         let mut state = self.state.lock_irqsave();
         state.allows(Some(&affinity))?;
         let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
-        let former = if state.managed { affinity } else { mem::replace(&mut state.affinity, affinity) };
+        // First what may panic: then nothing has changed.
         let change = (!stays).then(|| self.goes_to(&mut state, first, program));
+        let former = if state.managed { affinity } else { mem::replace(&mut state.affinity, affinity) };
         drop(state);
         drop(former);
         Ok(change)
@@ -334,7 +335,9 @@ fn target(affinity: &CpuSet, online: &CpuSet) -> Result<CpuId, AffinityError> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use doorbell_platform::{ReadDomain, Std};
 
@@ -403,6 +406,17 @@ mod tests {
         assert_eq!(desc.leave(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(0)));
         assert_eq!(desc.leave(CpuId(0), &cpus([0, 1]), drop).err(), Some(AffinityError::Managed));
         assert_eq!(desc.cpu(), CpuId(0));
+    }
+
+    #[test]
+    fn what_is_programmed_and_panics_changes_nothing() {
+        let online = cpus([0, 1]);
+        let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
+        let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
+        caught(&|| drop(desc.set_affinity(cpus([1]), &online, |_| panic!("an entry that is wrong"))));
+        caught(&|| drop(desc.leave(CpuId(0), &online, |_| panic!("an entry that is wrong"))));
+        assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
+        assert!(desc.take_work().is_none(), "no thread is asked to move");
     }
 
     #[test]

@@ -798,3 +798,19 @@ fn what_is_in_quarantine_is_no_managed_interrupt_that_goes_there() {
     let _ = vectors.deactivate(Irq(1)).unwrap();
     assert_eq!(vectors.activate(Irq(2), Where::Anywhere).map(|place| place.cpu), Ok(CpuId(1)));
 }
+
+#[test]
+fn a_look_at_the_irr_that_panics_costs_no_vector() {
+    let vectors = Vectors::<Std>::new(1, 3, 0x41..=0x43).unwrap();
+    let cpu = vectors.online(CpuId(0)).unwrap().cpu();
+    for irq in [0, 1, 2].map(Irq) {
+        vectors.activate(irq, Where::Anywhere).unwrap();
+        assert_eq!(vectors.deactivate(irq).unwrap().cpu(), cpu);
+    }
+    let looks = std::panic::AssertUnwindSafe(|| {
+        vectors.cleanup(cpu, |vector| if vector == Vector(0x42) { panic!("no such register") } else { false })
+    });
+    assert!(std::panic::catch_unwind(looks).is_err());
+    assert_eq!(vectors.free(), 1, "what was found clear before");
+    assert_eq!((vectors.cleanup(cpu, |_| false), vectors.free()), (Cleaned::All, 3));
+}
