@@ -10,7 +10,7 @@ use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, RcuRef, Wai
 
 use crate::{DestinationMode, Message};
 
-static APIC_MAP: LockClass = LockClass::new("apic.map", WaitType::Sleep);
+pub(crate) static APIC_MAP: LockClass = LockClass::new("apic.map", WaitType::Sleep);
 
 /// How an xAPIC understands logical destinations: its destination format register (Intel SDM vol. 3, section 12.6.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use doorbell_explore::sim::{fail, note};
+use doorbell_explore::sim::{DropUnlocked, fail, note};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
@@ -39,11 +39,17 @@ pub(crate) struct Driver {
     sent: Arc<AtomicU32>,
     /// How often it was called: ghost state.
     calls: AtomicU32,
+    _dropped: DropUnlocked,
 }
 
 impl Driver {
     pub(crate) fn of(line: &Line) -> Arc<Self> {
-        Arc::new(Driver { device: Arc::clone(&line.device), sent: Arc::clone(&line.sent), calls: AtomicU32::new(0) })
+        Arc::new(Driver {
+            device: Arc::clone(&line.device),
+            sent: Arc::clone(&line.sent),
+            calls: AtomicU32::new(0),
+            _dropped: DropUnlocked("drops a driver"),
+        })
     }
 }
 

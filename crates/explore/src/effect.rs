@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use doorbell_platform::CpuId;
+use doorbell_platform::{CpuId, WaitType};
 
 use crate::alone::Alone;
 use crate::ids::{CtxId, CtxSet, ObjId};
@@ -193,12 +193,16 @@ impl World {
         match kind {
             OpKind::Observe if obj == NO_OBJ => {}
             OpKind::Switch => {
-                // What the one that leaves holds (the lock of the run queue), the next one holds.
-                let mut held = std::mem::take(&mut self.ctx_mut(id).held);
-                for lock in held.iter().filter_map(|held| held.lock) {
-                    self.obj_mut(lock).holder = target.0;
+                // The spin locks of the one that leaves (that of the run queue), the next one holds.
+                while let Some(place) =
+                    self.ctx(id).held.iter().position(|held| held.class.wait_type() == WaitType::Spin)
+                {
+                    let held = self.ctx_mut(id).let_go(place);
+                    if let Some(lock) = held.lock {
+                        self.obj_mut(lock).holder = target.0;
+                    }
+                    self.ctx_mut(target).hold(held);
                 }
-                self.ctx_mut(target).held.append(&mut held);
                 self.cpu_of(id).task = Some(target);
             }
             OpKind::Load | OpKind::Observe => {
@@ -311,10 +315,10 @@ impl World {
         // A retry loop that looks under a lock waits for somebody else to take it.
         let version = self.versions[lock.index()];
         self.ctx_mut(id).reads.push((lock, version));
-        let held = &mut self.ctx_mut(id).held;
-        match held.iter().rposition(|held| held.lock == Some(lock)) {
+        let ctx = self.ctx_mut(id);
+        match ctx.held.iter().rposition(|held| held.lock == Some(lock)) {
             Some(place) if holder == id.0 => {
-                held.remove(place);
+                ctx.let_go(place);
             }
             _ => {
                 let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(lock));

@@ -8,6 +8,7 @@ mod events;
 mod executor;
 mod explore;
 mod ids;
+mod leaf;
 mod limit;
 mod live;
 mod locks;

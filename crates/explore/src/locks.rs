@@ -53,7 +53,7 @@ impl World {
         if self.search.settings.validate && self.search.last_is_new() {
             self.tell_validator(id, taken, under);
         }
-        self.ctx_mut(id).held.push(taken);
+        self.ctx_mut(id).hold(taken);
     }
 
     fn tell_validator(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
@@ -125,6 +125,14 @@ impl Report {
     pub fn lock_questions(&self) -> Vec<(&Question, Answer)> {
         let exhausted = self.verdict == Verdict::Exhausted;
         self.locks.questions().into_iter().map(|question| (question, self.locks.answer(question, exhausted))).collect()
+    }
+
+    /// The classes of the locks that contexts took (or tried to), ordered by name. What is excused for not being among
+    /// them in any exploration is better excused by name.
+    pub fn lock_classes(&self) -> impl Iterator<Item = &'static LockClass> {
+        let mut classes: Vec<_> = self.locks.usages().map(|usage| usage.node.class).collect();
+        classes.dedup();
+        classes.into_iter()
     }
 
     /// A report of each question and its answer. If the run that was found answers one, those that it does not answer are

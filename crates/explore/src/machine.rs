@@ -7,6 +7,7 @@ use doorbell_platform::{CpuId, Vector};
 
 use crate::coroutine::MOST;
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::leaf::acts;
 use crate::op::{Op, OpKind};
 use crate::panics::told;
 use crate::search::Fault;
@@ -31,6 +32,7 @@ impl TaskHandle {
     /// Waits until the task has ended.
     #[track_caller]
     pub fn join(self) {
+        acts(|| format!("waits for the end of {}", with(|w| w.ctx(self.0).name.clone())));
         step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
     }
 
@@ -58,6 +60,9 @@ impl HandlerHandle {
     /// Makes the interrupt pending at its CPU. The handler runs once for any number of times before it begins.
     #[track_caller]
     pub fn raise(self) {
+        if with(|w| w.under_leaf() && w.current_cpu().is_some()) {
+            acts(|| format!("raises the interrupt of {}", with(|w| w.ctx(self.ctx).name.clone())));
+        }
         step(Op { target: self.ctx, ..Op::new(OpKind::Raise, self.pending) });
     }
 

@@ -35,6 +35,8 @@ use std::panic::Location;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use doorbell_platform::{LockClass, LockUse};
+
 use crate::ids::{CtxId, ObjId};
 use crate::world::{World, removing, with};
 use crate::{Explore, Machine, Verdict};
@@ -217,6 +219,25 @@ impl Row {
             text.lines().nth(self.site.line as usize - 1).expect("the source has not changed since it was built");
         line.trim().to_owned()
     }
+}
+
+/// The leaves among `locks` that no context of the programs takes, by name.
+///
+/// # Panics
+/// If a program fails, or does not end.
+#[track_caller]
+pub fn leaves_not_taken(programs: &[Program], locks: &[LockUse]) -> Vec<&'static str> {
+    let mut left: Vec<_> = locks.iter().map(|lock| lock.class).filter(|class| class.is_leaf()).collect();
+    for program in programs {
+        if left.is_empty() {
+            break;
+        }
+        let report = Explore::new(program.name.clone()).minimise(false).jobs(0).run(&*program.run);
+        report.assert_exhausted();
+        let taken: Vec<_> = report.lock_classes().collect();
+        left.retain(|class| !taken.contains(class));
+    }
+    left.into_iter().map(LockClass::name).collect()
 }
 
 /// Without a site, a program may take so many times the executions that it takes with it, and

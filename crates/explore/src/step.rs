@@ -112,12 +112,14 @@ fn later(cell: &WorldCell, mut next: Next) -> Result<(), Ended> {
 /// The current task was preempted where it announced a step: others run, and then it announces the step again.
 #[cold]
 fn preempt() -> Op {
-    let (scheduled, op) = with(|w| {
+    let (scheduled, op, leaves) = with(|w| {
         let me = w.current;
+        let leaves = w.set_leaves_aside(me);
         let ctx = w.ctx_mut(me);
-        (ctx.scheduled.clone(), ctx.preempted.take())
+        (ctx.scheduled.clone(), ctx.preempted.take(), leaves)
     });
     scheduled.expect("only tasks of a scheduler are preempted").preempt();
+    with(|w| w.ctx_mut(w.current).leaves += leaves);
     *op.expect("it was preempted somewhere")
 }
 

@@ -12,6 +12,8 @@ pub enum FailureKind {
     SelfDeadlock,
     /// Something that sleeps was called with interrupts or preemption off, in a handler, or under a spin lock.
     SleepInAtomic,
+    /// A context that holds a leaf has done more than decide ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)).
+    UnderLeaf,
     /// A freed object was touched.
     UseAfterFree,
     /// A reference count went below zero.

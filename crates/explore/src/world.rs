@@ -59,6 +59,8 @@ pub(crate) struct Ctx {
     /// What that step may turn out to change, too.
     pub may_change: Option<ObjId>,
     pub held: Vec<Held>,
+    /// How many of those are leaves.
+    pub leaves: u32,
     /// What each nested `irq_save` found.
     pub irq_saves: Vec<bool>,
     pub preempt_off: u32,
@@ -791,6 +793,7 @@ impl World {
             more: None,
             may_change: None,
             held,
+            leaves: 0,
             irq_saves,
             preempt_off: 0,
             locks_created: 0,

@@ -9,8 +9,9 @@ use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, Retired, WaitType};
 
 use crate::threaded::Threaded;
 
-/// A leaf, taken in task context only: one change of a line's handlers at a time.
-static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", WaitType::Sleep);
+/// A leaf, taken in task context only: one change of a line's handlers at a time. The list is read under it, in a read
+/// section that is begun there and ends afterwards: to end one may wake who waits for it.
+pub(crate) static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", WaitType::Sleep).leaf();
 
 /// What a handler has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,13 +132,14 @@ impl<P: Platform> Actions<P> {
 
     #[track_caller]
     pub(crate) fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<Requested<P>, LineTaken> {
+        // Declared first, so that the read section ends when the lock is gone: see `IRQ_ACTIONS`.
+        let list;
         let _changes = self.changes.lock();
-        let list = self.list.read();
+        list = self.list.read();
         if !list.handlers.is_empty() && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared) {
             return Err(LineTaken);
         }
         let handlers = list.handlers.iter().cloned().chain([handler]).collect();
-        drop(list);
         Ok(Requested { former: self.list.replace(Box::new(List { sharing, handlers })) })
     }
 
@@ -147,14 +149,15 @@ impl<P: Platform> Actions<P> {
         handler: &Arc<dyn Handler>,
         threaded: &'a Threaded<P>,
     ) -> Result<Freed<'a, P>, NotRequested> {
+        // As in `request`.
+        let list;
         let _changes = self.changes.lock();
-        let list = self.list.read();
+        list = self.list.read();
         let of = |one: &Arc<dyn Handler>| Arc::as_ptr(one).cast::<()>();
         let at = list.handlers.iter().position(|one| of(one) == of(handler)).ok_or(NotRequested)?;
         let mut handlers = list.handlers.clone();
         handlers.remove(at);
         let (last, sharing) = (handlers.is_empty(), list.sharing);
-        drop(list);
         Ok(Freed { former: self.list.replace(Box::new(List { sharing, handlers })), last, threaded })
     }
 }

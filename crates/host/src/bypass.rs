@@ -7,7 +7,7 @@ use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
 use crate::tokens::{Room, Tokens};
 
 /// A leaf, taken in task context only: who is to be connected is decided under it, and done when it is gone.
-static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin);
+pub(crate) static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin).leaf();
 
 /// What a producer and a consumer have in common: the identity of the eventfd between them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

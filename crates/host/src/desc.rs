@@ -12,7 +12,7 @@ use crate::threaded::{ThreadWork, Threaded};
 
 /// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
 /// that was woken under it.)
-static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType::Spin);
+pub(crate) static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType::Spin).leaf();
 
 /// Why an affinity was refused. The former one stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

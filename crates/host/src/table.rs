@@ -10,7 +10,7 @@ use crate::Invalidate;
 
 /// A leaf, taken in task context only: entries are taken when a device is set up, and given back by whoever has waited for
 /// an invalidation.
-static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin);
+pub(crate) static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin).leaf();
 
 /// Which entry of a table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

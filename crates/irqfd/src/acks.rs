@@ -11,7 +11,7 @@ use crate::slab::Slab;
 use crate::vm::Shared;
 use crate::{Controller, Error, Gsi, Notify};
 
-static ACKS: LockClass = LockClass::new("irqfd.acks", WaitType::Spin);
+pub(crate) static ACKS: LockClass = LockClass::new("irqfd.acks", WaitType::Spin).leaf();
 
 /// How many listeners are copied out under the lock at a time.
 const BATCH: usize = 4;

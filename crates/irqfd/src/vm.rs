@@ -18,7 +18,7 @@ use crate::slab::{Place, Slab};
 use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
 
 /// No interrupt handler takes it, so interrupts stay on under it but where the cached route of an active irqfd is written.
-static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin);
+pub(crate) static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin).leaf();
 
 /// How large a VM may grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

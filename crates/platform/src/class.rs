@@ -26,12 +26,32 @@ pub enum WaitType {
 pub struct LockClass {
     name: &'static str,
     wait: WaitType,
+    leaf: bool,
 }
 
 impl LockClass {
     /// A class of that name; `wait` must match the locks that are created with it.
     pub const fn new(name: &'static str, wait: WaitType) -> Self {
-        LockClass { name, wait }
+        LockClass { name, wait, leaf: false }
+    }
+
+    /// Makes it a class of leaves: whoever holds one decides, and acts when it is gone.
+    ///
+    /// A context that holds a leaf takes no other lock (nor tries to), wakes nobody, sends no IPI,
+    /// does not sleep, neither asks nor waits for a grace period, queues no work and ends no read
+    /// section, whether or not that is inside of another one: a grace period may wait for the inner
+    /// one alone, and then its end does all of that. To begin a section is allowed, and so is what
+    /// interrupts the holder. Every exploration fails where that is broken; natively nothing is
+    /// checked.
+    ///
+    /// ```
+    /// use doorbell_platform::{LockClass, WaitType};
+    /// static PENDING: LockClass = LockClass::new("example.pending", WaitType::Spin).leaf();
+    /// assert!(PENDING.is_leaf());
+    /// ```
+    #[must_use]
+    pub const fn leaf(self) -> Self {
+        LockClass { leaf: true, ..self }
     }
 
     /// The name, as traces and reports show it.
@@ -42,6 +62,11 @@ impl LockClass {
     /// How locks of the class wait.
     pub const fn wait_type(&self) -> WaitType {
         self.wait
+    }
+
+    /// Whether locks of the class are [leaves](LockClass::leaf).
+    pub const fn is_leaf(&self) -> bool {
+        self.leaf
     }
 }
 

@@ -238,6 +238,11 @@ unsafe impl<P: SystemQueue> Platform for Counting<P> {
     fn annotate_release(class: &'static LockClass, subclass: Subclass) {
         P::annotate_release(class, subclass);
     }
+
+    #[track_caller]
+    fn assert_no_leaf(what: &'static str) {
+        P::assert_no_leaf(what);
+    }
 }
 
 impl<P: SystemQueue> SystemQueue for Counting<P> {

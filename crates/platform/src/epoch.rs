@@ -10,6 +10,7 @@ mod grace;
 mod tests;
 
 use crate::{Atomic, AtomicInt, CachePadded, Platform, ReadDomain, SystemQueue, WaitQueue, Work, WorkQueue};
+pub(crate) use grace::GRACE;
 use grace::{Effects, Grace};
 
 /// SRCU: read sections may sleep.
@@ -73,7 +74,8 @@ type Readers<P> = CachePadded<[<P as Platform>::AtomicU64; 2]>;
 /// work on the system queue, in the order in which they came.
 ///
 /// So the end of a read section may take a spin lock (with interrupts off), wake tasks and queue work, but only if a
-/// grace period waits for just this section. Do not end one under a lock that waking or queueing needs.
+/// grace period waits for just this section. Do not end one under a lock that waking or queueing needs, nor under
+/// a [leaf](crate::LockClass::leaf).
 pub struct Epoch<P: SystemQueue, K: Section> {
     readers: Arc<[Readers<P>]>,
     control: Arc<Control<P>>,
@@ -139,6 +141,53 @@ unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
     #[track_caller]
     fn read_lock(&self) -> EpochToken {
         K::enter::<P>();
+        self.count_in()
+    }
+
+    #[inline]
+    #[track_caller]
+    unsafe fn read_unlock(&self, token: EpochToken) {
+        P::assert_no_leaf("ends a read section");
+        self.count_out(token);
+        K::exit::<P>();
+    }
+
+    #[track_caller]
+    fn synchronize(&self) {
+        P::assert_no_leaf("waits for a grace period");
+        let number = self.control.request();
+        self.control.grace.wait(number);
+    }
+
+    #[track_caller]
+    fn synchronize_expedited(&self) {
+        P::assert_no_leaf("waits for a grace period");
+        let number = self.control.request();
+        if !self.control.ends_soon(number) {
+            self.control.grace.wait(number);
+        }
+    }
+
+    #[track_caller]
+    fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
+        P::assert_no_leaf("asks for a grace period");
+        let effects = self.control.grace.call(f, &self.control.signals);
+        self.control.act(effects);
+    }
+
+    #[track_caller]
+    fn barrier(&self) {
+        P::assert_no_leaf("waits for callbacks of grace periods");
+        self.control.grace.barrier();
+    }
+}
+
+// What follows has no `#[track_caller]`: where the domain itself is explored, each of its accesses
+// is told by its own line.
+
+impl<P: SystemQueue, K: Section> Epoch<P, K> {
+    #[inline]
+    fn count_in(&self) -> EpochToken {
         let cpu = P::current_cpu().0 & (self.readers.len() as u32).wrapping_sub(1);
         let index = self.control.signals.index.load(Ordering::Relaxed) & 1;
         self.readers[cpu as usize][index as usize].fetch_add(1, Ordering::SeqCst);
@@ -149,48 +198,27 @@ unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
     /// reads the counters. All SeqCst, so either it sees that the last reader is gone, or that reader sees that it is
     /// awaited.
     #[inline]
-    #[track_caller]
-    unsafe fn read_unlock(&self, EpochToken { cpu, index }: EpochToken) {
+    fn count_out(&self, EpochToken { cpu, index }: EpochToken) {
         let before = self.readers[cpu as usize][index as usize].fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.control.signals.awaited.load(Ordering::SeqCst) == index + 1 {
             self.control.last_reader_left();
         }
-        K::exit::<P>();
-    }
-
-    #[track_caller]
-    fn synchronize(&self) {
-        let number = self.control.request();
-        self.control.grace.wait(number);
-    }
-
-    #[track_caller]
-    fn synchronize_expedited(&self) {
-        let number = self.control.request();
-        for _ in 0..P::SPINS {
-            if self.control.grace.has_ended(number) {
-                return;
-            }
-            P::cpu_relax();
-        }
-        self.control.grace.wait(number);
-    }
-
-    #[track_caller]
-    fn call(&self, f: Box<dyn FnOnce() + Send + 'static>) {
-        let effects = self.control.grace.call(f, &self.control.signals);
-        self.control.act(effects);
-    }
-
-    #[track_caller]
-    fn barrier(&self) {
-        self.control.grace.barrier();
     }
 }
 
 impl<P: SystemQueue> Control<P> {
+    /// Looks for a moment whether that grace period ends.
+    fn ends_soon(&self, number: u64) -> bool {
+        for _ in 0..P::SPINS {
+            if self.grace.has_ended(number) {
+                return true;
+            }
+            P::cpu_relax();
+        }
+        false
+    }
+
     /// Asks for a grace period that begins after this call; returns its number.
-    #[track_caller]
     fn request(&self) -> u64 {
         let (number, effects) = self.grace.request(&self.signals);
         self.act(effects);
@@ -198,13 +226,11 @@ impl<P: SystemQueue> Control<P> {
     }
 
     #[cold]
-    #[track_caller]
     fn last_reader_left(&self) {
         let effects = self.grace.proceed(&self.signals);
         self.act(effects);
     }
 
-    #[track_caller]
     fn act(&self, effects: Effects) {
         if effects.wake {
             self.grace.ended.wake_all();

@@ -56,8 +56,8 @@ pub unsafe trait RawLock: Send + Sync + 'static {
 
 /// Data behind a spin lock (or, as [`Mutex`], behind a sleeping one).
 ///
-/// Every lock of Doorbell is a leaf unless ARCHITECTURE.md says otherwise: compute under it what must happen, and act
-/// when it is gone.
+/// Every lock of Doorbell is a [leaf](LockClass::leaf) unless ARCHITECTURE.md says otherwise: compute under it what
+/// must happen, and act when it is gone.
 pub struct Lock<P: Platform, T, R: RawLock = <P as Platform>::RawSpin> {
     raw: R,
     class: &'static LockClass,

@@ -130,6 +130,16 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     fn annotate_release(class: &'static LockClass, subclass: Subclass) {
         let _ = (class, subclass);
     }
+
+    /// Tells a lock validator that the calling context does something that nobody does who holds a
+    /// [leaf](LockClass::leaf): `what` says it in words that come after "the task", such as "frees
+    /// the table". For what the platform does not see by itself: the end of a read section that is
+    /// only counted, a callback of the host, a destructor. Does nothing natively.
+    #[inline(always)]
+    #[track_caller]
+    fn assert_no_leaf(what: &'static str) {
+        let _ = what;
+    }
 }
 
 /// Interrupts are off on this CPU while it lives.

@@ -40,6 +40,7 @@ unsafe impl<P: Platform> RawLock for SpinLock<P> {
     #[inline]
     #[track_caller]
     fn lock(&self, _how: Acquire) {
+        P::assert_no_leaf("takes a spin lock");
         P::preempt_disable();
         if !self.take() {
             self.spin();
@@ -49,6 +50,7 @@ unsafe impl<P: Platform> RawLock for SpinLock<P> {
     #[inline]
     #[track_caller]
     fn try_lock(&self, _how: Acquire) -> bool {
+        P::assert_no_leaf("takes a spin lock");
         P::preempt_disable();
         let taken = self.take();
         if !taken {
@@ -91,6 +93,7 @@ unsafe impl<P: Platform> RawLock for TicketLock<P> {
     #[inline]
     #[track_caller]
     fn lock(&self, _how: Acquire) {
+        P::assert_no_leaf("takes a spin lock");
         P::preempt_disable();
         let mut tickets = self.tickets.fetch_add(NEXT, Ordering::Acquire);
         let mine = next(tickets);
@@ -103,6 +106,7 @@ unsafe impl<P: Platform> RawLock for TicketLock<P> {
     #[inline]
     #[track_caller]
     fn try_lock(&self, _how: Acquire) -> bool {
+        P::assert_no_leaf("takes a spin lock");
         P::preempt_disable();
         let tickets = self.tickets.load(Ordering::Relaxed);
         let taken = serving(tickets) == next(tickets)

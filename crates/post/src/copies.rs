@@ -7,7 +7,7 @@ use core::slice;
 use doorbell_platform::{Lock, LockClass, Platform, WaitType, lock_with_room};
 
 /// A leaf: what is written under it is what hardware reads, and nothing else is done there.
-static COPIES: LockClass = LockClass::new("post.copies", WaitType::Spin);
+pub(crate) static COPIES: LockClass = LockClass::new("post.copies", WaitType::Spin).leaf();
 
 /// Where hardware is told that a vCPU is: IsRunning and its companions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

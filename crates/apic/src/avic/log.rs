@@ -9,7 +9,7 @@ use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, ReadDomain, Retired
 use super::spec::LogEntry;
 
 /// Writers of the table; a leaf.
-static TAGS: LockClass = LockClass::new("avic.ga-tags", WaitType::Sleep);
+pub(crate) static TAGS: LockClass = LockClass::new("avic.ga-tags", WaitType::Sleep).leaf();
 
 /// What an IRTE says in a log entry of whose interrupt it is: a VM (12 bits), a vCPU of it (12 bits), and the generation of
 /// the VM's number (8 bits).

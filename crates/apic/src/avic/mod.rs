@@ -15,6 +15,7 @@ use doorbell_post::Mirror;
 
 pub use exits::{Access, IncompleteIpi, Unemulated, Written, access, incomplete_ipi};
 pub use icr::{Icr, Shorthand};
+pub(crate) use log::TAGS;
 pub use log::{Former, Full, GaLog, GaTag, Members, NoSuchVcpu, Reset, VmTag};
 pub use page::{BackingPage, Irr};
 pub use table::{Kind, LogicalError, LogicalSlot, LogicalTable, Model, PhysicalId, PhysicalTable, TableError};

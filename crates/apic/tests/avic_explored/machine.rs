@@ -9,6 +9,7 @@ use doorbell_apic::avic::{
     Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, Vmrun, incomplete_ipi,
 };
 use doorbell_explore::Sim;
+use doorbell_explore::sim::DropUnlocked;
 use doorbell_hardware::ga_log;
 use doorbell_hardware::vcpu::{self, Delivery, Entry};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
@@ -91,6 +92,7 @@ pub struct Vcpu {
     /// lower it.
     masks: std::sync::atomic::AtomicBool,
     flaw: Flaw,
+    _dropped: DropUnlocked,
 }
 
 pub struct System {
@@ -213,6 +215,7 @@ impl Vcpu {
             hardware: vcpu::Vcpu::new(vcpu::A, moves),
             inhibited: Arc::clone(inhibited),
             masks: false.into(),
+            _dropped: DropUnlocked("drops a vCPU"),
             flaw,
         })
     }

@@ -10,11 +10,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_explore::sim::{Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now};
+use doorbell_explore::sim::{DropUnlocked, Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::{AffinityNotifier, AmdInterrupt, Binding, CpuSet, IrqDesc, Posting, Table, Target};
-use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain};
+use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain, Vector};
 use doorbell_post::{Copies, Mirror, Residency};
 
 use super::parties::Leaves;
@@ -43,12 +43,15 @@ impl Mirror for Own {
     }
 }
 
-struct Vcpu(Copies<Sim, Own, AmdInterrupt<Sim, Memory>>);
+struct Vcpu {
+    copies: Copies<Sim, Own, AmdInterrupt<Sim, Memory>>,
+    _dropped: DropUnlocked,
+}
 
 impl Target<Sim, Memory> for Vcpu {
     type Own = Own;
     fn copies(&self) -> &Copies<Sim, Own, AmdInterrupt<Sim, Memory>> {
-        &self.0
+        &self.copies
     }
 }
 
@@ -60,29 +63,33 @@ struct VcpuHooks {
 impl Hooks for VcpuHooks {
     fn sched_out(&self, task: SchedTask, _cpu: CpuId, preempted: bool) {
         if self.task.get() == Some(task) {
-            self.vcpu.0.set(Residency::Away { log: !preempted });
+            self.vcpu.copies.set(Residency::Away { log: !preempted });
         }
     }
 
     fn sched_in(&self, task: SchedTask, cpu: CpuId) {
         if self.task.get() == Some(task) {
-            self.vcpu.0.set(Residency::Running { apic_id: cpu.0 });
+            self.vcpu.copies.set(Residency::Running { apic_id: cpu.0 });
         }
     }
 }
 
 /// Work on the vCPU's CPU.
-struct Worker(SimTask);
+struct Worker {
+    task: SimTask,
+    _dropped: DropUnlocked,
+}
 
 impl AffinityNotifier for Worker {
     fn moved(&self) {
-        Sim::wake(&self.0);
+        Sim::wake(&self.task);
     }
 }
 
 impl Ring {
     pub(super) fn program(self, m: &Machine) {
-        let vcpu = Arc::new(Vcpu(Copies::new(Own(Atomic::new(true)))));
+        let vcpu =
+            Arc::new(Vcpu { copies: Copies::new(Own(Atomic::new(true))), _dropped: DropUnlocked("drops a vCPU") });
         let task = Rc::new(Cell::new(None));
         let hooks = VcpuHooks { vcpu: Arc::clone(&vcpu), task: Rc::clone(&task) };
         let scheduler = Scheduler::new(m, 1, Placement::Previous, false, hooks);
@@ -113,7 +120,10 @@ impl Ring {
         desc.attach_thread(scheduler.handle(thread)).expect("it has none").act();
         if self.notifier {
             let worker = scheduler.service(m, VCPUS_CPU, "kworker", || ());
-            desc.set_notifier(Some(Arc::new(Worker(scheduler.handle(worker)))));
+            desc.set_notifier(Some(Arc::new(Worker {
+                task: scheduler.handle(worker),
+                _dropped: DropUnlocked("drops a notifier"),
+            })));
         }
 
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
@@ -135,13 +145,47 @@ impl Ring {
             let says = interrupt.load().as_guest().map(|guest| guest.residency);
             // Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its vCPU for good.)
             let bound = binding.borrow_mut().unbind().map(|invalidate| drop(invalidate.completed())).is_ok();
-            if says != Some(vcpu.0.residency()) || !bound {
-                return Err(format!("the entry says {says:?}, and the vCPU is {:?}", vcpu.0.residency()));
+            if says != Some(vcpu.copies.residency()) || !bound {
+                return Err(format!("the entry says {says:?}, and the vCPU is {:?}", vcpu.copies.residency()));
             }
             let (goes_to, thread) = (desc.cpu(), bound_to.get());
             if goes_to == thread { Ok(()) } else { Err(format!("it goes to {goes_to}, and its thread is on {thread}")) }
         });
     }
+}
+
+/// The interrupt comes, and its thread is woken, while its affinity is written: both go by the descriptor's lock.
+pub(super) fn interrupted(m: &Machine) {
+    let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
+    let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
+    let desc =
+        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online).expect("it is online");
+    let desc = Rc::new(desc);
+    let (ran, on) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(VCPUS_CPU)));
+    let (works, runs, follows) = (Rc::clone(&desc), Rc::clone(&ran), Rc::clone(&on));
+    let thread = scheduler.service(m, VCPUS_CPU, "irq thread", move || {
+        while let Some(work) = works.take_work() {
+            runs.set(runs.get() + u32::from(work.run));
+            if work.moved {
+                follows.set(works.cpu());
+            }
+        }
+    });
+    desc.attach_thread(scheduler.handle(thread)).expect("it has none").act();
+    let wakes = Rc::clone(&desc);
+    let handler = m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || wakes.wake_thread().act());
+    m.hardware("device", move || handler.raise());
+    let writes = Rc::clone(&desc);
+    m.task_on(WRITERS_CPU, "affinity", move || {
+        let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
+        change.expect("it has to move").act();
+    });
+    m.at_quiescence("the thread has handled the interrupt, and is where the next one goes", move || {
+        match (ran.get(), on.get()) {
+            (1, WRITERS_CPU) => Ok(()),
+            (ran, on) => Err(format!("it has handled {ran}, and is on {on}")),
+        }
+    });
 }
 
 impl fmt::Display for Ring {

@@ -14,7 +14,7 @@ use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
 use super::parties::Leaves;
-use super::ring::Ring;
+use super::ring::{Ring, interrupted};
 use crate::{Expected, Variant};
 
 mod machine;
@@ -46,6 +46,13 @@ fn ring() -> Vec<Variant> {
             "shipped-ring-notifier",
             "a notifier is called, and its worker woken, when the descriptor's lock is gone",
             Ring { notifier: true, ..preempted },
+        ),
+        Variant::new(
+            "shipped-ring-interrupted",
+            Expected::Exhausted,
+            "an interrupt handler, too, wakes the thread when the descriptor's lock is gone",
+            "doorbell-host, 1 threaded interrupt, which comes once; 1 affinity write",
+            interrupted,
         ),
     ]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use doorbell_explore::Machine;
-use doorbell_explore::sim::Ghost;
+use doorbell_explore::sim::{DropUnlocked, Ghost};
 use doorbell_explore::trace::FailureKind;
 use doorbell_hardware::msix::Kind;
 use doorbell_host::vector::{Cleaned, Irq, Unhandled};
@@ -80,6 +80,7 @@ fn variant(name: &'static str, expected: Expected, why: &'static str, parties: P
 struct Leaves {
     driver: Arc<Driver>,
     memory: Ghost,
+    _dropped: DropUnlocked,
 }
 
 impl Handler for Leaves {
@@ -93,7 +94,11 @@ fn program(m: &Machine, parties: Parties) {
     let kind = Kind { ordered: parties.ordered, ..Kind::PLAIN };
     let devices = [(kind, TO, 1), (kind, OTHERS, 1)];
     let host = Host::new(2, 1, &devices[..=usize::from(parties.reused)]);
-    let leaves = Arc::new(Leaves { driver: Driver::of(host.line(FREED)), memory: Ghost::new("driver") });
+    let leaves = Arc::new(Leaves {
+        driver: Driver::of(host.line(FREED)),
+        memory: Ghost::new("driver"),
+        _dropped: DropUnlocked("drops a driver"),
+    });
     let handler: Arc<dyn Handler> = leaves.clone();
     host.requests(FREED, &handler);
     if parties.reused {

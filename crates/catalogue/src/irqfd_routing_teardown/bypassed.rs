@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{Ghost, Model, fail, remark};
+use doorbell_explore::sim::{DropUnlocked, Ghost, Model, fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
@@ -119,6 +119,7 @@ struct Vcpu {
     number: usize,
     post: Post<Sim, Pending<Sim, 1>, Level<Sim>>,
     copies: Copies<Sim, PhysicalId, Interrupt>,
+    _dropped: DropUnlocked,
 }
 
 impl Target<Sim, Memory> for Vcpu {
@@ -187,6 +188,7 @@ struct Chip {
     hardware: Arc<Hardware>,
     /// What a delivery needs, and whoever has deassigned the irqfd may free.
     memory: Arc<Ghost>,
+    _dropped: DropUnlocked,
 }
 
 impl Controller for Chip {
@@ -208,6 +210,7 @@ impl Controller for Chip {
 struct Device {
     /// While it is not connected.
     binding: Model<Option<Posted>>,
+    _dropped: DropUnlocked,
 }
 
 impl Producer for Device {}
@@ -217,6 +220,7 @@ struct Assigned {
     vm: Irqfds<Sim, Chip>,
     hardware: Arc<Hardware>,
     memory: Arc<Ghost>,
+    _dropped: DropUnlocked,
 }
 
 impl Assigned {
@@ -271,12 +275,13 @@ fn program(m: &Machine, actors: Actors) {
         unit: EntryCache::new("IOMMU"),
         vcpus: [OLD, NEW].map(|number| {
             let post = Post::new(Pending::new(), Level::new());
-            Arc::new(Vcpu { number, post, copies: Copies::new(PhysicalId) })
+            Arc::new(Vcpu { number, post, copies: Copies::new(PhysicalId), _dropped: DropUnlocked("drops a vCPU") })
         }),
         over: Model::new("what is over", Over::default()),
     });
     let memory = Arc::new(Ghost::new("what deliveries use"));
-    let chip = Chip { hardware: Arc::clone(&hardware), memory: Arc::clone(&memory) };
+    let chip =
+        Chip { hardware: Arc::clone(&hardware), memory: Arc::clone(&memory), _dropped: DropUnlocked("drops a VM") };
     let vm = Irqfds::<Sim, _>::new(chip, Limits { gsis: 2, ..Limits::default() });
     let _ = vm.reroute(table(OLD)).expect("an open VM");
     let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
@@ -284,9 +289,16 @@ fn program(m: &Machine, actors: Actors) {
 
     let entry = Table::new(entries).expect("its words are lock-free").allocate().expect("one is free");
     let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
-    let device =
-        Arc::new(Device { binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))) });
-    let consumer = Arc::new(Assigned { vm: vm.clone(), hardware: Arc::clone(&hardware), memory: Arc::clone(&memory) });
+    let device = Arc::new(Device {
+        binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))),
+        _dropped: DropUnlocked("drops a device"),
+    });
+    let consumer = Arc::new(Assigned {
+        vm: vm.clone(),
+        hardware: Arc::clone(&hardware),
+        memory: Arc::clone(&memory),
+        _dropped: DropUnlocked("drops a consumer"),
+    });
     let bypass = Bypass::<Sim, Device, Assigned>::new();
     let produces = bypass.produce(TOKEN, Arc::clone(&device)).expect("the only one");
     let consumes = bypass.consume(TOKEN, Arc::clone(&consumer)).expect("the only one");

@@ -8,6 +8,7 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::Deadlock => "deadlock",
         FailureKind::SelfDeadlock => "self-deadlock",
         FailureKind::SleepInAtomic => "sleep in atomic context",
+        FailureKind::UnderLeaf => "action under a leaf lock",
         FailureKind::UseAfterFree => "use after free",
         FailureKind::RefUnderflow => "reference count below zero",
         FailureKind::Panic => "panic",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use doorbell_platform::{CpuId, Vector};
 
 use crate::ids::{CtxId, ObjId};
+use crate::leaf::acts;
 use crate::op::{Op, OpKind};
 use crate::removal::{Taken, taken};
 use crate::sim::model::Model;
@@ -149,6 +150,7 @@ pub(crate) fn preempt_enable() {
 
 #[track_caller]
 pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
+    acts(|| format!("sends an IPI to {cpu}"));
     let handler = with(|w| {
         let handler = w.ctxs.iter().position(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
         if handler.is_none() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use doorbell_platform::ReadDomain;
 
 use crate::ids::{CtxId, ObjId};
+use crate::leaf::acts;
 use crate::machine::Machine;
 use crate::op::{Access, Op, OpKind};
 use crate::record::note;
@@ -240,6 +241,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
 
     #[track_caller]
     fn synchronize_any(&self) {
+        acts(|| format!("waits for a grace period of {}", self.0.name));
         // While the program sets itself up there are neither readers nor workers that run.
         if with(|w| w.mode == crate::world::Mode::Alone) && self.0.gate.state().reading().next().is_none() {
             return;
@@ -286,6 +288,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
 
     #[track_caller]
     fn call_any(&self, f: Box<dyn FnOnce() + Send>) {
+        acts(|| format!("asks for a grace period of {}", self.0.name));
         if with(|w| w.over) {
             // What is dropped with the program itself: nobody is left to call back, and what is queued is never freed.
             return;
@@ -312,6 +315,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
 
     #[track_caller]
     fn barrier_any(&self) {
+        acts(|| format!("waits for callbacks of {}", self.0.name));
         let inner = &self.0;
         let due = inner.gate.observe(|state| state.handed);
         let called = || inner.gate.state().called >= due;
@@ -439,6 +443,7 @@ unsafe impl<const READERS_SLEEP: bool> ReadDomain for SimDomain<READERS_SLEEP> {
 
     #[track_caller]
     unsafe fn read_unlock(&self, token: u64) {
+        acts(|| format!("ends a read section of {}", self.0.name));
         if !READERS_SLEEP {
             crate::sim::cpu::preempt_enable();
         }

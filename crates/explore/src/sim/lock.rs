@@ -5,6 +5,7 @@ use std::panic::Location;
 use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
 use crate::ids::ObjId;
+use crate::leaf::{acts, breach};
 use crate::op::{Op, OpKind};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
@@ -38,7 +39,7 @@ macro_rules! raw_lock {
             #[inline]
             #[track_caller]
             fn lock(&self, how: Acquire) {
-                let obj = id(&self.0, $kind, &how);
+                let obj = to_take(&self.0, $kind, &how);
                 let takes = Op { how: Some(how), ..Op::new(OpKind::Lock, obj) };
                 if $kind == ObjKind::Spin {
                     step(takes);
@@ -50,7 +51,7 @@ macro_rules! raw_lock {
             #[inline]
             #[track_caller]
             fn try_lock(&self, how: Acquire) -> bool {
-                let obj = id(&self.0, $kind, &how);
+                let obj = to_take(&self.0, $kind, &how);
                 step(Op { how: Some(how), ..Op::new(OpKind::TryLock, obj) });
                 with(|w| if w.mode == Mode::Running { w.ctx(w.current).got } else { w.alone_got })
             }
@@ -101,6 +102,18 @@ impl SimSpin {
 fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
     // A static becomes an object when it is first taken.
     with(|w| stamp.get(w)).unwrap_or_else(|| register(stamp, kind, how.class, false))
+}
+
+/// [`id`] of a lock that the current context is about to take, or to try.
+#[inline]
+#[track_caller]
+fn to_take(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
+    let (known, under_leaf) = with(|w| (stamp.get(w), w.under_leaf()));
+    let obj = known.unwrap_or_else(|| register(stamp, kind, how.class, false));
+    if under_leaf {
+        breach(&format!("takes {}", with(|w| w.name(obj))), Location::caller());
+    }
+    obj
 }
 
 #[cold]
@@ -177,6 +190,7 @@ fn assert_held(stamp: &Stamp) {
 #[track_caller]
 pub(crate) fn annotate_acquire(class: &'static LockClass, subclass: Subclass) {
     let site = Location::caller();
+    acts(|| format!("takes {}", class.name()));
     with(|w| {
         if w.mode != Mode::Running {
             return;
@@ -193,12 +207,11 @@ pub(crate) fn annotate_release(class: &'static LockClass, subclass: Subclass) {
             return;
         }
         let me = w.current;
-        let held = &mut w.ctx_mut(me).held;
-        let place =
-            held.iter().rposition(|held| held.lock.is_none() && held.class == class && held.subclass == subclass);
-        match place {
+        let ctx = w.ctx_mut(me);
+        let annotated = |held: &Held| held.lock.is_none() && held.class == class && held.subclass == subclass;
+        match ctx.held.iter().rposition(annotated) {
             Some(place) => {
-                held.remove(place);
+                ctx.let_go(place);
             }
             None => w.fail_here(FailureKind::LockRule, format!("{} is released, but was not annotated", class.name())),
         }

@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::ids::{CtxId, ObjId};
+use crate::leaf::acts;
 use crate::machine::Machine;
 use crate::op::{Access, Op, OpKind};
 use crate::record::note;
@@ -408,6 +409,7 @@ impl Queue {
     /// Queues `job`, to be done once.
     #[track_caller]
     pub fn spawn(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
+        acts(|| format!("queues {name:?}"));
         self.pool.0.state.change(|state| {
             self.give(state, name, job);
             note(|| format!("queues {name:?} ({} running)", state.running));

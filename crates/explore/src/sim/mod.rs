@@ -21,6 +21,7 @@ use doorbell_platform::{CpuId, LockClass, Platform, Subclass, Vector};
 use crate::op::{Op, OpKind};
 use crate::step::{NO_OBJ, step};
 
+pub use crate::leaf::DropUnlocked;
 pub use crate::record::{note, remark};
 pub use atomic::{SimAtomic, SimAtomicPtr, Word, both};
 pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
@@ -134,5 +135,10 @@ unsafe impl Platform for Sim {
 
     fn annotate_release(class: &'static LockClass, subclass: Subclass) {
         lock::annotate_release(class, subclass);
+    }
+
+    #[track_caller]
+    fn assert_no_leaf(what: &'static str) {
+        crate::leaf::assert_none(what);
     }
 }

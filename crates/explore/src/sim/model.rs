@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::leaf::breach;
 use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
@@ -35,6 +36,12 @@ impl<T> Model<T> {
     #[inline]
     pub(crate) fn id(&self) -> ObjId {
         with(|w| self.stamp.get(w)).unwrap_or_else(|| self.stamp.register(ObjKind::Model, self.name, self.created))
+    }
+
+    /// What traces call it.
+    pub(crate) fn called(&self) -> String {
+        let id = self.id();
+        with(|w| w.name(id))
     }
 
     /// The state, outside of any step: for what only this context can be doing.
@@ -199,8 +206,18 @@ pub fn fail_as(kind: FailureKind, message: impl Into<String>) {
 }
 
 /// Waits for `condition` in one step.
+#[track_caller]
 pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
+    waits(op);
     sleep(op.site, || happens_at_once(op, condition), || wait_uncounted(op, condition));
+}
+
+/// The current context may sleep now.
+#[inline]
+fn waits(op: Op) {
+    if with(|w| w.under_leaf()) {
+        breach(&format!("waits for {}", with(|w| w.name(op.obj))), op.site);
+    }
 }
 
 /// [`wait`], by who is not counted by a managed pool, or just now is not.
@@ -239,7 +256,9 @@ pub(crate) fn step_with(op: Op, more: &(dyn Fn(&mut Uses<'_>) + '_)) {
 }
 
 /// [`wait`], unless the run ends first.
+#[track_caller]
 pub(crate) fn try_wait(op: Op, condition: &(dyn Fn() -> bool + '_)) -> Result<(), Ended> {
+    waits(op);
     let result = try_step(with_condition(op, condition));
     forget_condition();
     result

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use doorbell_platform::{Work, WorkQueue};
 
 use crate::ids::{CtxId, ObjId};
+use crate::leaf::acts;
 use crate::machine::Machine;
 use crate::op::{Access, Op, OpKind, Uses};
 use crate::record::note;
@@ -367,6 +368,7 @@ impl WorkQueue for Pool {
 
     #[track_caller]
     fn spawn(&self, name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
+        acts(|| format!("queues {name:?}"));
         self.queue(Job { name, what: What::Once(f), names_last: false, rescuer: self.rescuer });
     }
 }
@@ -410,6 +412,7 @@ impl SimWork {
 impl Work for SimWork {
     #[track_caller]
     fn queue(&self) -> bool {
+        acts(|| format!("queues {:?}", self.0.name));
         let pool = &self.0.pool;
         let life = &self.0.life;
         pool.inner.state.change_with(life.id(), |state| {
@@ -432,6 +435,7 @@ impl Work for SimWork {
 
     #[track_caller]
     fn cancel(&self) -> bool {
+        acts(|| format!("cancels {:?}", self.0.name));
         let (was_queued, due) = self.0.life.change(|life| (std::mem::take(&mut life.queued), life.begun));
         self.0.life.wait(|life| life.ended >= due, |_| ());
         was_queued

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
 
 use crate::ids::CtxId;
+use crate::leaf::acts;
 use crate::machine::{HandlerHandle, Machine, may_not_run};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
@@ -228,6 +229,7 @@ impl Scheduler {
     /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.
     #[track_caller]
     pub fn wake(&self, task: SchedTask) {
+        acts(|| format!("wakes {}", with(|w| w.ctx(self.0.tasks.borrow()[task.0].ctx).name.clone())));
         let pi_lock = self.pi_lock(task);
         let _pi = pi_lock.lock_irqsave();
         let before = self.0.tasks.borrow()[task.0].cpu;
@@ -367,7 +369,9 @@ impl Scheduler {
 ///
 /// # Panics
 /// If the task is none of a scheduler.
+#[track_caller]
 pub fn yield_now() {
+    acts(|| "gives up its CPU".to_owned());
     let scheduled = with(|w| {
         let me = w.current;
         w.ctx(me).scheduled.clone()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use doorbell_platform::{Completion, WaitQueue};
 
 use crate::ids::CtxId;
+use crate::leaf::acts;
 use crate::op::{Op, OpKind};
 use crate::record::note;
 use crate::sim::model::{Model, wait};
@@ -53,6 +54,7 @@ impl Completion for SimCompletion {
 
     #[track_caller]
     fn complete_all(&self) {
+        acts(|| format!("completes {}", self.0.called()));
         self.0.change(|done| *done = true);
         if recording() {
             let id = self.0.id();
@@ -94,6 +96,7 @@ impl WaitQueue for SimWaitQueue {
 
     #[track_caller]
     fn wake_all(&self) {
+        acts(|| format!("wakes who waits for {}", self.0.called()));
         self.0.change(|wakes| *wakes += 1);
     }
 }
@@ -119,6 +122,7 @@ impl SimTask {
     /// Wakes it out of its `park`, or out of the next one.
     #[track_caller]
     pub fn wake(&self) {
+        acts(|| format!("wakes {}", with(|w| w.ctx(self.ctx).name.clone())));
         match with(|w| w.ctx(self.ctx).scheduled.clone()) {
             Some(scheduled) => scheduled.wake(),
             None => self.woken.change(|woken| *woken = true),
@@ -132,6 +136,7 @@ pub(crate) fn current_task() -> SimTask {
 
 #[track_caller]
 pub(crate) fn park() {
+    acts(|| "sleeps".to_owned());
     let task = current_task();
     match with(|w| w.ctx(task.ctx).scheduled.clone()) {
         Some(scheduled) => scheduled.park(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use doorbell_explore::removal::Program;
 use doorbell_explore::sim::Ghost;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
@@ -11,7 +12,7 @@ use doorbell_platform::{
     Platform, ReadDomain, Vector, WaitQueue, WaitType,
 };
 
-use crate::host::{Host, Word, system_queue, system_queue_and_cpus, word};
+use crate::host::{Host, Word, ends_with, system_queue, system_queue_and_cpus, word};
 
 static GRACE: LockClass = LockClass::new("grace", WaitType::Sleep);
 
@@ -94,19 +95,21 @@ const SMALL: Size = Size { cpus: 1, readers: 1, looks: 1, writers: 1, writes: 1 
 
 /// Readers use what writers replace and free.
 fn protects<D: Domain>(size: Size) -> Report {
+    Explore::new("grace periods").run(move |m: &Machine| replaced_and_read::<D>(m, size))
+}
+
+fn replaced_and_read<D: Domain>(m: &Machine, size: Size) {
     let Size { cpus, readers, looks, writers, writes } = size;
-    Explore::new("grace periods").run(move |m: &Machine| {
-        system_queue_and_cpus(m, cpus);
-        let objects = Objects::<D>::new((writers * writes) as usize + 1);
-        for _ in 0..readers {
-            let objects = objects.clone();
-            m.task("reads", move || (0..looks).for_each(|_| objects.read()));
-        }
-        for writer in 0..writers {
-            let objects = objects.clone();
-            m.task("writes", move || (1..=writes).for_each(|n| objects.replace(writer * writes + n)));
-        }
-    })
+    system_queue_and_cpus(m, cpus);
+    let objects = Objects::<D>::new((writers * writes) as usize + 1);
+    for _ in 0..readers {
+        let objects = objects.clone();
+        m.task("reads", move || (0..looks).for_each(|_| objects.read()));
+    }
+    for writer in 0..writers {
+        let objects = objects.clone();
+        m.task("writes", move || (1..=writes).for_each(|n| objects.replace(writer * writes + n)));
+    }
 }
 
 #[test]
@@ -137,78 +140,140 @@ fn an_rcu_grace_period_waits_for_its_readers_and_ends() {
 }
 
 /// A handler reads, and interrupts the task of its CPU: another reader, or else the writer.
-fn read_by_a_handler(interrupts_the_writer: bool) -> Report {
-    Explore::new("handler").run(move |m: &Machine| {
-        const CPU: CpuId = CpuId(1);
-        system_queue(m);
-        let objects = Objects::<Rcu>::new(2);
-        let (reads, interrupted) = (objects.clone(), objects.clone());
-        let handler = m.handler(CPU, Vector(0x41), "handler", move || reads.read());
-        m.hardware("device", move || handler.raise());
-        if interrupts_the_writer {
-            m.task_on(CPU, "writes", move || objects.replace(1));
-        } else {
-            m.task_on(CPU, "reads", move || interrupted.read());
-            m.task_on(CpuId(2), "writes", move || objects.replace(1));
-        }
-    })
+fn read_by_a_handler(m: &Machine, interrupts_the_writer: bool) {
+    const CPU: CpuId = CpuId(1);
+    system_queue(m);
+    let objects = Objects::<Rcu>::new(2);
+    let (reads, interrupted) = (objects.clone(), objects.clone());
+    let handler = m.handler(CPU, Vector(0x41), "handler", move || reads.read());
+    m.hardware("device", move || handler.raise());
+    if interrupts_the_writer {
+        m.task_on(CPU, "writes", move || objects.replace(1));
+    } else {
+        m.task_on(CPU, "reads", move || interrupted.read());
+        m.task_on(CpuId(2), "writes", move || objects.replace(1));
+    }
 }
 
 #[test]
 fn a_handler_that_reads_may_interrupt_another_reader_or_the_driver_of_a_grace_period() {
-    read_by_a_handler(false).assert_exhausted();
-    read_by_a_handler(true).assert_exhausted();
+    for interrupts_the_writer in [false, true] {
+        Explore::new("handler").run(move |m: &Machine| read_by_a_handler(m, interrupts_the_writer)).assert_exhausted();
+    }
+}
+
+/// A reader comes while a grace period is under way, and waits for its end.
+fn later_reader(m: &Machine) {
+    system_queue(m);
+    let domain = Arc::new(Srcu::new("domain"));
+    let (inside, ended) =
+        (Arc::new(ParkCompletion::<Host>::new("inside")), Arc::new(ParkCompletion::<Host>::new("ended")));
+    let former = (domain.clone(), inside.clone());
+    m.task("former reader", move || {
+        let _section = former.0.read();
+        former.1.complete_all();
+    });
+    m.task("later reader", move || {
+        inside.wait();
+        let ends = ended.clone();
+        domain.call(Box::new(move || ends.complete_all()));
+        // The grace period has begun.
+        let _section = domain.read();
+        ended.wait();
+    });
 }
 
 #[test]
 fn a_section_that_begins_during_a_grace_period_does_not_hold_it_up() {
-    let report = Explore::new("later reader").run(|m: &Machine| {
-        system_queue(m);
-        let domain = Arc::new(Srcu::new("domain"));
-        let (inside, ended) =
-            (Arc::new(ParkCompletion::<Host>::new("inside")), Arc::new(ParkCompletion::<Host>::new("ended")));
-        let former = (domain.clone(), inside.clone());
-        m.task("former reader", move || {
-            let _section = former.0.read();
-            former.1.complete_all();
-        });
-        m.task("later reader", move || {
-            inside.wait();
-            let ends = ended.clone();
-            domain.call(Box::new(move || ends.complete_all()));
-            // The grace period has begun.
-            let _section = domain.read();
-            ended.wait();
-        });
-    });
-    report.assert_exhausted();
+    Explore::new("later reader").run(later_reader).assert_exhausted();
 }
 
 #[test]
 fn callbacks_run_once_each_after_their_readers_and_barriers_wait_for_them() {
-    let report = Explore::new("callbacks").run(|m: &Machine| {
-        system_queue(m);
-        let objects = Objects::<Srcu>::new(3);
-        let reads = objects.clone();
-        m.task("reads", move || reads.read());
-        let freed = word();
-        let count = freed.clone();
-        m.task("writes", move || {
-            for new in 1..=2 {
-                let former = objects.current.swap(new, SeqCst) as usize;
-                let (frees, count) = (objects.clone(), count.clone());
-                objects.domain.call(Box::new(move || {
-                    frees.objects[former].free();
-                    // In the order in which they came.
-                    assert_eq!(count.fetch_add(1, SeqCst), new - 1);
-                }));
-            }
-            objects.domain.barrier();
-            assert!(objects.objects[0].is_freed() && objects.objects[1].is_freed());
-        });
-        m.at_quiescence("both have run", move || (freed.load(SeqCst) == 2).then_some(()).ok_or("not".to_owned()));
+    Explore::new("callbacks").run(called_back).assert_exhausted();
+}
+
+/// Two callbacks, and who waits for both.
+fn called_back(m: &Machine) {
+    system_queue(m);
+    let objects = Objects::<Srcu>::new(3);
+    let reads = objects.clone();
+    m.task("reads", move || reads.read());
+    let freed = word();
+    let count = freed.clone();
+    m.task("writes", move || {
+        for new in 1..=2 {
+            let former = objects.current.swap(new, SeqCst) as usize;
+            let (frees, count) = (objects.clone(), count.clone());
+            objects.domain.call(Box::new(move || {
+                frees.objects[former].free();
+                // In the order in which they came.
+                assert_eq!(count.fetch_add(1, SeqCst), new - 1);
+            }));
+        }
+        objects.domain.barrier();
+        assert!(objects.objects[0].is_freed() && objects.objects[1].is_freed());
     });
-    report.assert_exhausted();
+    m.at_quiescence("both have run", move || (freed.load(SeqCst) == 2).then_some(()).ok_or("not".to_owned()));
+}
+
+/// A handler leaves a callback to the domain, and interrupts who does something with it on its CPU. In the end so many have
+/// run.
+fn called_by_a_handler(m: &Machine, cpu: CpuId, callbacks: u64, does: impl FnOnce(&Rcu, Callback) + 'static) {
+    system_queue(m);
+    let (domain, ran) = (Arc::new(Rcu::new("domain")), word());
+    let callback = |ran: &Arc<Word>| -> Callback {
+        let ran = Arc::clone(ran);
+        Box::new(move || {
+            ran.fetch_add(1, SeqCst);
+        })
+    };
+    let (calls, of_handler) = (Arc::clone(&domain), Arc::clone(&ran));
+    let handler = m.handler(cpu, Vector(0x41), "handler", move || calls.call(callback(&of_handler)));
+    m.hardware("device", move || handler.raise());
+    let waits = Arc::clone(&domain);
+    let of_task = Arc::clone(&ran);
+    m.task_on(CpuId(1), "interrupted", move || does(&domain, callback(&of_task)));
+    m.task_on(CpuId(2), "waits", move || waits.synchronize());
+    ends_with(m, &ran, callbacks);
+}
+
+type Callback = Box<dyn FnOnce() + Send>;
+
+/// The worker of the system queue runs here.
+const WORKER: CpuId = CpuId(0);
+
+/// What shows what each access of a domain is for.
+pub(crate) fn programs() -> Vec<Program> {
+    let sized = |name: &str, run: fn(&Machine, Size), size: Size| Program::new(name, move |m: &Machine| run(m, size));
+    vec![
+        sized("a reader meets a grace period", replaced_and_read::<Srcu>, SMALL),
+        sized("two readers of one CPU", replaced_and_read::<Srcu>, Size { readers: 2, ..SMALL }),
+        sized("a reader on either CPU", replaced_and_read::<Srcu>, Size { readers: 2, cpus: 2, ..SMALL }),
+        sized("an expedited grace period", replaced_and_read::<Expedited<Srcu>>, SMALL),
+        sized("a grace period after another", replaced_and_read::<Srcu>, Size { writes: 2, ..SMALL }),
+        sized("two grace periods, two looks", replaced_and_read::<Srcu>, Size { writes: 2, looks: 2, ..SMALL }),
+        sized("two ask for one at once", replaced_and_read::<Srcu>, Size { writers: 2, ..SMALL }),
+        Program::new("a handler interrupts a reader", |m: &Machine| read_by_a_handler(m, false)),
+        Program::new("a handler interrupts who waits", |m: &Machine| read_by_a_handler(m, true)),
+        Program::new("a reader comes during a grace period", later_reader),
+        Program::new("callbacks and a barrier", called_back),
+        Program::new("a handler calls back, over a call", |m: &Machine| {
+            called_by_a_handler(m, CpuId(1), 2, |domain, callback| domain.call(callback));
+        }),
+        Program::new("a handler calls back, over who waits", |m: &Machine| {
+            called_by_a_handler(m, CpuId(1), 1, |domain, _| domain.synchronize());
+        }),
+        Program::new("a handler calls back, over a barrier", |m: &Machine| {
+            called_by_a_handler(m, CpuId(1), 1, |domain, _| domain.barrier());
+        }),
+        Program::new("a handler calls back, over the last reader", |m: &Machine| {
+            called_by_a_handler(m, CpuId(1), 1, |domain, _| drop(domain.read()));
+        }),
+        Program::new("a handler calls back, over the worker", |m: &Machine| {
+            called_by_a_handler(m, WORKER, 2, |domain, callback| domain.call(callback));
+        }),
+    ]
 }
 
 /// As `Epoch`, of one CPU, with grace periods that wait in their callers.
@@ -311,7 +376,7 @@ fn an_expedited_grace_period_is_explored_with_readers_that_leave_soon_and_with_o
     let report = protects::<Expedited<Srcu>>(SMALL);
     report.assert_exhausted();
     const { assert!(Host::SPINS >= 2) };
-    assert!(report.spins.iter().any(|spin| spin.gives_up && spin.site.contains("grace.rs")), "{:?}", report.spins);
+    assert!(report.spins.iter().any(|spin| spin.gives_up && spin.site.contains("epoch.rs")), "{:?}", report.spins);
 }
 
 #[test]

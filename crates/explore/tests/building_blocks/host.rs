@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::{self, SeqCst};
 use doorbell_explore::sim::{IrqDepth, Pool, SimAtomic, SimAtomicPtr, SimSpin, SimTask};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{
-    Atomic, CpuId, EpochRcu, EpochSrcu, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, SystemQueue, Vector,
+    Atomic, CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, Subclass,
+    SystemQueue, Vector,
 };
 
 /// See the module.
@@ -83,6 +84,17 @@ unsafe impl Platform for Host {
     #[track_caller]
     fn wake(task: &SimTask) {
         Sim::wake(task);
+    }
+    #[track_caller]
+    fn annotate_acquire(class: &'static LockClass, subclass: Subclass) {
+        Sim::annotate_acquire(class, subclass);
+    }
+    fn annotate_release(class: &'static LockClass, subclass: Subclass) {
+        Sim::annotate_release(class, subclass);
+    }
+    #[track_caller]
+    fn assert_no_leaf(what: &'static str) {
+        Sim::assert_no_leaf(what);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use doorbell_explore::removal::Program;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
 use doorbell_platform::{
@@ -81,50 +82,57 @@ fn works<J: Job>(workers: usize, tasks: &'static [&'static [Does]]) -> Report {
 
 /// [`works`], under a bound on preemptions.
 fn works_within<J: Job>(bound: Option<u32>, workers: usize, tasks: &'static [&'static [Does]]) -> Report {
-    Explore::new("work").bound(bound).run(move |m: &Machine| {
-        let runs = Runs { begun: Word::new(0), ended: Word::new(0), queued: Word::new(0), cancelled: Word::new(0) };
-        let runs = Arc::new(runs);
-        let inside = runs.clone();
-        let job = J::set_up(m, workers, move || inside.run());
-        // Then it knows what has to have run, and nobody queues anything behind its back.
-        let alone = tasks.len() == 1;
-        for &does in tasks {
-            let (job, runs) = (job.clone(), runs.clone());
-            m.task("user", move || {
-                for does in does {
-                    let queues = !matches!(does, Cancel);
-                    if queues && job.queue() {
-                        runs.queued.fetch_add(1, SeqCst);
-                    }
-                    match does {
-                        Queue => {}
-                        QueueAndFlush => {
-                            job.flush();
-                            if alone {
-                                assert_eq!(runs.ended.load(SeqCst), runs.queued.load(SeqCst), "flushed, not ended");
-                            }
+    Explore::new("work").bound(bound).run(move |m: &Machine| set_up::<J>(m, workers, tasks))
+}
+
+/// What takes the locks of a pool.
+pub(crate) fn programs() -> Vec<Program> {
+    vec![Program::new("work is queued", |m: &Machine| set_up::<PoolWork<Host>>(m, 1, &[&[Queue]]))]
+}
+
+fn set_up<J: Job>(m: &Machine, workers: usize, tasks: &'static [&'static [Does]]) {
+    let runs = Runs { begun: Word::new(0), ended: Word::new(0), queued: Word::new(0), cancelled: Word::new(0) };
+    let runs = Arc::new(runs);
+    let inside = runs.clone();
+    let job = J::set_up(m, workers, move || inside.run());
+    // Then it knows what has to have run, and nobody queues anything behind its back.
+    let alone = tasks.len() == 1;
+    for &does in tasks {
+        let (job, runs) = (job.clone(), runs.clone());
+        m.task("user", move || {
+            for does in does {
+                let queues = !matches!(does, Cancel);
+                if queues && job.queue() {
+                    runs.queued.fetch_add(1, SeqCst);
+                }
+                match does {
+                    Queue => {}
+                    QueueAndFlush => {
+                        job.flush();
+                        if alone {
+                            assert_eq!(runs.ended.load(SeqCst), runs.queued.load(SeqCst), "flushed, not ended");
                         }
-                        QueueAndCancel | Cancel => {
-                            if job.cancel() {
-                                runs.cancelled.fetch_add(1, SeqCst);
-                            }
-                            if alone {
-                                assert_eq!(runs.begun.load(SeqCst), runs.ended.load(SeqCst), "cancelled, and it runs");
-                            }
+                    }
+                    QueueAndCancel | Cancel => {
+                        if job.cancel() {
+                            runs.cancelled.fetch_add(1, SeqCst);
+                        }
+                        if alone {
+                            assert_eq!(runs.begun.load(SeqCst), runs.ended.load(SeqCst), "cancelled, and it runs");
                         }
                     }
                 }
-            });
-        }
-        m.at_quiescence("what was queued and not cancelled has run once", move || {
-            let [ended, queued, cancelled] = [&runs.ended, &runs.queued, &runs.cancelled].map(|word| word.load(SeqCst));
-            if ended + cancelled == queued {
-                Ok(())
-            } else {
-                Err(format!("{queued} times queued, {cancelled} times cancelled, {ended} runs"))
             }
         });
-    })
+    }
+    m.at_quiescence("what was queued and not cancelled has run once", move || {
+        let [ended, queued, cancelled] = [&runs.ended, &runs.queued, &runs.cancelled].map(|word| word.load(SeqCst));
+        if ended + cancelled == queued {
+            Ok(())
+        } else {
+            Err(format!("{queued} times queued, {cancelled} times cancelled, {ended} runs"))
+        }
+    });
 }
 
 /// Insists that nothing fails within the bound.

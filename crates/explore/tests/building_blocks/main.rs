@@ -9,5 +9,6 @@ mod exclusion;
 mod grace;
 mod host;
 mod jobs;
+mod removal;
 mod sequence;
 mod waiting;

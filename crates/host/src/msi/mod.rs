@@ -8,5 +8,6 @@ mod update;
 
 pub use consumer::{Consumer, ConsumerSwitch, Drain, Freed, NotRequested, Requested, Signal};
 pub use message::{DestinationIds, Message, MessageError};
+pub(crate) use msix::TABLE;
 pub use msix::{Msix, NoEntry, Opened, Reroute, Signalled, TableSize, Written};
 pub use update::{CheckIrr, MessageUpdate, NeedsMask, Step, Word};

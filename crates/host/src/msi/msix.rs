@@ -14,7 +14,7 @@ use crate::msi::spec::*;
 
 /// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it. What has to be routed or
 /// delivered is decided under it, and returned.
-static TABLE: LockClass = LockClass::new("host.msix_table", WaitType::Spin);
+pub(crate) static TABLE: LockClass = LockClass::new("host.msix_table", WaitType::Spin).leaf();
 
 /// A table has 1 to 2048 entries, not so many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,7 +28,7 @@ pub use self::table::{Arrived, CpuVectors, Unhandled};
 use crate::CpuSet;
 
 /// A leaf, taken with interrupts off, also by interrupt handlers that clean up.
-static VECTORS: LockClass = LockClass::new("host.vectors", WaitType::Spin);
+pub(crate) static VECTORS: LockClass = LockClass::new("host.vectors", WaitType::Spin).leaf();
 
 /// The number of an interrupt of the host, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

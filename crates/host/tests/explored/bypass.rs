@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::{Ghost, Model, fail};
+use doorbell_explore::sim::{DropUnlocked, Ghost, Model, fail};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::{Bypass, Consumer, Followed, Producer, Token};
 
@@ -44,12 +44,14 @@ enum Act {
 
 struct Device {
     memory: Ghost,
+    _dropped: DropUnlocked,
 }
 
 impl Producer for Device {}
 
 struct Irqfd {
     memory: Ghost,
+    _dropped: DropUnlocked,
     route: Model<u32>,
     state: Model<State>,
 }
@@ -102,6 +104,7 @@ impl Consumer<Device> for Irqfd {
 
 fn irqfd() -> Arc<Irqfd> {
     Arc::new(Irqfd {
+        _dropped: DropUnlocked("drops an irqfd"),
         memory: Ghost::new("irqfd"),
         route: Model::new("route", 1),
         state: Model::new("connection", State::default()),
@@ -126,7 +129,8 @@ fn program(m: &Machine, acts: &'static [Act]) {
         let (bypass, irqfd) = (Arc::clone(&bypass), Arc::clone(&irqfd));
         m.task(format!("{act:?}"), move || match act {
             Act::Produce | Act::ProduceAndLeave => {
-                let device = Arc::new(Device { memory: Ghost::new("device") });
+                let device =
+                    Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
                 let Ok(produces) = bypass.produce(TOKEN, Arc::clone(&device)) else {
                     return device.memory.free();
                 };
@@ -165,7 +169,7 @@ fn program(m: &Machine, acts: &'static [Act]) {
 fn two_changes(m: &Machine) {
     let bypass = Bypassed::new();
     let irqfd = irqfd();
-    let device = Arc::new(Device { memory: Ghost::new("device") });
+    let device = Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
     std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
     std::mem::forget(bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one"));
     for _ in 0..2 {
@@ -181,7 +185,7 @@ fn two_changes(m: &Machine) {
 fn leaves_meanwhile(m: &Machine) {
     let bypass = Bypassed::new();
     let irqfd = irqfd();
-    let device = Arc::new(Device { memory: Ghost::new("device") });
+    let device = Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
     std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
     let consumes = bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one");
     let leaves = Arc::clone(&irqfd);

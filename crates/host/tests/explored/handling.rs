@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::{Ghost, Model};
+use doorbell_explore::sim::{DropUnlocked, Ghost, Model};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::{Claim, CpuSet, Enabled, Handler, IrqDesc, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Vector};
@@ -38,6 +38,7 @@ struct Device {
     busy: Model<bool>,
     claims: bool,
     memory: Ghost,
+    _dropped: DropUnlocked,
 }
 
 impl Device {
@@ -48,6 +49,7 @@ impl Device {
             busy: Model::new("handler", false),
             claims,
             memory: Ghost::new("driver"),
+            _dropped: DropUnlocked("drops a driver"),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::{Ghost, Model};
+use doorbell_explore::sim::{DropUnlocked, Ghost, Model};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, HandlerHandle, Machine, Sim};
 use doorbell_host::intx::{Exchanged, Fired, Intx, Line, Pending, Status, Tell};
@@ -100,6 +100,7 @@ enum Waits {
 struct Trigger {
     count: Arc<Model<u64>>,
     memory: Arc<Ghost>,
+    _dropped: DropUnlocked,
 }
 
 impl Signal for Trigger {
@@ -190,7 +191,11 @@ impl World {
 
     fn exchange(&self, to: usize) -> Exchanged<'_, Sim, Device, Trigger> {
         let memory = if to == 0 { Arc::clone(&self.memory) } else { Arc::new(Ghost::new("the second trigger")) };
-        self.intx.set_trigger(Some(Trigger { count: Arc::clone(&self.told[to]), memory }))
+        self.intx.set_trigger(Some(Trigger {
+            count: Arc::clone(&self.told[to]),
+            memory,
+            _dropped: DropUnlocked("drops a trigger"),
+        }))
     }
 
     /// The device wants no interrupt.

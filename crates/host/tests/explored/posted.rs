@@ -11,7 +11,7 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::intel::{IntelIrte, Remapped, Source};
 use doorbell_host::{Descriptor, IntelInterrupt, Invalidate, PostedBinding, Table};
-use doorbell_platform::{Atomic, CpuId, Vector};
+use doorbell_platform::{Atomic, CpuId, Platform, Vector};
 use doorbell_post::{Coalescing, Control, Destination, Pending, PiDescriptor};
 
 use crate::machine::{Memory, Shared, Word};
@@ -69,6 +69,7 @@ impl Descriptor for Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        Sim::assert_no_leaf("frees a descriptor");
         self.memory.free();
     }
 }

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use super::{Readers, Signals};
 use crate::{Atomic, AtomicInt, Lock, LockClass, ParkWaitQueue, Platform, WaitQueue, WaitType};
 
-static GRACE: LockClass = LockClass::new("platform.rcu.grace", WaitType::Spin);
+pub(crate) static GRACE: LockClass = LockClass::new("platform.rcu.grace", WaitType::Spin).leaf();
 
 /// A list, because lists are joined without allocating and in one step.
 pub(super) type Callbacks = LinkedList<Box<dyn FnOnce() + Send>>;
@@ -88,7 +88,6 @@ impl<P: Platform> Grace<P> {
     }
 
     /// Asks for a grace period that begins after this call; returns its number.
-    #[track_caller]
     pub(super) fn request(&self, signals: &Signals<P>) -> (u64, Effects) {
         let mut state = self.state.lock_irqsave();
         let number = state.begun + 1;
@@ -97,13 +96,11 @@ impl<P: Platform> Grace<P> {
     }
 
     /// Takes the grace period that is under way as far as it goes.
-    #[track_caller]
     pub(super) fn proceed(&self, signals: &Signals<P>) -> Effects {
         self.advance(&mut self.state.lock_irqsave(), signals)
     }
 
     /// Adds a callback, and asks for the grace period that it needs.
-    #[track_caller]
     pub(super) fn call(&self, f: Box<dyn FnOnce() + Send>, signals: &Signals<P>) -> Effects {
         // Allocated before the lock is taken.
         let mut callback = Callbacks::new();
@@ -116,7 +113,6 @@ impl<P: Platform> Grace<P> {
     }
 
     /// Whether grace period `number` has ended; if so, acquires what its readers released.
-    #[track_caller]
     pub(super) fn has_ended(&self, number: u64) -> bool {
         self.completed.load(Ordering::Acquire) >= number
     }
@@ -130,11 +126,15 @@ impl<P: Platform> Grace<P> {
     /// Sleeps until the callbacks that have come so far have run.
     #[track_caller]
     pub(super) fn barrier(&self) {
-        let called = self.state.lock_irqsave().called;
+        let called = self.called();
         self.callbacks_ran.wait_until(|| self.ran.load(Ordering::Acquire) >= called);
     }
 
-    #[track_caller]
+    /// How many callbacks have come.
+    fn called(&self) -> u64 {
+        self.state.lock_irqsave().called
+    }
+
     fn advance(&self, state: &mut State, signals: &Signals<P>) -> Effects {
         let mut effects = Effects::default();
         loop {
@@ -174,7 +174,6 @@ impl<P: Platform> Grace<P> {
 
     /// Whether the counters of `index` have each been seen at zero since the phase began. If not, the reader that takes
     /// the one that is not to zero will know that it is awaited: the second look is after that was announced.
-    #[track_caller]
     fn drained(&self, state: &mut State, signals: &Signals<P>, index: u32) -> bool {
         let look = |state: &mut State| {
             while let Some(readers) = self.readers.get(state.scan) {

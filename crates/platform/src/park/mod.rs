@@ -10,5 +10,7 @@ mod queue;
 
 pub use completion::ParkCompletion;
 pub use mutex::ParkMutex;
+pub(crate) use pool::POOL;
 pub use pool::{PoolQueue, PoolWork, Worker};
 pub use queue::ParkWaitQueue;
+pub(crate) use queue::WAITERS;

@@ -55,6 +55,7 @@ unsafe impl<P: Platform> RawLock for ParkMutex<P> {
     #[inline]
     #[track_caller]
     fn try_lock(&self, _how: Acquire) -> bool {
+        P::assert_no_leaf("takes a sleeping lock");
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 

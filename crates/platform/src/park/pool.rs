@@ -7,7 +7,7 @@ use super::ParkWaitQueue;
 use super::jobs::{Job, Jobs};
 use crate::{Lock, LockClass, Platform, WaitQueue, WaitType, Work, WorkQueue};
 
-static POOL: LockClass = LockClass::new("platform.pool", WaitType::Spin);
+pub(crate) static POOL: LockClass = LockClass::new("platform.pool", WaitType::Spin).leaf();
 
 /// A work queue whose workers are tasks of the host: create it with [`unmanned`](PoolQueue::unmanned), and let as many
 /// tasks as there shall be workers call [`Worker::run`].
@@ -70,6 +70,7 @@ impl<P: Platform> WorkQueue for PoolQueue<P> {
 
     #[track_caller]
     fn spawn(&self, _name: &'static str, f: Box<dyn FnOnce() + Send + 'static>) {
+        P::assert_no_leaf("queues work");
         let pool = &self.handle.pool;
         pool.jobs.lock_irqsave().add_queued(Job::Once(f));
         pool.more.wake_one();
@@ -105,6 +106,7 @@ impl<P: Platform> Drop for Entry<P> {
 impl<P: Platform> Work for PoolWork<P> {
     #[track_caller]
     fn queue(&self) -> bool {
+        P::assert_no_leaf("queues work");
         let Entry { handle, index } = &*self.entry;
         let queued = handle.pool.jobs.lock_irqsave().queue(*index);
         if queued {

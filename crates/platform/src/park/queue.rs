@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::list::{WaitList, Waiter};
 use crate::{Atomic, Lock, LockClass, Platform, WaitQueue, WaitType};
 
-static WAITERS: LockClass = LockClass::new("platform.park.waiters", WaitType::Spin);
+pub(crate) static WAITERS: LockClass = LockClass::new("platform.park.waiters", WaitType::Spin).leaf();
 
 /// A wait queue over the platform's spin lock and its `park` and `wake`.
 ///
@@ -28,6 +28,7 @@ impl<P: Platform> ParkWaitQueue<P> {
     #[inline]
     #[track_caller]
     pub(super) fn wake_one(&self) {
+        P::assert_no_leaf("wakes who waits");
         if self.may_have_waiters() {
             self.wake(1);
         }
@@ -68,6 +69,7 @@ impl<P: Platform> WaitQueue for ParkWaitQueue<P> {
 
     #[track_caller]
     fn wait_until(&self, mut condition: impl FnMut() -> bool) {
+        P::assert_no_leaf("may sleep");
         if condition() {
             return;
         }
@@ -86,6 +88,7 @@ impl<P: Platform> WaitQueue for ParkWaitQueue<P> {
     #[inline]
     #[track_caller]
     fn wake_all(&self) {
+        P::assert_no_leaf("wakes who waits");
         if self.may_have_waiters() {
             self.wake(u32::MAX);
         }

@@ -9,10 +9,10 @@ use crate::{CpuId, Lock, LockClass, PoolQueue, PoolWork, Vector, WaitType, Work,
 /// The numbers of the CPU and of the vector.
 type Key = (u32, u8);
 
-static CLASS: LockClass = LockClass::new("platform.std.ipi", WaitType::Spin);
+pub(crate) static IPIS: LockClass = LockClass::new("platform.std.ipi", WaitType::Spin).leaf();
 
 /// Behind a spin lock, because IPIs are sent with interrupts off too.
-static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::constant(&CLASS, BTreeMap::new());
+static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::constant(&IPIS, BTreeMap::new());
 
 impl Std {
     /// Calls `handler` on a helper thread whenever `vector` is sent to `cpu`, until the returned value is dropped.

@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub use context::StdIrqState;
+pub(crate) use ipi::IPIS;
 pub use ipi::IpiHandler;
 pub use pool::StdWorkQueue;
 pub use spin::StdSpin;

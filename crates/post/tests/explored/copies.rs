@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{DropUnlocked, Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
@@ -82,11 +82,14 @@ const LOG: u64 = 1 << 33;
 const GUEST_MODE: u64 = 1 << 34;
 
 /// A table entry: the one of the vCPU, or an IRTE. One 64-bit word.
-struct Entry(<Sim as Platform>::AtomicU64);
+struct Entry {
+    bits: <Sim as Platform>::AtomicU64,
+    _dropped: DropUnlocked,
+}
 
 impl Entry {
     fn new() -> Self {
-        Entry(<Sim as Platform>::AtomicU64::new(0))
+        Entry { bits: <Sim as Platform>::AtomicU64::new(0), _dropped: DropUnlocked("drops an entry") }
     }
 
     fn write(&self, residency: Residency) {
@@ -94,7 +97,7 @@ impl Entry {
             Residency::Running { apic_id } => RUN | u64::from(apic_id),
             Residency::Away { log } => u64::from(log) * LOG,
         };
-        self.0.store(GUEST_MODE | bits, SeqCst);
+        self.bits.store(GUEST_MODE | bits, SeqCst);
     }
 }
 
@@ -180,11 +183,11 @@ impl Vcpu {
     /// An MSI of the device: the IOMMU sets the bit, then reads the IRTE in one step and does what it says.
     fn msi(&self) {
         self.under_way.change(|posts| *posts += 1);
-        if self.irte.0.load(SeqCst) & GUEST_MODE == 0 {
+        if self.irte.bits.load(SeqCst) & GUEST_MODE == 0 {
             self.act(self.post.post(BIT));
         } else {
             self.post.layout().publish(BIT);
-            let entry = self.irte.0.load(SeqCst);
+            let entry = self.irte.bits.load(SeqCst);
             if entry & RUN != 0 {
                 self.ring(CpuId(entry as u32));
             } else if entry & LOG != 0 {
@@ -196,7 +199,7 @@ impl Vcpu {
 
     /// The IRTE refers to the vCPU no more. When no post is under way that has read it before, somebody looks.
     fn unbind(&self) {
-        self.copies.remove(&self.irte, |entry| entry.0.store(0, SeqCst)).expect("it is there");
+        self.copies.remove(&self.irte, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
         self.under_way.wait(|posts| *posts == 0, |_| ());
         self.act(self.post.published());
     }
@@ -257,7 +260,7 @@ fn program(m: &Machine, scope: Scope) {
         m.task_on(CpuId(3), "binds another", move || {
             let copy = Arc::new(Entry::new());
             binds.copies.add(Arc::clone(&copy), program).expect("it can be programmed");
-            binds.copies.remove(&copy, |entry| entry.0.store(0, SeqCst)).expect("it is there");
+            binds.copies.remove(&copy, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
         });
     }
     if scope.switched {
@@ -279,7 +282,7 @@ fn program(m: &Machine, scope: Scope) {
         if scope.posts && vcpu.got.observe(|got| *got) != 1 {
             return Err("it has not got it".into());
         }
-        let (own, irte) = (vcpu.copies.own().0.load(SeqCst), vcpu.irte.0.load(SeqCst));
+        let (own, irte) = (vcpu.copies.own().bits.load(SeqCst), vcpu.irte.bits.load(SeqCst));
         let expected = if scope.unbinds { 0 } else { own };
         (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
     });

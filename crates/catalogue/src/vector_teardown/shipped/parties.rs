@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_explore::sim::{Model, fail, note};
+use doorbell_explore::sim::{DropUnlocked, Model, fail, note};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::msix::{Device, Kind};
 use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Freed, Signal};
@@ -105,11 +105,14 @@ impl Drain for EventFd {
 type Consumers = ConsumerSwitch<Sim, Injected, EventFd>;
 
 /// VFIO's handler.
-struct Vfio(Arc<Consumers>);
+struct Vfio {
+    consumers: Arc<Consumers>,
+    _dropped: DropUnlocked,
+}
 
 impl Handler for Vfio {
     fn handle(&self) -> Claim {
-        self.0.signal();
+        self.consumers.signal();
         Claim::Handled
     }
 }
@@ -175,7 +178,11 @@ impl Parties {
             Consumer::Direct,
         ));
         let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
-        let driver: Arc<dyn Handler> = if vfio { Arc::new(Vfio(Arc::clone(&consumers))) } else { Driver::of(line) };
+        let driver: Arc<dyn Handler> = if vfio {
+            Arc::new(Vfio { consumers: Arc::clone(&consumers), _dropped: DropUnlocked("drops a handler") })
+        } else {
+            Driver::of(line)
+        };
         Handlers { driver, consumers }
     }
 }
