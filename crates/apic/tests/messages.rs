@@ -1,11 +1,15 @@
 //! Random messages to random sets of APICs, against matching rules that are written down in another way.
 //! `DOORBELL_CASES` says how many, instead of 10,000.
 
+#[path = "messages/rule.rs"]
+mod rule;
+
 use doorbell_apic::{
-    Delivery, DestinationIds, DestinationMode, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger, Who,
+    Delivery, DestinationIds, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger, Who,
     postable,
 };
 use proptest::prelude::*;
+use rule::reaches;
 
 fn registers() -> impl Strategy<Value = Registers> {
     let id = prop_oneof![4 => 0..6u8, 1 => any::<u8>()];
@@ -20,31 +24,6 @@ fn registers() -> impl Strategy<Value = Registers> {
 
 fn ids() -> impl Strategy<Value = DestinationIds> {
     prop_oneof![Just(DestinationIds::Eight), Just(DestinationIds::Fifteen), Just(DestinationIds::ThirtyTwo)]
-}
-
-/// The set of APICs that a message reaches, by the text of the manual.
-fn reaches(registers: &Registers, message: &Message) -> bool {
-    let destination = message.destination;
-    let bits = |word: u32, from: u32, count: u32| word >> from & ((1 << count) - 1);
-    match (*registers, message.mode) {
-        (Registers::Disabled, _) => false,
-        (_, _) if destination == 0xffff_ffff => true,
-        (Registers::XApic { id, .. }, DestinationMode::Physical) => [u32::from(id), 0xff].contains(&destination),
-        (Registers::XApic { .. }, DestinationMode::Logical) if destination >= 0x100 => false,
-        (Registers::XApic { logical, format: LogicalIds::Flat, .. }, DestinationMode::Logical) => {
-            (0..8).any(|bit| bits(destination, bit, 1) == 1 && bits(logical.into(), bit, 1) == 1)
-        }
-        (Registers::XApic { logical, format: LogicalIds::Cluster, .. }, DestinationMode::Logical) => {
-            let clusters = [bits(logical.into(), 4, 4), 15];
-            clusters.contains(&bits(destination, 4, 4))
-                && (0..4).any(|bit| bits(destination, bit, 1) == 1 && bits(logical.into(), bit, 1) == 1)
-        }
-        (Registers::X2Apic { id }, DestinationMode::Physical) => destination == id,
-        (Registers::X2Apic { id }, DestinationMode::Logical) => {
-            let logical = bits(id, 4, 16) << 16 | 1 << bits(id, 0, 4);
-            bits(destination, 16, 16) == bits(logical, 16, 16) && destination & logical & 0xffff != 0
-        }
-    }
 }
 
 fn cases() -> u32 {

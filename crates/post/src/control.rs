@@ -5,8 +5,8 @@
 
 use doorbell_platform::Vector;
 
-pub(crate) const ON: u64 = 1 << 0;
-pub(crate) const SN: u64 = 1 << 1;
+pub(crate) const ON: u64 = 0b01;
+pub(crate) const SN: u64 = 0b10;
 const NV_SHIFT: u32 = 16;
 const NV: u64 = 0xff << NV_SHIFT;
 const NDST_SHIFT: u32 = 32;
@@ -115,5 +115,11 @@ mod tests {
         let word = word.with_outstanding(true).with_suppressed(false);
         assert!(!word.suppressed() && word.outstanding());
         assert_eq!((word.vector(), word.destination()), (Vector(0x31), Destination::x2apic(7)));
+    }
+
+    #[test]
+    fn a_bit_that_is_set_again_is_still_set() {
+        let word = Control::from_bits(u64::MAX);
+        assert_eq!((word.with_outstanding(true), word.with_suppressed(true)), (word, word));
     }
 }

@@ -204,7 +204,7 @@ mod tests {
         copies.decide(|| ASLEEP);
         let all = vec![AWAY, RUNNING, ASLEEP];
         assert_eq!((copies.own().take(), one.take(), two.take()), (all.clone(), all, vec![RUNNING, ASLEEP]));
-        assert_eq!((copies.residency(), copies.len()), (ASLEEP, 2));
+        assert_eq!((copies.residency(), copies.len(), copies.is_empty()), (ASLEEP, 2, false));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Exits of a guest with AVIC, with any bits, done to the end: who is meant is told, who writes its logical ID gets it.
-
-#![no_main]
+//! Exits of a guest with AVIC, with any bits, done to the end: who is meant is told, who writes its
+//! logical ID gets it.
 
 use doorbell_apic::avic::{
     Access, Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, access, incomplete_ipi,
 };
 use doorbell_platform::{Platform, Std};
 use doorbell_post::{Mirror, Residency};
-use libfuzzer_sys::fuzz_target;
+
+use crate::bytes::Bytes;
 
 struct Host;
 struct NoIrte;
@@ -24,14 +24,16 @@ impl Avic for Host {
     type Irte = NoIrte;
 }
 
-fuzz_target!(|input: (u16, Vec<(u8, u64, u64)>)| {
-    let (last, exits) = input;
+/// Has a guest exit as the bytes say.
+pub fn run(bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
     // Below what any physical ID table holds.
-    let last = u32::from(last) % 4096;
+    let last = u32::from(bytes.u16()) % 4096;
     let table = LogicalTable::<Host>::new((0..1024).map(|_| Default::default()).collect());
     let page = BackingPage::<Std>::new();
     let mut slots = Vec::new();
-    for (what, info1, info2) in exits {
+    while !bytes.is_empty() {
+        let (what, info1, info2) = (bytes.u8(), bytes.u64(), bytes.u64());
         let (kind, model) = if what & 1 == 0 { (Kind::Avic, Model::Flat) } else { (Kind::X2Avic, Model::Cluster) };
         let targets = |icr: Icr| {
             let mut count = 0;
@@ -61,4 +63,4 @@ fuzz_target!(|input: (u16, Vec<(u8, u64, u64)>)| {
         page.deliverable();
     }
     slots.into_iter().for_each(|slot| table.release(slot));
-});
+}
