@@ -75,7 +75,11 @@ pub fn run(bytes: &[u8]) {
     let status = doorbell_cli::run(&cli, &Fake::new(), &mut terminal);
     assert!([OK, DIFFERS, USAGE, INTERRUPTED].contains(&status), "{words:?}: {status}");
     let (out, err) = (String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"));
-    assert_eq!(status == USAGE, err.starts_with("doorbell: ") && out.is_empty() && status != DIFFERS, "{words:?}: {err}");
+    assert_eq!(
+        status == USAGE,
+        err.starts_with("doorbell: ") && out.is_empty() && status != DIFFERS,
+        "{words:?}: {err}"
+    );
     let json = match &cli.command {
         Some(Command::Check(check)) => check.format == TableFormat::Json,
         Some(Command::List(list)) => list.format == TableFormat::Json,

@@ -47,7 +47,8 @@ fn body(name: &str) -> Body {
 fn run(name: &str) {
     let body = body(name);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut paths: Vec<_> = corpus.read_dir().expect("each target has a corpus").map(|file| file.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        corpus.read_dir().expect("each target has a corpus").map(|file| file.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "{name} has a corpus");
     for path in paths {

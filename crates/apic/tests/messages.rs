@@ -5,8 +5,7 @@
 mod rule;
 
 use doorbell_apic::{
-    Delivery, DestinationIds, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger, Who,
-    postable,
+    Delivery, DestinationIds, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger, Who, postable,
 };
 use proptest::prelude::*;
 use rule::reaches;
