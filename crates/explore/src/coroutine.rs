@@ -120,6 +120,7 @@ impl Drop for Runner {
 
 thread_local! {
     /// Runners between jobs that no exploration has.
+    #[expect(clippy::vec_box, reason = "a runner moves between the list and its place, and is large")]
     static IDLE: RefCell<Vec<Box<Runner>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -277,7 +277,7 @@ impl Executor {
         });
         let mut failed = None;
         for (what, check) in checks {
-            self.watch.0.condition(&what);
+            self.watch.0.condition(what.clone());
             let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| Err(self.panicked(&*payload)));
             if let Err(why) = result
                 && failed.is_none()
@@ -394,7 +394,7 @@ impl Drop for Executor {
         // Otherwise the thread unwinds out of an execution, whose contexts go as they are.
         if let Some(cell) = Rc::get_mut(&mut self.cell) {
             let world = cell.world();
-            let memory = Memory { search: world.search.into_memory(), world: world.into_memory() };
+            let memory = Memory { search: world.search.take_memory(), world: world.take_memory() };
             // At the end of the OS thread the place may be gone.
             let _ = IDLE.try_with(|idle| idle.set(Some(Box::new(memory))));
         }

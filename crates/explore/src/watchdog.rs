@@ -124,7 +124,7 @@ impl Watched {
     }
 
     /// A condition of quiescence is checked.
-    pub(crate) fn condition(&self, what: &Cow<'static, str>) {
+    pub(crate) fn condition(&self, what: Cow<'static, str>) {
         self.call(CONDITION, "the condition that", what);
         self.turns_to(CONDITION);
     }
@@ -140,18 +140,18 @@ impl Watched {
     }
 
     /// Names a context.
-    pub(crate) fn named(&self, ctx: CtxId, noun: &'static str, name: &Cow<'static, str>) {
+    pub(crate) fn named(&self, ctx: CtxId, noun: &'static str, name: Cow<'static, str>) {
         self.call(ctx.0, noun, name);
     }
 
-    fn call(&self, who: u8, noun: &'static str, name: &Cow<'static, str>) {
+    fn call(&self, who: u8, noun: &'static str, name: Cow<'static, str>) {
         let mut names = self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match names.iter_mut().find(|(called, ..)| *called == who) {
             Some((_, kept_noun, kept)) => {
                 *kept_noun = noun;
-                kept.clone_from(name);
+                *kept = name;
             }
-            None => names.push((who, noun, name.clone())),
+            None => names.push((who, noun, name)),
         }
     }
 

@@ -580,7 +580,7 @@ impl World {
     }
 
     /// What there was is forgotten, but for the memory of it.
-    pub(crate) fn into_memory(&mut self) -> Memory {
+    pub(crate) fn take_memory(&mut self) -> Memory {
         self.forget();
         self.named.clear();
         self.cpus.clear();
@@ -778,7 +778,7 @@ impl World {
         let id = CtxId(self.ctxs.len() as u8);
         // Most programs name them alike in each execution.
         if !self.named.get(id.index()).is_some_and(|named| std::ptr::eq(&**named, &*name) || *named == name) {
-            self.watched.named(id, kind.noun(), &name);
+            self.watched.named(id, kind.noun(), name.clone());
             self.named.truncate(id.index());
             self.named.push(name.clone());
         }

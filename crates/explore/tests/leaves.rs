@@ -462,7 +462,7 @@ fn a_report_says_which_classes_were_taken() {
         m.task("one", move || {
             drop(leaf.try_lock());
             drop(other.lock());
-            drop(never);
+            let _never = &never;
         });
     });
     let names: Vec<_> = report.lock_classes().map(LockClass::name).collect();

@@ -231,7 +231,7 @@ impl Search {
     }
 
     /// What there was is forgotten, but for the memory of it.
-    pub(crate) fn into_memory(&mut self) -> Memory {
+    pub(crate) fn take_memory(&mut self) -> Memory {
         self.events.clear();
         self.nodes.clear();
         self.plan.clear();
