@@ -39,7 +39,7 @@ pub fn run(bytes: &[u8]) {
         };
         let address = match what >> 3 & 3 {
             0 => bytes.u64(),
-            1 => 0xfee0_0000 | u64::from(bytes.u8()) << 12 | u64::from(bytes.u8()) << 2,
+            1 => 0xfee0_0000 | u64::from(id(&mut bytes)) << 12 | u64::from(bytes.u8()) << 2,
             2 => u64::from(bytes.u32()) << 32 | 0xfee0_0000 | u64::from(bytes.u16()) << 4,
             _ => u64::from(bytes.u32()) << 40 | 0xfee0_0000 | u64::from(bytes.u8()) << 12,
         };
@@ -56,15 +56,24 @@ pub fn run(bytes: &[u8]) {
     rcu.barrier();
 }
 
+/// An id that others often have, too, or the one that means all.
+fn id(bytes: &mut Bytes<'_>) -> u8 {
+    match bytes.u8() {
+        any @ 0..0xc0 => any % 4,
+        0xc0..0xe0 => 0xff,
+        any => any,
+    }
+}
+
 fn registers(kind: u8, bytes: &mut Bytes<'_>) -> Registers {
     match kind & 7 {
         0 => Registers::Disabled,
         1..=4 => Registers::XApic {
-            id: bytes.u8(),
+            id: id(bytes),
             logical: bytes.u8(),
             format: if kind & 1 == 0 { LogicalIds::Flat } else { LogicalIds::Cluster },
         },
-        5 | 6 => Registers::X2Apic { id: bytes.u8().into() },
+        5 | 6 => Registers::X2Apic { id: id(bytes).into() },
         _ => Registers::X2Apic { id: bytes.u32() },
     }
 }
