@@ -70,8 +70,8 @@ impl World {
         }
         let ctx = self.ctx(id);
         let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
-        let alone = cpu.is_none_or(|cpu| !cpu.has_handlers && cpu.switch.is_none()) && ctx.more.is_none();
-        if alone && matches!(op.kind, OpKind::Load | OpKind::Store | OpKind::Rmw) {
+        let plain = cpu.is_none_or(|cpu| !cpu.has_handlers && cpu.switch.is_none()) && ctx.more.is_none();
+        if plain && matches!(op.kind, OpKind::Load | OpKind::Store | OpKind::Rmw) {
             return None;
         }
         self.uses_beside(id, op, kind, f)
@@ -186,8 +186,18 @@ impl World {
     }
 
     /// Does the machine's share of the pending step of `id`.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn effect(&mut self, id: CtxId) {
+        let op = &self.ctx(id).pending;
+        let (kind, obj) = (op.kind, op.obj);
+        if !self.access(id, kind, obj) {
+            self.further_effect(id);
+        }
+    }
+
+    /// [`effect`](World::effect) of a step that is no access to a word.
+    #[inline(never)]
+    fn further_effect(&mut self, id: CtxId) {
         let op = &self.ctx(id).pending;
         let (kind, obj, obj2, target, op_site) = (op.kind, op.obj, op.obj2, op.target, op.site);
         match kind {
@@ -205,11 +215,11 @@ impl World {
                 }
                 self.cpu_of(id).task = Some(target);
             }
-            OpKind::Load | OpKind::Observe => {
+            OpKind::Observe => {
                 let version = self.versions[obj.index()];
                 self.ctx_mut(id).reads.push((obj, version));
             }
-            OpKind::Store | OpKind::Rmw | OpKind::Change | OpKind::Take => self.versions[obj.index()] += 1,
+            OpKind::Change | OpKind::Take => self.versions[obj.index()] += 1,
             OpKind::Lock => self.take(id, false),
             OpKind::TryLock => {
                 let free = self.obj(obj).holder == NOBODY;
@@ -240,7 +250,8 @@ impl World {
                 let ctx = self.ctx_mut(id);
                 ctx.after.0 |= ended.0 | target.bit();
             }
-            OpKind::Await | OpKind::Spawn | OpKind::Lapse => {}
+            // `access` does the first three.
+            OpKind::Load | OpKind::Store | OpKind::Rmw | OpKind::Await | OpKind::Spawn | OpKind::Lapse => {}
         }
         if let Some(obj2) = obj2 {
             self.versions[obj2.index()] += 1;

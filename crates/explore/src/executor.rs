@@ -371,8 +371,8 @@ impl Executor {
     }
 }
 
-/// The memory of an executor that is gone, which the next one of its OS thread uses again: the executions of a small
-/// program cost less than to allocate it.
+/// The memory of an executor that is gone, which the next one of its OS thread uses again: the
+/// executions of a small program cost less than to allocate it.
 #[derive(Default)]
 struct Memory {
     world: world::Memory,
@@ -531,12 +531,12 @@ impl World {
         })
     }
 
-    /// Whether there are conditions of quiescence, or an outcome to be collected.
+    /// Returns whether there are conditions of quiescence, or an outcome to be collected.
     fn has_checks(&self) -> bool {
         !self.checks.is_empty() || self.outcome.is_some()
     }
 
-    /// Whether there are contexts that have not ended.
+    /// Returns whether there are contexts that have not ended.
     fn some_wait(&self) -> bool {
         self.ctxs.iter().any(|ctx| !ctx.finished)
     }

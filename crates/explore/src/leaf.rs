@@ -29,9 +29,9 @@ impl Ctx {
 }
 
 impl World {
-    /// Whether the current context holds a leaf.
+    /// Returns whether the current context holds a leaf.
     #[inline]
-    pub(crate) fn under_leaf(&self) -> bool {
+    fn under_leaf(&self) -> bool {
         self.mode == Mode::Running && self.ctx(self.current).leaves > 0
     }
 
@@ -47,8 +47,14 @@ impl World {
 #[inline]
 #[track_caller]
 pub(crate) fn acts(what: impl FnOnce() -> String) {
+    acts_at(Location::caller(), what);
+}
+
+/// [`acts`] at another place.
+#[inline]
+pub(crate) fn acts_at(at: &'static Location<'static>, what: impl FnOnce() -> String) {
     if with(|w| w.under_leaf()) {
-        breach(&what(), Location::caller());
+        breach(&what(), at);
     }
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn assert_none(what: &'static str) {
 }
 
 #[cold]
-pub(crate) fn breach(what: &str, at: &'static Location<'static>) {
+fn breach(what: &str, at: &'static Location<'static>) {
     if std::thread::panicking() {
         return;
     }

@@ -60,7 +60,7 @@ impl HandlerHandle {
     /// Makes the interrupt pending at its CPU. The handler runs once for any number of times before it begins.
     #[track_caller]
     pub fn raise(self) {
-        if with(|w| w.under_leaf() && w.current_cpu().is_some()) {
+        if with(|w| w.current_cpu().is_some()) {
             acts(|| format!("raises the interrupt of {}", with(|w| w.ctx(self.ctx).name.clone())));
         }
         step(Op { target: self.ctx, ..Op::new(OpKind::Raise, self.pending) });
@@ -311,7 +311,7 @@ fn spawn_task(
 /// Returns whether there is no room for another context: then the run ends as failed.
 fn full(name: &str) -> Result<bool, Ended> {
     let full = with(|w| {
-        let full = w.ctxs.len() == MOST && w.mode != Mode::Alone;
+        let full = w.ctxs.len() == MOST;
         if full {
             let message = format!("{}: {}", w.ctx(w.current).name, too_many(name));
             w.fail_here(FailureKind::TooManyContexts, message);

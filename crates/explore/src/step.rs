@@ -35,6 +35,16 @@ enum Next {
     Preempted,
 }
 
+/// What the current context has come to, at an object that a stamp stands for.
+enum Come {
+    /// A step that it has done as when this schedule ran before.
+    Repeated,
+    /// A step on this object, which is to be announced.
+    To(ObjId),
+    /// There is no such object yet in this execution.
+    ToNothing,
+}
+
 /// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is where a service waits.
 ///
 /// Inlined as far as the place where the step is kept, so that it is written there field by field and not copied. The
@@ -52,16 +62,14 @@ pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
 pub(crate) fn step_of(stamp: &Stamp, op: Op) -> bool {
     let cell = here();
     let mut inside = cell.inside();
-    let repeated = inside.world().repeats(stamp, op.kind, op.site);
+    let come = inside.world().repeats(stamp, op.kind, op.site);
     inside.leave();
-    match repeated {
-        Some(None) => true,
-        Some(Some(obj)) => {
-            step(Op { obj, ..op });
-            true
-        }
-        None => false,
+    match come {
+        Come::Repeated => {}
+        Come::To(obj) => step(Op { obj, ..op }),
+        Come::ToNothing => return false,
     }
+    true
 }
 
 #[inline(always)]
@@ -154,22 +162,21 @@ impl World {
     }
 
     /// Does a step of the current context on the object behind `stamp`, if that goes on as when this schedule ran before
-    /// and no more is to be done than to count. Most steps of most executions are such. If not, returns the object;
-    /// `None` if there is none yet in this execution.
+    /// and no more is to be done than to count. Most steps of most executions are such.
     #[inline(always)]
-    fn repeats(&mut self, stamp: &Stamp, kind: OpKind, site: &'static Location<'static>) -> Option<Option<ObjId>> {
-        let obj = stamp.get(self)?;
-        let Some(event) = self.search.recorded() else { return Some(Some(obj)) };
+    fn repeats(&mut self, stamp: &Stamp, kind: OpKind, site: &'static Location<'static>) -> Come {
+        let Some(obj) = stamp.get(self) else { return Come::ToNothing };
+        let Some(event) = self.search.recorded() else { return Come::To(obj) };
         if event.ctx != self.current
             || event.signature != signature_of(obj, kind)
             || !self.repeats
             || !self.access(self.current, kind, obj)
         {
-            return Some(Some(obj));
+            return Come::To(obj);
         }
         self.search.advance(false);
         self.watched.at(self.current, self.search.depth(), site);
-        Some(None)
+        Come::Repeated
     }
 
     /// The current context has come to its next step, which is pending.
@@ -182,7 +189,7 @@ impl World {
         self.give_way(me, runners)
     }
 
-    /// Whether more is to be looked at than what was recorded of the next step.
+    /// Returns whether more is to be looked at than what was recorded of the next step.
     fn is_unusual(&mut self) -> bool {
         let unusual = self.starting || !self.unstarted.is_empty() || self.failed.is_some() || self.alone.is_some();
         self.repeats = !unusual && !self.schedules;
@@ -254,12 +261,9 @@ impl World {
             return false;
         }
         self.search.advance(false);
-        let (now, obj) = (ctx.pending.kind, ctx.pending.obj);
-        if !self.access(next, now, obj) {
-            match now {
-                OpKind::Relax => self.relax_again(next, kind),
-                _ => self.effect(next),
-            }
+        match ctx.pending.kind {
+            OpKind::Relax => self.relax_again(next, kind),
+            _ => self.effect(next),
         }
         self.watched.at(next, self.search.depth(), self.ctxs[next.index()].pending.site);
         self.turn = Some(next);
@@ -387,16 +391,15 @@ impl World {
     #[inline(always)]
     pub(crate) fn enabled(&self, id: CtxId) -> bool {
         let ctx = self.ctx(id);
-        let op = &ctx.pending;
-        let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
         if ctx.finished {
-            false
-        } else if op.kind == OpKind::Enter {
-            ctx.raised && cpu.is_some_and(|cpu| cpu.irqs_on)
-        } else {
-            cpu.is_none_or(|cpu| cpu.running() == Some(id))
-                && (!op.kind.can_wait() || self.op_enabled(id, op) || self.must_reschedule(id))
+            return false;
         }
+        let op = &ctx.pending;
+        if op.kind == OpKind::Enter {
+            let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
+            return ctx.raised && cpu.irqs_on;
+        }
+        self.on_cpu(id) && (!op.kind.can_wait() || self.op_enabled(id, op) || self.must_reschedule(id))
     }
 
     /// Whether what a step waits for is there, its CPU aside.
@@ -538,10 +541,7 @@ impl World {
         let record = self.search.settings.record;
         let preempts = record && self.preempts(id);
         self.search.advance(new);
-        let (kind, obj) = (self.ctx(id).pending.kind, self.ctx(id).pending.obj);
-        if !self.access(id, kind, obj) {
-            self.effect(id);
-        }
+        self.effect(id);
         if record {
             let op = self.ctx(id).pending;
             self.record(id, &op, preempts);

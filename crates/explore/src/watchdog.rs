@@ -147,10 +147,7 @@ impl Watched {
     fn call(&self, who: u8, noun: &'static str, name: Cow<'static, str>) {
         let mut names = self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match names.iter_mut().find(|(called, ..)| *called == who) {
-            Some((_, kept_noun, kept)) => {
-                *kept_noun = noun;
-                *kept = name;
-            }
+            Some(called) => *called = (who, noun, name),
             None => names.push((who, noun, name)),
         }
     }

@@ -579,7 +579,7 @@ impl World {
         }
     }
 
-    /// What there was is forgotten, but for the memory of it.
+    /// Forgets everything, and returns the memory of it.
     pub(crate) fn take_memory(&mut self) -> Memory {
         self.forget();
         self.named.clear();

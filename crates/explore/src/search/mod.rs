@@ -230,7 +230,7 @@ impl Search {
         }
     }
 
-    /// What there was is forgotten, but for the memory of it.
+    /// Forgets everything, and returns the memory of it.
     pub(crate) fn take_memory(&mut self) -> Memory {
         self.events.clear();
         self.nodes.clear();
@@ -498,42 +498,33 @@ impl Search {
     /// Lists the events that `open` races with.
     #[inline]
     fn find_races(&mut self, open: &Open) {
-        if self.settings.bound.is_some() || self.settings.fault == Some(Fault::NoToken) {
-            return self.find_races_specially(open);
-        }
-        let waits = open.waited && open.kind != OpKind::Lock;
+        let bounded = self.settings.bound.is_some();
+        // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
+        let waits = open.waited && open.kind != OpKind::Lock || bounded;
+        let no_token = open.kind == OpKind::Enter && self.settings.fault == Some(Fault::NoToken);
         for (index, &(obj, access)) in open.uses().iter().enumerate() {
+            if no_token && access == Access::Acquire {
+                continue;
+            }
             if waits || Some(obj) == open.token {
                 self.events.race_chain(obj, access, open.ctx, index as u8, &mut self.races);
             } else {
                 self.events.races(obj, access, open.ctx, &mut self.races);
             }
         }
+        if bounded {
+            self.find_switches(open);
+        }
     }
 
-    /// [`find_races`](Search::find_races) under a bound, or with a planted fault.
+    /// Lists the events that `open` may have waited for. To wait is a switch that costs no preemption: under a bound it
+    /// matters where it happens.
     #[cold]
-    fn find_races_specially(&mut self, open: &Open) {
-        let bounded = self.settings.bound.is_some();
-        for (index, &(obj, access)) in open.uses().iter().enumerate() {
-            let entry = access == Access::Acquire && open.kind == OpKind::Enter;
-            if entry && self.settings.fault == Some(Fault::NoToken) {
-                continue;
-            }
-            // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
-            if open.waited && open.kind != OpKind::Lock || Some(obj) == open.token || bounded {
-                self.events.race_chain(obj, access, open.ctx, index as u8, &mut self.races);
-            } else {
-                self.events.races(obj, access, open.ctx, &mut self.races);
-            }
-            if bounded && access == Access::Acquire {
-                // To wait is a switch that costs no preemption: it matters where it happens.
-                self.races.extend(self.events.release(obj, open.ctx));
-            }
+    fn find_switches(&mut self, open: &Open) {
+        for &(obj, _) in open.uses().iter().filter(|(_, access)| *access == Access::Acquire) {
+            self.races.extend(self.events.release(obj, open.ctx));
         }
-        if let (true, Some(target)) = (bounded, open.target)
-            && let Some(last) = self.events.last_of(target)
-        {
+        if let Some(last) = open.target.and_then(|target| self.events.last_of(target)) {
             self.races.push(Race { event: last as u32, chain: None });
         }
     }

@@ -5,7 +5,7 @@ use std::panic::Location;
 use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
 use crate::ids::ObjId;
-use crate::leaf::{acts, breach};
+use crate::leaf::acts;
 use crate::op::{Op, OpKind};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
@@ -108,11 +108,8 @@ fn id(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
 #[inline]
 #[track_caller]
 fn to_take(stamp: &Stamp, kind: ObjKind, how: &Acquire) -> ObjId {
-    let (known, under_leaf) = with(|w| (stamp.get(w), w.under_leaf()));
-    let obj = known.unwrap_or_else(|| register(stamp, kind, how.class, false));
-    if under_leaf {
-        breach(&format!("takes {}", with(|w| w.name(obj))), Location::caller());
-    }
+    let obj = id(stamp, kind, how);
+    acts(|| format!("takes {}", with(|w| w.name(obj))));
     obj
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::leaf::breach;
+use crate::leaf::acts_at;
 use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
@@ -215,9 +215,7 @@ pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
 /// The current context may sleep now.
 #[inline]
 fn waits(op: Op) {
-    if with(|w| w.under_leaf()) {
-        breach(&format!("waits for {}", with(|w| w.name(op.obj))), op.site);
-    }
+    acts_at(op.site, || format!("waits for {}", with(|w| w.name(op.obj))));
 }
 
 /// [`wait`], by who is not counted by a managed pool, or just now is not.

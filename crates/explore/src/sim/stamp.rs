@@ -66,8 +66,7 @@ impl Stamp {
         let before = self.0.load(Acquire);
         let execution = (before & !RESERVED) >> (OBJ_BITS + 1);
         let ours = with(|w| {
-            let ours = w.epoch == execution;
-            ours.then(|| {
+            (w.epoch == execution).then(|| {
                 // Nobody else exchanges the stamp of an execution that runs.
                 let id = ObjId((before & (CHANGED - 1)) as u32);
                 self.0.store(before & !RESERVED, Relaxed);
