@@ -51,6 +51,18 @@ fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// [`until`] where something may hang for ever, which ends this as `false`.
+fn in_time(condition: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while !condition() {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return false;
+        }
+        thread::yield_now();
+    }
+    true
+}
+
 fn arrived(vm: &Vm) -> usize {
     vm.controller().seen.lock().unwrap().len()
 }
@@ -184,11 +196,7 @@ fn a_device_that_makes_its_resamplefd_blocking_and_fills_it_holds_up_nobody_who_
             let vm = vm.clone();
             move || vm.ack(PIN)
         });
-        let begun = Instant::now();
-        while !vcpu.is_finished() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the virtual CPU hangs in a write");
-            thread::yield_now();
-        }
+        assert!(in_time(|| vcpu.is_finished()), "the virtual CPU hangs in a write");
         vcpu.join().unwrap();
         assert_eq!((vm.controller().level(PIN), other.1.read().unwrap()), (0, 1));
     }
@@ -340,14 +348,10 @@ fn a_device_that_makes_its_eventfd_blocking_and_takes_its_event_back_holds_up_no
     assert_eq!(bad.read().unwrap(), 1);
     go.send(()).unwrap();
     other.write(1).unwrap();
-    let begun = Instant::now();
-    while vm.controller().chip.seen.lock().unwrap().last() != Some(&Seen::Msi(MESSAGE)) {
-        if begun.elapsed() > Duration::from_secs(60) {
-            // Its drop would wait for the thread.
-            mem::forget(events);
-            panic!("the loop hangs in a read");
-        }
-        thread::yield_now();
+    if !in_time(|| vm.controller().chip.seen.lock().unwrap().last() == Some(&Seen::Msi(MESSAGE))) {
+        // Its drop would wait for the thread.
+        mem::forget(events);
+        panic!("the loop hangs in a read");
     }
     assert_eq!(vm.controller().chip.take(), [Seen::Edge(EDGE_PIN), Seen::Edge(EDGE_PIN), Seen::Msi(MESSAGE)]);
 }
