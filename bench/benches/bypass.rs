@@ -1,17 +1,18 @@
-//! What a registration with an IRQ bypass costs among few tokens and among many. Fails if it takes more instructions, or
-//! more than three times as long, among 174,000 as among 10,000.
+//! What a registration with an IRQ bypass costs among few tokens and among many. Fails if it takes
+//! more instructions, or more than three times as long, among 174,000 as among 10,000.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench bypass
 //! ```
 //!
-//! Instructions are counted by callgrind, those of the allocator included. Times are means over all registrations of
-//! a run, from none to so many. Each run is a process of its own, and *first* is what it does first: all memory is new
-//! to it, so page faults are part of it. *Again* is the same when all have left. Of nine runs the quickest stands for
-//! all, because what else the machine does only adds; those of few and of many take turns.
+//! Instructions are counted by callgrind, those of the allocator included. Times are means over all
+//! registrations of a run, from none to so many. Each run is a process of its own, and *first* is
+//! what it does first: all memory is new to it, so page faults are part of it. *Again* is the same
+//! when all have left. Of nine runs the quickest stands for all, because what else the machine does
+//! only adds; those of few and of many take turns.
 //!
-//! Tokens are numbers given out in turn, addresses of objects of 192 bytes, or arbitrary numbers: the latter have no
-//! locality, so that many cost cache misses where few do not.
+//! Tokens are numbers given out in turn, addresses of objects of 192 bytes, or arbitrary numbers:
+//! the latter have no locality, so that many cost cache misses where few do not.
 
 use std::env;
 use std::hint::black_box;
@@ -30,7 +31,7 @@ impl Producer for Device {}
 struct Irqfd;
 
 impl Consumer<Device> for Irqfd {
-    /// As large as a binding.
+    /// A link as large as a binding.
     type Link = [usize; 3];
     type Refusal = ();
 
@@ -43,8 +44,8 @@ impl Consumer<Device> for Irqfd {
     fn disconnect(&self, _: &Arc<Device>, _: Self::Link) {}
 }
 
-/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
-/// these names.
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or
+/// they would not have these names.
 mod measured {
     use super::*;
     use doorbell_host::Produces;
@@ -73,7 +74,8 @@ const FEW: u64 = 10_000;
 const MANY: u64 = 174_000;
 const RUNS: usize = 9;
 
-/// Registers so many, and returns nanoseconds for each: with a new bypass, and again when all have left.
+/// Registers so many, and returns nanoseconds for each: with a new bypass, and again when all have
+/// left.
 fn run(token: fn(u64) -> u64, many: u64) -> [f64; 2] {
     let bypass = Bypass::new();
     let device = Arc::new(Device);
@@ -95,7 +97,7 @@ fn run_apart(tokens: &str, many: u64) -> [f64; 2] {
     [(); 2].map(|()| times.next().expect("two numbers"))
 }
 
-/// Of few, and of many: first, and again.
+/// Returns the quickest runs of few and of many: first, and again.
 fn quickest(tokens: &str) -> [[f64; 2]; 2] {
     let mut quickest = [[f64::INFINITY; 2]; 2];
     for _ in 0..RUNS {

@@ -42,7 +42,7 @@ impl GaLog {
         self.0.serve(|log| log.overflow || !log.entries.is_empty(), |log| log.entries.pop_front())
     }
 
-    /// Whether all entries were read, and none was dropped.
+    /// Returns whether all entries were read, and none was dropped.
     #[track_caller]
     pub fn is_empty(&self) -> bool {
         self.0.observe(|log| log.entries.is_empty() && !log.overflow)

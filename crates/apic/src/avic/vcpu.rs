@@ -70,7 +70,7 @@ impl<A: Avic> AvicVcpu<A> {
     /// A vCPU that is on no CPU, with a page whose address is `address`. All registers of its page are as the host has
     /// made them.
     ///
-    /// It begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is
+    /// The vCPU begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is
     /// inhibited in its VM, or not any more. So it asks itself before it first enters the guest,
     /// which is after the host has put it where those are found who are asked: no change is missed,
     /// whichever came first.

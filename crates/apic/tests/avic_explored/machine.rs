@@ -88,8 +88,8 @@ pub struct Vcpu {
     hardware: vcpu::Vcpu,
     /// Whether AVIC is to be inhibited in its VM.
     pub inhibited: Arc<AtomicBool>,
-    /// Of its task: whether the guest, whose priority is above every vector, is still going to
-    /// lower it.
+    /// Whether the guest, whose priority is above every vector, is still going to lower it: its
+    /// task's own.
     masks: std::sync::atomic::AtomicBool,
     flaw: Flaw,
     _dropped: DropUnlocked,
@@ -201,8 +201,8 @@ pub enum Restart {
 }
 
 impl Vcpu {
-    /// Of ID 0, with the address of page 0; `inhibition` is what it is asked before it first
-    /// enters.
+    /// Returns the vCPU of ID 0, with the address of page 0; `inhibition` is what it is asked
+    /// before it first enters.
     pub fn new(
         table: &Arc<PhysicalTable<Host>>,
         moves: bool,

@@ -191,7 +191,7 @@ impl System {
         self.bind(irte, to, number);
     }
 
-    /// Whether the log has entries that nobody has read.
+    /// Returns whether the log has entries that nobody has read.
     pub(super) fn has_logged(&self) -> bool {
         !self.entries.is_empty()
     }
