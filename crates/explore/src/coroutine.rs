@@ -61,9 +61,10 @@ impl Runner {
         #[cfg(unix)]
         crate::overflow::install();
         let stack = DefaultStack::new(bytes).unwrap_or_else(|error| {
-            // A panic of this thread may be taken for one of explored code, and be silent.
-            eprintln!("there is no memory for the stack of another context: {error}");
-            panic!("there is no memory for the stack of another context: {error}")
+            // Nothing can unwind from here: contexts may be in the middle of their code. And a panic
+            // of this thread may be taken for one of explored code, and be silent.
+            eprintln!("there is no memory for the stack of another context, so this process ends: {error}");
+            std::process::abort();
         });
         let addresses = stack.limit().get()..stack.base().get();
         let place = Rc::new(Cell::new(std::ptr::null()));

@@ -33,7 +33,23 @@ const MOST_ABANDONED_BY_PROCESS: usize = 16_384;
 /// A search that has left no more than these goes on all the same: what others have left is no
 /// fault of its own.
 const FEW_ABANDONED: usize = 128;
+/// How many the process may leave behind at all, failing runs and their replays included. What is
+/// left of the mappings is for contexts that run, and for the program.
+const MOST_ABANDONED_EVER: usize = 30_000;
+/// How many leave a failing run room to be told: it is not made any smaller after that.
+const MOST_ABANDONED_BY_TRIES: usize = 28_000;
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns whether runs that fail may still be tried in order to make a failure smaller.
+pub(crate) fn room_for_tries() -> bool {
+    ABANDONED.load(Ordering::Relaxed) < MOST_ABANDONED_BY_TRIES
+}
+
+/// Returns what forbids another run, which may leave stacks behind.
+pub(crate) fn no_room() -> Option<Limit> {
+    let full = ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_EVER;
+    full.then_some(Limit::AbandonedByProcess(MOST_ABANDONED_EVER))
+}
 
 /// A failing run, as the search found it.
 #[derive(Clone)]
@@ -410,7 +426,14 @@ pub(crate) struct Replayed {
 }
 
 /// Runs one schedule of `program`, then the default, and writes it down.
-pub(crate) fn replay(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), replay: Replay) -> Replayed {
+///
+/// # Errors
+/// Says what forbids another run that may fail.
+pub(crate) fn replay(
+    explore: &Explore,
+    program: &(impl Fn(&Machine) + Send + Sync),
+    replay: Replay,
+) -> Result<Replayed, Limit> {
     calmly(|| {
         let settings = Settings {
             bound: None,
@@ -419,6 +442,9 @@ pub(crate) fn replay(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sy
             until: Until::default(),
             ..explore.settings.clone()
         };
+        if let Some(limit) = no_room() {
+            return Err(limit);
+        }
         let mut executor = Executor::new(explore, Strategy::Sampled(Sampler::Replay(replay)), settings);
         let failed = match executor.execute(program) {
             RunEnd::Failed(failed) => Some(failed),
@@ -426,7 +452,7 @@ pub(crate) fn replay(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sy
         };
         let deviations = executor.search(|search| search.deviations());
         let recorder = executor.cell.with(|w| std::mem::take(&mut w.recorder));
-        Replayed { failed, deviations, recorder }
+        Ok(Replayed { failed, deviations, recorder })
     })
 }
 

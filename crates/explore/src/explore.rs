@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::coroutine::{LEAST_STACK_BYTES, STACK_BYTES};
-use crate::executor::{FailedRun, Replayed, calmly, replay};
+use crate::executor::{FailedRun, Replayed, calmly, no_room, replay};
 use crate::limit::{Limit, Until};
 use crate::locks::StuckLocks;
 use crate::machine::Machine;
@@ -426,12 +426,14 @@ impl Explore {
     /// Runs the schedule of a token again.
     ///
     /// # Errors
-    /// If it is not a token, or one of another program or another state of its source.
+    /// If it is not a token, or one of another program or another state of its source, or if failing
+    /// runs have left so many stacks in this process that there is no room for more.
     pub fn replay(&self, token: &str, program: impl Fn(&Machine) + Send + Sync) -> Result<Failure, ReplayError> {
         let parsed = Token::parse(token)?;
         parsed.check(self)?;
         let this = Explore { spins: Spins::default(), ..self.clone() };
-        let Replayed { failed, recorder, .. } = replay(&this, &program, parsed.replay());
+        let replayed = replay(&this, &program, parsed.replay());
+        let Replayed { failed, recorder, .. } = replayed.map_err(ReplayError::NoRoom)?;
         match failed {
             Some(failed) if parsed.fits(&failed, &recorder) => {
                 Ok(Failure { kind: failed.kind, token: token.to_owned(), trace: recorder.trace(failed, None) })
@@ -447,10 +449,14 @@ impl Explore {
         }
         let (mut failed, minimal) = crate::minimise::minimise(self, program, failed);
         if let Some(token) = Token::of(self, program, &failed)
-            && let Replayed { failed: Some(again), recorder, .. } = replay(self, program, token.replay())
+            && let Ok(Replayed { failed: Some(again), recorder, .. }) = replay(self, program, token.replay())
         {
             let trace = recorder.trace(again, Some(minimal));
             return Failure { kind: trace.kind, token: token.to_string(), trace };
+        }
+        if let Some(limit) = no_room() {
+            failed.message = format!("{} The run cannot be shown: {limit}.", failed.message);
+            return Failure::unrepeatable(failed);
         }
         failed.message = format!(
             "The program is not deterministic: a run failed once and not again when the same schedule was run. {}",
@@ -465,7 +471,11 @@ impl Failure {
     /// How to run it again, in a sentence.
     fn again(&self) -> String {
         if self.token.is_empty() {
-            return "it cannot be run again: the program is not deterministic".to_owned();
+            let why = match self.kind {
+                FailureKind::Nondeterministic => "the program is not deterministic",
+                _ => "this process has left too many stacks behind",
+            };
+            return format!("it cannot be run again: {why}");
         }
         format!("run it again with `Explore::replay(\"{}\", …)` in place of `Explore::run`", self.token)
     }
@@ -485,11 +495,15 @@ pub enum ReplayError {
     OtherProgram,
     /// The program or the explorer has changed since.
     Stale,
+    /// Failing runs leave the stacks of contexts behind that wait for ever: the process has as many
+    /// of them as it can have.
+    NoRoom(Limit),
 }
 
 impl std::fmt::Display for ReplayError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            ReplayError::NoRoom(limit) => return write!(f, "no run can be replayed in this process any more: {limit}"),
             ReplayError::Malformed => "this is not a replay token",
             ReplayError::OtherProgram => "the token belongs to another program",
             ReplayError::Stale => "the token is stale: the code has changed since it was made; run the check again",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::executor::{self, Executor, FailedRun, RunEnd, calmly};
+use crate::executor::{self, Executor, FailedRun, RunEnd, calmly, room_for_tries};
 use crate::explore::Explore;
 use crate::limit::Until;
 use crate::machine::Machine;
@@ -17,7 +17,7 @@ pub(crate) fn minimise(
     program: &(impl Fn(&Machine) + Send + Sync),
     failed: FailedRun,
 ) -> (FailedRun, bool) {
-    let preemptions = preemptions(explore, program, &failed);
+    let Some(preemptions) = preemptions(explore, program, &failed) else { return (failed, false) };
     if !explore.minimise {
         return (failed, preemptions == 0);
     }
@@ -50,7 +50,7 @@ fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound:
             RunEnd::Halted(_) => return Bounded::Unknown,
             RunEnd::Ended => {}
         }
-        if run.is_multiple_of(64) && until.reached().is_some() {
+        if !room_for_tries() || run.is_multiple_of(64) && until.reached().is_some() {
             return Bounded::Unknown;
         }
         if !executor.search(|search| search.backtrack()) {
@@ -60,7 +60,7 @@ fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound:
     unreachable!("a tree has an end")
 }
 
-fn preemptions(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> u32 {
+fn preemptions(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Option<u32> {
     let replay = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
-    executor::replay(explore, program, replay).recorder.preemptions()
+    executor::replay(explore, program, replay).ok().map(|replayed| replayed.recorder.preemptions())
 }

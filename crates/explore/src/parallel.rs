@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::executor::{Executor, FailedRun, RunEnd};
+use crate::executor::{Executor, FailedRun, RunEnd, no_room};
 use crate::explore::{Explore, Progress, Schedules};
 use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
@@ -217,6 +217,9 @@ fn work(
     };
     let mut told = (0, 0, 0);
     let mut last_progress = shared.started;
+    if let Some(limit) = no_room() {
+        shared.end_early(limit);
+    }
     let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
     while more && !shared.halt.load(Ordering::Relaxed) {
         let end = executor.execute(program);

@@ -42,7 +42,7 @@ impl Token {
     ) -> Option<Token> {
         let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
         let run = |replay: Replay| {
-            let Replayed { failed: again, deviations, recorder } = executor::replay(explore, program, replay);
+            let Replayed { failed: again, deviations, recorder } = executor::replay(explore, program, replay).ok()?;
             again.filter(|again| again.kind == failed.kind).map(|again| Token {
                 program: identity(explore),
                 run: fingerprint(&again, &recorder),
@@ -53,7 +53,7 @@ impl Token {
         let mut tries = (MOST_STEPS / failed.schedule.len().max(1)).max(LEAST_TRIES);
         let mut at_once = token.deviations.len().div_ceil(2);
         let mut place = 0;
-        while token.bytes().len() > MOST_BYTES && tries > 0 {
+        while token.bytes().len() > MOST_BYTES && tries > 0 && executor::room_for_tries() {
             if place >= token.deviations.len() {
                 if at_once == 1 {
                     break;
