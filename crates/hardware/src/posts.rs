@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::{
-    Bit, Coalescing, Destination, Gate, Guest, Layout, Level, Mode, Notification, Pending, Post, Requests,
+    Bit, Coalescing, Destination, Gate, Guest, Layout, Level, Mode, Notification, Pending, Post, Requests, Software,
+    TwoLevel,
 };
 
 use crate::vcpu::{A, Delivery, Entry, Vcpu};
@@ -16,6 +17,53 @@ use crate::vtd::{self, WAKEUP};
 
 /// Pending bits of simulated vCPUs.
 pub type Bits = Pending<Sim, 1>;
+/// Those of vCPUs that have some in two words.
+pub type TwoWords = TwoLevel<Sim, 2>;
+
+/// A layout as far as a simulated vCPU uses it: small numbers stand for its bits.
+pub trait Few: Layout + Send + Sync + 'static {
+    /// One in which nothing is pending.
+    fn empty() -> Self;
+
+    /// The bit of a number.
+    fn bit(number: usize) -> Self::Bit;
+
+    /// Takes what is pending: bit n of the result is that of number n.
+    fn take(&self) -> u64;
+}
+
+impl Few for Bits {
+    fn empty() -> Self {
+        Bits::new()
+    }
+
+    fn bit(number: usize) -> Bit<1> {
+        Bit::new(number).expect("a small number")
+    }
+
+    fn take(&self) -> u64 {
+        let mut taken = 0;
+        Pending::take(self, |bit| taken |= 1 << bit.number());
+        taken
+    }
+}
+
+/// Even numbers are bits of the first word, and odd ones of the second.
+impl Few for TwoWords {
+    fn empty() -> Self {
+        TwoWords::new()
+    }
+
+    fn bit(number: usize) -> Bit<2> {
+        Bit::new(number / 2 + number % 2 * 64).expect("a small number")
+    }
+
+    fn take(&self) -> u64 {
+        let mut taken = 0;
+        TwoLevel::take(self, |bit| taken |= 1 << (bit.number() % 64 * 2 + bit.number() / 64));
+        taken
+    }
+}
 
 /// What hardware and hooks do with a gate.
 pub trait Hooked: Gate<Sim> + Send + Sync + 'static {
@@ -69,25 +117,31 @@ impl Hooked for Level<Sim> {
     }
 }
 
+impl Hooked for Software<Sim> {
+    fn tell(vcpu: &Vcpu, cpu: CpuId) {
+        vcpu.interrupt(cpu, NOTIFY);
+    }
+}
+
 /// A coalescing gate whose notifications go to [`A`].
 pub fn coalescing() -> Coalescing<Sim> {
     Coalescing::new(Destination::x2apic(A.0), NOTIFY)
 }
 
 /// A vCPU of `doorbell-post`.
-pub struct Posts<G> {
+pub struct Posts<G, L = Bits> {
     /// What is explored.
-    pub post: Post<Sim, Bits, G>,
+    pub post: Post<Sim, L, G>,
     vcpu: Vcpu,
     /// Whether its CPU takes what is posted, the next time that it enters. Of its task.
     posted: AtomicBool,
 }
 
-impl<G: Hooked> Posts<G> {
+impl<G: Hooked, L: Few> Posts<G, L> {
     /// A vCPU with that gate, which begins on a CPU and [moves](Vcpu::new) or not.
     #[track_caller]
     pub fn new(gate: G, on: CpuId, moves: bool) -> Arc<Self> {
-        let (post, vcpu) = (Post::new(Bits::new(), gate), Vcpu::new(on, moves));
+        let (post, vcpu) = (Post::new(L::empty(), gate), Vcpu::new(on, moves));
         Arc::new(Posts { post, vcpu, posted: AtomicBool::new(true) })
     }
 
@@ -98,14 +152,12 @@ impl<G: Hooked> Posts<G> {
 
     /// Software posts a bit of that number.
     pub fn send(&self, number: usize) {
-        self.act(self.post.post(Bit::new(number).expect("a small number")));
+        self.act(self.post.post(L::bit(number)));
     }
 
     /// Takes what is pending, in the host or in its place.
-    pub fn take(&self, bits: &Bits) {
-        let mut got = 0;
-        bits.take(|bit| got |= 1u64 << bit.number());
-        self.vcpu.gets(got);
+    pub fn take(&self, bits: &L) {
+        self.vcpu.gets(bits.take());
     }
 }
 
@@ -129,7 +181,7 @@ impl Posts<Coalescing<Sim>> {
     }
 }
 
-impl<G: Hooked> Delivery for Posts<G> {
+impl<G: Hooked, L: Few> Delivery for Posts<G, L> {
     type Notification = G::Notification;
 
     fn vcpu(&self) -> &Vcpu {

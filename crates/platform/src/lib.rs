@@ -15,6 +15,7 @@ mod ids;
 mod lock;
 mod locks;
 mod native;
+mod once;
 mod padded;
 mod park;
 mod percpu;
@@ -38,6 +39,7 @@ pub use epoch::{Epoch, EpochRcu, EpochSrcu, EpochToken, MaySleep, NonPreemptible
 pub use ids::{CpuId, Vector};
 pub use lock::{IrqLockGuard, Lock, LockGuard, Mutex, RawLock};
 pub use locks::{LOCKS, LockUse, Nests};
+pub use once::OnceCell;
 pub use padded::CachePadded;
 pub use park::{ParkCompletion, ParkMutex, ParkWaitQueue, PoolQueue, PoolWork, Worker};
 pub use percpu::PerCpu;

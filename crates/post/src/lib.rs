@@ -12,7 +12,10 @@ mod level;
 mod locks;
 mod pending;
 mod post;
+mod recall;
 mod run;
+mod software;
+mod two_level;
 
 pub use coalescing::{Coalescing, Notification, SelfNotify};
 pub use control::{Control, Destination};
@@ -22,4 +25,7 @@ pub use level::Level;
 pub use locks::LOCKS;
 pub use pending::{Bit, Pending};
 pub use post::{Awake, Blocked, Entering, InGuest, PiDescriptor, Post};
+pub use recall::Recall;
 pub use run::{Guest, Mode, Requests, RunState};
+pub use software::Software;
+pub use two_level::TwoLevel;

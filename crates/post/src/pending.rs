@@ -24,8 +24,17 @@ impl<const WORDS: usize> Bit<WORDS> {
     }
 
     #[inline]
-    const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         1 << (self.0 % 64)
+    }
+
+    /// Calls `each` for the bits of word `index`, in ascending order.
+    #[inline]
+    pub(crate) fn each(index: usize, mut bits: u64, mut each: impl FnMut(Self)) {
+        while bits != 0 {
+            each(Bit(index as u32 * 64 + bits.trailing_zeros()));
+            bits &= bits - 1;
+        }
     }
 }
 
@@ -76,12 +85,7 @@ impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
     /// Takes all bits, each by itself, in ascending order.
     #[inline]
     pub fn take(&self, mut each: impl FnMut(Bit<WORDS>)) {
-        self.take_words(|index, mut bits| {
-            while bits != 0 {
-                each(Bit(index as u32 * 64 + bits.trailing_zeros()));
-                bits &= bits - 1;
-            }
-        });
+        self.take_words(|index, bits| Bit::each(index, bits, &mut each));
     }
 }
 

@@ -173,6 +173,15 @@ impl<P: Platform> InGuest<'_, P> {
     pub fn exited(self) {
         drop(self);
     }
+
+    /// Folds, and then says that the vCPU is out of the guest: what [`exited`](InGuest::exited)
+    /// asks for, in that order.
+    #[inline]
+    pub fn fold<R>(self, fold: impl FnOnce() -> R) -> R {
+        let folded = fold();
+        drop(self);
+        folded
+    }
 }
 
 impl<P: Platform> Drop for InGuest<'_, P> {

@@ -38,7 +38,7 @@ const KICKED: u64 = 3;
 const PREEMPTED: u64 = 4;
 const BLOCKED: u64 = 5;
 const KIND: u64 = 7;
-const CPU_SHIFT: u32 = 32;
+pub(crate) const CPU_SHIFT: u32 = 32;
 
 impl Mode {
     #[inline]
@@ -55,7 +55,7 @@ impl Mode {
     }
 
     #[inline]
-    fn from_bits(bits: u64) -> Mode {
+    pub(crate) fn from_bits(bits: u64) -> Mode {
         let cpu = CpuId((bits >> CPU_SHIFT) as u32);
         match bits & KIND {
             GUEST => Mode::Guest(Guest { cpu, posted: false }),
@@ -66,6 +66,13 @@ impl Mode {
             _ => Mode::Host,
         }
     }
+}
+
+/// What becomes of the mode of a vCPU that is kicked out of the guest. On which CPU it was stays
+/// for whoever [recalls](RunState::recall) it, and may not wait for the sender's interrupt.
+#[inline]
+pub(crate) fn kicked(seen: u64) -> u64 {
+    seen & !KIND | KICKED
 }
 
 /// Requests to a vCPU, as bits whose meaning is the host's. The vCPU has taken them, and must serve them.
@@ -94,6 +101,11 @@ impl<P: Platform> RunState<P> {
         Mode::from_bits(self.mode.load(SeqCst))
     }
 
+    #[inline]
+    pub(crate) fn mode_word(&self) -> &P::AtomicU64 {
+        &self.mode
+    }
+
     /// Asks the vCPU for something before it enters the guest again. By anybody.
     #[inline]
     pub fn request<N>(&self, requests: Requests) -> Notice<N> {
@@ -113,7 +125,7 @@ impl<P: Platform> RunState<P> {
     #[inline(never)]
     fn kick_out_of<N>(&self, seen: u64) -> Notice<N> {
         let (to, notice) = match Mode::from_bits(seen) {
-            Mode::Guest(Guest { cpu, .. }) => (KICKED, Notice::Kick(cpu)),
+            Mode::Guest(Guest { cpu, .. }) => (kicked(seen), Notice::Kick(cpu)),
             Mode::Blocked => (HOST, Notice::Wake),
             Mode::Host | Mode::Kicked | Mode::Preempted => return Notice::Nothing,
         };

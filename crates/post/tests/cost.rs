@@ -2,7 +2,8 @@
 
 use doorbell_platform::{Counting, Counts, CpuId, IrqGuard, Std, Vector};
 use doorbell_post::{
-    Bit, Coalescing, Destination, Guest, Layout, Level, Notice, Notification, Pending, PiDescriptor, Post,
+    Bit, Coalescing, Destination, Guest, Layout, Level, Notice, Notification, Pending, PiDescriptor, Post, Software,
+    TwoLevel,
 };
 
 type P = Counting<Std>;
@@ -43,6 +44,52 @@ fn a_post_without_a_place_to_coalesce_takes_one_read_modify_write_and_a_fence() 
     assert_eq!(of(|| post.post(bit)), (Notice::Notify(CpuId(1)), counts(1, 1, 1)));
     assert_eq!(of(|| post.post(bit)), (Notice::Nothing, counts(1, 0, 0)));
     in_guest.exited();
+}
+
+#[test]
+fn a_post_that_only_software_sees_takes_one_read_modify_write_and_no_fence() {
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Software::new());
+    let irqs_off = IrqGuard::new();
+    let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
+    let bit = Bit::new(5).unwrap();
+    assert_eq!(of(|| post.post(bit)), (Notice::Notify(CpuId(1)), counts(1, 1, 0)));
+    assert_eq!(of(|| post.post(bit)), (Notice::Nothing, counts(1, 0, 0)));
+    in_guest.exited();
+}
+
+#[test]
+fn the_summary_is_written_by_the_first_sender_to_a_word_and_by_an_owner_that_finds_it_empty() {
+    let pending = TwoLevel::<P, 16>::new();
+    let post = |number| assert!(pending.publish(Bit::new(number).unwrap()));
+    let take = || {
+        let mut all = 0;
+        pending.take_words(|_, bits| all |= bits);
+        all
+    };
+    assert_eq!(of(take), (0, counts(0, 1, 0)), "nothing, of 1,024");
+    assert_eq!(of(|| post(640)), ((), counts(2, 1, 0)));
+    assert_eq!(of(take), (1, counts(1, 2, 0)));
+    assert_eq!(of(|| post(641)), ((), counts(1, 1, 0)), "the next one to a busy word");
+    assert_eq!(of(take), (2, counts(1, 2, 0)));
+    assert_eq!(of(take), (0, counts(1, 3, 0)), "found empty");
+    assert_eq!(of(take), (0, counts(0, 1, 0)));
+}
+
+#[test]
+fn a_recall_takes_one_read_modify_write_of_a_vcpu_in_the_guest_and_a_load_of_any_other() {
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Software::new());
+    let irqs_off = IrqGuard::new();
+    let recall = || post.run_state().recall::<CpuId>();
+    let (notice, mut complete) = recall();
+    assert_eq!((notice, complete.is_complete()), (Notice::Nothing, true));
+    let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
+    let ((notice, mut first), counted) = of(recall);
+    assert_eq!((notice, first.is_complete(), counted), (Notice::Kick(CpuId(1)), false, counts(1, 1, 0)));
+    // Whoever was first may not have sent the interrupt yet.
+    let ((notice, mut second), counted) = of(recall);
+    assert_eq!((notice, second.is_complete(), counted), (Notice::Kick(CpuId(1)), false, counts(0, 1, 0)));
+    let folded = in_guest.fold(|| (first.is_complete(), second.is_complete()));
+    assert_eq!((folded, first.is_complete(), second.is_complete()), ((false, false), true, true));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod exclusion;
 mod grace;
 mod host;
 mod jobs;
+mod once;
 mod removal;
 mod sequence;
 mod waiting;

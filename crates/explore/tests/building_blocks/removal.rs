@@ -1,9 +1,9 @@
-//! What each access of a domain is for: without it, a program fails. And which locks the programs take.
+//! What each access of a domain, and of a cell that is set once, is for: without it, a program fails. And which locks the programs take.
 
 use doorbell_explore::removal::{self, Printed, Taken};
 use doorbell_platform::LOCKS;
 
-use crate::{grace, jobs};
+use crate::{grace, jobs, once};
 
 /// Lines that nothing needs, and why.
 const KEPT: &[(&str, Taken, &str)] = &[
@@ -22,13 +22,15 @@ const KEPT: &[(&str, Taken, &str)] = &[
         Taken::Indivisibility,
         "callbacks run one after the other, so there is one who counts",
     ),
+    ("if let Some(value) = cell.get() {", Taken::Knowledge, "the program looks on its own account"),
     // For other queues, see `waiting.rs`.
     ("self.0.callbacks_ran.wake_all();", Taken::IrqsOff, "whoever wakes that queue is a task"),
 ];
 
 #[test]
-fn no_access_of_a_domain_can_be_taken_out() {
-    let rows = removal::table(&grace::programs(), "platform/src/epoch");
+fn no_access_of_a_domain_or_of_a_cell_that_is_set_once_can_be_taken_out() {
+    let mut rows = removal::table(&grace::programs(), "platform/src/epoch");
+    rows.extend(removal::table(&once::programs(), "/once.rs"));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let name = "doorbell-explore building_blocks";
     let wrong = Printed { root, document: "ARCHITECTURE.md", name, kept: KEPT }.check(&rows);

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use doorbell_explore::Machine;
 use doorbell_explore::removal::Program;
-use doorbell_hardware::posts::{Hooked, Posts, coalescing};
+use doorbell_hardware::posts::{Few, Hooked, Posts, coalescing};
 use doorbell_hardware::vcpu::{self, A, Delivery, Ran, Until};
-use doorbell_post::{Layout, Level, Requests};
+use doorbell_post::{Level, Requests, Software};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
@@ -22,12 +22,14 @@ pub fn programs() -> Vec<Program> {
         Program::new("level: the CPU does not take what is posted", |m| stays(m, Level::new(), false, &[0, 1])),
         Program::new("coalescing: posting is inhibited at any moment", |m| inhibited(m, coalescing())),
         Program::new("level: posting is inhibited at any moment", |m| inhibited(m, Level::new())),
+        Program::new("software: runs and sleeps, two senders", |m| sleeps(m, Software::new(), false)),
+        Program::new("software: the CPU does not take what is posted", |m| stays(m, Software::new(), false, &[0, 1])),
         Program::new("level: two ask a vCPU that sleeps for something", asked),
     ]
 }
 
 /// Several senders, by their numbers.
-pub fn senders<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, numbers: &[usize]) {
+pub fn senders<G: Hooked, L: Few>(m: &Machine, vcpu: &Arc<Posts<G, L>>, numbers: &[usize]) {
     for &number in numbers {
         let vcpu = Arc::clone(vcpu);
         m.task(format!("sender {number}"), move || vcpu.send(number));
@@ -35,7 +37,7 @@ pub fn senders<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, numbers: &[usize]) 
 }
 
 /// In the end the guest has got what is `wanted`, and nothing is pending.
-pub fn nothing_pending<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, wanted: u64) {
+pub fn nothing_pending<G: Hooked, L: Few>(m: &Machine, vcpu: &Arc<Posts<G, L>>, wanted: u64) {
     vcpu::has_got(m, vcpu, wanted);
     let vcpu = Arc::clone(vcpu);
     m.at_quiescence("nothing that was posted is pending", move || {
@@ -44,7 +46,7 @@ pub fn nothing_pending<G: Hooked>(m: &Machine, vcpu: &Arc<Posts<G>>, wanted: u64
 }
 
 fn sleeps<G: Hooked>(m: &Machine, gate: G, preempted: bool) {
-    let vcpu = Posts::new(gate, A, true);
+    let vcpu = Posts::<G>::new(gate, A, true);
     vcpu::task(m, &vcpu, |vcpu| vcpu.run_and_sleep(0b11));
     senders(m, &vcpu, &[0, 1]);
     if preempted {
@@ -54,7 +56,7 @@ fn sleeps<G: Hooked>(m: &Machine, gate: G, preempted: bool) {
 }
 
 fn stays<G: Hooked>(m: &Machine, gate: G, posted: bool, numbers: &[usize]) {
-    let vcpu = Posts::new(gate, A, false);
+    let vcpu = Posts::<_>::new(gate, A, false);
     vcpu.takes_posted(posted);
     vcpu::task(m, &vcpu, Delivery::stay);
     senders(m, &vcpu, numbers);
@@ -63,7 +65,7 @@ fn stays<G: Hooked>(m: &Machine, gate: G, posted: bool, numbers: &[usize]) {
 
 /// Two ask a vCPU that sleeps for something.
 fn asked(m: &Machine) {
-    let vcpu = Posts::new(Level::new(), A, false);
+    let vcpu = Posts::<_>::new(Level::new(), A, false);
     vcpu::task(m, &vcpu, |vcpu| {
         let mut served = 0;
         while served != 0b11 {
@@ -81,7 +83,7 @@ fn asked(m: &Machine) {
 
 /// Posting is inhibited at any moment, and the vCPU asked to enter without it (X06).
 fn inhibited<G: Hooked>(m: &Machine, gate: G) {
-    let vcpu = Posts::new(gate, A, false);
+    let vcpu = Posts::<_>::new(gate, A, false);
     let served = Arc::new(AtomicU32::new(0));
     let serves = Arc::clone(&served);
     vcpu::task(m, &vcpu, move |vcpu| {

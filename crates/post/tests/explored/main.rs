@@ -5,3 +5,5 @@ mod copies;
 mod faults;
 mod gates;
 mod moves;
+mod recall;
+mod two_level;

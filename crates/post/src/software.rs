@@ -1,0 +1,56 @@
+//! The gate of a layout that only software uses.
+
+use core::marker::PhantomData;
+
+use doorbell_platform::{CpuId, Platform};
+
+use crate::Gate;
+
+/// Every sender whose bit was clear looks at the vCPU's mode, as with [`Level`](crate::Level), but
+/// without a fence between.
+///
+/// The layout's [`publish`](crate::Layout::publish) and the load of the mode are both sequentially
+/// consistent, and so are the owner's store of the mode and its look at the bits: one of the two
+/// comes to see the other. That needs no fence as long as no hardware is among them, which is in no
+/// such order. A `Level` stands for layouts that a device may write, too.
+#[derive(Debug)]
+pub struct Software<P>(PhantomData<fn() -> P>);
+
+impl<P> Software<P> {
+    /// The gate.
+    pub const fn new() -> Self {
+        Software(PhantomData)
+    }
+}
+
+impl<P> Default for Software<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform> Gate<P> for Software<P> {
+    type Seen = ();
+    /// The CPU that is to be told.
+    type Notification = CpuId;
+
+    #[inline]
+    fn announce(&self) -> Option<()> {
+        Some(())
+    }
+
+    #[inline]
+    fn notification((): (), cpu: CpuId) -> CpuId {
+        cpu
+    }
+
+    #[inline]
+    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
+        any()
+    }
+
+    #[inline]
+    fn retract(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,139 @@
+//! Pending bits with a summary of the words that may have any.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, Platform};
+
+use crate::{Bit, Layout};
+
+/// `WORDS` × 64 pending bits, at most 64 × 64, with one bit for each word that may have any: an
+/// owner that has nothing to take loads one word, however many there are.
+///
+/// A bit of the summary that is clear says that its word has nothing whose sender has finished. One
+/// that is set says nothing: it stays set when the word is taken, so that a sender to a busy word
+/// does not write the summary, and is cleared by an owner that finds the word empty.
+///
+/// The hand-over is that of the bits once more, one level up. A sender sets the bit and then looks
+/// at the summary; the owner clears the bit of the summary and then looks at the word again. So if
+/// the sender still sees the summary set, the owner sees the bit.
+pub struct TwoLevel<P: Platform, const WORDS: usize> {
+    summary: P::AtomicU64,
+    words: [P::AtomicU64; WORDS],
+}
+
+impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
+    const FITS: () = assert!(WORDS <= 64, "one word of summary");
+
+    /// No bit is pending.
+    pub fn new() -> Self {
+        const { Self::FITS };
+        TwoLevel { summary: P::AtomicU64::new(0), words: core::array::from_fn(|_| P::AtomicU64::new(0)) }
+    }
+
+    /// Takes all bits: `each` gets the words that had any, by index, the lowest first. By the owner.
+    #[inline]
+    pub fn take_words(&self, mut each: impl FnMut(usize, u64)) {
+        let mut summary = self.summary.load(SeqCst);
+        while summary != 0 {
+            let index = summary.trailing_zeros() as usize;
+            summary &= summary - 1;
+            // The remainder is the index: only bits of words are set, which the compiler does not
+            // know.
+            let word = &self.words[index % WORDS];
+            let empty = word.load(SeqCst) == 0;
+            if empty {
+                self.summary.fetch_and(!(1 << index), SeqCst);
+                // A sender may have set a bit before the summary was cleared, and have seen it set.
+                if word.load(SeqCst) == 0 {
+                    continue;
+                }
+            }
+            each(index, word.swap(0, SeqCst));
+        }
+    }
+
+    /// Takes all bits, each by itself, in ascending order. By the owner.
+    #[inline]
+    pub fn take(&self, mut each: impl FnMut(Bit<WORDS>)) {
+        self.take_words(|index, bits| Bit::each(index, bits, &mut each));
+    }
+}
+
+impl<P: Platform, const WORDS: usize> Default for TwoLevel<P, WORDS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform, const WORDS: usize> Layout for TwoLevel<P, WORDS> {
+    type Bit = Bit<WORDS>;
+
+    #[inline]
+    fn publish(&self, bit: Bit<WORDS>) -> bool {
+        // The remainder is the index, as in `Pending`.
+        let index = (bit.number() / 64) % WORDS;
+        if self.words[index].fetch_or(bit.mask(), SeqCst) & bit.mask() != 0 {
+            return false;
+        }
+        // Whoever has set another bit of the word may be just about to do this. It is not waited
+        // for: this bit is pending from here on, whatever becomes of that sender.
+        if self.summary.load(SeqCst) >> index & 1 == 0 {
+            self.summary.fetch_or(1 << index, SeqCst);
+        }
+        true
+    }
+
+    #[inline]
+    fn any(&self) -> bool {
+        let mut summary = self.summary.load(SeqCst);
+        while summary != 0 {
+            let index = summary.trailing_zeros() as usize;
+            if self.words[index % WORDS].load(SeqCst) != 0 {
+                return true;
+            }
+            summary &= summary - 1;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    fn bit(number: usize) -> Bit<16> {
+        Bit::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_taken_once_in_ascending_order() {
+        let pending = TwoLevel::<Std, 16>::new();
+        for number in [1023, 0, 63, 640] {
+            assert!(pending.publish(bit(number)));
+        }
+        assert!(!pending.publish(bit(63)));
+        let mut taken = Vec::new();
+        pending.take(|bit| taken.push(bit.number()));
+        assert_eq!(taken, [0, 63, 640, 1023]);
+        assert!(!pending.any());
+        pending.take(|bit| panic!("{bit:?} was taken before"));
+    }
+
+    #[test]
+    fn the_summary_is_cleared_when_a_word_is_found_empty_and_set_again_by_the_next_sender() {
+        let pending = TwoLevel::<Std, 16>::new();
+        let summary = || pending.summary.load(SeqCst);
+        assert!(pending.publish(bit(64)));
+        pending.take(|_| ());
+        assert_eq!((summary(), pending.any()), (1 << 1, false));
+        pending.take(|bit| panic!("{bit:?} was taken before"));
+        assert_eq!(summary(), 0);
+        assert!(pending.publish(bit(65)));
+        assert_eq!((summary(), pending.any()), (1 << 1, true));
+    }
+}
