@@ -49,31 +49,48 @@ struct Measured {
     per_second: f64,
 }
 
+/// Calls `explore`, which returns how many executions it ran and how many exhausted the program,
+/// over and over while that is quick. To ask for the thread's CPU time is a system call, and may
+/// take as long as a small exploration: so that is done once for many of them.
+fn rate_of(patience: Duration, explore: impl Fn() -> (u64, Option<u64>)) -> Measured {
+    let (mut executions, mut exhausted) = (0, None);
+    let mut at_once = 1u32;
+    let started = thread_time();
+    let mut spent = Duration::ZERO;
+    while spent < patience / 4 {
+        for _ in 0..at_once {
+            let (done, all) = explore();
+            executions += done;
+            exhausted = all;
+        }
+        let before = spent;
+        spent = thread_time() - started;
+        if spent - before < patience / 400 {
+            at_once *= 2;
+        }
+    }
+    Measured { exhausted, per_second: executions as f64 / spent.as_secs_f64() }
+}
+
 /// Counts executions.
 type Meter = Arc<AtomicU64>;
 
-/// Runs `explore`, over and over while that is quick. It is told how many executions it may run, and ends without having
-/// exhausted the program if it needs more.
+/// [`rate_of`] an explorer of others. It is told how many executions it may run, and ends without
+/// having exhausted the program if it needs more.
 fn measure(patience: Duration, limit: u64, explore: impl Fn(Meter)) -> Measured {
-    let (mut executions, mut exhausted) = (0, None);
-    let started = thread_time();
-    while thread_time() - started < patience / 4 {
+    rate_of(patience, || {
         let meter = Meter::default();
         explore(Arc::clone(&meter));
         let done = meter.load(Relaxed);
-        executions += done;
-        exhausted = (done < limit).then_some(done);
-    }
-    Measured { exhausted, per_second: executions as f64 / (thread_time() - started).as_secs_f64() }
+        (done, (done < limit).then_some(done))
+    })
 }
 
 /// Enough to exhaust all but the largest program, and some seconds of work for the slowest explorer.
 const LIMIT: usize = 100_000;
 
 fn doorbell(program: Program, patience: Duration) -> Measured {
-    let (mut executions, mut exhausted) = (0, None);
-    let started = thread_time();
-    while thread_time() - started < patience / 4 {
+    rate_of(patience, || {
         let report = Explore::new(program.name).run(|m: &Machine| {
             let word = Arc::new(<Sim as Platform>::AtomicU64::new(0));
             for _ in 0..program.threads {
@@ -84,10 +101,8 @@ fn doorbell(program: Program, patience: Duration) -> Measured {
             }
         });
         report.assert_exhausted();
-        executions += report.executions;
-        exhausted = Some(report.executions);
-    }
-    Measured { exhausted, per_second: executions as f64 / (thread_time() - started).as_secs_f64() }
+        (report.executions, Some(report.executions))
+    })
 }
 
 fn loom(program: Program, patience: Duration) -> Measured {
