@@ -5,13 +5,16 @@ use std::panic::Location;
 use doorbell_platform::{CpuId, WaitType};
 
 use crate::alone::Alone;
+use crate::cell::removing;
+use crate::cpu::Cpu;
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::object::NOBODY;
 use crate::op::{Access, Op, OpKind};
 use crate::search::{Fault, Open};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Cpu, Mode, NOBODY, World, removing};
+use crate::world::{Mode, World};
 
 impl World {
     /// Begins a new event: everything that has to be known about it before its effects.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::cell::WorldCell;
 use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
@@ -22,7 +23,7 @@ use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 use crate::watchdog::Watch;
-use crate::world::{self, Mode, World, WorldCell};
+use crate::world::{self, Mode, World};
 
 /// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;

@@ -5,11 +5,13 @@
 
 use std::panic::Location;
 
+use crate::cell::{try_with, with};
+use crate::context::Ctx;
 use crate::ids::CtxId;
 use crate::stuck::site;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Ctx, Mode, World, try_with, with};
+use crate::world::{Mode, World};
 
 impl Ctx {
     /// Adds a lock that was taken.

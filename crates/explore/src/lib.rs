@@ -2,7 +2,10 @@
 
 mod alone;
 pub mod bench;
+mod cell;
+mod context;
 mod coroutine;
+mod cpu;
 mod effect;
 mod events;
 mod executor;
@@ -14,6 +17,7 @@ mod live;
 mod locks;
 mod machine;
 mod minimise;
+mod object;
 mod op;
 #[cfg(unix)]
 mod overflow;

@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use crate::cell::{here, with};
 use crate::trace::FailureKind;
-use crate::world::{Mode, here, with};
+use crate::world::Mode;
 
 /// The number of no execution.
 const NONE: u64 = 0;

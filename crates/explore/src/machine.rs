@@ -5,9 +5,13 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use doorbell_platform::{CpuId, Vector};
 
+use crate::cell::with;
+use crate::context::too_many;
 use crate::coroutine::MOST;
+use crate::cpu::CpuCount;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::leaf::acts;
+use crate::object::ObjKind;
 use crate::op::{Op, OpKind};
 use crate::panics::told;
 use crate::search::Fault;
@@ -15,7 +19,7 @@ use crate::sim::{GracePeriods, Wire};
 use crate::step::{NO_OBJ, stay, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{CpuCount, Ended, Mode, ObjKind, too_many, with};
+use crate::world::{Ended, Mode};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///

@@ -12,7 +12,7 @@ use std::{mem, ptr};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::world::faulted;
+use crate::cell::faulted;
 
 static INSTALL: Once = Once::new();
 

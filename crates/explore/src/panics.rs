@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::sync::Once;
 
-use crate::world::{Mode, panics_inside, try_with};
+use crate::cell::{panics_inside, try_with};
+use crate::world::Mode;
 
 static INSTALL: Once = Once::new();
 

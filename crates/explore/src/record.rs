@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::alone::Alone;
+use crate::cell::with;
 use crate::executor::FailedRun;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Op, OpKind};
 use crate::step::NO_OBJ;
 use crate::stuck::site;
 use crate::trace::{Column, FailureKind, Line, Trace, Wait};
-use crate::world::{Mode, World, with};
+use crate::world::{Mode, World};
 
 /// A line that is being written, with what decides whether it matters.
 #[derive(Clone)]
@@ -154,7 +155,7 @@ pub fn note(text: impl FnOnce() -> String) {
 /// Adds a remark to the trace, at the step that the current context did last: what it means to the case. `text` is
 /// called only if there is a trace to write.
 pub fn remark(text: impl FnOnce() -> String) {
-    if !crate::world::recording() {
+    if !crate::cell::recording() {
         return;
     }
     let text = text();

@@ -37,8 +37,9 @@ use std::sync::{Arc, Mutex};
 
 use doorbell_platform::{LockClass, LockUse};
 
+use crate::cell::{removing, with};
 use crate::ids::{CtxId, ObjId};
-use crate::world::{World, removing, with};
+use crate::world::World;
 use crate::{Explore, Machine, Verdict};
 
 /// What is taken out of the code at a site.

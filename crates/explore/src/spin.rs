@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::alone::Alone;
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::object::NOBODY;
 use crate::op::{Access, Op, OpKind};
 use crate::step::NO_OBJ;
 use crate::stuck::site;
-use crate::world::{NOBODY, World};
+use crate::world::World;
 
 /// How often a context looks alone before its loop is taken for one that never gives up.
 pub const LOOKS: u32 = 20_000;

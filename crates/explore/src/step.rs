@@ -8,13 +8,16 @@ use std::panic::Location;
 use doorbell_platform::WaitType;
 
 use crate::alone::Resting;
+use crate::cell::{Here, WorldCell, here, with};
 use crate::coroutine::Runners;
+use crate::cpu::Cpu;
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::object::{NOBODY, ObjKind};
 use crate::op::{Op, OpKind, signature_of};
 use crate::sim::Stamp;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Cpu, Ended, Here, Mode, NOBODY, ObjKind, World, WorldCell, here, with};
+use crate::world::{Ended, Mode, World};
 
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);

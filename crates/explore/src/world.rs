@@ -1,34 +1,32 @@
-//! The simulated machine of one OS thread: contexts, CPUs, objects, and the thread-local state through which the
-//! explored code finds them.
+//! The simulated machine of one OS thread: its contexts, CPUs and objects.
 
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::mem::take;
-use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
+use std::sync::Arc;
 
-use doorbell_platform::{CpuId, LockClass, Vector};
+use doorbell_platform::CpuId;
 
 use crate::alone::Alone;
-use crate::coroutine::{MOST, Runners};
+use crate::cell::{lent, writes_down};
+use crate::context::{Ctx, CtxMemory, too_many};
+use crate::coroutine::MOST;
+use crate::cpu::{Cpu, CpuCount};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::locks::StuckLocks;
-use crate::op::{MoreUses, Op, OpKind};
-use crate::panics::told;
+use crate::object::{NOBODY, Obj, ObjKind};
+use crate::op::{Op, OpKind};
 use crate::record::Recorder;
 use crate::removal::Acquisition;
 use crate::search::Search;
-use crate::sim::{Books, GracePeriods, Model, Scheduled, SimTask, Wire};
+use crate::sim::{GracePeriods, Model};
 use crate::spin::{Key, Probe, Spin, Spins};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
-use crate::validate::{CtxKind, Held};
+use crate::validate::CtxKind;
 use crate::watchdog::Watched;
-use std::rc::Rc;
-use std::sync::Arc;
-
-pub(crate) const NOBODY: u8 = u8::MAX;
 
 /// The place of an object that has only its number.
 const UNUSED: u32 = u32::MAX;
@@ -44,167 +42,6 @@ pub(crate) enum Mode {
     Running,
     /// The run is over: services that still wait are told so.
     Ending,
-}
-
-/// A context of the current execution.
-pub(crate) struct Ctx {
-    pub name: Cow<'static, str>,
-    pub kind: CtxKind,
-    pub cpu: Option<CpuId>,
-    pub finished: bool,
-    /// What it does next.
-    pub pending: Op,
-    /// What else that step uses, as things are when it is asked.
-    pub more: Option<MoreUses>,
-    /// What that step may turn out to change, too.
-    pub may_change: Option<ObjId>,
-    pub held: Vec<Held>,
-    /// How many of those are leaves.
-    pub leaves: u32,
-    /// What each nested `irq_save` found.
-    pub irq_saves: Vec<bool>,
-    pub preempt_off: u32,
-    /// How many locks it has created.
-    pub locks_created: u32,
-    /// What it has read since its last `cpu_relax`: object and version.
-    pub reads: Vec<(ObjId, u32)>,
-    /// Where that was.
-    pub relaxed: &'static Location<'static>,
-    /// What the loop does in which it rests, once that is known.
-    pub spin: Option<Spin>,
-    /// Whether it has changed something itself since then, once that is known.
-    pub own_change: Cell<Option<bool>>,
-    /// It has looked in vain for as long as anybody may.
-    pub spent: bool,
-    /// How often it has looked since there was news.
-    pub in_vain: u32,
-    /// How often it has lapsed.
-    pub lapses: u32,
-    /// Where it lapsed last, if it was not seen to leave the loop.
-    pub looks_on: Option<&'static Location<'static>>,
-    /// The contexts that had ended before this one got here, by spawn and join.
-    pub after: CtxSet,
-    /// The step that created it.
-    pub born: Option<u32>,
-    /// Whether it is joined to `born` yet: its first event still has to be.
-    pub begun: bool,
-    /// For handlers: the interrupt is pending.
-    pub raised: bool,
-    /// For handlers: it runs.
-    pub active: bool,
-    /// For handlers: what they handle.
-    pub vector: Option<Vector>,
-    /// Whether the last `TryLock` got its lock.
-    pub got: bool,
-    /// For handlers: their pending interrupt, as an object.
-    pub pending_obj: Option<ObjId>,
-    /// For handlers: on what inter-processor interrupts for them travel.
-    pub wire: Option<Wire>,
-    /// For handlers: they ask their CPU to switch tasks.
-    pub reschedules: bool,
-    /// For tasks of a scheduler: the way to it.
-    pub scheduled: Option<Scheduled>,
-    /// The step that it had announced when it was preempted.
-    pub preempted: Option<Box<Op>>,
-    /// For tasks: what wakes them out of `park`.
-    pub park: Option<SimTask>,
-    /// For workers of a managed pool: what they do around each sleep.
-    pub books: Option<Rc<Books>>,
-    /// It is a task for which a certain CPU was asked; others make way for such a task while the
-    /// program is set up.
-    pub pinned: bool,
-    /// The program has said that it need not run.
-    pub may_not_run: bool,
-    /// It serves the others: traces show it in a column of its own, not as a CPU.
-    pub aside: bool,
-    /// The job, until it starts.
-    pub job: Option<Box<dyn FnOnce()>>,
-}
-
-/// What kind of thing an object is; decides how traces speak of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ObjKind {
-    /// A word that was given no name: it is called after the line that made it.
-    Atomic,
-    Spin,
-    Mutex,
-    Token,
-    Interrupt,
-    /// Anything else; the name says what.
-    Model,
-}
-
-/// A shared object of the current execution.
-pub(crate) struct Obj {
-    pub kind: ObjKind,
-    pub name: Cow<'static, str>,
-    pub class: Option<&'static LockClass>,
-    /// For locks that were created while the program runs: by whom, and how many it had created before.
-    pub creator: Option<(CtxId, u32)>,
-    /// Who holds it, for locks.
-    pub holder: u8,
-    /// Who has used it since what the run does is not recorded any more.
-    pub users: CtxSet,
-    /// Who can end a wait for it; empty: anybody.
-    pub releasers: CtxSet,
-    /// Says what those need in order to do so, and why they do not have it.
-    pub needs: Option<Rc<dyn Fn() -> String>>,
-    pub created: &'static Location<'static>,
-}
-
-impl Obj {
-    pub(crate) fn is_lock(&self) -> bool {
-        matches!(self.kind, ObjKind::Spin | ObjKind::Mutex)
-    }
-}
-
-/// A simulated CPU.
-pub(crate) struct Cpu {
-    pub irqs_on: bool,
-    pub task: Option<CtxId>,
-    /// The handlers that run on it, innermost last.
-    pub handlers: Vec<CtxId>,
-    /// What "interrupts are off" is, as an object: entries race for it.
-    pub token: ObjId,
-    pub has_handlers: bool,
-    /// For CPUs with a scheduler: which task runs, as an object.
-    pub switch: Option<ObjId>,
-    /// The task is to be preempted as soon as it may be.
-    pub need_resched: bool,
-    /// A task was given to it, though that may have ended.
-    pub used: bool,
-}
-
-impl Cpu {
-    /// Makes it a new one, but for its memory.
-    fn reset(&mut self, token: ObjId) {
-        self.irqs_on = true;
-        self.task = None;
-        self.handlers.clear();
-        self.token = token;
-        self.has_handlers = false;
-        self.switch = None;
-        self.need_resched = false;
-        self.used = false;
-    }
-
-    /// The context that may take steps on it.
-    #[inline]
-    pub(crate) fn running(&self) -> Option<CtxId> {
-        self.handlers.last().copied().or(self.task)
-    }
-}
-
-/// Whether the number of CPUs may still grow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum CpuCount {
-    /// Nobody has asked for it.
-    Open,
-    /// It was stated in the set-up, or asked for there.
-    Fixed,
-    /// It was asked for while contexts run. They have been told what it was when the set-up ended,
-    /// and no CPU has been added since.
-    Told,
 }
 
 /// What ended a run early.
@@ -302,14 +139,6 @@ pub(crate) struct World {
     spare: Vec<CtxMemory>,
 }
 
-/// The memory of a context, to be used again.
-#[derive(Default)]
-struct CtxMemory {
-    held: Vec<Held>,
-    irq_saves: Vec<bool>,
-    reads: Vec<(ObjId, u32)>,
-}
-
 /// The memory of a world, to be used again: nothing is in it.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -321,212 +150,6 @@ pub(crate) struct Memory {
     objs: Vec<Obj>,
     named: Vec<Cow<'static, str>>,
     spare: Vec<CtxMemory>,
-}
-
-thread_local! {
-    static CURRENT: Cell<*const WorldCell> = const { Cell::new(std::ptr::null()) };
-}
-
-thread_local! {
-    static RECORDING: Cell<bool> = const { Cell::new(false) };
-    static REMOVING: Cell<bool> = const { Cell::new(false) };
-}
-
-thread_local! {
-    /// What a context has lent to the machine is called.
-    static EVALUATING: Cell<bool> = const { Cell::new(false) };
-    /// Where a panic inside of the machine came from.
-    static INSIDE: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Whether the run is written down.
-#[inline]
-pub(crate) fn recording() -> bool {
-    RECORDING.get()
-}
-
-/// Whether something is taken out of the explored code, or it is found out what could be.
-#[inline]
-pub(crate) fn removing() -> bool {
-    REMOVING.get()
-}
-
-/// Calls what a context has lent to the machine, from inside of it.
-///
-/// # Errors
-/// Says where and how it panicked, if it did.
-pub(crate) fn lent<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    EVALUATING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    EVALUATING.set(false);
-    result.map_err(|payload| {
-        let site = INSIDE.take().map(|site| format!(" at {site}")).unwrap_or_default();
-        format!("panicked{site}: {}", told(&*payload))
-    })
-}
-
-/// A world that the contexts which run in it can reach, one at a time.
-pub(crate) struct WorldCell {
-    pub runners: Runners,
-    world: UnsafeCell<World>,
-    busy: Cell<bool>,
-}
-
-impl WorldCell {
-    pub(crate) fn new(world: World, stack_bytes: usize) -> Rc<Self> {
-        Rc::new(WorldCell { runners: Runners::new(stack_bytes), world: UnsafeCell::new(world), busy: Cell::new(false) })
-    }
-
-    /// The world, of whoever has the cell alone.
-    pub(crate) fn world(&mut self) -> &mut World {
-        self.world.get_mut()
-    }
-
-    /// Makes this the world of the OS thread until the guard is dropped.
-    pub(crate) fn enter(&self) -> Entered<'_> {
-        Entered { outer: CURRENT.replace(self), recording: RECORDING.get(), removing: REMOVING.get(), _cell: self }
-    }
-
-    #[inline(always)]
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
-        let mut inside = self.inside();
-        let result = f(inside.world());
-        inside.leave();
-        result
-    }
-
-    /// Begins to use the world. [`with`](WorldCell::with) is this for whole closures, which may not be inlined.
-    #[inline(always)]
-    pub(crate) fn inside(&self) -> Inside<'_> {
-        assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
-        Inside(self)
-    }
-}
-
-/// The world, in use. Dropped only when a panic leaves the machine: whoever used it unwinds now, and uses it again while
-/// it does.
-pub(crate) struct Inside<'a>(&'a WorldCell);
-
-impl Inside<'_> {
-    #[inline(always)]
-    pub(crate) fn world(&mut self) -> &mut World {
-        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), and the flag is set once, by the one `Inside` that
-        // there is until it takes the flag back; so this is the only reference while it lives.
-        unsafe { &mut *self.0.world.get() }
-    }
-
-    /// Ends the use.
-    #[inline(always)]
-    pub(crate) fn leave(self) {
-        self.0.busy.set(false);
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Inside<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.0.busy.set(false);
-        let site = INSIDE.take();
-        if self.0.runners.is_running() {
-            self.0.with(|w| w.panics(site));
-        }
-    }
-}
-
-/// For the panic hook: a panic inside of the machine, which nobody can look at before it is left.
-/// Whether it is told by a report, as one of a context; `None` if the machine is not being used.
-pub(crate) fn panics_inside(site: &Option<String>) -> Option<bool> {
-    let cell = CURRENT.get();
-    // SAFETY: as in `with`.
-    let cell = unsafe { cell.as_ref() }?;
-    cell.busy.get().then(|| {
-        INSIDE.set(site.clone());
-        EVALUATING.get() || cell.runners.is_running()
-    })
-}
-
-/// See [`WorldCell::enter`].
-pub(crate) struct Entered<'a> {
-    outer: *const WorldCell,
-    recording: bool,
-    removing: bool,
-    _cell: &'a WorldCell,
-}
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        CURRENT.set(self.outer);
-        RECORDING.set(self.recording);
-        REMOVING.set(self.removing);
-    }
-}
-
-/// Whether this OS thread explores.
-#[inline]
-pub(crate) fn exploring() -> bool {
-    !CURRENT.get().is_null()
-}
-
-/// [`with`] for the panic hook, which may come from anywhere.
-pub(crate) fn try_with<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
-    let cell = CURRENT.get();
-    // SAFETY: as in `with`.
-    let cell = unsafe { cell.as_ref() }?;
-    (!cell.busy.get()).then(|| cell.with(f))
-}
-
-/// The name of this OS thread's context at whose stack the address is, and how large that is: for a
-/// signal handler.
-#[cfg(unix)]
-pub(crate) fn faulted(address: usize) -> Option<(&'static str, usize)> {
-    // SAFETY: as in `here`, and a context that runs has a name until it ends; this one never goes
-    // on.
-    unsafe {
-        let (name, bytes) = CURRENT.get().as_ref()?.runners.owner(address)?;
-        Some((&*name, bytes))
-    }
-}
-
-/// Calls `f` with this OS thread's world.
-///
-/// # Panics
-/// If there is none: simulated objects exist in explorations only.
-#[inline]
-pub(crate) fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
-    here().with(f)
-}
-
-/// The cell of this OS thread's world, for as long as that is entered: it is not to be kept any longer than a step.
-pub(crate) struct Here(*const WorldCell);
-
-impl Deref for Here {
-    type Target = WorldCell;
-
-    #[inline(always)]
-    fn deref(&self) -> &WorldCell {
-        // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back before the cell goes.
-        unsafe { &*self.0 }
-    }
-}
-
-/// See [`Here`].
-#[inline(always)]
-pub(crate) fn here() -> Here {
-    let cell = CURRENT.get();
-    if cell.is_null() {
-        crate::strays::refuse();
-    }
-    Here(cell)
-}
-
-/// Says that there is no room for another context.
-pub(crate) fn too_many(name: &str) -> String {
-    format!(
-        "{name:?} would be context {}, and a program has at most {MOST}: tasks, handlers and hardware, those that have \
-         ended included",
-        MOST + 1
-    )
 }
 
 impl World {
@@ -644,8 +267,7 @@ impl World {
         self.cpu_count = CpuCount::Open;
         self.late_cpus = 0;
         self.cpu_numbers = None;
-        RECORDING.set(self.search.settings.record);
-        REMOVING.set(self.search.settings.removal.is_some());
+        writes_down(self.search.settings.record, self.search.settings.removal.is_some());
         if self.search.settings.record {
             self.recorder = Recorder::default();
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use doorbell_platform::{CpuId, Vector};
 
+use crate::cell::with;
+use crate::cpu::CpuCount;
 use crate::ids::{CtxId, ObjId};
 use crate::leaf::acts;
 use crate::op::{Op, OpKind};
@@ -13,7 +15,7 @@ use crate::sim::model::Model;
 use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{CpuCount, Ended, Mode, World, with};
+use crate::world::{Ended, Mode, World};
 
 /// How deep interrupts were saved: restores must come in the opposite order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use doorbell_platform::ReadDomain;
 
+use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
 use crate::leaf::acts;
 use crate::machine::Machine;
+use crate::object::ObjKind;
 use crate::op::{Access, Op, OpKind};
 use crate::record::note;
 use crate::sim::managed::Queue;
 use crate::sim::model::{Model, step_with, wait};
 use crate::sim::pool::{Comes, Last, Pool, Then};
 use crate::sim::wait::SimCompletion;
-use crate::world::{ObjKind, with};
 use doorbell_platform::Completion;
 
 /// What grace periods need in order to end. Set it up with [`Machine::grace_periods`] before domains are created.

@@ -4,15 +4,17 @@ use std::panic::Location;
 
 use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
+use crate::cell::{exploring, removing, with};
 use crate::ids::ObjId;
 use crate::leaf::acts;
+use crate::object::ObjKind;
 use crate::op::{Op, OpKind};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Mode, ObjKind, exploring, removing, with};
+use crate::world::Mode;
 
 macro_rules! raw_lock {
     ($(#[$doc:meta])* $name:ident, $kind:expr) => {

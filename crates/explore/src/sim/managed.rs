@@ -23,6 +23,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
 use crate::leaf::acts;
 use crate::machine::Machine;
@@ -32,7 +33,7 @@ use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
 use crate::sim::pool::{Comes, Last, Then};
 use crate::sim::preempted::Books;
 use crate::sim::{Preempted, PreemptionOff};
-use crate::world::{Ended, Mode, with};
+use crate::world::{Ended, Mode};
 
 /// A line of the code that is explored.
 pub(crate) type Site = &'static Location<'static>;

@@ -4,14 +4,16 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
+use crate::cell::{exploring, with};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::leaf::acts_at;
+use crate::object::ObjKind;
 use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
 use crate::sim::managed::sleep;
 use crate::sim::stamp::Stamp;
 use crate::step::{step, try_step};
 use crate::trace::FailureKind;
-use crate::world::{Ended, Mode, ObjKind, exploring, with};
+use crate::world::{Ended, Mode};
 
 /// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one visible step, in
 /// which nobody else can be.
@@ -160,7 +162,7 @@ impl<T> Model<T> {
 
     /// Gives it a longer name, if the run is written down.
     pub(crate) fn rename(&self, name: impl FnOnce() -> String) {
-        if crate::world::recording() {
+        if crate::cell::recording() {
             let id = self.id();
             let name = name();
             with(|w| w.obj_mut(id).name = name.into());

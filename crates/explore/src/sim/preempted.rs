@@ -17,6 +17,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Weak;
 
+use crate::cell::with;
 use crate::ids::CtxId;
 use crate::machine::Machine;
 use crate::op::{Op, OpKind};
@@ -25,7 +26,6 @@ use crate::sim::managed::{Inner, Managed, Site};
 use crate::sim::model::Model;
 use crate::sim::sched::RESCHEDULE;
 use crate::step::{NO_OBJ, step};
-use crate::world::with;
 
 /// What a preemption does to a worker that is on its way to sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
 
+use crate::cell::with;
 use crate::ids::CtxId;
 use crate::leaf::acts;
 use crate::machine::{HandlerHandle, Machine, may_not_run};
@@ -21,7 +22,7 @@ use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
 use crate::sim::{Model, Sim, SimSpin, SimTask};
 use crate::step::{NO_OBJ, step, try_step};
-use crate::world::{Ended, with};
+use crate::world::Ended;
 
 /// The class of the lock of a task.
 pub static PI_LOCK: LockClass = LockClass::new("pi_lock", WaitType::Spin);

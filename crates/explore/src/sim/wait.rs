@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use doorbell_platform::{Completion, WaitQueue};
 
+use crate::cell::{recording, with};
 use crate::ids::CtxId;
 use crate::leaf::acts;
 use crate::op::{Op, OpKind};
 use crate::record::note;
 use crate::sim::model::{Model, wait};
-use crate::world::{recording, with};
 
 /// A completion of the simulated machine.
 pub struct SimCompletion(Model<bool>);
