@@ -7,6 +7,7 @@ pub mod avic;
 pub mod cpu;
 pub mod entry_cache;
 pub mod ga_log;
+pub mod gic;
 pub mod ioapic;
 pub mod iommu_amd;
 pub mod lapic;

@@ -95,6 +95,15 @@ impl Vcpu {
         }
     }
 
+    /// Interrupts a CPU in the host's name, which ends guest mode there. Nothing happens on a CPU that the
+    /// vCPU never runs on.
+    #[track_caller]
+    pub fn kick(&self, cpu: CpuId) {
+        if let Some(cpu) = self.cpu(cpu) {
+            cpu.kick();
+        }
+    }
+
     /// Returns whether the CPU that it is in the guest on was kicked. By its task.
     #[track_caller]
     pub fn is_kicked(&self) -> bool {
@@ -206,11 +215,7 @@ pub trait Delivery: 'static {
         match notice {
             Notice::Nothing => {}
             Notice::Notify(notification) => self.notify(notification),
-            Notice::Kick(cpu) => {
-                if let Some(cpu) = self.vcpu().cpu(cpu) {
-                    cpu.kick();
-                }
-            }
+            Notice::Kick(cpu) => self.vcpu().kick(cpu),
             Notice::Wake => self.vcpu().wake(),
         }
     }
@@ -250,9 +255,7 @@ pub trait Delivery: 'static {
         let place = *vcpu.place();
         if place.in_guest {
             vcpu.place().preempt = true;
-            if let Some(cpu) = vcpu.cpu(place.on) {
-                cpu.kick();
-            }
+            vcpu.kick(place.on);
         } else if !place.away {
             self.depart(true);
             self.arrive();
