@@ -51,11 +51,14 @@ fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// After so long something hangs for ever.
+const HANGS: Duration = Duration::from_secs(60);
+
 /// [`until`] where something may hang for ever, which ends this as `false`.
 fn in_time(condition: impl Fn() -> bool) -> bool {
     let begun = Instant::now();
     while !condition() {
-        if begun.elapsed() > Duration::from_secs(60) {
+        if begun.elapsed() > HANGS {
             return false;
         }
         thread::yield_now();
@@ -393,19 +396,19 @@ fn a_controller_that_panics_is_told_and_everybody_is_served_on() {
     let why = Some("a controller that is wrong".to_string());
     for _ in 0..2 {
         event.write(1).unwrap();
-        assert_eq!(panics.recv().unwrap(), (served, why.clone()));
+        assert_eq!(panics.recv_timeout(HANGS), Ok((served, why.clone())));
     }
     // One that waits already is injected by who assigns it.
     let waits = EventFd::new(EFD_NONBLOCK).unwrap();
     waits.write(1).unwrap();
     let other = events.assign(&vm, descriptor(&waits), MSI).unwrap();
-    assert_eq!(panics.recv().unwrap(), (other, why));
+    assert_eq!(panics.recv_timeout(HANGS), Ok((other, why)));
 
     vm.controller().panics.store(false, SeqCst);
     let (opened, _) = events.open(&vm, MSI).unwrap();
     for (n, event) in [&event, &waits, &opened].into_iter().enumerate() {
         event.write(1).unwrap();
-        until(|| vm.controller().chip.seen.lock().unwrap().len() == n + 1);
+        assert!(in_time(|| vm.controller().chip.seen.lock().unwrap().len() == n + 1));
     }
     events.deassign_all([served, other]);
     assert_eq!((events.len(), vm.assigned()), (1, 1));

@@ -224,6 +224,7 @@ mod tests {
         let tags = [add(&one, 0, 10), add(&one, 4095, 11), add(&two, 0, 20)];
         assert_eq!(tags.map(|tag| log.entry(entry(tag), |vcpu| *vcpu)), [Some(10), Some(11), Some(20)]);
         assert_eq!(log.entry(entry(GaTag::from_bits(tags[0].bits() + 1)), |_| ()), None, "no such vCPU");
+        assert_eq!(log.entry(entry(GaTag::from_bits(tags[2].bits() + 1)), |_| ()), None, "nor one beyond the last");
         assert_eq!(log.entry(entry(GaTag::from_bits(5 << 12)), |_| ()), None, "no such VM");
         assert_eq!(log.entry(LogEntry(2 << 60 | u64::from(tags[0].bits())), |_| ()), None, "not an interrupt");
         let mut all = vec![];
