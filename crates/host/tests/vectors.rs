@@ -551,6 +551,7 @@ fn a_cpu_set_names_those_that_have_none() {
     assert_eq!(refused(2, Where::Anywhere), "no CPU has a free vector (1 are promised to others)");
     assert_eq!(vectors.activate(Irq(1), Where::Anywhere), Ok(Place { cpu: CpuId(0), vector: Vector(0x20) }));
     assert_eq!(vectors.activate(Irq(9), Where::Anywhere), Err(VectorError::NoSuchIrq(Irq(9))));
+    assert_eq!(refused(9, Where::Anywhere), "there is no irq 9");
     assert_eq!(vectors.online(CpuId(2)), Err(VectorError::NoSuchCpu(CpuId(2))));
     assert_eq!(
         vectors.begin_offline(CpuId(0)).map_err(|error| error.to_string()),
@@ -761,6 +762,30 @@ fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
     assert_eq!(one.1.to(), other.1.to());
     assert_eq!(one.0.moved(other.1), Err(VectorError::NotMoving(Irq(0))));
     assert_eq!(one.0.moved(one.1).map(Cleanup::cpu), Ok(CpuId(0)));
+}
+
+#[test]
+fn a_move_that_has_ended_is_not_ended_again_by_one_of_others_that_is_like_it() {
+    let [one, other] = [0, 1].map(|_| {
+        let (vectors, [here, there]) = two(1);
+        vectors.activate(Irq(0), Where::In(&here)).unwrap();
+        let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+        (vectors, moved)
+    });
+    assert_eq!((one.1.from(), one.1.to()), (other.1.from(), other.1.to()));
+    assert_eq!(one.0.moved(one.1).map(Cleanup::cpu), Ok(CpuId(0)));
+    assert_eq!(one.0.cancel(other.1).err(), Some(VectorError::NotMoving(Irq(0))));
+    assert_eq!(one.0.place(Irq(0)).map(|place| place.cpu), Some(CpuId(1)));
+}
+
+#[test]
+fn a_cpu_that_has_to_look_is_interrupted() {
+    let (vectors, [here, _]) = two(1);
+    let (looks, looked) = std::sync::mpsc::channel();
+    let _handler = Std::on_ipi(CpuId(0), Vector(0x20), move || looks.send(()).unwrap());
+    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.deactivate(Irq(0)).unwrap().send::<Std>(Vector(0x20));
+    assert_eq!(looked.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
 }
 
 #[test]
