@@ -377,6 +377,7 @@ mod tests {
         desc.request(wrong.clone(), Sharing::Exclusive).unwrap().synchronize();
         let handle = std::panic::AssertUnwindSafe(|| desc.handle().again);
         assert!(std::panic::catch_unwind(handle).is_err());
+        assert!(!desc.flow.in_progress(), "or this waits for ever");
         desc.synchronize();
         desc.disable();
         assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "it was not handled");

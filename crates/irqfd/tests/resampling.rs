@@ -213,3 +213,26 @@ fn a_device_whose_line_becomes_another_is_heard_there() {
     rerouted(false).assert_exhausted();
     rerouted(true).assert_exhausted();
 }
+
+/// Hears of acknowledgements, until it is unregistered.
+struct Hears(Ghost);
+
+impl Notify for Hears {
+    fn notify(&self) {
+        self.0.access();
+    }
+}
+
+#[test]
+fn who_is_unregistered_while_the_guest_acknowledges_is_told_nothing_more() {
+    let report = Explore::new("unregistered").run(|m: &Machine| {
+        let (vm, hears) = (vm(), Arc::new(Hears(Ghost::new("sink"))));
+        let notifier = vm.register_ack_notifier(GSI, hears.clone()).expect("there is such a GSI");
+        m.task("host", move || {
+            notifier.unregister();
+            hears.0.free();
+        });
+        m.task("guest", move || vm.ack(PIN));
+    });
+    report.assert_exhausted();
+}

@@ -441,7 +441,7 @@ mod tests {
         let among_others = |events: &Events, served| events.deassign_all([served]);
         let vm = Irqfds::<Std, _>::new(Nothing, Limits::default());
         let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))]).unwrap()).unwrap();
-        for round in 0..40 {
+        for round in 0..20 {
             let deassign: &(dyn Fn(&Events, Served) + Sync) = if round % 2 == 0 { &alone } else { &among_others };
             let events = EventLoop::new().unwrap();
             let (_event, served) = events.open(&vm, Gsi(1)).unwrap();
