@@ -395,3 +395,21 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use doorbell_platform::Std;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_to_be_made_in_a_vm_that_takes_one_irqfd_more() {
+        let (table, irqfds) = (Arc::new(RoutingTable::empty()), Slab::new());
+        let mut state = State::<Std> { closed: false, table, irqfds };
+        let limits = |irqfds| Limits { irqfds, ..Limits::default() };
+        assert!(state.grows(&limits(1)).is_some());
+        assert!(state.grows(&limits(0)).is_none());
+        state.closed = true;
+        assert!(state.grows(&limits(1)).is_none());
+    }
+}
