@@ -399,4 +399,13 @@ mod tests {
         let (place, between) = matrix.allocate_beside(from, Where::In(&CpuSet::of([CpuId(2)])), false).unwrap();
         assert_eq!((place, between), (Place { cpu: CpuId(2), ..from }, None));
     }
+
+    #[test]
+    fn who_was_promised_a_vector_and_asks_for_one_by_which_two_writes_go_is_promised_no_more() {
+        let mut matrix = matrix(2, 2);
+        let from = matrix.allocate(Where::In(&CpuSet::of([CpuId(0)])), false).unwrap();
+        matrix.reserve().unwrap();
+        matrix.allocate_beside(from, Where::Anywhere, true).unwrap();
+        assert_eq!((matrix.reserved(), matrix.unpromised()), (0, 2));
+    }
 }
