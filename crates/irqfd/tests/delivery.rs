@@ -2,7 +2,9 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use common::*;
 use doorbell_irqfd::{Controller, Deassigning, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, Signalled, SourceId};
@@ -33,6 +35,37 @@ fn a_gsi_with_several_pins_reaches_all_of_them() {
     let mut seen = vm.controller().take();
     seen.sort();
     assert_eq!(seen, [Seen::Edge(EDGE_PIN), Seen::Edge(second)]);
+}
+
+#[test]
+fn a_resampling_irqfd_raises_each_pin_of_its_gsi_until_one_is_acknowledged() {
+    let vm = vm::<Std>();
+    let _ = vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (LEVEL, Route::Level(OTHER_PIN))])).unwrap();
+    let irqfd = vm.irqfd();
+    irqfd.assign_resample(LEVEL, Count::new()).unwrap();
+    irqfd.signal();
+    let levels = || [PIN, OTHER_PIN].map(|pin| vm.controller().level(pin));
+    assert_eq!(levels(), [RAISED; 2]);
+    vm.ack(PIN);
+    assert_eq!(levels(), [0; 2]);
+}
+
+#[test]
+fn an_event_that_stays_kept_is_not_in_the_way_of_one_whose_gsi_has_a_route_again() {
+    let vm = vm::<Std>();
+    let [stays, comes] = [EDGE, MSI].map(|gsi| {
+        let irqfd = vm.irqfd();
+        irqfd.assign(gsi).unwrap();
+        irqfd
+    });
+    let _ = vm.reroute(table(&[])).unwrap();
+    assert_eq!([stays.signal(), comes.signal()], [Signalled::Kept; 2]);
+    vm.controller().take();
+    let (host, (done, rerouted)) = (vm.clone(), mpsc::channel());
+    thread::spawn(move || done.send(host.reroute(table(&[(MSI, Route::Msi(MESSAGE))])).is_ok()).unwrap());
+    assert_eq!(rerouted.recv_timeout(Duration::from_secs(60)), Ok(true), "it may look at one event for ever");
+    assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)]);
+    assert!(stays.take_kept() && !comes.take_kept());
 }
 
 #[test]
