@@ -1,0 +1,72 @@
+//! What interrupts are told apart and ordered by.
+
+/// The INTID of an interrupt that the distributor or a redistributor keeps: SGIs are 0 to 15, PPIs
+/// 16 to 31, SPIs 32 to 1019 (Arm IHI 0069H, section 2.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IntId(u16);
+
+impl IntId {
+    /// How many INTIDs there are before the special ones.
+    pub const COUNT: usize = 1020;
+
+    pub(crate) const FIRST: IntId = IntId(0);
+
+    /// Returns the INTID of that number, below 1020.
+    #[inline]
+    pub const fn new(number: u32) -> Option<IntId> {
+        if number < Self::COUNT as u32 { Some(IntId(number as u16)) } else { None }
+    }
+
+    /// Returns its number.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Returns whether it is an SPI, which several vCPUs share.
+    #[inline]
+    pub const fn is_spi(self) -> bool {
+        self.0 >= 32
+    }
+
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The INTID of the physical interrupt that backs a virtual one: 13 bits, as a list register has
+/// room for (`ICH_LR<n>_EL2.pINTID`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PhysicalIntId(u16);
+
+impl PhysicalIntId {
+    /// Returns the INTID of that number, below 1020: an LPI is not active, and so backs nothing.
+    #[inline]
+    pub const fn new(number: u32) -> Option<PhysicalIntId> {
+        if number < IntId::COUNT as u32 { Some(PhysicalIntId(number as u16)) } else { None }
+    }
+
+    /// Returns its number.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A priority. The smaller number is the higher priority (section 4.8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Priority(pub u8);
+
+/// A group of interrupts, each with its own acknowledge, EOI and enable (section 4.6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Group {
+    /// Signalled as virtual FIQ.
+    Zero,
+    /// Signalled as virtual IRQ.
+    One,
+}
+
+impl Group {
+    pub(crate) const BOTH: [Group; 2] = [Group::Zero, Group::One];
+}

@@ -1,0 +1,126 @@
+//! Guests that do what is UNPREDICTABLE: they end what they have not acknowledged, in any order, and
+//! change EOImode and binary points while something is active; beside them hosts that change words
+//! without telling the vCPU. Nothing panics, and every entry is one that hardware allows.
+
+mod registers;
+
+use doorbell_gic::spec::Vtr;
+use doorbell_gic::{ApList, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger};
+use doorbell_hardware::gic::VirtualInterface;
+use doorbell_hardware::gic::spec as hw;
+use doorbell_platform::Std;
+
+use registers::Registers;
+
+const COUNT: u32 = 64;
+
+struct Table(Vec<Interrupt<Std>>);
+
+impl Interrupts<Std> for Table {
+    fn interrupt(&self, id: IntId) -> &Interrupt<Std> {
+        &self.0[id.number() as usize]
+    }
+}
+
+/// Random numbers (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 8
+    }
+
+    fn below(&mut self, end: u32) -> u32 {
+        (self.next() % u64::from(end)) as u32
+    }
+}
+
+fn id(number: u32) -> IntId {
+    IntId::new(number).expect("it is small")
+}
+
+/// What a guest does, whatever comes of it.
+fn guest(random: &mut Random, interface: &mut VirtualInterface) {
+    let group = [hw::Group::Zero, hw::Group::One][random.below(2) as usize];
+    let number = if random.below(8) == 0 { random.below(1 << 24) } else { random.below(COUNT) };
+    let intid = hw::IntId::new(number).expect("it is small");
+    let bits = random.next();
+    match random.below(10) {
+        0..=2 => _ = interface.read_iar(group),
+        3..=4 => _ = interface.write_eoir(group, intid),
+        5 => _ = interface.write_dir(intid),
+        6 => _ = interface.write_ctlr(bits),
+        7 => _ = interface.write_bpr(group, bits as u8),
+        8 => _ = interface.write_igrpen(group, !bits.is_multiple_of(4)),
+        _ => _ = interface.write_pmr(hw::Priority(bits as u8 | 0x80)),
+    }
+}
+
+/// What anybody does to the word of an interrupt, with or without telling the vCPU.
+fn host(random: &mut Random, interrupt: &Interrupt<Std>) {
+    let bits = random.next();
+    let _ = match random.below(7) {
+        0..=2 => interrupt.latch(),
+        3 => interrupt.set_level(bits as u32, bits & 64 != 0),
+        4 => interrupt.set_enabled(!bits.is_multiple_of(4)),
+        5 => interrupt.set_active(bits.is_multiple_of(4)),
+        _ => {
+            let group = if bits & 1 != 0 { Group::One } else { Group::Zero };
+            let before = interrupt.state();
+            interrupt.configure(Priority((bits >> 8) as u8), group, before.physical());
+            before
+        }
+    };
+}
+
+fn lives(seed: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    random.next();
+    let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+    let lrs = 1 + random.below(16) as u8;
+    let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+    let implementation = if random.below(2) == 0 { implementation.counting_strays() } else { implementation };
+    let mut registers = Registers(VirtualInterface::new(implementation));
+    registers.0.set_vmcr(0xff << 24 | 0b11);
+    let triggers = [Trigger::Edge, Trigger::Level];
+    let table = Table((0..COUNT).map(|number| Interrupt::new(triggers[number as usize % 2])).collect());
+    for number in 0..COUNT {
+        let physical = (number >= 48).then(|| PhysicalIntId::new(100 + number).expect("it is small"));
+        table.interrupt(id(number)).configure(Priority((number * 8) as u8), Group::One, physical);
+        table.interrupt(id(number)).set_enabled(true);
+    }
+    let mut list = ApList::new(Vtr::from_bits(implementation.vtr()));
+    for _ in 0..128 {
+        list.fold(&table, &mut registers);
+        list.take_ended(&table, |_| ());
+        let vmcr = registers.0.vmcr();
+        for _ in 0..random.below(3) {
+            let number = random.below(COUNT);
+            host(&mut random, table.interrupt(id(number)));
+            if random.below(8) != 0 {
+                list.look(&table, id(number), vmcr);
+            }
+        }
+        if random.below(4) == 0 {
+            list.deactivate(&table, id(random.below(COUNT)), vmcr);
+        }
+        list.flush(&table, &mut registers, [random.below(8) != 0, random.below(8) != 0]);
+        registers.0.check().expect("a guest may be entered with it");
+        assert_eq!(registers.0.misr(), 0, "a condition is asserted that the entry does not clear");
+        (0..random.below(8)).for_each(|_| guest(&mut random, &mut registers.0));
+    }
+}
+
+#[test]
+fn nothing_that_a_guest_does_panics_or_makes_an_entry_that_hardware_does_not_allow() {
+    let lives_of = std::env::var("DOORBELL_LIVES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
+    for seed in 0..lives_of {
+        if let Err(panic) = std::panic::catch_unwind(|| lives(seed)) {
+            eprintln!("in life {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Guests and hosts that do what they like, compared with a plain model of the architecture.
+
+mod reference;
+mod registers;
+
+use std::collections::BTreeSet;
+
+use doorbell_gic::spec::Vtr;
+use doorbell_gic::{ApList, Ended, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger};
+use doorbell_hardware::gic::spec as hw;
+use doorbell_hardware::gic::{Physical, VirtualInterface};
+use doorbell_platform::Std;
+
+use reference::Reference;
+use registers::Registers;
+
+/// INTIDs that the sequences use: SGIs, PPIs and SPIs, every other of each trigger.
+const COUNT: u32 = 40;
+/// Of these, those from here on are backed by physical ones of 500 more.
+const BACKED: u32 = 36;
+
+struct Table(Vec<Interrupt<Std>>);
+
+impl Interrupts<Std> for Table {
+    fn interrupt(&self, id: IntId) -> &Interrupt<Std> {
+        &self.0[id.number() as usize]
+    }
+}
+
+fn hardware(group: Group) -> hw::Group {
+    [hw::Group::Zero, hw::Group::One][group as usize]
+}
+
+fn id(number: u32) -> IntId {
+    IntId::new(number).expect("it is small")
+}
+
+/// Random numbers (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (((self.0 >> 32) * u64::from(end)) >> 32) as u32
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// How soon a maintenance interrupt is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Maintenance {
+    AtOnce,
+    Late,
+}
+
+struct Machine {
+    table: Table,
+    list: ApList,
+    registers: Registers,
+    reference: Reference,
+    maintenance: Maintenance,
+    /// Ends that were told to sources, and those that are due.
+    told: BTreeSet<u32>,
+    /// How often each physical interrupt was deactivated.
+    deactivated: Vec<u32>,
+    exits: u32,
+}
+
+impl Machine {
+    fn new(random: &mut Random, lrs: u8, drops_only: bool, maintenance: Maintenance) -> Self {
+        let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+        let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+        let mut registers = Registers(VirtualInterface::new(implementation));
+        registers.0.set_vmcr(0xff << 24 | 0b11 | u64::from(drops_only) << 9);
+        let mut reference = Reference::new(priority_bits, preemption_bits, drops_only);
+        let few = random.one_in(2);
+        let table = Table(
+            (0..COUNT)
+                .map(|number| {
+                    let edge = number % 2 == 0 || number >= BACKED;
+                    let interrupt = Interrupt::new(if edge { Trigger::Edge } else { Trigger::Level });
+                    let priority = (random.below(if few { 4 } else { 32 }) << 3) as u8;
+                    let group = if random.one_in(4) { Group::Zero } else { Group::One };
+                    let physical = (number >= BACKED).then(|| PhysicalIntId::new(500 + number).expect("it is small"));
+                    interrupt.configure(Priority(priority), group, physical);
+                    interrupt.set_enabled(true);
+                    reference.add(edge, priority, group as usize, number >= BACKED);
+                    interrupt
+                })
+                .collect(),
+        );
+        let list = ApList::new(Vtr::from_bits(implementation.vtr()));
+        let (told, deactivated) = (BTreeSet::new(), vec![0; COUNT as usize]);
+        Machine { table, list, registers, reference, maintenance, told, deactivated, exits: 0 }
+    }
+
+    /// Leaves the guest, does what the host does, and enters it again.
+    fn exits(&mut self, host: impl FnOnce(&mut Self)) {
+        self.exits += 1;
+        self.list.fold(&self.table, &mut self.registers);
+        let (told, deactivated) = (&mut self.told, &mut self.deactivated);
+        self.list.take_ended(&self.table, |ended| match ended {
+            Ended::Level(id) => _ = told.insert(id.number()),
+            Ended::Physical(id) => deactivated[id.number() as usize - 500] += 1,
+        });
+        self.compare();
+        host(self);
+        self.list.flush(&self.table, &mut self.registers, [true; 2]);
+        self.check_entry();
+    }
+
+    /// What the words say is what the architecture says, when the vCPU is out of the guest.
+    fn compare(&mut self) {
+        for number in 0..COUNT {
+            let state = self.table.interrupt(id(number)).state();
+            let expected = self.reference.state(number);
+            assert_eq!((state.is_pending(), state.is_active()), expected, "pending and active, of {number}");
+        }
+        // Every end of a level is told, though several may be told at once.
+        assert_eq!(std::mem::take(&mut self.told), std::mem::take(&mut self.reference.ended), "told of the ends");
+        assert_eq!(self.deactivated, self.reference.deactivated, "deactivated physically");
+    }
+
+    fn looks(&mut self, number: u32) {
+        let vmcr = self.registers.0.vmcr();
+        self.list.look(&self.table, id(number), vmcr);
+    }
+
+    /// What has to hold at each entry.
+    fn check_entry(&self) {
+        let interface = &self.registers.0;
+        interface.check().expect("a guest may be entered with it");
+        assert_eq!(interface.misr(), 0, "a condition is asserted that the entry does not clear");
+        let pending: Vec<_> = (interface.implemented_lrs().iter())
+            .filter(|lr| lr.state() == hw::State::Pending)
+            .map(|lr| lr.intid().number())
+            .collect();
+        let candidates = self.reference.candidates();
+        let outside = candidates.iter().filter(|number| !pending.contains(number)).count();
+        if let Some(best) = self.reference.best(&candidates) {
+            assert!(pending.iter().any(|number| best.contains(number)), "{pending:?} has none of {best:?}");
+        }
+        let armed = |field: hw::Field| field.is_set(interface.hcr());
+        assert_eq!(armed(hw::hcr::NPIE), outside > 0, "NPIE, with {outside} outside");
+        let inside = |number: &u32| {
+            interface.implemented_lrs().iter().any(|lr| lr.state().is_active() && lr.intid().number() == *number)
+        };
+        let active: Vec<_> = (0..COUNT).filter(|&number| self.reference.state(number).1 && !inside(&number)).collect();
+        let drops_only = self.reference.drops_only();
+        let seen = active.iter().any(|&number| self.reference.is_seen_at_its_end(number));
+        assert_eq!(armed(hw::hcr::LRENPIE), !drops_only && seen, "LRENPIE, with {active:?} outside");
+        let spi = (32..COUNT).any(|number| self.reference.state(number).1);
+        assert_eq!(armed(hw::hcr::TDIR), drops_only && (spi || !active.is_empty()), "TDIR, with {active:?} outside");
+    }
+
+    /// Takes the maintenance interrupt, if there is one.
+    fn maintains(&mut self, random: &mut Random) {
+        while self.registers.0.maintenance() && (self.maintenance == Maintenance::AtOnce || random.one_in(4)) {
+            self.exits(|_| ());
+        }
+    }
+
+    fn guest(&mut self, random: &mut Random) {
+        let group = if random.one_in(3) { Group::Zero } else { Group::One };
+        match random.below(16) {
+            0..=6 => self.acknowledges(group),
+            7..=11 => self.ends(),
+            12 => self.deactivates(random),
+            13 => {
+                let mask = if random.one_in(3) { (random.below(32) << 3) as u8 } else { 0xff };
+                self.registers.0.write_pmr(hw::Priority(mask)).expect("it is not trapped");
+                self.reference.mask = self.registers.0.read_pmr().expect("it is not trapped").0;
+            }
+            14 => {
+                let on = !random.one_in(3);
+                self.registers.0.write_igrpen(hardware(group), on).expect("it is not trapped");
+                self.reference.enabled[group as usize] = on;
+            }
+            _ => {
+                let point = random.below(8) as u8;
+                if self.reference.nothing_active() {
+                    self.registers.0.write_bpr(hardware(group), point).expect("it is not trapped");
+                    let point = self.registers.0.read_bpr(hardware(group)).expect("it is not trapped");
+                    self.reference.binary_points[group as usize] = point;
+                }
+            }
+        }
+    }
+
+    fn acknowledges(&mut self, group: Group) {
+        let got = self.registers.0.read_iar(hardware(group)).expect("it is not trapped").number();
+        let legal = self.reference.signalled(group as usize);
+        match self.maintenance {
+            Maintenance::AtOnce if got == 1023 => {
+                // Another one of the same priority may be the one that the interface has picked,
+                // and of the other group, or of a lower group priority.
+                let best = self.reference.best(&self.reference.candidates()).unwrap_or_default();
+                assert!(legal.len() < best.len().max(1), "1023, and not one of {legal:?}: {:x?}", self.registers.0);
+            }
+            Maintenance::AtOnce => assert!(
+                legal.contains(&got),
+                "{got}, and not one of {legal:?}: {:?} {:x?}",
+                self.reference,
+                self.registers.0
+            ),
+            // What waits outside comes later; what is inside may be acknowledged all the same.
+            Maintenance::Late if got == 1023 => return,
+            Maintenance::Late => assert!(self.reference.candidates().contains(&got), "{got} is no candidate"),
+        }
+        if got != 1023 {
+            self.reference.acknowledge(got);
+        }
+    }
+
+    fn ends(&mut self) {
+        let Some((number, group)) = self.reference.last_acknowledged() else { return };
+        let intid = hw::IntId::new(number).expect("it is small");
+        let physical = self.registers.0.write_eoir([hw::Group::Zero, hw::Group::One][group], intid);
+        self.deactivated_by_hardware(physical.expect("it is not trapped"));
+        self.reference.end(number);
+    }
+
+    fn deactivates(&mut self, random: &mut Random) {
+        let dropped = self.reference.dropped();
+        if dropped.is_empty() {
+            return;
+        }
+        let number = dropped[random.below(dropped.len() as u32) as usize];
+        let intid = hw::IntId::new(number).expect("it is small");
+        match self.registers.0.write_dir(intid) {
+            Ok(physical) => {
+                self.deactivated_by_hardware(physical);
+                self.reference.deactivate(number);
+            }
+            Err(_) => self.exits(|this| {
+                let vmcr = this.registers.0.vmcr();
+                assert!(this.list.deactivate(&this.table, id(number), vmcr), "it is active here");
+                this.reference.deactivate(number);
+                let (told, deactivated) = (&mut this.told, &mut this.deactivated);
+                this.list.take_ended(&this.table, |ended| match ended {
+                    Ended::Level(id) => _ = told.insert(id.number()),
+                    Ended::Physical(id) => deactivated[id.number() as usize - 500] += 1,
+                });
+            }),
+        }
+    }
+
+    fn deactivated_by_hardware(&mut self, physical: Physical) {
+        if let Physical::Deactivated(id) = physical {
+            self.deactivated[id.number() as usize - 500] += 1;
+        }
+    }
+
+    /// The host changes an interrupt, and the vCPU looks at it.
+    fn host(&mut self, random: &mut Random) {
+        let number = random.below(COUNT);
+        let what = random.below(8);
+        self.exits(|this| {
+            let interrupt = this.table.interrupt(id(number));
+            match what {
+                0..=4 if this.reference.is_edge(number) => {
+                    interrupt.latch();
+                    this.reference.latch(number);
+                }
+                0..=5 => {
+                    let high = what < 4;
+                    interrupt.set_level(number % 32, high);
+                    this.reference.set_line(number, high);
+                }
+                6 => {
+                    let enabled = !this.reference.is_enabled(number);
+                    interrupt.set_enabled(enabled);
+                    this.reference.set_enabled(number, enabled);
+                }
+                _ => {
+                    let active = this.reference.write_active(number);
+                    interrupt.set_active(active);
+                }
+            }
+            this.looks(number);
+        });
+    }
+}
+
+fn sequence(seed: u64, operations: u32) -> u32 {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    random.below(1);
+    let lrs = 1 + random.below(if seed.is_multiple_of(2) { 4 } else { 16 }) as u8;
+    let maintenance = if random.one_in(3) { Maintenance::Late } else { Maintenance::AtOnce };
+    let drops_only = random.one_in(2);
+    let mut machine = Machine::new(&mut random, lrs, drops_only, maintenance);
+    machine.exits(|_| ());
+    for _ in 0..operations {
+        if random.one_in(3) {
+            machine.host(&mut random)
+        } else {
+            machine.guest(&mut random)
+        }
+        machine.maintains(&mut random);
+    }
+    machine.exits(|_| ());
+    machine.exits
+}
+
+#[test]
+fn a_guest_gets_and_ends_what_the_architecture_says_whatever_the_number_of_list_registers() {
+    let sequences = std::env::var("DOORBELL_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let mut exits = 0u64;
+    for seed in 0..sequences {
+        let run = std::panic::catch_unwind(|| sequence(seed, 64));
+        match run {
+            Ok(some) => exits += u64::from(some),
+            Err(panic) => {
+                eprintln!("in sequence {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{sequences} sequences, {exits} exits");
+}
