@@ -178,10 +178,10 @@ const FIRST: u32 = 40;
 /// What is measured, how many interrupts that is in a round, and how many instructions each may take.
 const OPERATIONS: [(&str, u64, u64); 5] = [
     ("idle flush and fold", 1, 50),
-    ("an SPI, injected, flushed, ended and folded", 1, 570),
-    ("each of 4 SPIs through 4 list registers", 4, 410),
-    ("each of 32 SPIs through 4 list registers", 32, 430),
-    ("each of 31 SPIs that are active at once", 31, 1_750),
+    ("an SPI, injected, flushed, ended and folded", 1, 450),
+    ("each of 4 SPIs through 4 list registers", 4, 290),
+    ("each of 32 SPIs through 4 list registers", 32, 455),
+    ("each of 31 SPIs that are active at once", 31, 1_830),
 ];
 
 /// Does one operation, some rounds long; this is what runs under callgrind.

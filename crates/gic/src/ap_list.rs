@@ -98,6 +98,8 @@ impl Slot {
 pub struct ApList {
     /// How many interrupts are in the lists of `pending`,
     queued: u32,
+    /// how many are in none because there is room for them anyway,
+    pub(crate) staged: u32,
     /// how many are active,
     pub(crate) active: u32,
     /// of these, how many are SPIs,
@@ -108,7 +110,10 @@ pub struct ApList {
     pub(crate) unfolded: u32,
     pub(crate) vtr: Vtr,
     pub(crate) slots: [Slot; 16],
-    /// What is pending, by group: candidates, and what was one when it came.
+    /// What is pending: candidates, and what was one when it came. All of it, if it is no more than
+    /// there are list registers;
+    pub(crate) stage: [IntId; 16],
+    /// else by group and priority.
     pub(crate) pending: [Levels; 2],
     pub(crate) holders: Holders,
     /// The interrupts that are active here, as this list knows: the word may say so no more, and the
@@ -128,12 +133,14 @@ impl ApList {
     pub fn new(vtr: Vtr) -> Self {
         ApList {
             queued: 0,
+            staged: 0,
             active: 0,
             active_spis: 0,
             used: 0,
             unfolded: 0,
             vtr,
             slots: [Slot::NONE; 16],
+            stage: [IntId::FIRST; 16],
             pending: core::array::from_fn(|_| Levels::new(vtr.priority_bits())),
             holders: Holders::NONE,
             known: IdSet::EMPTY,
@@ -178,13 +185,27 @@ impl ApList {
         }
     }
 
-    /// Puts a candidate into its list.
+    /// Puts a candidate into its list, or before the lists.
     #[inline]
     pub(crate) fn push<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State) {
-        if state.is_candidate() {
-            let pushed = self.pending[state.group() as usize].push(interrupt, id, state.priority());
-            self.queued += u32::from(pushed);
+        if !state.is_candidate() {
+            return;
         }
+        if self.queued == 0 && self.staged < self.vtr.list_registers() as u32 {
+            if interrupt.link(None) {
+                self.stage[self.staged as usize % 16] = id;
+                self.staged += 1;
+            }
+        } else {
+            self.queue(interrupt, id, state);
+        }
+    }
+
+    /// Puts a candidate into its list.
+    #[inline(never)]
+    pub(crate) fn queue<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State) {
+        let pushed = self.pending[state.group() as usize].push(interrupt, id, state.priority());
+        self.queued += u32::from(pushed);
     }
 
     /// Takes the first out of a list that is not empty.
@@ -218,7 +239,7 @@ impl ApList {
     /// Returns whether there is nothing to do for it.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.used | self.active | self.queued == 0
+        self.used | self.active | self.queued | self.staged == 0
     }
 
     /// Notes that an interrupt is active here, or is not.
@@ -281,7 +302,7 @@ impl ApList {
 impl fmt::Debug for ApList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApList")
-            .field("queued", &self.queued)
+            .field("pending", &(self.queued + self.staged))
             .field("active", &self.active)
             .field("list_registers", &&self.slots[..self.unfolded as usize])
             .finish_non_exhaustive()

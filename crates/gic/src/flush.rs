@@ -57,6 +57,7 @@ impl ApList {
         let mut flush = Flush { interrupts, registers, groups, enabled, room, again: false };
         let before = core::mem::take(&mut self.used);
         let mut wanted = hcr::EN;
+        self.place_staged(&mut flush);
         if self.active == 0 {
             self.place_pending(&mut flush, room);
         } else {
@@ -163,22 +164,52 @@ impl ApList {
         }
     }
 
+    /// Places what there is room for whatever its priority; what there may not be, or whose group is
+    /// disabled, comes into the lists.
+    #[inline]
+    fn place_staged<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
+        for index in 0..core::mem::take(&mut self.staged) as usize {
+            let id = self.stage[index % 16];
+            let interrupt = flush.interrupts.interrupt(id);
+            let _ = interrupt.unlink();
+            let state = interrupt.state();
+            if !state.is_candidate() {
+                continue;
+            }
+            if self.active == 0 && !self.is_queued() && flush.enabled[state.group() as usize] {
+                self.place_candidate(flush, id, state);
+            } else {
+                self.queue(interrupt, id, state);
+            }
+        }
+    }
+
     #[inline]
     fn place_pending<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>, most: u32) {
         while self.used < most && self.is_queued() {
-            let Some((group, level, id, seen)) = self.best(flush.interrupts, flush.enabled) else { return };
+            let Some((group, level, id, state)) = self.best(flush.interrupts, flush.enabled) else { return };
             self.pop(flush.interrupts, group, level);
-            let mut state = seen;
-            if seen.is_latched() {
-                // From here on the list register says that it is pending: an edge that comes after
-                // its acknowledgement is another one.
-                state = flush.interrupts.interrupt(id).unlatch();
-                if !state.is_pending() {
-                    continue;
-                }
-            }
-            self.place(flush, Slot::pending(id, seen.is_latched()), state, lr::PENDING);
+            self.place_candidate(flush, id, state);
         }
+    }
+
+    #[inline]
+    fn place_candidate<P: Platform>(
+        &mut self,
+        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+        id: IntId,
+        seen: State,
+    ) {
+        let mut state = seen;
+        if seen.is_latched() {
+            // From here on the list register says that it is pending: an edge that comes after its
+            // acknowledgement is another one.
+            state = flush.interrupts.interrupt(id).unlatch();
+            if !state.is_pending() {
+                return;
+            }
+        }
+        self.place(flush, Slot::pending(id, seen.is_latched()), state, lr::PENDING);
     }
 
     /// Places active interrupts that hold a bit, those of the highest priority first: they are the
