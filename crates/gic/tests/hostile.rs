@@ -2,6 +2,7 @@
 //! change EOImode and binary points while something is active; beside them hosts that change words
 //! without telling the vCPU. Nothing panics, and every entry is one that hardware allows.
 
+mod random;
 mod registers;
 
 use doorbell_gic::spec::Vtr;
@@ -10,6 +11,7 @@ use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::Std;
 
+use random::Random;
 use registers::Registers;
 
 const COUNT: u32 = 64;
@@ -22,22 +24,6 @@ impl Interrupts<Std> for Table {
     }
 }
 
-/// Random numbers (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 8
-    }
-
-    fn below(&mut self, end: u32) -> u32 {
-        (self.next() % u64::from(end)) as u32
-    }
-}
-
 fn id(number: u32) -> IntId {
     IntId::new(number).expect("it is small")
 }
@@ -45,9 +31,9 @@ fn id(number: u32) -> IntId {
 /// What a guest does, whatever comes of it.
 fn guest(random: &mut Random, interface: &mut VirtualInterface) {
     let group = [hw::Group::Zero, hw::Group::One][random.below(2) as usize];
-    let number = if random.below(8) == 0 { random.below(1 << 24) } else { random.below(COUNT) };
+    let number = if random.one_in(8) { random.below(1 << 24) } else { random.below(COUNT) };
     let intid = hw::IntId::new(number).expect("it is small");
-    let bits = random.next();
+    let bits = random.bits();
     match random.below(10) {
         0..=2 => _ = interface.read_iar(group),
         3..=4 => _ = interface.write_eoir(group, intid),
@@ -61,7 +47,7 @@ fn guest(random: &mut Random, interface: &mut VirtualInterface) {
 
 /// What anybody does to the word of an interrupt, with or without telling the vCPU.
 fn host(random: &mut Random, interrupt: &Interrupt<Std>) {
-    let bits = random.next();
+    let bits = random.bits();
     let _ = match random.below(7) {
         0..=2 => interrupt.latch(),
         3 => interrupt.set_level(bits as u32, bits & 64 != 0),
@@ -77,12 +63,11 @@ fn host(random: &mut Random, interrupt: &Interrupt<Std>) {
 }
 
 fn lives(seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    random.next();
+    let mut random = Random::new(seed);
     let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
     let lrs = 1 + random.below(16) as u8;
     let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
-    let implementation = if random.below(2) == 0 { implementation.counting_strays() } else { implementation };
+    let implementation = if random.one_in(2) { implementation.counting_strays() } else { implementation };
     let mut registers = Registers(VirtualInterface::new(implementation));
     registers.0.set_vmcr(0xff << 24 | 0b11);
     let triggers = [Trigger::Edge, Trigger::Level];
@@ -100,14 +85,14 @@ fn lives(seed: u64) {
         for _ in 0..random.below(3) {
             let number = random.below(COUNT);
             host(&mut random, table.interrupt(id(number)));
-            if random.below(8) != 0 {
+            if !random.one_in(8) {
                 list.look(&table, id(number), vmcr);
             }
         }
-        if random.below(4) == 0 {
+        if random.one_in(4) {
             list.deactivate(&table, id(random.below(COUNT)), vmcr);
         }
-        list.flush(&table, &mut registers, [random.below(8) != 0, random.below(8) != 0]);
+        list.flush(&table, &mut registers, [!random.one_in(8), !random.one_in(8)]);
         registers.0.check().expect("a guest may be entered with it");
         assert_eq!(registers.0.misr(), 0, "a condition is asserted that the entry does not clear");
         (0..random.below(8)).for_each(|_| guest(&mut random, &mut registers.0));

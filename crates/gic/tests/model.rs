@@ -1,5 +1,6 @@
 //! Guests and hosts that do what they like, compared with a plain model of the architecture.
 
+mod random;
 mod reference;
 mod registers;
 
@@ -11,6 +12,7 @@ use doorbell_hardware::gic::spec as hw;
 use doorbell_hardware::gic::{Physical, VirtualInterface};
 use doorbell_platform::Std;
 
+use random::Random;
 use reference::Reference;
 use registers::Registers;
 
@@ -33,22 +35,6 @@ fn hardware(group: Group) -> hw::Group {
 
 fn id(number: u32) -> IntId {
     IntId::new(number).expect("it is small")
-}
-
-/// Random numbers (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (((self.0 >> 32) * u64::from(end)) >> 32) as u32
-    }
-
-    fn one_in(&mut self, n: u32) -> bool {
-        self.below(n) == 0
-    }
 }
 
 /// How soon a maintenance interrupt is taken.
@@ -288,8 +274,7 @@ impl Machine {
 }
 
 fn sequence(seed: u64, operations: u32) -> u32 {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    random.below(1);
+    let mut random = Random::new(seed);
     let lrs = 1 + random.below(if seed.is_multiple_of(2) { 4 } else { 16 }) as u8;
     let maintenance = if random.one_in(3) { Maintenance::Late } else { Maintenance::AtOnce };
     let drops_only = random.one_in(2);
