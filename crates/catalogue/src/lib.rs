@@ -70,6 +70,7 @@ mod pi_suppress;
 mod pi_wakeup;
 mod vector_teardown;
 mod vfio_intx_teardown;
+mod vgic_fold;
 
 /// All cases, in the order in which they are shown.
 pub fn cases() -> Vec<Case> {
@@ -86,6 +87,7 @@ pub fn cases() -> Vec<Case> {
         irqfd_routing_teardown::case(),
         lazy_eoi_recursion::case(),
         vector_teardown::case(),
+        vgic_fold::case(),
         msi_torn_update::case(),
         irte_window::case(),
         free_in_flight::case(),
