@@ -5,6 +5,7 @@ use core::fmt;
 use doorbell_platform::Platform;
 
 use crate::holders::{Holders, Level};
+use crate::id_set::IdSet;
 use crate::levels::Levels;
 use crate::spec::{Vtr, vmcr};
 use crate::{Group, IntId, Interrupt, Priority, State, Trigger};
@@ -13,56 +14,6 @@ use crate::{Group, IntId, Interrupt, Priority, State, Trigger};
 pub trait Interrupts<P: Platform> {
     /// Returns the interrupt of that INTID, as this vCPU has it.
     fn interrupt(&self, id: IntId) -> &Interrupt<P>;
-}
-
-/// A set of INTIDs.
-#[derive(Clone)]
-pub(crate) struct IdSet {
-    /// A bit for each word that is not zero.
-    summary: u16,
-    words: [u64; 16],
-}
-
-impl IdSet {
-    const EMPTY: IdSet = IdSet { summary: 0, words: [0; 16] };
-
-    /// Inserts it; returns whether it was not there.
-    #[inline]
-    pub(crate) fn insert(&mut self, id: IntId) -> bool {
-        let new = !self.contains(id);
-        self.words[id.index() / 64] |= 1 << (id.index() % 64);
-        self.summary |= 1 << (id.index() / 64);
-        new
-    }
-
-    /// Removes it; returns whether it was there.
-    #[inline]
-    pub(crate) fn remove(&mut self, id: IntId) -> bool {
-        let (word, bit) = (&mut self.words[id.index() / 64], 1 << (id.index() % 64));
-        let was = *word & bit != 0;
-        *word &= !bit;
-        if *word == 0 {
-            self.summary &= !(1 << (id.index() / 64));
-        }
-        was
-    }
-
-    #[inline]
-    pub(crate) fn contains(&self, id: IntId) -> bool {
-        self.words[id.index() / 64] >> (id.index() % 64) & 1 != 0
-    }
-
-    /// Removes the smallest; returns it.
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<IntId> {
-        if self.summary == 0 {
-            return None;
-        }
-        let word = self.summary.trailing_zeros();
-        let id = IntId::new(word * 64 + self.words[word as usize].trailing_zeros())?;
-        self.remove(id);
-        Some(id)
-    }
 }
 
 /// What was put into a list register.
@@ -269,7 +220,7 @@ impl ApList {
         Level::new(group, masked >> (8 - self.vtr.preemption_bits()))
     }
 
-    /// An interrupt is deactivated, which holds no bit any more, and is none of the others.
+    /// Deactivates an interrupt, which holds no bit any more, and is none of the others.
     #[inline]
     pub(crate) fn end<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, outside: bool) {
         let interrupt = interrupts.interrupt(id);
@@ -279,7 +230,7 @@ impl ApList {
         self.says_ended(interrupts, id, was, outside);
     }
 
-    /// An interrupt has come to its end, and is inactive by now.
+    /// Tells who waits for it that an interrupt has ended, which is inactive by now.
     #[inline]
     pub(crate) fn says_ended<P: Platform>(
         &mut self,

@@ -78,7 +78,7 @@ impl ApList {
         }
     }
 
-    /// An interrupt that was active in its list register was deactivated.
+    /// Takes note that an interrupt was deactivated that was active in its list register.
     fn forget_active(&mut self, slot: Slot) {
         self.counts(slot.id, false);
         match slot.level.filter(|&level| self.holders.get(level) == Some(slot.id)) {
@@ -88,7 +88,7 @@ impl ApList {
         }
     }
 
-    /// An interrupt has become active in its list register.
+    /// Takes note that an interrupt has become active in its list register.
     fn acknowledged<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
         let state = interrupts.interrupt(id).set_active(true);
         self.counts(id, true);
@@ -107,7 +107,7 @@ impl ApList {
         self.stays_active(interrupts, id, Some(level));
     }
 
-    /// An interrupt is active, and in no list register from here on.
+    /// Takes note that an interrupt is active, and in no list register from here on.
     fn stays_active<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, level: Option<Level>) {
         match level.filter(|&level| self.holders.get(level) == Some(id)) {
             Some(level) => {
@@ -134,8 +134,8 @@ impl ApList {
         );
     }
 
-    /// The priority of an interrupt was dropped, which is active in no list register: that is its
-    /// end, unless the guest ends it apart (EOImode 1).
+    /// Takes note that the priority of an interrupt was dropped that is active in no list register:
+    /// that is its end, unless the guest deactivates it apart (EOImode 1).
     fn dropped<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
         if vmcr & vmcr::VEOIM != 0 {
             let _ = self.others.insert(id);

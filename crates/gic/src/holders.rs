@@ -78,22 +78,24 @@ pub(crate) struct Holders {
 }
 
 impl Holders {
-    /// Nobody holds any.
+    /// Nobody's bits.
     pub(crate) const NONE: Holders =
         Holders { held: Levels::EMPTY, outside: Levels::EMPTY, seen: Levels::EMPTY, ids: [0; 256] };
 
+    /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
         if self.held.contains(level) { IntId::new(self.ids[usize::from(level.0)].into()) } else { None }
     }
 
+    /// Gives a bit to an interrupt.
     #[inline]
     pub(crate) fn set(&mut self, level: Level, id: IntId) {
         self.held.put(level, true);
         self.ids[usize::from(level.0)] = id.number() as u16;
     }
 
-    /// Nobody holds the bit any more.
+    /// Takes the bit from whoever holds it.
     #[inline]
     pub(crate) fn clear(&mut self, level: Level) {
         for bits in [&mut self.held, &mut self.outside, &mut self.seen] {

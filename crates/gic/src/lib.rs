@@ -6,6 +6,7 @@ mod ap_list;
 mod flush;
 mod fold;
 mod holders;
+mod id_set;
 mod ids;
 mod interrupt;
 mod levels;

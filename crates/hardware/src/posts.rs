@@ -22,10 +22,10 @@ pub type TwoWords = TwoLevel<Sim, 2>;
 
 /// A layout as far as a simulated vCPU uses it: small numbers stand for its bits.
 pub trait Few: Layout + Send + Sync + 'static {
-    /// One in which nothing is pending.
+    /// Returns one in which nothing is pending.
     fn empty() -> Self;
 
-    /// The bit of a number.
+    /// Returns the bit of a number.
     fn bit(number: usize) -> Self::Bit;
 
     /// Takes what is pending: bit n of the result is that of number n.

@@ -46,7 +46,7 @@ unsafe impl<P: Platform, T: Send + Sync> Sync for OnceCell<P, T> {}
 unsafe impl<P: Platform, T: Send> Send for OnceCell<P, T> {}
 
 impl<P: Platform, T> OnceCell<P, T> {
-    /// An empty cell.
+    /// Returns an empty cell.
     pub const fn new() -> Self {
         OnceCell { state: P::AtomicU32::ZERO, value: UnsafeCell::new(ptr::null_mut()) }
     }

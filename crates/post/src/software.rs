@@ -17,7 +17,7 @@ use crate::Gate;
 pub struct Software<P>(PhantomData<fn() -> P>);
 
 impl<P> Software<P> {
-    /// The gate.
+    /// Returns the gate.
     pub const fn new() -> Self {
         Software(PhantomData)
     }

@@ -24,7 +24,7 @@ pub struct TwoLevel<P: Platform, const WORDS: usize> {
 impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
     const FITS: () = assert!(WORDS <= 64, "one word of summary");
 
-    /// No bit is pending.
+    /// Returns bits of which none is pending.
     pub fn new() -> Self {
         const { Self::FITS };
         TwoLevel { summary: P::AtomicU64::new(0), words: core::array::from_fn(|_| P::AtomicU64::new(0)) }
