@@ -70,5 +70,7 @@ pub fn run(bytes: &[u8]) {
             assert_eq!(replay(), Ok(failed), "it is the same each time");
         }
         Err(ReplayError::Malformed | ReplayError::OtherProgram | ReplayError::Stale) => {}
+        // Its runs get to their ends.
+        Err(ReplayError::NoRoom(limit)) => panic!("{limit}"),
     }
 }
