@@ -68,6 +68,7 @@ impl Kvm {
                 drop(section);
                 break;
             }
+            // The guest has ended nothing, so it may be said before the fold.
             skipped |= self.sync(vcpu, true);
             drop(section);
             local_irq_enable();
