@@ -70,7 +70,8 @@ pub fn run(bytes: &[u8]) {
             assert_eq!(replay(), Ok(failed), "it is the same each time");
         }
         Err(ReplayError::Malformed | ReplayError::OtherProgram | ReplayError::Stale) => {}
-        // Its runs get to their ends.
-        Err(ReplayError::NoRoom(limit)) => panic!("{limit}"),
+        // A schedule that the program cannot follow ends in the middle of its contexts, whose stacks
+        // stay: after some 200,000 of them this process learns nothing more.
+        Err(ReplayError::NoRoom(_)) => {}
     }
 }
