@@ -158,8 +158,9 @@ impl ApList {
                 return Some((group, level, id, state));
             }
             self.pop(interrupts, group, level);
-            if inactive {
-                self.push(interrupt, id, state);
+            // Into its list, and not before the lists: that would be for the next entry.
+            if inactive && state.is_candidate() {
+                self.queue(interrupt, id, state);
             }
         }
     }

@@ -179,6 +179,21 @@ fn a_disabled_group_leaves_the_list_register_to_the_other_one_and_is_heard_when_
     assert_eq!(vcpu.registers.0.read_iar(hw::Group::Zero).expect("it is not trapped").number(), FIRST);
 }
 
+#[test]
+fn what_waits_alone_and_has_another_priority_by_now_is_not_left_for_the_next_entry() {
+    let mut vcpu = Vcpu::<Std>::new(1, false, &[Trigger::Edge; 2], |_| 0x80);
+    (FIRST..FIRST + 2).for_each(|number| vcpu.inject(number));
+    for number in FIRST..FIRST + 2 {
+        vcpu.table.interrupt(id(number)).configure(Priority(0x40 + 8 * (number - FIRST) as u8), Group::One, None);
+    }
+    vcpu.enter();
+    assert!(vcpu.is_armed(hw::hcr::NPIE));
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.end(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST + 1);
+}
+
 type Counted = Counting<Std>;
 
 #[test]
