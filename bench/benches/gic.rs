@@ -1,13 +1,14 @@
-//! How many instructions the GIC takes: from an SPI's injection to its end in the guest, when the list registers suffice and when
-//! they do not, and when there is nothing to do. Callgrind counts, so the result is the same each time. Fails if one takes
-//! more than it may.
+//! How many instructions the GIC takes: from an SPI's injection to its end in the guest, when the
+//! list registers suffice and when they do not, and when there is nothing to do. Callgrind counts,
+//! so the result is the same each time. Fails if one takes more than it may.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench gic
 //! ```
 //!
-//! The guest and its registers are memory here, and cost nothing. KVM's own code (Linux 6.12, compiled in user space) takes 575
-//! instructions for an SPI, 69 for an idle flush and fold, and 1,417 for each of 32 SPIs through 4 list registers.
+//! The guest and its registers are memory here, and cost nothing. KVM's own code (Linux 6.12,
+//! compiled in user space) takes 575 instructions for an SPI, 69 for an idle flush and fold, and
+//! 1,417 for each of 32 SPIs through 4 list registers.
 
 use std::hint::black_box;
 
@@ -97,8 +98,8 @@ struct Machine {
     registers: Registers,
 }
 
-/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
-/// these names.
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or
+/// they would not have these names.
 mod measured {
     use super::*;
 
@@ -175,7 +176,8 @@ impl Machine {
 const ROUNDS: u64 = 1000;
 const FIRST: u32 = 40;
 
-/// What is measured, how many interrupts that is in a round, and how many instructions each may take.
+/// What is measured, how many interrupts that is in a round, and how many instructions each may
+/// take.
 const OPERATIONS: [(&str, u64, u64); 5] = [
     ("idle flush and fold", 1, 50),
     ("an SPI, injected, flushed, ended and folded", 1, 450),

@@ -26,13 +26,13 @@ thread_local! {
     static INSIDE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Whether the run is written down.
+/// Returns whether the run is written down.
 #[inline]
 pub(crate) fn recording() -> bool {
     RECORDING.get()
 }
 
-/// Whether something is taken out of the explored code, or it is found out what could be.
+/// Returns whether something is taken out of the explored code, or it is found out what could be.
 #[inline]
 pub(crate) fn removing() -> bool {
     REMOVING.get()
@@ -155,7 +155,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Whether this OS thread explores.
+/// Returns whether this OS thread explores.
 #[inline]
 pub(crate) fn exploring() -> bool {
     !CURRENT.get().is_null()

@@ -125,11 +125,7 @@ impl ApList {
                 self.counts(id, true);
             }
             (false, true) => {
-                if holds {
-                    self.holders.clear(level);
-                } else {
-                    self.others.remove(id);
-                }
+                self.forget(id, Some(level));
                 self.counts(id, false);
             }
             _ => {}
@@ -178,13 +174,24 @@ impl ApList {
     pub fn deactivate<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) -> bool {
         let state = interrupts.interrupt(id).state();
         let level = self.level(state.priority(), state.group(), vmcr);
-        if self.holders.get(level) == Some(id) {
-            self.holders.clear(level);
-        } else if !self.others.remove(id) {
-            return false;
+        let known = self.forget(id, Some(level));
+        if known {
+            self.end(interrupts, id, true);
         }
-        self.end(interrupts, id, true);
-        true
+        known
+    }
+
+    /// Takes the bit of an active interrupt, if it holds that one, or takes it from those that hold
+    /// none. Returns whether it was among either.
+    #[inline]
+    pub(crate) fn forget(&mut self, id: IntId, level: Option<Level>) -> bool {
+        match level.filter(|&level| self.holders.get(level) == Some(id)) {
+            Some(level) => {
+                self.holders.clear(level);
+                true
+            }
+            None => self.others.remove(id),
+        }
     }
 
     /// Returns whether there is nothing to do for it.
@@ -215,8 +222,8 @@ impl ApList {
             Group::One if vmcr & vmcr::VCBPR == 0 => of(vmcr::VBPR1_SHIFT),
             _ => of(vmcr::VBPR0_SHIFT) + 1,
         };
-        let implemented = u32::from(priority.0) >> (8 - self.vtr.priority_bits()) << (8 - self.vtr.priority_bits());
-        let masked = implemented >> subpriority << subpriority;
+        // Bits that are not implemented are none of preemption.
+        let masked = u32::from(priority.0) >> subpriority << subpriority;
         Level::new(group, masked >> (8 - self.vtr.preemption_bits()))
     }
 

@@ -85,26 +85,21 @@ impl ApList {
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
         drops_only: bool,
     ) -> u64 {
-        let (room, before) = (flush.room, self.active);
-        let mut inside = 0;
-        self.place_pending(flush, 1.min(room));
+        let room = flush.room;
+        self.place_pending(flush, 1);
         if !drops_only {
-            inside += self.place_holders(flush, room, true);
+            let mut inside = self.place_holders(flush, true);
             self.place_pending(flush, room);
-            if before - inside > MOST_UNCOUNTED {
-                inside += self.place_holders(flush, room, false);
+            if self.active - inside > MOST_UNCOUNTED {
+                inside += self.place_holders(flush, false);
             }
             let told = !self.holders.seen.is_empty() || self.active - inside > MOST_UNCOUNTED;
             return if told { hcr::LRENPIE } else { 0 };
         }
         self.place_pending(flush, room);
         // Private ones whose deactivation need not be trapped, if all of them are inside.
-        if self.active_spis == 0 {
-            inside += self.place_holders(flush, room, false);
-            inside += self.place_others(flush, room);
-            if inside == self.active {
-                return 0;
-            }
+        if self.active_spis == 0 && self.place_holders(flush, false) + self.place_others(flush) == self.active {
+            return 0;
         }
         if self.vtr.traps_dir() { hcr::TDIR } else { hcr::TC }
     }
@@ -218,11 +213,10 @@ impl ApList {
     fn place_holders<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
-        room: u32,
         seen: bool,
     ) -> u32 {
         let before = self.used;
-        while self.used < room {
+        while self.used < flush.room {
             let from = if seen { &self.holders.seen } else { &self.holders.outside };
             let Some(level) = from.first() else { break };
             let Some(id) = self.holders.get(level) else { break };
@@ -239,13 +233,9 @@ impl ApList {
     }
 
     /// Places active interrupts that hold none. Returns how many.
-    fn place_others<P: Platform>(
-        &mut self,
-        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
-        room: u32,
-    ) -> u32 {
+    fn place_others<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u32 {
         let before = self.used;
-        while self.used < room {
+        while self.used < flush.room {
             let Some(id) = self.others.pop() else { break };
             self.place_active(flush, Slot::active(id, None));
         }

@@ -67,24 +67,14 @@ impl ApList {
             (false, true) => self.acknowledged(interrupts, slot.id, vmcr),
             // It was both, has ended, and was acknowledged once more, perhaps at another level.
             (true, true) if slot.latched && !pending => {
-                self.forget_active(slot);
+                self.forget(slot.id, slot.level);
                 self.acknowledged(interrupts, slot.id, vmcr);
             }
             (true, true) => self.stays_active(interrupts, slot.id, slot.level),
             (true, false) => {
-                self.forget_active(slot);
+                self.forget(slot.id, slot.level);
                 self.end(interrupts, slot.id, !physically);
             }
-        }
-    }
-
-    /// Takes note that an interrupt was deactivated that was active in its list register.
-    fn forget_active(&mut self, slot: Slot) {
-        self.counts(slot.id, false);
-        match slot.level.filter(|&level| self.holders.get(level) == Some(slot.id)) {
-            Some(level) => self.holders.clear(level),
-            // It had lost its bit before.
-            None => _ = self.others.remove(slot.id),
         }
     }
 

@@ -32,12 +32,19 @@ pub trait Gate<P: Platform> {
     /// How to tell a vCPU that is in guest mode on `cpu`.
     fn notification(seen: Self::Seen, cpu: CpuId) -> Self::Notification;
 
-    /// By the owner, after a change of mode and a full barrier: whether there may be something to take.
-    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool;
+    /// By the owner, after a change of mode and a full barrier: whether there may be something to take. The bits say so,
+    /// unless the gate knows better.
+    #[inline]
+    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
+        any()
+    }
 
     /// By the owner, before it takes the bits: senders announce again from here on. Whether there may be something to
-    /// take.
-    fn retract(&self) -> bool;
+    /// take. There always may, unless the gate knows better.
+    #[inline]
+    fn retract(&self) -> bool {
+        true
+    }
 }
 
 /// What a sender must do, now that it holds no lock.

@@ -42,14 +42,4 @@ impl<P: Platform> Gate<P> for Level<P> {
     fn notification((): (), cpu: CpuId) -> CpuId {
         cpu
     }
-
-    #[inline]
-    fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
-        any()
-    }
-
-    #[inline]
-    fn retract(&self) -> bool {
-        true
-    }
 }

@@ -73,7 +73,7 @@ pub(super) enum Removal {
 /// The order in which an interrupt is put at the tail of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Insertion {
-    /// Its own pointer first, as the code has it.
+    /// The order of the code: its own pointer is written first.
     InOrder,
     /// The pointer to it first, as others may see it where stores can change places.
     Reordered,

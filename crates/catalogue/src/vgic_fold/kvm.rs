@@ -24,7 +24,7 @@ pub(super) enum Mode {
 pub(super) struct Pause {
     /// The request is pending. The vCPU that has seen it clears it.
     pub asked: bool,
-    /// It has to wait until this is over.
+    /// The vCPU waits until this is over.
     pub paused: bool,
 }
 

@@ -221,7 +221,7 @@ fn locked() -> Vec<Stated> {
     ]
 }
 
-/// As the document's last message has it.
+/// The proposal of the document's last message.
 const PROPOSED: Scope = Scope { cursor: Cursor::Pinned, checks: true, notifies: Notifies::After, ..LOCKED };
 
 fn proposed() -> Vec<Stated> {

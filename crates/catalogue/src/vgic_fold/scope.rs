@@ -95,7 +95,7 @@ pub(super) enum Eventfd {
     Quiet,
     /// An irqfd listens, and injects another interrupt at once.
     Injects,
-    /// Its lock is one that may sleep, as regular spin locks are with `PREEMPT_RT`.
+    /// A lock of the eventfd that may sleep, as regular spin locks are with `PREEMPT_RT`.
     Sleeps,
 }
 
