@@ -42,14 +42,34 @@ impl ApList {
     /// Calls `each` for what has ended since it was asked last. By the owner, with nothing held.
     #[inline]
     pub fn take_ended<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, mut each: impl FnMut(Ended)) {
+        self.take_physical(interrupts, |physical| each(Ended::Physical(physical)));
+        self.take_levels(|id| each(Ended::Level(id)));
+    }
+
+    #[inline]
+    pub(crate) fn take_physical<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        mut each: impl FnMut(PhysicalIntId),
+    ) {
         while let Some(id) = self.physical.pop() {
-            if let Some(physical) = interrupts.interrupt(id).state().physical() {
-                each(Ended::Physical(physical));
+            if let Some(physical) = interrupts.interrupt(id).physical() {
+                each(physical);
             }
         }
+    }
+
+    #[inline]
+    pub(crate) fn take_levels(&mut self, mut each: impl FnMut(IntId)) {
         while let Some(id) = self.ended.pop() {
-            each(Ended::Level(id));
+            each(id);
         }
+    }
+
+    /// Returns whether levels have ended that nobody was told of.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     fn take_back<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, slot: Slot, bits: u64, vmcr: u64) {
@@ -58,12 +78,20 @@ impl ApList {
         // Its deactivation has deactivated the physical interrupt.
         let physically = bits & lr::HW != 0;
         // What was taken over at the flush, and was not acknowledged. (A line is looked at again.)
-        let state = if pending && slot.latched { interrupt.latch().latched() } else { interrupt.state() };
+        if slot.active && pending {
+            let _ = interrupt.give_back(true);
+        }
         match (slot.active, active) {
-            // It has not been acknowledged. (If it is no candidate any more, whoever makes it one
-            // again tells this vCPU.)
-            (false, false) if pending => self.push(interrupt, slot.id, state),
-            (false, false) => self.says_ended(interrupts, slot.id, state, !physically),
+            // It has not been acknowledged. (If it is no candidate by now, whoever makes it one again
+            // tells its holder.)
+            (false, false) if pending => {
+                let state = interrupt.give_back(false);
+                self.stays(interrupt, slot.id, state, vmcr);
+            }
+            (false, false) => {
+                let was = interrupt.let_go(slot.id.is_spi());
+                self.says_ended(interrupts, slot.id, was, !physically, vmcr);
+            }
             (false, true) => self.acknowledged(interrupts, slot.id, vmcr),
             // It was both, has ended, and was acknowledged once more, perhaps at another level.
             (true, true) if slot.latched && !pending => {
@@ -73,14 +101,14 @@ impl ApList {
             (true, true) => self.stays_active(interrupts, slot.id, slot.level),
             (true, false) => {
                 self.forget(slot.id, slot.level);
-                self.end(interrupts, slot.id, !physically);
+                self.end(interrupts, slot.id, !physically, vmcr);
             }
         }
     }
 
     /// Takes note that an interrupt has become active in its list register.
     fn acknowledged<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
-        let state = interrupts.interrupt(id).set_active(true);
+        let state = interrupts.interrupt(id).activate(id.is_spi());
         self.counts(id, true);
         let level = self.level(state.priority(), state.group(), vmcr);
         if let Some(former) = self.holders.get(level) {
@@ -130,7 +158,7 @@ impl ApList {
         if vmcr & vmcr::VEOIM != 0 {
             let _ = self.others.insert(id);
         } else {
-            self.end(interrupts, id, true);
+            self.end(interrupts, id, true, vmcr);
         }
     }
 }

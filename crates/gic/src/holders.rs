@@ -1,5 +1,8 @@
 //! Which interrupt holds which bit of the active priority registers.
 
+use alloc::boxed::Box;
+use alloc::vec;
+
 use crate::{Group, IntId};
 
 /// A bit of the active priority registers: of which group, and of which preemption level.
@@ -11,6 +14,14 @@ impl Level {
     #[inline]
     pub(crate) const fn new(group: Group, number: u32) -> Level {
         Level((group as u8) << 7 | (number & 0x7f) as u8)
+    }
+
+    pub(crate) const fn group(self) -> Group {
+        if self.0 >> 7 == 0 { Group::Zero } else { Group::One }
+    }
+
+    pub(crate) const fn number(self) -> u32 {
+        self.0 as u32 & 0x7f
     }
 }
 
@@ -74,25 +85,51 @@ pub(crate) struct Holders {
     pub(crate) outside: Levels,
     /// and of these, those whose end has to be seen.
     pub(crate) seen: Levels,
-    ids: [u16; 256],
+    /// By group and number, of which there are as many as there are preemption levels.
+    ids: Box<[u16]>,
+    preemption_bits: u32,
 }
 
 impl Holders {
-    /// Nobody's bits.
-    pub(crate) const NONE: Holders =
-        Holders { held: Levels::EMPTY, outside: Levels::EMPTY, seen: Levels::EMPTY, ids: [0; 256] };
+    /// Returns bits that nobody holds, with so many bits of priority for preemption: 5 to 7.
+    pub(crate) fn new(preemption_bits: u32) -> Self {
+        let ids = vec![0; 2 << preemption_bits].into();
+        Holders { held: Levels::EMPTY, outside: Levels::EMPTY, seen: Levels::EMPTY, ids, preemption_bits }
+    }
+
+    #[inline]
+    fn index(&self, level: Level) -> usize {
+        let (group, number) = (usize::from(level.0 >> 7), usize::from(level.0 & 0x7f));
+        group << self.preemption_bits | number
+    }
 
     /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
-        if self.held.contains(level) { IntId::new(self.ids[usize::from(level.0)].into()) } else { None }
+        if !self.held.contains(level) {
+            return None;
+        }
+        IntId::new((*self.ids.get(self.index(level))?).into())
     }
 
     /// Gives a bit to an interrupt.
     #[inline]
     pub(crate) fn set(&mut self, level: Level, id: IntId) {
-        self.held.put(level, true);
-        self.ids[usize::from(level.0)] = id.number() as u16;
+        let index = self.index(level);
+        if let Some(holder) = self.ids.get_mut(index) {
+            *holder = id.number() as u16;
+            self.held.put(level, true);
+        }
+    }
+
+    /// Returns all bits that are held, with who holds each.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Level, IntId)> + '_ {
+        (0..=u8::MAX).map(Level).filter_map(|level| Some((level, self.get(level)?)))
+    }
+
+    /// Takes all bits from whoever holds them.
+    pub(crate) fn clear_all(&mut self) {
+        (self.held, self.outside, self.seen) = (Levels::EMPTY, Levels::EMPTY, Levels::EMPTY);
     }
 
     /// Takes the bit from whoever holds it.

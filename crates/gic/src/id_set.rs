@@ -41,6 +41,12 @@ impl IdSet {
         self.words[id.index() / 64] >> (id.index() % 64) & 1 != 0
     }
 
+    /// Returns whether there are none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary == 0
+    }
+
     /// Removes the smallest; returns it.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<IntId> {

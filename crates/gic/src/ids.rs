@@ -10,6 +10,7 @@ impl IntId {
     pub const COUNT: usize = 1020;
 
     pub(crate) const FIRST: IntId = IntId(0);
+    pub(crate) const FIRST_SPI: IntId = IntId(32);
 
     /// Returns the INTID of that number, below 1020.
     #[inline]
@@ -69,4 +70,49 @@ pub enum Group {
 
 impl Group {
     pub(crate) const BOTH: [Group; 2] = [Group::Zero, Group::One];
+}
+
+/// The number of a vCPU in its VM: GICR_TYPER.Processor_Number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct VcpuId(u16);
+
+impl VcpuId {
+    /// How many vCPUs a VM may have.
+    pub const COUNT: usize = 512;
+
+    pub(crate) const FIRST: VcpuId = VcpuId(0);
+
+    /// Returns the vCPU of that number, below 512.
+    #[inline]
+    pub const fn new(number: u32) -> Option<VcpuId> {
+        if number < Self::COUNT as u32 { Some(VcpuId(number as u16)) } else { None }
+    }
+
+    /// Returns its number.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The affinity of a vCPU, as in GICR_TYPER: Aff3 in the highest byte, Aff0 in the lowest (IHI
+/// 0069H, section 2.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Affinity(pub u32);
+
+impl Affinity {
+    /// Returns that of a value of MPIDR_EL1, or of GICD_IROUTER: Aff3 is apart.
+    pub const fn from_mpidr(bits: u64) -> Affinity {
+        Affinity((bits >> 8) as u32 & 0xff00_0000 | bits as u32 & 0xff_ffff)
+    }
+
+    /// Returns it as MPIDR_EL1 and GICD_IROUTER have it.
+    pub const fn mpidr(self) -> u64 {
+        (self.0 as u64 & 0xff00_0000) << 8 | self.0 as u64 & 0xff_ffff
+    }
 }

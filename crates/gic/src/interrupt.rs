@@ -1,33 +1,47 @@
 //! One word says the truth about an interrupt.
 
 use core::fmt;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Platform};
 
 use crate::spec::lr;
-use crate::{Group, IntId, PhysicalIntId, Priority};
+use crate::{Affinity, Group, InterruptState, PhysicalIntId, Priority, VcpuId};
 
 /// The level that each source gives: a bit for each of 32.
 const SOURCES: u64 = 0xffff_ffff;
+const HOLDER_SHIFT: u32 = 32;
+/// The vCPU that hears of changes, and nobody else has it in a list register: its number, or all
+/// bits if there is none.
+const HOLDER: u64 = 0x1fff << HOLDER_SHIFT;
 const ENABLED: u64 = 1 << 45;
 const EDGE: u64 = 1 << 46;
+/// Of an SPI: the holder has it in a list register, or knows that it is active. It does not move.
+const HELD: u64 = 1 << 47;
+/// A list register of the holder has taken the latch over: it is pending there, or was acknowledged
+/// since. Who clears this takes that back.
+const TAKEN: u64 = 1 << 56;
+/// The priority or the group has changed: in the holder's lists, it may be in the wrong one.
+const CHANGED: u64 = 1 << 57;
+/// Any vCPU that takes part may have it (`GICD_IROUTER<n>.Interrupt_Routing_Mode`).
+const ONE_OF_N: u64 = 1 << 58;
+/// It is routed elsewhere since it is held.
+const REROUTED: u64 = 1 << 59;
 // The rest is where a list register has it.
 /// An edge has come, or software has made it pending, and nobody has acknowledged that yet.
 const LATCH: u64 = lr::PENDING;
 const ACTIVE: u64 = lr::ACTIVE;
-/// A physical interrupt backs it, of that INTID.
+/// A physical interrupt backs it.
 const PHYSICAL: u64 = lr::HW;
-const PINTID_SHIFT: u32 = lr::PINTID_SHIFT;
-const PINTID: u64 = lr::PINTID;
 const GROUP_ONE: u64 = lr::GROUP_ONE;
 const PRIORITY_SHIFT: u32 = lr::PRIORITY_SHIFT;
 const PRIORITY: u64 = 0xff << PRIORITY_SHIFT;
 
-/// In no list.
-const FREE: u32 = u32::MAX;
-/// The last of its list.
-const LAST: u32 = u32::MAX - 1;
+/// Of the other word: where the guest has routed it, and the physical INTID.
+const AFFINITY: u64 = 0xffff_ffff;
+const ANY: u64 = 1 << 45;
+const PINTID_SHIFT: u32 = lr::PINTID_SHIFT;
+const PINTID: u64 = lr::PINTID;
 
 /// How an interrupt is triggered (`GICD_ICFGR<n>`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +63,13 @@ impl State {
         self.0 & LATCH != 0 || self.0 & EDGE == 0 && self.0 & SOURCES != 0
     }
 
+    /// Returns whether it is pending as far as memory knows: also if a list register has taken that
+    /// over, unless its holder has said since that it was acknowledged.
+    #[inline]
+    pub const fn reads_as_pending(self) -> bool {
+        self.is_pending() || self.0 & TAKEN != 0
+    }
+
     /// Returns whether it is active.
     #[inline]
     pub const fn is_active(self) -> bool {
@@ -65,6 +86,12 @@ impl State {
     #[inline]
     pub const fn is_candidate(self) -> bool {
         self.is_pending() && self.0 & (ENABLED | ACTIVE) == ENABLED
+    }
+
+    /// Returns whether it would be a candidate if it were pending.
+    #[inline]
+    pub(crate) const fn is_candidate_if_pending(self) -> bool {
+        self.0 & (ENABLED | ACTIVE) == ENABLED
     }
 
     /// Returns its priority.
@@ -85,10 +112,29 @@ impl State {
         if self.0 & EDGE != 0 { Trigger::Edge } else { Trigger::Level }
     }
 
-    /// Returns the physical interrupt that backs it.
+    /// Returns the vCPU that is told of changes, and may have it in a list register. `None` if it
+    /// is routed to no vCPU that there is.
     #[inline]
-    pub const fn physical(self) -> Option<PhysicalIntId> {
-        if self.0 & PHYSICAL == 0 { None } else { PhysicalIntId::new(((self.0 & PINTID) >> PINTID_SHIFT) as u32) }
+    pub const fn holder(self) -> Option<VcpuId> {
+        VcpuId::new(((self.0 & HOLDER) >> HOLDER_SHIFT) as u32)
+    }
+
+    /// Returns the level that each source gives: a bit for each.
+    #[inline]
+    pub const fn sources(self) -> u32 {
+        (self.0 & SOURCES) as u32
+    }
+
+    /// Returns whether any vCPU that takes part may have it.
+    #[inline]
+    pub const fn is_one_of_n(self) -> bool {
+        self.0 & ONE_OF_N != 0
+    }
+
+    /// Returns whether a physical interrupt backs it.
+    #[inline]
+    pub const fn is_physical(self) -> bool {
+        self.0 & PHYSICAL != 0
     }
 
     /// Returns whether its end has to be seen when it ends outside of the list registers: a level
@@ -99,28 +145,61 @@ impl State {
         self.0 & EDGE == 0 || self.0 & (PHYSICAL | LATCH) != 0
     }
 
-    /// Returns whether an edge has come since it is active, and is to be signalled when it has ended,
-    /// with these groups enabled. A level is looked at then, and a physical one is never both.
+    /// Returns whether an edge has come since it is active, and is to be signalled when it has ended:
+    /// here, with these groups enabled, or on another vCPU. A level is looked at then, and a physical
+    /// one is never both.
     #[inline]
     pub(crate) const fn is_pending_again(self, groups: [bool; 2]) -> bool {
-        self.0 & (EDGE | LATCH | ENABLED | PHYSICAL) == EDGE | LATCH | ENABLED && groups[self.group() as usize]
+        self.0 & (EDGE | LATCH | ENABLED | PHYSICAL) == EDGE | LATCH | ENABLED
+            && (groups[self.group() as usize] || self.is_rerouted())
     }
 
-    /// Returns what of a list register the word says: group, priority, and the physical interrupt.
+    /// Returns what of a list register the word says: group, priority, and whether a physical
+    /// interrupt backs it.
     #[inline]
     pub(crate) const fn list_register(self) -> u64 {
-        self.0 & (PHYSICAL | PINTID | GROUP_ONE | PRIORITY)
+        self.0 & (PHYSICAL | GROUP_ONE | PRIORITY)
     }
 
-    /// Returns what it is when it has been latched.
+    /// Returns what it is when it is not active.
     #[inline]
-    pub(crate) const fn latched(self) -> State {
-        State(self.0 | LATCH)
+    pub(crate) const fn inactive(self) -> State {
+        State(self.0 & !ACTIVE)
     }
 
     #[inline]
     pub(crate) const fn is_latched(self) -> bool {
         self.0 & LATCH != 0
+    }
+
+    /// Returns whether a list register of the holder says that it is pending, as far as the holder
+    /// knows: also if it is active, too.
+    #[inline]
+    pub(crate) const fn is_pending_inside(self) -> bool {
+        self.0 & TAKEN != 0 || self.0 & ACTIVE == 0
+    }
+
+    /// Returns whether the holder has it, and it does not move.
+    #[inline]
+    pub(crate) const fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    #[inline]
+    pub(crate) const fn is_rerouted(self) -> bool {
+        self.0 & REROUTED != 0
+    }
+
+    /// Returns whether its priority or group has changed since it was put into a list.
+    #[inline]
+    pub(crate) const fn is_changed(self) -> bool {
+        self.0 & CHANGED != 0
+    }
+
+    /// Returns whether it is the vCPU's, to signal or to end.
+    #[inline]
+    pub(crate) const fn is_held_by(self, vcpu: VcpuId) -> bool {
+        (self.0 & HOLDER) >> HOLDER_SHIFT == vcpu.number() as u64
     }
 }
 
@@ -133,23 +212,46 @@ impl fmt::Debug for State {
             .field("priority", &self.priority())
             .field("group", &self.group())
             .field("trigger", &self.trigger())
-            .field("physical", &self.physical())
-            .finish()
+            .field("holder", &self.holder())
+            .finish_non_exhaustive()
     }
 }
 
-/// An interrupt: its word, which anybody changes, and its place in the list of the vCPU that holds
-/// it, which is that vCPU's.
+/// Where the guest has routed an interrupt (`GICD_IROUTER<n>`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Route {
+    pub(crate) affinity: Affinity,
+    /// Any vCPU that takes part may have it.
+    pub(crate) one_of_n: bool,
+}
+
+impl Route {
+    fn from_bits(bits: u64) -> Route {
+        Route { affinity: Affinity((bits & AFFINITY) as u32), one_of_n: bits & ANY != 0 }
+    }
+
+    fn bits(self) -> u64 {
+        u64::from(self.affinity.0) | if self.one_of_n { ANY } else { 0 }
+    }
+}
+
+/// An interrupt: its word, which anybody changes, and where the guest has routed it.
+///
+/// Every change is one read-modify-write of the word, and the word names the holder, the one vCPU
+/// that may signal the interrupt. So whoever changes something learns in the same step who has to
+/// hear of it, and a holder that hands it over learns in the same step what there is to hear.
 pub struct Interrupt<P: Platform> {
     word: P::AtomicU64,
-    next: P::AtomicU32,
+    route: P::AtomicU64,
 }
 
 impl<P: Platform> Interrupt<P> {
-    /// Returns one that is neither pending, active nor enabled, of group 1 and the highest priority.
-    pub fn new(trigger: Trigger) -> Self {
+    /// Returns one that is neither pending, active nor enabled, of group 1 and the highest priority,
+    /// and held by that vCPU.
+    pub fn new(trigger: Trigger, holder: VcpuId) -> Self {
         let edge = if trigger == Trigger::Edge { EDGE } else { 0 };
-        Interrupt { word: P::AtomicU64::new(GROUP_ONE | edge), next: P::AtomicU32::new(FREE) }
+        let holder = u64::from(holder.number()) << HOLDER_SHIFT;
+        Interrupt { word: P::AtomicU64::new(GROUP_ONE | edge | holder), route: P::AtomicU64::new(0) }
     }
 
     /// Returns what it is at this moment. By anybody.
@@ -165,10 +267,11 @@ impl<P: Platform> Interrupt<P> {
         State(self.word.fetch_or(LATCH, SeqCst))
     }
 
-    /// Takes back that it is pending by itself (`GICD_ICPENDR<n>`); a level stays. By anybody.
+    /// Takes back that it is pending by itself (`GICD_ICPENDR<n>`), also what a list register says
+    /// of that; a level stays. By anybody, who makes a holder fold that has it; returns what it was.
     #[inline]
     pub fn unlatch(&self) -> State {
-        State(self.word.fetch_and(!LATCH, SeqCst))
+        State(self.word.fetch_and(!(LATCH | TAKEN), SeqCst))
     }
 
     /// Sets the level that a source below 32 gives. An edge makes an edge-triggered interrupt
@@ -198,20 +301,192 @@ impl<P: Platform> Interrupt<P> {
         self.put(ACTIVE, active)
     }
 
-    /// Sets what does not change while it is pending or active: its priority, group, and the
-    /// physical interrupt that backs it.
+    /// Sets its priority. By anybody, who tells the holder then; returns what it was.
+    pub fn set_priority(&self, priority: Priority) -> State {
+        self.change(|word| {
+            let to = word & !PRIORITY | u64::from(priority.0) << PRIORITY_SHIFT;
+            if to == word { word } else { to | CHANGED }
+        })
+    }
+
+    /// Sets its group. By anybody, who tells the holder then; returns what it was.
+    pub fn set_group(&self, group: Group) -> State {
+        self.change(|word| {
+            let to = if group == Group::One { word | GROUP_ONE } else { word & !GROUP_ONE };
+            if to == word { word } else { to | CHANGED }
+        })
+    }
+
+    /// Sets how it is triggered. By anybody, who tells the holder then; returns what it was.
+    pub fn set_trigger(&self, trigger: Trigger) -> State {
+        self.put(EDGE, trigger == Trigger::Edge)
+    }
+
+    /// Sets its priority, its group, and the physical interrupt that backs it. By the host, before
+    /// the vCPUs run.
     pub fn configure(&self, priority: Priority, group: Group, physical: Option<PhysicalIntId>) {
-        let (backed, pintid) = physical.map_or((0, 0), |id| (PHYSICAL, u64::from(id.number()) << PINTID_SHIFT));
-        let group = if group == Group::One { GROUP_ONE } else { 0 };
-        let new = u64::from(priority.0) << PRIORITY_SHIFT | group | backed | pintid;
-        let mut seen = self.word.load(SeqCst);
+        let _ = self.set_priority(priority);
+        let _ = self.set_group(group);
+        self.set_physical(physical);
+    }
+
+    /// Sets the physical interrupt that backs it. By the host, while it is neither pending nor
+    /// active.
+    pub fn set_physical(&self, physical: Option<PhysicalIntId>) {
+        if let Some(id) = physical {
+            // Before the word says that there is one.
+            self.change_route(|route| route & !PINTID | u64::from(id.number()) << PINTID_SHIFT);
+        }
+        let _ = self.put(PHYSICAL, physical.is_some());
+    }
+
+    /// Returns the physical interrupt that backs it.
+    #[inline]
+    pub fn physical(&self) -> Option<PhysicalIntId> {
+        if !self.state().is_physical() {
+            return None;
+        }
+        PhysicalIntId::new(((self.route.load(SeqCst) & PINTID) >> PINTID_SHIFT) as u32)
+    }
+
+    /// Returns what of a list register says which physical interrupt backs it.
+    #[inline]
+    pub(crate) fn pintid(&self) -> u64 {
+        self.route.load(SeqCst) & PINTID
+    }
+
+    /// Returns where the guest has routed it.
+    pub(crate) fn route(&self) -> Route {
+        Route::from_bits(self.route.load(SeqCst))
+    }
+
+    /// Routes it as `to` says of what it is now: `settle` has to follow. By anybody.
+    pub(crate) fn set_route(&self, to: impl Fn(Route) -> Route) {
+        self.change_route(|bits| bits & !(AFFINITY | ANY) | to(Route::from_bits(bits)).bits());
+    }
+
+    /// Gives it to the holder that `choose` says, or tells the holder that has it to do so when it
+    /// lets go. By anybody who has changed what `choose` looks at, and by a holder that has let go.
+    /// Returns what became of it.
+    pub(crate) fn settle(&self, choose: impl Fn(State, Route) -> Option<VcpuId>) -> Settled {
         loop {
-            let to = seen & !(PRIORITY | GROUP_ONE | PHYSICAL | PINTID) | new;
-            match self.word.compare_exchange(seen, to, SeqCst, SeqCst) {
-                Ok(_) => return,
-                Err(now) => seen = now,
+            let route = self.route();
+            let seen = State(self.word.load(SeqCst));
+            let to = choose(seen, route);
+            let waits = seen.0 & (HELD | ACTIVE) != 0 && to != seen.holder();
+            let number = to.map_or(HOLDER >> HOLDER_SHIFT, |vcpu| u64::from(vcpu.number()));
+            let new = match seen.0 & (HELD | ACTIVE) {
+                0 => seen.0 & !(HOLDER | REROUTED | ONE_OF_N) | number << HOLDER_SHIFT,
+                _ => seen.0 & !ONE_OF_N | if waits { REROUTED } else { 0 },
+            };
+            let new = State(new | if route.one_of_n { ONE_OF_N } else { 0 });
+            if new != seen && self.word.compare_exchange(seen.0, new.0, SeqCst, SeqCst).is_err() {
+                continue;
+            }
+            // Who has routed it meanwhile may have seen another word, and have lost to this exchange:
+            // then it is not where it belongs yet.
+            if self.route() == route && choose(new, route) == to {
+                return if waits { Settled::Waits(new) } else { Settled::At(new) };
             }
         }
+    }
+
+    /// Makes it what was saved. By a host that has all vCPUs out of the guest, and tells them.
+    pub(crate) fn restore(&self, saved: &InterruptState) {
+        let physical = u64::from(saved.physical.unwrap_or_default()) << PINTID_SHIFT;
+        self.route.store(saved.route().bits() | physical, SeqCst);
+        let bits = [
+            (saved.enabled, ENABLED),
+            (saved.edge, EDGE),
+            (saved.latched, LATCH),
+            (saved.active, ACTIVE),
+            (saved.group == 1, GROUP_ONE),
+            (saved.physical.is_some(), PHYSICAL),
+            (saved.one_of_n, ONE_OF_N),
+        ];
+        let bits = bits.into_iter().fold(0, |bits, (is, bit)| if is { bits | bit } else { bits });
+        let holder = saved.holder.map_or(HOLDER, |holder| u64::from(holder) << HOLDER_SHIFT);
+        let priority = u64::from(saved.priority) << PRIORITY_SHIFT;
+        self.word.store(bits | holder | priority | u64::from(saved.sources), SeqCst);
+    }
+
+    /// Takes a candidate into a list register of the holder: what is pending by itself is pending
+    /// there from here on, so that an edge that comes after its acknowledgement is another one.
+    /// Returns what it was, if it still is a candidate, and the vCPU's. By the holder.
+    #[inline]
+    pub(crate) fn take(&self, holder: VcpuId, is_spi: bool, seen: State) -> Option<State> {
+        let mut seen = seen;
+        loop {
+            if !seen.is_candidate() || !seen.is_held_by(holder) {
+                return None;
+            }
+            let to = latch_taken(seen.0) | if is_spi { HELD } else { 0 };
+            if to == seen.0 {
+                return Some(seen);
+            }
+            match self.word.compare_exchange(seen.0, to, SeqCst, SeqCst) {
+                Ok(_) => return Some(seen),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// Takes over that an active interrupt is pending by itself, unless another vCPU is to have it
+    /// after its end. Returns whether it has. By the holder, which has the interrupt.
+    pub(crate) fn take_latch(&self) -> bool {
+        let was = self.change(|word| if word & REROUTED == 0 { latch_taken(word) } else { word });
+        was.is_latched() && !was.is_rerouted()
+    }
+
+    /// Lets go of an interrupt that was acknowledged and has ended in its list register. Returns what
+    /// it was. By the holder.
+    #[inline]
+    pub(crate) fn let_go(&self, is_spi: bool) -> State {
+        if !is_spi {
+            let seen = self.state();
+            // Nobody else takes a latch.
+            if seen.0 & TAKEN == 0 {
+                return seen;
+            }
+        }
+        State(self.word.fetch_and(!(HELD | TAKEN), SeqCst))
+    }
+
+    /// Gives back that an interrupt is pending by itself, unless that was taken back meanwhile; lets
+    /// go of it if it is not active. Returns what it is. By the holder.
+    #[inline]
+    pub(crate) fn give_back(&self, active: bool) -> State {
+        let back = |word: u64| {
+            let latch = if word & TAKEN != 0 { LATCH } else { 0 };
+            word & if active { !TAKEN } else { !(TAKEN | HELD) } | latch
+        };
+        State(back(self.change(back).0))
+    }
+
+    /// Says that it is active: acknowledged in a list register of the holder, which has it from here
+    /// on. Returns what it was. By the holder.
+    #[inline]
+    pub(crate) fn activate(&self, is_spi: bool) -> State {
+        self.change(|word| word & !TAKEN | if is_spi { ACTIVE | HELD } else { ACTIVE })
+    }
+
+    /// Says that the holder has an SPI of which it has heard that it is active, if it still is: who has
+    /// made it inactive may have given it to another vCPU. Returns whether it is. By the holder.
+    pub(crate) fn hold(&self, holder: VcpuId) -> bool {
+        let its = |state: State| state.is_active() && state.is_held_by(holder);
+        its(self.change(|word| if its(State(word)) { word | HELD } else { word }))
+    }
+
+    /// Says that it is not active any more, and lets go of it. Returns what it was. By the holder.
+    #[inline]
+    pub(crate) fn deactivate(&self) -> State {
+        State(self.word.fetch_and(!(ACTIVE | HELD | TAKEN), SeqCst))
+    }
+
+    /// Says that it is in the list of the priority and group that were seen, unless it has changed
+    /// meanwhile. By the holder.
+    pub(crate) fn listed(&self, seen: State) {
+        let _ = self.word.compare_exchange(seen.0, seen.0 & !CHANGED, SeqCst, SeqCst);
     }
 
     #[inline]
@@ -219,23 +494,43 @@ impl<P: Platform> Interrupt<P> {
         State(if set { self.word.fetch_or(bit, SeqCst) } else { self.word.fetch_and(!bit, SeqCst) })
     }
 
-    /// Puts it into a list before `next`, unless it is in one. By the holder.
+    /// Changes the word, unless there is nothing to change. Returns what it was.
     #[inline]
-    pub(crate) fn link(&self, next: Option<IntId>) -> bool {
-        if self.next.load(Relaxed) != FREE {
-            return false;
+    fn change(&self, to: impl Fn(u64) -> u64) -> State {
+        let mut seen = self.word.load(SeqCst);
+        loop {
+            let new = to(seen);
+            if new == seen {
+                return State(seen);
+            }
+            match self.word.compare_exchange(seen, new, SeqCst, SeqCst) {
+                Ok(_) => return State(seen),
+                Err(now) => seen = now,
+            }
         }
-        self.next.store(next.map_or(LAST, IntId::number), Relaxed);
-        true
     }
 
-    /// Takes it out of its list; returns what comes after it. By the holder.
-    #[inline]
-    pub(crate) fn unlink(&self) -> Option<IntId> {
-        let next = IntId::new(self.next.load(Relaxed));
-        self.next.store(FREE, Relaxed);
-        next
+    fn change_route(&self, to: impl Fn(u64) -> u64) {
+        let mut seen = self.route.load(SeqCst);
+        while let Err(now) = self.route.compare_exchange(seen, to(seen), SeqCst, SeqCst) {
+            seen = now;
+        }
     }
+}
+
+/// Returns what a word is when its latch was taken over by a list register.
+#[inline]
+fn latch_taken(word: u64) -> u64 {
+    if word & LATCH == 0 { word } else { word & !LATCH | TAKEN }
+}
+
+/// What became of an interrupt that may have been routed elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Settled {
+    /// Its holder is the one that it is to have, and is to be told.
+    At(State),
+    /// Its holder has it, and hands it over when it lets go.
+    Waits(State),
 }
 
 impl<P: Platform> fmt::Debug for Interrupt<P> {

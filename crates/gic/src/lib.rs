@@ -2,19 +2,45 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+mod access;
 mod ap_list;
+mod choices;
+mod cpu_interface;
 mod flush;
 mod fold;
+mod gic;
 mod holders;
+mod host;
+pub mod icv;
 mod id_set;
 mod ids;
 mod interrupt;
 mod levels;
 mod lists;
+mod pins;
+mod redistributor;
+mod registers;
+mod route;
+mod running;
+mod sgi;
+mod signals;
 pub mod spec;
+mod state;
+mod vcpu_set;
 
+pub use access::Access;
 pub use ap_list::{ApList, Interrupts};
+pub use cpu_interface::{CpuInterface, NotToBeHad};
 pub use fold::Ended;
-pub use ids::{Group, IntId, PhysicalIntId, Priority};
+pub use gic::{BuildError, Gic, Line, News, NoSuch};
+pub use host::{Host, Kick};
+pub use ids::{Affinity, Group, IntId, PhysicalIntId, Priority, VcpuId};
 pub use interrupt::{Interrupt, State, Trigger};
 pub use lists::ListRegisters;
+pub use pins::Pins;
+pub use redistributor::Redistributor;
+pub use registers::{Frame, Width};
+pub use sgi::SgiRegister;
+pub use state::{GicState, InterruptState, RedistributorState, StateError};

@@ -4,10 +4,14 @@
 /// tests. Registers are read and written with the CPU out of the guest, and interrupts off.
 ///
 /// What is not said here keeps its value: the implementor saves and restores ICH_VMCR_EL2 and the
-/// active priority registers when the vCPU changes its CPU.
+/// active priority registers when the vCPU changes its CPU, and
+/// [says](crate::ApList::comes_to_cpu) that it has come to another one.
 pub trait ListRegisters {
     /// Reads ICH_VMCR_EL2.
     fn vmcr(&self) -> u64;
+
+    /// Writes ICH_VMCR_EL2.
+    fn set_vmcr(&mut self, value: u64);
 
     /// Reads ICH_HCR_EL2.
     fn hcr(&self) -> u64;

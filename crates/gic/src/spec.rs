@@ -50,6 +50,28 @@ pub mod vmcr {
     pub const VBPR1_SHIFT: u32 = 18;
     /// Of VBPR0, of three bits.
     pub const VBPR0_SHIFT: u32 = 21;
+    /// Of VPMR, of eight bits.
+    pub const VPMR_SHIFT: u32 = 24;
+    /// VPMR: what is of no higher priority is not signalled.
+    pub const VPMR: u64 = 0xff << VPMR_SHIFT;
+}
+
+/// Fields of ICV_CTLR_EL1.
+pub mod ctlr {
+    /// CBPR: the binary point of group 0 is for both groups (ICH_VMCR_EL2.VCBPR).
+    pub const CBPR: u64 = 1 << 0;
+    /// EOImode: an EOI only drops the priority (ICH_VMCR_EL2.VEOIM).
+    pub const EOIMODE: u64 = 1 << 1;
+    /// Of PRIbits, of three bits, read only.
+    pub const PRIBITS_SHIFT: u32 = 8;
+    /// Of IDbits, of three bits, read only: 0 for INTIDs of 16 bits, 1 for those of 24.
+    pub const IDBITS_SHIFT: u32 = 11;
+    /// Of SEIS, read only. A3V is the next bit.
+    pub const SEIS_SHIFT: u32 = 14;
+    /// RSS, read only: the last affinity of an SGI's targets may be above 15.
+    pub const RSS: u64 = 1 << 18;
+    /// ExtRange, read only: there are INTIDs from 1024 to 8191.
+    pub const EXT_RANGE: u64 = 1 << 19;
 }
 
 /// What the CPUs of a host have in common: the least of their ICH_VTR_EL2.
@@ -59,10 +81,13 @@ pub struct Vtr {
     priority_bits: u8,
     preemption_bits: u8,
     traps_dir: bool,
+    /// IDbits, SEIS, A3V, RSS and ExtRange, where ICV_CTLR_EL1 has them.
+    ctlr: u32,
 }
 
 impl Vtr {
-    /// Returns what a value of ICH_VTR_EL2 says: ListRegs, PRIbits, PREbits and TDS.
+    /// Returns what a value of ICH_VTR_EL2 says: ListRegs, PRIbits, PREbits, TDS, IDbits, SEIS and
+    /// A3V.
     pub const fn from_bits(bits: u64) -> Self {
         const fn field(bits: u64, low: u32, mask: u64) -> u8 {
             (bits >> low & mask) as u8 + 1
@@ -72,7 +97,16 @@ impl Vtr {
             priority_bits: field(bits, 29, 7),
             preemption_bits: field(bits, 26, 7),
             traps_dir: bits >> 19 & 1 != 0,
+            ctlr: ((bits >> 23 & 7) << ctlr::IDBITS_SHIFT
+                | (bits >> 22 & 1) << ctlr::SEIS_SHIFT
+                | (bits >> 21 & 1) << (ctlr::SEIS_SHIFT + 1)) as u32,
         }
+    }
+
+    /// Returns the same with RSS and ExtRange of the host's ICC_CTLR_EL1, which ICH_VTR_EL2 does not
+    /// have: a guest that reads ICV_CTLR_EL1 finds the same, trapped or not. Without this, both are 0.
+    pub const fn with_ctlr(self, icc_ctlr: u64) -> Self {
+        Vtr { ctlr: self.ctlr | (icc_ctlr & (ctlr::RSS | ctlr::EXT_RANGE)) as u32, ..self }
     }
 
     /// Returns how many list registers there are, 1 to 16.
@@ -96,6 +130,21 @@ impl Vtr {
             7.. => 7,
             bits => bits as u32,
         }
+    }
+
+    /// Returns how many active priority registers each group has: one for 32 levels of preemption.
+    pub const fn active_priority_registers(self) -> usize {
+        1 << (self.preemption_bits() - 5)
+    }
+
+    /// Returns how many bits an INTID has, 16 or 24.
+    pub const fn id_bits(self) -> u32 {
+        if self.ctlr >> ctlr::IDBITS_SHIFT & 7 == 0 { 16 } else { 24 }
+    }
+
+    /// Returns what a guest reads in ICV_CTLR_EL1 and cannot write.
+    pub const fn ctlr(self) -> u64 {
+        ((self.priority_bits() - 1) << ctlr::PRIBITS_SHIFT | self.ctlr) as u64
     }
 
     /// Returns whether a write to DIR can be trapped alone.

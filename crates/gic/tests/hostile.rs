@@ -1,18 +1,22 @@
 //! Guests that do what is UNPREDICTABLE: they end what they have not acknowledged, in any order, and
-//! change EOImode and binary points while something is active; beside them hosts that change words
-//! without telling the vCPU. Nothing panics, and every entry is one that hardware allows.
+//! change EOImode and binary points while something is active, trapped or not; beside them hosts
+//! that change words without telling the vCPU. Nothing panics, and every entry is one that hardware
+//! allows.
 
 mod random;
 mod registers;
 
+use doorbell_gic::icv::{self, Access, Direction, Register};
 use doorbell_gic::spec::Vtr;
-use doorbell_gic::{ApList, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger};
+use doorbell_gic::{ApList, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger, VcpuId};
 use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::Std;
 
 use random::Random;
 use registers::Registers;
+
+const VCPU: VcpuId = VcpuId::new(0).unwrap();
 
 const COUNT: u32 = 64;
 
@@ -56,10 +60,31 @@ fn host(random: &mut Random, interrupt: &Interrupt<Std>) {
         _ => {
             let group = if bits & 1 != 0 { Group::One } else { Group::Zero };
             let before = interrupt.state();
-            interrupt.configure(Priority((bits >> 8) as u8), group, before.physical());
+            interrupt.configure(Priority((bits >> 8) as u8), group, interrupt.physical());
             before
         }
     };
+}
+
+/// What a guest does that is trapped, with any ISS and value.
+fn trapped(random: &mut Random, list: &mut ApList, table: &Table, registers: &mut Registers, vtr: Vtr) {
+    let near = [0x30_100c, 0x32_3016, 0x36_3016, 0x38_3018][random.below(4) as usize];
+    let iss = if random.one_in(8) { random.bits() as u32 } else { near | random.below(2) };
+    let Some(Access { register, direction, .. }) = Access::from_iss(iss) else { return };
+    let value = if random.one_in(2) { random.bits() } else { random.below(COUNT).into() };
+    match (register, direction) {
+        (Register::Ctlr, Direction::Read) => _ = icv::read_ctlr(registers, vtr),
+        (Register::Ctlr, Direction::Write) => icv::write_ctlr(registers, value),
+        (Register::Pmr, Direction::Read) => _ = icv::read_pmr(registers),
+        (Register::Pmr, Direction::Write) => icv::write_pmr(registers, vtr, value | 0x80),
+        (Register::Rpr, _) => _ = icv::read_rpr(registers, vtr),
+        (Register::Dir, _) => {
+            let vmcr = registers.0.vmcr();
+            let kept = icv::write_dir(registers, vtr, value).filter(|id| id.number() < COUNT);
+            kept.into_iter().for_each(|id| _ = list.deactivate(table, id, vmcr));
+        }
+        (Register::Sgi0r | Register::Sgi1r | Register::Asgi1r, _) => {}
+    }
 }
 
 fn lives(seed: u64) {
@@ -71,13 +96,13 @@ fn lives(seed: u64) {
     let mut registers = Registers(VirtualInterface::new(implementation));
     registers.0.set_vmcr(0xff << 24 | 0b11);
     let triggers = [Trigger::Edge, Trigger::Level];
-    let table = Table((0..COUNT).map(|number| Interrupt::new(triggers[number as usize % 2])).collect());
+    let table = Table((0..COUNT).map(|number| Interrupt::new(triggers[number as usize % 2], VCPU)).collect());
     for number in 0..COUNT {
         let physical = (number >= 48).then(|| PhysicalIntId::new(100 + number).expect("it is small"));
         table.interrupt(id(number)).configure(Priority((number * 8) as u8), Group::One, physical);
         table.interrupt(id(number)).set_enabled(true);
     }
-    let mut list = ApList::new(Vtr::from_bits(implementation.vtr()));
+    let mut list = ApList::new(Vtr::from_bits(implementation.vtr()), VCPU, COUNT as usize);
     for _ in 0..128 {
         list.fold(&table, &mut registers);
         list.take_ended(&table, |_| ());
@@ -92,7 +117,13 @@ fn lives(seed: u64) {
         if random.one_in(4) {
             list.deactivate(&table, id(random.below(COUNT)), vmcr);
         }
-        list.flush(&table, &mut registers, [!random.one_in(8), !random.one_in(8)]);
+        if random.one_in(4) {
+            trapped(&mut random, &mut list, &table, &mut registers, Vtr::from_bits(implementation.vtr()));
+        }
+        let groups = [!random.one_in(8), !random.one_in(8)];
+        // What changes behind the vCPU's back may be seen by the one and not by the other.
+        let _ = list.signals(&table, &registers, groups);
+        list.flush(&table, &mut registers, groups, true);
         registers.0.check().expect("a guest may be entered with it");
         assert_eq!(registers.0.misr(), 0, "a condition is asserted that the entry does not clear");
         (0..random.below(8)).for_each(|_| guest(&mut random, &mut registers.0));

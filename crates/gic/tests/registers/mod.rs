@@ -11,6 +11,10 @@ impl ListRegisters for Registers {
         self.0.vmcr()
     }
 
+    fn set_vmcr(&mut self, value: u64) {
+        self.0.set_vmcr(value);
+    }
+
     fn hcr(&self) -> u64 {
         self.0.hcr()
     }

@@ -1,0 +1,260 @@
+//! The CPU interface of a vCPU, as its owner runs it.
+
+use core::fmt;
+
+use doorbell_platform::{CpuId, IrqGuard, Platform};
+use doorbell_post::{Guest, InGuest, Requests};
+
+use crate::access::Access;
+use crate::{ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId, VcpuId};
+
+/// The owned half of a vCPU: of the one task that runs it.
+pub struct CpuInterface {
+    pub(crate) list: ApList,
+    /// The groups that others know this vCPU to take no part in.
+    apart: [bool; 2],
+}
+
+/// Why there is no owned half to be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotToBeHad {
+    /// There is no such vCPU.
+    NoSuch(NoSuch),
+    /// Somebody has it.
+    Owned(VcpuId),
+}
+
+impl fmt::Display for NotToBeHad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotToBeHad::NoSuch(no_such) => no_such.fmt(f),
+            NotToBeHad::Owned(vcpu) => write!(f, "somebody has the CPU interface of vCPU {}", vcpu.number()),
+        }
+    }
+}
+
+impl core::error::Error for NotToBeHad {}
+
+impl<P: Platform> Gic<P> {
+    /// Returns the owned half of a vCPU, which there is once.
+    ///
+    /// # Errors
+    /// If there is no such vCPU, or somebody has the owned half.
+    pub fn cpu_interface(&self, vcpu: VcpuId) -> Result<CpuInterface, NotToBeHad> {
+        let redistributor = self.redistributor(vcpu).map_err(NotToBeHad::NoSuch)?;
+        if !redistributor.take_owned() {
+            return Err(NotToBeHad::Owned(vcpu));
+        }
+        let interrupts = IntId::FIRST_SPI.index() + self.spis.len();
+        Ok(CpuInterface { list: ApList::new(self.vtr, vcpu, interrupts), apart: [false; 2] })
+    }
+}
+
+impl CpuInterface {
+    /// Returns whose it is.
+    #[inline]
+    pub fn vcpu(&self) -> VcpuId {
+        self.list.vcpu()
+    }
+
+    /// Begins to enter the guest: looks at the news, and fills the list registers of the CPU that
+    /// this runs on. By the owner, with interrupts off, which stay off until [`exit`](Self::exit);
+    /// the guest is entered next. Does not sleep.
+    ///
+    /// # Errors
+    /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
+    #[inline]
+    pub fn enter<'a, P: Platform>(
+        &mut self,
+        gic: &'a Gic<P>,
+        irqs_off: &'a IrqGuard<P>,
+        cpu: CpuId,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> Result<InGuest<'a, P>, Requests> {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return Err(Requests(0)) };
+        let entering = redistributor.news.enter(irqs_off, Guest { cpu, posted: false })?;
+        let view = gic.view(redistributor);
+        let (in_guest, _) = entering.rescan(|bits| {
+            let vmcr = registers.vmcr();
+            bits.take(|bit| {
+                // One that no interrupt has says only that the vCPU is to look.
+                if let Some(id) = IntId::new(bit.number() as u32) {
+                    self.list.look(&view, id, vmcr);
+                }
+            });
+        });
+        self.list.flush(&view, registers, gic.groups(redistributor), gic.is_alone());
+        self.hands_over(gic, host);
+        Ok(in_guest)
+    }
+
+    /// Takes back what the CPU holds for the vCPU, says that it is out of the guest, and hands over
+    /// what is routed to other vCPUs by now. What physical interrupts back and what has ended outside
+    /// of the list registers is told here, because the CPU matters. By the owner, on the CPU where the
+    /// guest was left, before interrupts are on again. Does not sleep.
+    ///
+    /// Returns whether levels have ended: [`tell_ended`](Self::tell_ended) is next then.
+    #[inline]
+    #[must_use = "a level that is not told to its sources stays"]
+    pub fn exit<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        in_guest: InGuest<'_, P>,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Host,
+    ) -> bool {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
+        let view = gic.view(redistributor);
+        in_guest.fold(|| self.list.fold(&view, registers));
+        self.hands_over(gic, host);
+        self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
+        self.list.has_ended()
+    }
+
+    /// Tells the host of the levels that have ended. By the owner, with interrupts on and nothing
+    /// held, so that those who hear of it may sleep.
+    pub fn tell_ended(&mut self, host: &mut impl Host) {
+        self.list.take_levels(|id| host.ended(Ended::Level(id)));
+    }
+
+    /// Looks at the news outside of the guest, and returns whether an interrupt would be signalled to
+    /// the guest if it were entered: a vCPU that waits for one (WFI) may go on. If not, it
+    /// [blocks](doorbell_post::Post::block) until there are other news. By the owner. Does not sleep.
+    pub fn signals<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) -> bool {
+        self.look(gic, registers, host);
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
+        self.list.signals(&gic.view(redistributor), registers, gic.groups(redistributor))
+    }
+
+    fn look<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
+        let view = gic.view(redistributor);
+        let vmcr = registers.vmcr();
+        let _ = redistributor.news.synchronize(|bits| {
+            bits.take(|bit| {
+                if let Some(id) = IntId::new(bit.number() as u32) {
+                    self.list.look(&view, id, vmcr);
+                }
+            });
+        });
+        self.list.sees_groups(&view, vmcr);
+        self.hands_over(gic, host);
+    }
+
+    /// Deactivates an interrupt: the guest's write of ICC_DIR_EL1 was trapped. By the owner, on the
+    /// CPU where the guest was left, with interrupts on and nothing held. The access is complete at once, unless another vCPU has the interrupt.
+    pub fn deactivate<'a, P: Platform>(
+        &mut self,
+        gic: &'a Gic<P>,
+        id: IntId,
+        registers: &impl ListRegisters,
+        host: &mut impl Host,
+    ) -> Access<'a, P> {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return Access::done(gic, 0) };
+        let view = gic.view(redistributor);
+        if self.list.deactivate(&view, id, registers.vmcr()) {
+            self.hands_over(gic, host);
+            self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
+            self.tell_ended(host);
+            return Access::done(gic, 0);
+        }
+        gic.deactivate_elsewhere(self.vcpu(), id, host)
+    }
+
+    /// Comes to a CPU that may have run another vCPU: the list registers there are cleared at the next
+    /// entry, and `each` is called for the private interrupts that physical ones back: whether the
+    /// physical one has to be active on this CPU. By the owner, before it enters the guest there, with
+    /// the registers of the virtual CPU interface that the host [keeps](ListRegisters) restored; on the
+    /// metal, `each` writes GICR_ISACTIVER0 or GICR_ICACTIVER0 of that CPU.
+    pub fn load<P: Platform>(&mut self, gic: &Gic<P>, mut each: impl FnMut(PhysicalIntId, bool)) {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
+        self.list.comes_to_cpu();
+        for interrupt in &redistributor.private {
+            let state = interrupt.state();
+            if let Some(physical) = interrupt.physical() {
+                each(physical, state.is_active() || state.is_pending());
+            }
+        }
+    }
+
+    /// Powers the vCPU off: nothing that any vCPU may have is for it, and it has nothing any more.
+    /// What is routed to it stays pending, for when it is [on](Self::power_on) again; what it has not
+    /// ended stays active, for whoever deactivates it. By the owner, outside of the guest.
+    pub fn power_off<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
+        let _ = redistributor.set_off(true);
+        self.list.clear();
+        for id in gic.spi_ids() {
+            let Ok(line) = gic.spi(id) else { break };
+            let state = line.interrupt().state();
+            if state.is_held_by(self.vcpu()) && (state.is_held() || state.is_one_of_n()) {
+                if line.interrupt().let_go(true).is_active() {
+                    gic.strays();
+                }
+                gic.settle(id, host);
+            }
+        }
+        self.hands_over(gic, host);
+    }
+
+    /// Powers the vCPU on: looks at everything that is pending or active for it. By the owner, outside
+    /// of the guest.
+    pub fn power_on<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
+        if redistributor.set_off(false) {
+            gic.choose_again(self.vcpu(), host);
+        }
+        self.looks_at_all(gic, registers, host);
+    }
+
+    /// Looks at everything that is pending or active for the vCPU.
+    pub(crate) fn looks_at_all<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        registers: &impl ListRegisters,
+        host: &mut impl Kick,
+    ) {
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
+        let view = gic.view(redistributor);
+        let vmcr = registers.vmcr();
+        for id in (0..32).filter_map(IntId::new).chain(gic.spi_ids()) {
+            let state = view.interrupt(id).state();
+            if state.is_held_by(self.vcpu()) && (state.is_pending() || state.is_active()) {
+                self.list.look(&view, id, vmcr);
+            }
+        }
+        self.hands_over(gic, host);
+    }
+
+    /// Forgets everything. By the owner, outside of the guest, which lets go of what the vCPU had.
+    pub(crate) fn forgets_all(&mut self) {
+        self.list.clear();
+        self.apart = [false; 2];
+    }
+
+    /// Hands over what is routed to other vCPUs by now.
+    #[inline]
+    fn hands_over<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
+        if self.list.apart != self.apart || !self.list.leaving.is_empty() {
+            self.hands_all_over(gic, host);
+        }
+    }
+
+    #[inline(never)]
+    fn hands_all_over<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
+        if self.list.apart != self.apart {
+            self.apart = self.list.apart;
+            gic.takes_part(self.vcpu(), self.apart, host);
+        }
+        while let Some(id) = self.list.leaving.pop() {
+            gic.settle(id, host);
+        }
+    }
+}
+
+impl fmt::Debug for CpuInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CpuInterface").field(&self.list).finish()
+    }
+}

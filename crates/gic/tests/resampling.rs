@@ -1,0 +1,95 @@
+//! Level-triggered devices behind irqfds: the end of an interrupt goes back to them.
+
+#[allow(dead_code)]
+mod registers;
+#[allow(dead_code)]
+mod vm;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+
+use doorbell_gic::{Ended, Pins, VcpuId};
+use doorbell_irqfd::{Gsi, Irqfd, Irqfds, Limits, Notify, Pin, Route, RoutingTable};
+use doorbell_platform::{CpuId, Std};
+use doorbell_post::Notice;
+
+use vm::{Vm, intid};
+
+type Tell = Box<dyn Fn(VcpuId, Notice<CpuId>) + Send + Sync>;
+type SpiPins = Pins<Std, Tell>;
+
+const GSI: Gsi = Gsi(5);
+const SPI: u32 = 40;
+
+/// A device that is told that its line was lowered, and raises it again while it wants to.
+struct Device {
+    irqfd: Irqfd<Std, Arc<SpiPins>>,
+    wants: AtomicBool,
+}
+
+struct Resample(Arc<Device>);
+
+impl Notify for Resample {
+    fn notify(&self) {
+        if self.0.wants.load(SeqCst) {
+            self.0.irqfd.signal();
+        }
+    }
+}
+
+#[test]
+fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_line_is_low_when_it_does_not() {
+    let mut vm = Vm::new(1, 32);
+    vm.enable_spi(SPI);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    let notice: Tell = Box::new(move |vcpu, notice| tells.lock().unwrap().push((vcpu, notice)));
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), notice));
+    let irqfds = Irqfds::<Std, _>::new(Arc::clone(&pins), Limits::default());
+    let pin = pins.pin(intid(SPI)).expect("it is an SPI");
+    assert_eq!(pin, Pin::new(0, 8));
+    let table = RoutingTable::new(&[(GSI, Route::Level(pin))]).expect("a good table");
+    let _ = irqfds.reroute(table).expect("an open VM");
+    let device = Arc::new(Device { irqfd: irqfds.irqfd(), wants: AtomicBool::new(true) });
+    device.irqfd.assign_resample(GSI, Arc::new(Resample(Arc::clone(&device)))).expect("the GSI is routed");
+
+    let line = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
+    let tells_ends = |vm: &mut Vm| {
+        for ended in std::mem::take(&mut vm.asked.ended) {
+            assert_eq!(ended, Ended::Level(intid(SPI)));
+            irqfds.ack(pins.pin(intid(SPI)).expect("it is an SPI"));
+        }
+    };
+    device.irqfd.signal();
+    for _ in 0..3 {
+        assert_eq!(vm.acknowledges(0), SPI);
+        assert!(line(&vm).is_active());
+        vm.ends(0, SPI);
+        tells_ends(&mut vm);
+        assert!(line(&vm).is_pending(), "the device has raised its line again");
+    }
+    assert_eq!(vm.acknowledges(0), SPI);
+    device.wants.store(false, SeqCst);
+    vm.ends(0, SPI);
+    tells_ends(&mut vm);
+    assert!(!line(&vm).is_pending() && !line(&vm).is_active());
+    assert_eq!(vm.acknowledges(0), 1023);
+    assert!(told.lock().unwrap().is_empty(), "nobody was in the guest when the device signalled");
+    device.irqfd.deassign().expect("it is assigned");
+}
+
+#[test]
+fn a_pin_of_another_chip_or_past_the_last_spi_is_none() {
+    use doorbell_irqfd::{Controller, SourceId};
+    let vm = Vm::new(1, 32);
+    let pins = Pins::new(Arc::clone(&vm.gic), |_, _| unreachable!("nobody is told"));
+    assert_eq!((pins.pins(0), pins.pins(1)), (32, 0));
+    for pin in [Pin::new(1, 8), Pin::new(0, 32), Pin::new(0, u32::MAX)] {
+        pins.set_irq(pin, SourceId::USERSPACE, true);
+        pins.edge(pin);
+    }
+    let all = (32..64).map(|number| vm.gic.spi(intid(number)).expect("there is one").state());
+    assert!(all.into_iter().all(|state| !state.is_pending()));
+    assert_eq!(pins.pin(intid(31)), None);
+}
