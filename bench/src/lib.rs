@@ -3,6 +3,8 @@
 //! ```text
 //! cargo bench -p doorbell-bench --bench explore       the explorer's standard programs
 //! cargo bench -p doorbell-bench --bench peers         the same programs explored by loom and shuttle
+//! cargo bench -p doorbell-bench --bench gic           instructions of an SPI through list registers, and of nothing
+//! cargo bench -p doorbell-bench --bench gic_time      the same in time
 //! cargo bench -p doorbell-bench --bench memory        ten million executions, and what they leave behind
 //! cargo bench -p doorbell-bench --bench native_cost   instructions through the platform and by hand
 //! cargo bench -p doorbell-bench --bench post          instructions of a post

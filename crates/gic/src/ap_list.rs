@@ -4,11 +4,15 @@ use core::fmt;
 
 use doorbell_platform::Platform;
 
+use crate::counts::Counts;
+use crate::groups::Groups;
 use crate::holders::{Holders, Level};
 use crate::id_set::IdSet;
+use crate::interrupt::Candidates;
 use crate::levels::Lists;
 use crate::running::subpriority_bits;
-use crate::spec::{Vtr, vmcr};
+use crate::slot::Slot;
+use crate::spec::Vtr;
 use crate::{Group, IntId, Interrupt, Priority, State, Trigger, VcpuId};
 
 /// Where the interrupts of a vCPU are: its own private ones, and the SPIs of its VM.
@@ -17,58 +21,17 @@ pub trait Interrupts<P: Platform> {
     fn interrupt(&self, id: IntId) -> &Interrupt<P>;
 }
 
-/// What was put into a list register.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) id: IntId,
-    /// It was active,
-    pub(crate) active: bool,
-    /// and holds a bit.
-    pub(crate) level: Option<Level>,
-    /// Its latch was taken over by the list register.
-    pub(crate) latched: bool,
-    /// It is active, and an edge has come since.
-    pub(crate) again: bool,
-}
-
-impl Slot {
-    const NONE: Slot = Slot::pending(IntId::FIRST, false);
-
-    #[inline]
-    pub(crate) const fn pending(id: IntId, latched: bool) -> Slot {
-        Slot { id, active: false, level: None, latched, again: false }
-    }
-
-    #[inline]
-    pub(crate) const fn active(id: IntId, level: Option<Level>) -> Slot {
-        Slot { id, active: true, level, latched: false, again: false }
-    }
-}
-
 /// The active and pending interrupts of a vCPU, outside of the guest and in its list registers. Of
 /// the one owner: the task that runs the vCPU.
 pub struct ApList {
     vcpu: VcpuId,
-    /// How many interrupts are in none of the lists because there is room for them anyway,
-    pub(crate) staged: u32,
-    /// how many are active,
-    pub(crate) active: u32,
-    /// of these, how many are SPIs,
-    pub(crate) active_spis: u32,
-    /// how many list registers of the CPU may not be empty: as many as were filled last, or all when
-    /// the vCPU has come to a CPU that may have run another one,
-    pub(crate) used: u32,
-    /// and how many of these were not folded yet.
-    pub(crate) unfolded: u32,
     pub(crate) vtr: Vtr,
+    pub(crate) counts: Counts,
+    /// The groups that were disabled at the last entry.
+    pub(crate) off: Groups,
     pub(crate) slots: [Slot; 16],
-    /// What is pending: candidates, and what was one when it came. All of it, if it is no more than
-    /// there are list registers;
-    pub(crate) stage: [IntId; 16],
-    /// else by group and priority.
+    /// What is pending outside of the list registers: candidates, and what was one when it came.
     pub(crate) pending: Lists,
-    /// An interrupt in the lists may be in the wrong one.
-    pub(crate) relist: bool,
     pub(crate) holders: Holders,
     /// The interrupts that are active here, as this list knows: the word may say so no more, and the
     /// news be on the way.
@@ -81,61 +44,49 @@ pub struct ApList {
     pub(crate) physical: IdSet,
     /// Those that may have to go to another vCPU.
     pub(crate) leaving: IdSet,
-    /// The groups that the guest was seen to have disabled when there was an interrupt that any vCPU
-    /// may have: the vCPU takes no part in those.
-    pub(crate) apart: [bool; 2],
-    /// The groups that the guest had disabled when that was looked at last.
-    pub(crate) off: [bool; 2],
 }
 
 impl ApList {
-    /// Returns that of a vCPU, which has so many interrupts (private ones and SPIs), for CPUs with
-    /// that virtual CPU interface. Nothing is allocated later.
-    pub fn new(vtr: Vtr, vcpu: VcpuId, interrupts: usize) -> Self {
+    /// Returns that of a vCPU, for CPUs with that virtual CPU interface. Nothing is allocated later.
+    pub fn new(vtr: Vtr, vcpu: VcpuId) -> Self {
+        let mut counts = Counts::ZERO;
+        counts.unlists(vtr.list_registers());
         ApList {
             vcpu,
-            staged: 0,
-            active: 0,
-            active_spis: 0,
-            used: vtr.list_registers() as u32,
-            unfolded: 0,
             vtr,
+            counts,
+            off: Groups::NONE,
             slots: [Slot::NONE; 16],
-            stage: [IntId::FIRST; 16],
-            pending: Lists::new(interrupts.min(IntId::COUNT), vtr.priority_bits()),
-            relist: false,
+            pending: Lists::new(vcpu, vtr.priority_bits()),
             holders: Holders::new(vtr.preemption_bits()),
             known: IdSet::EMPTY,
             others: IdSet::EMPTY,
             ended: IdSet::EMPTY,
             physical: IdSet::EMPTY,
             leaving: IdSet::EMPTY,
-            apart: [false; 2],
-            off: [false; 2],
         }
     }
 
     /// Forgets everything. By the owner, outside of the guest; whoever calls lets go of what was held.
     pub(crate) fn clear(&mut self) {
-        let mut first = self.pending.take_all();
-        while let Some(id) = first {
-            first = self.pending.links.unlink(id);
+        let mut next = self.pending.chain_all();
+        while let Some(id) = next.id() {
+            next = self.pending.unlink(id);
         }
-        for index in 0..core::mem::take(&mut self.staged) as usize {
-            let _ = self.pending.links.unlink(self.stage[index % 16]);
-        }
-        (self.active, self.active_spis, self.unfolded) = (0, 0, 0);
+        // What was to be told is.
+        self.counts = Counts::ZERO;
+        self.counts.set_tells(true);
         self.comes_to_cpu();
-        (self.relist, self.apart, self.off) = (false, [false; 2], [false; 2]);
+        self.off = Groups::NONE;
         self.holders.clear_all();
         (self.known, self.others) = (IdSet::EMPTY, IdSet::EMPTY);
     }
 
     /// Takes note that the vCPU has come to a CPU that may have run another one: the list registers
-    /// there are none of this one's. By the owner, before the next flush.
+    /// there are none of this one's. By the owner, outside of the guest, before the next flush.
     #[inline]
     pub fn comes_to_cpu(&mut self) {
-        self.used = self.vtr.list_registers() as u32;
+        self.counts.unlists(self.vtr.list_registers());
     }
 
     /// Returns whose it is.
@@ -148,28 +99,92 @@ impl ApList {
     /// word has changed, and the vCPU was told. By the owner, outside of the guest.
     #[inline]
     pub fn look<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
-        let interrupt = interrupts.interrupt(id);
-        let state = interrupt.state();
-        if self.active != 0 || state.is_active() {
+        self.look_at_word(interrupts, id.number() & !63, 1 << (id.number() & 63), vmcr);
+    }
+
+    /// [Looks](ApList::look_at) at some interrupts, where there is no haste.
+    #[inline(never)]
+    pub(crate) fn look_at_word<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        first: u32,
+        bits: u64,
+        vmcr: u64,
+    ) {
+        self.look_at(interrupts, first, bits, vmcr);
+    }
+
+    /// [Looks](ApList::look) at those of 64 interrupts from one on whose bits are set.
+    #[inline(always)]
+    pub(crate) fn look_at<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, first: u32, bits: u64, vmcr: u64) {
+        // What is active, as this list knows, is looked at closely, whatever the word says.
+        let plain = if self.counts.active() == 0 { Candidates::plain(self.vcpu) } else { Candidates::NONE };
+        let mut left = bits;
+        while left != 0 {
+            // A bit that no interrupt has says only that the vCPU is to look.
+            let id = IntId::new(first + left.trailing_zeros());
+            left &= left - 1;
+            let Some(id) = id else { continue };
+            let interrupt = interrupts.interrupt(id);
+            let state = interrupt.state();
+            if plain.contain(state) {
+                self.queue_plain(id, state);
+            } else {
+                self.look_closely(interrupt, id, state, vmcr);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn look_closely<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
+        if self.counts.active() != 0 || state.is_active() {
             self.look_at_active(interrupt, id, state, vmcr);
         }
-        // Whoever has given it to another vCPU has told that one.
-        if !state.is_held_by(self.vcpu) {
+        // Whoever has given it to another vCPU has told that one, or will.
+        if !state.is_held_by(self.vcpu) || state.is_rerouted() {
             return;
         }
         if state.is_one_of_n() && self.takes_no_part(state, vmcr) {
-            self.leaving.insert(id);
-            return;
+            self.leaves(id);
+        } else if state.is_candidate() {
+            self.queue(interrupt, id, state);
         }
-        self.push(interrupt, id, state);
+    }
+
+    /// Returns whether an interrupt is active here, as this list knows.
+    #[inline]
+    pub(crate) fn knows(&self, id: IntId) -> bool {
+        self.counts.active() != 0 && self.known.contains(id)
     }
 
     /// Returns whether the guest has disabled the group of a candidate that any vCPU may have.
     pub(crate) fn takes_no_part(&mut self, state: State, vmcr: u64) -> bool {
-        let group = state.group() as usize;
-        let off = state.is_candidate() && vmcr >> group & vmcr::VENG0 == 0;
-        self.apart[group] |= off;
+        let group = Groups::only(state.group());
+        let off = state.is_candidate() && Groups::from_bits(vmcr) & group == Groups::NONE;
+        if off {
+            self.set_apart(self.counts.apart() | group);
+        }
         off
+    }
+
+    /// Takes note of which groups the vCPU takes no part in.
+    pub(crate) fn set_apart(&mut self, groups: Groups) {
+        if groups != self.counts.apart() {
+            self.counts.set_apart(groups);
+            self.counts.set_tells(true);
+        }
+    }
+
+    /// Takes note that an interrupt may have to go to another vCPU.
+    pub(crate) fn leaves(&mut self, id: IntId) {
+        self.leaving.insert(id);
+        self.counts.set_tells(true);
+    }
+
+    /// Takes note that others were told.
+    pub(crate) fn has_told(&mut self) {
+        let nothing = self.leaving.is_empty() && self.ended.is_empty() && self.physical.is_empty();
+        self.counts.set_tells(!nothing);
     }
 
     #[inline(never)]
@@ -178,7 +193,7 @@ impl ApList {
         let holds = self.holders.get(level) == Some(id);
         let active = state.is_active() && state.is_held_by(self.vcpu);
         match (active, self.known.contains(id)) {
-            (true, true) if holds => self.holders.seen.put(level, state.is_seen_at_its_end()),
+            (true, true) if holds => self.holders.put_seen(level, state.is_seen_at_its_end()),
             // By a write. Who makes it inactive from here on sees that this vCPU has it, and tells it.
             (true, false) if !id.is_spi() || interrupt.hold(self.vcpu) => {
                 self.others.insert(id);
@@ -199,57 +214,39 @@ impl ApList {
     #[inline]
     pub(crate) fn lets_go(&mut self, id: IntId, was: State) {
         if was.is_rerouted() {
-            self.leaving.insert(id);
+            self.leaves(id);
         }
     }
 
-    /// Puts a candidate into its list, or before the lists.
+    /// Puts a candidate into its list, unless it is in one. Returns whether it was in none.
     #[inline]
-    pub(crate) fn push<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State) {
-        if !state.is_candidate() {
-            return;
+    fn queue_plain(&mut self, id: IntId, state: State) -> bool {
+        let pushed = self.pending.push(self.pending.list_of(state), id);
+        if pushed {
+            self.counts.queues();
         }
-        if self.pending.is_empty() && self.staged < self.vtr.list_registers() as u32 {
-            if self.pending.links.link(id, None) {
-                self.stage[self.staged as usize % 16] = id;
-                self.staged += 1;
-            }
-        } else {
-            self.queue(interrupt, id, state);
-        }
+        pushed
     }
 
-    /// Puts a candidate into its list.
+    /// Puts a candidate into its list, whose priority or group may have changed.
     #[inline(never)]
     pub(crate) fn queue<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State) {
-        let pushed = self.pending.push(id, state.group(), state.priority());
+        let pushed = self.queue_plain(id, state);
         if state.is_changed() {
-            if pushed { interrupt.listed(state) } else { self.relist = true }
+            if pushed { interrupt.listed(state) } else { self.counts.set_relists(true) }
         }
     }
 
-    /// Takes note of the groups that the guest has enabled and disabled, and puts what waits in its
-    /// right place: what waits of a group that was disabled, and what any vCPU may have, is not for
-    /// this one. By the owner, outside of the guest.
+    /// Takes note of the groups that the guest has enabled, and puts what waits in its right place:
+    /// what waits of a group that was disabled, and what any vCPU may have, is not for this one. By the
+    /// owner, outside of the guest.
     #[inline]
     pub(crate) fn sees_groups<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
-        let both_on = vmcr::VENG0 | vmcr::VENG0 << 1;
-        // Also apart: the host may have written ICH_VMCR_EL2 since that was seen.
-        if self.relist || vmcr & both_on != both_on || self.off != [false; 2] || self.apart != [false; 2] {
-            self.sees_change_of_groups(interrupts, vmcr);
-        }
-    }
-
-    #[inline(never)]
-    fn sees_change_of_groups<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
-        let mut relist = self.relist;
-        for group in Group::BOTH {
-            let (on, index) = (vmcr >> group as u32 & vmcr::VENG0 != 0, group as usize);
-            relist |= !on && !self.off[index] && !self.pending.of(group).is_empty();
-            self.off[index] = !on;
-            self.apart[index] &= !on;
-        }
-        if relist {
+        let on = Groups::from_bits(vmcr);
+        let waits = self.pending.best(!on & !self.off).is_some();
+        self.off = !on;
+        self.set_apart(self.counts.apart() & !on);
+        if self.counts.relists() || waits {
             self.list_again(interrupts, vmcr);
         }
     }
@@ -258,17 +255,18 @@ impl ApList {
     /// steps as there are interrupts in them.
     #[inline(never)]
     pub(crate) fn list_again<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
-        self.relist = false;
-        let mut first = self.pending.take_all();
-        while let Some(id) = first {
-            first = self.pending.links.unlink(id);
+        self.counts.set_relists(false);
+        let mut next = self.pending.chain_all();
+        self.counts.unqueues_all();
+        while let Some(id) = next.id() {
+            next = self.pending.unlink(id);
             let interrupt = interrupts.interrupt(id);
             let state = interrupt.state();
             if !state.is_held_by(self.vcpu) {
                 continue;
             }
             if state.is_one_of_n() && self.takes_no_part(state, vmcr) {
-                self.leaving.insert(id);
+                self.leaves(id);
             } else if state.is_candidate() {
                 // If it is none any more, whoever makes it one again tells this vCPU.
                 self.queue(interrupt, id, state);
@@ -285,7 +283,7 @@ impl ApList {
         let level = self.level(state.priority(), state.group(), vmcr);
         let known = self.forget(id, Some(level));
         if known {
-            self.end(interrupts, id, true, vmcr);
+            self.end(interrupts.interrupt(id), id, true, vmcr);
         }
         known
     }
@@ -293,9 +291,7 @@ impl ApList {
     /// Says that an active interrupt holds a bit: a state was restored. By the owner.
     pub(crate) fn holds<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, level: Level) {
         if self.others.remove(id) {
-            self.holders.set(level, id);
-            self.holders.outside.put(level, true);
-            self.holders.seen.put(level, interrupts.interrupt(id).state().is_seen_at_its_end());
+            self.holders.set(level, id, interrupts.interrupt(id).state().is_seen_at_its_end());
         }
     }
 
@@ -326,19 +322,18 @@ impl ApList {
     /// Returns whether there is nothing to do for it.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.used | self.active | self.pending.len() | self.staged == 0 && self.apart == [false; 2]
+        self.counts.are_zero()
     }
 
     /// Notes that an interrupt is active here, or is not.
     #[inline]
     pub(crate) fn counts(&mut self, id: IntId, active: bool) {
-        let changed = if active { self.known.insert(id) } else { self.known.remove(id) };
-        if changed {
-            let (more, less) = (u32::from(active), u32::from(!active));
-            self.active = self.active + more - less;
-            if id.is_spi() {
-                self.active_spis = self.active_spis + more - less;
+        if active {
+            if self.known.insert(id) {
+                self.counts.activates();
             }
+        } else if self.known.remove(id) {
+            self.counts.deactivates();
         }
     }
 
@@ -354,19 +349,21 @@ impl ApList {
 
     /// Deactivates an interrupt, which holds no bit any more, and is none of the others.
     #[inline]
-    pub(crate) fn end<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, outside: bool, vmcr: u64) {
+    pub(crate) fn end<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, outside: bool, vmcr: u64) {
         self.counts(id, false);
         // Whoever makes it pending from here on tells its holder.
-        let was = interrupts.interrupt(id).deactivate();
-        self.says_ended(interrupts, id, was, outside, vmcr);
+        let was = interrupt.deactivate();
+        if !was.ends_for_good() {
+            self.says_ended(interrupt, id, was, outside, vmcr);
+        }
     }
 
     /// Tells who waits for it that an interrupt has ended, which is inactive by now, and which this
     /// vCPU has let go of.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn says_ended<P: Platform>(
         &mut self,
-        interrupts: &impl Interrupts<P>,
+        interrupt: &Interrupt<P>,
         id: IntId,
         was: State,
         outside: bool,
@@ -374,21 +371,24 @@ impl ApList {
     ) {
         if was.trigger() == Trigger::Level {
             self.ended.insert(id);
+            self.counts.set_tells(true);
         }
         if outside && was.is_physical() {
             self.physical.insert(id);
+            self.counts.set_tells(true);
         }
         // It may be pending again. Who gives it to another vCPU from here on tells that one.
-        self.stays(interrupts.interrupt(id), id, was.inactive(), vmcr);
+        self.stays(interrupt, id, was.inactive(), vmcr);
     }
 
-    /// Puts what the vCPU has let go of into its list, or lets it leave.
+    /// Puts what the vCPU has let go of into its list, or lets it leave. (If it is no candidate by now,
+    /// whoever makes it one again tells its holder.)
     #[inline]
     pub(crate) fn stays<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
         if state.is_rerouted() || state.is_one_of_n() && self.takes_no_part(state, vmcr) {
-            self.leaving.insert(id);
-        } else {
-            self.push(interrupt, id, state);
+            self.leaves(id);
+        } else if state.is_candidate() {
+            self.queue(interrupt, id, state);
         }
     }
 }
@@ -397,9 +397,9 @@ impl fmt::Debug for ApList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApList")
             .field("vcpu", &self.vcpu)
-            .field("pending", &(self.pending.len() + self.staged))
-            .field("active", &self.active)
-            .field("list_registers", &&self.slots[..self.unfolded as usize])
+            .field("pending", &self.counts.queued())
+            .field("active", &self.counts.active())
+            .field("list registers", &self.counts.listed())
             .finish_non_exhaustive()
     }
 }

@@ -3,16 +3,20 @@
 use core::fmt;
 
 use doorbell_platform::{CpuId, IrqGuard, Platform};
-use doorbell_post::{Guest, InGuest, Requests};
+use doorbell_post::{Entering, Guest, InGuest, Requests, Software, Summary, TwoLevel};
 
 use crate::access::Access;
-use crate::{ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId, VcpuId};
+use crate::flush::Entry;
+use crate::groups::Groups;
+use crate::{
+    ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId, Redistributor, VcpuId,
+};
 
 /// The owned half of a vCPU: of the one task that runs it.
 pub struct CpuInterface {
     pub(crate) list: ApList,
     /// The groups that others know this vCPU to take no part in.
-    apart: [bool; 2],
+    apart: Groups,
 }
 
 /// Why there is no owned half to be had.
@@ -45,8 +49,7 @@ impl<P: Platform> Gic<P> {
         if !redistributor.take_owned() {
             return Err(NotToBeHad::Owned(vcpu));
         }
-        let interrupts = IntId::FIRST_SPI.index() + self.spis.len();
-        Ok(CpuInterface { list: ApList::new(self.vtr, vcpu, interrupts), apart: [false; 2] })
+        Ok(CpuInterface { list: ApList::new(self.vtr, vcpu), apart: Groups::NONE })
     }
 }
 
@@ -61,6 +64,10 @@ impl CpuInterface {
     /// this runs on. By the owner, with interrupts off, which stay off until [`exit`](Self::exit);
     /// the guest is entered next. Does not sleep.
     ///
+    /// If the guest has enabled or disabled a group, and there is an SPI that any vCPU may have, that
+    /// takes up to 16 atomic operations for each SPI, and 4 for each vCPU more (`tests/cost.rs`): so
+    /// does [`exit`](Self::exit).
+    ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
     #[inline]
@@ -74,19 +81,62 @@ impl CpuInterface {
     ) -> Result<InGuest<'a, P>, Requests> {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return Err(Requests(0)) };
         let entering = redistributor.news.enter(irqs_off, Guest { cpu, posted: false })?;
-        let view = gic.view(redistributor);
-        let (in_guest, _) = entering.rescan(|bits| {
-            let vmcr = registers.vmcr();
-            bits.take(|bit| {
-                // One that no interrupt has says only that the vCPU is to look.
-                if let Some(id) = IntId::new(bit.number() as u32) {
-                    self.list.look(&view, id, vmcr);
-                }
+        let changed = redistributor.news.layout().summary();
+        if changed.is_empty() && self.list.flush_idle(registers, self.list.hcr(registers)) {
+            return Ok(entering.rescan(|_| ()).0);
+        }
+        // One interrupt alone, most often.
+        Ok(match changed.only().filter(|&word| redistributor.news.layout().peek(word).is_power_of_two()) {
+            Some(word) => self.takes_one(gic, redistributor, entering, word, registers, host),
+            None => self.takes_words(gic, redistributor, entering, changed, registers, host),
+        })
+    }
+
+    /// Takes a word of the news that has one bit, and fills the list registers.
+    #[inline(never)]
+    fn takes_one<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        index: usize,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let (view, first) = (gic.view(self.vcpu()), index as u32 * 64);
+        let word = redistributor.news.layout().take_word(index);
+        // Or more by now.
+        let only = if word.is_power_of_two() { IntId::new(first + word.trailing_zeros()) } else { None };
+        if let Some(id) = only
+            && self.list.fill_with(&view, registers, self.entry(gic, redistributor, registers), id)
+        {
+            return entering.rescan(|_| ()).0;
+        }
+        self.list.look_at_word(&view, first, word, registers.vmcr());
+        self.takes_words(gic, redistributor, entering, Summary::NONE, registers, host)
+    }
+
+    /// Takes some words of the news, and fills the list registers.
+    #[inline(never)]
+    fn takes_words<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        changed: Summary<16>,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let view = gic.view(self.vcpu());
+        let entry = self.entry(gic, redistributor, registers);
+        let (in_guest, _) = entering.rescan(|news| {
+            news.take_words_of(changed, |index, word| {
+                self.list.look_at(&view, index as u32 * 64, word, entry.vmcr);
             });
         });
-        self.list.flush(&view, registers, gic.groups(redistributor), gic.is_alone());
+        self.list.fill(&view, registers, entry);
         self.hands_over(gic, host);
-        Ok(in_guest)
+        in_guest
     }
 
     /// Takes back what the CPU holds for the vCPU, says that it is out of the guest, and hands over
@@ -104,9 +154,27 @@ impl CpuInterface {
         registers: &mut impl ListRegisters,
         host: &mut impl Host,
     ) -> bool {
-        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
-        let view = gic.view(redistributor);
-        in_guest.fold(|| self.list.fold(&view, registers));
+        // If that was all, there is nothing to hand over or to tell either.
+        if self.list.is_idle() || self.list.fold_only_edge(&gic.view(self.vcpu()), registers) {
+            in_guest.exited();
+            return false;
+        }
+        self.folds(gic, in_guest, registers, host)
+    }
+
+    #[inline(never)]
+    fn folds<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        in_guest: InGuest<'_, P>,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Host,
+    ) -> bool {
+        let view = gic.view(self.vcpu());
+        in_guest.fold(|| self.list.fold_all(&view, registers));
+        if !self.list.counts.tells() {
+            return false;
+        }
         self.hands_over(gic, host);
         self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
         self.list.has_ended()
@@ -124,26 +192,23 @@ impl CpuInterface {
     pub fn signals<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) -> bool {
         self.look(gic, registers, host);
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
-        self.list.signals(&gic.view(redistributor), registers, gic.groups(redistributor))
+        self.list.signals(&gic.view(self.vcpu()), registers, gic.groups(redistributor).each())
     }
 
     fn look<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
-        let view = gic.view(redistributor);
+        let view = gic.view(self.vcpu());
         let vmcr = registers.vmcr();
         let _ = redistributor.news.synchronize(|bits| {
-            bits.take(|bit| {
-                if let Some(id) = IntId::new(bit.number() as u32) {
-                    self.list.look(&view, id, vmcr);
-                }
-            });
+            bits.take_words(|index, word| self.list.look_at_word(&view, index as u32 * 64, word, vmcr));
         });
         self.list.sees_groups(&view, vmcr);
         self.hands_over(gic, host);
     }
 
     /// Deactivates an interrupt: the guest's write of ICC_DIR_EL1 was trapped. By the owner, on the
-    /// CPU where the guest was left, with interrupts on and nothing held. The access is complete at once, unless another vCPU has the interrupt.
+    /// CPU where the guest was left, with interrupts on and nothing held. The access is complete at once,
+    /// unless another vCPU has the interrupt.
     pub fn deactivate<'a, P: Platform>(
         &mut self,
         gic: &'a Gic<P>,
@@ -151,8 +216,7 @@ impl CpuInterface {
         registers: &impl ListRegisters,
         host: &mut impl Host,
     ) -> Access<'a, P> {
-        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return Access::done(gic, 0) };
-        let view = gic.view(redistributor);
+        let view = gic.view(self.vcpu());
         if self.list.deactivate(&view, id, registers.vmcr()) {
             self.hands_over(gic, host);
             self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
@@ -189,9 +253,7 @@ impl CpuInterface {
             let Ok(line) = gic.spi(id) else { break };
             let state = line.interrupt().state();
             if state.is_held_by(self.vcpu()) && (state.is_held() || state.is_one_of_n()) {
-                if line.interrupt().let_go(true).is_active() {
-                    gic.strays();
-                }
+                let _ = line.interrupt().let_go(true);
                 gic.settle(id, host);
             }
         }
@@ -215,8 +277,7 @@ impl CpuInterface {
         registers: &impl ListRegisters,
         host: &mut impl Kick,
     ) {
-        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
-        let view = gic.view(redistributor);
+        let view = gic.view(self.vcpu());
         let vmcr = registers.vmcr();
         for id in (0..32).filter_map(IntId::new).chain(gic.spi_ids()) {
             let state = view.interrupt(id).state();
@@ -230,26 +291,39 @@ impl CpuInterface {
     /// Forgets everything. By the owner, outside of the guest, which lets go of what the vCPU had.
     pub(crate) fn forgets_all(&mut self) {
         self.list.clear();
-        self.apart = [false; 2];
+        self.apart = Groups::NONE;
+    }
+
+    /// Returns what an entry of this vCPU into the guest depends on.
+    #[inline]
+    fn entry<P: Platform>(
+        &self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        registers: &impl ListRegisters,
+    ) -> Entry {
+        let hcr = self.list.hcr(registers);
+        Entry { groups: gic.groups(redistributor), vmcr: registers.vmcr(), hcr }
     }
 
     /// Hands over what is routed to other vCPUs by now.
     #[inline]
     fn hands_over<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
-        if self.list.apart != self.apart || !self.list.leaving.is_empty() {
+        if self.list.counts.tells() {
             self.hands_all_over(gic, host);
         }
     }
 
     #[inline(never)]
     fn hands_all_over<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
-        if self.list.apart != self.apart {
-            self.apart = self.list.apart;
+        if self.list.counts.apart() != self.apart {
+            self.apart = self.list.counts.apart();
             gic.takes_part(self.vcpu(), self.apart, host);
         }
         while let Some(id) = self.list.leaving.pop() {
             gic.settle(id, host);
         }
+        self.list.has_told();
     }
 }
 

@@ -2,27 +2,79 @@
 
 use doorbell_platform::Platform;
 
-use crate::ap_list::Slot;
-use crate::levels::Levels;
+use crate::counts::Counts;
+use crate::groups::Groups;
+use crate::holders::Level;
+use crate::interrupt::Candidates;
+use crate::levels::ListNumber;
+use crate::slot::Slot;
 use crate::spec::{hcr, lr, vmcr};
-use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, State, Trigger};
+use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, State};
 
 /// EOIcount has five bits, and the guest may end some more before the exit.
 const MOST_UNCOUNTED: u32 = 24;
+
+/// What an entry into the guest depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// The groups that the distributor has enabled.
+    pub(crate) groups: Groups,
+    /// ICH_VMCR_EL2.
+    pub(crate) vmcr: u64,
+    /// What ICH_HCR_EL2 has at each entry.
+    pub(crate) hcr: u64,
+}
+
+impl Entry {
+    /// Returns the groups that the guest has enabled in its CPU interface.
+    #[inline]
+    fn on(self) -> Groups {
+        Groups::from_bits(self.vmcr)
+    }
+
+    /// Returns whether the guest drops and deactivates apart (EOImode 1).
+    #[inline]
+    fn drops_only(self) -> bool {
+        self.vmcr & vmcr::VEOIM != 0
+    }
+
+    /// Returns which maintenance interrupts a candidate wants that has no room: what a group has in list
+    /// registers gives way to it, too.
+    #[inline]
+    fn outside(self) -> u64 {
+        hcr::NPIE | self.on().in_hcr(hcr::VGRP0DIE)
+    }
+
+    /// Returns the groups that are enabled here and in the distributor.
+    #[inline]
+    fn enabled(self) -> Groups {
+        self.groups & self.on()
+    }
+}
 
 /// What is placed where.
 struct Flush<'a, I, R> {
     interrupts: &'a I,
     registers: &'a mut R,
-    /// The groups that the distributor has enabled,
-    groups: [bool; 2],
-    /// and of those, the ones that the guest has enabled, too.
-    enabled: [bool; 2],
-    room: u32,
+    entry: Entry,
+    /// How many list registers are filled.
+    placed: usize,
     /// Whether an interrupt in a list register is active, and pending again.
     again: bool,
-    /// Whether one of a group is pending in a list register that any vCPU may have.
-    one_of_n: [bool; 2],
+    /// The groups of which one is pending in a list register that any vCPU may have.
+    one_of_n: Groups,
+}
+
+impl<'a, I, R> Flush<'a, I, R> {
+    #[inline]
+    fn new(interrupts: &'a I, registers: &'a mut R, entry: Entry) -> Self {
+        Flush { interrupts, registers, entry, placed: 0, again: false, one_of_n: Groups::NONE }
+    }
+
+    #[cold]
+    fn has_one_of_n(&mut self, group: Group) {
+        self.one_of_n = self.one_of_n | Groups::only(group);
+    }
 }
 
 impl ApList {
@@ -31,266 +83,323 @@ impl ApList {
     /// [looked](ApList::look) at what it was told of; nothing may be entered but the guest then.
     ///
     /// `groups` are those that the distributor has enabled (GICD_CTLR.EnableGrp0 and EnableGrp1).
-    /// `alone` says that there is no other vCPU whose interrupts this one may deactivate.
     #[inline]
     pub fn flush<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,
         registers: &mut impl ListRegisters,
         groups: [bool; 2],
-        alone: bool,
     ) {
-        // Another vCPU's interrupt may be deactivated here, and the CPU would not know of it. A guest
-        // with EOImode 0 does not write DIR, so that the trap costs nothing; and one that changes the
-        // mode need not exit.
-        let wanted = match (alone, self.vtr.traps_dir()) {
-            (true, _) => hcr::EN,
-            (false, true) => hcr::EN | hcr::TDIR,
-            (false, false) if registers.vmcr() & vmcr::VEOIM == 0 => hcr::EN,
-            (false, false) => hcr::EN | hcr::TC,
-        };
-        if self.is_idle() {
-            registers.set_hcr(wanted);
-        } else {
-            self.fill(interrupts, registers, groups, wanted);
+        let hcr = self.hcr(registers);
+        if !self.flush_idle(registers, hcr) {
+            let vmcr = registers.vmcr();
+            self.fill(interrupts, registers, Entry { groups: groups.into(), vmcr, hcr });
         }
     }
 
-    #[inline(never)]
-    fn fill<P: Platform>(
+    /// Looks at the one interrupt that the owner was told of, and then does what
+    /// [`flush`](ApList::flush) does. By the owner, as there.
+    #[inline]
+    pub fn flush_one<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,
         registers: &mut impl ListRegisters,
         groups: [bool; 2],
-        mut wanted: u64,
+        id: IntId,
     ) {
-        let vmcr = registers.vmcr();
-        let on = Group::BOTH.map(|group| vmcr >> group as u32 & vmcr::VENG0 != 0);
-        let enabled = [groups[0] && on[0], groups[1] && on[1]];
-        let room = self.vtr.list_registers() as u32;
-        let mut flush = Flush { interrupts, registers, groups, enabled, room, again: false, one_of_n: [false; 2] };
-        let before = core::mem::take(&mut self.used);
-        self.place_staged(&mut flush);
-        self.sees_groups(flush.interrupts, vmcr);
-        if self.active == 0 {
-            self.place_pending(&mut flush, room);
+        let entry = Entry { groups: groups.into(), vmcr: registers.vmcr(), hcr: self.hcr(registers) };
+        if !self.fill_with(interrupts, registers, entry, id) {
+            self.look(interrupts, id, entry.vmcr);
+            self.fill(interrupts, registers, entry);
+        }
+    }
+
+    /// Returns what ICH_HCR_EL2 has at each entry: DIR is trapped, with what is trapped with it where
+    /// the CPU cannot trap it alone.
+    ///
+    /// What it deactivates may be in no list register here, or on another vCPU, and the CPU would not
+    /// know of it. A guest with EOImode 0 does not write DIR, so that the trap costs nothing; and one
+    /// that changes the mode need not exit.
+    #[inline]
+    pub(crate) fn hcr(&self, registers: &impl ListRegisters) -> u64 {
+        if self.vtr.traps_dir() {
+            return hcr::EN | hcr::TDIR;
+        }
+        if registers.vmcr() & vmcr::VEOIM == 0 { hcr::EN } else { hcr::EN | hcr::TC }
+    }
+
+    /// Flushes, if there is nothing to do for it. Returns whether that was all.
+    #[inline]
+    pub(crate) fn flush_idle(&self, registers: &mut impl ListRegisters, hcr: u64) -> bool {
+        let idle = self.is_idle();
+        if idle {
+            registers.set_hcr(hcr);
+        }
+        idle
+    }
+
+    /// Puts an interrupt into the first list register, if it is a candidate, and nothing else has to be
+    /// in any. Returns whether that was all; if not, nothing has changed.
+    #[inline]
+    pub(crate) fn fill_with<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+        entry: Entry,
+        id: IntId,
+    ) -> bool {
+        let interrupt = interrupts.interrupt(id);
+        let state = interrupt.state();
+        let idle = self.counts.are_zero() && self.off == !entry.on();
+        if !idle && (!self.needs_nothing(entry) || self.knows(id))
+            || !Candidates::plain(self.vcpu()).contain(state)
+            || !entry.enabled().contains(state.group())
+        {
+            return false;
+        }
+        let Some(state) = interrupt.take(id.is_spi(), state) else { return false };
+        let slot = Slot::pending(id, state.is_latched());
+        registers.set_list_register(0, list_register(interrupt, slot, state, lr::PENDING));
+        self.slots[0] = slot;
+        if idle {
+            self.counts = Counts::of_list_registers(1);
+            registers.set_hcr(entry.hcr);
         } else {
-            wanted |= self.place_with_active(&mut flush, vmcr & vmcr::VEOIM != 0);
+            self.filled(registers, 1, entry.hcr);
         }
-        for number in self.used..before {
-            flush.registers.set_list_register(number as usize, 0);
+        true
+    }
+
+    /// Returns whether nothing waits in a list, and what is active needs no list register, and no
+    /// maintenance interrupt.
+    #[inline]
+    fn needs_nothing(&self, entry: Entry) -> bool {
+        let active = match self.counts.active() {
+            0 => true,
+            active => active <= MOST_UNCOUNTED && !self.holders.any_seen() && !entry.drops_only(),
+        };
+        self.counts.none_waits() && self.off == !entry.on() && active
+    }
+
+    /// Fills the list registers with what is pending and active.
+    #[inline]
+    pub(crate) fn fill<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+        entry: Entry,
+    ) {
+        if !self.counts.are_of_lists() || self.off != !entry.on() {
+            return self.fill_with_active(interrupts, registers, entry);
         }
-        if !self.pending.is_empty() {
-            wanted |= self.waits_outside(&mut flush, on);
+        let mut flush = Flush::new(interrupts, registers, entry);
+        let mut wanted = entry.hcr;
+        if self.place_pending(&mut flush, self.vtr.list_registers(), false) {
+            wanted |= entry.outside();
         }
+        wanted |= self.waits_for_groups(&flush);
+        self.filled(flush.registers, flush.placed, wanted);
+    }
+
+    /// Fills the list registers, with what is active, too.
+    #[inline(never)]
+    fn fill_with_active<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+        entry: Entry,
+    ) {
+        if self.needs_nothing(entry) {
+            return self.filled(registers, 0, entry.hcr);
+        }
+        let mut flush = Flush::new(interrupts, registers, entry);
+        let mut wanted = entry.hcr;
+        self.sees_groups(interrupts, entry.vmcr);
+        wanted |= self.place_with_active(&mut flush, entry.drops_only());
         if flush.again && wanted & hcr::NPIE == 0 {
             self.place_both(&mut flush);
         }
-        for group in Group::BOTH {
-            let (shift, group) = (2 * group as u32, group as usize);
-            // What any vCPU may have is not for one that disables the group, and is again for one
-            // that enables it.
-            if flush.one_of_n[group] {
-                wanted |= hcr::VGRP0DIE << shift;
-            }
-            if self.apart[group] {
-                wanted |= hcr::VGRP0EIE << shift;
-            }
+        wanted |= self.waits_for_groups(&flush);
+        self.filled(flush.registers, flush.placed, wanted);
+    }
+
+    /// Takes note of how many list registers are filled, clears those that may say something else, and
+    /// says which maintenance interrupts are wanted.
+    #[inline]
+    fn filled(&mut self, registers: &mut impl ListRegisters, placed: usize, wanted: u64) {
+        for number in placed..self.counts.stale() {
+            registers.set_list_register(number, 0);
         }
-        self.unfolded = self.used;
-        flush.registers.set_hcr(wanted);
+        self.counts.lists(placed);
+        registers.set_hcr(wanted);
     }
 
     /// Places the best of what is pending, then what has to be seen at its end, and more of what is
     /// pending. Whatever else is active keeps its priority without a list register. Returns which
-    /// ends have to be told.
-    #[inline(never)]
+    /// maintenance interrupts are wanted.
+    #[inline]
     fn place_with_active<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
         drops_only: bool,
     ) -> u64 {
-        let room = flush.room;
-        self.place_pending(flush, 1);
-        if !drops_only {
-            let mut inside = self.place_holders(flush, true);
-            self.place_pending(flush, room);
-            if self.active - inside > MOST_UNCOUNTED {
-                inside += self.place_holders(flush, false);
-            }
-            let told = !self.holders.seen.is_empty() || self.active - inside > MOST_UNCOUNTED;
-            return if told { hcr::LRENPIE } else { 0 };
+        let (room, active) = (self.vtr.list_registers(), self.counts.active());
+        let mut outside = self.place_pending(flush, 1, true);
+        let mut inside = if drops_only { 0 } else { self.place_holders(flush, room, true) };
+        if outside {
+            outside = self.place_pending(flush, room, true);
         }
-        self.place_pending(flush, room);
-        // Private ones whose deactivation need not be trapped, if all of them are inside.
-        if self.active_spis == 0 && self.place_holders(flush, false) + self.place_others(flush) == self.active {
+        let outside = if outside { flush.entry.outside() } else { 0 };
+        if drops_only {
+            return outside;
+        }
+        let uncounted = |inside| active.saturating_sub(inside).saturating_sub(MOST_UNCOUNTED) as usize;
+        if uncounted(inside) != 0 {
+            inside += self.place_holders(flush, room.min(flush.placed + uncounted(inside)), false);
+        }
+        let told = self.holders.any_seen() || uncounted(inside) != 0;
+        outside | if told { hcr::LRENPIE } else { 0 }
+    }
+
+    /// Returns which maintenance interrupts are wanted for the groups: what any vCPU may have is not for
+    /// one that disables the group, and is again for one that enables it; and what waits of a group
+    /// that the guest has disabled waits for that.
+    #[inline]
+    fn waits_for_groups<P: Platform>(&mut self, flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u64 {
+        let mut enables = self.counts.apart();
+        if self.counts.queued() != 0 && flush.entry.enabled() != Groups::BOTH {
+            enables = enables | self.waits_disabled(flush.interrupts, flush.entry);
+        }
+        if (enables | flush.one_of_n) == Groups::NONE {
             return 0;
         }
-        self.traps_dir()
+        flush.one_of_n.in_hcr(hcr::VGRP0DIE) | enables.in_hcr(hcr::VGRP0EIE)
     }
 
-    #[inline]
-    fn traps_dir(&self) -> u64 {
-        if self.vtr.traps_dir() { hcr::TDIR } else { hcr::TC }
-    }
-
-    /// Returns which maintenance interrupts those want that are pending outside.
+    /// Returns the groups that the guest alone has disabled, and of which a candidate waits. Takes what
+    /// comes before the first candidate of each group that is disabled out of the lists.
     #[inline(never)]
-    fn waits_outside<P: Platform>(
+    fn waits_disabled<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, entry: Entry) -> Groups {
+        let disabled = !entry.enabled();
+        let waits = Group::BOTH.map(|group| {
+            let group = Groups::only(group) & disabled;
+            self.highest_pending(interrupts, group).is_some()
+        });
+        Groups::from(waits) & entry.groups & !entry.on()
+    }
+
+    /// Places the best of what is pending, in the list registers below that number. Returns whether
+    /// there is a candidate that has no room there. `any_active` says whether anything is active.
+    #[inline(always)]
+    fn place_pending<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
-        on: [bool; 2],
-    ) -> u64 {
-        let mut wanted = if self.best(flush.interrupts, flush.enabled).is_some() { hcr::NPIE } else { 0 };
-        for group in Group::BOTH {
-            let (shift, group) = (2 * group as u32, group as usize);
-            // What the group has in list registers gives way to what waits outside.
-            if on[group] && wanted & hcr::NPIE != 0 {
-                wanted |= hcr::VGRP0DIE << shift;
+        most: usize,
+        any_active: bool,
+    ) -> bool {
+        while let Some(list) = self.pending.best(flush.entry.enabled()) {
+            let candidates = self.pending.candidates(list);
+            let mut first = self.pending.first(list);
+            while let Some(id) = first.id() {
+                let interrupt = flush.interrupts.interrupt(id);
+                let state = interrupt.state();
+                // What is known to be active, and is not by now, comes with the news of that.
+                if !candidates.contain(state) || any_active && self.known.contains(id) {
+                    break;
+                }
+                if flush.placed >= most {
+                    self.pending.set_first(list, first);
+                    return true;
+                }
+                first = self.pending.unlink(id);
+                self.counts.unqueues();
+                // Another vCPU may have it by now, or nobody any more.
+                if let Some(state) = interrupt.take(id.is_spi(), state) {
+                    if state.is_one_of_n() {
+                        flush.has_one_of_n(list.group());
+                    }
+                    self.place(flush, interrupt, Slot::pending(id, state.is_latched()), state, lr::PENDING);
+                }
             }
-            if !on[group] && flush.groups[group] && !self.pending.of(Group::BOTH[group]).is_empty() {
-                wanted |= hcr::VGRP0EIE << shift;
-            }
-        }
-        wanted
-    }
-
-    /// Returns the best candidate of the enabled groups that is in no list register. Takes those
-    /// before it out of the lists that are none any more.
-    #[inline]
-    pub(crate) fn best<P: Platform>(
-        &mut self,
-        interrupts: &impl Interrupts<P>,
-        enabled: [bool; 2],
-    ) -> Option<(Group, u32, IntId, State)> {
-        loop {
-            let of = |group: Group| {
-                if enabled[group as usize] { self.pending.of(group).best() } else { Levels::NO_LEVEL }
-            };
-            let (zero, one) = (of(Group::Zero), of(Group::One));
-            let (group, level) = if zero < one { (Group::Zero, zero) } else { (Group::One, one) };
-            if level == Levels::NO_LEVEL {
-                return None;
-            }
-            let id = self.pending.of(group).first(level)?;
-            let interrupt = interrupts.interrupt(id);
-            let state = interrupt.state();
-            let there = self.pending.of(group).level_of(state.priority()) == level && state.group() == group;
-            // What is known to be active, and is not by now, comes with the news of that.
-            let inactive = self.active == 0 || !self.known.contains(id);
-            let candidate = inactive && state.is_candidate() && state.is_held_by(self.vcpu());
-            if candidate && there {
-                return Some((group, level, id, state));
-            }
-            self.pending.pop(group, level);
-            // Into its list, and not before the lists: that would be for the next entry.
-            if candidate {
-                self.queue(interrupt, id, state);
+            self.pending.set_first(list, first);
+            if first.id().is_some() {
+                self.moves_first(flush.interrupts, list);
             }
         }
+        false
     }
 
-    /// Places what there is room for whatever its priority; what there may not be, or whose group is
-    /// disabled, comes into the lists.
-    #[inline]
-    fn place_staged<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
-        for index in 0..core::mem::take(&mut self.staged) as usize {
-            let id = self.stage[index % 16];
-            let interrupt = flush.interrupts.interrupt(id);
-            let _ = self.pending.links.unlink(id);
-            let state = interrupt.state();
-            if !state.is_candidate() {
-                continue;
-            }
-            if self.active == 0 && self.pending.is_empty() && flush.enabled[state.group() as usize] {
-                self.place_candidate(flush, id, state);
-            } else {
-                self.queue(interrupt, id, state);
-            }
+    /// Takes the first out of a list where it does not belong, and puts it where it does, if it still is
+    /// a candidate.
+    #[inline(never)]
+    pub(crate) fn moves_first<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, list: ListNumber) {
+        let Some(id) = self.pending.first(list).id() else { return };
+        let next = self.pending.unlink(id);
+        self.pending.set_first(list, next);
+        self.counts.unqueues();
+        let interrupt = interrupts.interrupt(id);
+        let state = interrupt.state();
+        if state.is_candidate_of(self.vcpu()) && !self.knows(id) {
+            self.queue(interrupt, id, state);
         }
     }
 
+    /// Places active interrupts that hold a bit, in the list registers below a number, those of the
+    /// highest priority first: they are the first to end. If `seen`, only those whose end has to be
+    /// seen. Returns how many.
     #[inline]
-    fn place_pending<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>, most: u32) {
-        while self.used < most && !self.pending.is_empty() {
-            let Some((group, level, id, state)) = self.best(flush.interrupts, flush.enabled) else { return };
-            self.pending.pop(group, level);
-            self.place_candidate(flush, id, state);
-        }
-    }
-
-    #[inline]
-    fn place_candidate<P: Platform>(
-        &mut self,
-        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
-        id: IntId,
-        seen: State,
-    ) {
-        let interrupt = flush.interrupts.interrupt(id);
-        // Another vCPU may have it by now, or nobody any more.
-        let Some(state) = interrupt.take(self.vcpu(), id.is_spi(), seen) else { return };
-        flush.one_of_n[state.group() as usize] |= state.is_one_of_n();
-        self.place(flush, interrupt, Slot::pending(id, state.is_latched()), state, lr::PENDING);
-    }
-
-    /// Places active interrupts that hold a bit, those of the highest priority first: they are the
-    /// first to end. Returns how many.
     fn place_holders<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+        most: usize,
         seen: bool,
     ) -> u32 {
-        let before = self.used;
-        while self.used < flush.room {
-            let from = if seen { &self.holders.seen } else { &self.holders.outside };
-            let Some(level) = from.first() else { break };
+        let before = flush.placed;
+        while flush.placed < most {
+            let Some(level) = self.holders.first_outside(seen) else { break };
             let Some(id) = self.holders.get(level) else { break };
             // A guest that changes its binary points meanwhile may have left it behind.
             if !self.known.contains(id) {
                 self.holders.clear(level);
                 continue;
             }
-            self.holders.outside.put(level, false);
-            self.holders.seen.put(level, false);
-            self.place_active(flush, Slot::active(id, Some(level)));
+            self.holders.enters_list_register(level);
+            self.place_active(flush, id, Some(level));
         }
-        self.used - before
+        (flush.placed - before) as u32
     }
 
-    /// Places active interrupts that hold none. Returns how many.
-    fn place_others<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u32 {
-        let before = self.used;
-        while self.used < flush.room {
-            let Some(id) = self.others.pop() else { break };
-            self.place_active(flush, Slot::active(id, None));
-        }
-        self.used - before
-    }
-
-    fn place_active<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>, slot: Slot) {
-        let interrupt = flush.interrupts.interrupt(slot.id);
+    fn place_active<P: Platform>(
+        &mut self,
+        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+        id: IntId,
+        level: Option<Level>,
+    ) {
+        let interrupt = flush.interrupts.interrupt(id);
         let state = interrupt.state();
-        let again = state.is_pending_again(flush.groups);
+        let again = state.is_pending_again(flush.entry.groups);
         flush.again |= again;
-        self.place(flush, interrupt, Slot { again, ..slot }, state, lr::ACTIVE);
+        self.place(flush, interrupt, Slot::active(id, level, again), state, lr::ACTIVE);
     }
 
     /// Makes what is active and pending again both, in its list register: nothing waits outside that
     /// would have to come before it when it has ended.
     #[inline(never)]
     fn place_both<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
-        for (number, slot) in self.slots[..self.used as usize].iter_mut().enumerate().filter(|(_, slot)| slot.again) {
+        for (number, slot) in self.slots.iter_mut().enumerate().take(flush.placed).filter(|(_, slot)| slot.is_again()) {
             let interrupt = flush.interrupts.interrupt(slot.id);
             let state = interrupt.state();
             // What any vCPU may have, and this one not now, goes to another one when it has ended.
-            if state.is_one_of_n() && !flush.enabled[state.group() as usize] {
+            if state.is_one_of_n() && !flush.entry.enabled().contains(state.group()) {
                 continue;
             }
-            slot.latched = interrupt.take_latch();
             // Whoever disables it meanwhile recalls the vCPU.
-            if slot.latched {
-                flush.one_of_n[state.group() as usize] |= state.is_one_of_n();
-                let bits = list_register(interrupt, slot, state, lr::PENDING | lr::ACTIVE);
+            if interrupt.take_latch() {
+                slot.set_latched();
+                if state.is_one_of_n() {
+                    flush.has_one_of_n(state.group());
+                }
+                let bits = list_register(interrupt, *slot, state, lr::PENDING | lr::ACTIVE);
                 flush.registers.set_list_register(number, bits & !lr::EOI);
             }
         }
@@ -305,22 +414,25 @@ impl ApList {
         state: State,
         bits: u64,
     ) {
-        let number = self.used as usize % 16;
-        flush.registers.set_list_register(number, list_register(interrupt, &slot, state, bits));
+        let number = flush.placed % 16;
+        flush.registers.set_list_register(number, list_register(interrupt, slot, state, bits));
         self.slots[number] = slot;
-        self.used += 1;
+        flush.placed += 1;
     }
 }
 
 /// Returns what is written for an interrupt. Its end is told, unless nobody waits for it or, of a
 /// physical one, the CPU does all that there is to do.
-#[inline]
-fn list_register<P: Platform>(interrupt: &Interrupt<P>, slot: &Slot, state: State, bits: u64) -> u64 {
+#[inline(always)]
+fn list_register<P: Platform>(interrupt: &Interrupt<P>, slot: Slot, state: State, bits: u64) -> u64 {
     let word = bits | state.list_register() | u64::from(slot.id.number());
+    if state.is_virtual_edge() && !slot.is_again() {
+        return word;
+    }
     if state.is_physical() {
         // Never pending and active in a list register: it is signalled after its end.
-        let apart = slot.active && state.is_pending();
+        let apart = slot.is_active() && state.is_pending();
         return if apart { word & !lr::HW | lr::EOI } else { word | interrupt.pintid() };
     }
-    if slot.again || state.trigger() == Trigger::Level { word | lr::EOI } else { word }
+    word | lr::EOI
 }

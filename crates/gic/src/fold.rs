@@ -2,10 +2,13 @@
 
 use doorbell_platform::Platform;
 
-use crate::ap_list::Slot;
-use crate::holders::Level;
+use crate::counts::Counts;
+use crate::slot::Slot;
 use crate::spec::{lr, vmcr};
-use crate::{ApList, IntId, Interrupts, ListRegisters, PhysicalIntId};
+use crate::{ApList, IntId, Interrupt, Interrupts, ListRegisters, PhysicalIntId};
+
+/// Fields of a list register: if all of them are zero, it says nothing, and asks for no maintenance.
+const NOT_CLEAR: u64 = lr::PENDING | lr::ACTIVE | lr::EOI;
 
 /// An end that somebody has to hear of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,20 +26,65 @@ impl ApList {
     /// that the vCPU is out of the guest.
     #[inline]
     pub fn fold<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &mut impl ListRegisters) {
-        if self.used | self.active != 0 {
-            self.take_all_back(interrupts, registers);
+        if !self.is_idle() && !self.fold_only_edge(interrupts, registers) {
+            self.fold_all(interrupts, registers);
         }
     }
 
-    #[inline(never)]
-    fn take_all_back<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &mut impl ListRegisters) {
-        let vmcr = registers.vmcr();
-        for number in 0..core::mem::take(&mut self.unfolded) as usize {
-            self.take_back(interrupts, self.slots[number % 16], registers.list_register(number), vmcr);
+    /// Folds, as [`fold`](ApList::fold) does.
+    #[inline]
+    pub(crate) fn fold_all<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+    ) {
+        let (listed, mut edges, mut stale) = (self.counts.listed(), 0, 0);
+        while edges < listed && self.fold_edge(interrupts, registers, edges) {
+            edges += 1;
         }
-        if self.active != 0 {
-            self.see_drops(interrupts, registers, vmcr);
+        for number in edges..listed {
+            let bits = registers.list_register(number);
+            if bits & NOT_CLEAR != 0 {
+                stale = number + 1;
+            }
+            self.take_back(interrupts, self.slots[number % 16], bits, registers.vmcr());
         }
+        if listed != 0 {
+            self.counts.unlists(stale);
+        }
+        if self.counts.active() != 0 {
+            self.see_drops(interrupts, registers);
+        }
+    }
+
+    /// Takes back one list register, and nothing else, if that is all that there is, and if it has had
+    /// an edge that has ended. Returns whether that was all that there was to fold.
+    #[inline]
+    pub(crate) fn fold_only_edge<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+    ) -> bool {
+        let only = self.counts == Counts::of_list_registers(1) && self.fold_edge(interrupts, registers, 0);
+        if only {
+            self.counts = Counts::ZERO;
+        }
+        only
+    }
+
+    /// Takes back a list register, if it has had an edge that has ended, and is clear. Returns whether
+    /// it has.
+    #[inline]
+    fn fold_edge<P: Platform>(
+        &self,
+        interrupts: &impl Interrupts<P>,
+        registers: &impl ListRegisters,
+        number: usize,
+    ) -> bool {
+        let slot = self.slots[number % 16];
+        registers.list_register(number) & NOT_CLEAR == 0
+            && !slot.is_active()
+            && interrupts.interrupt(slot.id).let_go_for_good()
     }
 
     /// Calls `each` for what has ended since it was asked last. By the owner, with nothing held.
@@ -57,6 +105,7 @@ impl ApList {
                 each(physical);
             }
         }
+        self.has_told();
     }
 
     #[inline]
@@ -64,6 +113,7 @@ impl ApList {
         while let Some(id) = self.ended.pop() {
             each(id);
         }
+        self.has_told();
     }
 
     /// Returns whether levels have ended that nobody was told of.
@@ -72,93 +122,96 @@ impl ApList {
         !self.ended.is_empty()
     }
 
+    /// Takes back a list register other than that of an edge that has ended: `bits` are what it says.
+    #[inline(never)]
     fn take_back<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, slot: Slot, bits: u64, vmcr: u64) {
         let interrupt = interrupts.interrupt(slot.id);
         let (pending, active) = (bits & lr::PENDING != 0, bits & lr::ACTIVE != 0);
         // Its deactivation has deactivated the physical interrupt.
         let physically = bits & lr::HW != 0;
         // What was taken over at the flush, and was not acknowledged. (A line is looked at again.)
-        if slot.active && pending {
+        if slot.is_active() && pending {
             let _ = interrupt.give_back(true);
         }
-        match (slot.active, active) {
-            // It has not been acknowledged. (If it is no candidate by now, whoever makes it one again
-            // tells its holder.)
+        match (slot.is_active(), active) {
+            // It has not been acknowledged.
             (false, false) if pending => {
                 let state = interrupt.give_back(false);
+                if slot.is_latched() && !state.is_latched() && state.is_physical() {
+                    // It was taken back, and will not end in the guest.
+                    self.physical.insert(slot.id);
+                    self.counts.set_tells(true);
+                }
                 self.stays(interrupt, slot.id, state, vmcr);
             }
             (false, false) => {
                 let was = interrupt.let_go(slot.id.is_spi());
-                self.says_ended(interrupts, slot.id, was, !physically, vmcr);
+                self.says_ended(interrupt, slot.id, was, !physically, vmcr);
             }
-            (false, true) => self.acknowledged(interrupts, slot.id, vmcr),
+            (false, true) => self.acknowledged(interrupts, interrupt, slot.id, vmcr),
             // It was both, has ended, and was acknowledged once more, perhaps at another level.
-            (true, true) if slot.latched && !pending => {
-                self.forget(slot.id, slot.level);
-                self.acknowledged(interrupts, slot.id, vmcr);
+            (true, true) if slot.is_latched() && !pending => {
+                self.forget(slot.id, slot.level());
+                self.acknowledged(interrupts, interrupt, slot.id, vmcr);
             }
-            (true, true) => self.stays_active(interrupts, slot.id, slot.level),
+            (true, true) => match slot.level().filter(|&level| self.holders.get(level) == Some(slot.id)) {
+                Some(level) => self.holders.leaves_list_register(level, interrupt.state().is_seen_at_its_end()),
+                None => _ = self.others.insert(slot.id),
+            },
             (true, false) => {
-                self.forget(slot.id, slot.level);
-                self.end(interrupts, slot.id, !physically, vmcr);
+                self.forget(slot.id, slot.level());
+                self.end(interrupt, slot.id, !physically, vmcr);
             }
         }
     }
 
     /// Takes note that an interrupt has become active in its list register.
-    fn acknowledged<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
-        let state = interrupts.interrupt(id).activate(id.is_spi());
+    #[inline]
+    fn acknowledged<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        interrupt: &Interrupt<P>,
+        id: IntId,
+        vmcr: u64,
+    ) {
+        // What makes its end one that has to be seen from here on comes with the news of that.
+        let state = interrupt.activate(id.is_spi());
         self.counts(id, true);
         let level = self.level(state.priority(), state.group(), vmcr);
         if let Some(former) = self.holders.get(level) {
             // It could be acknowledged because the former one had been dropped. (One that is in a
             // list register is told by that.)
-            if self.holders.outside.contains(level) {
+            if self.holders.is_outside(level) {
                 self.holders.clear(level);
                 self.dropped(interrupts, former, vmcr);
             } else {
                 self.others.insert(former);
             }
         }
-        self.holders.set(level, id);
-        self.stays_active(interrupts, id, Some(level));
-    }
-
-    /// Takes note that an interrupt is active, and in no list register from here on.
-    fn stays_active<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, level: Option<Level>) {
-        match level.filter(|&level| self.holders.get(level) == Some(id)) {
-            Some(level) => {
-                self.holders.outside.put(level, true);
-                let seen = interrupts.interrupt(id).state().is_seen_at_its_end();
-                self.holders.seen.put(level, seen);
-            }
-            None => _ = self.others.insert(id),
-        }
+        self.holders.set(level, id, state.is_seen_at_its_end());
     }
 
     /// Finds out whose priority was dropped: the bits that are held and gone.
-    fn see_drops<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &impl ListRegisters, vmcr: u64) {
-        let held = self.holders.held;
-        held.gone(
-            |group, number| registers.active_priorities(group, number),
-            |level| {
-                let holder = self.holders.get(level);
-                self.holders.clear(level);
-                if let Some(id) = holder.filter(|&id| self.known.contains(id)) {
-                    self.dropped(interrupts, id, vmcr);
+    #[inline]
+    fn see_drops<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &impl ListRegisters) {
+        for word in self.holders.words() {
+            let register = registers.active_priorities(word.group(), word.number());
+            for level in self.holders.take_gone(word, register) {
+                if let Some(id) = self.holders.last(level).filter(|&id| self.known.contains(id)) {
+                    self.dropped(interrupts, id, registers.vmcr());
                 }
-            },
-        );
+            }
+        }
     }
 
     /// Takes note that the priority of an interrupt was dropped that is active in no list register:
     /// that is its end, unless the guest deactivates it apart (EOImode 1).
+    #[inline]
     fn dropped<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) {
         if vmcr & vmcr::VEOIM != 0 {
             let _ = self.others.insert(id);
         } else {
-            self.end(interrupts, id, true, vmcr);
+            self.end(interrupts.interrupt(id), id, true, vmcr);
         }
     }
 }

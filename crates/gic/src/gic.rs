@@ -8,9 +8,10 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_platform::{Atomic, CpuId, Platform};
 use doorbell_post::{Bit, Mode, Notice, Post, RunState, Software, TwoLevel};
 
+use crate::groups::Groups;
 use crate::spec::Vtr;
 use crate::vcpu_set::VcpuSet;
-use crate::{Affinity, Group, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId};
+use crate::{Affinity, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId};
 
 /// The news of a vCPU: the INTIDs of its interrupts that have changed.
 pub type News<P> = Post<P, TwoLevel<P, 16>, Software<P>>;
@@ -67,8 +68,6 @@ pub struct Gic<P: Platform> {
     pub(crate) vtr: Vtr,
     /// The groups that are enabled: GICD_CTLR.EnableGrp0 and EnableGrp1.
     pub(crate) ctlr: P::AtomicU32,
-    /// Not zero if there have been active interrupts that no vCPU has.
-    strays: P::AtomicU32,
     pub(crate) redistributors: Box<[Redistributor<P>]>,
     pub(crate) spis: Box<[Interrupt<P>]>,
     by_affinity: Box<[(Affinity, VcpuId)]>,
@@ -79,15 +78,14 @@ pub struct Gic<P: Platform> {
 /// The interrupts of one vCPU: its private ones, and the SPIs.
 pub(crate) struct View<'a, P: Platform> {
     gic: &'a Gic<P>,
-    redistributor: &'a Redistributor<P>,
+    vcpu: VcpuId,
 }
 
 impl<P: Platform> Interrupts<P> for View<'_, P> {
     #[inline]
     fn interrupt(&self, id: IntId) -> &Interrupt<P> {
-        let interrupts: &[_] = if id.is_spi() { &self.gic.spis } else { &self.redistributor.private };
-        let first = if id.is_spi() { IntId::FIRST_SPI.index() } else { 0 };
-        interrupts.get(id.index() - first).unwrap_or(&self.gic.absent)
+        let spi = self.gic.spis.get(id.index().wrapping_sub(IntId::FIRST_SPI.index()));
+        spi.unwrap_or_else(|| self.gic.private_or_absent(self.vcpu, id))
     }
 }
 
@@ -115,7 +113,6 @@ impl<P: Platform> Gic<P> {
         let gic = Gic {
             vtr,
             ctlr: P::AtomicU32::new(0),
-            strays: P::AtomicU32::new(0),
             redistributors: redistributors.collect(),
             spis: (0..spis).map(|_| Interrupt::new(Trigger::Level, VcpuId::FIRST)).collect(),
             by_affinity: by_affinity.into(),
@@ -180,50 +177,42 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline]
-    pub(crate) fn view<'a>(&'a self, redistributor: &'a Redistributor<P>) -> View<'a, P> {
-        View { gic: self, redistributor }
+    pub(crate) fn view(&self, vcpu: VcpuId) -> View<'_, P> {
+        View { gic: self, vcpu }
+    }
+
+    #[inline]
+    fn private_or_absent(&self, vcpu: VcpuId, id: IntId) -> &Interrupt<P> {
+        let redistributor = self.redistributors.get(vcpu.index());
+        redistributor.and_then(|redistributor| redistributor.private.get(id.index())).unwrap_or(&self.absent)
     }
 
     /// Returns which groups the distributor and the redistributor let through.
     #[inline]
-    pub(crate) fn groups(&self, redistributor: &Redistributor<P>) -> [bool; 2] {
-        let ctlr = if redistributor.is_asleep() { 0 } else { self.ctlr.load(SeqCst) };
-        Group::BOTH.map(|group| ctlr >> group as u32 & 1 != 0)
-    }
-
-    /// Returns whether all that is active is one vCPU's, of which there is one.
-    #[inline]
-    pub(crate) fn is_alone(&self) -> bool {
-        self.redistributors.len() == 1 && self.strays.load(SeqCst) == 0
-    }
-
-    /// Takes note that an active interrupt may be no vCPU's.
-    pub(crate) fn strays(&self) {
-        self.strays.store(1, SeqCst);
+    pub(crate) fn groups(&self, redistributor: &Redistributor<P>) -> Groups {
+        if redistributor.is_asleep() { Groups::NONE } else { Groups::from_bits(self.ctlr.load(SeqCst).into()) }
     }
 
     /// Tells the holder of an interrupt that its word has changed.
     #[inline]
     pub(crate) fn post(&self, state: State, id: IntId, host: &mut impl Kick) {
-        let Some(holder) = state.holder() else { return };
-        let (Some(redistributor), Some(bit)) = (self.redistributors.get(holder.index()), Bit::new(id.index())) else {
-            return;
-        };
-        tell(holder, redistributor.news.post(bit), host);
+        // If it has no holder, there is no such vCPU.
+        if let Some(redistributor) = self.redistributors.get(state.holder_number() as usize) {
+            redistributor.tell(id.number(), host);
+        }
     }
 
     /// Makes a vCPU look at what it knows once more: which groups are enabled.
     pub(crate) fn look_again(&self, redistributor: &Redistributor<P>, host: &mut impl Kick) {
         // An INTID that no interrupt has.
-        let Some(bit) = Bit::new(1023) else { return };
-        tell(redistributor.id(), redistributor.news.post(bit), host);
+        redistributor.tell(1023, host);
     }
 
     /// Makes a vCPU fold, if it is in the guest. Returns whether it still has to: until then, its
     /// run state says that it was kicked.
     pub(crate) fn recall(&self, redistributor: &Redistributor<P>, host: &mut impl Kick) -> bool {
         let (notice, mut recall) = redistributor.run_state().recall();
-        tell(redistributor.id(), notice, host);
+        redistributor.pass(notice, host);
         !recall.is_complete()
     }
 
@@ -248,13 +237,6 @@ impl<P: Platform> Gic<P> {
     }
 }
 
-#[inline]
-fn tell(vcpu: VcpuId, notice: Notice<CpuId>, host: &mut impl Kick) {
-    if notice != Notice::Nothing {
-        host.notice(vcpu, notice);
-    }
-}
-
 impl<P: Platform> fmt::Debug for Gic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let some = self.spis.iter().map(Interrupt::state).filter(|state| state.is_pending() || state.is_active());
@@ -275,7 +257,8 @@ pub struct Line<'a, P: Platform> {
 }
 
 impl<P: Platform> Line<'_, P> {
-    /// Makes the interrupt pending until it is acknowledged: an edge, a message. By anybody.
+    /// Makes the interrupt pending until it is acknowledged: an edge, a message, or a physical interrupt
+    /// that is passed on, which comes again after its deactivation if it has to. By anybody.
     #[inline]
     pub fn edge(&self, host: &mut impl Kick) {
         self.tells_of_latch(self.interrupt.latch(), host);
@@ -343,5 +326,20 @@ impl<P: Platform> Redistributor<P> {
     #[inline]
     pub(crate) fn run_state(&self) -> &RunState<P> {
         self.news.run_state()
+    }
+
+    /// Tells the vCPU that an INTID has changed, of which there are 1,024.
+    #[inline]
+    fn tell(&self, number: u32, host: &mut impl Kick) {
+        if let Some(bit) = Bit::new(number as usize % 1024) {
+            self.pass(self.news.post(bit), host);
+        }
+    }
+
+    #[inline]
+    fn pass(&self, notice: Notice<CpuId>, host: &mut impl Kick) {
+        if notice != Notice::Nothing {
+            host.notice(self.id(), notice);
+        }
     }
 }

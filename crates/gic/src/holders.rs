@@ -16,6 +16,16 @@ impl Level {
         Level((group as u8) << 7 | (number & 0x7f) as u8)
     }
 
+    #[inline]
+    pub(crate) const fn from_bits(bits: u8) -> Level {
+        Level(bits)
+    }
+
+    #[inline]
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
     pub(crate) const fn group(self) -> Group {
         if self.0 >> 7 == 0 { Group::Zero } else { Group::One }
     }
@@ -23,54 +33,76 @@ impl Level {
     pub(crate) const fn number(self) -> u32 {
         self.0 as u32 & 0x7f
     }
+
+    #[inline]
+    const fn word(self) -> usize {
+        self.0 as usize / 32
+    }
+
+    #[inline]
+    const fn mask(self) -> u32 {
+        1 << (self.0 % 32)
+    }
 }
 
 /// A set of bits of the active priority registers, by their words: those of group 0 come first.
 #[derive(Clone, Copy)]
-pub(crate) struct Levels([u32; 8]);
+pub(crate) struct Levels {
+    /// A bit for each word that is not zero.
+    summary: u8,
+    words: [u32; 8],
+}
 
 impl Levels {
-    const EMPTY: Levels = Levels([0; 8]);
+    const EMPTY: Levels = Levels { summary: 0, words: [0; 8] };
 
     #[inline]
     pub(crate) fn contains(&self, level: Level) -> bool {
-        self.0[usize::from(level.0 / 32)] >> (level.0 % 32) & 1 != 0
+        self.words[level.word()] & level.mask() != 0
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, level: Level) {
+        self.words[level.word()] |= level.mask();
+        self.summary |= 1 << level.word();
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, level: Level) {
+        self.remove_of(level.word(), level.mask());
     }
 
     #[inline]
     pub(crate) fn put(&mut self, level: Level, set: bool) {
-        let word = &mut self.0[usize::from(level.0 / 32)];
-        *word = *word & !(1 << (level.0 % 32)) | u32::from(set) << (level.0 % 32);
+        if set { self.insert(level) } else { self.remove(level) }
+    }
+
+    /// Removes some bits of a word.
+    #[inline]
+    fn remove_of(&mut self, word: usize, bits: u32) {
+        self.words[word] &= !bits;
+        if self.words[word] == 0 {
+            self.summary &= !(1 << word);
+        }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0 == [0; 8]
+        self.summary == 0
     }
 
     /// Returns that of the highest priority.
     #[inline]
     pub(crate) fn first(&self) -> Option<Level> {
-        (0..4).find_map(|word| {
-            let [zero, one] = [self.0[word], self.0[word + 4]];
-            let bit = (zero | one).trailing_zeros();
-            let group = if bit < 32 && zero >> bit & 1 != 0 { Group::Zero } else { Group::One };
-            (bit < 32).then(|| Level::new(group, word as u32 * 32 + bit))
-        })
-    }
-
-    /// Calls `each` for those whose bit the registers do not have any more. `read` reads a word of
-    /// them that has any, by group and number.
-    #[inline]
-    pub(crate) fn gone(&self, read: impl Fn(Group, usize) -> u32, mut each: impl FnMut(Level)) {
-        for (number, held) in self.0.into_iter().enumerate().filter(|(_, held)| *held != 0) {
-            let group = if number < 4 { Group::Zero } else { Group::One };
-            let mut gone = held & !read(group, number % 4);
-            while gone != 0 {
-                each(Level::new(group, number as u32 % 4 * 32 + gone.trailing_zeros()));
-                gone &= gone - 1;
-            }
+        let words = self.summary | self.summary >> 4;
+        if words == 0 {
+            return None;
         }
+        let word = words.trailing_zeros() as usize % 4;
+        let [zero, one] = [self.words[word], self.words[word + 4]];
+        let bit = (zero | one).trailing_zeros();
+        let group = if zero >> (bit % 32) & 1 != 0 { Group::Zero } else { Group::One };
+        Some(Level::new(group, word as u32 * 32 + bit))
     }
 }
 
@@ -80,11 +112,11 @@ impl Levels {
 /// signalled until the priority is dropped (IHI 0069H, section 4.8.3).
 pub(crate) struct Holders {
     /// The bits that are held,
-    pub(crate) held: Levels,
+    held: Levels,
     /// those of interrupts outside of the list registers,
-    pub(crate) outside: Levels,
+    outside: Levels,
     /// and of these, those whose end has to be seen.
-    pub(crate) seen: Levels,
+    seen: Levels,
     /// By group and number, of which there are as many as there are preemption levels.
     ids: Box<[u16]>,
     preemption_bits: u32,
@@ -106,20 +138,63 @@ impl Holders {
     /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
-        if !self.held.contains(level) {
-            return None;
-        }
+        if self.held.contains(level) { self.last(level) } else { None }
+    }
+
+    /// Returns who holds a bit, or held it last.
+    #[inline]
+    pub(crate) fn last(&self, level: Level) -> Option<IntId> {
         IntId::new((*self.ids.get(self.index(level))?).into())
     }
 
-    /// Gives a bit to an interrupt.
+    /// Gives a bit to an interrupt outside of the list registers, whose end has to be seen or not.
     #[inline]
-    pub(crate) fn set(&mut self, level: Level, id: IntId) {
+    pub(crate) fn set(&mut self, level: Level, id: IntId, seen: bool) {
         let index = self.index(level);
         if let Some(holder) = self.ids.get_mut(index) {
             *holder = id.number() as u16;
-            self.held.put(level, true);
+            self.held.insert(level);
+            self.leaves_list_register(level, seen);
         }
+    }
+
+    /// Says that the holder of a bit is in no list register, and whether its end has to be seen.
+    #[inline]
+    pub(crate) fn leaves_list_register(&mut self, level: Level, seen: bool) {
+        self.outside.insert(level);
+        self.seen.put(level, seen);
+    }
+
+    /// Says that the holder of a bit is in a list register.
+    #[inline]
+    pub(crate) fn enters_list_register(&mut self, level: Level) {
+        self.outside.remove(level);
+        self.seen.remove(level);
+    }
+
+    /// Says whether the end of the holder of a bit has to be seen, which is in no list register.
+    #[inline]
+    pub(crate) fn put_seen(&mut self, level: Level, seen: bool) {
+        self.seen.put(level, seen);
+    }
+
+    /// Returns whether the holder of a bit is in no list register.
+    #[inline]
+    pub(crate) fn is_outside(&self, level: Level) -> bool {
+        self.outside.contains(level)
+    }
+
+    /// Returns whether the end of one has to be seen that is in no list register.
+    #[inline]
+    pub(crate) fn any_seen(&self) -> bool {
+        !self.seen.is_empty()
+    }
+
+    /// Returns the bit of the highest priority whose holder is in no list register; if `seen`, only of
+    /// those whose end has to be seen.
+    #[inline]
+    pub(crate) fn first_outside(&self, seen: bool) -> Option<Level> {
+        if seen { self.seen.first() } else { self.outside.first() }
     }
 
     /// Returns all bits that are held, with who holds each.
@@ -136,7 +211,81 @@ impl Holders {
     #[inline]
     pub(crate) fn clear(&mut self, level: Level) {
         for bits in [&mut self.held, &mut self.outside, &mut self.seen] {
-            bits.put(level, false);
+            bits.remove(level);
         }
+    }
+
+    /// Returns the words of the registers that have a bit which is held.
+    #[inline]
+    pub(crate) fn words(&self) -> Words {
+        Words(self.held.summary)
+    }
+
+    /// Takes the bits of a word that its register does not have any more from whoever held them.
+    /// Returns those bits.
+    #[inline]
+    pub(crate) fn take_gone(&mut self, word: Word, register: u32) -> Gone {
+        let gone = self.held.words[word.0] & !register;
+        if gone != 0 {
+            for levels in [&mut self.held, &mut self.outside, &mut self.seen] {
+                levels.remove_of(word.0, gone);
+            }
+        }
+        Gone { first: word.0 as u8 * 32, bits: gone }
+    }
+}
+
+/// One of the active priority registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Word(usize);
+
+impl Word {
+    /// Returns of which group it is.
+    #[inline]
+    pub(crate) const fn group(self) -> Group {
+        if self.0 < 4 { Group::Zero } else { Group::One }
+    }
+
+    /// Returns its number among those of its group.
+    #[inline]
+    pub(crate) const fn number(self) -> usize {
+        self.0 % 4
+    }
+}
+
+/// Some of the active priority registers.
+pub(crate) struct Words(u8);
+
+impl Iterator for Words {
+    type Item = Word;
+
+    #[inline]
+    fn next(&mut self) -> Option<Word> {
+        if self.0 == 0 {
+            return None;
+        }
+        let word = Word(self.0.trailing_zeros() as usize % 8);
+        self.0 &= self.0 - 1;
+        Some(word)
+    }
+}
+
+/// Some bits of an active priority register.
+pub(crate) struct Gone {
+    first: u8,
+    bits: u32,
+}
+
+impl Iterator for Gone {
+    type Item = Level;
+
+    #[inline]
+    fn next(&mut self) -> Option<Level> {
+        if self.bits == 0 {
+            return None;
+        }
+        let level = Level(self.first + self.bits.trailing_zeros() as u8);
+        self.bits &= self.bits - 1;
+        Some(level)
     }
 }

@@ -17,20 +17,21 @@ impl IdSet {
     /// Inserts it; returns whether it was not there.
     #[inline]
     pub(crate) fn insert(&mut self, id: IntId) -> bool {
-        let new = !self.contains(id);
-        self.words[id.index() / 64] |= 1 << (id.index() % 64);
-        self.summary |= 1 << (id.index() / 64);
+        let (word, bit) = (&mut self.words[id.index() / 64 % 16], 1 << (id.index() % 64));
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.summary |= 1 << (id.index() / 64 % 16);
         new
     }
 
     /// Removes it; returns whether it was there.
     #[inline]
     pub(crate) fn remove(&mut self, id: IntId) -> bool {
-        let (word, bit) = (&mut self.words[id.index() / 64], 1 << (id.index() % 64));
+        let (word, bit) = (&mut self.words[id.index() / 64 % 16], 1 << (id.index() % 64));
         let was = *word & bit != 0;
         *word &= !bit;
         if *word == 0 {
-            self.summary &= !(1 << (id.index() / 64));
+            self.summary &= !(1 << (id.index() / 64 % 16));
         }
         was
     }
@@ -38,7 +39,7 @@ impl IdSet {
     /// Returns whether it is there.
     #[inline]
     pub(crate) fn contains(&self, id: IntId) -> bool {
-        self.words[id.index() / 64] >> (id.index() % 64) & 1 != 0
+        self.words[id.index() / 64 % 16] >> (id.index() % 64) & 1 != 0
     }
 
     /// Returns whether there are none.

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Platform};
 
+use crate::groups::Groups;
 use crate::spec::lr;
 use crate::{Affinity, Group, InterruptState, PhysicalIntId, Priority, VcpuId};
 
@@ -94,10 +95,30 @@ impl State {
         self.0 & (ENABLED | ACTIVE) == ENABLED
     }
 
+    /// Returns whether it is a candidate of that vCPU, which may signal it. What is rerouted is another's:
+    /// whoever has let go of it hands it over.
+    #[inline]
+    pub(crate) const fn is_candidate_of(self, vcpu: VcpuId) -> bool {
+        self.is_candidate() && self.is_held_by(vcpu) && !self.is_rerouted()
+    }
+
+    /// Returns whether nobody hears of its end in its list register, and nothing follows it: it is an
+    /// edge, which has not come once more, and stays where it is.
+    #[inline]
+    pub(crate) const fn ends_for_good(self) -> bool {
+        self.0 & (EDGE | LATCH | PHYSICAL | REROUTED) == EDGE
+    }
+
     /// Returns its priority.
     #[inline]
     pub const fn priority(self) -> Priority {
         Priority((self.0 >> PRIORITY_SHIFT) as u8)
+    }
+
+    /// Returns the highest bits of its priority: 64 less `shift`, which is 56 to 63.
+    #[inline]
+    pub(crate) const fn level(self, shift: u32) -> u32 {
+        (self.0 << (56 - PRIORITY_SHIFT) >> (shift % 64)) as u32
     }
 
     /// Returns its group.
@@ -116,7 +137,13 @@ impl State {
     /// is routed to no vCPU that there is.
     #[inline]
     pub const fn holder(self) -> Option<VcpuId> {
-        VcpuId::new(((self.0 & HOLDER) >> HOLDER_SHIFT) as u32)
+        VcpuId::new(self.holder_number())
+    }
+
+    /// Returns the number of its holder, or one that no vCPU has.
+    #[inline]
+    pub(crate) const fn holder_number(self) -> u32 {
+        ((self.0 & HOLDER) >> HOLDER_SHIFT) as u32
     }
 
     /// Returns the level that each source gives: a bit for each.
@@ -137,6 +164,12 @@ impl State {
         self.0 & PHYSICAL != 0
     }
 
+    /// Returns whether it is an edge that no physical interrupt backs: nobody waits for its end.
+    #[inline]
+    pub(crate) const fn is_virtual_edge(self) -> bool {
+        self.0 & (EDGE | PHYSICAL) == EDGE
+    }
+
     /// Returns whether its end has to be seen when it ends outside of the list registers: a level
     /// is looked at again and its sources are told, a physical interrupt is deactivated, and what is
     /// pending again is signalled.
@@ -149,9 +182,9 @@ impl State {
     /// here, with these groups enabled, or on another vCPU. A level is looked at then, and a physical
     /// one is never both.
     #[inline]
-    pub(crate) const fn is_pending_again(self, groups: [bool; 2]) -> bool {
+    pub(crate) const fn is_pending_again(self, groups: Groups) -> bool {
         self.0 & (EDGE | LATCH | ENABLED | PHYSICAL) == EDGE | LATCH | ENABLED
-            && (groups[self.group() as usize] || self.is_rerouted())
+            && (groups.contains(self.group()) || self.is_rerouted())
     }
 
     /// Returns what of a list register the word says: group, priority, and whether a physical
@@ -159,6 +192,12 @@ impl State {
     #[inline]
     pub(crate) const fn list_register(self) -> u64 {
         self.0 & (PHYSICAL | GROUP_ONE | PRIORITY)
+    }
+
+    /// Returns what it is when a list register has it, and if it is an SPI, it does not move.
+    #[inline]
+    const fn taken(self, is_spi: bool) -> State {
+        State(latch_taken(self.0) | if is_spi { HELD } else { 0 })
     }
 
     /// Returns what it is when it is not active.
@@ -199,7 +238,49 @@ impl State {
     /// Returns whether it is the vCPU's, to signal or to end.
     #[inline]
     pub(crate) const fn is_held_by(self, vcpu: VcpuId) -> bool {
-        (self.0 & HOLDER) >> HOLDER_SHIFT == vcpu.number() as u64
+        self.holder_number() == vcpu.number()
+    }
+}
+
+/// Some of the candidates of a vCPU: what their words have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidates {
+    mask: u64,
+    bits: u64,
+}
+
+impl Candidates {
+    /// None of them: no word has a bit that is not looked at.
+    pub(crate) const NONE: Candidates = Candidates { mask: 0, bits: 1 };
+
+    const fn of(vcpu: VcpuId, mask: u64) -> Candidates {
+        let bits = ENABLED | (vcpu.number() as u64) << HOLDER_SHIFT;
+        Candidates { mask: ENABLED | ACTIVE | HOLDER | REROUTED | mask, bits }
+    }
+
+    /// Returns those that no other vCPU may have, and whose priority and group are what they were when
+    /// they were put into a list.
+    #[inline]
+    pub(crate) const fn plain(vcpu: VcpuId) -> Candidates {
+        Candidates::of(vcpu, ONE_OF_N | CHANGED)
+    }
+
+    /// Returns those of group 0 and the highest priority, of which so many bits count.
+    pub(crate) const fn first(vcpu: VcpuId, priority_bits: u32) -> Candidates {
+        Candidates::of(vcpu, GROUP_ONE | PRIORITY & (PRIORITY << ((8 - priority_bits) % 8)))
+    }
+
+    /// Returns those of another group and priority instead, of the [first](Candidates::first) ones.
+    #[inline]
+    pub(crate) const fn with(self, group: Group, priority: Priority) -> Candidates {
+        let group = (group as u64) << GROUP_ONE.trailing_zeros();
+        Candidates { mask: self.mask, bits: self.bits | group | (priority.0 as u64) << PRIORITY_SHIFT }
+    }
+
+    /// Returns whether it is one of them.
+    #[inline]
+    pub(crate) const fn contain(self, state: State) -> bool {
+        state.0 & self.mask == self.bits && state.is_pending()
     }
 }
 
@@ -410,25 +491,32 @@ impl<P: Platform> Interrupt<P> {
         self.word.store(bits | holder | priority | u64::from(saved.sources), SeqCst);
     }
 
-    /// Takes a candidate into a list register of the holder: what is pending by itself is pending
-    /// there from here on, so that an edge that comes after its acknowledgement is another one.
-    /// Returns what it was, if it still is a candidate, and the vCPU's. By the holder.
+    /// Takes what was seen to be a candidate of the holder into a list register: what is pending by
+    /// itself is pending there from here on, so that an edge that comes after its acknowledgement is
+    /// another one. Returns what it was, if it still is one. By the holder.
     #[inline]
-    pub(crate) fn take(&self, holder: VcpuId, is_spi: bool, seen: State) -> Option<State> {
-        let mut seen = seen;
-        loop {
-            if !seen.is_candidate() || !seen.is_held_by(holder) {
-                return None;
-            }
-            let to = latch_taken(seen.0) | if is_spi { HELD } else { 0 };
-            if to == seen.0 {
-                return Some(seen);
-            }
-            match self.word.compare_exchange(seen.0, to, SeqCst, SeqCst) {
-                Ok(_) => return Some(seen),
-                Err(now) => seen = State(now),
+    pub(crate) fn take(&self, is_spi: bool, seen: State) -> Option<State> {
+        let to = seen.taken(is_spi);
+        if to == seen {
+            return Some(seen);
+        }
+        match self.word.compare_exchange(seen.0, to.0, SeqCst, SeqCst) {
+            Ok(_) => Some(seen),
+            Err(now) => self.take_after_all(is_spi, seen, State(now)),
+        }
+    }
+
+    /// Takes an interrupt that has changed since it was seen, if it still is a candidate of its holder.
+    #[cold]
+    fn take_after_all(&self, is_spi: bool, seen: State, now: State) -> Option<State> {
+        let mut now = now;
+        while now.is_candidate() && now.holder_number() == seen.holder_number() && !now.is_rerouted() {
+            match self.word.compare_exchange(now.0, now.taken(is_spi).0, SeqCst, SeqCst) {
+                Ok(_) => return Some(now),
+                Err(again) => now = State(again),
             }
         }
+        None
     }
 
     /// Takes over that an active interrupt is pending by itself, unless another vCPU is to have it
@@ -450,6 +538,16 @@ impl<P: Platform> Interrupt<P> {
             }
         }
         State(self.word.fetch_and(!(HELD | TAKEN), SeqCst))
+    }
+
+    /// Lets go of an interrupt that was acknowledged and has ended in its list register, if that is all
+    /// that there is to do: it [ends for good](State::ends_for_good). Returns whether it has. By the
+    /// holder.
+    #[inline]
+    pub(crate) fn let_go_for_good(&self) -> bool {
+        let seen = self.state();
+        let to = seen.0 & !(HELD | TAKEN);
+        seen.ends_for_good() && (to == seen.0 || self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok())
     }
 
     /// Gives back that an interrupt is pending by itself, unless that was taken back meanwhile; lets
@@ -520,7 +618,7 @@ impl<P: Platform> Interrupt<P> {
 
 /// Returns what a word is when its latch was taken over by a list register.
 #[inline]
-fn latch_taken(word: u64) -> u64 {
+const fn latch_taken(word: u64) -> u64 {
     if word & LATCH == 0 { word } else { word & !LATCH | TAKEN }
 }
 

@@ -3,186 +3,165 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
-use crate::{Group, IntId, Priority};
+use crate::groups::Groups;
+use crate::interrupt::Candidates;
+use crate::{Group, IntId, Priority, State, VcpuId};
 
-/// The head of an empty list.
-const NONE: u16 = u16::MAX;
-/// What is in no list comes before nothing.
-const FREE: u16 = u16::MAX;
-/// The last of its list.
-const LAST: u16 = u16::MAX - 1;
+/// What comes next in a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link(u16);
 
-/// The links of the lists: which interrupt comes after which.
-///
-/// A vCPU has its own, so that another one may take an interrupt that is in a list here: its place
-/// is found to be stale when it is the next to be taken.
-pub(crate) struct Links(Box<[u16]>);
+impl Link {
+    /// That of an interrupt that is in no list.
+    const FREE: Link = Link(u16::MAX);
+    /// That of the last of a list, and of an empty list to its first.
+    pub(crate) const END: Link = Link(u16::MAX - 1);
 
-impl Links {
-    pub(crate) fn new(interrupts: usize) -> Self {
-        Links(vec![FREE; interrupts].into())
+    #[inline]
+    const fn to(id: IntId) -> Link {
+        Link(id.number() as u16)
     }
 
-    /// Puts an interrupt before `next`, unless it is in a list. Returns whether it was not.
+    /// Returns the interrupt that comes next, if there is one.
     #[inline]
-    pub(crate) fn link(&mut self, id: IntId, next: Option<IntId>) -> bool {
-        match self.0.get_mut(id.index()) {
-            Some(link) if *link == FREE => {
-                *link = next.map_or(LAST, |next| next.number() as u16);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Takes an interrupt out of its list. Returns what comes after it.
-    #[inline]
-    pub(crate) fn unlink(&mut self, id: IntId) -> Option<IntId> {
-        let link = self.0.get_mut(id.index())?;
-        IntId::new(core::mem::replace(link, FREE).into())
+    pub(crate) const fn id(self) -> Option<IntId> {
+        IntId::new(self.0 as u32)
     }
 }
 
-/// Lists of interrupts of one group, one for each level of priority.
+/// The number of a list: that of a group and a priority. The smaller is the better one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ListNumber(u32);
+
+impl ListNumber {
+    #[inline]
+    pub(crate) const fn group(self) -> Group {
+        if self.0 & 1 == 0 { Group::Zero } else { Group::One }
+    }
+}
+
+/// What is pending and waits: a list for each priority of each group.
 ///
 /// An interrupt that is not what it was when it came stays until it is the next to be taken: who
-/// takes it looks at it.
-pub(crate) struct Levels {
+/// takes it looks at it. The links are the vCPU's own, so that another one may take an interrupt
+/// that is in a list here.
+pub(crate) struct Lists {
     /// A bit for each word that is not zero.
     summary: u8,
     /// A bit for each list that is not empty.
-    words: [u64; 4],
-    heads: Box<[u16]>,
-    /// How far a priority is shifted to the number of its level.
+    words: [u64; 8],
+    heads: Box<[Link]>,
+    /// What comes after each interrupt, if it waits.
+    links: [Link; 1024],
+    /// How far a priority in the highest bits of a word is shifted to the number of its level.
     shift: u32,
-}
-
-impl Levels {
-    /// The number of no level, after all others.
-    pub(crate) const NO_LEVEL: u32 = 256;
-
-    /// Returns empty lists for priorities of so many bits, of which there are 5 to 8.
-    pub(crate) fn new(priority_bits: u32) -> Self {
-        Levels { summary: 0, words: [0; 4], heads: vec![NONE; 1 << priority_bits].into(), shift: 8 - priority_bits }
-    }
-
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.summary == 0
-    }
-
-    /// Returns the number of the level of a priority.
-    #[inline]
-    pub(crate) fn level_of(&self, priority: Priority) -> u32 {
-        u32::from(priority.0 >> self.shift)
-    }
-
-    /// Puts an interrupt before the others of its priority, unless it is in a list. Returns whether
-    /// it was not.
-    #[inline]
-    pub(crate) fn push(&mut self, links: &mut Links, id: IntId, priority: Priority) -> bool {
-        let level = priority.0 >> self.shift;
-        let Some(head) = self.heads.get_mut(usize::from(level)) else { return false };
-        if !links.link(id, IntId::new((*head).into())) {
-            return false;
-        }
-        *head = id.number() as u16;
-        self.words[usize::from(level / 64)] |= 1 << (level % 64);
-        self.summary |= 1 << (level / 64);
-        true
-    }
-
-    /// Returns the highest priority of the lists that are not empty, as the number of its level.
-    #[inline]
-    pub(crate) fn best(&self) -> u32 {
-        if self.summary == 0 {
-            return Self::NO_LEVEL;
-        }
-        let word = self.summary.trailing_zeros();
-        word * 64 + self.words[word as usize % 4].trailing_zeros()
-    }
-
-    /// Returns the first of a list that is not empty.
-    #[inline]
-    pub(crate) fn first(&self, level: u32) -> Option<IntId> {
-        IntId::new((*self.heads.get(level as usize)?).into())
-    }
-
-    /// Takes the first out of a list. Returns it.
-    #[inline]
-    pub(crate) fn pop(&mut self, links: &mut Links, level: u32) -> Option<IntId> {
-        let head = self.heads.get_mut(level as usize)?;
-        let first = IntId::new((*head).into())?;
-        match links.unlink(first) {
-            Some(next) => *head = next.number() as u16,
-            None => {
-                *head = NONE;
-                let word = &mut self.words[level as usize / 64 % 4];
-                *word &= !(1 << (level % 64));
-                if *word == 0 {
-                    self.summary &= !(1 << (level / 64 % 4));
-                }
-            }
-        }
-        Some(first)
-    }
-}
-
-/// What is pending and waits, by group and priority.
-pub(crate) struct Lists {
-    pub(crate) links: Links,
-    levels: [Levels; 2],
-    /// How many there are.
-    queued: u32,
+    /// Those that belong to the first list.
+    candidates: Candidates,
 }
 
 impl Lists {
-    /// Returns empty lists for so many interrupts, with priorities of so many bits.
-    pub(crate) fn new(interrupts: usize, priority_bits: u32) -> Self {
-        Lists { links: Links::new(interrupts), levels: core::array::from_fn(|_| Levels::new(priority_bits)), queued: 0 }
+    /// Returns the empty lists of a vCPU, for priorities of so many bits, of which there are 5 to 8.
+    pub(crate) fn new(vcpu: VcpuId, priority_bits: u32) -> Self {
+        let (heads, shift) = (vec![Link::END; 2 << priority_bits].into(), 64 - priority_bits);
+        let candidates = Candidates::first(vcpu, priority_bits);
+        Lists { summary: 0, words: [0; 8], heads, links: [Link::FREE; 1024], shift, candidates }
     }
 
+    /// Returns which list an interrupt belongs to.
     #[inline]
-    pub(crate) fn of(&self, group: Group) -> &Levels {
-        &self.levels[group as usize]
+    pub(crate) fn list_of(&self, state: State) -> ListNumber {
+        ListNumber(state.level(self.shift) << 1 | state.group() as u32)
     }
 
+    /// Returns the priority of what is in a list, of which the bits count that are implemented.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queued == 0
+    pub(crate) fn priority(&self, list: ListNumber) -> Priority {
+        Priority((list.0 >> 1 << (self.shift - 56)) as u8)
     }
 
+    /// Returns the candidates that belong to a list.
     #[inline]
-    pub(crate) fn len(&self) -> u32 {
-        self.queued
+    pub(crate) fn candidates(&self, list: ListNumber) -> Candidates {
+        self.candidates.with(list.group(), self.priority(list))
     }
 
-    /// Puts an interrupt into its list, unless it is in one. Returns whether it was in none.
+    /// Puts an interrupt before the others of its list, unless it is in a list already. Returns whether
+    /// it was in none.
     #[inline]
-    pub(crate) fn push(&mut self, id: IntId, group: Group, priority: Priority) -> bool {
-        let pushed = self.levels[group as usize].push(&mut self.links, id, priority);
-        self.queued += u32::from(pushed);
-        pushed
+    pub(crate) fn push(&mut self, list: ListNumber, id: IntId) -> bool {
+        let (Some(head), link) = (self.heads.get_mut(list.0 as usize), &mut self.links[id.index() % 1024]) else {
+            return false;
+        };
+        if *link != Link::FREE {
+            return false;
+        }
+        *link = core::mem::replace(head, Link::to(id));
+        let word = &mut self.words[list.0 as usize / 64 % 8];
+        if *word == 0 {
+            self.summary |= 1 << (list.0 / 64 % 8);
+        }
+        *word |= 1 << (list.0 % 64);
+        true
     }
 
-    /// Takes the first out of a list.
+    /// Returns the best list of these groups that is not empty.
     #[inline]
-    pub(crate) fn pop(&mut self, group: Group, level: u32) {
-        let popped = self.levels[group as usize].pop(&mut self.links, level);
-        self.queued -= u32::from(popped.is_some());
+    pub(crate) fn best(&self, groups: Groups) -> Option<ListNumber> {
+        // Every other list is one of group 0.
+        const OF: [u64; 4] = [0, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa, u64::MAX];
+        let of = OF[usize::from(groups.bits()) % 4];
+        let mut left = self.summary;
+        while left != 0 {
+            let word = left.trailing_zeros();
+            let lists = self.words[word as usize % 8] & of;
+            if lists != 0 {
+                return Some(ListNumber(word * 64 + lists.trailing_zeros()));
+            }
+            left &= left - 1;
+        }
+        None
     }
 
-    /// Takes everything out of the lists, as one list. Returns its first.
-    pub(crate) fn take_all(&mut self) -> Option<IntId> {
-        let mut first = None;
-        for levels in &mut self.levels {
-            while !levels.is_empty() {
-                let Some(id) = levels.pop(&mut self.links, levels.best()) else { break };
-                self.links.link(id, first);
-                first = Some(id);
+    /// Returns the first of a list.
+    #[inline]
+    pub(crate) fn first(&self, list: ListNumber) -> Link {
+        self.heads.get(list.0 as usize).copied().unwrap_or(Link::END)
+    }
+
+    /// Says that an interrupt is in no list any more. Returns what comes after it.
+    #[inline]
+    pub(crate) fn unlink(&mut self, id: IntId) -> Link {
+        core::mem::replace(&mut self.links[id.index() % 1024], Link::FREE)
+    }
+
+    /// Says what is the first of a list now.
+    #[inline]
+    pub(crate) fn set_first(&mut self, list: ListNumber, first: Link) {
+        if let Some(head) = self.heads.get_mut(list.0 as usize) {
+            *head = first;
+        }
+        if first == Link::END {
+            let word = &mut self.words[list.0 as usize / 64 % 8];
+            *word &= !(1 << (list.0 % 64));
+            if *word == 0 {
+                self.summary &= !(1 << (list.0 / 64 % 8));
             }
         }
-        self.queued = 0;
-        first
+    }
+
+    /// Takes everything out of the lists, as one chain, whose first this returns:
+    /// [`unlink`](Lists::unlink) gives the next.
+    pub(crate) fn chain_all(&mut self) -> Link {
+        let mut chain = Link::END;
+        while let Some(list) = self.best(Groups::BOTH) {
+            let mut next = self.first(list);
+            while let Some(id) = next.id() {
+                next = self.unlink(id);
+                self.links[id.index() % 1024] = chain;
+                chain = Link::to(id);
+            }
+            self.set_first(list, Link::END);
+        }
+        chain
     }
 }

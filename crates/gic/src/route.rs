@@ -2,6 +2,7 @@
 
 use doorbell_platform::Platform;
 
+use crate::groups::Groups;
 use crate::interrupt::{Route, Settled};
 use crate::{Gic, Group, IntId, Kick, Redistributor, State, VcpuId};
 
@@ -61,9 +62,9 @@ impl<P: Platform> Gic<P> {
 
     /// Takes note of the groups that the guest was seen to have disabled in the CPU interface of a
     /// vCPU. By its owner.
-    pub(crate) fn takes_part(&self, vcpu: VcpuId, apart: [bool; 2], host: &mut impl Kick) {
+    pub(crate) fn takes_part(&self, vcpu: VcpuId, apart: Groups, host: &mut impl Kick) {
         let Ok(redistributor) = self.redistributor(vcpu) else { return };
-        let changed = Group::BOTH.map(|group| redistributor.set_apart(group, apart[group as usize]));
+        let changed = Group::BOTH.map(|group| redistributor.set_apart(group, apart.contains(group)));
         if changed.contains(&true) {
             self.choose_again(vcpu, host);
         }

@@ -2,10 +2,10 @@
 
 use doorbell_platform::Platform;
 
-use crate::levels::Levels;
+use crate::groups::Groups;
 use crate::running::{running_priority, subpriority_bits};
 use crate::spec::vmcr;
-use crate::{ApList, Group, Interrupts, ListRegisters};
+use crate::{ApList, Group, Interrupts, ListRegisters, Priority};
 
 impl ApList {
     /// Returns whether an interrupt would be signalled to the guest if it were entered: then its WFI
@@ -27,43 +27,36 @@ impl ApList {
         registers: &impl ListRegisters,
         groups: [bool; 2],
     ) -> bool {
-        if self.staged == 0 && self.pending.is_empty() {
-            return false;
-        }
         let vmcr = registers.vmcr();
-        let enabled = Group::BOTH.map(|group| groups[group as usize] && vmcr >> group as u32 & vmcr::VENG0 != 0);
-        let levels = self.highest_pending(interrupts, enabled);
-        let highest = levels[0].min(levels[1]);
-        if highest == Levels::NO_LEVEL {
-            return false;
-        }
-        let priority = highest << (8 - self.vtr.priority_bits());
+        let enabled = Groups::from(groups) & Groups::from_bits(vmcr);
+        let levels = Group::BOTH.map(|group| self.highest_pending(interrupts, enabled & Groups::only(group)));
+        let Some(highest) = levels.into_iter().flatten().min() else { return false };
+        let priority = u32::from(highest.0);
         if priority >= (vmcr >> vmcr::VPMR_SHIFT & 0xff) as u32 {
             return false;
         }
         let Some(running) = running_priority(registers, self.vtr) else { return true };
-        Group::BOTH.into_iter().filter(|&group| levels[group as usize] == highest).any(|group| {
+        Group::BOTH.into_iter().filter(|&group| levels[group as usize] == Some(highest)).any(|group| {
             let subpriority = subpriority_bits(group, vmcr);
             priority >> subpriority < u32::from(running.0) >> subpriority
         })
     }
 
-    /// Returns the highest priority of the candidates of each enabled group, as the number of its
-    /// level.
-    fn highest_pending<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, enabled: [bool; 2]) -> [u32; 2] {
-        let mut highest = Group::BOTH.map(|group| {
-            let alone = Group::BOTH.map(|other| other == group && enabled[group as usize]);
-            self.best(interrupts, alone).map_or(Levels::NO_LEVEL, |(_, level, ..)| level)
-        });
-        for &id in &self.stage[..self.staged as usize] {
-            let state = interrupts.interrupt(id).state();
-            let group = state.group() as usize;
+    /// Returns the highest priority of the candidates of some groups. Takes those before it out of the
+    /// lists that are none any more.
+    pub(crate) fn highest_pending<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        groups: Groups,
+    ) -> Option<Priority> {
+        while let Some(list) = self.pending.best(groups) {
+            let id = self.pending.first(list).id()?;
             // What is known to be active, and is not by now, comes with the news of that.
-            let inactive = self.active == 0 || !self.known.contains(id);
-            if state.is_candidate() && state.is_held_by(self.vcpu()) && enabled[group] && inactive {
-                highest[group] = highest[group].min(self.pending.of(state.group()).level_of(state.priority()));
+            if self.pending.candidates(list).contain(interrupts.interrupt(id).state()) && !self.knows(id) {
+                return Some(self.pending.priority(list));
             }
+            self.moves_first(interrupts, list);
         }
-        highest
+        None
     }
 }

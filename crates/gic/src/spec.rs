@@ -92,8 +92,9 @@ impl Vtr {
         const fn field(bits: u64, low: u32, mask: u64) -> u8 {
             (bits >> low & mask) as u8 + 1
         }
+        let list_registers = field(bits, 0, 0x1f);
         Vtr {
-            list_registers: field(bits, 0, 0x1f),
+            list_registers: if list_registers > 16 { 16 } else { list_registers },
             priority_bits: field(bits, 29, 7),
             preemption_bits: field(bits, 26, 7),
             traps_dir: bits >> 19 & 1 != 0,
@@ -111,7 +112,7 @@ impl Vtr {
 
     /// Returns how many list registers there are, 1 to 16.
     pub const fn list_registers(self) -> usize {
-        if self.list_registers > 16 { 16 } else { self.list_registers as usize }
+        self.list_registers as usize
     }
 
     /// Returns how many bits of a priority there are, 5 to 8.

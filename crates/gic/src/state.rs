@@ -137,7 +137,7 @@ impl<P: Platform> Gic<P> {
             self.is_stopped(interface, &mut seen)?;
             let list = &interface.list;
             let shift = 8 - list.vtr.preemption_bits();
-            let view = self.view(&self.redistributors[interface.vcpu().index()]);
+            let view = self.view(interface.vcpu());
             // Somebody may have made it inactive, and the news be on the way.
             let active = |id| list.known.contains(id) && view.interrupt(id).state().is_active();
             levels[interface.vcpu().index()] = (list.holders.all())
@@ -185,7 +185,6 @@ impl<P: Platform> Gic<P> {
             stopped.push((interface, registers));
         }
         self.all_are(seen)?;
-        self.strays();
         self.ctlr.store(state.enabled_groups, SeqCst);
         for (redistributor, saved) in self.redistributors.iter().zip(&state.redistributors) {
             redistributor.restore(saved);
@@ -201,7 +200,7 @@ impl<P: Platform> Gic<P> {
                 interface.looks_at_all(self, registers, host);
             }
             let bits = self.vtr.preemption_bits();
-            let view = self.view(&self.redistributors[interface.vcpu().index()]);
+            let view = self.view(interface.vcpu());
             for &(id, group, priority) in &saved.active_priorities {
                 let level = Level::new(Group::BOTH[usize::from(group & 1)], u32::from(priority) >> (8 - bits));
                 if let Some(id) = IntId::new(id.into()) {
@@ -220,7 +219,7 @@ impl<P: Platform> Gic<P> {
         if self.redistributor(vcpu).is_err() || !seen.insert(vcpu) {
             return Err(StateError::Missing(vcpu));
         }
-        if interface.list.unfolded != 0 {
+        if interface.list.counts.listed() != 0 {
             return Err(StateError::InGuest(vcpu));
         }
         if interface.list.has_ended() {

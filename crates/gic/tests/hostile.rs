@@ -102,7 +102,7 @@ fn lives(seed: u64) {
         table.interrupt(id(number)).configure(Priority((number * 8) as u8), Group::One, physical);
         table.interrupt(id(number)).set_enabled(true);
     }
-    let mut list = ApList::new(Vtr::from_bits(implementation.vtr()), VCPU, COUNT as usize);
+    let mut list = ApList::new(Vtr::from_bits(implementation.vtr()), VCPU);
     for _ in 0..128 {
         list.fold(&table, &mut registers);
         list.take_ended(&table, |_| ());
@@ -123,7 +123,7 @@ fn lives(seed: u64) {
         let groups = [!random.one_in(8), !random.one_in(8)];
         // What changes behind the vCPU's back may be seen by the one and not by the other.
         let _ = list.signals(&table, &registers, groups);
-        list.flush(&table, &mut registers, groups, true);
+        list.flush(&table, &mut registers, groups);
         registers.0.check().expect("a guest may be entered with it");
         assert_eq!(registers.0.misr(), 0, "a condition is asserted that the entry does not clear");
         (0..random.below(8)).for_each(|_| guest(&mut random, &mut registers.0));

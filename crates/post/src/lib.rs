@@ -28,4 +28,4 @@ pub use post::{Awake, Blocked, Entering, InGuest, PiDescriptor, Post};
 pub use recall::Recall;
 pub use run::{Guest, Mode, Requests, RunState};
 pub use software::Software;
-pub use two_level::TwoLevel;
+pub use two_level::{Summary, TwoLevel};

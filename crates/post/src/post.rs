@@ -1,6 +1,7 @@
 //! The protocol.
 
 use core::marker::PhantomData;
+use core::mem;
 
 use doorbell_platform::{IrqGuard, Platform};
 
@@ -91,7 +92,7 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     pub fn enter<'a>(&'a self, irqs_off: &'a IrqGuard<P>, guest: Guest) -> Result<Entering<'a, P, L, G>, Requests> {
         self.run.enter(irqs_off, guest);
         match self.run.take_requests() {
-            None => Ok(Entering { post: self, entered: InGuest { run: &self.run, _irqs_off: PhantomData } }),
+            None => Ok(Entering { post: self, _irqs_off: PhantomData }),
             Some(requests) => {
                 self.run.host();
                 Err(requests)
@@ -139,7 +140,7 @@ pub struct Awake;
 #[must_use = "dropped, it stays in the host"]
 pub struct Entering<'a, P: Platform, L, G> {
     post: &'a Post<P, L, G>,
-    entered: InGuest<'a, P>,
+    _irqs_off: PhantomData<&'a IrqGuard<P>>,
 }
 
 impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
@@ -151,7 +152,16 @@ impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
     #[must_use = "dropped, the vCPU stays in the host; and what was taken is pending nowhere else"]
     pub fn rescan<R>(self, take: impl FnOnce(&L) -> R) -> (InGuest<'a, P>, Option<R>) {
         let taken = self.post.synchronize(take);
-        (self.entered, taken)
+        let in_guest = InGuest { run: &self.post.run, _irqs_off: PhantomData };
+        mem::forget(self);
+        (in_guest, taken)
+    }
+}
+
+impl<P: Platform, L, G> Drop for Entering<'_, P, L, G> {
+    #[inline]
+    fn drop(&mut self) {
+        self.post.run.host();
     }
 }
 

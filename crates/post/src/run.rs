@@ -152,6 +152,9 @@ impl<P: Platform> RunState<P> {
         if seen & KIND == GUEST_POSTED {
             return Notice::Notify(notification(CpuId((seen >> CPU_SHIFT) as u32)));
         }
+        if seen & KIND == HOST {
+            return Notice::Nothing;
+        }
         self.kick_out_of(seen)
     }
 

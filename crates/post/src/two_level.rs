@@ -30,32 +30,79 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
         TwoLevel { summary: P::AtomicU64::new(0), words: core::array::from_fn(|_| P::AtomicU64::new(0)) }
     }
 
+    /// Returns which words may have any bits at this moment. By the owner.
+    #[inline]
+    pub fn summary(&self) -> Summary<WORDS> {
+        Summary(self.summary.load(SeqCst))
+    }
+
     /// Takes all bits: `each` gets the words that had any, by index, the lowest first. By the owner.
     #[inline]
-    pub fn take_words(&self, mut each: impl FnMut(usize, u64)) {
-        let mut summary = self.summary.load(SeqCst);
+    pub fn take_words(&self, each: impl FnMut(usize, u64)) {
+        self.take_words_of(self.summary(), each);
+    }
+
+    /// Takes all bits of some words, as [`take_words`](TwoLevel::take_words) does. By the owner.
+    #[inline]
+    pub fn take_words_of(&self, words: Summary<WORDS>, mut each: impl FnMut(usize, u64)) {
+        let mut summary = words.0;
         while summary != 0 {
             let index = summary.trailing_zeros() as usize;
             summary &= summary - 1;
-            // The remainder is the index: only bits of words are set, which the compiler does not
-            // know.
-            let word = &self.words[index % WORDS];
-            let empty = word.load(SeqCst) == 0;
-            if empty {
+            if self.peek(index) == 0 {
                 self.summary.fetch_and(!(1 << index), SeqCst);
                 // A sender may have set a bit before the summary was cleared, and have seen it set.
-                if word.load(SeqCst) == 0 {
+                if self.peek(index) == 0 {
                     continue;
                 }
             }
-            each(index, word.swap(0, SeqCst));
+            each(index, self.take_word(index));
         }
+    }
+
+    #[cold]
+    fn summarize(&self, index: usize) {
+        self.summary.fetch_or(1 << index, SeqCst);
+    }
+
+    /// Returns the bits of a word at this moment.
+    #[inline]
+    pub fn peek(&self, index: usize) -> u64 {
+        // The remainder is the index: only bits of words are set, which the compiler does not know.
+        self.words[index % WORDS].load(SeqCst)
+    }
+
+    /// Takes all bits of a word. By the owner.
+    #[inline]
+    pub fn take_word(&self, index: usize) -> u64 {
+        self.words[index % WORDS].swap(0, SeqCst)
     }
 
     /// Takes all bits, each by itself, in ascending order. By the owner.
     #[inline]
     pub fn take(&self, mut each: impl FnMut(Bit<WORDS>)) {
         self.take_words(|index, bits| Bit::each(index, bits, &mut each));
+    }
+}
+
+/// The words of a [`TwoLevel`] that may have any bits, as its owner has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Summary<const WORDS: usize>(u64);
+
+impl<const WORDS: usize> Summary<WORDS> {
+    /// None of them.
+    pub const NONE: Self = Summary(0);
+
+    /// Returns the index of the only one, if there is one alone.
+    #[inline]
+    pub const fn only(self) -> Option<usize> {
+        if self.0.is_power_of_two() { Some(self.0.trailing_zeros() as usize) } else { None }
+    }
+
+    /// Returns whether there are none: nothing is pending whose sender had finished.
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -78,7 +125,7 @@ impl<P: Platform, const WORDS: usize> Layout for TwoLevel<P, WORDS> {
         // Whoever has set another bit of the word may be just about to do this. It is not waited
         // for: this bit is pending from here on, whatever becomes of that sender.
         if self.summary.load(SeqCst) >> index & 1 == 0 {
-            self.summary.fetch_or(1 << index, SeqCst);
+            self.summarize(index);
         }
         true
     }

@@ -51,9 +51,6 @@ impl<P: Platform> Gic<P> {
             }),
             What::WriteActive { bank, first, bits, active: true } => self.each_line(bank, first, bits, |line, _| {
                 let was = line.interrupt().set_active(true);
-                if was.holder().is_none() {
-                    self.strays();
-                }
                 if !was.is_active() {
                     self.post(was, line.id(), host);
                 }

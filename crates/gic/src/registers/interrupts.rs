@@ -152,9 +152,10 @@ impl<P: Platform> Gic<P> {
             Some(Register::Bits { bits: Bits::Pending, set: false, first }) => {
                 self.each_line(bank, first, written, |line, _| {
                     let was = line.interrupt().unlatch();
-                    // The holder's list register may say it, too.
+                    // The holder's list register may say it, too: then the holder sees that it will not
+                    // end in the guest.
                     let _ = self.recall_holder(was, line.id(), host);
-                    if was.reads_as_pending() && was.is_physical() && !was.is_active() {
+                    if was.is_latched() && was.is_physical() {
                         self.ends_physically(&line, host);
                     }
                 });

@@ -101,6 +101,10 @@ impl<P: Platform> Gic<P> {
     /// What is not aligned, what is wider or narrower than the register allows, and what is no
     /// register is ignored. At most 32 interrupts are changed; a write of GICD_CTLR tells all vCPUs,
     /// and one that makes a vCPU take part in what any may have, or not, looks at all SPIs.
+    ///
+    /// In atomic operations, that is at most 4 for each vCPU for GICD_CTLR, and 12 for each interrupt
+    /// else; for an SPI that any vCPU may have, or that is routed, 2 for each vCPU more. GICR_WAKER and
+    /// GICR_CTLR take that for each SPI (`tests/cost.rs`).
     pub fn write(&self, frame: Frame, offset: u32, width: Width, value: u64, host: &mut impl Host) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
             return Access::done(self, 0);

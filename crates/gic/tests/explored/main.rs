@@ -41,11 +41,6 @@ fn programs() -> Vec<Program> {
 /// Lines that no program needs, and why.
 const KEPT: &[(&str, Taken, &str)] = &[
     (
-        "self.redistributors.len() == 1 && self.strays.load(SeqCst) == 0",
-        Taken::Knowledge,
-        "what is active and no vCPU's is compared with the architecture (tests/conformance)",
-    ),
-    (
         "self.written.fetch_add(1, SeqCst);",
         Taken::Indivisibility,
         "a lost count matters when three writes follow, which are too many",
