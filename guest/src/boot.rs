@@ -1,0 +1,123 @@
+//! From the first instruction to Rust, the exception vectors, and the calls to the firmware.
+
+use core::arch::{asm, global_asm};
+
+use crate::console::line;
+use crate::sysreg::read_sysreg;
+
+global_asm!(
+    ".pushsection .head, \"ax\"",
+    ".global guest_head",
+    "guest_head:",
+    "   adrp x1, bss_start",
+    "   adrp x2, bss_end",
+    "1: cmp x1, x2",
+    "   b.hs 2f",
+    "   stp xzr, xzr, [x1], #16",
+    "   b 1b",
+    "2: adrp x1, {stack}",
+    "   add x1, x1, :lo12:{stack}",
+    "   add sp, x1, #{size}",
+    "   adrp x1, guest_vectors",
+    "   add x1, x1, :lo12:guest_vectors",
+    "   msr vbar_el1, x1",
+    "   isb",
+    "   bl {main}",
+    ".popsection",
+    ".macro enter to",
+    "   .balign 0x80",
+    "   sub sp, sp, #176",
+    "   stp x0, x1, [sp]",
+    "   stp x2, x3, [sp, #16]",
+    "   stp x4, x5, [sp, #32]",
+    "   stp x6, x7, [sp, #48]",
+    "   stp x8, x9, [sp, #64]",
+    "   stp x10, x11, [sp, #80]",
+    "   stp x12, x13, [sp, #96]",
+    "   stp x14, x15, [sp, #112]",
+    "   stp x16, x17, [sp, #128]",
+    "   stp x18, x30, [sp, #144]",
+    "   mrs x0, elr_el1",
+    "   mrs x1, spsr_el1",
+    "   stp x0, x1, [sp, #160]",
+    "   add x0, sp, #160",
+    "   bl \\to",
+    "   b guest_return",
+    ".endm",
+    ".pushsection .text.vectors, \"ax\"",
+    ".balign 0x800",
+    "guest_vectors:",
+    ".irp vector, 0, 1, 2, 3",
+    "   enter {unexpected}",
+    ".endr",
+    "   enter {synchronous}",
+    "   enter {irq}",
+    "   enter {unexpected}",
+    "   enter {unexpected}",
+    ".balign 0x80",
+    "guest_return:",
+    "   ldp x0, x1, [sp, #160]",
+    "   msr elr_el1, x0",
+    "   msr spsr_el1, x1",
+    "   ldp x0, x1, [sp]",
+    "   ldp x2, x3, [sp, #16]",
+    "   ldp x4, x5, [sp, #32]",
+    "   ldp x6, x7, [sp, #48]",
+    "   ldp x8, x9, [sp, #64]",
+    "   ldp x10, x11, [sp, #80]",
+    "   ldp x12, x13, [sp, #96]",
+    "   ldp x14, x15, [sp, #112]",
+    "   ldp x16, x17, [sp, #128]",
+    "   ldp x18, x30, [sp, #144]",
+    "   add sp, sp, #176",
+    "   eret",
+    ".popsection",
+    stack = sym STACK,
+    size = const SIZE,
+    main = sym main,
+    unexpected = sym unexpected,
+    synchronous = sym crate::handler::synchronous,
+    irq = sym crate::handler::irq,
+);
+
+/// How large the stack is: handlers nest 16 deep.
+const SIZE: usize = 64 << 10;
+
+#[repr(C, align(16))]
+struct Stack([u8; SIZE]);
+
+static mut STACK: Stack = Stack([0; SIZE]);
+
+extern "C" fn main() -> ! {
+    crate::checks::all();
+    power_off()
+}
+
+extern "C" fn unexpected() -> ! {
+    panic!("an exception that nothing here causes, ELR {:#x}", read_sysreg!("elr_el1"));
+}
+
+/// Calls the firmware.
+pub fn call(function: u32, argument: u64) -> u64 {
+    let result;
+    // SAFETY: no function that is called here changes memory.
+    unsafe {
+        asm!("hvc #0", inout("x0") u64::from(function) => result, inout("x1") argument => _, out("x2") _, out("x3") _,
+            options(nostack));
+    }
+    result
+}
+
+/// Ends the VM.
+pub fn power_off() -> ! {
+    call(0x8400_0008, 0);
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    line(format_args!("panic: {}, at {}", info.message(), info.location().map_or(0, |place| place.line())));
+    power_off()
+}

@@ -1,0 +1,142 @@
+//! What a guest's exit says: ESR_EL2, by its fields (Arm DDI 0487, section D17.2.37).
+
+/// Why a guest was left, by a synchronous exception.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trap {
+    /// WFI or WFE.
+    Wait,
+    /// HVC.
+    Hvc,
+    /// SMC.
+    Smc,
+    /// An access to a system register, with ESR_EL2.ISS.
+    SystemRegister(u32),
+    /// An access to memory that is not mapped, and may be a device's.
+    Memory(Memory),
+    /// Anything else: what the guest cannot be helped with.
+    Other,
+}
+
+/// An access to memory, by one load or store of one register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// The address, as the guest takes it for a physical one.
+    pub address: u64,
+    /// How many bytes.
+    pub bytes: u8,
+    /// Whether it is a store.
+    pub write: bool,
+    /// The number of the register, 0 to 31; 31 is XZR.
+    pub register: u8,
+    /// Whether what is read is sign-extended.
+    signed: bool,
+    /// Whether the register has 64 bits.
+    wide: bool,
+}
+
+impl Trap {
+    /// Returns what the three registers say: ESR_EL2, FAR_EL2 and HPFAR_EL2.
+    pub const fn from_syndrome(esr: u64, far: u64, hpfar: u64) -> Trap {
+        let iss = (esr & 0x1ff_ffff) as u32;
+        match esr >> 26 & 0x3f {
+            0x01 => Trap::Wait,
+            0x16 => Trap::Hvc,
+            0x17 => Trap::Smc,
+            0x18 => Trap::SystemRegister(iss),
+            0x24 => match Memory::from_iss(iss, far, hpfar) {
+                Some(memory) => Trap::Memory(memory),
+                None => Trap::Other,
+            },
+            _ => Trap::Other,
+        }
+    }
+}
+
+impl Memory {
+    /// Returns the access of a data abort; none if the syndrome is not valid, or if it is no
+    /// translation fault outside of a walk of the guest's own tables.
+    const fn from_iss(iss: u32, far: u64, hpfar: u64) -> Option<Memory> {
+        let (valid, walk, fault) = (iss >> 24 & 1 != 0, iss >> 7 & 1 != 0, iss & 0x3c);
+        if !valid || walk || fault != 0b000100 {
+            return None;
+        }
+        Some(Memory {
+            address: (hpfar >> 4 & 0xff_ffff_ffff) << 12 | far & 0xfff,
+            bytes: 1 << (iss >> 22 & 3),
+            write: iss >> 6 & 1 != 0,
+            register: (iss >> 16 & 31) as u8,
+            signed: iss >> 21 & 1 != 0,
+            wide: iss >> 15 & 1 != 0,
+        })
+    }
+
+    /// Returns what the register holds after a read of `value`.
+    pub const fn extend(&self, value: u64) -> u64 {
+        let unused = 64 - 8 * self.bytes as u32;
+        let value = value << unused;
+        match (self.signed, self.wide) {
+            (false, _) => value >> unused,
+            (true, true) => (value as i64 >> unused) as u64,
+            (true, false) => (value as i64 >> unused) as u32 as u64,
+        }
+    }
+
+    /// Returns what of the register is written.
+    pub const fn truncate(&self, value: u64) -> u64 {
+        let unused = 64 - 8 * self.bytes as u32;
+        value << unused >> unused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The syndrome of a data abort of level 3 with these fields.
+    fn abort(size: u32, signed: bool, register: u32, wide: bool, write: bool) -> u64 {
+        let iss = 1 << 24 | size << 22 | u32::from(signed) << 21 | register << 16 | u32::from(wide) << 15;
+        0x24 << 26 | 1 << 25 | u64::from(iss | u32::from(write) << 6 | 0b000111)
+    }
+
+    fn memory(esr: u64) -> Memory {
+        match Trap::from_syndrome(esr, 0xffff_0000_0000_5104, 0x80_0040) {
+            Trap::Memory(memory) => memory,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_store_says_where_and_what() {
+        let store = memory(abort(2, false, 25, false, true));
+        assert_eq!((store.address, store.bytes, store.write, store.register), (0x8000_4104, 4, true, 25));
+        assert_eq!(store.truncate(0x1_2345_6789), 0x2345_6789);
+        assert_eq!(memory(abort(3, false, 31, true, true)).truncate(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_load_extends_what_it_reads() {
+        let of = |size, signed, wide| memory(abort(size, signed, 0, wide, false));
+        assert_eq!(of(0, false, false).extend(0x1ff), 0xff);
+        assert_eq!(of(0, true, false).extend(0x80), 0xffff_ff80);
+        assert_eq!(of(1, true, true).extend(0x8000), 0xffff_ffff_ffff_8000);
+        assert_eq!(of(2, false, false).extend(0x8000_0000), 0x8000_0000);
+        assert_eq!(of(3, false, true).extend(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn what_cannot_be_done_in_the_guests_place_is_told() {
+        let without_syndrome = abort(2, false, 0, false, false) & !(1 << 24);
+        let of_a_walk = abort(2, false, 0, false, false) | 1 << 7;
+        let permission = abort(2, false, 0, false, false) & !0x3f | 0b001111;
+        for esr in [without_syndrome, of_a_walk, permission, 0x20 << 26, 0] {
+            assert_eq!(Trap::from_syndrome(esr, 0, 0), Trap::Other);
+        }
+    }
+
+    #[test]
+    fn calls_waits_and_registers_are_told_apart() {
+        let trap = |class: u64| Trap::from_syndrome(class << 26 | 0x12_3456, 0, 0);
+        assert_eq!([trap(0x01), trap(0x16), trap(0x17)], [Trap::Wait, Trap::Hvc, Trap::Smc]);
+        assert_eq!(trap(0x18), Trap::SystemRegister(0x12_3456));
+    }
+}

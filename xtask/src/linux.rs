@@ -1,0 +1,33 @@
+//! Debian's kernel and a shell, to boot in a VM.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::build;
+use crate::bundle::{self, Archive, Kind};
+
+/// What the first program does, once Linux runs.
+const INIT: &str = include_str!("linux_init.sh");
+
+/// Fetches a kernel, and writes a bundle that boots it and checks what it finds. Returns the file.
+///
+/// # Errors
+/// Says what is missing.
+pub fn bundle(programs: &Path) -> Result<PathBuf, String> {
+    let at = build::target_directory().join("linux");
+    let fetched = Command::new(build::project().join("tools/aarch64-linux")).arg(&at).status();
+    if !fetched.is_ok_and(|status| status.success()) {
+        return Err("tools/aarch64-linux has not fetched a kernel".into());
+    }
+    let busybox = at.join("busybox");
+    let busybox = fs::read(&busybox).map_err(|error| format!("{}: {error}", busybox.display()))?;
+    let mut archive = Archive::default();
+    for directory in ["bin", "dev", "proc", "sys"] {
+        archive.add(directory, Kind::Directory, &[]);
+    }
+    archive.add("dev/console", Kind::Device(5, 1), &[]);
+    archive.add("bin/busybox", Kind::Program, &busybox);
+    archive.add("init", Kind::Program, INIT.as_bytes());
+    bundle::write(&programs.join("linux"), &at.join("Image"), &archive.finish())
+}

@@ -1,0 +1,112 @@
+//! Runs an image in QEMU.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+const QEMU: &str = "qemu-system-aarch64";
+
+/// A machine to run an image on.
+#[derive(Clone, Copy)]
+pub struct Machine {
+    /// The model of its CPUs.
+    pub cpu: &'static str,
+    /// How many there are.
+    pub cpus: u32,
+    /// What they run on.
+    pub threads: Threads,
+}
+
+/// What the CPUs of a machine run on.
+#[derive(Clone, Copy)]
+pub enum Threads {
+    /// One thread, in turn.
+    One,
+    /// Each on its own, at the same time.
+    Each,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.threads {
+            Threads::One => "in turn",
+            Threads::Each => "at once",
+        };
+        write!(f, "{} {}, {how}", self.cpus, self.cpu)
+    }
+}
+
+/// Makes sure that QEMU is there and new enough.
+///
+/// # Errors
+/// Says what is missing, and how to get it.
+pub fn is_there() -> Result<(), String> {
+    let version = Command::new(QEMU).arg("--version").output();
+    let Ok(version) = version else {
+        return Err(format!("{QEMU} is missing: apt-get install --no-install-recommends qemu-system-arm"));
+    };
+    let text = String::from_utf8_lossy(&version.stdout);
+    let number = text.split_whitespace().nth(3).unwrap_or_default();
+    let mut parts = number.split('.').map(|part| part.parse().unwrap_or(0));
+    let found: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found < (7, 2) { Err(format!("QEMU 7.2 or later is needed: this is {number}")) } else { Ok(()) }
+}
+
+/// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for so
+/// long. Calls `line` for each line on the console. Nothing that is tested depends on the time: an image
+/// that stands still is to end, that is all.
+///
+/// # Errors
+/// Says that QEMU does not run, or that the image stands still.
+pub fn run(
+    machine: Machine,
+    image: &Path,
+    guest: Option<&Path>,
+    silence: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<(), String> {
+    let accelerator = match machine.threads {
+        Threads::One => "tcg,thread=single",
+        Threads::Each => "tcg,thread=multi",
+    };
+    let mut qemu = Command::new(QEMU)
+        .args(["-machine", "virt,virtualization=on,gic-version=3", "-m", "512M", "-nic", "none"])
+        .args(["-accel", accelerator])
+        .args(["-cpu", machine.cpu, "-smp", &machine.cpus.to_string()])
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"])
+        .arg(image)
+        .args(guest.iter().flat_map(|guest| [Path::new("-initrd"), guest]))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{QEMU} does not run: {error}"))?;
+    let lines = lines_of(&mut qemu);
+    let ended = loop {
+        match lines.recv_timeout(silence) {
+            Ok(text) => line(&text),
+            Err(RecvTimeoutError::Disconnected) => break Ok(()),
+            Err(RecvTimeoutError::Timeout) => break Err(format!("nothing was written for {} s", silence.as_secs())),
+        }
+    };
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    ended
+}
+
+fn lines_of(qemu: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(output) = qemu.stdout.take() {
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    receiver
+}
