@@ -1,7 +1,7 @@
 //! How long the GIC takes: an SPI from its injection to its end, an entry and exit with nothing to
 //! do, each of 32 SPIs through 4 list registers, and injections of several threads to a vCPU of
-//! their own each. Beside a read-modify-write of a word that nobody else uses, taken in the same run:
-//! the share of time that a machine of another speed takes, too.
+//! their own each. Beside a read-modify-write of a word that nobody else uses, taken in the same
+//! run: the share of time that a machine of another speed takes, too.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench gic_time

@@ -103,8 +103,8 @@ pub fn sgi_to_self(intid: u32) {
     write_sysreg!("icc_sgi1r_el1", u64::from(intid) << 24 | 1);
 }
 
-/// Enables group 1, wakes the redistributor, and enables all interrupts that are used: edges, of one
-/// priority.
+/// Enables group 1, wakes the redistributor, and enables all interrupts that are used: edges, of
+/// one priority.
 pub fn init() {
     write(GICD_CTLR, 1 << 4 | 1 << 1);
     // SAFETY: the redistributor is there.

@@ -1,5 +1,5 @@
-//! A bare-metal guest at EL1 that exercises its interrupt controller. It writes a line for each check,
-//! one that counts, and ends by PSCI.
+//! A bare-metal guest at EL1 that exercises its interrupt controller. It writes a line for each
+//! check, one that counts, and ends by PSCI.
 //!
 //! The MMU is off, so that all memory is device memory: atomics are loaded and stored only.
 

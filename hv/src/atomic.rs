@@ -1,10 +1,10 @@
 //! Atomic words whose order QEMU keeps.
 //!
 //! A sequentially consistent store is STLR, and such a load is LDAR; the architecture keeps an LDAR
-//! behind an STLR that comes before it (Arm DDI 0487, section B2.3). QEMU 7.2 with a thread for each CPU
-//! does not, on x86: it has a barrier before the one and after the other, and none between. Two CPUs
-//! that each write and then look at what the other writes may both see nothing, and a wake-up is lost.
-//! So a barrier follows the store here, where hardware needs none.
+//! behind an STLR that comes before it (Arm DDI 0487, section B2.3). QEMU 7.2 with a thread for
+//! each CPU does not, on x86: it has a barrier before the one and after the other, and none
+//! between. Two CPUs that each write and then look at what the other writes may both see nothing,
+//! and a wake-up is lost. So a barrier follows the store here, where hardware needs none.
 
 use core::sync::atomic::Ordering::{self, SeqCst};
 use core::sync::atomic::{self, fence};

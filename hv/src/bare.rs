@@ -27,8 +27,8 @@ impl Bare {
     pub(crate) const IRQS_ON: u64 = 0;
 }
 
-// SAFETY: the atomics and the fence are those of the machine, on normal memory. The count of what has
-// turned preemption off has 64 bits; the other guards are no counts.
+// SAFETY: the atomics and the fence are those of the machine, on normal memory. The count of what
+// has turned preemption off has 64 bits; the other guards are no counts.
 unsafe impl Platform for Bare {
     type AtomicBool = crate::atomic::AtomicBool;
     type AtomicU32 = crate::atomic::AtomicU32;
@@ -52,9 +52,8 @@ unsafe impl Platform for Bare {
 
     #[inline(always)]
     fn cpu_relax() {
-        // The hint that makes way for a CPU that shares this one's resources, as the CPUs of QEMU do
-        // (Arm DDI 0487, YIELD).
-        // SAFETY: a hint.
+        // The hint that makes way for a CPU that shares this one's resources, as the CPUs of QEMU
+        // do (Arm DDI 0487, YIELD). SAFETY: a hint.
         unsafe { asm!("yield", options(nostack, preserves_flags)) };
     }
 

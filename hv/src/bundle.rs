@@ -1,7 +1,8 @@
 //! What the hypervisor is given for its VM: a kernel, and an initramfs, in one file.
 //!
-//! The file begins with `doorbell` and the two lengths, of 64 bits, the lowest byte first. The kernel is
-//! at the next multiple of 4 KiB, and the initramfs, which may be empty, at the one after that.
+//! The file begins with `doorbell` and the two lengths, of 64 bits, the lowest byte first. The
+//! kernel is at the next multiple of 4 KiB, and the initramfs, which may be empty, at the one after
+//! that.
 
 const MAGIC: &[u8; 8] = b"doorbell";
 const ALIGNMENT: usize = 4096;

@@ -1,7 +1,7 @@
 //! Into the guest, and out of it.
 //!
-//! EL2 has nothing in the FP registers, and the EL1 registers are the guest's while its vCPU is loaded:
-//! the general registers are all that changes hands.
+//! EL2 has nothing in the FP registers, and the EL1 registers are the guest's while its vCPU is
+//! loaded: the general registers are all that changes hands.
 
 use core::arch::global_asm;
 

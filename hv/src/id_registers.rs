@@ -1,10 +1,11 @@
-//! What a guest reads of what its CPU can do: what the CPU can, without what is not switched or trapped
-//! (Arm DDI 0487, section D19.2).
+//! What a guest reads of what its CPU can do: what the CPU can, without what is not switched or
+//! trapped (Arm DDI 0487, section D19.2).
 
 use crate::sysreg::read_sysreg;
 
 /// Returns what the guest reads, for ESR_EL2.ISS of a trapped access; none if the register is no
-/// identification register. Those that are not named read as zero, as they do where there is nothing.
+/// identification register. Those that are not named read as zero, as they do where there is
+/// nothing.
 pub(crate) fn read(iss: u32) -> Option<u64> {
     let field = |low: u32, bits: u32| iss >> low & ((1 << bits) - 1);
     let (op0, op2, op1, crn, crm, read) =

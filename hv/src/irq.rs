@@ -1,7 +1,7 @@
 //! The machine's own interrupts: its GICv3, and who handles what.
 //!
-//! EOImode is 1: the end drops the priority, and what backs a guest's interrupt is deactivated by the
-//! guest.
+//! EOImode is 1: the end drops the priority, and what backs a guest's interrupt is deactivated by
+//! the guest.
 
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -63,8 +63,8 @@ pub(crate) fn init(distributor: usize, redistributors: usize) {
     let distributor = NonNull::new(core::ptr::with_exposed_provenance_mut(distributor));
     let redistributors = NonNull::new(core::ptr::with_exposed_provenance_mut(redistributors));
     let (distributor, redistributors) = distributor.zip(redistributors).expect("the GIC is not at 0");
-    // SAFETY: the device tree says that they are there, mapped as device memory for ever, and this is
-    // their one driver.
+    // SAFETY: the device tree says that they are there, mapped as device memory for ever, and this
+    // is their one driver.
     let gic = unsafe { GicV3::new(UniqueMmioPointer::new(distributor), redistributors, Cpu::count() as usize) };
     let mut gic = gic.expect("the GIC is a GICv3");
     GicCpuInterface::enable_system_register_el2(true);

@@ -1,7 +1,7 @@
 //! A small hypervisor at EL2, on the crates of Doorbell, and its test images.
 //!
-//! What needs EL2 is built for the bare-metal target only; the rest is a library with tests that run
-//! on the host.
+//! What needs EL2 is built for the bare-metal target only; the rest is a library with tests that
+//! run on the host.
 
 #![no_std]
 

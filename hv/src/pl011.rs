@@ -1,4 +1,5 @@
-//! The PL011 of a guest (Arm DDI 0183): what it writes comes out in lines, and nothing comes in yet.
+//! The PL011 of a guest (Arm DDI 0183): what it writes comes out in lines, and nothing comes in
+//! yet.
 
 use alloc::vec::Vec;
 

@@ -2,8 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// The tasks that wait for a CPU: a bit for each task of the host. Nothing is linked, so that anybody
-/// may insert, anywhere, without a lock.
+/// The tasks that wait for a CPU: a bit for each task of the host. Nothing is linked, so that
+/// anybody may insert, anywhere, without a lock.
 #[derive(Default)]
 pub struct RunQueue(AtomicU64);
 

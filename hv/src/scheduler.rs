@@ -1,7 +1,8 @@
 //! Who runs next, and the switch.
 //!
-//! A task stays on its CPU until it parks, ends, or its time slice is over while others wait there. It
-//! is enqueued again by the CPU that has left its stack, never before: so it is on one CPU at a time.
+//! A task stays on its CPU until it parks, ends, or its time slice is over while others wait there.
+//! It is enqueued again by the CPU that has left its stack, never before: so it is on one CPU at a
+//! time.
 
 use core::arch::global_asm;
 use core::sync::atomic::Ordering::Relaxed;
@@ -54,8 +55,8 @@ global_asm!(
     run = sym task::run,
 );
 
-/// Prepares an empty stack, so that the switch to it calls [`task::run`] with `main`. Returns the stack
-/// pointer.
+/// Prepares an empty stack, so that the switch to it calls [`task::run`] with `main`. Returns the
+/// stack pointer.
 ///
 /// # Safety
 /// `top` is the end of a stack that nobody uses.
@@ -72,8 +73,8 @@ pub(crate) unsafe fn first_frame(top: usize, main: usize) -> usize {
     sp
 }
 
-/// Lets a task wait for its CPU, and tells that CPU. By whoever has made it runnable, in any context;
-/// does not sleep.
+/// Lets a task wait for its CPU, and tells that CPU. By whoever has made it runnable, in any
+/// context; does not sleep.
 pub(crate) fn enqueue(task: &'static Task) {
     let irqs = Bare::irq_save();
     let there = task.cpu();
@@ -100,8 +101,8 @@ pub(crate) fn slice_is_over() {
     Cpu::this().resched.store(true, Relaxed);
 }
 
-/// Lets another task run, if that was asked for and preemption is not off. By a task, with interrupts
-/// on or off, but not in hard-interrupt context.
+/// Lets another task run, if that was asked for and preemption is not off. By a task, with
+/// interrupts on or off, but not in hard-interrupt context.
 #[inline]
 pub(crate) fn preempt_point() {
     if Task::current().preemption_off.load(Relaxed) == 0 && Cpu::this().resched.load(Relaxed) {
@@ -134,9 +135,9 @@ pub fn schedule() {
         time::no_slice();
     }
     if !core::ptr::eq(next, task) {
-        // SAFETY: interrupts are off; `task` runs here, and `next` runs nowhere: it was taken out of
-        // the queue, where only who has left its stack puts it, or it is this CPU's idle task, which
-        // runs nowhere else.
+        // SAFETY: interrupts are off; `task` runs here, and `next` runs nowhere: it was taken out
+        // of the queue, where only who has left its stack puts it, or it is this CPU's idle task,
+        // which runs nowhere else.
         let from = unsafe { task_switch(task, next) };
         switched(from);
     }

@@ -1,14 +1,15 @@
-//! Stage 2: what a guest takes for physical addresses, and where they are (Arm DDI 0487, chapter D8).
+//! Stage 2: what a guest takes for physical addresses, and where they are (Arm DDI 0487, chapter
+//! D8).
 //!
-//! 39 bits of address, in tables of 512 that begin at level 1. RAM is mapped in blocks of 2 MiB. Devices
-//! are not mapped, and trap.
+//! 39 bits of address, in tables of 512 that begin at level 1. RAM is mapped in blocks of 2 MiB.
+//! Devices are not mapped, and trap.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// VTCR_EL2: T0SZ 25, beginning at level 1, walks cacheable and inner shareable, 40 bits of output, and
-/// the bit that is RES1.
+/// VTCR_EL2: T0SZ 25, beginning at level 1, walks cacheable and inner shareable, 40 bits of output,
+/// and the bit that is RES1.
 pub const VTCR: u64 = 25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 2 << 16 | 1 << 31;
 
 /// What RAM is mapped in.

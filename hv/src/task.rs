@@ -26,8 +26,9 @@ const PARKED: u32 = 3;
 /// Has ended, and is still on its CPU.
 const ENDED: u32 = 4;
 
-/// A task. There is a fixed number of them, so that a handle is a plain reference. One that has ended
-/// is used again; who wakes it by an old handle wakes somebody for no reason, which is allowed.
+/// A task. There is a fixed number of them, so that a handle is a plain reference. One that has
+/// ended is used again; who wakes it by an old handle wakes somebody for no reason, which is
+/// allowed.
 #[repr(C)]
 pub struct Task {
     /// The stack pointer while it is not running. At offset 0, for the switch.
@@ -37,8 +38,8 @@ pub struct Task {
     cpu: AtomicU32,
     /// The CPU where it is to run when it has left that one.
     next_cpu: AtomicU32,
-    /// How often preemption was turned off. Written by the task, and by what interrupts it, which puts
-    /// it back.
+    /// How often preemption was turned off. Written by the task, and by what interrupts it, which
+    /// puts it back.
     pub(crate) preemption_off: AtomicU64,
     /// Whether an interrupt handler runs on its stack.
     pub(crate) in_hardirq: AtomicBool,
@@ -87,8 +88,8 @@ impl Task {
     #[inline(always)]
     pub fn current() -> &'static Task {
         let task = read_sysreg!("tpidr_el2") as usize;
-        // SAFETY: each CPU puts one of `TASKS` there before it runs anything in Rust that may ask, and
-        // each switch puts another one.
+        // SAFETY: each CPU puts one of `TASKS` there before it runs anything in Rust that may ask,
+        // and each switch puts another one.
         unsafe { &*core::ptr::with_exposed_provenance(task) }
     }
 
@@ -176,8 +177,8 @@ impl Task {
                 _ => return,
             };
             if self.state.compare_exchange(state, to, SeqCst, SeqCst).is_ok() {
-                // One that is still parking is enqueued by the CPU that it leaves: here it would be on
-                // two CPUs at once.
+                // One that is still parking is enqueued by the CPU that it leaves: here it would be
+                // on two CPUs at once.
                 if state == PARKED {
                     scheduler::enqueue(self);
                 }
@@ -191,8 +192,8 @@ impl Task {
         self.state.store(ENDED, SeqCst);
     }
 
-    /// Says that nobody runs on its stack any more. By the CPU that has switched away from it. Returns
-    /// whether it is to be enqueued.
+    /// Says that nobody runs on its stack any more. By the CPU that has switched away from it.
+    /// Returns whether it is to be enqueued.
     pub(crate) fn switched_away(&self) -> bool {
         if self.is_idle() {
             return false;

@@ -18,8 +18,9 @@ use crate::trap::{Memory, Trap};
 use crate::vm::{FIRST, Vm};
 use crate::{id_registers, scheduler};
 
-/// HCR_EL2 while a guest runs: stage 2, interrupts to EL2 and virtual ones to the guest, what broadcasts
-/// is inner shareable, and traps for WFI, SMC and the identification registers; PAuth is the guest's.
+/// HCR_EL2 while a guest runs: stage 2, interrupts to EL2 and virtual ones to the guest, what
+/// broadcasts is inner shareable, and traps for WFI, SMC and the identification registers; PAuth is
+/// the guest's.
 const HCR: u64 = 1 << 0 // VM
     | 1 << 1 // SWIO
     | 1 << 3 | 1 << 4 | 1 << 5 // FMO, IMO, AMO
@@ -52,7 +53,8 @@ pub fn init() {
     // What interrupts a guest has made it leave, and that is all.
     irq::handle(irq::KICK.0.into(), || Handled::Done);
     irq::handle(irq::MAINTENANCE, || {
-        // It is a level, and nothing else lowers it before the next entry, which writes this anyway.
+        // It is a level, and nothing else lowers it before the next entry, which writes this
+        // anyway.
         Ich.set_hcr(0);
         Handled::Done
     });
@@ -114,8 +116,8 @@ impl Vcpu {
         // SAFETY: interrupts are off, and this vCPU is loaded here.
         let why = unsafe { guest_enter(&mut self.frame) };
         if self.interface.exit(&self.vm.gic, in_guest, &mut Ich, &mut host) {
-            // Before the next interrupt is handled, which may be the same level again. (Nobody who hears
-            // of it here sleeps.)
+            // Before the next interrupt is handled, which may be the same level again. (Nobody who
+            // hears of it here sleeps.)
             self.interface.tell_ended(&mut host);
         }
         self.sample_timer();
@@ -132,8 +134,8 @@ impl Vcpu {
         }
     }
 
-    /// Takes the timer's interrupt back if the timer does not give it any more, and the guest has not
-    /// acknowledged it. With interrupts off.
+    /// Takes the timer's interrupt back if the timer does not give it any more, and the guest has
+    /// not acknowledged it. With interrupts off.
     fn sample_timer(&self) {
         const ASSERTED: u64 = 0b101;
         let Some(line) = self.vm.timer(FIRST) else { return };
@@ -247,7 +249,8 @@ impl Vcpu {
         }
     }
 
-    /// Makes the instruction UNDEFINED: the guest takes an exception to EL1 (Arm DDI 0487, AArch64.TakeException).
+    /// Makes the instruction UNDEFINED: the guest takes an exception to EL1 (Arm DDI 0487,
+    /// AArch64.TakeException).
     fn undefined(&mut self) {
         let (mode, stack) = (self.frame.pstate >> 2 & 3, self.frame.pstate & 1);
         let offset = match (mode, stack) {

@@ -19,8 +19,8 @@ use crate::stage2::{BLOCK, Stage2};
 use crate::task::Task;
 use crate::trap::Memory;
 
-/// The memory map, which is that of QEMU's virt machine. There is room for an ITS behind the distributor
-/// at 0x0808_0000.
+/// The memory map, which is that of QEMU's virt machine. There is room for an ITS behind the
+/// distributor at 0x0808_0000.
 const GICD: Range<u64> = 0x0800_0000..0x0801_0000;
 const GICR: Range<u64> = 0x080a_0000..0x0900_0000;
 const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -58,8 +58,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Returns a VM with one vCPU, of what was given to the hypervisor. By a task, before any vCPU runs,
-    /// and once: the VM is there for ever, and has the RAM that is free.
+    /// Returns a VM with one vCPU, of what was given to the hypervisor. By a task, before any vCPU
+    /// runs, and once: the VM is there for ever, and has the RAM that is free.
     ///
     /// # Errors
     /// Says in a line what is wrong.
@@ -123,8 +123,8 @@ impl Vm {
         }
     }
 
-    /// Does what a guest has done to a device. By the task of a vCPU, outside of the guest. Returns what
-    /// was read; none if there is nothing at that address.
+    /// Does what a guest has done to a device. By the task of a vCPU, outside of the guest. Returns
+    /// what was read; none if there is nothing at that address.
     pub(crate) fn access(&self, access: &Memory, value: u64) -> Option<u64> {
         let (address, mut host) = (access.address, self);
         let width = Width::from_bytes(access.bytes.into())?;

@@ -51,8 +51,8 @@ impl Archive {
         };
         self.files += 1;
         let length = data.len() as u32;
-        // Inode, mode, owner, group, links, time, length, the device that it is on, the device that it
-        // is, the length of the name, and a sum that is not used.
+        // Inode, mode, owner, group, links, time, length, the device that it is on, the device that
+        // it is, the length of the name, and a sum that is not used.
         let name_length = name.len() as u32 + 1;
         let fields = [self.files, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
         self.bytes.extend(b"070701");

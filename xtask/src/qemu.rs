@@ -56,9 +56,9 @@ pub fn is_there() -> Result<(), String> {
     if found < (7, 2) { Err(format!("QEMU 7.2 or later is needed: this is {number}")) } else { Ok(()) }
 }
 
-/// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for so
-/// long. Calls `line` for each line on the console. Nothing that is tested depends on the time: an image
-/// that stands still is to end, that is all.
+/// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for
+/// so long. Calls `line` for each line on the console. Nothing that is tested depends on the time:
+/// an image that stands still is to end, that is all.
 ///
 /// # Errors
 /// Says that QEMU does not run, or that the image stands still.

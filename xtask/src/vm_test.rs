@@ -41,8 +41,8 @@ enum Guest {
     Linux,
 }
 
-/// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that wait for
-/// a core of the host; two of them run at the same time.
+/// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
+/// wait for a core of the host; two of them run at the same time.
 const TESTS: &[Test] = &[
     Test { name: "boot", image: "boot-test", guest: Guest::None, machines: &[(1, Threads::One)] },
     Test {

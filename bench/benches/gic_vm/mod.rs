@@ -104,7 +104,8 @@ impl Registers {
     }
 }
 
-/// How many SPIs are routed to each vCPU: those of a vCPU share no cache line with those of another.
+/// How many SPIs are routed to each vCPU: those of a vCPU share no cache line with those of
+/// another.
 pub const SPIS: u32 = 96;
 
 /// Returns a controller for CPUs with so many list registers, whose SPIs are enabled edges of that

@@ -17,8 +17,8 @@ pub(crate) enum What {
     Deactivate { bank: Bank, id: IntId },
 }
 
-/// An access to a register, which takes effect when the vCPUs have folded that know more than memory
-/// does: most take effect at once.
+/// An access to a register, which takes effect when the vCPUs have folded that know more than
+/// memory does: most take effect at once.
 ///
 /// The vCPUs were kicked before. One that is not in the guest is not waited for; so two vCPUs that
 /// wait for each other do not, nor does one that has the interrupt itself.
@@ -49,8 +49,8 @@ impl<'a, P: Platform> Access<'a, P> {
     }
 
     /// Waits, without sleeping, until all have folded, for as long as their CPUs take to leave the
-    /// guest, and lets the access take effect. From a task, outside of the guest, with interrupts on
-    /// and nothing held. Returns the value that was read, or zero for a write.
+    /// guest, and lets the access take effect. From a task, outside of the guest, with interrupts
+    /// on and nothing held. Returns the value that was read, or zero for a write.
     pub fn wait(self, host: &mut impl Host) -> u64 {
         let mut access = self;
         loop {

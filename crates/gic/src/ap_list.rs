@@ -33,10 +33,10 @@ pub struct ApList {
     /// What is pending outside of the list registers: candidates, and what was one when it came.
     pub(crate) pending: Lists,
     pub(crate) holders: Holders,
-    /// The interrupts that are active here, as this list knows: the word may say so no more, and the
-    /// news be on the way.
+    /// The interrupts that are active here, as this list knows: the word may say so no more, and
+    /// the news be on the way.
     pub(crate) known: IdSet,
-    /// Of these, those that hold no bit: dropped and not deactivated, or made active by a write.
+    /// Those of them that hold no bit: dropped and not deactivated, or made active by a write.
     pub(crate) others: IdSet,
     /// Levels whose end the guest has said, for their sources.
     pub(crate) ended: IdSet,
@@ -47,7 +47,8 @@ pub struct ApList {
 }
 
 impl ApList {
-    /// Returns that of a vCPU, for CPUs with that virtual CPU interface. Nothing is allocated later.
+    /// Returns that of a vCPU, for CPUs with that virtual CPU interface. Nothing is allocated
+    /// later.
     pub fn new(vtr: Vtr, vcpu: VcpuId) -> Self {
         let mut counts = Counts::ZERO;
         counts.unlists(vtr.list_registers());
@@ -67,7 +68,8 @@ impl ApList {
         }
     }
 
-    /// Forgets everything. By the owner, outside of the guest; whoever calls lets go of what was held.
+    /// Forgets everything. By the owner, outside of the guest; whoever calls lets go of what was
+    /// held.
     pub(crate) fn clear(&mut self) {
         let mut next = self.pending.chain_all();
         while let Some(id) = next.id() {
@@ -194,7 +196,8 @@ impl ApList {
         let active = state.is_active() && state.is_held_by(self.vcpu);
         match (active, self.known.contains(id)) {
             (true, true) if holds => self.holders.put_seen(level, state.is_seen_at_its_end()),
-            // By a write. Who makes it inactive from here on sees that this vCPU has it, and tells it.
+            // By a write. Who makes it inactive from here on sees that this vCPU has it, and tells
+            // it.
             (true, false) if !id.is_spi() || interrupt.hold(self.vcpu) => {
                 self.others.insert(id);
                 self.counts(id, true);
@@ -238,8 +241,8 @@ impl ApList {
     }
 
     /// Takes note of the groups that the guest has enabled, and puts what waits in its right place:
-    /// what waits of a group that was disabled, and what any vCPU may have, is not for this one. By the
-    /// owner, outside of the guest.
+    /// what waits of a group that was disabled, and what any vCPU may have, is not for this one. By
+    /// the owner, outside of the guest.
     #[inline]
     pub(crate) fn sees_groups<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
         let on = Groups::from_bits(vmcr);
@@ -251,8 +254,8 @@ impl ApList {
         }
     }
 
-    /// Puts everything that is in the lists into the list where it belongs, or lets it leave. As many
-    /// steps as there are interrupts in them.
+    /// Puts everything that is in the lists into the list where it belongs, or lets it leave. As
+    /// many steps as there are interrupts in them.
     #[inline(never)]
     pub(crate) fn list_again<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
         self.counts.set_relists(false);
@@ -308,8 +311,8 @@ impl ApList {
         }
     }
 
-    /// Takes the bit that an active interrupt holds whose priority, group or binary point was changed
-    /// since. Returns whether it holds one.
+    /// Takes the bit that an active interrupt holds whose priority, group or binary point was
+    /// changed since. Returns whether it holds one.
     #[inline(never)]
     fn forget_other_level(&mut self, id: IntId) -> bool {
         let held = self.holders.all().find(|&(_, holder)| holder == id);
@@ -381,8 +384,8 @@ impl ApList {
         self.stays(interrupt, id, was.inactive(), vmcr);
     }
 
-    /// Puts what the vCPU has let go of into its list, or lets it leave. (If it is no candidate by now,
-    /// whoever makes it one again tells its holder.)
+    /// Puts what the vCPU has let go of into its list, or lets it leave. (If it is no candidate by
+    /// now, whoever makes it one again tells its holder.)
     #[inline]
     pub(crate) fn stays<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
         if state.is_rerouted() || state.is_one_of_n() && self.takes_no_part(state, vmcr) {

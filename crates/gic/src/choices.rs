@@ -13,16 +13,17 @@ pub(crate) const PIDR2: u64 = 0x3b;
 //   another Security state has configured them. `Interrupt::new`.
 // - One Security state (GICD_CTLR.DS) and affinity routing (ARE) always (section 12.9.4).
 //   `registers/distributor.rs`.
-// - What is UNPREDICTABLE of an access (alignment, width; section 12.1.3): it reads zero and is ignored.
-//   `registers/mod.rs`.
+// - What is UNPREDICTABLE of an access (alignment, width; section 12.1.3): it reads zero and is
+//   ignored. `registers/mod.rs`.
 // - GICD_CTLR.E1NWF, GICD_STATUSR and GICR_STATUSR are RAZ/WI.
-// - An SPI whose affinity no vCPU has goes to nobody, and stays pending (section 12.9.22). `route.rs`.
-// - Of those that any vCPU may have, the one that has it keeps it while it takes part; else it goes to
-//   the next by number (section 2.3.2). `route.rs`.
+// - An SPI whose affinity no vCPU has goes to nobody, and stays pending (section 12.9.22).
+//   `route.rs`.
+// - Of those that any vCPU may have, the one that has it keeps it while it takes part; else it goes
+//   to the next by number (section 2.3.2). `route.rs`.
 // - A priority, group, trigger or route that is written while the interrupt is pending counts from
 //   then on. `registers/interrupts.rs`.
 // - A vCPU that is asleep (GICR_WAKER) gets nothing; what is pending stays so.
 // - ICC_SGI1R_EL1 reaches SGIs of both groups; ICC_SGI0R_EL1 and ICC_ASGI1R_EL1 those of group 0
 //   (section 12.1.10, with DS 1). `sgi.rs`.
-// - Without ICH_VTR_EL2.TDS, a vCPU that sets EOImode 1 and deactivates another vCPU's SPI before its
-//   next exit is not heard: there DIR can only be trapped together with PMR. `flush.rs`.
+// - Without ICH_VTR_EL2.TDS, a vCPU that sets EOImode 1 and deactivates another vCPU's SPI before
+//   its next exit is not heard: there DIR can only be trapped together with PMR. `flush.rs`.

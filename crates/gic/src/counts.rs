@@ -2,8 +2,8 @@
 
 use crate::groups::Groups;
 
-/// How many interrupts of a vCPU are where: all that says whether there is anything to do for it, in
-/// one word, which is zero if there is nothing.
+/// How many interrupts of a vCPU are where: all that says whether there is anything to do for it,
+/// in one word, which is zero if there is nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Counts(u64);
 

@@ -64,9 +64,9 @@ impl CpuInterface {
     /// this runs on. By the owner, with interrupts off, which stay off until [`exit`](Self::exit);
     /// the guest is entered next. Does not sleep.
     ///
-    /// If the guest has enabled or disabled a group, and there is an SPI that any vCPU may have, that
-    /// takes up to 16 atomic operations for each SPI, and 4 for each vCPU more (`tests/cost.rs`): so
-    /// does [`exit`](Self::exit).
+    /// If the guest has enabled or disabled a group, and there is an SPI that any vCPU may have,
+    /// that takes up to 16 atomic operations for each SPI, and 4 for each vCPU more
+    /// (`tests/cost.rs`): so does [`exit`](Self::exit).
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
@@ -140,9 +140,9 @@ impl CpuInterface {
     }
 
     /// Takes back what the CPU holds for the vCPU, says that it is out of the guest, and hands over
-    /// what is routed to other vCPUs by now. What physical interrupts back and what has ended outside
-    /// of the list registers is told here, because the CPU matters. By the owner, on the CPU where the
-    /// guest was left, before interrupts are on again. Does not sleep.
+    /// what is routed to other vCPUs by now. What physical interrupts back and what has ended
+    /// outside of the list registers is told here, because the CPU matters. By the owner, on the
+    /// CPU where the guest was left, before interrupts are on again. Does not sleep.
     ///
     /// Returns whether levels have ended: [`tell_ended`](Self::tell_ended) is next then.
     #[inline]
@@ -186,9 +186,10 @@ impl CpuInterface {
         self.list.take_levels(|id| host.ended(Ended::Level(id)));
     }
 
-    /// Looks at the news outside of the guest, and returns whether an interrupt would be signalled to
-    /// the guest if it were entered: a vCPU that waits for one (WFI) may go on. If not, it
-    /// [blocks](doorbell_post::Post::block) until there are other news. By the owner. Does not sleep.
+    /// Looks at the news outside of the guest, and returns whether an interrupt would be signalled
+    /// to the guest if it were entered: a vCPU that waits for one (WFI) may go on. If not, it
+    /// [blocks](doorbell_post::Post::block) until there are other news. By the owner. Does not
+    /// sleep.
     pub fn signals<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) -> bool {
         self.look(gic, registers, host);
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
@@ -207,8 +208,8 @@ impl CpuInterface {
     }
 
     /// Deactivates an interrupt: the guest's write of ICC_DIR_EL1 was trapped. By the owner, on the
-    /// CPU where the guest was left, with interrupts on and nothing held. The access is complete at once,
-    /// unless another vCPU has the interrupt.
+    /// CPU where the guest was left, with interrupts on and nothing held. The access is complete at
+    /// once, unless another vCPU has the interrupt.
     pub fn deactivate<'a, P: Platform>(
         &mut self,
         gic: &'a Gic<P>,
@@ -226,11 +227,11 @@ impl CpuInterface {
         gic.deactivate_elsewhere(self.vcpu(), id, host)
     }
 
-    /// Comes to a CPU that may have run another vCPU: the list registers there are cleared at the next
-    /// entry, and `each` is called for the private interrupts that physical ones back: whether the
-    /// physical one has to be active on this CPU. By the owner, before it enters the guest there, with
-    /// the registers of the virtual CPU interface that the host [keeps](ListRegisters) restored; on the
-    /// metal, `each` writes GICR_ISACTIVER0 or GICR_ICACTIVER0 of that CPU.
+    /// Comes to a CPU that may have run another vCPU: the list registers there are cleared at the
+    /// next entry, and `each` is called for the private interrupts that physical ones back: whether
+    /// the physical one has to be active on this CPU. By the owner, before it enters the guest
+    /// there, with the registers of the virtual CPU interface that the host [keeps](ListRegisters)
+    /// restored; on the metal, `each` writes GICR_ISACTIVER0 or GICR_ICACTIVER0 of that CPU.
     pub fn load<P: Platform>(&mut self, gic: &Gic<P>, mut each: impl FnMut(PhysicalIntId, bool)) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         self.list.comes_to_cpu();
@@ -243,8 +244,8 @@ impl CpuInterface {
     }
 
     /// Powers the vCPU off: nothing that any vCPU may have is for it, and it has nothing any more.
-    /// What is routed to it stays pending, for when it is [on](Self::power_on) again; what it has not
-    /// ended stays active, for whoever deactivates it. By the owner, outside of the guest.
+    /// What is routed to it stays pending, for when it is [on](Self::power_on) again; what it has
+    /// not ended stays active, for whoever deactivates it. By the owner, outside of the guest.
     pub fn power_off<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         let _ = redistributor.set_off(true);
@@ -260,8 +261,8 @@ impl CpuInterface {
         self.hands_over(gic, host);
     }
 
-    /// Powers the vCPU on: looks at everything that is pending or active for it. By the owner, outside
-    /// of the guest.
+    /// Powers the vCPU on: looks at everything that is pending or active for it. By the owner,
+    /// outside of the guest.
     pub fn power_on<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         if redistributor.set_off(false) {

@@ -38,8 +38,8 @@ impl Entry {
         self.vmcr & vmcr::VEOIM != 0
     }
 
-    /// Returns which maintenance interrupts a candidate wants that has no room: what a group has in list
-    /// registers gives way to it, too.
+    /// Returns which maintenance interrupts a candidate wants that has no room: what a group has in
+    /// list registers gives way to it, too.
     #[inline]
     fn outside(self) -> u64 {
         hcr::NPIE | self.on().in_hcr(hcr::VGRP0DIE)
@@ -59,7 +59,7 @@ struct Flush<'a, I, R> {
     entry: Entry,
     /// How many list registers are filled.
     placed: usize,
-    /// Whether an interrupt in a list register is active, and pending again.
+    /// An interrupt in a list register is active, and pending again.
     again: bool,
     /// The groups of which one is pending in a list register that any vCPU may have.
     one_of_n: Groups,
@@ -114,12 +114,12 @@ impl ApList {
         }
     }
 
-    /// Returns what ICH_HCR_EL2 has at each entry: DIR is trapped, with what is trapped with it where
-    /// the CPU cannot trap it alone.
+    /// Returns what ICH_HCR_EL2 has at each entry: DIR is trapped, with what is trapped with it
+    /// where the CPU cannot trap it alone.
     ///
-    /// What it deactivates may be in no list register here, or on another vCPU, and the CPU would not
-    /// know of it. A guest with EOImode 0 does not write DIR, so that the trap costs nothing; and one
-    /// that changes the mode need not exit.
+    /// What it deactivates may be in no list register here, or on another vCPU, and the CPU would
+    /// not know of it. A guest with EOImode 0 does not write DIR, so that the trap costs nothing;
+    /// and one that changes the mode need not exit.
     #[inline]
     pub(crate) fn hcr(&self, registers: &impl ListRegisters) -> u64 {
         if self.vtr.traps_dir() {
@@ -138,8 +138,8 @@ impl ApList {
         idle
     }
 
-    /// Puts an interrupt into the first list register, if it is a candidate, and nothing else has to be
-    /// in any. Returns whether that was all; if not, nothing has changed.
+    /// Puts an interrupt into the first list register, if it is a candidate, and nothing else has
+    /// to be in any. Returns whether that was all; if not, nothing has changed.
     #[inline]
     pub(crate) fn fill_with<P: Platform>(
         &mut self,
@@ -223,8 +223,8 @@ impl ApList {
         self.filled(flush.registers, flush.placed, wanted);
     }
 
-    /// Takes note of how many list registers are filled, clears those that may say something else, and
-    /// says which maintenance interrupts are wanted.
+    /// Takes note of how many list registers are filled, clears those that may say something else,
+    /// and says which maintenance interrupts are wanted.
     #[inline]
     fn filled(&mut self, registers: &mut impl ListRegisters, placed: usize, wanted: u64) {
         for number in placed..self.counts.stale() {
@@ -261,9 +261,9 @@ impl ApList {
         outside | if told { hcr::LRENPIE } else { 0 }
     }
 
-    /// Returns which maintenance interrupts are wanted for the groups: what any vCPU may have is not for
-    /// one that disables the group, and is again for one that enables it; and what waits of a group
-    /// that the guest has disabled waits for that.
+    /// Returns which maintenance interrupts are wanted for the groups: what any vCPU may have is
+    /// not for one that disables the group, and is again for one that enables it; and what waits of
+    /// a group that the guest has disabled waits for that.
     #[inline]
     fn waits_for_groups<P: Platform>(&mut self, flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u64 {
         let mut enables = self.counts.apart();
@@ -276,8 +276,8 @@ impl ApList {
         flush.one_of_n.in_hcr(hcr::VGRP0DIE) | enables.in_hcr(hcr::VGRP0EIE)
     }
 
-    /// Returns the groups that the guest alone has disabled, and of which a candidate waits. Takes what
-    /// comes before the first candidate of each group that is disabled out of the lists.
+    /// Returns the groups that the guest alone has disabled, and of which a candidate waits. Takes
+    /// what comes before the first candidate of each group that is disabled out of the lists.
     #[inline(never)]
     fn waits_disabled<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, entry: Entry) -> Groups {
         let disabled = !entry.enabled();
@@ -329,8 +329,8 @@ impl ApList {
         false
     }
 
-    /// Takes the first out of a list where it does not belong, and puts it where it does, if it still is
-    /// a candidate.
+    /// Takes the first out of a list where it does not belong, and puts it where it does, if it
+    /// still is a candidate.
     #[inline(never)]
     pub(crate) fn moves_first<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, list: ListNumber) {
         let Some(id) = self.pending.first(list).id() else { return };
@@ -382,8 +382,8 @@ impl ApList {
         self.place(flush, interrupt, Slot::active(id, level, again), state, lr::ACTIVE);
     }
 
-    /// Makes what is active and pending again both, in its list register: nothing waits outside that
-    /// would have to come before it when it has ended.
+    /// Makes what is active and pending again both, in its list register: nothing waits outside
+    /// that would have to come before it when it has ended.
     #[inline(never)]
     fn place_both<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
         for (number, slot) in self.slots.iter_mut().enumerate().take(flush.placed).filter(|(_, slot)| slot.is_again()) {

@@ -7,7 +7,8 @@ use crate::slot::Slot;
 use crate::spec::{lr, vmcr};
 use crate::{ApList, IntId, Interrupt, Interrupts, ListRegisters, PhysicalIntId};
 
-/// Fields of a list register: if all of them are zero, it says nothing, and asks for no maintenance.
+/// Fields of a list register: if all of them are zero, it says nothing, and asks for no
+/// maintenance.
 const NOT_CLEAR: u64 = lr::PENDING | lr::ACTIVE | lr::EOI;
 
 /// An end that somebody has to hear of.
@@ -57,8 +58,8 @@ impl ApList {
         }
     }
 
-    /// Takes back one list register, and nothing else, if that is all that there is, and if it has had
-    /// an edge that has ended. Returns whether that was all that there was to fold.
+    /// Takes back one list register, and nothing else, if that is all that there is, and if it has
+    /// had an edge that has ended. Returns whether that was all that there was to fold.
     #[inline]
     pub(crate) fn fold_only_edge<P: Platform>(
         &mut self,
@@ -72,8 +73,8 @@ impl ApList {
         only
     }
 
-    /// Takes back a list register, if it has had an edge that has ended, and is clear. Returns whether
-    /// it has.
+    /// Takes back a list register, if it has had an edge that has ended, and is clear. Returns
+    /// whether it has.
     #[inline]
     fn fold_edge<P: Platform>(
         &self,
@@ -122,7 +123,8 @@ impl ApList {
         !self.ended.is_empty()
     }
 
-    /// Takes back a list register other than that of an edge that has ended: `bits` are what it says.
+    /// Takes back a list register other than that of an edge that has ended: `bits` are what it
+    /// says.
     #[inline(never)]
     fn take_back<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, slot: Slot, bits: u64, vmcr: u64) {
         let interrupt = interrupts.interrupt(slot.id);

@@ -62,8 +62,8 @@ impl core::error::Error for NoSuch {}
 
 /// A GICv3: the distributor with its SPIs, and a redistributor for each vCPU.
 ///
-/// Nothing here takes a lock. Anybody may call anything, anywhere, unless it says otherwise; nothing
-/// sleeps or waits for others.
+/// Nothing here takes a lock. Anybody may call anything, anywhere, unless it says otherwise;
+/// nothing sleeps or waits for others.
 pub struct Gic<P: Platform> {
     pub(crate) vtr: Vtr,
     /// The groups that are enabled: GICD_CTLR.EnableGrp0 and EnableGrp1.
@@ -257,8 +257,9 @@ pub struct Line<'a, P: Platform> {
 }
 
 impl<P: Platform> Line<'_, P> {
-    /// Makes the interrupt pending until it is acknowledged: an edge, a message, or a physical interrupt
-    /// that is passed on, which comes again after its deactivation if it has to. By anybody.
+    /// Makes the interrupt pending until it is acknowledged: an edge, a message, or a physical
+    /// interrupt that is passed on, which comes again after its deactivation if it has to. By
+    /// anybody.
     #[inline]
     pub fn edge(&self, host: &mut impl Kick) {
         self.tells_of_latch(self.interrupt.latch(), host);
@@ -273,8 +274,8 @@ impl<P: Platform> Line<'_, P> {
         }
     }
 
-    /// Sets the level that a source gives, of 32; the interrupt's is high while any is. A rising edge
-    /// makes an edge-triggered interrupt pending. By the source.
+    /// Sets the level that a source gives, of 32; the interrupt's is high while any is. A rising
+    /// edge makes an edge-triggered interrupt pending. By the source.
     #[inline]
     pub fn set_level(&self, source: u32, high: bool, host: &mut impl Kick) {
         let was = self.interrupt.set_level(source, high);
@@ -303,14 +304,14 @@ impl<P: Platform> Line<'_, P> {
         self.id
     }
 
-    /// Returns what the interrupt is at this moment; what its holder's CPU has in a list register is
-    /// not seen.
+    /// Returns what the interrupt is at this moment; what its holder's CPU has in a list register
+    /// is not seen.
     pub fn state(&self) -> State {
         self.interrupt.state()
     }
 
-    /// Sets the physical interrupt that backs it. By the host, while the interrupt is neither pending
-    /// nor active.
+    /// Sets the physical interrupt that backs it. By the host, while the interrupt is neither
+    /// pending nor active.
     pub fn set_physical(&self, physical: Option<crate::PhysicalIntId>) {
         self.interrupt.set_physical(physical);
     }

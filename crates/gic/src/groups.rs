@@ -40,8 +40,8 @@ impl Groups {
         self.0 as u32 >> group as u32 & 1 != 0
     }
 
-    /// Returns what ICH_HCR_EL2 says of these groups: `field` is that of group 0, and that of group 1
-    /// is two bits on.
+    /// Returns what ICH_HCR_EL2 says of these groups: `field` is that of group 0, and that of group
+    /// 1 is two bits on.
     #[inline]
     pub(crate) const fn in_hcr(self, field: u64) -> u64 {
         (self.0 as u64 & 1 | (self.0 as u64 & 2) << 1) * field

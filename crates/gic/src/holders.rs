@@ -1,4 +1,4 @@
-//! Which interrupt holds which bit of the active priority registers.
+//! The holders of the bits of the active priority registers.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -106,7 +106,7 @@ impl Levels {
     }
 }
 
-/// Which interrupt holds which bit.
+/// The holders of the bits.
 ///
 /// An acknowledged interrupt holds the bit of its preemption level alone: none of the same level is
 /// signalled until the priority is dropped (IHI 0069H, section 4.8.3).
@@ -117,7 +117,7 @@ pub(crate) struct Holders {
     outside: Levels,
     /// and of these, those whose end has to be seen.
     seen: Levels,
-    /// By group and number, of which there are as many as there are preemption levels.
+    /// The holders by group and number, of which there are as many as there are preemption levels.
     ids: Box<[u16]>,
     preemption_bits: u32,
 }
@@ -190,8 +190,8 @@ impl Holders {
         !self.seen.is_empty()
     }
 
-    /// Returns the bit of the highest priority whose holder is in no list register; if `seen`, only of
-    /// those whose end has to be seen.
+    /// Returns the bit of the highest priority whose holder is in no list register; if `seen`, only
+    /// of those whose end has to be seen.
     #[inline]
     pub(crate) fn first_outside(&self, seen: bool) -> Option<Level> {
         if seen { self.seen.first() } else { self.outside.first() }

@@ -17,7 +17,7 @@ const HOLDER_SHIFT: u32 = 32;
 const HOLDER: u64 = 0x1fff << HOLDER_SHIFT;
 const ENABLED: u64 = 1 << 45;
 const EDGE: u64 = 1 << 46;
-/// Of an SPI: the holder has it in a list register, or knows that it is active. It does not move.
+/// The holder has the SPI in a list register, or knows that it is active: it does not move.
 const HELD: u64 = 1 << 47;
 /// A list register of the holder has taken the latch over: it is pending there, or was acknowledged
 /// since. Who clears this takes that back.
@@ -26,7 +26,7 @@ const TAKEN: u64 = 1 << 56;
 const CHANGED: u64 = 1 << 57;
 /// Any vCPU that takes part may have it (`GICD_IROUTER<n>.Interrupt_Routing_Mode`).
 const ONE_OF_N: u64 = 1 << 58;
-/// It is routed elsewhere since it is held.
+/// The interrupt is routed elsewhere since it is held.
 const REROUTED: u64 = 1 << 59;
 // The rest is where a list register has it.
 /// An edge has come, or software has made it pending, and nobody has acknowledged that yet.
@@ -38,7 +38,7 @@ const GROUP_ONE: u64 = lr::GROUP_ONE;
 const PRIORITY_SHIFT: u32 = lr::PRIORITY_SHIFT;
 const PRIORITY: u64 = 0xff << PRIORITY_SHIFT;
 
-/// Of the other word: where the guest has routed it, and the physical INTID.
+/// In the other word: where the guest has routed the interrupt, and the physical INTID.
 const AFFINITY: u64 = 0xffff_ffff;
 const ANY: u64 = 1 << 45;
 const PINTID_SHIFT: u32 = lr::PINTID_SHIFT;
@@ -95,15 +95,15 @@ impl State {
         self.0 & (ENABLED | ACTIVE) == ENABLED
     }
 
-    /// Returns whether it is a candidate of that vCPU, which may signal it. What is rerouted is another's:
-    /// whoever has let go of it hands it over.
+    /// Returns whether it is a candidate of that vCPU, which may signal it. What is rerouted is
+    /// another's: whoever has let go of it hands it over.
     #[inline]
     pub(crate) const fn is_candidate_of(self, vcpu: VcpuId) -> bool {
         self.is_candidate() && self.is_held_by(vcpu) && !self.is_rerouted()
     }
 
-    /// Returns whether nobody hears of its end in its list register, and nothing follows it: it is an
-    /// edge, which has not come once more, and stays where it is.
+    /// Returns whether nobody hears of its end in its list register, and nothing follows it: it is
+    /// an edge, which has not come once more, and stays where it is.
     #[inline]
     pub(crate) const fn ends_for_good(self) -> bool {
         self.0 & (EDGE | LATCH | PHYSICAL | REROUTED) == EDGE
@@ -171,16 +171,16 @@ impl State {
     }
 
     /// Returns whether its end has to be seen when it ends outside of the list registers: a level
-    /// is looked at again and its sources are told, a physical interrupt is deactivated, and what is
-    /// pending again is signalled.
+    /// is looked at again and its sources are told, a physical interrupt is deactivated, and what
+    /// is pending again is signalled.
     #[inline]
     pub(crate) const fn is_seen_at_its_end(self) -> bool {
         self.0 & EDGE == 0 || self.0 & (PHYSICAL | LATCH) != 0
     }
 
-    /// Returns whether an edge has come since it is active, and is to be signalled when it has ended:
-    /// here, with these groups enabled, or on another vCPU. A level is looked at then, and a physical
-    /// one is never both.
+    /// Returns whether an edge has come since it is active, and is to be signalled when it has
+    /// ended: here, with these groups enabled, or on another vCPU. A level is looked at then, and a
+    /// physical one is never both.
     #[inline]
     pub(crate) const fn is_pending_again(self, groups: Groups) -> bool {
         self.0 & (EDGE | LATCH | ENABLED | PHYSICAL) == EDGE | LATCH | ENABLED
@@ -258,8 +258,8 @@ impl Candidates {
         Candidates { mask: ENABLED | ACTIVE | HOLDER | REROUTED | mask, bits }
     }
 
-    /// Returns those that no other vCPU may have, and whose priority and group are what they were when
-    /// they were put into a list.
+    /// Returns those that no other vCPU may have, and whose priority and group are what they were
+    /// when they were put into a list.
     #[inline]
     pub(crate) const fn plain(vcpu: VcpuId) -> Candidates {
         Candidates::of(vcpu, ONE_OF_N | CHANGED)
@@ -327,8 +327,8 @@ pub struct Interrupt<P: Platform> {
 }
 
 impl<P: Platform> Interrupt<P> {
-    /// Returns one that is neither pending, active nor enabled, of group 1 and the highest priority,
-    /// and held by that vCPU.
+    /// Returns one that is neither pending, active nor enabled, of group 1 and the highest
+    /// priority, and held by that vCPU.
     pub fn new(trigger: Trigger, holder: VcpuId) -> Self {
         let edge = if trigger == Trigger::Edge { EDGE } else { 0 };
         let holder = u64::from(holder.number()) << HOLDER_SHIFT;
@@ -349,7 +349,8 @@ impl<P: Platform> Interrupt<P> {
     }
 
     /// Takes back that it is pending by itself (`GICD_ICPENDR<n>`), also what a list register says
-    /// of that; a level stays. By anybody, who makes a holder fold that has it; returns what it was.
+    /// of that; a level stays. By anybody, who makes a holder fold that has it; returns what it
+    /// was.
     #[inline]
     pub fn unlatch(&self) -> State {
         State(self.word.fetch_and(!(LATCH | TAKEN), SeqCst))
@@ -464,8 +465,8 @@ impl<P: Platform> Interrupt<P> {
             if new != seen && self.word.compare_exchange(seen.0, new.0, SeqCst, SeqCst).is_err() {
                 continue;
             }
-            // Who has routed it meanwhile may have seen another word, and have lost to this exchange:
-            // then it is not where it belongs yet.
+            // Who has routed it meanwhile may have seen another word, and have lost to this
+            // exchange: then it is not where it belongs yet.
             if self.route() == route && choose(new, route) == to {
                 return if waits { Settled::Waits(new) } else { Settled::At(new) };
             }
@@ -492,8 +493,8 @@ impl<P: Platform> Interrupt<P> {
     }
 
     /// Takes what was seen to be a candidate of the holder into a list register: what is pending by
-    /// itself is pending there from here on, so that an edge that comes after its acknowledgement is
-    /// another one. Returns what it was, if it still is one. By the holder.
+    /// itself is pending there from here on, so that an edge that comes after its acknowledgement
+    /// is another one. Returns what it was, if it still is one. By the holder.
     #[inline]
     pub(crate) fn take(&self, is_spi: bool, seen: State) -> Option<State> {
         let to = seen.taken(is_spi);
@@ -506,7 +507,8 @@ impl<P: Platform> Interrupt<P> {
         }
     }
 
-    /// Takes an interrupt that has changed since it was seen, if it still is a candidate of its holder.
+    /// Takes an interrupt that has changed since it was seen, if it still is a candidate of its
+    /// holder.
     #[cold]
     fn take_after_all(&self, is_spi: bool, seen: State, now: State) -> Option<State> {
         let mut now = now;
@@ -526,8 +528,8 @@ impl<P: Platform> Interrupt<P> {
         was.is_latched() && !was.is_rerouted()
     }
 
-    /// Lets go of an interrupt that was acknowledged and has ended in its list register. Returns what
-    /// it was. By the holder.
+    /// Lets go of an interrupt that was acknowledged and has ended in its list register. Returns
+    /// what it was. By the holder.
     #[inline]
     pub(crate) fn let_go(&self, is_spi: bool) -> State {
         if !is_spi {
@@ -540,9 +542,9 @@ impl<P: Platform> Interrupt<P> {
         State(self.word.fetch_and(!(HELD | TAKEN), SeqCst))
     }
 
-    /// Lets go of an interrupt that was acknowledged and has ended in its list register, if that is all
-    /// that there is to do: it [ends for good](State::ends_for_good). Returns whether it has. By the
-    /// holder.
+    /// Lets go of an interrupt that was acknowledged and has ended in its list register, if that is
+    /// all that there is to do: it [ends for good](State::ends_for_good). Returns whether it has.
+    /// By the holder.
     #[inline]
     pub(crate) fn let_go_for_good(&self) -> bool {
         let seen = self.state();
@@ -550,8 +552,8 @@ impl<P: Platform> Interrupt<P> {
         seen.ends_for_good() && (to == seen.0 || self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok())
     }
 
-    /// Gives back that an interrupt is pending by itself, unless that was taken back meanwhile; lets
-    /// go of it if it is not active. Returns what it is. By the holder.
+    /// Gives back that an interrupt is pending by itself, unless that was taken back meanwhile;
+    /// lets go of it if it is not active. Returns what it is. By the holder.
     #[inline]
     pub(crate) fn give_back(&self, active: bool) -> State {
         let back = |word: u64| {
@@ -561,15 +563,16 @@ impl<P: Platform> Interrupt<P> {
         State(back(self.change(back).0))
     }
 
-    /// Says that it is active: acknowledged in a list register of the holder, which has it from here
-    /// on. Returns what it was. By the holder.
+    /// Says that it is active: acknowledged in a list register of the holder, which has it from
+    /// here on. Returns what it was. By the holder.
     #[inline]
     pub(crate) fn activate(&self, is_spi: bool) -> State {
         self.change(|word| word & !TAKEN | if is_spi { ACTIVE | HELD } else { ACTIVE })
     }
 
-    /// Says that the holder has an SPI of which it has heard that it is active, if it still is: who has
-    /// made it inactive may have given it to another vCPU. Returns whether it is. By the holder.
+    /// Says that the holder has an SPI of which it has heard that it is active, if it still is: who
+    /// has made it inactive may have given it to another vCPU. Returns whether it is. By the
+    /// holder.
     pub(crate) fn hold(&self, holder: VcpuId) -> bool {
         let its = |state: State| state.is_active() && state.is_held_by(holder);
         its(self.change(|word| if its(State(word)) { word | HELD } else { word }))
@@ -625,9 +628,9 @@ const fn latch_taken(word: u64) -> u64 {
 /// What became of an interrupt that may have been routed elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settled {
-    /// Its holder is the one that it is to have, and is to be told.
+    /// The holder is the one that the interrupt is to have, and is to be told.
     At(State),
-    /// Its holder has it, and hands it over when it lets go.
+    /// The holder has the interrupt, and hands it over when it lets go.
     Waits(State),
 }
 

@@ -60,7 +60,8 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// Returns the empty lists of a vCPU, for priorities of so many bits, of which there are 5 to 8.
+    /// Returns the empty lists of a vCPU, for priorities of so many bits, of which there are 5 to
+    /// 8.
     pub(crate) fn new(vcpu: VcpuId, priority_bits: u32) -> Self {
         let (heads, shift) = (vec![Link::END; 2 << priority_bits].into(), 64 - priority_bits);
         let candidates = Candidates::first(vcpu, priority_bits);
@@ -85,8 +86,8 @@ impl Lists {
         self.candidates.with(list.group(), self.priority(list))
     }
 
-    /// Puts an interrupt before the others of its list, unless it is in a list already. Returns whether
-    /// it was in none.
+    /// Puts an interrupt before the others of its list, unless it is in a list already. Returns
+    /// whether it was in none.
     #[inline]
     pub(crate) fn push(&mut self, list: ListNumber, id: IntId) -> bool {
         let (Some(head), link) = (self.heads.get_mut(list.0 as usize), &mut self.links[id.index() % 1024]) else {

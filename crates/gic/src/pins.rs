@@ -9,11 +9,11 @@ use doorbell_post::Notice;
 
 use crate::{Gic, IntId, Line, VcpuId};
 
-/// The SPIs of a controller as pins of chip 0: pin 0 is INTID 32. What has to be kicked or woken goes
-/// to the one function.
+/// The SPIs of a controller as pins of chip 0: pin 0 is INTID 32. What has to be kicked or woken
+/// goes to the one function.
 ///
-/// The end of a level, which [`tell_ended`](crate::CpuInterface::tell_ended) tells, goes back through
-/// `Irqfds::ack`, with the pin that [`pin`](Pins::pin) says.
+/// The end of a level, which [`tell_ended`](crate::CpuInterface::tell_ended) tells, goes back
+/// through `Irqfds::ack`, with the pin that [`pin`](Pins::pin) says.
 pub struct Pins<P: Platform, F> {
     gic: Arc<Gic<P>>,
     notice: F,

@@ -53,7 +53,8 @@ impl<P: Platform> Redistributor<P> {
         self.affinity
     }
 
-    /// Returns the news for the vCPU, with its run state: where requests and the scheduler's hooks go.
+    /// Returns the news for the vCPU, with its run state: where requests and the scheduler's hooks
+    /// go.
     pub fn news(&self) -> &News<P> {
         &self.news
     }
@@ -120,8 +121,8 @@ impl<P: Platform> Redistributor<P> {
         if self.complete.load(SeqCst) == written {
             return false;
         }
-        // Each is counted after the kick. So if the vCPU is not said to be kicked now, it has folded
-        // since all that were counted.
+        // Each is counted after the kick. So if the vCPU is not said to be kicked now, it has
+        // folded since all that were counted.
         if self.run_state().mode() == Mode::Kicked {
             return true;
         }

@@ -1,4 +1,4 @@
-//! Which vCPU an SPI goes to, and how it gets there.
+//! The way of an SPI to its vCPU.
 
 use doorbell_platform::Platform;
 
@@ -23,8 +23,8 @@ impl<P: Platform> Gic<P> {
     /// has it in a list register or active. By anybody who has changed what
     /// [`choose`](Gic::choose) looks at, and by a holder that has let go.
     ///
-    /// The holder in the word is the one vCPU that may signal it, and the exchange that replaces the
-    /// holder sees what is pending. So it is never in two list registers, and whoever makes it
+    /// The holder in the word is the one vCPU that may signal it, and the exchange that replaces
+    /// the holder sees what is pending. So it is never in two list registers, and whoever makes it
     /// pending before tells the former holder in vain, and after tells the new one.
     pub(crate) fn settle(&self, id: IntId, host: &mut impl Kick) {
         let Ok(line) = self.spi(id) else { return };

@@ -14,8 +14,8 @@ pub(crate) fn subpriority_bits(group: Group, vmcr: u64) -> u32 {
     }
 }
 
-/// Returns the highest active priority of both groups with all bits of preemption, or none if nothing
-/// is active (section 4.8.3).
+/// Returns the highest active priority of both groups with all bits of preemption, or none if
+/// nothing is active (section 4.8.3).
 #[inline]
 pub(crate) fn running_priority(registers: &impl ListRegisters, vtr: Vtr) -> Option<Priority> {
     (0..vtr.active_priority_registers()).find_map(|number| {

@@ -8,10 +8,10 @@ use crate::spec::vmcr;
 use crate::{ApList, Group, Interrupts, ListRegisters, Priority};
 
 impl ApList {
-    /// Returns whether an interrupt would be signalled to the guest if it were entered: then its WFI
-    /// is over, and a vCPU that is blocked wakes up. By the owner, outside of the guest, after the
-    /// [fold](ApList::fold) and after it has [looked](ApList::look) at what it was told of; does not
-    /// sleep.
+    /// Returns whether an interrupt would be signalled to the guest if it were entered: then its
+    /// WFI is over, and a vCPU that is blocked wakes up. By the owner, outside of the guest, after
+    /// the [fold](ApList::fold) and after it has [looked](ApList::look) at what it was told of;
+    /// does not sleep.
     ///
     /// `registers` may be what was saved of them: only ICH_VMCR_EL2 and the active priority registers
     /// are read. `groups` are those that the distributor has enabled (GICD_CTLR.EnableGrp0 and
@@ -19,8 +19,8 @@ impl ApList {
     ///
     /// The highest priority of what is pending, enabled, not active and of a group that distributor
     /// and guest have enabled is signalled, if it is higher than the priority mask, and its group
-    /// priority higher than the running priority (section 4.8). If interrupts of both groups have that
-    /// priority, one of them is enough: the architecture does not say which one the CPU takes.
+    /// priority higher than the running priority (section 4.8). If interrupts of both groups have
+    /// that priority, one of them is enough: the architecture does not say which one the CPU takes.
     pub fn signals<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,
@@ -42,8 +42,8 @@ impl ApList {
         })
     }
 
-    /// Returns the highest priority of the candidates of some groups. Takes those before it out of the
-    /// lists that are none any more.
+    /// Returns the highest priority of the candidates of some groups. Takes those before it out of
+    /// the lists that are none any more.
     pub(crate) fn highest_pending<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,

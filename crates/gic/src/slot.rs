@@ -10,15 +10,15 @@ pub(crate) struct Slot {
     flags: u16,
 }
 
-/// Its latch was taken over by the list register.
+/// The list register has taken the latch over.
 const LATCHED: u16 = 1 << 0;
-/// It was active.
+/// The interrupt was active.
 const ACTIVE: u16 = 1 << 1;
-/// It was active, and an edge had come since.
+/// The interrupt was active, and an edge had come since.
 const AGAIN: u16 = 1 << 2;
-/// It was active, and held a bit of the active priority registers.
+/// The interrupt was active, and held a bit of the active priority registers.
 const HOLDS: u16 = 1 << 3;
-/// Which bit.
+/// Where the number of that bit is.
 const LEVEL_SHIFT: u32 = 8;
 
 impl Slot {

@@ -10,11 +10,11 @@ pub mod lr {
     pub const HW: u64 = 1 << 61;
     /// Group 1.
     pub const GROUP_ONE: u64 = 1 << 60;
-    /// Of the priority.
+    /// Where the priority is.
     pub const PRIORITY_SHIFT: u32 = 48;
     /// EOI: its deactivation asserts a maintenance interrupt, if HW is 0.
     pub const EOI: u64 = 1 << 41;
-    /// Of pINTID, if HW is 1.
+    /// Where pINTID is, if HW is 1.
     pub const PINTID_SHIFT: u32 = 32;
     /// pINTID, of 13 bits.
     pub const PINTID: u64 = 0x1fff << PINTID_SHIFT;
@@ -46,11 +46,11 @@ pub mod vmcr {
     pub const VCBPR: u64 = 1 << 4;
     /// VEOIM: an EOI only drops the priority.
     pub const VEOIM: u64 = 1 << 9;
-    /// Of VBPR1, of three bits.
+    /// Where VBPR1 is, of three bits.
     pub const VBPR1_SHIFT: u32 = 18;
-    /// Of VBPR0, of three bits.
+    /// Where VBPR0 is, of three bits.
     pub const VBPR0_SHIFT: u32 = 21;
-    /// Of VPMR, of eight bits.
+    /// Where VPMR is, of eight bits.
     pub const VPMR_SHIFT: u32 = 24;
     /// VPMR: what is of no higher priority is not signalled.
     pub const VPMR: u64 = 0xff << VPMR_SHIFT;
@@ -62,11 +62,11 @@ pub mod ctlr {
     pub const CBPR: u64 = 1 << 0;
     /// EOImode: an EOI only drops the priority (ICH_VMCR_EL2.VEOIM).
     pub const EOIMODE: u64 = 1 << 1;
-    /// Of PRIbits, of three bits, read only.
+    /// Where PRIbits is, of three bits, read only.
     pub const PRIBITS_SHIFT: u32 = 8;
-    /// Of IDbits, of three bits, read only: 0 for INTIDs of 16 bits, 1 for those of 24.
+    /// Where IDbits is, of three bits, read only: 0 for INTIDs of 16 bits, 1 for those of 24.
     pub const IDBITS_SHIFT: u32 = 11;
-    /// Of SEIS, read only. A3V is the next bit.
+    /// SEIS, read only. A3V is the next bit.
     pub const SEIS_SHIFT: u32 = 14;
     /// RSS, read only: the last affinity of an SGI's targets may be above 15.
     pub const RSS: u64 = 1 << 18;
@@ -104,8 +104,9 @@ impl Vtr {
         }
     }
 
-    /// Returns the same with RSS and ExtRange of the host's ICC_CTLR_EL1, which ICH_VTR_EL2 does not
-    /// have: a guest that reads ICV_CTLR_EL1 finds the same, trapped or not. Without this, both are 0.
+    /// Returns the same with RSS and ExtRange of the host's ICC_CTLR_EL1, which ICH_VTR_EL2 does
+    /// not have: a guest that reads ICV_CTLR_EL1 finds the same, trapped or not. Without this, both
+    /// are 0.
     pub const fn with_ctlr(self, icc_ctlr: u64) -> Self {
         Vtr { ctlr: self.ctlr | (icc_ctlr & (ctlr::RSS | ctlr::EXT_RANGE)) as u32, ..self }
     }

@@ -25,7 +25,7 @@ pub struct GicState {
     pub version: u32,
     /// GICD_CTLR.EnableGrp0 and EnableGrp1.
     pub enabled_groups: u32,
-    /// By vCPU.
+    /// One for each vCPU.
     pub redistributors: Vec<RedistributorState>,
     /// From INTID 32 on.
     pub spis: Vec<InterruptState>,
@@ -46,7 +46,7 @@ pub struct RedistributorState {
     pub dpg: u32,
     /// SGIs and PPIs, from INTID 0 on.
     pub private: Vec<InterruptState>,
-    /// Which interrupt holds which bit of the active priority registers: INTID, group, and the
+    /// The holders of the bits of the active priority registers: INTID, group, and the
     /// priority that the bit is for.
     pub active_priorities: Vec<(u16, u8, u8)>,
 }
@@ -163,10 +163,10 @@ impl<P: Platform> Gic<P> {
         })
     }
 
-    /// Makes the controller what a state says: also after a reset of the VM, with the state of a new
-    /// controller. By a host that has all vCPUs out of the guest; devices are quiet. `registers` are
-    /// what the vCPUs' CPU interfaces will be when they enter the guest next, restored before. Does
-    /// not sleep.
+    /// Makes the controller what a state says: also after a reset of the VM, with the state of a
+    /// new controller. By a host that has all vCPUs out of the guest; devices are quiet.
+    /// `registers` are what the vCPUs' CPU interfaces will be when they enter the guest next,
+    /// restored before. Does not sleep.
     ///
     /// # Errors
     /// If a vCPU is missing or in the guest, or the state is not of such a controller. Nothing has

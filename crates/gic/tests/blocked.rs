@@ -1,5 +1,5 @@
-//! A vCPU that waits for an interrupt is woken by whatever makes one deliverable, and by the time it
-//! looks, it is.
+//! A vCPU that waits for an interrupt is woken by whatever makes one deliverable, and by the time
+//! it looks, it is.
 
 #[allow(dead_code)]
 mod registers;

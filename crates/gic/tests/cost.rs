@@ -1,5 +1,5 @@
-//! What an access to a register costs at most, counted: whatever a guest writes, it is bounded by how
-//! many SPIs and vCPUs there are.
+//! What an access to a register costs at most, counted: whatever a guest writes, it is bounded by
+//! how many SPIs and vCPUs there are.
 
 #[allow(dead_code)]
 mod registers;
@@ -126,8 +126,8 @@ fn an_access_takes_no_more_than_there_are_interrupts_in_the_register_or_vcpus_or
         let ctlr = most(spis, vcpus, &[(Frame::Distributor, 0)]);
         let parts = most(spis, vcpus, &[(redistributor, 0), (redistributor, 0x14)]);
         println!("{spis} SPIs, {vcpus} vCPUs: {spis_of} {private} {router} {ctlr} {parts}");
-        // Each interrupt, and for each that any vCPU may have twice each vCPU: before and after it was
-        // given to one.
+        // Each interrupt, and for each that any vCPU may have twice each vCPU: before and after it
+        // was given to one.
         assert!(private <= 32 * 12, "a register of private interrupts: {private}");
         assert!(spis_of <= 32 * (12 + 2 * m), "a register of SPIs: {spis_of}");
         assert!(router <= 12 + 2 * m, "GICD_IROUTER: {router}");

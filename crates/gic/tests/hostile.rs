@@ -1,7 +1,7 @@
-//! Guests that do what is UNPREDICTABLE: they end what they have not acknowledged, in any order, and
-//! change EOImode and binary points while something is active, trapped or not; beside them hosts
-//! that change words without telling the vCPU. Nothing panics, and every entry is one that hardware
-//! allows.
+//! Guests that do what is UNPREDICTABLE: they end what they have not acknowledged, in any order,
+//! and change EOImode and binary points while something is active, trapped or not; beside them
+//! hosts that change words without telling the vCPU. Nothing panics, and every entry is one that
+//! hardware allows.
 
 mod random;
 mod registers;

@@ -313,8 +313,8 @@ fn each_of_eight_spis_through_four_list_registers_takes_at_most_five_read_modify
     let injected: Vec<_> = (FIRST..FIRST + 8).collect();
     let mut handle_all = || vm.cycle(&injected, 4).rmws + vm.cycle(&[], 4).rmws;
     handle_all();
-    // The news of all are taken at once. The second entry has none: it clears the summary, which the
-    // first injection sets.
+    // The news of all are taken at once. The second entry has none: it clears the summary, which
+    // the first injection sets.
     assert_eq!(handle_all(), 8 * 4 + 1 + 2);
 }
 

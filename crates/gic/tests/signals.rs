@@ -72,8 +72,8 @@ impl Vcpu {
         self.list.signals(&self.table, &self.registers, self.groups)
     }
 
-    /// What there is to choose from: the groups of the highest priority that may be signalled. Which
-    /// one gets a list register, if there is one alone, and which one the CPU takes, is open.
+    /// What there is to choose from: the groups of the highest priority that may be signalled.
+    /// Which one gets a list register, if there is one alone, and which one the CPU takes, is open.
     fn groups_of_the_highest(&self) -> [bool; 2] {
         let vmcr = self.registers.0.vmcr();
         let enabled = |group: Group| self.groups[group as usize] && vmcr >> group as u32 & 1 != 0;

@@ -36,7 +36,8 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
         Summary(self.summary.load(SeqCst))
     }
 
-    /// Takes all bits: `each` gets the words that had any, by index, the lowest first. By the owner.
+    /// Takes all bits: `each` gets the words that had any, by index, the lowest first. By the
+    /// owner.
     #[inline]
     pub fn take_words(&self, each: impl FnMut(usize, u64)) {
         self.take_words_of(self.summary(), each);

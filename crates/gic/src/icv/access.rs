@@ -1,4 +1,4 @@
-//! Which access of a guest was trapped, as ESR_EL2 says.
+//! The access of a guest that was trapped, as ESR_EL2 says.
 
 /// A register that ICH_HCR_EL2.TC traps. The names are those of the guest's view, `ICV_*_EL1`, or
 /// `ICC_*_EL1` for those that send SGIs.
@@ -36,15 +36,15 @@ pub struct Access {
     pub register: Register,
     /// and how.
     pub direction: Direction,
-    /// Rt, the number of the general-purpose register, 0 to 31. 31 is XZR: zero is written, and what
-    /// is read is dropped.
+    /// Rt, the number of the general-purpose register, 0 to 31. 31 is XZR: zero is written, and
+    /// what is read is dropped.
     pub rt: u8,
 }
 
 impl Access {
     /// Returns the access that ESR_EL2.ISS describes, where ESR_EL2.EC is 0x18 (Arm DDI 0487), or
-    /// none if the register is another one. Returns none for a read of what can only be written, and
-    /// for a write of RPR, too: these are UNDEFINED.
+    /// none if the register is another one. Returns none for a read of what can only be written,
+    /// and for a write of RPR, too: these are UNDEFINED.
     pub const fn from_iss(iss: u32) -> Option<Access> {
         let register = match iss & ENCODING {
             PMR => Register::Pmr,

@@ -74,8 +74,8 @@ impl<P: Platform> Gic<P> {
             if was.is_physical() {
                 self.ends_physically(line, host);
             }
-            // The holder forgets that it is active, and signals it if it is pending again. If nobody
-            // has it, there is nobody else to hand it over.
+            // The holder forgets that it is active, and signals it if it is pending again. If
+            // nobody has it, there is nobody else to hand it over.
             if was.is_rerouted() && !was.is_held() {
                 self.settle(line.id(), host);
             } else {

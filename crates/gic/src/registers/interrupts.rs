@@ -10,7 +10,8 @@ use crate::{Ended, Gic, Group, Host, IntId, Line, Priority, State, Trigger, Vcpu
 /// Whose interrupts they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
-    /// The distributor's. The registers of the first 32 INTIDs are not here: affinity routing is on.
+    /// The distributor's. The registers of the first 32 INTIDs are not here: affinity routing is
+    /// on.
     Spis,
     /// Those of a vCPU.
     Private(VcpuId),
@@ -152,8 +153,8 @@ impl<P: Platform> Gic<P> {
             Some(Register::Bits { bits: Bits::Pending, set: false, first }) => {
                 self.each_line(bank, first, written, |line, _| {
                     let was = line.interrupt().unlatch();
-                    // The holder's list register may say it, too: then the holder sees that it will not
-                    // end in the guest.
+                    // The holder's list register may say it, too: then the holder sees that it will
+                    // not end in the guest.
                     let _ = self.recall_holder(was, line.id(), host);
                     if was.is_latched() && was.is_physical() {
                         self.ends_physically(&line, host);

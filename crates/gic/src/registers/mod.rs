@@ -10,7 +10,7 @@ use doorbell_platform::Platform;
 use crate::access::Access;
 use crate::{Gic, Host, VcpuId};
 
-/// Which of the memory-mapped frames an access is to.
+/// A memory-mapped frame that an access is to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame {
     /// The distributor, GICD: 64 KiB.
@@ -63,8 +63,8 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// Returns which part of a value of 64 bits that begins at `base` the access is to: how far it is
-    /// shifted, and which bits it has. For registers that may be accessed whole or by halves.
+    /// Returns which part of a value of 64 bits that begins at `base` the access is to: how far it
+    /// is shifted, and which bits it has. For registers that may be accessed whole or by halves.
     pub(crate) fn half_of(self, base: u32) -> Option<(u32, u64)> {
         match (self.width, self.offset.wrapping_sub(base)) {
             (Width::Double, 0) => Some((0, u64::MAX)),
@@ -99,12 +99,12 @@ impl<P: Platform> Gic<P> {
     /// nothing held. The write has taken effect when the access is [complete](Access).
     ///
     /// What is not aligned, what is wider or narrower than the register allows, and what is no
-    /// register is ignored. At most 32 interrupts are changed; a write of GICD_CTLR tells all vCPUs,
-    /// and one that makes a vCPU take part in what any may have, or not, looks at all SPIs.
+    /// register is ignored. At most 32 interrupts are changed; a write of GICD_CTLR tells all
+    /// vCPUs, and one that makes a vCPU take part in what any may have, or not, looks at all SPIs.
     ///
-    /// In atomic operations, that is at most 4 for each vCPU for GICD_CTLR, and 12 for each interrupt
-    /// else; for an SPI that any vCPU may have, or that is routed, 2 for each vCPU more. GICR_WAKER and
-    /// GICR_CTLR take that for each SPI (`tests/cost.rs`).
+    /// In atomic operations, that is at most 4 for each vCPU for GICD_CTLR, and 12 for each
+    /// interrupt else; for an SPI that any vCPU may have, or that is routed, 2 for each vCPU more.
+    /// GICR_WAKER and GICR_CTLR take that for each SPI (`tests/cost.rs`).
     pub fn write(&self, frame: Frame, offset: u32, width: Width, value: u64, host: &mut impl Host) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
             return Access::done(self, 0);

@@ -358,8 +358,8 @@ impl<'a> Machine<'a> {
         self.gic.spi(intid(id)).expect("there is one").set_physical(physical);
     }
 
-    /// A vCPU leaves the guest, and does something to its registers there, as its guest's access that
-    /// comes next does.
+    /// A vCPU leaves the guest, and does something to its registers there, as its guest's access
+    /// that comes next does.
     pub fn power(&mut self, pe: usize, on: bool) {
         self.log(|| format!("power of {pe}: {on}"));
         if self.model.pes[pe].on == on {

@@ -2,7 +2,8 @@
 //! architecture: 1 to 4 vCPUs, 1 to 16 list registers, every register that a guest can reach.
 //!
 //! A vCPU that is kicked leaves the guest at once and enters it again; how much later it may be is
-//! explored (`tests/explored`). So what a vCPU acknowledges is exactly what the architecture lets it.
+//! explored (`tests/explored`). So what a vCPU acknowledges is exactly what the architecture lets
+//! it.
 
 #[path = "../architecture/mod.rs"]
 mod architecture;

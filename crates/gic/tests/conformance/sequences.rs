@@ -298,8 +298,8 @@ fn access(machine: &Machine<'_>, random: &mut Random) -> Access {
     }
 }
 
-/// Nothing is masked, and everything is acknowledged and ended until nothing is signalled: then there
-/// is nothing that any vCPU should have.
+/// Nothing is masked, and everything is acknowledged and ended until nothing is signalled: then
+/// there is nothing that any vCPU should have.
 fn drain(machine: &mut Machine<'_>) {
     let pes = machine.model.pes.len();
     for pe in 0..pes {

@@ -1,4 +1,5 @@
-//! What there is once: the owned half of a vCPU, a private interrupt, one that a physical one backs.
+//! What there is once: the owned half of a vCPU, a private interrupt, one that a physical one
+//! backs.
 
 use std::sync::Arc;
 

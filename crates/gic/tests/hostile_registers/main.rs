@@ -1,6 +1,7 @@
 //! Guests that do anything, with every register that they reach, on 1 to 4 vCPUs; beside them
-//! devices, and hosts that are slow. Nothing panics, waits for ever or grows; every entry is one that
-//! hardware allows; and nothing is left behind: a guest that behaves finds the controller as new.
+//! devices, and hosts that are slow. Nothing panics, waits for ever or grows; every entry is one
+//! that hardware allows; and nothing is left behind: a guest that behaves finds the controller as
+//! new.
 
 mod driver;
 mod ops;
@@ -32,7 +33,8 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is `System`'s to do; the counter is a plain cell of this thread, and does not allocate.
+// SAFETY: everything is `System`'s to do; the counter is a plain cell of this thread, and does not
+// allocate.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);

@@ -1,4 +1,5 @@
-//! What a hostile guest, its devices and its host do: drawn from numbers, random ones or a fuzzer's.
+//! What a hostile guest, its devices and its host do: drawn from numbers, random ones or a
+//! fuzzer's.
 
 use doorbell_gic::{Frame, SgiRegister, VcpuId, Width};
 use doorbell_hardware::gic::spec::Group;
@@ -73,7 +74,8 @@ pub enum Guest {
 pub enum Op {
     /// The vCPU is in the guest: it was scheduled.
     Enter(usize),
-    /// The vCPU leaves the guest: for a kick or a maintenance interrupt, late or not, or for nothing.
+    /// The vCPU leaves the guest: for a kick or a maintenance interrupt, late or not, or for
+    /// nothing.
     Leave(usize),
     /// Kicks and maintenance interrupts arrive, until there are none.
     Settle,
@@ -90,7 +92,8 @@ pub enum Op {
     Request(usize),
     /// The vCPU comes to another CPU.
     Moves(usize),
-    /// All leave, and the state is saved, replaced and restored; or one that was changed is restored.
+    /// All leave, and the state is saved, replaced and restored; or one that was changed is
+    /// restored.
     Saves(Option<u64>),
 }
 

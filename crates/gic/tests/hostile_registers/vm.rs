@@ -73,7 +73,8 @@ struct Vcpu<'a> {
     interface: CpuInterface,
     registers: Registers,
     at: At<'a>,
-    /// What the guest has acknowledged and not ended by [`Guest::EndLast`], the last one at the end.
+    /// What the guest has acknowledged and not ended by [`Guest::EndLast`], the last one at the
+    /// end.
     acknowledged: Vec<(hw::Group, u32)>,
 }
 
@@ -229,7 +230,8 @@ impl<'a> Vm<'a> {
         self.asked.kicked &= !(1 << of);
     }
 
-    /// A vCPU that was woken is awake, and one that waits for an access looks whether it is complete.
+    /// A vCPU that was woken is awake, and one that waits for an access looks whether it is
+    /// complete.
     fn goes_on(&mut self, of: usize) {
         match std::mem::replace(&mut self.vcpus[of].at, At::Host) {
             At::Asleep(asleep) if self.asked.woken >> of & 1 != 0 => {
@@ -518,8 +520,8 @@ impl<'a> Vm<'a> {
         self.done.restored += 1;
     }
 
-    /// The state is saved, and another one restored in its place; then it again, unless it is changed
-    /// to what its host makes of it.
+    /// The state is saved, and another one restored in its place; then it again, unless it is
+    /// changed to what its host makes of it.
     fn saves(&mut self, change: Option<u64>) {
         self.all_leave();
         let state = self.saved();
@@ -534,8 +536,8 @@ impl<'a> Vm<'a> {
         self.restore(&state);
         let again = self.saved();
         for (one, other) in again.spis.iter().zip(&state.spis) {
-            // What is active stays, and anything else has come to where it is routed, at the latest by
-            // the restoration.
+            // What is active stays, and anything else has come to where it is routed, at the latest
+            // by the restoration.
             let holder = match (one.active, one.one_of_n) {
                 (true, _) => other.holder,
                 (false, true) => one.holder,
@@ -565,8 +567,8 @@ impl<'a> Vm<'a> {
         self.vcpus[of].registers.0.read_iar(hw::Group::One).expect("it is not trapped").number()
     }
 
-    /// The guest ends what it has acknowledged, and deactivates it if its EOI does not. Returns whether
-    /// it is still in the guest.
+    /// The guest ends what it has acknowledged, and deactivates it if its EOI does not. Returns
+    /// whether it is still in the guest.
     pub fn ends(&mut self, of: usize, id: u32, drops_only: bool) -> bool {
         self.guest_does(of, Guest::Eoir(hw::Group::One, id));
         if drops_only {

@@ -15,8 +15,8 @@ pub fn cpus() -> impl Iterator<Item = CpuId> + Clone {
     (0..Bare::cpu_count()).map(CpuId)
 }
 
-/// Runs `f` in a task on each of some CPUs at once, and waits until all have returned. Returns how many
-/// have said `true`.
+/// Runs `f` in a task on each of some CPUs at once, and waits until all have returned. Returns how
+/// many have said `true`.
 pub fn on_each(cpus: impl Iterator<Item = CpuId>, f: impl Fn(CpuId) -> bool + Send + Sync + 'static) -> u32 {
     let (f, right) = (Arc::new(f), Arc::new(AtomicU32::new(0)));
     let all: alloc::vec::Vec<Arc<ParkCompletion<Bare>>> = cpus
