@@ -8,6 +8,7 @@ mod bytes;
 pub mod arguments;
 pub mod avic_exits;
 pub mod ga_log;
+pub mod gic;
 pub mod irqfd;
 pub mod messages;
 pub mod msix;
@@ -17,10 +18,11 @@ pub mod tokens;
 pub type Body = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("arguments", arguments::run),
     ("avic_exits", avic_exits::run),
     ("ga_log", ga_log::run),
+    ("gic", gic::run),
     ("irqfd", irqfd::run),
     ("messages", messages::run),
     ("msix", msix::run),

@@ -80,6 +80,11 @@ fn any_entry_of_a_log_finds_the_vcpu_that_its_tag_was_given_out_for() {
 }
 
 #[test]
+fn any_guest_of_a_gic_leaves_it_as_new_to_one_that_behaves() {
+    run("gic");
+}
+
+#[test]
 fn any_calls_of_irqfds_do_what_a_plain_model_does() {
     run("irqfd");
 }

@@ -88,6 +88,7 @@ pub fn cases() -> Vec<Case> {
         lazy_eoi_recursion::case(),
         vector_teardown::case(),
         vgic_fold::case(),
+        vgic_fold::prune::case(),
         msi_torn_update::case(),
         irte_window::case(),
         free_in_flight::case(),

@@ -7,18 +7,22 @@ use doorbell_explore::Machine;
 use doorbell_explore::sim::{GracePeriods, Managed, ManagedPool, Pool, Preempted, PreemptionOff, Queue};
 use doorbell_platform::WorkQueue;
 
-use super::kvm::{Kvm, Wait};
+use super::kvm::{AckOrder, Behaviour, Grace, Kvm, Wait};
 
 /// Parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Scope {
-    pub wait: Wait,
+    pub behaviour: Behaviour,
     pub pool: Kind,
     /// Workers of the pool. The caller's CPU has one pool, which its workqueues share.
     pub workers: usize,
     /// Irqfds that are shut down, each by a piece of work.
     pub cleanups: u32,
+    /// Irqfds of the same GSI that nobody shuts down.
+    pub staying: u32,
     pub assign: Assign,
+    /// Whether the guest acknowledges an interrupt meanwhile.
+    pub acked: bool,
     pub grace_period: At,
     /// Whether the workqueue of grace periods has a rescuer.
     pub rescuer: bool,
@@ -69,11 +73,13 @@ pub(super) enum At {
 
 /// The scope of the report, on a plain pool.
 pub(super) const REPORTED: Scope = Scope {
-    wait: Wait::Inside,
+    behaviour: Behaviour { wait: Wait::Inside, skipped: None, ack: AckOrder::LowersFirst },
     pool: Kind::Plain,
     workers: 2,
     cleanups: 2,
+    staying: 0,
     assign: Assign::Assigns,
+    acked: false,
     grace_period: At::SamePool,
     rescuer: false,
 };
@@ -86,6 +92,23 @@ pub(super) const LINUX: Rules = Rules {
     preempted: Preempted::StaysRunnable,
     preemption_off: PreemptionOff::Nowhere,
 };
+
+impl Scope {
+    /// Returns this scope with grace periods awaited there.
+    pub(super) fn wait(self, wait: Wait) -> Scope {
+        Scope { behaviour: Behaviour { wait, ..self.behaviour }, ..self }
+    }
+
+    /// Returns this scope without that grace period.
+    pub(super) fn without(self, skipped: Grace) -> Scope {
+        Scope { behaviour: Behaviour { skipped: Some(skipped), ..self.behaviour }, ..self }
+    }
+
+    /// Returns this scope with acknowledgements that lower the line last.
+    pub(super) fn told_first(self) -> Scope {
+        Scope { behaviour: Behaviour { ack: AckOrder::TellsFirst, ..self.behaviour }, ..self }
+    }
+}
 
 impl Rules {
     fn pool(self, workers: usize, counted: bool) -> Managed {
@@ -153,10 +176,11 @@ impl Scope {
         m.grace_periods(GracePeriods::OnQueue(queue));
     }
 
-    /// The program: all irqfds are shut down, perhaps while another one is assigned.
+    /// The program: irqfds are shut down, perhaps while another one is assigned, and the guest acknowledges.
     pub(super) fn program(self, m: &Machine) {
         let cleanups = self.build(m);
-        let kvm = Arc::new(Kvm::new(self.wait, (0..self.cleanups).collect()));
+        let new = self.cleanups + self.staying;
+        let kvm = Arc::new(Kvm::new(self.behaviour, (0..new).collect()));
         let closing = Arc::clone(&kvm);
         m.task("teardown", move || {
             for irqfd in 0..self.cleanups {
@@ -167,24 +191,32 @@ impl Scope {
         if self.assign != Assign::Nothing {
             let kvm = Arc::clone(&kvm);
             m.task("assign", move || {
-                kvm.assign(self.cleanups);
+                kvm.assign(new);
                 if self.assign == Assign::AssignsAndInjects {
-                    kvm.inject();
+                    kvm.inject(new);
                 }
             });
         }
-        let left = if self.assign == Assign::Nothing { (0, 0) } else { (1, 1) };
+        if self.acked {
+            let kvm = Arc::clone(&kvm);
+            m.task("guest", move || kvm.ack());
+        }
+        let irqfds = self.staying as usize + usize::from(self.assign != Assign::Nothing);
+        let left = (irqfds, irqfds.min(1));
         let line = Arc::clone(&kvm);
         m.at_quiescence("the irqfds that were shut down are gone", move || match kvm.left() {
             those if those == left => Ok(()),
             (irqfds, notifiers) => Err(format!("{irqfds} irqfds and {notifiers} ack notifiers are left")),
         });
-        m.at_quiescence("the line is high if the new irqfd was signalled, and low if not", move || {
-            let high = line.line.observe(|level| *level);
-            if high == (self.assign == Assign::AssignsAndInjects) {
-                Ok(())
-            } else {
-                Err(format!("it is {}", if high { "high" } else { "low, and nobody will raise it again" }))
+        let signalled = self.assign == Assign::AssignsAndInjects;
+        m.at_quiescence("no line is high for nothing, and no device waits in vain", move || {
+            // A device that is told too early only looks once more, and the line is lowered by the next acknowledgement.
+            match line.line.observe(|line| (line.high, line.owed)) {
+                (true, None) if !signalled => Err("it is high".to_owned()),
+                (false, Some(irqfd)) => {
+                    Err(format!("it is low, and nobody will tell the device of irqfd {irqfd}, which raised it"))
+                }
+                _ => Ok(()),
             }
         });
     }
@@ -197,12 +229,28 @@ impl fmt::Display for Scope {
             Kind::Managed(rules) => ("managed pool", Some(rules)),
             Kind::Unbound(rules) => ("cleanups unbound, beside a managed pool", Some(rules)),
         };
-        let wait = if self.wait == Wait::Inside { "inside" } else { "outside" };
+        let Behaviour { wait, skipped, ack } = self.behaviour;
+        let wait = if wait == Wait::Inside { "inside" } else { "outside" };
         write!(f, "W={} N={}, {kind}, wait {wait} the mutex", self.workers, self.cleanups)?;
+        f.write_str(match skipped {
+            None => "",
+            Some(Grace::Joins) => " but not after joining",
+            Some(Grace::Leaves) => " but not after leaving",
+            Some(Grace::Unregisters) => " but not after unregistering",
+        })?;
+        if self.staying > 0 {
+            write!(f, ", {} irqfd more that stays", self.staying)?;
+        }
         match self.assign {
             Assign::Nothing => {}
             Assign::Assigns => write!(f, ", assign")?,
             Assign::AssignsAndInjects => write!(f, ", assign and inject")?,
+        }
+        if self.acked {
+            write!(f, ", ack")?;
+        }
+        if ack == AckOrder::TellsFirst {
+            write!(f, " that lowers the line last")?;
         }
         match self.grace_period {
             At::SamePool => write!(f, "; process and callbacks on the pool")?,

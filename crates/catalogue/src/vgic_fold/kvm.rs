@@ -167,7 +167,12 @@ impl Kvm {
                 let state = irq.lock();
                 match Self::oracle(irq, &state) {
                     Some(to) if to == me => {}
-                    Some(to) => moves.push((id, to)),
+                    Some(to) => {
+                        if self.scope.migration.holds {
+                            irq.get();
+                        }
+                        moves.push((id, to));
+                    }
                     None => {
                         self.irqs.unlink(&mut list, me, id, Removal::Poisons);
                         if irq.put() {
@@ -185,10 +190,21 @@ impl Kvm {
             let (from, into) = if me < to { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
             let irq = self.irq(id);
             let state = irq.lock();
-            if Self::oracle(irq, &state) == Some(to) && irq.on() == Some(me) {
+            let ours = irq.is_on(me);
+            if Self::oracle(irq, &state) == Some(to) && (ours || !self.scope.migration.checks) {
+                if !ours {
+                    fail(format!("takes {} off vCPU{me}'s list, which it is not on", id.name()));
+                    return;
+                }
                 self.irqs.unlink(from, me, id, Removal::Poisons);
                 let _held = self.while_inserted(state);
                 self.irqs.link(into, to, id, self.scope.insertion);
+            } else {
+                drop(state);
+            }
+            drop((low, high));
+            if self.scope.migration.holds && irq.put() {
+                irq.release(&self.rcu);
             }
         }
     }

@@ -8,7 +8,8 @@
 //! list register (`last_lr_irq`), and ends as many active ones as were counted. It takes no lock.
 //!
 //! A file each: interrupts and lists (`irq`), what others do to a list (`kvm`), the vCPU's own task
-//! (`vcpu`), the parameters (`scope`).
+//! (`vcpu`), the parameters (`scope`); another race of the same code, which is a case of its own
+//! (`prune`); and what Doorbell does (`shipped`).
 //!
 //! What `explain vgic-fold/as-reported` shows is the document's flow, in its order: vCPU0 flushes,
 //! and remembers the LPI that it has put into its list register; the guest runs; another vCPU
@@ -64,7 +65,9 @@
 
 mod irq;
 mod kvm;
+pub(crate) mod prune;
 mod scope;
+mod shipped;
 #[cfg(test)]
 mod tests;
 mod vcpu;
@@ -317,6 +320,7 @@ pub(crate) fn case() -> Case {
             .map(|Stated { name, expected, why, scope }| {
                 Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m))
             })
+            .chain(shipped::variants())
             .collect(),
     )
 }

@@ -26,6 +26,7 @@ pub(super) struct Scope {
     pub notifies: Notifies,
     pub eventfd: Eventfd,
     pub stops: Stops,
+    pub migration: Migration,
     /// The other vCPUs: what each of them does, one thing after the other.
     pub others: &'static [&'static [Does]],
     pub end: End,
@@ -111,6 +112,15 @@ pub(super) enum Stops {
     TakenBack,
 }
 
+/// What a prune does about an interrupt that it hands over: it drops all locks in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Migration {
+    /// It looks once more whether the interrupt is on its list.
+    pub checks: bool,
+    /// It holds a reference.
+    pub holds: bool,
+}
+
 /// An action of another vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Does {
@@ -152,6 +162,7 @@ pub(super) const REPORTED: Scope = Scope {
     notifies: Notifies::Within,
     eventfd: Eventfd::Quiet,
     stops: Stops::Nobody,
+    migration: Migration { checks: true, holds: false },
     others: &[],
     end: End::NothingLost,
 };
@@ -198,7 +209,7 @@ impl Scope {
 
 impl Does {
     /// Does it.
-    fn with(self, kvm: &Kvm) {
+    pub(super) fn with(self, kvm: &Kvm) {
         match self {
             Does::DisablesLpis => kvm.disable_lpis(),
             Does::StopsAndDisablesLpis => kvm.stop_and_disable_lpis(),
@@ -210,7 +221,7 @@ impl Does {
         }
     }
 
-    fn told(self) -> &'static str {
+    pub(super) fn told(self) -> &'static str {
         match self {
             Does::DisablesLpis => "LPIs disabled",
             Does::StopsAndDisablesLpis => "vCPU0 stopped and LPIs disabled",
