@@ -12,7 +12,7 @@ use crate::interrupt::Candidates;
 use crate::levels::Lists;
 use crate::running::subpriority_bits;
 use crate::slot::Slot;
-use crate::spec::Vtr;
+use crate::spec::{Vtr, hcr};
 use crate::{Group, IntId, Interrupt, Priority, State, Trigger, VcpuId};
 
 /// Where the interrupts of a vCPU are: its own private ones, and the SPIs of its VM.
@@ -27,6 +27,8 @@ pub struct ApList {
     vcpu: VcpuId,
     pub(crate) vtr: Vtr,
     pub(crate) counts: Counts,
+    /// What ICH_HCR_EL2 has at each entry, if the CPUs can trap DIR alone.
+    pub(crate) hcr: u64,
     /// The groups that were disabled at the last entry.
     pub(crate) off: Groups,
     pub(crate) slots: [Slot; 16],
@@ -56,6 +58,7 @@ impl ApList {
             vcpu,
             vtr,
             counts,
+            hcr: if vtr.traps_dir() { hcr::EN | hcr::TDIR } else { hcr::EN },
             off: Groups::NONE,
             slots: [Slot::NONE; 16],
             pending: Lists::new(vcpu, vtr.priority_bits()),

@@ -71,10 +71,10 @@ impl Counts {
         self.0 = self.0.wrapping_add(1 << QUEUED);
     }
 
-    /// Takes note that one of those that wait in a list waits no more.
+    /// Takes note that some of those that wait in a list wait no more.
     #[inline]
-    pub(crate) const fn unqueues(&mut self) {
-        self.0 = self.0.wrapping_sub(1 << QUEUED);
+    pub(crate) const fn unqueues(&mut self, some: u32) {
+        self.0 = self.0.wrapping_sub((some as u64) << QUEUED);
     }
 
     /// Takes note that none waits in a list.

@@ -5,8 +5,8 @@ use doorbell_platform::Platform;
 use crate::counts::Counts;
 use crate::groups::Groups;
 use crate::holders::Level;
-use crate::interrupt::Candidates;
-use crate::levels::ListNumber;
+use crate::interrupt::{Candidates, Edges};
+use crate::levels::{Link, ListNumber};
 use crate::slot::Slot;
 use crate::spec::{hcr, lr, vmcr};
 use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, State};
@@ -122,10 +122,7 @@ impl ApList {
     /// and one that changes the mode need not exit.
     #[inline]
     pub(crate) fn hcr(&self, registers: &impl ListRegisters) -> u64 {
-        if self.vtr.traps_dir() {
-            return hcr::EN | hcr::TDIR;
-        }
-        if registers.vmcr() & vmcr::VEOIM == 0 { hcr::EN } else { hcr::EN | hcr::TC }
+        if self.hcr & hcr::TDIR != 0 { self.hcr } else { hcr_of_mode(registers.vmcr()) }
     }
 
     /// Flushes, if there is nothing to do for it. Returns whether that was all.
@@ -267,7 +264,7 @@ impl ApList {
     #[inline]
     fn waits_for_groups<P: Platform>(&mut self, flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u64 {
         let mut enables = self.counts.apart();
-        if self.counts.queued() != 0 && flush.entry.enabled() != Groups::BOTH {
+        if self.counts.queued() != 0 && self.pending.best(!flush.entry.enabled()).is_some() {
             enables = enables | self.waits_disabled(flush.interrupts, flush.entry);
         }
         if (enables | flush.one_of_n) == Groups::NONE {
@@ -300,6 +297,9 @@ impl ApList {
         while let Some(list) = self.pending.best(flush.entry.enabled()) {
             let candidates = self.pending.candidates(list);
             let mut first = self.pending.first(list);
+            if !any_active {
+                first = self.place_edges(flush, candidates.edges(), first, most);
+            }
             while let Some(id) = first.id() {
                 let interrupt = flush.interrupts.interrupt(id);
                 let state = interrupt.state();
@@ -312,7 +312,7 @@ impl ApList {
                     return true;
                 }
                 first = self.pending.unlink(id);
-                self.counts.unqueues();
+                self.counts.unqueues(1);
                 // Another vCPU may have it by now, or nobody any more.
                 if let Some(state) = interrupt.take(id.is_spi(), state) {
                     if state.is_one_of_n() {
@@ -329,6 +329,38 @@ impl ApList {
         false
     }
 
+    /// Places the edges that a chain begins with, in the list registers below that number. Returns
+    /// what is the first of the chain then.
+    ///
+    /// What [`place_pending`](ApList::place_pending) does, where nothing has to be found out about
+    /// each: most of what waits is of this kind.
+    #[inline(always)]
+    fn place_edges<P: Platform>(
+        &mut self,
+        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+        edges: Edges,
+        first: Link,
+        most: usize,
+    ) -> Link {
+        let (mut first, before) = (first, flush.placed);
+        while flush.placed < most
+            && let Some(id) = first.id()
+        {
+            let interrupt = flush.interrupts.interrupt(id);
+            let state = interrupt.state();
+            if !id.is_spi() || !edges.contain(state) || !interrupt.take_latched_spi(state) {
+                break;
+            }
+            first = self.pending.unlink(id);
+            let number = flush.placed % 16;
+            flush.registers.set_list_register(number, edges.list_register() | lr::PENDING | u64::from(id.number()));
+            self.slots[number] = Slot::pending(id, true);
+            flush.placed += 1;
+        }
+        self.counts.unqueues((flush.placed - before) as u32);
+        first
+    }
+
     /// Takes the first out of a list where it does not belong, and puts it where it does, if it
     /// still is a candidate.
     #[inline(never)]
@@ -336,7 +368,7 @@ impl ApList {
         let Some(id) = self.pending.first(list).id() else { return };
         let next = self.pending.unlink(id);
         self.pending.set_first(list, next);
-        self.counts.unqueues();
+        self.counts.unqueues(1);
         let interrupt = interrupts.interrupt(id);
         let state = interrupt.state();
         if state.is_candidate_of(self.vcpu()) && !self.knows(id) {
@@ -419,6 +451,12 @@ impl ApList {
         self.slots[number] = slot;
         flush.placed += 1;
     }
+}
+
+/// Returns what ICH_HCR_EL2 has at each entry on a CPU that cannot trap DIR alone.
+#[cold]
+fn hcr_of_mode(vmcr: u64) -> u64 {
+    if vmcr & vmcr::VEOIM == 0 { hcr::EN } else { hcr::EN | hcr::TC }
 }
 
 /// Returns what is written for an interrupt. Its end is told, unless nobody waits for it or, of a

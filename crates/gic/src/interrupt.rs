@@ -282,6 +282,34 @@ impl Candidates {
     pub(crate) const fn contain(self, state: State) -> bool {
         state.0 & self.mask == self.bits && state.is_pending()
     }
+
+    /// Returns those of them whose words alone say what is to be done: edges of whose end nobody
+    /// hears, and which no other vCPU may have.
+    #[inline]
+    pub(crate) const fn edges(self) -> Edges {
+        Edges { mask: self.mask | EDGE | LATCH | PHYSICAL | ONE_OF_N, bits: self.bits | EDGE | LATCH }
+    }
+}
+
+/// Those of some [`Candidates`] of one priority and group that are edges of whose end nobody hears.
+#[derive(Clone, Copy)]
+pub(crate) struct Edges {
+    mask: u64,
+    bits: u64,
+}
+
+impl Edges {
+    /// Returns whether it is one of them.
+    #[inline]
+    pub(crate) const fn contain(self, state: State) -> bool {
+        state.0 & self.mask == self.bits
+    }
+
+    /// Returns what of a list register the words of all of them say.
+    #[inline]
+    pub(crate) const fn list_register(self) -> u64 {
+        State(self.bits).list_register()
+    }
 }
 
 impl fmt::Debug for State {
@@ -505,6 +533,14 @@ impl<P: Platform> Interrupt<P> {
             Ok(_) => Some(seen),
             Err(now) => self.take_after_all(is_spi, seen, State(now)),
         }
+    }
+
+    /// [Takes](Interrupt::take) an SPI that was seen to be latched. Returns whether it has, and
+    /// nothing had changed since it was seen. By the holder.
+    #[inline]
+    pub(crate) fn take_latched_spi(&self, seen: State) -> bool {
+        let to = seen.0 & !LATCH | TAKEN | HELD;
+        self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok()
     }
 
     /// Takes an interrupt that has changed since it was seen, if it still is a candidate of its
