@@ -122,8 +122,7 @@ impl ApList {
     /// [Looks](ApList::look) at those of 64 interrupts from one on whose bits are set.
     #[inline(always)]
     pub(crate) fn look_at<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, first: u32, bits: u64, vmcr: u64) {
-        // What is active, as this list knows, is looked at closely, whatever the word says.
-        let plain = if self.counts.active() == 0 { Candidates::plain(self.vcpu) } else { Candidates::NONE };
+        let plain = Candidates::plain(self.vcpu);
         let mut left = bits;
         while left != 0 {
             // A bit that no interrupt has says only that the vCPU is to look.
@@ -132,7 +131,8 @@ impl ApList {
             let Some(id) = id else { continue };
             let interrupt = interrupts.interrupt(id);
             let state = interrupt.state();
-            if plain.contain(state) {
+            // What is active, as this list knows, is looked at closely, whatever the word says.
+            if plain.contain(state) && !self.knows(id) {
                 self.queue_plain(id, state);
             } else {
                 self.look_closely(interrupt, id, state, vmcr);

@@ -4,7 +4,7 @@ use doorbell_platform::Platform;
 
 use crate::counts::Counts;
 use crate::groups::Groups;
-use crate::holders::Level;
+use crate::holders::{Holders, Level};
 use crate::interrupt::{Candidates, Edges};
 use crate::levels::{Link, ListNumber};
 use crate::slot::Slot;
@@ -242,7 +242,7 @@ impl ApList {
     ) -> u64 {
         let (room, active) = (self.vtr.list_registers(), self.counts.active());
         let mut outside = self.place_pending(flush, 1, true);
-        let mut inside = if drops_only { 0 } else { self.place_holders(flush, room, true) };
+        let mut inside = if drops_only { 0 } else { self.place_holders(flush, room, Holders::first_seen_enters) };
         if outside {
             outside = self.place_pending(flush, room, true);
         }
@@ -252,7 +252,9 @@ impl ApList {
         }
         let uncounted = |inside| active.saturating_sub(inside).saturating_sub(MOST_UNCOUNTED) as usize;
         if uncounted(inside) != 0 {
-            inside += self.place_holders(flush, room.min(flush.placed + uncounted(inside)), false);
+            // If there is room, it was enough for those whose end has to be seen.
+            let most = room.min(flush.placed + uncounted(inside));
+            inside += self.place_holders(flush, most, Holders::first_enters);
         }
         let told = self.holders.any_seen() || uncounted(inside) != 0;
         outside | if told { hcr::LRENPIE } else { 0 }
@@ -377,30 +379,30 @@ impl ApList {
     }
 
     /// Places active interrupts that hold a bit, in the list registers below a number, those of the
-    /// highest priority first: they are the first to end. If `seen`, only those whose end has to be
-    /// seen. Returns how many.
-    #[inline]
+    /// highest priority first: they are the first to end. `next` says which is next. Returns how
+    /// many.
+    #[inline(always)]
     fn place_holders<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
         most: usize,
-        seen: bool,
+        next: impl Fn(&mut Holders) -> Option<(Level, IntId)>,
     ) -> u32 {
         let before = flush.placed;
-        while flush.placed < most {
-            let Some(level) = self.holders.first_outside(seen) else { break };
-            let Some(id) = self.holders.get(level) else { break };
+        while flush.placed < most
+            && let Some((level, id)) = next(&mut self.holders)
+        {
             // A guest that changes its binary points meanwhile may have left it behind.
-            if !self.known.contains(id) {
+            if self.known.contains(id) {
+                self.place_active(flush, id, Some(level));
+            } else {
                 self.holders.clear(level);
-                continue;
             }
-            self.holders.enters_list_register(level);
-            self.place_active(flush, id, Some(level));
         }
         (flush.placed - before) as u32
     }
 
+    #[inline]
     fn place_active<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,

@@ -48,7 +48,11 @@ impl ApList {
             if bits & NOT_CLEAR != 0 {
                 stale = number + 1;
             }
-            self.take_back(interrupts, self.slots[number % 16], bits, registers.vmcr());
+            let slot = self.slots[number % 16];
+            let only_active = slot.is_active() && !slot.is_latched() && bits & (lr::PENDING | lr::ACTIVE) == lr::ACTIVE;
+            if !only_active || !self.stays_active(interrupts.interrupt(slot.id), slot) {
+                self.take_back(interrupts, slot, bits, registers.vmcr());
+            }
         }
         if listed != 0 {
             self.counts.unlists(stale);
@@ -156,15 +160,28 @@ impl ApList {
                 self.forget(slot.id, slot.level());
                 self.acknowledged(interrupts, interrupt, slot.id, vmcr);
             }
-            (true, true) => match slot.level().filter(|&level| self.holders.get(level) == Some(slot.id)) {
-                Some(level) => self.holders.leaves_list_register(level, interrupt.state().is_seen_at_its_end()),
-                None => _ = self.others.insert(slot.id),
-            },
+            (true, true) => {
+                if !self.stays_active(interrupt, slot) {
+                    self.others.insert(slot.id);
+                }
+            }
             (true, false) => {
                 self.forget(slot.id, slot.level());
                 self.end(interrupt, slot.id, !physically, vmcr);
             }
         }
+    }
+
+    /// Takes note that an interrupt that was active in its list register is so still, in none from
+    /// here on. Returns whether it holds the bit that it held.
+    #[inline]
+    fn stays_active<P: Platform>(&mut self, interrupt: &Interrupt<P>, slot: Slot) -> bool {
+        let Some(level) = slot.level() else { return false };
+        let holds = self.holders.get(level) == Some(slot.id);
+        if holds {
+            self.holders.leaves_list_register(level, interrupt.state().is_seen_at_its_end());
+        }
+        holds
     }
 
     /// Takes note that an interrupt has become active in its list register.

@@ -165,13 +165,6 @@ impl Holders {
         self.seen.put(level, seen);
     }
 
-    /// Says that the holder of a bit is in a list register.
-    #[inline]
-    pub(crate) fn enters_list_register(&mut self, level: Level) {
-        self.outside.remove(level);
-        self.seen.remove(level);
-    }
-
     /// Says whether the end of the holder of a bit has to be seen, which is in no list register.
     #[inline]
     pub(crate) fn put_seen(&mut self, level: Level, seen: bool) {
@@ -190,11 +183,23 @@ impl Holders {
         !self.seen.is_empty()
     }
 
-    /// Returns the bit of the highest priority whose holder is in no list register; if `seen`, only
-    /// of those whose end has to be seen.
+    /// Says of a bit that its holder is in a list register: of the bit of the highest priority whose
+    /// holder is in none, and whose end has to be seen. Returns both.
     #[inline]
-    pub(crate) fn first_outside(&self, seen: bool) -> Option<Level> {
-        if seen { self.seen.first() } else { self.outside.first() }
+    pub(crate) fn first_seen_enters(&mut self) -> Option<(Level, IntId)> {
+        let level = self.seen.first()?;
+        self.seen.remove(level);
+        self.outside.remove(level);
+        Some((level, self.last(level)?))
+    }
+
+    /// Says of a bit that its holder is in a list register: of the bit of the highest priority whose
+    /// holder is in none, if no end [has to be seen](Holders::any_seen). Returns both.
+    #[inline]
+    pub(crate) fn first_enters(&mut self) -> Option<(Level, IntId)> {
+        let level = self.outside.first()?;
+        self.outside.remove(level);
+        Some((level, self.last(level)?))
     }
 
     /// Returns all bits that are held, with who holds each.

@@ -250,9 +250,6 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// None of them: no word has a bit that is not looked at.
-    pub(crate) const NONE: Candidates = Candidates { mask: 0, bits: 1 };
-
     const fn of(vcpu: VcpuId, mask: u64) -> Candidates {
         let bits = ENABLED | (vcpu.number() as u64) << HOLDER_SHIFT;
         Candidates { mask: ENABLED | ACTIVE | HOLDER | REROUTED | mask, bits }

@@ -117,17 +117,29 @@ pub fn programs() -> Vec<Case> {
         with("an edge gets another priority twice while it waits for a list register", |m, vm| {
             [OTHER, EDGE].into_iter().for_each(|id| vm.set_priority(id, 0x80));
             [OTHER, EDGE].into_iter().for_each(|id| vm.inject(id));
-            task(m, "configures", vm, |vm| {
-                [0x40, 0x60].into_iter().for_each(|priority| vm.set_priority(EDGE, priority))
-            });
-            is_served(m, vm, [(EDGE, 1..=1), (OTHER, 1..=1)]);
-            let vm = Arc::clone(vm);
-            m.at_quiescence("it has the last priority", move || {
-                let priority = vm.state(EDGE).priority();
-                (priority == Priority(0x60)).then_some(()).ok_or(format!("{priority:?}"))
-            });
+            gets_another_priority_twice(m, vm, EDGE);
+        }),
+        with("a level gets another priority twice while it waits for a list register", |m, vm| {
+            [OTHER, LEVEL].into_iter().for_each(|id| vm.set_priority(id, 0x80));
+            vm.inject(OTHER);
+            vm.raise(0);
+            gets_another_priority_twice(m, vm, LEVEL);
         }),
     ]
+}
+
+/// Has somebody change the priority of an SPI twice, which the guest acknowledges and ends, and
+/// another one.
+fn gets_another_priority_twice(m: &Machine, vm: &Arc<Vm>, id: IntId) {
+    task(m, "configures", vm, move |vm| {
+        [0x40, 0x60].into_iter().for_each(|priority| vm.set_priority(id, priority));
+    });
+    is_served(m, vm, [(id, 1..=1), (OTHER, 1..=1)]);
+    let vm = Arc::clone(vm);
+    m.at_quiescence("it has the last priority", move || {
+        let priority = vm.state(id).priority();
+        (priority == Priority(0x60)).then_some(()).ok_or(format!("{priority:?}"))
+    });
 }
 
 /// Disables an SPI. When the write has taken effect, the guest acknowledges it no more.
