@@ -195,10 +195,13 @@ impl ApList {
     #[inline(never)]
     fn look_at_active<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
         let level = self.level(state.priority(), state.group(), vmcr);
-        let holds = self.holders.get(level) == Some(id);
         let active = state.is_active() && state.is_held_by(self.vcpu);
         match (active, self.known.contains(id)) {
-            (true, true) if holds => self.holders.put_seen(level, state.is_seen_at_its_end()),
+            (true, true) => {
+                if let Some(level) = self.holds_level(id, level) {
+                    self.holders.put_seen(level, state.is_seen_at_its_end());
+                }
+            }
             // By a write. Who makes it inactive from here on sees that this vCPU has it, and tells
             // it.
             (true, false) if !id.is_spi() || interrupt.hold(self.vcpu) => {
@@ -301,8 +304,8 @@ impl ApList {
         }
     }
 
-    /// Takes the bit of an active interrupt, if it holds that one, or takes it from those that hold
-    /// none. Returns whether it was among either.
+    /// Takes the bit of an active interrupt, of which `level` is the likely one, or takes it from
+    /// those that hold none. Returns whether it was among either.
     #[inline]
     pub(crate) fn forget(&mut self, id: IntId, level: Option<Level>) -> bool {
         match level.filter(|&level| self.holders.get(level) == Some(id)) {
@@ -318,11 +321,22 @@ impl ApList {
     /// changed since. Returns whether it holds one.
     #[inline(never)]
     fn forget_other_level(&mut self, id: IntId) -> bool {
-        let held = self.holders.all().find(|&(_, holder)| holder == id);
-        held.is_some_and(|(level, _)| {
+        let held = self.holders.level_of(id);
+        held.is_some_and(|level| {
             self.holders.clear(level);
             true
         })
+    }
+
+    /// Returns the bit that an active interrupt holds, of which `level` is the likely one.
+    fn holds_level(&self, id: IntId, level: Level) -> Option<Level> {
+        if self.holders.get(level) == Some(id) {
+            Some(level)
+        } else if self.others.contains(id) {
+            None
+        } else {
+            self.holders.level_of(id)
+        }
     }
 
     /// Returns whether there is nothing to do for it.

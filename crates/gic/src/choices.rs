@@ -22,6 +22,8 @@ pub(crate) const PIDR2: u64 = 0x3b;
 //   to the next by number (section 2.3.2). `route.rs`.
 // - A priority, group, trigger or route that is written while the interrupt is pending counts from
 //   then on. `registers/interrupts.rs`.
+// - A priority or group that is written while the interrupt is active counts when it has ended: the
+//   running priority is that of the acknowledgement. `flush.rs`, `fold.rs`.
 // - A vCPU that is asleep (GICR_WAKER) gets nothing; what is pending stays so.
 // - ICC_SGI1R_EL1 reaches SGIs of both groups; ICC_SGI0R_EL1 and ICC_ASGI1R_EL1 those of group 0
 //   (section 12.1.10, with DS 1). `sgi.rs`.

@@ -394,7 +394,7 @@ impl ApList {
         {
             // A guest that changes its binary points meanwhile may have left it behind.
             if self.known.contains(id) {
-                self.place_active(flush, id, Some(level));
+                self.place_active(flush, id, level);
             } else {
                 self.holders.clear(level);
             }
@@ -407,12 +407,18 @@ impl ApList {
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
         id: IntId,
-        level: Option<Level>,
+        level: Level,
     ) {
         let interrupt = flush.interrupts.interrupt(id);
-        let state = interrupt.state();
+        let mut state = interrupt.state();
         let again = state.is_pending_again(flush.entry.groups);
-        flush.again |= again;
+        // An EOI drops the bit that was set at the acknowledgement, and deactivates what has the
+        // priority of that, which may have been written since.
+        if self.level(state.priority(), state.group(), flush.entry.vmcr) == level {
+            flush.again |= again;
+        } else {
+            state = state.at(level.group(), self.holders.priority(level));
+        }
         self.place(flush, interrupt, Slot::active(id, level, again), state, lr::ACTIVE);
     }
 
@@ -420,20 +426,28 @@ impl ApList {
     /// that would have to come before it when it has ended.
     #[inline(never)]
     fn place_both<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
-        for (number, slot) in self.slots.iter_mut().enumerate().take(flush.placed).filter(|(_, slot)| slot.is_again()) {
+        for number in 0..flush.placed {
+            let slot = self.slots[number % 16];
+            if !slot.is_again() {
+                continue;
+            }
             let interrupt = flush.interrupts.interrupt(slot.id);
             let state = interrupt.state();
+            // What has another priority by now is signalled by that, when it has ended.
+            if slot.level() != Some(self.level(state.priority(), state.group(), flush.entry.vmcr)) {
+                continue;
+            }
             // What any vCPU may have, and this one not now, goes to another one when it has ended.
             if state.is_one_of_n() && !flush.entry.enabled().contains(state.group()) {
                 continue;
             }
             // Whoever disables it meanwhile recalls the vCPU.
             if interrupt.take_latch() {
-                slot.set_latched();
+                self.slots[number % 16].set_latched();
                 if state.is_one_of_n() {
                     flush.has_one_of_n(state.group());
                 }
-                let bits = list_register(interrupt, *slot, state, lr::PENDING | lr::ACTIVE);
+                let bits = list_register(interrupt, slot, state, lr::PENDING | lr::ACTIVE);
                 flush.registers.set_list_register(number, bits & !lr::EOI);
             }
         }

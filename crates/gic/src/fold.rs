@@ -5,7 +5,7 @@ use doorbell_platform::Platform;
 use crate::counts::Counts;
 use crate::slot::Slot;
 use crate::spec::{lr, vmcr};
-use crate::{ApList, IntId, Interrupt, Interrupts, ListRegisters, PhysicalIntId};
+use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, PhysicalIntId, Priority};
 
 /// Fields of a list register: if all of them are zero, it says nothing, and asks for no
 /// maintenance.
@@ -154,11 +154,11 @@ impl ApList {
                 let was = interrupt.let_go(slot.id.is_spi());
                 self.says_ended(interrupt, slot.id, was, !physically, vmcr);
             }
-            (false, true) => self.acknowledged(interrupts, interrupt, slot.id, vmcr),
+            (false, true) => self.acknowledged(interrupts, interrupt, slot.id, bits, vmcr),
             // It was both, has ended, and was acknowledged once more, perhaps at another level.
             (true, true) if slot.is_latched() && !pending => {
                 self.forget(slot.id, slot.level());
-                self.acknowledged(interrupts, interrupt, slot.id, vmcr);
+                self.acknowledged(interrupts, interrupt, slot.id, bits, vmcr);
             }
             (true, true) => {
                 if !self.stays_active(interrupt, slot) {
@@ -184,19 +184,24 @@ impl ApList {
         holds
     }
 
-    /// Takes note that an interrupt has become active in its list register.
+    /// Takes note that an interrupt has become active in its list register: `bits` are what that
+    /// says.
     #[inline]
     fn acknowledged<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,
         interrupt: &Interrupt<P>,
         id: IntId,
+        bits: u64,
         vmcr: u64,
     ) {
         // What makes its end one that has to be seen from here on comes with the news of that.
         let state = interrupt.activate(id.is_spi());
         self.counts(id, true);
-        let level = self.level(state.priority(), state.group(), vmcr);
+        // By the priority and the group that the CPU has seen: the word's may have been written
+        // since.
+        let group = if bits & lr::GROUP_ONE != 0 { Group::One } else { Group::Zero };
+        let level = self.level(Priority((bits >> lr::PRIORITY_SHIFT) as u8), group, vmcr);
         if let Some(former) = self.holders.get(level) {
             // It could be acknowledged because the former one had been dropped. (One that is in a
             // list register is told by that.)

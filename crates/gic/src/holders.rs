@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
-use crate::{Group, IntId};
+use crate::{Group, IntId, Priority};
 
 /// A bit of the active priority registers: of which group, and of which preemption level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,6 +135,12 @@ impl Holders {
         group << self.preemption_bits | number
     }
 
+    /// Returns the priority that a bit is for.
+    #[inline]
+    pub(crate) fn priority(&self, level: Level) -> Priority {
+        Priority((level.number() << (8 - self.preemption_bits)) as u8)
+    }
+
     /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
@@ -205,6 +211,12 @@ impl Holders {
     /// Returns all bits that are held, with who holds each.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Level, IntId)> + '_ {
         (0..=u8::MAX).map(Level).filter_map(|level| Some((level, self.get(level)?)))
+    }
+
+    /// Returns the bit that an interrupt holds, by looking at all of them.
+    #[inline(never)]
+    pub(crate) fn level_of(&self, id: IntId) -> Option<Level> {
+        self.all().find(|&(_, holder)| holder == id).map(|(level, _)| level)
     }
 
     /// Takes all bits from whoever holds them.

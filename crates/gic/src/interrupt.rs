@@ -194,6 +194,12 @@ impl State {
         self.0 & (PHYSICAL | GROUP_ONE | PRIORITY)
     }
 
+    /// Returns what it is with another group and priority.
+    pub(crate) const fn at(self, group: Group, priority: Priority) -> State {
+        let group = (group as u64) << GROUP_ONE.trailing_zeros();
+        State(self.0 & !(GROUP_ONE | PRIORITY) | group | (priority.0 as u64) << PRIORITY_SHIFT)
+    }
+
     /// Returns what it is when a list register has it, and if it is an SPI, it does not move.
     #[inline]
     const fn taken(self, is_spi: bool) -> State {

@@ -12,12 +12,10 @@ pub(crate) struct Slot {
 
 /// The list register has taken the latch over.
 const LATCHED: u16 = 1 << 0;
-/// The interrupt was active.
+/// The interrupt was active, and held a bit of the active priority registers.
 const ACTIVE: u16 = 1 << 1;
 /// The interrupt was active, and an edge had come since.
 const AGAIN: u16 = 1 << 2;
-/// The interrupt was active, and held a bit of the active priority registers.
-const HOLDS: u16 = 1 << 3;
 /// Where the number of that bit is.
 const LEVEL_SHIFT: u32 = 8;
 
@@ -30,13 +28,9 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) const fn active(id: IntId, level: Option<Level>, again: bool) -> Slot {
+    pub(crate) const fn active(id: IntId, level: Level, again: bool) -> Slot {
         let again = if again { AGAIN } else { 0 };
-        let level = match level {
-            Some(level) => HOLDS | (level.bits() as u16) << LEVEL_SHIFT,
-            None => 0,
-        };
-        Slot { id, flags: ACTIVE | again | level }
+        Slot { id, flags: ACTIVE | again | (level.bits() as u16) << LEVEL_SHIFT }
     }
 
     #[inline]
@@ -60,9 +54,9 @@ impl Slot {
         self.flags & AGAIN != 0
     }
 
-    /// Returns the bit of the active priority registers that it held.
+    /// Returns the bit of the active priority registers that it held, if it was active.
     #[inline]
     pub(crate) const fn level(self) -> Option<Level> {
-        if self.flags & HOLDS != 0 { Some(Level::from_bits((self.flags >> LEVEL_SHIFT) as u8)) } else { None }
+        if self.is_active() { Some(Level::from_bits((self.flags >> LEVEL_SHIFT) as u8)) } else { None }
     }
 }

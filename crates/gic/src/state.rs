@@ -136,13 +136,12 @@ impl<P: Platform> Gic<P> {
         for interface in vcpus {
             self.is_stopped(interface, &mut seen)?;
             let list = &interface.list;
-            let shift = 8 - list.vtr.preemption_bits();
             let view = self.view(interface.vcpu());
             // Somebody may have made it inactive, and the news be on the way.
             let active = |id| list.known.contains(id) && view.interrupt(id).state().is_active();
             levels[interface.vcpu().index()] = (list.holders.all())
                 .filter(|&(_, id)| active(id))
-                .map(|(level, id)| (id.number() as u16, level.group() as u8, (level.number() << shift) as u8))
+                .map(|(level, id)| (id.number() as u16, level.group() as u8, list.holders.priority(level).0))
                 .collect();
         }
         self.all_are(seen)?;

@@ -170,6 +170,16 @@ impl Gic {
     }
 
     fn write_flag(&mut self, flag: Flag, pe: usize, id: u32, set: bool) {
+        // What is withdrawn will not end in the guest.
+        let interrupt = self.interrupt(pe, id);
+        let withdrawn = match flag {
+            Flag::ClearPending => interrupt.latch,
+            Flag::ClearActive => interrupt.active,
+            _ => false,
+        };
+        if set && withdrawn && interrupt.physical {
+            *self.deactivated.entry((pe, id)).or_default() += 1;
+        }
         let interrupt = self.interrupt_mut(pe, id);
         match (flag, set) {
             (Flag::Group, _) => interrupt.group = set.into(),

@@ -52,6 +52,8 @@ pub struct Machine<'a> {
     implementation: hw::Implementation,
     /// Ends of levels that the host was told of, as the model counts them.
     told: BTreeSet<(usize, u32)>,
+    /// Which of them a trigger was set for since: they were a level or not when they ended.
+    retriggered: BTreeSet<(usize, u32)>,
     pub exits: u32,
     logs: bool,
 }
@@ -74,6 +76,22 @@ pub fn gic(implementation: hw::Implementation, spis: u32, affinities: &[u32]) ->
     Gic::new(Vtr::from_bits(implementation.vtr()), spis, &affinities).expect("there can be one")
 }
 
+/// Makes the groups what they are after a reset, which is UNKNOWN.
+pub fn resets_groups(model: &mut Model) {
+    for (pe, id) in model.interrupts() {
+        model.interrupt_mut(pe, id).group = 1;
+    }
+}
+
+/// Returns the frame and the offset of an access.
+pub fn place(access: &Access) -> (Frame, u32) {
+    match access.frame {
+        architecture::Frame::Distributor => (Frame::Distributor, access.offset),
+        architecture::Frame::RdBase(pe) => (Frame::Redistributor(vcpu(pe)), access.offset),
+        architecture::Frame::SgiBase(pe) => (Frame::Redistributor(vcpu(pe)), 0x1_0000 + access.offset),
+    }
+}
+
 impl<'a> Machine<'a> {
     /// A VM as after a reset, with its vCPUs in the guest. The model is new.
     pub fn new(
@@ -82,10 +100,7 @@ impl<'a> Machine<'a> {
         implementation: hw::Implementation,
         mut model: Model,
     ) -> Self {
-        // What is UNKNOWN after a reset: the group.
-        for (pe, id) in model.interrupts() {
-            model.interrupt_mut(pe, id).group = 1;
-        }
+        resets_groups(&mut model);
         let vcpus = (0..model.pes.len()).map(|number| Vcpu {
             interface: gic.cpu_interface(vcpu(number)).expect("nobody has it"),
             registers: Registers(VirtualInterface::new(implementation)),
@@ -100,6 +115,7 @@ impl<'a> Machine<'a> {
             asked: Asked::default(),
             implementation,
             told: BTreeSet::new(),
+            retriggered: BTreeSet::new(),
             exits: 0,
             logs: std::env::var_os("DOORBELL_SEQUENCE").is_some(),
         };
@@ -206,7 +222,9 @@ impl<'a> Machine<'a> {
             );
         }
         // Every end is told, though several may be told at once.
-        assert_eq!(std::mem::take(&mut self.told), std::mem::take(&mut self.model.ended), "told of the ends");
+        let open = std::mem::take(&mut self.retriggered);
+        let [told, ended] = [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
+        assert_eq!(told, ended, "told of the ends");
         self.model.deactivated.retain(|_, count| *count > 0);
         assert!(self.model.deactivated.is_empty(), "not deactivated physically: {:?}", self.model.deactivated);
         self.all_enter();
@@ -293,13 +311,13 @@ impl<'a> Machine<'a> {
     pub fn accesses(&mut self, pe: usize, access: &Access) {
         self.log(|| format!("{pe}: {access:x?}"));
         let known = self.model.known_bits(access.frame, access.offset, access.size);
+        let before = self.model.clone();
         let expected = self.model.access(access);
+        let triggers = |(pe, id)| [&before, &self.model].map(|model| model.interrupt(pe, id).edge);
+        let changed = self.model.interrupts().into_iter().filter(|&of| triggers(of)[0] != triggers(of)[1]);
+        self.retriggered.extend(changed);
         self.exit(pe);
-        let (frame, offset) = match access.frame {
-            architecture::Frame::Distributor => (Frame::Distributor, access.offset),
-            architecture::Frame::RdBase(pe) => (Frame::Redistributor(vcpu(pe)), access.offset),
-            architecture::Frame::SgiBase(pe) => (Frame::Redistributor(vcpu(pe)), 0x1_0000 + access.offset),
-        };
+        let (frame, offset) = place(access);
         let width = Width::from_bytes(access.size as usize).expect("it is a power of two");
         if let Some(value) = access.written {
             let access = self.gic.write(frame, offset, width, value, &mut self.asked);

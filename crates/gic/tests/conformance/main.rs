@@ -8,6 +8,7 @@
 #[path = "../architecture/mod.rs"]
 mod architecture;
 mod machine;
+mod map;
 #[path = "../random/mod.rs"]
 mod random;
 #[path = "../registers/mod.rs"]

@@ -195,9 +195,7 @@ fn step(machine: &mut Machine<'_>, random: &mut Random, done: &mut Done) {
         }
         23..=28 => {
             let access = access(machine, random);
-            let allowed = [Reason::Size, Reason::ChangeWhilePending, Reason::SleepWhileEnabled];
-            let reasons = machine.model.reasons(&access);
-            if reasons.iter().all(|reason| allowed.contains(reason)) && !withdraws_physical(machine, &access) {
+            if is_determined(&machine.model, &access) {
                 machine.accesses(pe, &access);
                 *(if access.written.is_some() { &mut done.written } else { &mut done.read }) += 1;
             }
@@ -237,13 +235,13 @@ fn generate(machine: &mut Machine<'_>, random: &mut Random, pe: usize) {
     machine.generates(pe, register[random.below(4) as usize], value | list | id << 24);
 }
 
-/// Returns whether an access takes back what a physical interrupt backs: that is deactivated then,
-/// which the model does not know.
-fn withdraws_physical(machine: &Machine<'_>, access: &Access) -> bool {
-    let word = 4 * (BACKED / 32);
-    let backed = machine.model.interrupt(0, BACKED).physical;
-    let clears = [0x280 + word, 0x380 + word].contains(&access.offset) && access.frame == Frame::Distributor;
-    backed && clears && access.written.is_some_and(|value| value >> (BACKED % 32) & 1 != 0)
+/// Returns whether the model says what an access does: also where the manual leaves that open, and
+/// the controller chooses what the model does.
+///
+/// Of a guest that makes inactive what it is running, the model knows by whom that was acknowledged
+/// when the guest ends it, and the interface does not.
+fn is_determined(model: &Model, access: &Access) -> bool {
+    !model.reasons(access).contains(&Reason::InactiveWhileRunning)
 }
 
 /// Returns an access: mostly to a register that matters.
