@@ -1,0 +1,322 @@
+//! Accesses while another vCPU is in the guest: who is kicked for them, what they wait for, and what
+//! RWP says meanwhile.
+
+#[allow(dead_code)]
+mod registers;
+#[allow(dead_code)]
+mod vm;
+
+use std::sync::Arc;
+
+use doorbell_gic::{Ended, Frame, Gic, PhysicalIntId, VcpuId, Width};
+use doorbell_hardware::gic::spec as hw;
+use doorbell_platform::{CpuId, IrqGuard, Std};
+use doorbell_post::{InGuest, Notice};
+use vm::{Vcpu, Vm, intid, vcpu};
+
+const D: Frame = Frame::Distributor;
+const CTLR: u32 = 0x0000;
+const WAKER: u32 = 0x0014;
+/// Of INTIDs from 32 on.
+const ISENABLER: u32 = 0x0104;
+const ICENABLER: u32 = 0x0184;
+const ISPENDR: u32 = 0x0204;
+const ICPENDR: u32 = 0x0284;
+const ISACTIVER: u32 = 0x0304;
+const ICACTIVER: u32 = 0x0384;
+const IPRIORITYR: u32 = 0x0400;
+const ICFGR: u32 = 0x0c08;
+const IROUTER: u32 = 0x6000;
+/// In the frame of a redistributor.
+const SGI_BASE: u32 = 0x1_0000;
+
+const SPI: u32 = 40;
+const OTHER: u32 = 41;
+const PPI: u32 = 20;
+
+fn redistributor(number: u32) -> Frame {
+    Frame::Redistributor(vcpu(number))
+}
+
+fn bit(id: u32) -> u64 {
+    1 << (id % 32)
+}
+
+/// Two vCPUs. The second gets an SPI and a PPI, which are pending.
+fn two() -> Vm {
+    let mut vm = Vm::new(2, 32);
+    for id in [SPI, OTHER] {
+        vm.write(D, IROUTER + 8 * id, 1);
+    }
+    vm.enable_spi(SPI);
+    vm.write(redistributor(1), SGI_BASE + 0x100, bit(PPI));
+    vm.write(D, ISPENDR, bit(SPI));
+    vm.write(redistributor(1), SGI_BASE + 0x200, bit(PPI));
+    vm
+}
+
+fn enters<'a>(vm: &mut Vm, gic: &'a Gic<Std>, irqs_off: &'a IrqGuard<Std>, number: u32) -> InGuest<'a, Std> {
+    let Vcpu { interface, registers } = &mut vm.vcpus[number as usize];
+    let entered = interface.enter(gic, irqs_off, CpuId(number), registers, &mut vm.asked);
+    vm.asked.notices.clear();
+    entered.expect("nothing was requested")
+}
+
+fn exits(vm: &mut Vm, in_guest: InGuest<'_, Std>, number: u32) -> bool {
+    let gic = Arc::clone(&vm.gic);
+    let Vcpu { interface, registers } = &mut vm.vcpus[number as usize];
+    interface.exit(&gic, in_guest, registers, &mut vm.asked)
+}
+
+fn kicked(vm: &mut Vm) -> Vec<VcpuId> {
+    let kick = |(vcpu, notice): (VcpuId, Notice<CpuId>)| {
+        assert_eq!(notice, Notice::Kick(CpuId(vcpu.number())));
+        vcpu
+    };
+    std::mem::take(&mut vm.asked.notices).into_iter().map(kick).collect()
+}
+
+/// Returns RWP of the distributor and of each redistributor.
+fn write_pending(vm: &mut Vm) -> Vec<bool> {
+    let mut rwp = vec![vm.read(D, CTLR) >> 31 & 1 != 0];
+    rwp.extend((0..vm.vcpus.len() as u32).map(|number| vm.read(redistributor(number), CTLR) >> 3 & 1 != 0));
+    rwp
+}
+
+#[test]
+fn a_write_that_a_vcpu_has_to_fold_for_is_pending_until_it_has() {
+    let writes = [
+        (D, ICENABLER, bit(SPI)),
+        (redistributor(1), SGI_BASE + 0x180, bit(PPI)),
+        (D, CTLR, 1),
+        (redistributor(1), CTLR, 1 << 25),
+        (redistributor(1), WAKER, 2),
+    ];
+    for (frame, offset, value) in writes {
+        let mut vm = two();
+        let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+        assert_eq!(write_pending(&mut vm), [false; 3]);
+        let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+        vm.write(frame, offset, value);
+        assert_eq!(kicked(&mut vm), [vcpu(1)], "{offset:#x}");
+        for _ in 0..2 {
+            assert_eq!(write_pending(&mut vm), [true, false, true], "{offset:#x}");
+        }
+        // Only what reads as enabled, or as asleep, is so at once.
+        let asleep = vm.read(redistributor(1), WAKER);
+        assert_eq!(asleep, if offset == WAKER { 2 } else { 0 }, "ChildrenAsleep is set when it has folded");
+        let _ = exits(&mut vm, in_guest, 1);
+        assert_eq!(vm.read(redistributor(1), WAKER), asleep * 3);
+        assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}");
+        let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+        assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}: it is in the guest once more");
+        // And once more, though one was complete.
+        vm.write(D, ICENABLER, bit(SPI));
+        vm.write(D, CTLR, 3);
+        vm.write(D, CTLR, 0);
+        assert_eq!(write_pending(&mut vm), [true, false, true], "{offset:#x}");
+        let _ = exits(&mut vm, in_guest, 1);
+        assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}");
+    }
+}
+
+#[test]
+fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
+    let mut vm = two();
+    // Pending, and not enabled: in no list register.
+    vm.write(D, ISPENDR, bit(OTHER));
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    let writes = [
+        (D, ICENABLER, bit(OTHER)),
+        (D, ICPENDR, bit(OTHER)),
+        (D, ISPENDR, bit(OTHER)),
+        (D, ISENABLER, bit(SPI) | bit(SPI + 2)),
+        (D, ICENABLER, bit(SPI + 2)),
+        (D, 0x84, 0xffff_ffff),
+        (D, IPRIORITYR + SPI, 0),
+        (D, ICFGR, 0),
+        (D, CTLR, 3),
+        (D, IROUTER + 8 * OTHER, 0),
+        (redistributor(1), WAKER, 0),
+        (redistributor(1), CTLR, 0),
+        (redistributor(0), CTLR, 1 << 25),
+        (redistributor(0), WAKER, 2),
+        // Of others than the interrupt that is there.
+        (redistributor(0), SGI_BASE + 0x180, bit(PPI)),
+        (D, 0x84, 0xffff_ffff & !bit(OTHER)),
+        (D, IPRIORITYR + OTHER / 4 * 4, 0x4000),
+        (D, ICFGR, 0b10 << (2 * (OTHER % 16))),
+    ];
+    for (frame, offset, value) in writes {
+        vm.write(frame, offset, value);
+        assert_eq!(kicked(&mut vm), [], "{offset:#x}");
+        assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}");
+    }
+    for offset in [0x84, ISENABLER, ICENABLER, IPRIORITYR + SPI / 4 * 4, ICFGR, IROUTER + 8 * SPI, CTLR] {
+        let _ = vm.read(D, offset);
+        assert_eq!(kicked(&mut vm), [], "{offset:#x} is read");
+    }
+    // What it has in a list register may have been acknowledged.
+    let _ = vm.read(D, ISPENDR);
+    assert_eq!(kicked(&mut vm), [vcpu(1)]);
+    let _ = exits(&mut vm, in_guest, 1);
+}
+
+#[test]
+fn a_source_tells_once_of_what_was_not_pending_before() {
+    let mut vm = two();
+    vm.write(D, ICPENDR, bit(SPI));
+    vm.enable_spi(OTHER);
+    vm.write(D, ICFGR, 0b10 << (2 * (SPI % 16)));
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    let (edge, level) = (gic.spi(intid(SPI)).expect("there is one"), gic.spi(intid(OTHER)).expect("there is one"));
+    let line = |vm: &mut Vm, line: &doorbell_gic::Line<'_, Std>, source, high| {
+        line.set_level(source, high, &mut vm.asked);
+        kicked(vm).len()
+    };
+    // A level: the first source, and not the second, nor one that falls while the other is high.
+    assert_eq!(
+        [line(&mut vm, &level, 0, true), line(&mut vm, &level, 31, true), line(&mut vm, &level, 0, false)],
+        [1, 0, 0]
+    );
+    let _ = exits(&mut vm, in_guest, 1);
+    // It is in a list register, and the last source falls.
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    assert_eq!(line(&mut vm, &level, 31, false), 1);
+    let _ = exits(&mut vm, in_guest, 1);
+    // An edge: what rises, of each source, and is not latched.
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    assert_eq!(
+        [line(&mut vm, &edge, 31, true), line(&mut vm, &edge, 0, true), line(&mut vm, &edge, 0, false)],
+        [1, 0, 0]
+    );
+    edge.edge(&mut vm.asked);
+    assert_eq!(kicked(&mut vm), [], "it was latched before");
+    let _ = exits(&mut vm, in_guest, 1);
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    // Now a list register has that.
+    assert_eq!([line(&mut vm, &edge, 31, true), line(&mut vm, &edge, 0, true)], [0, 1]);
+    let _ = exits(&mut vm, in_guest, 1);
+}
+
+/// The second vCPU acknowledges the SPI, and stays in the guest.
+fn acknowledged<'a>(vm: &mut Vm, gic: &'a Gic<Std>, irqs_off: &'a IrqGuard<Std>) -> InGuest<'a, Std> {
+    vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));
+    let in_guest = enters(vm, gic, irqs_off, 1);
+    let got = vm.vcpus[1].registers.0.read_iar(hw::Group::One).expect("it is not trapped");
+    assert_eq!(got.number(), SPI);
+    in_guest
+}
+
+#[test]
+fn an_access_to_what_is_active_waits_for_the_vcpu_that_may_have_acknowledged_it() {
+    for (offset, value) in
+        [(ISACTIVER, None), (ICACTIVER, None), (ICACTIVER, Some(bit(SPI))), (ISACTIVER, Some(bit(SPI)))]
+    {
+        let mut vm = two();
+        let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+        let in_guest = acknowledged(&mut vm, &gic, &irqs_off);
+        let access = match value {
+            None => gic.read(D, offset, Width::Word, &mut vm.asked),
+            Some(value) => gic.write(D, offset, Width::Word, value, &mut vm.asked),
+        };
+        assert_eq!(kicked(&mut vm), [vcpu(1)]);
+        let access = access.complete(&mut vm.asked).expect_err("it has not folded");
+        assert!(!gic.spi(intid(SPI)).expect("there is one").state().is_active(), "nobody knows");
+        let _ = exits(&mut vm, in_guest, 1);
+        let read = access.complete(&mut vm.asked).expect("it has folded");
+        assert_eq!(read, if value.is_none() { bit(SPI) } else { 0 });
+        let active = gic.spi(intid(SPI)).expect("there is one").state().is_active();
+        assert_eq!(active, (offset, value) != (ICACTIVER, Some(bit(SPI))));
+        // Others are not waited for: neither those that are out, nor for what nobody has.
+        let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+        let read = gic.read(D, ISACTIVER + 4, Width::Word, &mut vm.asked);
+        assert_eq!(read.complete(&mut vm.asked).ok(), Some(0));
+        let written = gic.write(D, ICACTIVER, Width::Word, bit(OTHER), &mut vm.asked);
+        assert_eq!(written.complete(&mut vm.asked).ok(), Some(0));
+        assert_eq!(kicked(&mut vm), []);
+        let _ = exits(&mut vm, in_guest, 1);
+    }
+}
+
+/// Deactivates an interrupt in the name of a vCPU, as its guest's DIR does.
+fn deactivates<'a>(vm: &mut Vm, gic: &'a Gic<Std>, by: u32, id: u32) -> doorbell_gic::Access<'a, Std> {
+    let Vcpu { interface, registers } = &mut vm.vcpus[by as usize];
+    interface.deactivate(gic, intid(id), registers, &mut vm.asked)
+}
+
+#[test]
+fn a_vcpu_that_deactivates_what_another_one_has_waits_for_it_and_tells_the_end_of_a_level() {
+    let mut vm = two();
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    let in_guest = acknowledged(&mut vm, &gic, &irqs_off);
+    let access = deactivates(&mut vm, &gic, 0, SPI);
+    assert_eq!(kicked(&mut vm), [vcpu(1)]);
+    let access = access.complete(&mut vm.asked).expect_err("it has not folded");
+    let _ = exits(&mut vm, in_guest, 1);
+    assert_eq!(access.complete(&mut vm.asked).ok(), Some(0));
+    assert!(!gic.spi(intid(SPI)).expect("there is one").state().is_active());
+    assert_eq!(std::mem::take(&mut vm.asked.ended), [Ended::Level(intid(SPI))]);
+    // What is not active, or is an edge, has no end that anybody waits for.
+    for _ in 0..2 {
+        assert_eq!(deactivates(&mut vm, &gic, 0, SPI).complete(&mut vm.asked).ok(), Some(0));
+        vm.write(D, ICFGR, 0b10 << (2 * (OTHER % 16)));
+        vm.write(D, ISACTIVER, bit(OTHER));
+        assert_eq!(deactivates(&mut vm, &gic, 0, OTHER).complete(&mut vm.asked).ok(), Some(0));
+        assert!(!gic.spi(intid(OTHER)).expect("there is one").state().is_active());
+        assert_eq!(vm.asked.ended, []);
+    }
+}
+
+#[test]
+fn a_vcpu_that_deactivates_its_own_has_told_all_that_there_is_to_tell_when_that_returns() {
+    let mut vm = two();
+    let gic = Arc::clone(&vm.gic);
+    let physical = PhysicalIntId::new(500);
+    vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));
+    vm.write(D, ICPENDR, bit(SPI));
+    gic.private(vcpu(1), intid(PPI)).expect("there is one").set_physical(physical);
+    vm.runs(1, |guest| guest.write_ctlr(2).expect("it is not trapped"));
+    // EOImode 1: acknowledged, dropped, and not deactivated.
+    gic.private(vcpu(1), intid(PPI)).expect("there is one").set_level(3, true, &mut vm.asked);
+    assert_eq!(vm.acknowledges(1), PPI);
+    gic.private(vcpu(1), intid(PPI)).expect("there is one").set_level(3, false, &mut vm.asked);
+    vm.ends(1, PPI);
+    assert!(gic.private(vcpu(1), intid(PPI)).expect("there is one").state().is_active());
+    assert_eq!(vm.asked.ended, []);
+    assert_eq!(deactivates(&mut vm, &gic, 1, PPI).complete(&mut vm.asked).ok(), Some(0));
+    assert!(!gic.private(vcpu(1), intid(PPI)).expect("there is one").state().is_active());
+    let ended = [Ended::Physical(physical.expect("it is small")), Ended::Level(intid(PPI))];
+    assert_eq!(std::mem::take(&mut vm.asked.ended), ended);
+    // Another vCPU has made it active by a write, and the owner has not looked yet.
+    vm.write(redistributor(1), SGI_BASE + 0x300, bit(PPI));
+    assert_eq!(deactivates(&mut vm, &gic, 1, PPI).complete(&mut vm.asked).ok(), Some(0));
+    assert!(!gic.private(vcpu(1), intid(PPI)).expect("there is one").state().is_active());
+    assert_eq!(vm.asked.ended, ended);
+}
+
+#[test]
+fn a_vcpu_that_comes_to_a_cpu_says_which_physical_interrupts_have_to_be_active_there() {
+    let mut vm = Vm::new(1, 32);
+    let gic = Arc::clone(&vm.gic);
+    let [idle, level, edge, active] = [20, 21, 22, 23];
+    for id in [idle, level, edge, active] {
+        let line = gic.private(vcpu(0), intid(id)).expect("there is one");
+        line.set_physical(PhysicalIntId::new(id + 100));
+    }
+    gic.private(vcpu(0), intid(level)).expect("there is one").set_level(0, true, &mut vm.asked);
+    gic.private(vcpu(0), intid(edge)).expect("there is one").edge(&mut vm.asked);
+    gic.private(vcpu(0), intid(30)).expect("there is one").edge(&mut vm.asked);
+    vm.write(redistributor(0), SGI_BASE + 0x300, bit(active));
+    let mut said = Vec::new();
+    vm.vcpus[0].interface.load(&gic, |physical, active| said.push((physical.number(), active)));
+    assert_eq!(said, [(120, false), (121, true), (122, true), (123, true)]);
+    // One that was acknowledged, and one that is in a list register no more: it has not ended.
+    vm.write(redistributor(0), SGI_BASE + 0x100, bit(edge));
+    assert_eq!(vm.acknowledges(0), edge);
+    said.clear();
+    vm.vcpus[0].interface.load(&gic, |physical, active| said.push((physical.number(), active)));
+    assert_eq!(said, [(120, false), (121, true), (122, true), (123, true)]);
+}
