@@ -40,3 +40,42 @@ impl VcpuSet {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: [u32; 9] = [0, 1, 62, 63, 64, 65, 127, 128, 511];
+
+    fn vcpu(number: u32) -> VcpuId {
+        VcpuId::new(number).expect("it is small")
+    }
+
+    fn all() -> impl Iterator<Item = VcpuId> {
+        (0..VcpuId::COUNT as u32).map(vcpu)
+    }
+
+    #[test]
+    fn what_is_inserted_is_there_and_nothing_else() {
+        let mut set = VcpuSet::EMPTY;
+        assert!(set.is_empty());
+        for (n, &number) in SOME.iter().enumerate() {
+            assert!(set.insert(vcpu(number)) && !set.insert(vcpu(number)));
+            assert!(all().filter(|&vcpu| set.contains(vcpu)).eq(SOME[..=n].iter().copied().map(vcpu)));
+            assert!(!set.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_filter_keeps_what_it_is_asked_to_of_what_is_there() {
+        let mut set = VcpuSet::EMPTY;
+        SOME.iter().for_each(|&number| _ = set.insert(vcpu(number)));
+        assert!(set.filter(|_| true) == set && set.filter(|_| false).is_empty());
+        for number in SOME {
+            let one = set.filter(|of| of == vcpu(number));
+            assert!(all().filter(|&vcpu| one.contains(vcpu)).eq([vcpu(number)]));
+            let others = set.filter(|of| of != vcpu(number));
+            assert_eq!(all().filter(|&vcpu| others.contains(vcpu)).count(), SOME.len() - 1);
+        }
+    }
+}

@@ -160,3 +160,38 @@ fn a_guest_that_enables_the_group_again_gets_what_nobody_could_have() {
     assert!(signals(&mut vm, 1) || !blocks(), "it blocks, and has not been told");
     assert!(signals(&mut vm, 1));
 }
+
+#[test]
+fn a_guest_that_has_enabled_neither_group_leaves_what_any_may_have_of_both_to_another() {
+    let mut vm = vm();
+    let spis = [SPI, SPI + 1];
+    vm.enable_spi(SPI + 1);
+    vm.write(Frame::Distributor, 0x84, u64::from(u32::MAX) & !(1 << (SPI % 32)));
+    let vmcr = vm.vcpus[0].registers.0.vmcr();
+    vm.vcpus[0].registers.0.set_vmcr(vmcr & !0b11);
+    let gic = Arc::clone(&vm.gic);
+    let line = |spi| gic.spi(intid(spi)).expect("there is one");
+    for spi in spis {
+        vm.write(Frame::Distributor, 0x6000 + 8 * spi, 0);
+        vm.write(Frame::Distributor, 0x6000 + 8 * spi, 1 << 31);
+        line(spi).edge(&mut vm.asked);
+        assert_eq!(line(spi).state().holder(), Some(vcpu(0)));
+    }
+    assert!(!signals(&mut vm, 0));
+    assert_eq!(spis.map(|spi| line(spi).state().holder()), [Some(vcpu(1)); 2]);
+    assert!(signals(&mut vm, 1));
+}
+
+#[test]
+fn a_vcpu_that_enters_the_guest_hands_over_what_is_not_for_it_before() {
+    let mut vm = vm();
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 0);
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1 << 31);
+    line(&mut vm);
+    let gic = Arc::clone(&vm.gic);
+    let vmcr = vm.vcpus[0].registers.0.vmcr();
+    vm.vcpus[0].registers.0.set_vmcr(vmcr & !0b11);
+    let spi = gic.spi(intid(SPI)).expect("there is one");
+    assert_eq!(spi.state().holder(), Some(vcpu(0)));
+    vm.runs(0, |_| assert_eq!(spi.state().holder(), Some(vcpu(1)), "it waits for the exit"));
+}

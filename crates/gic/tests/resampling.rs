@@ -93,3 +93,29 @@ fn a_pin_of_another_chip_or_past_the_last_spi_is_none() {
     assert!(all.into_iter().all(|state| !state.is_pending()));
     assert_eq!(pins.pin(intid(31)), None);
 }
+
+#[test]
+fn an_edge_of_an_irqfd_makes_its_pin_pending_and_its_vcpu_is_told() {
+    use doorbell_irqfd::Controller;
+    let mut vm = Vm::new(1, 32);
+    vm.enable_spi(SPI);
+    vm.write(doorbell_gic::Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    let notice: Tell = Box::new(move |vcpu, notice| tells.lock().unwrap().push((vcpu, notice)));
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), notice));
+    let state = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
+    // A vCPU that waits is woken by what the function is told.
+    let gic = Arc::clone(&vm.gic);
+    let redistributor = gic.redistributor(VcpuId::new(0).expect("it is small")).expect("there is one");
+    let news = redistributor.news();
+    let vm::Vcpu { interface, registers } = &mut vm.vcpus[0];
+    assert!(!interface.signals(&gic, registers, &mut vm.asked));
+    let blocked = news.block().expect("there are no news");
+    pins.edge(Pin::new(0, 8));
+    assert!(state(&vm).is_pending() && state(&vm).sources() == 0);
+    assert_eq!(*told.lock().unwrap(), [(redistributor.id(), Notice::Wake)]);
+    assert!(!blocked.asleep());
+    drop(blocked);
+    assert_eq!(vm.acknowledges(0), SPI);
+}

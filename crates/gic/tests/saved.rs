@@ -7,7 +7,9 @@ mod vm;
 
 use std::sync::Arc;
 
-use doorbell_gic::{Ended, Frame, GicState, StateError, Width};
+use doorbell_gic::spec::Vtr;
+use doorbell_gic::{Affinity, Ended, Frame, Gic, GicState, NotToBeHad, StateError, Width};
+use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::{CpuId, IrqGuard, Std};
 use vm::{Vcpu, Vm, intid, vcpu};
@@ -15,6 +17,15 @@ use vm::{Vcpu, Vm, intid, vcpu};
 const EDGE: u32 = 40;
 const LEVEL: u32 = 41;
 const OTHERS: u32 = 42;
+
+/// A VM whose CPUs have 8 bits of priority, of which 7 preempt.
+fn finest() -> (Gic<Std>, Vec<Vcpu>) {
+    let implementation = hw::Implementation::new(4, 8, 7).expect("it is legal");
+    let gic = Gic::new(Vtr::from_bits(implementation.vtr()), 32, &[Affinity(0)]).expect("there can be one");
+    let interface = gic.cpu_interface(vcpu(0)).expect("nobody has it");
+    let registers = registers::Registers(VirtualInterface::new(implementation));
+    (gic, vec![Vcpu { interface, registers }])
+}
 
 fn save(vm: &mut Vm) -> Result<GicState, StateError> {
     vm.gic.save(vm.vcpus.iter_mut().map(|vcpu| &mut vcpu.interface))
@@ -105,7 +116,15 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
     let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 1, 0x81)];
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
+    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(1023, 1, 0x80)];
+    refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
+    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 2, 0x80)];
+    refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
     refuses(&mut vm, |state| state.redistributors[1].private[3].edge = false, StateError::Interrupt(3));
+    refuses(&mut vm, |state| state.redistributors[1].private[15].edge = false, StateError::Interrupt(15));
+    refuses(&mut vm, |state| state.redistributors[1].private[16].group = 2, StateError::Interrupt(16));
+    refuses(&mut vm, |state| state.redistributors[1].private[17].holder = None, StateError::Interrupt(17));
+    refuses(&mut vm, |state| state.spis[31].priority = 0xff, StateError::Interrupt(63));
     refuses(&mut vm, |state| state.redistributors[1].private[20].holder = Some(0), StateError::Interrupt(20));
     refuses(&mut vm, |state| state.spis[1].holder = Some(2), StateError::Interrupt(33));
     refuses(&mut vm, |state| state.spis[2].priority = 0x84, StateError::Interrupt(34));
@@ -187,5 +206,66 @@ fn a_vcpu_whose_group_is_enabled_after_the_restoration_takes_part_and_enters_wit
     // The host restores the registers of the CPU after all.
     vm.vcpus[0].registers.0.set_vmcr(vmcr);
     vm.runs(0, |guest| assert_eq!(guest.misr(), 0));
+    assert_eq!(vm.acknowledges(0), EDGE);
+}
+
+#[test]
+fn a_state_is_restored_whatever_the_controller_was() {
+    let mut before = busy();
+    before.write(Frame::Redistributor(vcpu(1)), 0, 0b11 << 24);
+    before.write(Frame::Redistributor(vcpu(0)), 0x14, 2);
+    before.write(Frame::Distributor, 0, 2);
+    let gic = Arc::clone(&before.gic);
+    before.vcpus[1].interface.power_off(&gic, &mut before.asked);
+    let state = save(&mut before).expect("all are stopped");
+    assert!(state.redistributors[1].off && state.redistributors[0].asleep && state.enabled_groups == 2);
+    let mut vm = moved(&before);
+    vm.write(Frame::Distributor, 0, 1);
+    restore(&mut vm, &state).expect("it is of such a VM");
+    assert_eq!(save(&mut vm).expect("all are stopped"), state);
+    // And a new one, where nothing of that is.
+    let new = save(&mut Vm::new(2, 32)).expect("all are stopped");
+    restore(&mut vm, &new).expect("it is of such a VM");
+    assert_eq!(save(&mut vm).expect("all are stopped"), new);
+    assert_eq!(vm.gic.cpu_interface(vcpu(1)).err(), Some(NotToBeHad::Owned(vcpu(1))), "somebody has it still");
+}
+
+#[test]
+fn priorities_that_preempt_have_fewer_bits_than_others() {
+    let (gic, mut vcpus) = finest();
+    let mut state = gic.save(vcpus.iter_mut().map(|vcpu| &mut vcpu.interface)).expect("all are stopped");
+    let mut restores = |state: &GicState| {
+        let vcpus = vcpus.iter_mut().map(|Vcpu { interface, registers }| (interface, &*registers));
+        gic.restore(state, vcpus, &mut vm::Asked::default())
+    };
+    state.spis[0].priority = 0x81;
+    state.spis[0].active = true;
+    state.redistributors[0].active_priorities = vec![(32, 1, 0x80)];
+    assert_eq!(restores(&state), Ok(()));
+    state.redistributors[0].active_priorities = vec![(32, 1, 0x81)];
+    assert_eq!(restores(&state), Err(StateError::Redistributor(vcpu(0))));
+}
+
+#[test]
+fn a_vcpu_that_took_no_part_says_so_again_after_the_restoration() {
+    let mut vm = Vm::new(2, 32);
+    vm.enable_spi(EDGE);
+    vm.write(Frame::Distributor, 0x6000 + 8 * EDGE, 1 << 31);
+    let gic = Arc::clone(&vm.gic);
+    let line = gic.spi(intid(EDGE)).expect("there is one");
+    line.edge(&mut vm.asked);
+    assert_eq!(line.state().holder(), Some(vcpu(0)));
+    let disables = |guest: &mut VirtualInterface| guest.write_igrpen(hw::Group::One, false).expect("it is not trapped");
+    vm.runs(0, disables);
+    assert_eq!(line.state().holder(), Some(vcpu(1)), "it has left the first one");
+    let state = save(&mut vm).expect("all are stopped");
+    restore(&mut vm, &state).expect("it is of such a VM");
+    // The second one ceases to take part: it is offered to the first one, which says that it does not.
+    vm.write(Frame::Redistributor(vcpu(1)), 0, 1 << 25);
+    vm.runs(0, |_| ());
+    assert_eq!(line.state().holder(), None);
+    vm.runs(0, |guest| guest.write_igrpen(hw::Group::One, true).expect("it is not trapped"));
+    // The entry finds out, and kicks its own vCPU.
+    vm.runs(0, |_| ());
     assert_eq!(vm.acknowledges(0), EDGE);
 }

@@ -1,10 +1,10 @@
 //! A VM beside its model: everything is done to both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, CpuInterface, Ended, Frame, Gic, Host, IntId, Kick, PhysicalIntId, SgiRegister, VcpuId, Width,
+    Affinity, CpuInterface, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, SgiRegister, VcpuId, Width,
 };
 use doorbell_hardware::gic::spec as hw;
 use doorbell_hardware::gic::{Physical, VirtualInterface};
@@ -54,6 +54,8 @@ pub struct Machine<'a> {
     told: BTreeSet<(usize, u32)>,
     /// Which of them a trigger was set for since: they were a level or not when they ended.
     retriggered: BTreeSet<(usize, u32)>,
+    /// The level that each device gives.
+    sources: BTreeMap<(usize, u32), u32>,
     pub exits: u32,
     logs: bool,
 }
@@ -116,6 +118,7 @@ impl<'a> Machine<'a> {
             implementation,
             told: BTreeSet::new(),
             retriggered: BTreeSet::new(),
+            sources: BTreeMap::new(),
             exits: 0,
             logs: std::env::var_os("DOORBELL_SEQUENCE").is_some(),
         };
@@ -151,6 +154,7 @@ impl<'a> Machine<'a> {
         self.exits += 1;
         if interface.exit(self.gic, in_guest, registers, &mut self.asked) {
             interface.tell_ended(&mut self.asked);
+            assert!(matches!(self.asked.ended.last(), Some(Ended::Level(_))), "no level has ended");
         }
         self.hears(pe);
     }
@@ -212,8 +216,7 @@ impl<'a> Machine<'a> {
         self.log(|| "compares".into());
         (0..self.vcpus.len()).for_each(|pe| self.exit(pe));
         for (pe, id) in self.model.interrupts() {
-            let line = if id < PRIVATE { self.gic.private(vcpu(pe), intid(id)) } else { self.gic.spi(intid(id)) };
-            let state = line.expect("there is one").state();
+            let state = self.device(pe, id).state();
             assert_eq!(
                 (state.is_pending(), state.is_active()),
                 self.model.state(pe, id),
@@ -221,6 +224,7 @@ impl<'a> Machine<'a> {
                 self.model.interrupt(pe, id)
             );
         }
+        (0..self.vcpus.len()).for_each(|pe| self.waits(pe));
         // Every end is told, though several may be told at once.
         let open = std::mem::take(&mut self.retriggered);
         let [told, ended] = [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
@@ -228,6 +232,21 @@ impl<'a> Machine<'a> {
         self.model.deactivated.retain(|_, count| *count > 0);
         assert!(self.model.deactivated.is_empty(), "not deactivated physically: {:?}", self.model.deactivated);
         self.all_enter();
+    }
+
+    /// A vCPU that is outside of the guest waits for an interrupt: it is told whether there is one.
+    fn waits(&mut self, pe: usize) {
+        if !self.model.pes[pe].on {
+            return;
+        }
+        let Vcpu { interface, registers, .. } = &mut self.vcpus[pe];
+        if interface.signals(self.gic, registers, &mut self.asked) {
+            let signalled = (0..2).any(|group| !self.model.signalled(pe, group).is_empty());
+            assert!(signalled, "{pe} is told that an interrupt is signalled");
+        } else {
+            let spurious = (0..2).all(|group| self.model.may_be_spurious(pe, group));
+            assert!(spurious, "{pe} is told that nothing is signalled");
+        }
     }
 
     pub fn is_running(&self, pe: usize) -> bool {
@@ -351,22 +370,32 @@ impl<'a> Machine<'a> {
         self.settles();
     }
 
-    /// A device sets its line, by one of two sources, or sends an edge.
-    pub fn line(&mut self, pe: usize, id: u32, high: Option<bool>) {
-        self.log(|| format!("line {id} of {pe}: {high:?}"));
-        let line = if id < PRIVATE { self.gic.private(vcpu(pe), intid(id)) } else { self.gic.spi(intid(id)) };
-        let line = line.expect("there is one");
-        match high {
-            Some(high) => {
-                self.model.set_line(pe, id, high);
-                line.set_level(7, high, &mut self.asked);
-            }
-            None => {
-                self.model.latch(pe, id);
-                line.edge(&mut self.asked);
-            }
-        }
+    /// A device sets its line, of several that an interrupt has.
+    pub fn line(&mut self, pe: usize, id: u32, source: u32, high: bool) {
+        self.log(|| format!("line {id} of {pe}: {source} {high}"));
+        let owner = if id < PRIVATE { pe } else { 0 };
+        let sources = self.sources.entry((owner, id)).or_default();
+        let was = *sources;
+        *sources = if high { was | 1 << source } else { was & !(1 << source) };
+        let interrupt = self.model.interrupt_mut(pe, id);
+        // The rise of each is an edge.
+        interrupt.latch |= interrupt.edge && high && was >> source & 1 == 0;
+        interrupt.line = *sources != 0;
+        self.device(pe, id).set_level(source, high, &mut self.asked);
         self.settles();
+    }
+
+    /// A device sends an edge.
+    pub fn edge(&mut self, pe: usize, id: u32) {
+        self.log(|| format!("edge {id} of {pe}"));
+        self.model.latch(pe, id);
+        self.device(pe, id).edge(&mut self.asked);
+        self.settles();
+    }
+
+    fn device(&self, pe: usize, id: u32) -> Line<'a, Std> {
+        let line = if id < PRIVATE { self.gic.private(vcpu(pe), intid(id)) } else { self.gic.spi(intid(id)) };
+        line.expect("there is one")
     }
 
     /// Backs an interrupt by a physical one.

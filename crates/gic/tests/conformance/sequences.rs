@@ -12,7 +12,7 @@ use crate::machine::{self, Machine, hardware};
 use crate::random::Random;
 
 /// INTIDs that are used: few, so that they meet.
-const USED: [u32; 14] = [0, 1, 15, 16, 17, 27, 32, 33, 34, 35, 36, 37, 63, 64];
+const USED: [u32; 14] = [0, 1, 15, 16, 17, 31, 32, 33, 34, 35, 36, 37, 63, 64];
 const SPIS: u32 = 64;
 /// Backed by a physical interrupt.
 const BACKED: u32 = 36;
@@ -63,7 +63,7 @@ pub fn run(seed: u64, operations: u32) -> Done {
     let lrs = 1 + random.below(if seed.is_multiple_of(2) { 4 } else { 16 }) as u8;
     let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
     let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
-    let affinities: Vec<_> = [0, 1, 0x1_0000, 0x0203_0417][..pes].to_vec();
+    let affinities: Vec<_> = [0, 0x18, 0x1_0000, 0x8301_8f17][..pes].to_vec();
     let gic = machine::gic(implementation, SPIS, &affinities);
     let irqs_off = IrqGuard::<Std>::new();
     let model = Model::new(&affinities, SPIS, priority_bits.into(), preemption_bits.into());
@@ -190,8 +190,12 @@ fn step(machine: &mut Machine<'_>, random: &mut Random, done: &mut Done) {
         }
         17..=22 => {
             let id = one_of(random, &USED);
-            let high = if id == BACKED || id < 16 || random.one_in(3) { None } else { Some(random.one_in(2)) };
-            machine.line(pe, id, high);
+            if id == BACKED || id < 16 || random.one_in(3) {
+                machine.edge(pe, id);
+            } else {
+                let source = one_of(random, &[0, 7, 31]);
+                machine.line(pe, id, source, random.one_in(2));
+            }
         }
         23..=28 => {
             let access = access(machine, random);
@@ -223,14 +227,17 @@ fn generate(machine: &mut Machine<'_>, random: &mut Random, pe: usize) {
     let affinity = u64::from(machine.model.pes[to].affinity);
     let id = u64::from(one_of(random, &USED[..3]));
     let list = 1 << (affinity & 0xf) | random.bits() & 0xffff & random.bits();
-    let value = if random.one_in(4) {
-        1 << 40
-    } else {
-        (affinity >> 24) << 48
-            | (affinity >> 16 & 0xff) << 32
-            | (affinity >> 8 & 0xff) << 16
-            | (affinity >> 4 & 0xf) << 44
-    };
+    // What is RES0.
+    let value = if random.one_in(2) { random.bits() << 8 & 0xff00_0e00_f000_0000 } else { 0 };
+    let value = value
+        | if random.one_in(4) {
+            1 << 40
+        } else {
+            (affinity >> 24) << 48
+                | (affinity >> 16 & 0xff) << 32
+                | (affinity >> 8 & 0xff) << 16
+                | (affinity >> 4 & 0xf) << 44
+        };
     let register = [SgiRegister::Sgi1R, SgiRegister::Sgi1R, SgiRegister::Sgi0R, SgiRegister::Asgi1R];
     machine.generates(pe, register[random.below(4) as usize], value | list | id << 24);
 }
@@ -310,8 +317,8 @@ fn drain(machine: &mut Machine<'_>) {
     }
     machine.accesses(0, &Access::write(Frame::Distributor, 0, 4, 3));
     for (pe, id) in machine.model.interrupts() {
-        if id >= 16 && machine.model.interrupt(pe, id).line {
-            machine.line(pe, id, Some(false));
+        if machine.model.interrupt(pe, id).line {
+            [0, 7, 31].into_iter().for_each(|source| machine.line(pe, id, source, false));
         }
     }
     let mut more = true;
