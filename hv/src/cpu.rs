@@ -2,7 +2,7 @@
 
 use core::arch::global_asm;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use doorbell_platform::{CpuId, Platform};
 use smccc::{Smc, psci};
@@ -11,10 +11,14 @@ use crate::bare::Bare;
 use crate::run_queue::RunQueue;
 use crate::sysreg::{isb, write_sysreg};
 use crate::task::Task;
+use crate::time::Clock;
 use crate::{irq, scheduler, time};
 
 /// How many CPUs there may be.
 pub const CPUS: usize = 8;
+
+/// The number of no task.
+pub(crate) const NONE: usize = usize::MAX;
 
 /// What each CPU has.
 pub(crate) struct Cpu {
@@ -22,6 +26,13 @@ pub(crate) struct Cpu {
     pub(crate) queue: RunQueue,
     /// Whether the current task is to make way. Written on this CPU.
     pub(crate) resched: AtomicBool,
+    /// Whether it has nothing to do.
+    pub(crate) idles: AtomicBool,
+    /// What its timer is set for.
+    pub(crate) clock: Clock,
+    /// The number of the task whose vCPU's registers it has. Written on this CPU, with interrupts
+    /// off.
+    pub(crate) loaded: AtomicUsize,
     mpidr: AtomicU64,
     number: u32,
 }
@@ -43,7 +54,15 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl Cpu {
     const fn new(number: u32) -> Self {
-        Cpu { queue: RunQueue::new(), resched: AtomicBool::new(false), mpidr: AtomicU64::new(0), number }
+        Cpu {
+            queue: RunQueue::new(),
+            resched: AtomicBool::new(false),
+            idles: AtomicBool::new(false),
+            clock: Clock::new(),
+            loaded: AtomicUsize::new(NONE),
+            mpidr: AtomicU64::new(0),
+            number,
+        }
     }
 
     /// Returns how many there are. By anybody.
@@ -62,6 +81,12 @@ impl Cpu {
     #[inline]
     pub(crate) fn this() -> &'static Cpu {
         Cpu::of(Bare::current_cpu())
+    }
+
+    /// Returns whether the current task is to make way. On this CPU.
+    #[inline]
+    pub(crate) fn resched(&self) -> bool {
+        self.resched.load(Relaxed)
     }
 
     pub(crate) fn id(&self) -> CpuId {

@@ -92,26 +92,40 @@ pub(crate) fn vtr() -> Vtr {
     Vtr::from_bits(read_sysreg!("ich_vtr_el2")).with_ctlr(read_sysreg!("icc_ctlr_el1"))
 }
 
-/// Makes the interface what it is after a reset: everything disabled, nothing active.
-pub(crate) fn reset() {
-    Ich.set_hcr(0);
-    Ich.set_vmcr(0);
-    for number in 0..vtr().list_registers() {
-        Ich.set_list_register(number, 0);
-    }
-    // SAFETY: as above. The registers with higher numbers are there with more bits of preemption.
-    unsafe {
-        write_sysreg!("ich_ap0r0_el2", 0);
-        write_sysreg!("ich_ap1r0_el2", 0);
-        if vtr().active_priority_registers() > 1 {
-            write_sysreg!("ich_ap0r1_el2", 0);
-            write_sysreg!("ich_ap1r1_el2", 0);
+/// The registers that the host keeps for a vCPU: see [`ListRegisters`].
+#[derive(Clone)]
+pub(crate) struct Saved {
+    vmcr: u64,
+    /// ICH_AP0R<n>_EL2 and ICH_AP1R<n>_EL2.
+    active_priorities: [[u32; 4]; 2],
+}
+
+impl Saved {
+    /// What they are after a reset: everything disabled, nothing active.
+    pub(crate) const RESET: Saved = Saved { vmcr: 0, active_priorities: [[0; 4]; 2] };
+
+    /// Restores the registers. With interrupts off.
+    pub(crate) fn restore(&self) {
+        Ich.set_hcr(0);
+        Ich.set_vmcr(self.vmcr);
+        let [zero, one] = self.active_priorities;
+        for number in 0..vtr().active_priority_registers() {
+            let [zero, one] = [zero[number % 4].into(), one[number % 4].into()];
+            // SAFETY: as above. The registers with higher numbers are there with more bits of
+            // preemption.
+            unsafe {
+                write_numbered!(number, zero,
+                    0 "ich_ap0r0_el2" 1 "ich_ap0r1_el2" 2 "ich_ap0r2_el2" 3 "ich_ap0r3_el2");
+                write_numbered!(number, one,
+                    0 "ich_ap1r0_el2" 1 "ich_ap1r1_el2" 2 "ich_ap1r2_el2" 3 "ich_ap1r3_el2");
+            }
         }
-        if vtr().active_priority_registers() > 2 {
-            write_sysreg!("ich_ap0r2_el2", 0);
-            write_sysreg!("ich_ap1r2_el2", 0);
-            write_sysreg!("ich_ap0r3_el2", 0);
-            write_sysreg!("ich_ap1r3_el2", 0);
-        }
     }
+}
+
+/// Saves the registers. With interrupts off.
+pub(crate) fn save() -> Saved {
+    let registers = vtr().active_priority_registers();
+    let of = |group| core::array::from_fn(|n| if n < registers { Ich.active_priorities(group, n) } else { 0 });
+    Saved { vmcr: Ich.vmcr(), active_priorities: [of(Group::Zero), of(Group::One)] }
 }

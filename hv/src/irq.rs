@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use core::arch::asm;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arm_gic::UniqueMmioPointer;
@@ -13,7 +14,7 @@ use arm_gic::gicv3::{GicCpuInterface, GicV3};
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, Vector, WaitType};
 
 use crate::bare::Bare;
-use crate::cpu::Cpu;
+use crate::cpu::{CPUS, Cpu};
 use crate::scheduler;
 use crate::sysreg::{isb, read_sysreg, write_sysreg};
 use crate::task::Task;
@@ -22,6 +23,8 @@ use crate::task::Task;
 pub const HYPERVISOR_TIMER: u32 = 26;
 /// The PPI of the virtual timer.
 pub const VIRTUAL_TIMER: u32 = 27;
+/// The PPI of the EL1 physical timer, which a guest's emulated one has.
+pub const PHYSICAL_TIMER: u32 = 30;
 /// The PPI that the virtual CPU interface asserts.
 pub const MAINTENANCE: u32 = 25;
 /// The vector that makes a vCPU leave the guest.
@@ -49,6 +52,9 @@ static TABLE: [OnceCell<Bare, Handler>; HANDLERS] = [const { OnceCell::new() }; 
 static DRIVER: LockClass = LockClass::new("hv.gic", WaitType::Spin).leaf();
 static GIC: Lock<Bare, Option<GicV3<'static>>> = Lock::constant(&DRIVER, None);
 
+/// Where the redistributors are.
+static REDISTRIBUTORS: AtomicUsize = AtomicUsize::new(0);
+
 /// The SGIs that the hypervisor sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sgi {
@@ -70,6 +76,7 @@ pub(crate) fn init(distributor: usize, redistributors: usize) {
     GicCpuInterface::enable_system_register_el2(true);
     gic.setup(0);
     *GIC.lock() = Some(gic);
+    REDISTRIBUTORS.store(redistributors.addr().get(), Relaxed);
     handle(HYPERVISOR_TIMER, crate::time::timer);
     handle(RESCHED, || {
         scheduler::resched_here();
@@ -78,6 +85,11 @@ pub(crate) fn init(distributor: usize, redistributors: usize) {
 }
 
 const RESCHED: u32 = 8;
+/// How large the frames of a redistributor are, where the second one is, and GICR_ISACTIVER0 and
+/// GICR_ICACTIVER0 in it (Arm IHI 0069H, section 12.10).
+const FRAMES: usize = 0x2_0000;
+const ISACTIVER: usize = 0x1_0300;
+const ICACTIVER: usize = 0x1_0380;
 
 /// Sets up what this CPU has of its own.
 pub(crate) fn init_this(cpu: CpuId) {
@@ -88,7 +100,9 @@ pub(crate) fn init_this(cpu: CpuId) {
         for intid in 0..32 {
             let intid = intid_of(intid);
             let _ = redistributor.set_interrupt_priority(intid, PRIORITY);
-            let _ = redistributor.enable_interrupt(intid, u32::from(intid) <= RESCHED);
+            // What is of the guests is enabled always: it comes only while one is loaded.
+            let enabled = u32::from(intid) <= RESCHED || [MAINTENANCE, VIRTUAL_TIMER].contains(&u32::from(intid));
+            let _ = redistributor.enable_interrupt(intid, enabled);
         }
     }
     // EOImode.
@@ -180,4 +194,28 @@ pub(crate) extern "C" fn interrupted() {
 pub(crate) fn deactivate(intid: u32) {
     // SAFETY: it concerns that interrupt only.
     unsafe { write_sysreg!("icc_dir_el1", intid.into()) };
+}
+
+/// Makes a private interrupt of this CPU active, so that it does not come, or not active. With
+/// interrupts off.
+pub(crate) fn set_active(intid: u32, active: bool) {
+    let register = register_of_this(if active { ISACTIVER } else { ICACTIVER });
+    // SAFETY: the register is there, and for one bit at a time, so nobody else's write is undone.
+    unsafe {
+        register.write_volatile(1 << (intid % 32));
+        asm!("dsb sy", options(nostack, preserves_flags));
+    }
+}
+
+/// Returns whether a private interrupt of this CPU is active. With interrupts off.
+pub(crate) fn is_active(intid: u32) -> bool {
+    // SAFETY: the register is there, and reading it changes nothing.
+    unsafe { register_of_this(ISACTIVER).read_volatile() >> (intid % 32) & 1 != 0 }
+}
+
+/// Returns where a register of this CPU's redistributor is. (They are in the order of the CPUs on the
+/// virt machine.)
+fn register_of_this(offset: usize) -> *mut u32 {
+    let frames = REDISTRIBUTORS.load(Relaxed) + Bare::current_cpu().0 as usize % CPUS * FRAMES;
+    core::ptr::with_exposed_provenance_mut(frames + offset)
 }

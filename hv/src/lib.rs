@@ -8,11 +8,15 @@
 extern crate alloc;
 
 pub mod bundle;
+pub mod deadlines;
 pub mod device_tree;
 pub mod pl011;
 pub mod psci;
+pub mod random;
+pub mod registers;
 pub mod run_queue;
 pub mod stage2;
+pub mod timer;
 pub mod trap;
 
 #[cfg(target_os = "none")]
@@ -30,7 +34,11 @@ mod cpu;
 #[cfg(target_os = "none")]
 mod entry;
 #[cfg(target_os = "none")]
+mod exits;
+#[cfg(target_os = "none")]
 mod heap;
+#[cfg(target_os = "none")]
+pub mod hypervisor;
 #[cfg(target_os = "none")]
 mod ich;
 #[cfg(target_os = "none")]
@@ -44,14 +52,16 @@ mod panic;
 #[cfg(target_os = "none")]
 pub mod scheduler;
 #[cfg(target_os = "none")]
+mod switch;
+#[cfg(target_os = "none")]
 mod sysreg;
 #[cfg(target_os = "none")]
 pub mod task;
 #[cfg(target_os = "none")]
 pub mod time;
 #[cfg(target_os = "none")]
-pub mod vcpu;
+mod vcpu;
 #[cfg(target_os = "none")]
 mod vectors;
 #[cfg(target_os = "none")]
-pub mod vm;
+mod vm;

@@ -38,6 +38,11 @@ impl RunQueue {
         }
     }
 
+    /// Returns how many tasks wait. By anybody.
+    pub fn len(&self) -> u64 {
+        self.0.load(SeqCst).count_ones().into()
+    }
+
     /// Returns whether no task waits. By anybody.
     pub fn is_empty(&self) -> bool {
         self.0.load(SeqCst) == 0

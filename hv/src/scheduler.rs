@@ -129,10 +129,9 @@ pub fn schedule() {
         None if task.may_go_on() => task,
         None => cpu.idle(),
     };
+    time::no_slice();
     if !cpu.queue.is_empty() {
         time::begin_slice();
-    } else {
-        time::no_slice();
     }
     if !core::ptr::eq(next, task) {
         // SAFETY: interrupts are off; `task` runs here, and `next` runs nowhere: it was taken out
@@ -170,15 +169,28 @@ pub fn move_to(cpu: CpuId) {
     schedule();
 }
 
+/// Returns whether other tasks wait for this CPU. By a task, with preemption off.
+pub(crate) fn others_wait() -> bool {
+    !Cpu::this().queue.is_empty()
+}
+
+/// Returns a CPU that has nothing to do, at this moment. By anybody.
+pub(crate) fn idle_cpu() -> Option<CpuId> {
+    let mut cpus = (0..Cpu::count()).map(CpuId);
+    cpus.find(|&cpu| Cpu::of(cpu).idles.load(Relaxed) && Cpu::of(cpu).queue.is_empty())
+}
+
 /// Waits for tasks, on a CPU that has nothing else to do.
 pub(crate) fn idle() -> ! {
     let cpu = Cpu::this();
     loop {
         Bare::irq_save();
         if cpu.queue.is_empty() {
+            cpu.idles.store(true, Relaxed);
             // SAFETY: a hint. It ends when an interrupt is pending, masked or not.
             unsafe { core::arch::asm!("dsb sy", "wfi", options(nostack)) };
         }
+        cpu.idles.store(false, Relaxed);
         Bare::irq_restore(Bare::IRQS_ON);
         if !cpu.queue.is_empty() {
             schedule();

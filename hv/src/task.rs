@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use doorbell_platform::CpuId;
 
-use crate::cpu::CPUS;
+use crate::cpu::{CPUS, Cpu, NONE};
 use crate::run_queue::RunQueue;
 use crate::scheduler;
 use crate::sysreg::read_sysreg;
@@ -43,6 +43,8 @@ pub struct Task {
     pub(crate) preemption_off: AtomicU64,
     /// Whether an interrupt handler runs on its stack.
     pub(crate) in_hardirq: AtomicBool,
+    /// Whether the time has come that it wanted to be woken at, or a timer of its vCPU has fired.
+    due: AtomicBool,
     number: usize,
 }
 
@@ -80,6 +82,7 @@ impl Task {
             next_cpu: AtomicU32::new(0),
             preemption_off: AtomicU64::new(0),
             in_hardirq: AtomicBool::new(false),
+            due: AtomicBool::new(false),
             number,
         }
     }
@@ -105,6 +108,12 @@ impl Task {
     /// Returns the task of that number.
     pub(crate) fn of(number: usize) -> &'static Task {
         &TASKS[number % TASKS.len()]
+    }
+
+    /// Returns the task whose vCPU's registers this CPU has. With interrupts off.
+    pub(crate) fn loaded_here() -> Option<&'static Task> {
+        let number = Cpu::this().loaded.load(Relaxed);
+        (number != NONE).then(|| Task::of(number))
     }
 
     /// Starts a task on a CPU. By any task; does not sleep. `None` if there are too many.
@@ -185,6 +194,23 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Says that its time has come, and wakes it. On its CPU, with interrupts off.
+    pub(crate) fn is_due(&'static self) {
+        self.due.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Returns whether its time has come, once. By itself.
+    #[inline]
+    pub(crate) fn takes_due(&self) -> bool {
+        // What sets it between the two sets it for what the caller looks at next.
+        let due = self.due.load(Relaxed);
+        if due {
+            self.due.store(false, Relaxed);
+        }
+        due
     }
 
     /// Says that it has ended. By itself, which is switched away from next.

@@ -1,14 +1,47 @@
-//! The time, and the time slices of tasks.
+//! The time, the time slices of tasks, and when they want to be woken.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::cpu::Cpu;
+use crate::deadlines::Deadlines;
 use crate::irq::{self, Handled};
 use crate::scheduler;
 use crate::sysreg::{isb, read_sysreg, write_sysreg};
+use crate::task::Task;
 
-/// How long a task keeps its CPU while others wait for it, as a part of a second.
+/// How long all tasks that wait for a CPU have their turns in, as a part of a second.
 const SLICES_PER_SECOND: u64 = 100;
 
 /// CNTHP_CTL_EL2.ENABLE.
 const ENABLE: u64 = 1;
+
+/// No time.
+const NEVER: u64 = u64::MAX;
+
+/// What the timer of a CPU is set for. On that CPU alone, with interrupts off.
+pub(crate) struct Clock {
+    /// When the time slice of the current task is over, if others wait.
+    slice_end: AtomicU64,
+    deadlines: Deadlines,
+}
+
+impl Clock {
+    pub(crate) const fn new() -> Self {
+        Clock { slice_end: AtomicU64::new(NEVER), deadlines: Deadlines::new() }
+    }
+
+    /// Sets the timer.
+    fn program(&self) {
+        let at = self.slice_end.load(Relaxed).min(self.deadlines.next().unwrap_or(NEVER));
+        // SAFETY: nothing that Rust knows of changes.
+        unsafe {
+            write_sysreg!("cnthp_cval_el2", at);
+            write_sysreg!("cnthp_ctl_el2", if at == NEVER { 0 } else { ENABLE });
+        }
+        isb();
+    }
+}
 
 /// Returns the time, in ticks of the counter. By anybody.
 pub fn now() -> u64 {
@@ -16,7 +49,7 @@ pub fn now() -> u64 {
     read_sysreg!("cntpct_el0")
 }
 
-/// Returns how many ticks a slice has. By anybody.
+/// Returns how many ticks all have their turns in. By anybody.
 pub fn slice() -> u64 {
     read_sysreg!("cntfrq_el0") / SLICES_PER_SECOND
 }
@@ -27,28 +60,46 @@ pub(crate) fn init_this() {
     irq::enable(irq::HYPERVISOR_TIMER);
 }
 
-/// Begins a time slice, unless one has begun. With interrupts off.
+/// Begins a time slice for the current task, unless one has begun: it is the shorter the more
+/// others wait, so that each has its turn within a [`slice`]. With interrupts off.
 pub(crate) fn begin_slice() {
-    if read_sysreg!("cnthp_ctl_el2") & ENABLE == 0 {
-        // SAFETY: nothing that Rust knows of changes.
-        unsafe {
-            write_sysreg!("cnthp_tval_el2", slice());
-            write_sysreg!("cnthp_ctl_el2", ENABLE);
-        }
-        isb();
+    let cpu = Cpu::this();
+    if cpu.clock.slice_end.load(Relaxed) == NEVER {
+        cpu.clock.slice_end.store(now() + slice() / cpu.queue.len().max(1), Relaxed);
+        cpu.clock.program();
     }
 }
 
-/// Ends the time slice: nobody else waits. With interrupts off.
+/// Ends the time slice. With interrupts off.
 pub(crate) fn no_slice() {
-    // SAFETY: nothing that Rust knows of changes.
-    unsafe { write_sysreg!("cnthp_ctl_el2", 0) };
-    isb();
+    let clock = &Cpu::this().clock;
+    clock.slice_end.store(NEVER, Relaxed);
+    clock.program();
+}
+
+/// Sets when a task of this CPU wants to be woken, or that it does not. With interrupts off.
+pub(crate) fn set_deadline(task: &Task, at: Option<u64>) {
+    let clock = &Cpu::this().clock;
+    clock.deadlines.set(task.number(), at);
+    clock.program();
+}
+
+/// Sets when a task of this CPU wants to be woken, unless that is earlier already. With interrupts
+/// off.
+pub(crate) fn bring_deadline_forward(task: &Task, at: u64) {
+    let clock = &Cpu::this().clock;
+    clock.deadlines.bring_forward(task.number(), at);
+    clock.program();
 }
 
 /// Handles the timer.
 pub(crate) fn timer() -> Handled {
-    no_slice();
-    scheduler::slice_is_over();
+    let (clock, now) = (&Cpu::this().clock, now());
+    if clock.slice_end.load(Relaxed) <= now {
+        clock.slice_end.store(NEVER, Relaxed);
+        scheduler::slice_is_over();
+    }
+    clock.deadlines.take_due(now, |task| Task::of(task).is_due());
+    clock.program();
     Handled::Done
 }

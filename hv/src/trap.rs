@@ -13,6 +13,8 @@ pub enum Trap {
     SystemRegister(u32),
     /// An access to memory that is not mapped, and may be a device's.
     Memory(Memory),
+    /// What a guest that is shown no such feature takes for UNDEFINED.
+    Undefined,
     /// Anything else: what the guest cannot be helped with.
     Other,
 }
@@ -39,6 +41,9 @@ impl Trap {
     pub const fn from_syndrome(esr: u64, far: u64, hpfar: u64) -> Trap {
         let iss = (esr & 0x1ff_ffff) as u32;
         match esr >> 26 & 0x3f {
+            // Coprocessors of AArch32, what is trapped with FP, LS64, PAuth, SVE, ERET, SME, and the
+            // unknown.
+            0x00 | 0x03..=0x0c | 0x19..=0x1d => Trap::Undefined,
             0x01 => Trap::Wait,
             0x16 => Trap::Hvc,
             0x17 => Trap::Smc,
@@ -128,7 +133,7 @@ mod tests {
         let without_syndrome = abort(2, false, 0, false, false) & !(1 << 24);
         let of_a_walk = abort(2, false, 0, false, false) | 1 << 7;
         let permission = abort(2, false, 0, false, false) & !0x3f | 0b001111;
-        for esr in [without_syndrome, of_a_walk, permission, 0x20 << 26, 0] {
+        for esr in [without_syndrome, of_a_walk, permission, 0x20 << 26, 0x2f << 26] {
             assert_eq!(Trap::from_syndrome(esr, 0, 0), Trap::Other);
         }
     }
@@ -137,6 +142,7 @@ mod tests {
     fn calls_waits_and_registers_are_told_apart() {
         let trap = |class: u64| Trap::from_syndrome(class << 26 | 0x12_3456, 0, 0);
         assert_eq!([trap(0x01), trap(0x16), trap(0x17)], [Trap::Wait, Trap::Hvc, Trap::Smc]);
+        assert_eq!([trap(0x00), trap(0x07), trap(0x19)], [Trap::Undefined; 3]);
         assert_eq!(trap(0x18), Trap::SystemRegister(0x12_3456));
     }
 }

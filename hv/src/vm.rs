@@ -1,22 +1,28 @@
 //! A virtual machine: its memory, its devices, and what its vCPUs share.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::SeqCst;
 
-use doorbell_gic::{Affinity, Ended, Frame, Gic, Host, IntId, Kick, VcpuId, Width};
+use doorbell_gic::{Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, VcpuId, Width};
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, WaitType};
-use doorbell_post::Notice;
+use doorbell_post::{Notice, Requests};
 
 use crate::bare::Bare;
-use crate::bundle::{Bundle, Wrong};
+use crate::bundle::{self, Places};
 use crate::device_tree;
-use crate::irq::{KICK, VIRTUAL_TIMER};
-use crate::machine;
+use crate::irq::{self, KICK, VIRTUAL_TIMER};
 use crate::pl011::Pl011;
+use crate::psci::{Power, Start};
 use crate::say;
-use crate::stage2::{BLOCK, Stage2};
+use crate::stage2::Stage2;
+use crate::sysreg::read_sysreg;
 use crate::task::Task;
+use crate::time;
 use crate::trap::Memory;
 
 /// The memory map, which is that of QEMU's virt machine. There is room for an ITS behind the
@@ -26,8 +32,6 @@ const GICR: Range<u64> = 0x080a_0000..0x0900_0000;
 const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 /// Where RAM begins.
 const RAM: u64 = 0x4000_0000;
-/// How much RAM a VM has at most.
-const MOST_RAM: u64 = 256 << 20;
 
 /// The SPI of the UART.
 const UART_SPI: u32 = 33;
@@ -36,97 +40,190 @@ const SPIS: u32 = 224;
 /// How large a redistributor is: two frames of 64 KiB.
 const REDISTRIBUTOR: u64 = 0x2_0000;
 
-/// The vCPU that there is.
-pub(crate) const FIRST: VcpuId = match VcpuId::new(0) {
-    Some(first) => first,
-    None => unreachable!(),
-};
+/// What is requested of a vCPU whose VM has stopped.
+const STOP: Requests = Requests(1);
 
 static DEVICES: LockClass = LockClass::new("hv.pl011", WaitType::Spin).leaf();
+static POWER: LockClass = LockClass::new("hv.power", WaitType::Spin).leaf();
 
-/// A virtual machine.
+/// What a VM is made of, each time that it begins.
+pub struct Plan {
+    description: bundle::Vm<'static>,
+    places: Places,
+    /// Where its RAM is in the machine's.
+    ram: u64,
+    /// Tells it from the others for the TLBs.
+    vmid: u8,
+}
+
+/// How a VM goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It does not.
+    Off,
+    /// It begins again.
+    Reset,
+}
+
+const RUNS: u32 = 0;
+const IS_OFF: u32 = 1;
+const RESETS: u32 = 2;
+
+/// A virtual machine, from its reset to the next one.
 pub struct Vm {
     name: &'static str,
     pub(crate) gic: Gic<Bare>,
     uart: Lock<Bare, Pl011>,
     stage2: Stage2,
-    /// Where its first vCPU begins, and where its device tree is.
-    pub(crate) begin: (u64, u64),
-    /// The tasks of its vCPUs.
-    tasks: [OnceCell<Bare, &'static Task>; 1],
-    off: AtomicBool,
+    vmid: u8,
+    /// CNTVOFF_EL2: when it began.
+    pub(crate) began: u64,
+    ram: Range<u64>,
+    vcpus: Box<[Shared]>,
+    /// Whether it runs, or how it ends.
+    state: AtomicU32,
+    /// How many vCPUs are on.
+    on: AtomicU32,
 }
 
-impl Vm {
-    /// Returns a VM with one vCPU, of what was given to the hypervisor. By a task, before any vCPU
-    /// runs, and once: the VM is there for ever, and has the RAM that is free.
+/// What others use of a vCPU, besides its redistributor.
+struct Shared {
+    /// Who runs it.
+    task: OnceCell<Bare, &'static Task>,
+    power: Lock<Bare, Power>,
+}
+
+impl Plan {
+    /// Returns a plan for a VM with that much RAM from `ram` on. By nobody else for that RAM.
     ///
     /// # Errors
     /// Says in a line what is wrong.
-    pub fn new(name: &'static str) -> Result<&'static Vm, &'static str> {
-        let memory = machine::memory();
-        if memory.bundle.is_empty() {
-            return Err("there is nothing to run: -initrd");
-        }
-        // SAFETY: the bootloader has put it there, and nobody writes to it.
-        let file = unsafe {
-            let start = core::ptr::with_exposed_provenance(memory.bundle.start);
-            core::slice::from_raw_parts(start, memory.bundle.len())
-        };
-        let bundle = Bundle::parse(file).map_err(Wrong::text)?;
-        let ram = (memory.free.len() as u64 / BLOCK * BLOCK).min(MOST_RAM);
-        let (kernel, needed) = bundle.kernel.place();
-        // The device tree is at the end, and the initramfs before it.
-        let room = (|| {
-            let tree = ram.checked_sub(BLOCK)?;
-            let initramfs = tree.checked_sub(bundle.initramfs.len() as u64)? & !0xfff;
-            (kernel + needed <= initramfs).then_some((tree, initramfs))
-        })();
-        let (tree_at, initramfs_at) = room.ok_or("there is not enough RAM for the VM: -m")?;
-        let initramfs = RAM + initramfs_at;
+    pub fn new(description: bundle::Vm<'static>, ram: u64, vmid: u8) -> Result<Self, &'static str> {
+        let places = description.places().ok_or("it has too little RAM for its images")?;
+        Ok(Plan { description, places, ram, vmid })
+    }
+
+    /// Returns the name of the VM.
+    pub fn name(&self) -> &'static str {
+        self.description.name
+    }
+}
+
+impl Vm {
+    /// Returns the VM of a plan, whose first vCPU is about to begin. By a task, once all CPUs have
+    /// put the one that was before.
+    ///
+    /// # Errors
+    /// Says in a line what is wrong.
+    pub fn new(plan: &Plan) -> Result<Arc<Vm>, &'static str> {
+        let Plan { description, places, ram: at, vmid } = plan;
+        let ram = RAM..RAM + description.memory;
+        let initramfs = RAM + places.initramfs.start..RAM + places.initramfs.end;
+        let vcpus = description.vcpus;
         let tree = device_tree::write(&device_tree::Vm {
-            ram: RAM..RAM + ram,
-            vcpus: 1,
-            initramfs: initramfs..initramfs + bundle.initramfs.len() as u64,
-            arguments: "console=ttyAMA0",
+            ram: ram.clone(),
+            vcpus: vcpus as u64,
+            initramfs,
+            arguments: description.arguments,
         });
-        let tree = tree.map_err(|_| "the device tree is not to be written")?;
-        let at = memory.free.start as u64;
-        for (offset, bytes) in [(kernel, bundle.kernel.image()), (initramfs_at, bundle.initramfs), (tree_at, &tree)] {
+        let tree = tree.map_err(|_| "its device tree is not to be written")?;
+        let images = [
+            (places.kernel, description.kernel.image()),
+            (places.initramfs.start, description.initramfs),
+            (places.device_tree, &tree),
+        ];
+        for (offset, bytes) in images {
             let to: *mut u8 = core::ptr::with_exposed_provenance_mut((at + offset) as usize);
-            // SAFETY: it is within the free RAM, which is nobody else's, as there is one VM.
+            // SAFETY: it is within the RAM of this VM, which does not run.
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+            clean(*at + offset, bytes.len() as u64);
         }
         let mut stage2 = Stage2::new();
-        stage2.map(RAM..RAM + ram, at).map_err(|_| "a VM has whole blocks of 2 MiB")?;
-        let gic = Gic::new(crate::ich::vtr(), SPIS, &[Affinity(0)]).map_err(|_| "there is no such GIC")?;
-        Ok(Box::leak(Box::new(Vm {
-            name,
+        stage2.map(ram.clone(), *at).map_err(|_| "a VM has an even number of MiB, and less than 512 GiB")?;
+        // SAFETY: makes CPUs forget the stage 2 that had the VMID, and see this one.
+        unsafe { core::arch::asm!("dsb ishst", "tlbi alle1is", "ic ialluis", "dsb ish", "isb", options(nostack)) };
+        let affinities: Vec<_> = (0..vcpus as u32).map(Affinity).collect();
+        let gic = Gic::new(crate::ich::vtr(), SPIS, &affinities).map_err(|_| "there is no such GIC")?;
+        for line in (0..vcpus).filter_map(|number| timer(&gic, VcpuId::new(number as u32)?, VIRTUAL_TIMER)) {
+            line.set_physical(PhysicalIntId::new(VIRTUAL_TIMER));
+        }
+        let start = Start { entry: RAM + places.kernel, context: RAM + places.device_tree };
+        let shared = |number| {
+            let power = if number == 0 { Power::Starting(start) } else { Power::Off };
+            Shared { task: OnceCell::new(), power: Lock::new(&POWER, power) }
+        };
+        Ok(Arc::new(Vm {
+            name: description.name,
             gic,
             uart: Lock::new(&DEVICES, Pl011::new()),
             stage2,
-            begin: (RAM + kernel, RAM + tree_at),
-            tasks: [const { OnceCell::new() }; 1],
-            off: AtomicBool::new(false),
-        })))
+            vmid: *vmid,
+            began: time::now(),
+            ram,
+            vcpus: (0..vcpus).map(shared).collect(),
+            state: AtomicU32::new(RUNS),
+            on: AtomicU32::new(1),
+        }))
+    }
+
+    /// Returns the numbers of its vCPUs.
+    pub fn vcpus(&self) -> impl Iterator<Item = VcpuId> + use<> {
+        (0..self.vcpus.len() as u32).filter_map(VcpuId::new)
     }
 
     /// Returns VTTBR_EL2.
     pub(crate) fn vttbr(&self) -> u64 {
-        self.stage2.vttbr(1)
+        self.stage2.vttbr(self.vmid)
     }
 
     /// Says which task runs a vCPU. By that task.
     pub(crate) fn runs(&self, vcpu: VcpuId, task: &'static Task) {
-        if let Some(cell) = self.tasks.get(vcpu.number() as usize) {
-            let _ = cell.set(Box::new(task));
+        if let Some(shared) = self.vcpus.get(vcpu.number() as usize) {
+            let _ = shared.task.set(Box::new(task));
+        }
+    }
+
+    /// Returns whether a vCPU is on. None if there is no such vCPU.
+    pub(crate) fn power(&self, vcpu: VcpuId) -> Option<doorbell_platform::IrqLockGuard<'_, Bare, Power>> {
+        Some(self.vcpus.get(vcpu.number() as usize)?.power.lock_irqsave())
+    }
+
+    /// Returns whether there is RAM at an address.
+    pub(crate) fn has_ram(&self, address: u64) -> bool {
+        self.ram.contains(&address)
+    }
+
+    /// Turns a vCPU on. By the task of a vCPU that is. Returns the answer to CPU_ON.
+    pub(crate) fn turn_on(&self, vcpu: VcpuId, start: Start) -> Option<u64> {
+        let (answer, was_off) = self.power(vcpu)?.turn_on(start);
+        if was_off {
+            self.on.fetch_add(1, SeqCst);
+            self.wake(vcpu);
+        }
+        Some(answer)
+    }
+
+    /// Says that a vCPU is off. By its task.
+    pub(crate) fn turned_off(&self, vcpu: VcpuId) {
+        if let Some(mut power) = self.power(vcpu) {
+            *power = Power::Off;
+        }
+        // Nobody turns one on any more if this was the last.
+        if self.on.fetch_sub(1, SeqCst) == 1 {
+            self.stop(End::Off, format_args!("its last vCPU is off"));
+        }
+    }
+
+    fn wake(&self, vcpu: VcpuId) {
+        if let Some(task) = self.vcpus.get(vcpu.number() as usize).and_then(|shared| shared.task.get()) {
+            task.wake();
         }
     }
 
     /// Does what a guest has done to a device. By the task of a vCPU, outside of the guest. Returns
     /// what was read; none if there is nothing at that address.
-    pub(crate) fn access(&self, access: &Memory, value: u64) -> Option<u64> {
-        let (address, mut host) = (access.address, self);
+    pub(crate) fn access(&self, by: VcpuId, access: &Memory, value: u64) -> Option<u64> {
+        let (address, mut host) = (access.address, Told { vm: self, vcpu: by });
         let width = Width::from_bytes(access.bytes.into())?;
         let frame = if GICD.contains(&address) {
             (Frame::Distributor, address - GICD.start)
@@ -169,51 +266,98 @@ impl Vm {
         0
     }
 
-    /// Ends the VM. By the task of a vCPU. Returns when nobody else has.
-    pub(crate) fn power_off(&self, why: core::fmt::Arguments<'_>) {
-        if !self.off.swap(true, SeqCst) {
-            say!("{} is off: {why}", self.name);
+    /// Stops the VM. By the task of a vCPU, which sees it soon, as the others do.
+    pub(crate) fn stop(&self, end: End, why: fmt::Arguments<'_>) {
+        let (state, how) = match end {
+            End::Off => (IS_OFF, "is off"),
+            End::Reset => (RESETS, "begins again"),
+        };
+        if self.state.compare_exchange(RUNS, state, SeqCst, SeqCst).is_err() {
+            return;
+        }
+        say!("{} {how}: {why}", self.name);
+        for vcpu in self.vcpus() {
+            if let Ok(redistributor) = self.gic.redistributor(vcpu) {
+                (&mut &*self).notice(vcpu, redistributor.news().run_state().request(STOP));
+            }
+            // Also one that is off.
+            self.wake(vcpu);
         }
     }
 
-    /// Returns whether it has ended. By anybody.
-    pub fn is_off(&self) -> bool {
-        self.off.load(SeqCst)
+    /// Returns how it ends, if it does. By anybody.
+    pub fn end(&self) -> Option<End> {
+        match self.state.load(SeqCst) {
+            RUNS => None,
+            IS_OFF => Some(End::Off),
+            _ => Some(End::Reset),
+        }
     }
 
-    pub(crate) fn set_timer(&self, vcpu: VcpuId, high: bool) {
-        if let Some(line) = self.timer(vcpu) {
+    /// Sets the level of a timer of a vCPU. By its task.
+    pub(crate) fn set_timer(&self, vcpu: VcpuId, intid: u32, high: bool) {
+        if let Some(line) = timer(&self.gic, vcpu, intid) {
             line.set_level(0, high, &mut &*self);
         }
     }
 
-    /// Returns the virtual timer's interrupt of a vCPU.
-    pub(crate) fn timer(&self, vcpu: VcpuId) -> Option<doorbell_gic::Line<'_, Bare>> {
-        self.gic.private(vcpu, IntId::new(VIRTUAL_TIMER)?).ok()
+    /// Returns the interrupt of a timer of a vCPU.
+    #[inline]
+    pub(crate) fn timer(&self, vcpu: VcpuId, intid: u32) -> Option<Line<'_, Bare>> {
+        timer(&self.gic, vcpu, intid)
+    }
+}
+
+#[inline]
+fn timer(gic: &Gic<Bare>, vcpu: VcpuId, intid: u32) -> Option<Line<'_, Bare>> {
+    gic.private(vcpu, IntId::new(intid)?).ok()
+}
+
+/// Makes what was written to RAM visible to a guest that has its caches off (Arm DDI 0487, section
+/// D7.5.9).
+fn clean(start: u64, length: u64) {
+    // CTR_EL0.DminLine: the shortest cache line, in words.
+    let line = 4 << (read_sysreg!("ctr_el0") >> 16 & 0xf);
+    for address in (start / line * line..start + length).step_by(line as usize) {
+        // SAFETY: cleans a cache line, which changes no memory.
+        unsafe { core::arch::asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags)) };
     }
 }
 
 impl Kick for &Vm {
+    #[inline]
     fn notice(&mut self, vcpu: VcpuId, notice: Notice<CpuId>) {
         match notice {
             Notice::Nothing => {}
             Notice::Kick(cpu) | Notice::Notify(cpu) => Bare::send_ipi(cpu, KICK),
-            Notice::Wake => {
-                if let Some(task) = self.tasks.get(vcpu.number() as usize).and_then(OnceCell::get) {
-                    task.wake();
-                }
-            }
+            Notice::Wake => self.wake(vcpu),
         }
     }
 }
 
-impl Host for &Vm {
+/// The host of a vCPU's owner: it hears of ends, too.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) vm: &'a Vm,
+    /// The vCPU whose task this is.
+    pub(crate) vcpu: VcpuId,
+}
+
+impl Kick for Told<'_> {
+    #[inline]
+    fn notice(&mut self, vcpu: VcpuId, notice: Notice<CpuId>) {
+        (&mut &*self.vm).notice(vcpu, notice);
+    }
+}
+
+impl Host for Told<'_> {
     fn ended(&mut self, ended: Ended) {
         match ended {
-            // The timer's: what still holds the physical interrupt interrupts again.
-            Ended::Level(id) if id.number() == VIRTUAL_TIMER => self.set_timer(FIRST, false),
+            // The hardware's timer interrupts again, if it still does.
+            Ended::Level(id) if id.number() == VIRTUAL_TIMER => self.vm.set_timer(self.vcpu, VIRTUAL_TIMER, false),
+            // The level of the other timer, and of the UART, is what it is until the guest writes.
             Ended::Level(_) => {}
-            Ended::Physical(id) => crate::irq::deactivate(id.number()),
+            Ended::Physical(id) => irq::deactivate(id.number()),
         }
     }
 }

@@ -1,23 +1,58 @@
-//! What the hypervisor is given for its VM: a kernel and an initramfs in one file, as
+//! What the hypervisor is given for its VMs: images and what they are for, in one file, as
 //! `hv/src/bundle.rs` says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Writes a bundle. Returns the file.
+/// A VM.
+#[derive(Clone)]
+pub struct Vm {
+    pub name: String,
+    pub vcpus: u32,
+    /// In MiB.
+    pub memory: u32,
+    pub kernel: PathBuf,
+    pub initramfs: Vec<u8>,
+    pub arguments: String,
+}
+
+/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed. Returns the file.
 ///
 /// # Errors
 /// Says which file is not to be read or written.
-pub fn write(name: &Path, kernel: &Path, initramfs: &[u8]) -> Result<PathBuf, String> {
+pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>) -> Result<PathBuf, String> {
+    /// How much room there is for the text.
+    const TEXT: usize = 4096;
     let at = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
-    let kernel_bytes = fs::read(kernel).map_err(|error| at(kernel, error))?;
-    let mut bundle = b"doorbell".to_vec();
-    for part in [&*kernel_bytes, initramfs] {
-        bundle.extend((part.len() as u64).to_le_bytes());
+    let mut images: Vec<(Vec<u8>, usize)> = Vec::new();
+    let mut end = TEXT;
+    // Where an image is. Two that are the same are there once.
+    let mut place = |image: Vec<u8>| {
+        let known = images.iter().find(|(bytes, _)| *bytes == image).map(|&(_, start)| start);
+        let (start, length) = (known.unwrap_or(end), image.len());
+        if known.is_none() {
+            end = (end + length).next_multiple_of(4096);
+            images.push((image, start));
+        }
+        format!("{start}+{length}")
+    };
+    let mut text = String::from("doorbell\n");
+    if let Some(seed) = migrate {
+        text += &format!("migrate={seed}\n");
     }
-    for part in [&*kernel_bytes, initramfs] {
-        bundle.resize(bundle.len().next_multiple_of(4096), 0);
-        bundle.extend(part);
+    for Vm { name, vcpus, memory, kernel, initramfs, arguments } in vms {
+        let kernel = place(fs::read(kernel).map_err(|error| at(kernel, error))?);
+        let initramfs = place(initramfs.clone());
+        text += &format!("vm={name} vcpus={vcpus} memory={memory} kernel={kernel} initramfs={initramfs} {arguments}\n");
+    }
+    text.push('\n');
+    if text.len() > TEXT {
+        return Err("the VMs have names or arguments that are too long".into());
+    }
+    let mut bundle = text.into_bytes();
+    for (image, start) in images {
+        bundle.resize(start, 0);
+        bundle.extend(image);
     }
     let file = name.with_extension("bundle");
     fs::write(&file, bundle).map_err(|error| at(&file, error))?;

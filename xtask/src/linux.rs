@@ -1,20 +1,20 @@
 //! Debian's kernel and a shell, to boot in a VM.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::build;
-use crate::bundle::{self, Archive, Kind};
+use crate::bundle::{Archive, Kind};
 
 /// What the first program does, once Linux runs.
 const INIT: &str = include_str!("linux_init.sh");
 
-/// Fetches a kernel, and writes a bundle that boots it and checks what it finds. Returns the file.
+/// Fetches a kernel. Returns it, and an initramfs that checks what it finds.
 ///
 /// # Errors
 /// Says what is missing.
-pub fn bundle(programs: &Path) -> Result<PathBuf, String> {
+pub fn images() -> Result<(PathBuf, Vec<u8>), String> {
     let at = build::target_directory().join("linux");
     let fetched = Command::new(build::project().join("tools/aarch64-linux")).arg(&at).status();
     if !fetched.is_ok_and(|status| status.success()) {
@@ -29,5 +29,5 @@ pub fn bundle(programs: &Path) -> Result<PathBuf, String> {
     archive.add("dev/console", Kind::Device(5, 1), &[]);
     archive.add("bin/busybox", Kind::Program, &busybox);
     archive.add("init", Kind::Program, INIT.as_bytes());
-    bundle::write(&programs.join("linux"), &at.join("Image"), &archive.finish())
+    Ok((at.join("Image"), archive.finish()))
 }

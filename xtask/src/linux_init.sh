@@ -16,14 +16,31 @@ check() {
         echo "check $name: failed"
     fi
 }
-# Whether an interrupt with that name has come.
-came() {
-    $b awk -v name="$1" '$0 ~ name { for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) n += $i } END { exit n == 0 }' /proc/interrupts
+# How many interrupts with that name have come.
+count() {
+    $b awk -v name="$1" '$0 ~ name { for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) n += $i } END { print n + 0 }' /proc/interrupts
 }
+came() {
+    [ "$(count "$1")" -gt 0 ]
+}
+vcpus=$($b sed 's/.*vcpus=\([0-9]*\).*/\1/' /proc/cmdline)
 check "Linux runs its first program" true
 check "it sleeps and wakes" $b sleep 1
 check "its timer interrupts" came arch_timer
-check "its CPUs are there" [ "$($b nproc)" -ge 1 ]
+check "its CPUs are there" [ "$($b nproc)" = "$vcpus" ]
+if [ "$vcpus" -gt 1 ]; then
+    check "a program runs on each" [ "$(i=0; while [ $i -lt $vcpus ]; do $b taskset -c $i $b sh -c 'echo x'; i=$((i + 1)); done | $b grep -c x)" = "$vcpus" ]
+    check "its CPUs interrupt each other" came "IPI[01]"
+    # Each goes off and comes back.
+    off=0
+    i=1
+    while [ $i -lt $vcpus ]; do
+        echo 0 >/sys/devices/system/cpu/cpu$i/online && [ "$($b nproc)" = $((vcpus - 1)) ] &&
+            echo 1 >/sys/devices/system/cpu/cpu$i/online && [ "$($b nproc)" = "$vcpus" ] && off=$((off + 1))
+        i=$((i + 1))
+    done
+    check "its CPUs go off and on" [ $off = $((vcpus - 1)) ]
+fi
 $b cat /proc/interrupts
 echo "result: $passed passed, $failed failed"
 $b sleep 1

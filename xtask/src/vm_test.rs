@@ -1,11 +1,13 @@
 //! Runs the test images, and counts.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::build;
-use crate::bundle;
+use crate::bundle::{self, Vm};
 use crate::linux;
 use crate::qemu::{self, Machine, Threads};
 
@@ -24,39 +26,57 @@ pub struct Options {
     verbose: bool,
 }
 
-/// An image, the guest that it is given, and what it is run on.
+/// An image, what it is given, and what it is run on.
 struct Test {
     name: &'static str,
     image: &'static str,
-    guest: Guest,
+    /// What the hypervisor runs; no hypervisor is run if there is nothing.
+    vms: &'static [Guest],
+    /// From which seed vCPUs move at random.
+    migrate: Option<u64>,
     machines: &'static [(u32, Threads)],
+    /// Which models it is run on.
+    models: &'static [&'static str],
 }
 
-/// What the hypervisor runs.
-enum Guest {
-    None,
+/// A VM.
+struct Guest {
+    system: System,
+    vcpus: u32,
+}
+
+/// What runs in a VM.
+enum System {
     /// The bare-metal guest.
     Bare,
     /// Debian's kernel.
     Linux,
 }
 
-/// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
-/// wait for a core of the host; two of them run at the same time.
-const TESTS: &[Test] = &[
-    Test { name: "boot", image: "boot-test", guest: Guest::None, machines: &[(1, Threads::One)] },
-    Test {
-        name: "platform",
-        image: "platform-test",
-        guest: Guest::None,
-        machines: &[(4, Threads::One), (2, Threads::Each)],
-    },
-    Test { name: "guest", image: "hv", guest: Guest::Bare, machines: &[(1, Threads::One), (2, Threads::Each)] },
-    Test { name: "linux", image: "hv", guest: Guest::Linux, machines: &[(1, Threads::One)] },
-];
+const fn bare(vcpus: u32) -> Guest {
+    Guest { system: System::Bare, vcpus }
+}
+
+const fn linux(vcpus: u32) -> Guest {
+    Guest { system: System::Linux, vcpus }
+}
 
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
+
+const NOTHING: Test = Test { name: "", image: "hv", vms: &[], migrate: None, machines: &[], models: MODELS };
+
+/// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
+/// wait for a core of the host; two of them run at the same time.
+const TESTS: &[Test] = &[
+    Test { name: "boot", image: "boot-test", machines: &[(1, Threads::One)], ..NOTHING },
+    Test { name: "platform", image: "platform-test", machines: &[(4, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test { name: "guest", vms: &[bare(1)], machines: &[(1, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test { name: "linux-1", vms: &[linux(1)], machines: &[(4, Threads::One)], ..NOTHING },
+    Test { name: "linux-2", vms: &[linux(2)], machines: &[(4, Threads::One)], ..NOTHING },
+    Test { name: "linux-4", vms: &[linux(4)], machines: &[(4, Threads::One)], ..NOTHING },
+    Test { name: "linux-8", vms: &[linux(8)], machines: &[(4, Threads::One), (2, Threads::Each)], ..NOTHING },
+];
 
 /// Runs the images on each model of CPU. Returns whether everything has passed.
 ///
@@ -66,42 +86,90 @@ pub fn run(options: &Options) -> Result<bool, String> {
     qemu::is_there()?;
     let programs = build::build()?;
     let mut all = Count::default();
-    for Test { name, image, guest, machines } in TESTS {
-        if options.name.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
+    for test in TESTS {
+        if options.name.as_ref().is_some_and(|wanted| !test.name.contains(wanted.as_str())) {
             continue;
         }
-        let image = build::image(&programs.join(image))?;
-        let guest = match guest {
-            Guest::None => None,
-            Guest::Bare => {
-                let guest = programs.join("guest");
-                Some(bundle::write(&guest, &build::image(&guest)?, &[])?)
-            }
-            Guest::Linux => Some(linux::bundle(&programs)?),
-        };
-        let models = MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
-        let machines = models.flat_map(|cpu| machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
+        let image = build::image(&programs.join(test.image))?;
+        let bundle = if test.vms.is_empty() { None } else { Some(test.bundle(&programs)?) };
+        let models = test.models.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
+        let machines = models.flat_map(|cpu| test.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
         for (cpu, cpus, threads) in machines {
             let machine = Machine { cpu, cpus, threads };
-            let mut seen = Count::default();
-            let ended = qemu::run(machine, &image, guest.as_deref(), Duration::from_secs(options.silence), |line| {
+            let began = Instant::now();
+            let mut seen = Seen::default();
+            let ended = qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(options.silence), |line| {
                 if options.verbose {
                     println!("{line}");
                 }
                 seen.line(line);
             });
-            let why = ended.err().or_else(|| seen.is_wrong());
-            println!("{name} on {machine}: {} passed, {} failed", seen.passed, seen.failures.len());
-            for failure in seen.failures.iter().chain(&why) {
+            let mut count = seen.count(test.vms.len().max(1));
+            count.failures.extend(ended.err());
+            let seconds = began.elapsed().as_secs();
+            println!(
+                "{} on {machine}: {} passed, {} failed, {seconds} s",
+                test.name,
+                count.passed,
+                count.failures.len()
+            );
+            for failure in &count.failures {
                 println!("    {failure}");
             }
-            all.passed += seen.passed;
-            all.failures.append(&mut seen.failures);
-            all.failures.extend(why);
+            all.passed += count.passed;
+            all.failures.append(&mut count.failures);
         }
     }
     println!("vm-test: {} passed, {} failed", all.passed, all.failures.len());
     Ok(all.failures.is_empty() && all.passed > 0)
+}
+
+impl Test {
+    /// Writes the bundle of its VMs.
+    fn bundle(&self, programs: &Path) -> Result<PathBuf, String> {
+        let mut vms = Vec::new();
+        for (number, Guest { system, vcpus }) in self.vms.iter().enumerate() {
+            let (kernel, initramfs, memory) = match system {
+                System::Bare => (build::image(&programs.join("guest"))?, Vec::new(), 16),
+                System::Linux => {
+                    let (kernel, initramfs) = linux::images()?;
+                    (kernel, initramfs, 160)
+                }
+            };
+            let arguments = format!("console=ttyAMA0 vcpus={vcpus}");
+            vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
+        }
+        bundle::write(&programs.join(self.name), &vms, self.migrate)
+    }
+}
+
+/// What an image and its VMs have written.
+#[derive(Default)]
+struct Seen(BTreeMap<String, Count>);
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        // What a VM writes begins with its name.
+        let (vm, line) = line.split_once("| ").unwrap_or(("", line));
+        if line.starts_with("check ") || line.starts_with("panic: ") || line.starts_with("result: ") {
+            self.0.entry(vm.to_owned()).or_default().line(line);
+        }
+    }
+
+    /// Returns everything together. There should be that many that have counted.
+    fn count(self, expected: usize) -> Count {
+        let mut all = Count::default();
+        let found = self.0.len();
+        for (vm, mut count) in self.0 {
+            all.failures.extend(count.is_wrong().map(|why| format!("{vm}: {why}")));
+            all.passed += count.passed;
+            all.failures.append(&mut count.failures);
+        }
+        if found < expected {
+            all.failures.push(format!("{found} of {expected} have written a result"));
+        }
+        all
+    }
 }
 
 /// What an image has written: `check NAME: passed`, `check NAME: failed ...`, and at the end
@@ -115,8 +183,6 @@ struct Count {
 
 impl Count {
     fn line(&mut self, line: &str) {
-        // What a VM writes begins with its name.
-        let line = line.split_once("| ").map_or(line, |(_, line)| line);
         if let Some(check) = line.strip_prefix("check ") {
             if check.ends_with(": passed") {
                 self.passed += 1;
@@ -146,22 +212,30 @@ mod tests {
     use super::*;
 
     fn count(lines: &[&str]) -> Count {
-        let mut count = Count::default();
-        lines.iter().for_each(|line| count.line(line));
-        count
+        let mut seen = Seen::default();
+        lines.iter().for_each(|line| seen.line(line));
+        seen.count(1)
     }
 
     #[test]
     fn passes_and_failures_are_counted_and_compared_with_the_result() {
-        let seen = count(&["noise", "vm0| check one: passed", "check two: failed: 3", "result: 1 passed, 1 failed"]);
-        assert_eq!((seen.passed, &*seen.failures), (1, &["two: failed: 3".to_owned()][..]));
-        assert_eq!(seen.is_wrong(), None);
+        let one = count(&["noise", "check one: passed", "check two: failed: 3", "result: 1 passed, 1 failed"]);
+        assert_eq!((one.passed, &*one.failures), (1, &["two: failed: 3".to_owned()][..]));
+        let two =
+            count(&["vm0| check one: passed", "vm1| result: 0 passed, 0 failed", "vm0| result: 1 passed, 0 failed"]);
+        assert_eq!((two.passed, two.failures.len()), (1, 0));
     }
 
     #[test]
     fn an_image_that_ends_early_or_counts_otherwise_is_wrong() {
-        assert!(count(&["check one: passed"]).is_wrong().is_some());
-        assert!(count(&["check one: passed", "result: 2 passed, 0 failed"]).is_wrong().is_some());
-        assert!(count(&["panic: oh", "result: 0 passed, 0 failed"]).is_wrong().is_some());
+        for lines in [
+            &[][..],
+            &["check one: passed"],
+            &["check one: passed", "result: 2 passed, 0 failed"],
+            &["panic: oh", "result: 0 passed, 0 failed"],
+            &["vm0| check one: passed", "vm1| result: 1 passed, 0 failed"],
+        ] {
+            assert!(!count(lines).failures.is_empty(), "{lines:?}");
+        }
     }
 }

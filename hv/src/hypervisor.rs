@@ -1,0 +1,112 @@
+//! The VMs of a bundle, from the first to the last.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{CpuId, Platform};
+
+use crate::bare::Bare;
+use crate::bundle::{Bundle, Wrong};
+use crate::stage2::BLOCK;
+use crate::task::Task;
+use crate::vm::{End, Plan, Vm};
+use crate::{machine, say, vcpu};
+
+/// How many vCPUs there may be, so that there is a task for each.
+const MOST_VCPUS: usize = 32;
+
+/// Runs the VMs of the bundle that is in `-initrd`, until all are off. By the main task.
+///
+/// # Errors
+/// Says in a line what is wrong.
+pub fn run() -> Result<(), String> {
+    vcpu::init();
+    let memory = machine::memory();
+    if memory.bundle.is_empty() {
+        return Err("there is nothing to run: -initrd".into());
+    }
+    // SAFETY: the bootloader has put it there, and nobody writes to it.
+    let file = unsafe {
+        let start = core::ptr::with_exposed_provenance(memory.bundle.start);
+        core::slice::from_raw_parts(start, memory.bundle.len())
+    };
+    let bundle = Bundle::parse(file).map_err(Wrong::text)?;
+    let plans = plans(bundle, memory.free.start as u64, memory.free.end as u64)?;
+    if let Some(seed) = bundle.migrate {
+        say!("vCPUs move at random: migrate={seed}");
+    }
+    let lives: Result<Vec<_>, _> = plans.iter().map(Life::new).collect();
+    let mut lives: Vec<_> = lives?.into_iter().map(Some).collect();
+    lives.iter().flatten().for_each(|life| life.begins(bundle.migrate));
+    while lives.iter().any(Option::is_some) {
+        for (life, plan) in lives.iter_mut().zip(&plans) {
+            let Some(end) = life.as_ref().and_then(Life::end) else { continue };
+            // Its memory is free before that of the next one is needed.
+            *life = None;
+            if end == End::Reset {
+                life.insert(Life::new(plan)?).begins(bundle.migrate);
+            }
+        }
+        // Whoever ends a life after it was looked at wakes this.
+        if !lives.iter().flatten().any(|life| life.end().is_some()) && lives.iter().any(Option::is_some) {
+            Bare::park();
+        }
+    }
+    Ok(())
+}
+
+/// Returns a plan for each VM, with RAM of its own.
+fn plans(bundle: Bundle<'static>, mut start: u64, end: u64) -> Result<Vec<Plan>, String> {
+    let mut plans = Vec::new();
+    for vm in bundle.vms() {
+        let free = end.saturating_sub(start);
+        if vm.memory > free {
+            let (name, wanted) = (vm.name, vm.memory >> 20);
+            return Err(format!("{name} is to have {wanted} MiB of RAM, and {} MiB are free: -m", free >> 20));
+        }
+        let next = (start + vm.memory).next_multiple_of(BLOCK);
+        plans.push(Plan::new(vm, start, plans.len() as u8 + 1).map_err(|why| format!("{}: {why}", vm.name))?);
+        start = next;
+    }
+    let vcpus: usize = bundle.vms().map(|vm| vm.vcpus).sum();
+    if vcpus > MOST_VCPUS { Err(format!("there are {vcpus} vCPUs: at most {MOST_VCPUS}")) } else { Ok(plans) }
+}
+
+/// A VM from its reset to the next one, with the tasks that run it.
+struct Life {
+    vm: Arc<Vm>,
+    /// How many tasks there are.
+    tasks: Arc<AtomicU32>,
+}
+
+impl Life {
+    fn new(plan: &Plan) -> Result<Self, String> {
+        let vm = Vm::new(plan).map_err(|why| format!("{}: {why}", plan.name()))?;
+        let tasks = Arc::new(AtomicU32::new(vm.vcpus().count() as u32));
+        Ok(Life { vm, tasks })
+    }
+
+    /// Starts the tasks, one CPU after the other.
+    fn begins(&self, seed: Option<u64>) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let supervisor = Task::current();
+        for id in self.vm.vcpus() {
+            let cpu = CpuId(NEXT.fetch_add(1, SeqCst) % Bare::cpu_count());
+            let tasks = Arc::clone(&self.tasks);
+            let spawned = vcpu::spawn(Arc::clone(&self.vm), id, cpu, seed, move || {
+                tasks.fetch_sub(1, SeqCst);
+                supervisor.wake();
+            });
+            assert!(spawned, "there is a task for each vCPU");
+        }
+    }
+
+    /// Returns how it has ended, when its tasks have.
+    fn end(&self) -> Option<End> {
+        self.vm.end().filter(|_| self.tasks.load(SeqCst) == 0)
+    }
+}
