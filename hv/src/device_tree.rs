@@ -17,6 +17,8 @@ pub struct Vm<'a> {
     pub initramfs: Range<u64>,
     /// What the kernel is told.
     pub arguments: &'a str,
+    /// How often it was reset, which no kernel knows else.
+    pub resets: u32,
 }
 
 /// Phandles.
@@ -43,6 +45,7 @@ pub fn write(vm: &Vm<'_>) -> Result<Vec<u8>, Error> {
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", vm.arguments)?;
+    tree.property_u32("doorbell,resets", vm.resets)?;
     tree.property_string("stdout-path", "/pl011@9000000")?;
     if !vm.initramfs.is_empty() {
         tree.property_u64("linux,initrd-start", vm.initramfs.start)?;
@@ -124,7 +127,7 @@ mod tests {
     use fdt::Fdt;
 
     fn written(initramfs: Range<u64>) -> Vec<u8> {
-        write(&Vm { ram: 0x4000_0000..0x5000_0000, vcpus: 2, initramfs, arguments: "earlycon" }).unwrap()
+        write(&Vm { ram: 0x4000_0000..0x5000_0000, vcpus: 2, initramfs, arguments: "earlycon", resets: 3 }).unwrap()
     }
 
     #[test]
@@ -137,6 +140,9 @@ mod tests {
         let gic = tree.find_compatible(&["arm,gic-v3"]).unwrap();
         let frames: Vec<_> = gic.reg().unwrap().map(|frame| (frame.starting_address.addr(), frame.size)).collect();
         assert_eq!(frames, [(0x0800_0000, Some(0x1_0000)), (0x080a_0000, Some(0x4_0000))]);
+        let resets =
+            tree.find_node("/chosen").unwrap().property("doorbell,resets").and_then(|resets| resets.as_usize());
+        assert_eq!(resets, Some(3));
         assert!(tree.find_compatible(&["arm,psci-0.2"]).is_some() && tree.find_compatible(&["arm,pl011"]).is_some());
     }
 

@@ -39,16 +39,17 @@ pub fn run() -> Result<(), String> {
     if let Some(seed) = bundle.migrate {
         say!("vCPUs move at random: migrate={seed}");
     }
-    let lives: Result<Vec<_>, _> = plans.iter().map(Life::new).collect();
+    let lives: Result<Vec<_>, _> = plans.iter().map(|plan| Life::new(plan, 0)).collect();
     let mut lives: Vec<_> = lives?.into_iter().map(Some).collect();
     lives.iter().flatten().for_each(|life| life.begins(bundle.migrate));
     while lives.iter().any(Option::is_some) {
         for (life, plan) in lives.iter_mut().zip(&plans) {
             let Some(end) = life.as_ref().and_then(Life::end) else { continue };
+            let resets = life.as_ref().map_or(0, |life| life.resets);
             // Its memory is free before that of the next one is needed.
             *life = None;
             if end == End::Reset {
-                life.insert(Life::new(plan)?).begins(bundle.migrate);
+                life.insert(Life::new(plan, resets.wrapping_add(1))?).begins(bundle.migrate);
             }
         }
         // Whoever ends a life after it was looked at wakes this.
@@ -81,13 +82,15 @@ struct Life {
     vm: Arc<Vm>,
     /// How many tasks there are.
     tasks: Arc<AtomicU32>,
+    /// How many resets there were.
+    resets: u32,
 }
 
 impl Life {
-    fn new(plan: &Plan) -> Result<Self, String> {
-        let vm = Vm::new(plan).map_err(|why| format!("{}: {why}", plan.name()))?;
+    fn new(plan: &Plan, resets: u32) -> Result<Self, String> {
+        let vm = Vm::new(plan, resets).map_err(|why| format!("{}: {why}", plan.name()))?;
         let tasks = Arc::new(AtomicU32::new(vm.vcpus().count() as u32));
-        Ok(Life { vm, tasks })
+        Ok(Life { vm, tasks, resets })
     }
 
     /// Starts the tasks, one CPU after the other.

@@ -202,11 +202,16 @@ impl Task {
         self.wake();
     }
 
-    /// Returns whether its time has come, once. By itself.
+    /// Returns whether its time has come. By itself.
     #[inline]
+    pub(crate) fn due(&self) -> bool {
+        self.due.load(Relaxed)
+    }
+
+    /// Returns whether its time has come, once. By itself.
     pub(crate) fn takes_due(&self) -> bool {
         // What sets it between the two sets it for what the caller looks at next.
-        let due = self.due.load(Relaxed);
+        let due = self.due();
         if due {
             self.due.store(false, Relaxed);
         }

@@ -5,6 +5,7 @@
 //! longer than the scheduler may wait.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_gic::{CpuInterface, VcpuId};
 use doorbell_platform::{CpuId, IrqGuard, Platform};
@@ -39,6 +40,18 @@ pub(crate) struct Vcpu {
     moves: Option<Random>,
     /// When it moves.
     moves_at: Option<u64>,
+}
+
+/// Why a vCPU is not in the guest.
+enum Left {
+    /// It has trapped.
+    Trapped(Trap),
+    /// An interrupt of the host has come, and was handled.
+    Interrupted,
+    /// The scheduler, or a timer of the vCPU, wants something.
+    Wanted,
+    /// Somebody has requested something.
+    Requested,
 }
 
 /// Sets up what all vCPUs need: the interrupts of guests. On the first CPU, before a vCPU runs.
@@ -146,34 +159,33 @@ impl Vcpu {
     fn turn(&mut self) {
         loop {
             match self.enter() {
-                Ok(Some(trap)) => {
+                Left::Trapped(trap) => {
                     if self.handle(trap).is_break() {
                         return;
                     }
                 }
-                Ok(None) => {}
-                Err(_) => return,
-            }
-            if self.task.takes_due() {
-                self.timers_fire();
-            }
-            if Cpu::this().resched() {
-                self.makes_way();
+                Left::Interrupted => {}
+                Left::Wanted => self.does_what_is_wanted(),
+                Left::Requested => return,
             }
         }
     }
 
-    /// Runs the guest until it leaves. Returns why, if its vCPU has to do something about it.
-    ///
-    /// # Errors
-    /// If something was requested.
+    /// Runs the guest until it leaves. Returns why.
     #[inline]
-    fn enter(&mut self) -> Result<Option<Trap>, doorbell_post::Requests> {
+    fn enter(&mut self) -> Left {
         let (vm, vcpu) = (&*self.vm, self.id);
         let mut host = Told { vm, vcpu };
         let irqs_off = IrqGuard::<Bare>::new();
+        // With interrupts off, because what sets these once the guest runs is an interrupt, which
+        // makes it leave; one that came before would be forgotten.
+        if self.task.due() || Cpu::this().resched() {
+            return Left::Wanted;
+        }
         let cpu = Bare::current_cpu();
-        let in_guest = self.interface.enter(&vm.gic, &irqs_off, cpu, &mut Ich, &mut host)?;
+        let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu, &mut Ich, &mut host) else {
+            return Left::Requested;
+        };
         // SAFETY: interrupts are off, and this vCPU is loaded here.
         let why = unsafe { guest_enter(&mut self.frame) };
         if self.interface.exit(&vm.gic, in_guest, &mut Ich, &mut host) {
@@ -185,13 +197,24 @@ impl Vcpu {
         match why {
             entry::SYNCHRONOUS => {
                 let [esr, far, hpfar] = [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
-                Ok(Some(Trap::from_syndrome(esr, far, hpfar)))
+                Left::Trapped(Trap::from_syndrome(esr, far, hpfar))
             }
             entry::INTERRUPT => {
                 irq::dispatch();
-                Ok(None)
+                Left::Interrupted
             }
-            _ => Ok(Some(Trap::Other)),
+            _ => Left::Trapped(Trap::Other),
+        }
+    }
+
+    /// Does what the task is due for, and lets others run.
+    #[inline(never)]
+    fn does_what_is_wanted(&mut self) {
+        if self.task.takes_due() {
+            self.timers_fire();
+        }
+        if Cpu::this().resched() {
+            self.makes_way();
         }
     }
 
@@ -252,7 +275,10 @@ impl Vcpu {
     }
 
     fn goes_to(&mut self, cpu: CpuId) {
-        switch::put(&IrqGuard::new());
+        if cpu != Bare::current_cpu() {
+            switch::put(&IrqGuard::new());
+            self.vm.moves.fetch_add(1, Relaxed);
+        }
         scheduler::move_to(cpu);
     }
 

@@ -84,6 +84,8 @@ pub struct Vm {
     state: AtomicU32,
     /// How many vCPUs are on.
     on: AtomicU32,
+    /// How often a vCPU has gone to another CPU.
+    pub(crate) moves: AtomicU32,
 }
 
 /// What others use of a vCPU, besides its redistributor.
@@ -110,12 +112,12 @@ impl Plan {
 }
 
 impl Vm {
-    /// Returns the VM of a plan, whose first vCPU is about to begin. By a task, once all CPUs have
+    /// Returns the VM of a plan after so many resets, whose first vCPU is about to begin. By a task, once all CPUs have
     /// put the one that was before.
     ///
     /// # Errors
     /// Says in a line what is wrong.
-    pub fn new(plan: &Plan) -> Result<Arc<Vm>, &'static str> {
+    pub fn new(plan: &Plan, resets: u32) -> Result<Arc<Vm>, &'static str> {
         let Plan { description, places, ram: at, vmid } = plan;
         let ram = RAM..RAM + description.memory;
         let initramfs = RAM + places.initramfs.start..RAM + places.initramfs.end;
@@ -125,6 +127,7 @@ impl Vm {
             vcpus: vcpus as u64,
             initramfs,
             arguments: description.arguments,
+            resets,
         });
         let tree = tree.map_err(|_| "its device tree is not to be written")?;
         let images = [
@@ -163,6 +166,7 @@ impl Vm {
             vcpus: (0..vcpus).map(shared).collect(),
             state: AtomicU32::new(RUNS),
             on: AtomicU32::new(1),
+            moves: AtomicU32::new(0),
         }))
     }
 
@@ -275,7 +279,7 @@ impl Vm {
         if self.state.compare_exchange(RUNS, state, SeqCst, SeqCst).is_err() {
             return;
         }
-        say!("{} {how}: {why}", self.name);
+        say!("{} {how}: {why}; {} moves", self.name, self.moves.load(SeqCst));
         for vcpu in self.vcpus() {
             if let Ok(redistributor) = self.gic.redistributor(vcpu) {
                 (&mut &*self).notice(vcpu, redistributor.news().run_state().request(STOP));

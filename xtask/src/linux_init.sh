@@ -24,6 +24,13 @@ came() {
     [ "$(count "$1")" -gt 0 ]
 }
 vcpus=$($b sed 's/.*vcpus=\([0-9]*\).*/\1/' /proc/cmdline)
+# A VM that is to be reset is, once.
+if $b grep -q reboots /proc/cmdline; then
+    if $b od -An -tx1 /proc/device-tree/chosen/doorbell,resets | $b grep -q "00 00 00 00"; then
+        $b reboot -f
+    fi
+    check "it has begun again" true
+fi
 check "Linux runs its first program" true
 check "it sleeps and wakes" $b sleep 1
 check "its timer interrupts" came arch_timer

@@ -43,6 +43,8 @@ struct Test {
 struct Guest {
     system: System,
     vcpus: u32,
+    /// What is added to what its kernel is told.
+    arguments: &'static str,
 }
 
 /// What runs in a VM.
@@ -54,11 +56,11 @@ enum System {
 }
 
 const fn bare(vcpus: u32) -> Guest {
-    Guest { system: System::Bare, vcpus }
+    Guest { system: System::Bare, vcpus, arguments: "" }
 }
 
 const fn linux(vcpus: u32) -> Guest {
-    Guest { system: System::Linux, vcpus }
+    Guest { system: System::Linux, vcpus, arguments: "" }
 }
 
 /// One without VHE and LSE, one with both, and what QEMU has.
@@ -76,6 +78,20 @@ const TESTS: &[Test] = &[
     Test { name: "linux-2", vms: &[linux(2)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-4", vms: &[linux(4)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-8", vms: &[linux(8)], machines: &[(4, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test {
+        name: "linux-reboot",
+        vms: &[Guest { arguments: "reboots", ..linux(2) }],
+        machines: &[(2, Threads::One)],
+        ..NOTHING
+    },
+    Test {
+        name: "linux-moving",
+        vms: &[linux(4)],
+        migrate: Some(0),
+        machines: &[(4, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
+    Test { name: "two-linux", vms: &[linux(8), linux(8)], machines: &[(2, Threads::Each)], ..NOTHING },
 ];
 
 /// Runs the images on each model of CPU. Returns whether everything has passed.
@@ -104,7 +120,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 }
                 seen.line(line);
             });
+            let moves = seen.moves;
             let mut count = seen.count(test.vms.len().max(1));
+            // A few, however slow the machine is.
+            if test.migrate.is_some() && cpus > 1 && moves < 10 {
+                count.failures.push(format!("vCPUs have moved {moves} times only"));
+            }
             count.failures.extend(ended.err());
             let seconds = began.elapsed().as_secs();
             println!(
@@ -128,7 +149,7 @@ impl Test {
     /// Writes the bundle of its VMs.
     fn bundle(&self, programs: &Path) -> Result<PathBuf, String> {
         let mut vms = Vec::new();
-        for (number, Guest { system, vcpus }) in self.vms.iter().enumerate() {
+        for (number, Guest { system, vcpus, arguments }) in self.vms.iter().enumerate() {
             let (kernel, initramfs, memory) = match system {
                 System::Bare => (build::image(&programs.join("guest"))?, Vec::new(), 16),
                 System::Linux => {
@@ -136,7 +157,7 @@ impl Test {
                     (kernel, initramfs, 160)
                 }
             };
-            let arguments = format!("console=ttyAMA0 vcpus={vcpus}");
+            let arguments = format!("console=ttyAMA0 vcpus={vcpus} {arguments}");
             vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
         }
         bundle::write(&programs.join(self.name), &vms, self.migrate)
@@ -145,22 +166,29 @@ impl Test {
 
 /// What an image and its VMs have written.
 #[derive(Default)]
-struct Seen(BTreeMap<String, Count>);
+struct Seen {
+    counts: BTreeMap<String, Count>,
+    /// How often vCPUs have gone to other CPUs.
+    moves: u32,
+}
 
 impl Seen {
     fn line(&mut self, line: &str) {
         // What a VM writes begins with its name.
         let (vm, line) = line.split_once("| ").unwrap_or(("", line));
+        if let Some(moves) = line.strip_suffix(" moves").and_then(|line| line.rsplit(' ').next()) {
+            self.moves += moves.parse().unwrap_or(0);
+        }
         if line.starts_with("check ") || line.starts_with("panic: ") || line.starts_with("result: ") {
-            self.0.entry(vm.to_owned()).or_default().line(line);
+            self.counts.entry(vm.to_owned()).or_default().line(line);
         }
     }
 
     /// Returns everything together. There should be that many that have counted.
     fn count(self, expected: usize) -> Count {
         let mut all = Count::default();
-        let found = self.0.len();
-        for (vm, mut count) in self.0 {
+        let found = self.counts.len();
+        for (vm, mut count) in self.counts {
             all.failures.extend(count.is_wrong().map(|why| format!("{vm}: {why}")));
             all.passed += count.passed;
             all.failures.append(&mut count.failures);
