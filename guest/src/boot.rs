@@ -3,6 +3,7 @@
 use core::arch::{asm, global_asm};
 
 use crate::console::line;
+use crate::cpu::MOST_CPUS;
 use crate::sysreg::read_sysreg;
 
 global_asm!(
@@ -15,14 +16,29 @@ global_asm!(
     "   b.hs 2f",
     "   stp xzr, xzr, [x1], #16",
     "   b 1b",
-    "2: adrp x1, {stack}",
-    "   add x1, x1, :lo12:{stack}",
-    "   add sp, x1, #{size}",
+    "2: mov x19, #0",
+    "   bl guest_cpu",
+    "   bl {main}",
+    // X0 is the number of the CPU, which the one that has turned it on says.
+    ".global guest_secondary",
+    "guest_secondary:",
+    "   mov x19, x0",
+    "   bl guest_cpu",
+    "   bl {secondary}",
+    // Gives a CPU its number, in X19, its stack and the vectors.
+    "guest_cpu:",
+    "   msr tpidr_el1, x19",
+    "   adrp x1, {stacks}",
+    "   add x1, x1, :lo12:{stacks}",
+    "   mov x2, #{size}",
+    "   madd x1, x19, x2, x1",
+    "   add x1, x1, x2",
+    "   mov sp, x1",
     "   adrp x1, guest_vectors",
     "   add x1, x1, :lo12:guest_vectors",
     "   msr vbar_el1, x1",
     "   isb",
-    "   bl {main}",
+    "   ret",
     ".popsection",
     ".macro enter to",
     "   .balign 0x80",
@@ -72,21 +88,22 @@ global_asm!(
     "   add sp, sp, #176",
     "   eret",
     ".popsection",
-    stack = sym STACK,
+    stacks = sym STACKS,
     size = const SIZE,
     main = sym main,
+    secondary = sym crate::others::secondary,
     unexpected = sym unexpected,
     synchronous = sym crate::handler::synchronous,
     irq = sym crate::handler::irq,
 );
 
-/// How large the stack is: handlers nest 16 deep.
+/// How large the stack of a CPU is: handlers nest 16 deep.
 const SIZE: usize = 64 << 10;
 
 #[repr(C, align(16))]
 struct Stack([u8; SIZE]);
 
-static mut STACK: Stack = Stack([0; SIZE]);
+static mut STACKS: [Stack; MOST_CPUS] = [const { Stack([0; SIZE]) }; MOST_CPUS];
 
 extern "C" fn main() -> ! {
     crate::checks::all();
@@ -97,20 +114,28 @@ extern "C" fn unexpected() -> ! {
     panic!("an exception that nothing here causes, ELR {:#x}", read_sysreg!("elr_el1"));
 }
 
+/// Returns where the others begin.
+pub fn secondary_entry() -> u64 {
+    unsafe extern "C" {
+        fn guest_secondary();
+    }
+    (guest_secondary as *const ()).expose_provenance() as u64
+}
+
 /// Calls the firmware.
-pub fn call(function: u32, argument: u64) -> u64 {
+pub fn call(function: u32, arguments: [u64; 3]) -> u64 {
     let result;
     // SAFETY: no function that is called here changes memory.
     unsafe {
-        asm!("hvc #0", inout("x0") u64::from(function) => result, inout("x1") argument => _, out("x2") _, out("x3") _,
-            options(nostack));
+        asm!("hvc #0", inout("x0") u64::from(function) => result, inout("x1") arguments[0] => _,
+            inout("x2") arguments[1] => _, inout("x3") arguments[2] => _, options(nostack));
     }
     result
 }
 
 /// Ends the VM.
 pub fn power_off() -> ! {
-    call(0x8400_0008, 0);
+    call(0x8400_0008, [0; 3]);
     loop {
         core::hint::spin_loop();
     }

@@ -2,21 +2,20 @@
 
 use core::fmt::{self, Write};
 
+use crate::mmio;
+
 const UART: usize = 0x0900_0000;
-/// UARTFR.TXFF: no room.
+/// UARTFR, and TXFF: no room.
+const FR: usize = 0x18;
 const FULL: u32 = 1 << 5;
 
 struct Console;
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let registers: *mut u32 = core::ptr::with_exposed_provenance_mut(UART);
         for byte in text.bytes() {
-            // SAFETY: the PL011 is there.
-            unsafe {
-                while registers.add(6).read_volatile() & FULL != 0 {}
-                registers.write_volatile(byte.into());
-            }
+            while mmio::read(UART + FR) & FULL != 0 {}
+            mmio::write(UART, byte.into());
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ const RAM: u64 = 0x4000_0000;
 /// The SPI of the UART.
 const UART_SPI: u32 = 33;
 /// How many SPIs there are.
-const SPIS: u32 = 224;
+const SPIS: u32 = 256;
 /// How large a redistributor is: two frames of 64 KiB.
 const REDISTRIBUTOR: u64 = 0x2_0000;
 

@@ -19,6 +19,8 @@ pub struct Machine {
     pub cpus: u32,
     /// What they run on.
     pub threads: Threads,
+    /// Whether they have EL2, where the image begins then.
+    pub el2: bool,
 }
 
 /// What the CPUs of a machine run on.
@@ -73,8 +75,9 @@ pub fn run(
         Threads::One => "tcg,thread=single",
         Threads::Each => "tcg,thread=multi",
     };
+    let el2 = if machine.el2 { "on" } else { "off" };
     let mut qemu = Command::new(QEMU)
-        .args(["-machine", "virt,virtualization=on,gic-version=3", "-m", "512M", "-nic", "none"])
+        .args(["-machine", &format!("virt,virtualization={el2},gic-version=3"), "-m", "512M", "-nic", "none"])
         .args(["-accel", accelerator])
         .args(["-cpu", machine.cpu, "-smp", &machine.cpus.to_string()])
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -21,6 +21,10 @@ pub struct Options {
     /// How many seconds an image may write nothing, before it counts as one that stands still.
     #[arg(long, default_value_t = 120)]
     silence: u64,
+    /// The seed from which vCPUs move at random, where they do: another one each time, if there is
+    /// none.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Prints what the images write.
     #[arg(long, short)]
     verbose: bool,
@@ -32,8 +36,8 @@ struct Test {
     image: &'static str,
     /// What the hypervisor runs; no hypervisor is run if there is nothing.
     vms: &'static [Guest],
-    /// From which seed vCPUs move at random.
-    migrate: Option<u64>,
+    /// Whether vCPUs move at random.
+    moves: bool,
     machines: &'static [(u32, Threads)],
     /// Which models it is run on.
     models: &'static [&'static str],
@@ -66,14 +70,28 @@ const fn linux(vcpus: u32) -> Guest {
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
 
-const NOTHING: Test = Test { name: "", image: "hv", vms: &[], migrate: None, machines: &[], models: MODELS };
+const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, machines: &[], models: MODELS };
 
 /// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
 /// wait for a core of the host; two of them run at the same time.
 const TESTS: &[Test] = &[
     Test { name: "boot", image: "boot-test", machines: &[(1, Threads::One)], ..NOTHING },
     Test { name: "platform", image: "platform-test", machines: &[(4, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test { name: "bare-guest", image: "guest", machines: &[(1, Threads::One), (4, Threads::Each)], ..NOTHING },
     Test { name: "guest", vms: &[bare(1)], machines: &[(1, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test {
+        name: "guest-4",
+        vms: &[bare(4)],
+        machines: &[(1, Threads::One), (4, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
+    Test {
+        name: "guest-moving",
+        vms: &[bare(4)],
+        moves: true,
+        machines: &[(4, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
     Test { name: "linux-1", vms: &[linux(1)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-2", vms: &[linux(2)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-4", vms: &[linux(4)], machines: &[(4, Threads::One)], ..NOTHING },
@@ -87,7 +105,7 @@ const TESTS: &[Test] = &[
     Test {
         name: "linux-moving",
         vms: &[linux(4)],
-        migrate: Some(0),
+        moves: true,
         machines: &[(4, Threads::One), (2, Threads::Each)],
         ..NOTHING
     },
@@ -102,16 +120,18 @@ pub fn run(options: &Options) -> Result<bool, String> {
     qemu::is_there()?;
     let programs = build::build()?;
     let mut all = Count::default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let seed = options.seed.unwrap_or(now);
     for test in TESTS {
         if options.name.as_ref().is_some_and(|wanted| !test.name.contains(wanted.as_str())) {
             continue;
         }
         let image = build::image(&programs.join(test.image))?;
-        let bundle = if test.vms.is_empty() { None } else { Some(test.bundle(&programs)?) };
+        let bundle = if test.vms.is_empty() { None } else { Some(test.bundle(&programs, seed)?) };
         let models = test.models.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
         let machines = models.flat_map(|cpu| test.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
         for (cpu, cpus, threads) in machines {
-            let machine = Machine { cpu, cpus, threads };
+            let machine = Machine { cpu, cpus, threads, el2: test.image != "guest" };
             let began = Instant::now();
             let mut seen = Seen::default();
             let ended = qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(options.silence), |line| {
@@ -123,17 +143,14 @@ pub fn run(options: &Options) -> Result<bool, String> {
             let moves = seen.moves;
             let mut count = seen.count(test.vms.len().max(1));
             // A few, however slow the machine is.
-            if test.migrate.is_some() && cpus > 1 && moves < 10 {
+            if test.moves && cpus > 1 && moves < 10 {
                 count.failures.push(format!("vCPUs have moved {moves} times only"));
             }
             count.failures.extend(ended.err());
             let seconds = began.elapsed().as_secs();
-            println!(
-                "{} on {machine}: {} passed, {} failed, {seconds} s",
-                test.name,
-                count.passed,
-                count.failures.len()
-            );
+            let name = if test.moves { format!("{} --seed {seed}", test.name) } else { test.name.to_owned() };
+            let (passed, failed) = (count.passed, count.failures.len());
+            println!("{name} on {machine}: {passed} passed, {failed} failed, {seconds} s");
             for failure in &count.failures {
                 println!("    {failure}");
             }
@@ -147,7 +164,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
 
 impl Test {
     /// Writes the bundle of its VMs.
-    fn bundle(&self, programs: &Path) -> Result<PathBuf, String> {
+    fn bundle(&self, programs: &Path, seed: u64) -> Result<PathBuf, String> {
         let mut vms = Vec::new();
         for (number, Guest { system, vcpus, arguments }) in self.vms.iter().enumerate() {
             let (kernel, initramfs, memory) = match system {
@@ -160,7 +177,7 @@ impl Test {
             let arguments = format!("console=ttyAMA0 vcpus={vcpus} {arguments}");
             vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
         }
-        bundle::write(&programs.join(self.name), &vms, self.migrate)
+        bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed))
     }
 }
 
