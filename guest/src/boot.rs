@@ -2,6 +2,8 @@
 
 use core::arch::{asm, global_asm};
 
+use fdt::Fdt;
+
 use crate::console::line;
 use crate::cpu::MOST_CPUS;
 use crate::sysreg::read_sysreg;
@@ -10,6 +12,7 @@ global_asm!(
     ".pushsection .head, \"ax\"",
     ".global guest_head",
     "guest_head:",
+    "   mov x20, x0",
     "   adrp x1, bss_start",
     "   adrp x2, bss_end",
     "1: cmp x1, x2",
@@ -18,6 +21,7 @@ global_asm!(
     "   b 1b",
     "2: mov x19, #0",
     "   bl guest_cpu",
+    "   mov x0, x20",
     "   bl {main}",
     // X0 is the number of the CPU, which the one that has turned it on says.
     ".global guest_secondary",
@@ -105,8 +109,14 @@ struct Stack([u8; SIZE]);
 
 static mut STACKS: [Stack; MOST_CPUS] = [const { Stack([0; SIZE]) }; MOST_CPUS];
 
-extern "C" fn main() -> ! {
-    crate::checks::all();
+extern "C" fn main(device_tree: usize) -> ! {
+    // SAFETY: whoever has started this has put it there, and nobody writes to it.
+    let tree = unsafe { Fdt::from_ptr(core::ptr::with_exposed_provenance(device_tree)) };
+    if tree.is_ok_and(|tree| tree.chosen().bootargs().is_some_and(|words| words.contains("bench"))) {
+        crate::bench::all();
+    } else {
+        crate::checks::all();
+    }
     power_off()
 }
 

@@ -64,6 +64,11 @@ pub fn unpend(intid: u32) {
     set_bit(intid, ICPENDR);
 }
 
+/// Reads which of 32 interrupts are pending.
+pub fn pending(first: u32) -> u32 {
+    mmio::read(of(first, ISPENDR, 1))
+}
+
 pub fn is_pending(intid: u32) -> bool {
     bit(intid, ISPENDR)
 }

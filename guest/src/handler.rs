@@ -134,7 +134,7 @@ fn first_cpu(intid: u32) {
         irqs_on();
         gic::pend(intid - 1);
         // Until it was taken.
-        while gic::is_pending(intid - 1) {}
+        while DEEPEST.load(Relaxed) == depth {}
         irqs_off();
     }
     DEPTH.store(depth - 1, Relaxed);

@@ -12,6 +12,7 @@ use crate::run_queue::RunQueue;
 use crate::sysreg::{isb, write_sysreg};
 use crate::task::Task;
 use crate::time::Clock;
+use crate::trace::Trace;
 use crate::{irq, scheduler, time};
 
 /// How many CPUs there may be.
@@ -33,6 +34,8 @@ pub(crate) struct Cpu {
     /// The number of the task whose vCPU's registers it has. Written on this CPU, with interrupts
     /// off.
     pub(crate) loaded: AtomicUsize,
+    /// The last exits of the guests that it has run.
+    pub(crate) trace: Trace,
     mpidr: AtomicU64,
     number: u32,
 }
@@ -60,6 +63,7 @@ impl Cpu {
             idles: AtomicBool::new(false),
             clock: Clock::new(),
             loaded: AtomicUsize::new(NONE),
+            trace: Trace::new(),
             mpidr: AtomicU64::new(0),
             number,
         }

@@ -5,6 +5,7 @@ use core::ops::ControlFlow;
 use doorbell_gic::icv::{self, Access, Direction};
 use doorbell_gic::{Affinity, SgiRegister};
 
+use crate::cpu::Cpu;
 use crate::ich::{self, Ich};
 use crate::psci::{self, Call};
 use crate::registers::{self, Register};
@@ -69,6 +70,7 @@ impl Vcpu {
                 self.wait();
                 0
             }
+            Call::Exits => Cpu::this().trace.count(),
             Call::Unknown => psci::NOT_SUPPORTED,
         };
         ControlFlow::Continue(())

@@ -17,6 +17,7 @@ pub mod registers;
 pub mod run_queue;
 pub mod stage2;
 pub mod timer;
+pub mod trace;
 pub mod trap;
 
 #[cfg(target_os = "none")]

@@ -9,6 +9,9 @@ const ON_PENDING: u64 = -5i64 as u64;
 /// The answer to an address that is not in RAM.
 pub const INVALID_ADDRESS: u64 = -9i64 as u64;
 
+/// The function of [`Call::Exits`], among those that are a hypervisor vendor's (SMCCC, section 6.2).
+const EXITS: u32 = 0xc600_0001;
+
 /// A call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
@@ -38,6 +41,8 @@ pub enum Call {
     },
     /// CPU_SUSPEND, which waits as WFI does.
     CpuSuspend,
+    /// How many exits its CPU has seen: a call of this hypervisor's own, for measurements.
+    Exits,
     /// Anything else.
     Unknown,
 }
@@ -67,6 +72,7 @@ impl Call {
             0x8400_0008 => Call::SystemOff,
             0x8400_0009 => Call::SystemReset,
             0x8400_000a => Call::Features(first as u32),
+            EXITS => Call::Exits,
             _ => Call::Unknown,
         }
     }
@@ -78,7 +84,7 @@ pub const VERSION: u64 = 1 << 16 | 1;
 /// Returns the answer to PSCI_FEATURES. SMCCC_VERSION is not there.
 pub const fn features(function: u32) -> u64 {
     match Call::from_registers([function as u64, 0, 0, 0]) {
-        Call::Unknown => NOT_SUPPORTED,
+        Call::Unknown | Call::Exits => NOT_SUPPORTED,
         _ => 0,
     }
 }

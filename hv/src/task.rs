@@ -15,6 +15,11 @@ use crate::sysreg::read_sysreg;
 /// How large the stack of a task is.
 const STACK: usize = 32 << 10;
 
+/// The time has come that the task wanted to be woken at.
+pub(crate) const DEADLINE: u32 = 1 << 0;
+/// The virtual timer of its vCPU has fired.
+pub(crate) const TIMER: u32 = 1 << 1;
+
 /// Runs, or waits for its CPU.
 const RUNNABLE: u32 = 0;
 /// The same, and was woken since it has parked last: the next park returns at once.
@@ -43,8 +48,8 @@ pub struct Task {
     pub(crate) preemption_off: AtomicU64,
     /// Whether an interrupt handler runs on its stack.
     pub(crate) in_hardirq: AtomicBool,
-    /// Whether the time has come that it wanted to be woken at, or a timer of its vCPU has fired.
-    due: AtomicBool,
+    /// What it is to look at: [`DEADLINE`] and [`TIMER`].
+    due: AtomicU32,
     number: usize,
 }
 
@@ -82,7 +87,7 @@ impl Task {
             next_cpu: AtomicU32::new(0),
             preemption_off: AtomicU64::new(0),
             in_hardirq: AtomicBool::new(false),
-            due: AtomicBool::new(false),
+            due: AtomicU32::new(0),
             number,
         }
     }
@@ -196,26 +201,22 @@ impl Task {
         }
     }
 
-    /// Says that its time has come, and wakes it. On its CPU, with interrupts off.
-    pub(crate) fn is_due(&'static self) {
-        self.due.store(true, Relaxed);
+    /// Says what it is to look at, and wakes it. On its CPU, with interrupts off.
+    pub(crate) fn is_due(&'static self, what: u32) {
+        self.due.store(self.due.load(Relaxed) | what, Relaxed);
         self.wake();
     }
 
-    /// Returns whether its time has come. By itself.
+    /// Returns whether there is something to look at. By itself.
     #[inline]
     pub(crate) fn due(&self) -> bool {
-        self.due.load(Relaxed)
+        self.due.load(Relaxed) != 0
     }
 
-    /// Returns whether its time has come, once. By itself.
-    pub(crate) fn takes_due(&self) -> bool {
-        // What sets it between the two sets it for what the caller looks at next.
-        let due = self.due();
-        if due {
-            self.due.store(false, Relaxed);
-        }
-        due
+    /// Returns what there is to look at, once. By itself.
+    pub(crate) fn takes_due(&self) -> u32 {
+        // Not a load and a store: an interrupt may come between.
+        if self.due() { self.due.swap(0, Relaxed) } else { 0 }
     }
 
     /// Says that it has ended. By itself, which is switched away from next.

@@ -8,7 +8,7 @@ use crate::deadlines::Deadlines;
 use crate::irq::{self, Handled};
 use crate::scheduler;
 use crate::sysreg::{isb, read_sysreg, write_sysreg};
-use crate::task::Task;
+use crate::task::{DEADLINE, Task};
 
 /// How long all tasks that wait for a CPU have their turns in, as a part of a second.
 const SLICES_PER_SECOND: u64 = 100;
@@ -99,7 +99,7 @@ pub(crate) fn timer() -> Handled {
         clock.slice_end.store(NEVER, Relaxed);
         scheduler::slice_is_over();
     }
-    clock.deadlines.take_due(now, |task| Task::of(task).is_due());
+    clock.deadlines.take_due(now, |task| Task::of(task).is_due(DEADLINE));
     clock.program();
     Handled::Done
 }

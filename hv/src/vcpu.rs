@@ -18,7 +18,7 @@ use crate::irq::{self, Handled};
 use crate::psci::Start;
 use crate::random::Random;
 use crate::sysreg::{read_sysreg, write_sysreg};
-use crate::task::Task;
+use crate::task::{DEADLINE, TIMER, Task};
 use crate::timer::Timer;
 use crate::trap::Trap;
 use crate::vm::{End, Told, Vm};
@@ -45,7 +45,9 @@ pub(crate) struct Vcpu {
 /// Why a vCPU is not in the guest.
 enum Left {
     /// It has trapped.
-    Trapped(Trap),
+    Trapped,
+    /// By an exception that no guest is to cause: an SError, or FIQ.
+    Failed,
     /// An interrupt of the host has come, and was handled.
     Interrupted,
     /// The scheduler, or a timer of the vCPU, wants something.
@@ -66,7 +68,7 @@ pub(crate) fn init() {
     });
     irq::handle(irq::VIRTUAL_TIMER, || match Task::loaded_here() {
         Some(task) => {
-            task.is_due();
+            task.is_due(TIMER);
             Handled::Passed
         }
         None => Handled::Done,
@@ -126,6 +128,8 @@ impl Vcpu {
         self.frame = Frame { x: [0; 31], pc: start.entry, pstate: PSTATE };
         self.frame.x[0] = start.context;
         self.physical_timer = Timer::default();
+        let _ = self.task.takes_due();
+        self.moves_at = self.moves.is_some().then(time::now);
         switch::reset(self.vm.vttbr(), self.id.number().into(), self.vm.began);
         self.comes_to_cpu();
         self.interface.power_on(&self.vm.gic, &Ich, &mut &*self.vm);
@@ -159,11 +163,15 @@ impl Vcpu {
     fn turn(&mut self) {
         loop {
             match self.enter() {
-                Left::Trapped(trap) => {
-                    if self.handle(trap).is_break() {
+                Left::Trapped => {
+                    // Interrupts that have come since then change none of these.
+                    let [esr, far, hpfar] =
+                        [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
+                    if self.handle(Trap::from_syndrome(esr, far, hpfar)).is_break() {
                         return;
                     }
                 }
+                Left::Failed => return self.fails(format_args!("an error of the machine")),
                 Left::Interrupted => {}
                 Left::Wanted => self.does_what_is_wanted(),
                 Left::Requested => return,
@@ -179,11 +187,11 @@ impl Vcpu {
         let irqs_off = IrqGuard::<Bare>::new();
         // With interrupts off, because what sets these once the guest runs is an interrupt, which
         // makes it leave; one that came before would be forgotten.
-        if self.task.due() || Cpu::this().resched() {
+        let cpu = Cpu::this();
+        if self.task.due() || cpu.resched() {
             return Left::Wanted;
         }
-        let cpu = Bare::current_cpu();
-        let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu, &mut Ich, &mut host) else {
+        let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu.id(), &mut Ich, &mut host) else {
             return Left::Requested;
         };
         // SAFETY: interrupts are off, and this vCPU is loaded here.
@@ -194,25 +202,21 @@ impl Vcpu {
             self.interface.tell_ended(&mut host);
         }
         self.sample_timer();
+        cpu.trace.exit(read_sysreg!("esr_el2"), self.frame.pc);
         match why {
-            entry::SYNCHRONOUS => {
-                let [esr, far, hpfar] = [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
-                Left::Trapped(Trap::from_syndrome(esr, far, hpfar))
-            }
+            entry::SYNCHRONOUS => Left::Trapped,
             entry::INTERRUPT => {
                 irq::dispatch();
                 Left::Interrupted
             }
-            _ => Left::Trapped(Trap::Other),
+            _ => Left::Failed,
         }
     }
 
     /// Does what the task is due for, and lets others run.
     #[inline(never)]
     fn does_what_is_wanted(&mut self) {
-        if self.task.takes_due() {
-            self.timers_fire();
-        }
+        self.timers_fire();
         if Cpu::this().resched() {
             self.makes_way();
         }
@@ -234,16 +238,16 @@ impl Vcpu {
 
     /// Gives the guest the interrupts of its timers that have fired.
     fn timers_fire(&mut self) {
-        let irqs_off = IrqGuard::<Bare>::new();
-        // The virtual timer is the CPU's: if its registers had to come here first, it interrupts
-        // again.
-        self.comes_to_cpu();
-        if irq::is_active(irq::VIRTUAL_TIMER) {
+        let due = self.task.takes_due();
+        if due & TIMER != 0 {
             self.vm.set_timer(self.id, irq::VIRTUAL_TIMER, true);
         }
-        self.physical_timer_changes();
-        drop(irqs_off);
-        self.moves();
+        if due & DEADLINE != 0 {
+            // Where the virtual timer was not on a CPU, it is from here on, and interrupts.
+            self.comes_to_cpu();
+            self.physical_timer_changes();
+            self.moves();
+        }
     }
 
     /// Sets the level of the emulated timer, and when it changes.
@@ -286,7 +290,7 @@ impl Vcpu {
     fn moves(&mut self) {
         let Some(random) = &mut self.moves else { return };
         let now = time::now();
-        if self.moves_at.is_none_or(|at| at <= now) {
+        if self.moves_at.is_some_and(|at| at <= now) {
             self.moves_at = Some(now + random.below(time::slice()));
             let cpu = CpuId(random.below(Bare::cpu_count().into()) as u32);
             self.goes_to(cpu);
@@ -304,9 +308,7 @@ impl Vcpu {
         if let Ok(blocked) = redistributor.news().block() {
             while blocked.asleep() {
                 scheduler::park();
-                if self.task.takes_due() {
-                    self.timers_fire();
-                }
+                self.timers_fire();
             }
         }
         self.comes_to_cpu();

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use object::{Object, ObjectSegment};
 
+use crate::Trouble;
+
 /// What the images are built for.
 const TARGET: &str = "aarch64-unknown-none-softfloat";
 
@@ -24,19 +26,24 @@ pub fn target_directory() -> PathBuf {
 /// Builds the workspace of the hypervisor. Returns where its programs are.
 ///
 /// # Errors
-/// Says what is missing, or what the compiler said.
-pub fn build() -> Result<PathBuf, String> {
-    target_is_there()?;
+/// Says what is missing, or that it does not build.
+pub fn build() -> Result<PathBuf, Trouble> {
+    let library = library()?;
     let hv = project().join("hv");
     let target = target_directory().join("hv");
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
         .args(["build", "--quiet", "--release", "--workspace", "--bins", "--target", TARGET, "--target-dir"])
         .arg(&target)
-        .current_dir(&hv)
-        .status()
-        .map_err(|error| format!("cargo does not run: {error}"))?;
+        .current_dir(&hv);
+    if let Library::Source(source) = library {
+        // What the hypervisor uses is stable: every build where the library is installed says so.
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("__CARGO_TESTS_ONLY_SRC_ROOT", source);
+        cargo.args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"]);
+    }
+    let status = cargo.status().map_err(|error| format!("cargo does not run: {error}"))?;
     if !status.success() {
-        return Err("the hypervisor does not build".into());
+        return Err(Trouble::Failed("the hypervisor does not build".into()));
     }
     Ok(target.join(TARGET).join("release"))
 }
@@ -64,14 +71,32 @@ pub fn image(program: &Path) -> Result<PathBuf, String> {
     Ok(file)
 }
 
-fn target_is_there() -> Result<(), String> {
-    let sysroot = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--print", "sysroot"])
-        .output()
-        .map_err(|error| format!("rustc does not run: {error}"))?;
-    let library = Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib").join(TARGET);
-    if library.is_dir() {
-        return Ok(());
+/// The standard library of the target.
+enum Library {
+    /// The compiler has it.
+    Installed,
+    /// Its source is there.
+    Source(PathBuf),
+}
+
+/// Looks for the standard library of the target, which `tools/aarch64` gets.
+fn library() -> Result<Library, Trouble> {
+    let rustc = |arguments: &[&str]| {
+        let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).args(arguments).output();
+        output.map_err(|error| format!("rustc does not run: {error}"))
+    };
+    let sysroot = rustc(&["--print", "sysroot"])?;
+    let installed = Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib").join(TARGET);
+    if installed.is_dir() {
+        return Ok(Library::Installed);
     }
-    Err(format!("the standard library of {TARGET} is missing: rustup target add {TARGET}"))
+    let version = rustc(&["--version"])?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    let version = version.split_whitespace().nth(1).unwrap_or_default();
+    let source = project().join(format!("target/rust-src/usr/src/rustc-{version}/library"));
+    if source.is_dir() {
+        return Ok(Library::Source(source));
+    }
+    let what = format!("the standard library of {TARGET}: tools/aarch64, or rustup target add {TARGET}");
+    Err(Trouble::Missing(what))
 }

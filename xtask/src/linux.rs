@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::Trouble;
 use crate::build;
 use crate::bundle::{Archive, Kind};
 
@@ -14,11 +15,11 @@ const INIT: &str = include_str!("linux_init.sh");
 ///
 /// # Errors
 /// Says what is missing.
-pub fn images() -> Result<(PathBuf, Vec<u8>), String> {
+pub fn images() -> Result<(PathBuf, Vec<u8>), Trouble> {
     let at = build::target_directory().join("linux");
     let fetched = Command::new(build::project().join("tools/aarch64-linux")).arg(&at).status();
     if !fetched.is_ok_and(|status| status.success()) {
-        return Err("tools/aarch64-linux has not fetched a kernel".into());
+        return Err(Trouble::Missing("Debian's kernel and busybox, which tools/aarch64-linux fetches".into()));
     }
     let busybox = at.join("busybox");
     let busybox = fs::read(&busybox).map_err(|error| format!("{}: {error}", busybox.display()))?;

@@ -4,6 +4,7 @@ mod build;
 mod bundle;
 mod linux;
 mod qemu;
+mod vm_bench;
 mod vm_test;
 
 use std::process::ExitCode;
@@ -16,18 +17,42 @@ use clap::Parser;
 enum Task {
     /// Runs the test images, and ends with one line that counts passes and failures.
     VmTest(vm_test::Options),
+    /// Counts the instructions and exits of operations of a guest, and prints a table.
+    VmBench(vm_bench::Options),
 }
+
+/// Why a task was not done.
+enum Trouble {
+    /// Something does not work.
+    Failed(String),
+    /// Something is not there, and how to get it.
+    Missing(String),
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Trouble::Failed(why)
+    }
+}
+
+/// What the program exits with if something is missing, and nothing has failed.
+const MISSING: u8 = 3;
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::VmTest(options) => vm_test::run(&options),
+        Task::VmBench(options) => vm_bench::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(missing) => {
-            eprintln!("{missing}");
-            ExitCode::from(2)
+        Err(Trouble::Failed(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(Trouble::Missing(what)) => {
+            eprintln!("not run: {what}");
+            ExitCode::from(MISSING)
         }
     }
 }

@@ -8,6 +8,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::Trouble;
+
+/// Makes a run the same each time.
+const COUNTED: [&str; 4] = ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01T00:00:00,clock=vm"];
+
 const QEMU: &str = "qemu-system-aarch64";
 
 /// A machine to run an image on.
@@ -21,6 +26,8 @@ pub struct Machine {
     pub threads: Threads,
     /// Whether they have EL2, where the image begins then.
     pub el2: bool,
+    /// What the image is told, if they have not.
+    pub arguments: &'static str,
 }
 
 /// What the CPUs of a machine run on.
@@ -30,6 +37,8 @@ pub enum Threads {
     One,
     /// Each on its own, at the same time.
     Each,
+    /// One thread, and the time is what their instructions take: each a nanosecond.
+    Counted,
 }
 
 impl fmt::Display for Machine {
@@ -37,6 +46,7 @@ impl fmt::Display for Machine {
         let how = match self.threads {
             Threads::One => "in turn",
             Threads::Each => "at once",
+            Threads::Counted => "counted",
         };
         write!(f, "{} {}, {how}", self.cpus, self.cpu)
     }
@@ -46,16 +56,20 @@ impl fmt::Display for Machine {
 ///
 /// # Errors
 /// Says what is missing, and how to get it.
-pub fn is_there() -> Result<(), String> {
+pub fn is_there() -> Result<(), Trouble> {
     let version = Command::new(QEMU).arg("--version").output();
     let Ok(version) = version else {
-        return Err(format!("{QEMU} is missing: apt-get install --no-install-recommends qemu-system-arm"));
+        let how = "apt-get install --no-install-recommends qemu-system-arm";
+        return Err(Trouble::Missing(format!("{QEMU} is missing: {how}")));
     };
     let text = String::from_utf8_lossy(&version.stdout);
     let number = text.split_whitespace().nth(3).unwrap_or_default();
     let mut parts = number.split('.').map(|part| part.parse().unwrap_or(0));
     let found: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if found < (7, 2) { Err(format!("QEMU 7.2 or later is needed: this is {number}")) } else { Ok(()) }
+    if found < (7, 2) {
+        return Err(Trouble::Missing(format!("QEMU 7.2 or later is needed: this is {number}")));
+    }
+    Ok(())
 }
 
 /// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for
@@ -72,12 +86,20 @@ pub fn run(
     mut line: impl FnMut(&str),
 ) -> Result<(), String> {
     let accelerator = match machine.threads {
-        Threads::One => "tcg,thread=single",
+        Threads::One | Threads::Counted => "tcg,thread=single",
         Threads::Each => "tcg,thread=multi",
     };
+    let counted: &[&str] = match machine.threads {
+        Threads::Counted => &COUNTED,
+        _ => &[],
+    };
+    let append: &[&str] = if machine.el2 { &[] } else { &["-append", machine.arguments] };
     let el2 = if machine.el2 { "on" } else { "off" };
     let mut qemu = Command::new(QEMU)
-        .args(["-machine", &format!("virt,virtualization={el2},gic-version=3"), "-m", "512M", "-nic", "none"])
+        .args(["-machine", &format!("virt,virtualization={el2},gic-version=3,dtb-randomness=off")])
+        .args(["-m", "512M", "-nic", "none", "-seed", "42"])
+        .args(counted)
+        .args(append)
         .args(["-accel", accelerator])
         .args(["-cpu", machine.cpu, "-smp", &machine.cpus.to_string()])
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"])

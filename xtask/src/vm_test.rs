@@ -6,15 +6,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use crate::Trouble;
 use crate::build;
 use crate::bundle::{self, Vm};
 use crate::linux;
 use crate::qemu::{self, Machine, Threads};
+use crate::vm_bench;
 
 #[derive(Args)]
 pub struct Options {
-    /// Runs the tests whose names contain this: boot, platform, guest, linux.
+    /// Runs the tests whose names contain this: boot, platform, guest, linux, costs.
     name: Option<String>,
+    /// Runs each test once: on one machine, of one model.
+    #[arg(long)]
+    short: bool,
     /// Runs them on this model of CPU alone.
     #[arg(long)]
     cpu: Option<String>,
@@ -39,8 +44,6 @@ struct Test {
     /// Whether vCPUs move at random.
     moves: bool,
     machines: &'static [(u32, Threads)],
-    /// Which models it is run on.
-    models: &'static [&'static str],
 }
 
 /// A VM.
@@ -70,7 +73,7 @@ const fn linux(vcpus: u32) -> Guest {
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
 
-const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, machines: &[], models: MODELS };
+const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, machines: &[] };
 
 /// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
 /// wait for a core of the host; two of them run at the same time.
@@ -115,56 +118,92 @@ const TESTS: &[Test] = &[
 /// Runs the images on each model of CPU. Returns whether everything has passed.
 ///
 /// # Errors
-/// Says what is missing.
-pub fn run(options: &Options) -> Result<bool, String> {
+/// Says what is missing, if nothing has failed.
+pub fn run(options: &Options) -> Result<bool, Trouble> {
     qemu::is_there()?;
     let programs = build::build()?;
     let mut all = Count::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let seed = options.seed.unwrap_or(now);
-    for test in TESTS {
-        if options.name.as_ref().is_some_and(|wanted| !test.name.contains(wanted.as_str())) {
-            continue;
-        }
+    let wanted = |name: &str| options.name.as_ref().is_none_or(|wanted| name.contains(wanted.as_str()));
+    let mut missing = Vec::new();
+    for (number, test) in TESTS.iter().enumerate().filter(|(_, test)| wanted(test.name)) {
         let image = build::image(&programs.join(test.image))?;
-        let bundle = if test.vms.is_empty() { None } else { Some(test.bundle(&programs, seed)?) };
-        let models = test.models.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
-        let machines = models.flat_map(|cpu| test.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
-        for (cpu, cpus, threads) in machines {
-            let machine = Machine { cpu, cpus, threads, el2: test.image != "guest" };
-            let began = Instant::now();
-            let mut seen = Seen::default();
-            let ended = qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(options.silence), |line| {
-                if options.verbose {
-                    println!("{line}");
-                }
-                seen.line(line);
-            });
-            let moves = seen.moves;
-            let mut count = seen.count(test.vms.len().max(1));
-            // A few, however slow the machine is.
-            if test.moves && cpus > 1 && moves < 10 {
-                count.failures.push(format!("vCPUs have moved {moves} times only"));
+        let bundle = match test.bundle(&programs, seed) {
+            Ok(bundle) => bundle,
+            Err(Trouble::Missing(what)) => {
+                println!("{} is not run: there is no {what}", test.name);
+                missing.push(test.name);
+                continue;
             }
-            count.failures.extend(ended.err());
-            let seconds = began.elapsed().as_secs();
-            let name = if test.moves { format!("{} --seed {seed}", test.name) } else { test.name.to_owned() };
-            let (passed, failed) = (count.passed, count.failures.len());
-            println!("{name} on {machine}: {passed} passed, {failed} failed, {seconds} s");
-            for failure in &count.failures {
-                println!("    {failure}");
-            }
-            all.passed += count.passed;
-            all.failures.append(&mut count.failures);
+            Err(failed) => return Err(failed),
+        };
+        for machine in test.machines(options, number) {
+            all.add(test.run(options, machine, &image, bundle.as_deref(), seed));
         }
     }
+    if wanted("costs") {
+        let mut count = Count::default();
+        for (name, verdict) in vm_bench::compare(&vm_bench::measure(&programs, true)?) {
+            match verdict {
+                Ok(()) => count.passed += 1,
+                Err(why) => count.failures.push(format!("{name}: {why}")),
+            }
+        }
+        count.print("costs");
+        all.add(count);
+    }
     println!("vm-test: {} passed, {} failed", all.passed, all.failures.len());
+    if all.failures.is_empty() && !missing.is_empty() {
+        return Err(Trouble::Missing(format!("{} of vm-test", missing.join(", "))));
+    }
     Ok(all.failures.is_empty() && all.passed > 0)
 }
 
 impl Test {
-    /// Writes the bundle of its VMs.
-    fn bundle(&self, programs: &Path, seed: u64) -> Result<PathBuf, String> {
+    /// Returns the machines to run it on.
+    fn machines(&self, options: &Options, number: usize) -> Vec<Machine> {
+        let models = MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
+        let all = models.flat_map(|cpu| self.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
+        let el2 = self.image != "guest";
+        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, arguments: "" });
+        if options.short {
+            // One model after the other, and for each test the last machine.
+            let of_one: Vec<_> = all.collect();
+            let models = of_one.len() / self.machines.len();
+            let index = (number % models.max(1) + 1) * self.machines.len() - 1;
+            return of_one.into_iter().skip(index).take(1).collect();
+        }
+        all.collect()
+    }
+
+    /// Runs it on a machine.
+    fn run(&self, options: &Options, machine: Machine, image: &Path, bundle: Option<&Path>, seed: u64) -> Count {
+        let began = Instant::now();
+        let mut seen = Seen::default();
+        let ended = qemu::run(machine, image, bundle, Duration::from_secs(options.silence), |line| {
+            if options.verbose {
+                println!("{line}");
+            }
+            seen.line(line);
+        });
+        let moves = seen.moves;
+        let mut count = seen.count(self.vms.len().max(1));
+        // A few, however slow the machine is.
+        if self.moves && machine.cpus > 1 && moves < 10 {
+            count.failures.push(format!("vCPUs have moved {moves} times only"));
+        }
+        count.failures.extend(ended.err());
+        let seed = if self.moves { format!(" --seed {seed}") } else { String::new() };
+        count.print(&format!("{}{seed} on {machine}, {} s", self.name, began.elapsed().as_secs()));
+        count
+    }
+
+    /// Writes the bundle of its VMs, if it has any.
+    fn bundle(&self, programs: &Path, seed: u64) -> Result<Option<PathBuf>, Trouble> {
+        if self.vms.is_empty() {
+            return Ok(None);
+        }
         let mut vms = Vec::new();
         for (number, Guest { system, vcpus, arguments }) in self.vms.iter().enumerate() {
             let (kernel, initramfs, memory) = match system {
@@ -177,7 +216,7 @@ impl Test {
             let arguments = format!("console=ttyAMA0 vcpus={vcpus} {arguments}");
             vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
         }
-        bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed))
+        Ok(Some(bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed))?))
     }
 }
 
@@ -227,6 +266,20 @@ struct Count {
 }
 
 impl Count {
+    /// Adds another one.
+    fn add(&mut self, mut other: Count) {
+        self.passed += other.passed;
+        self.failures.append(&mut other.failures);
+    }
+
+    /// Prints a line, and one for each failure.
+    fn print(&self, name: &str) {
+        println!("{name}: {} passed, {} failed", self.passed, self.failures.len());
+        for failure in &self.failures {
+            println!("    {failure}");
+        }
+    }
+
     fn line(&mut self, line: &str) {
         if let Some(check) = line.strip_prefix("check ") {
             if check.ends_with(": passed") {
