@@ -5,7 +5,7 @@
 //! afterwards. If the sender decides which way to notify before it sets the bit, the vCPU may look in between: then the
 //! doorbell rings at a guest that has no AVIC, and no request is made.
 //!
-//! There is no `shipped` variant yet: it comes with `doorbell-apic`.
+//! What is shipped runs in another case, with IRTEs: `avic-irte/shipped-inhibited` and those beside it.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -11,6 +11,16 @@ use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
 static IRQ_DESC: LockClass = LockClass::new("irq_desc", WaitType::Spin);
 static POOL: LockClass = LockClass::new("worker_pool", WaitType::Spin);
 
+/// When whoever writes an affinity wakes somebody for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WakeUp {
+    Never,
+    /// With the descriptor's lock held.
+    UnderLock,
+    /// When it is gone.
+    AfterLock,
+}
+
 /// The descriptor of an interrupt of the host.
 pub(super) struct IrqDesc {
     /// Protects the affinity.
@@ -30,11 +40,17 @@ impl IrqDesc {
         *affinity = cpu;
         if let Some(thread) = &self.thread {
             thread.moves.store(true, SeqCst);
-            if thread.woken_by_affinity {
-                thread.wake();
-            }
         }
-        if let Some(notifier) = &self.notifier {
+        self.wake(WakeUp::UnderLock);
+        drop(affinity);
+        self.wake(WakeUp::AfterLock);
+    }
+
+    fn wake(&self, now: WakeUp) {
+        if let Some(thread) = self.thread.as_ref().filter(|thread| thread.woken == now) {
+            thread.wake();
+        }
+        if let Some(notifier) = self.notifier.as_ref().filter(|notifier| notifier.queues == now) {
             notifier.schedule_work();
         }
     }
@@ -77,19 +93,19 @@ impl IrqDesc {
 pub(super) struct IrqThread {
     scheduler: Scheduler,
     task: SchedTask,
-    /// Whether a new affinity wakes it at once.
-    woken_by_affinity: bool,
+    /// When a new affinity wakes it.
+    woken: WakeUp,
     /// Its own affinity is to be set: it does so itself when it runs next.
     moves: <Sim as Platform>::AtomicBool,
     affinity: <Sim as Platform>::AtomicU32,
 }
 
 impl IrqThread {
-    pub(super) fn new(scheduler: &Scheduler, task: SchedTask, woken_by_affinity: bool) -> Rc<Self> {
+    pub(super) fn new(scheduler: &Scheduler, task: SchedTask, woken: WakeUp) -> Rc<Self> {
         Rc::new(IrqThread {
             scheduler: scheduler.clone(),
             task,
-            woken_by_affinity,
+            woken,
             moves: Atomic::new(false),
             affinity: Atomic::new(0),
         })
@@ -106,15 +122,17 @@ pub(super) struct Notifier {
     pool: Rc<Lock<Sim, bool>>,
     scheduler: Scheduler,
     worker: SchedTask,
+    /// When a new affinity queues the work.
+    queues: WakeUp,
 }
 
 impl Notifier {
     /// The worker that takes it sleeps on `cpu`.
-    pub(super) fn new(m: &Machine, scheduler: &Scheduler, cpu: CpuId) -> Self {
+    pub(super) fn new(m: &Machine, scheduler: &Scheduler, cpu: CpuId, queues: WakeUp) -> Self {
         let pool = Rc::new(Lock::new(&POOL, false));
         let list = Rc::clone(&pool);
         let worker = scheduler.service(m, cpu, "kworker", move || *list.lock_irqsave() = false);
-        Notifier { pool, scheduler: scheduler.clone(), worker }
+        Notifier { pool, scheduler: scheduler.clone(), worker, queues }
     }
 
     fn schedule_work(&self) {

@@ -1,29 +1,64 @@
 //! Document 000: three parties, each with interrupts off, wait for each other in a ring.
 //!
-//! A file each: the interrupt core (`irq`), KVM's side (`svm`), the three parties and their machine (`parties`), an
-//! interrupt that moves from one vCPU to another (`retarget`), and X08, for which the lock came to be held so far
-//! (`stale`).
+//! A file each: the interrupt core (`irq`), KVM's side (`svm`), the three parties and their machine
+//! (`parties`), a vCPU that turns AVIC off (`mode`), an interrupt that moves from one vCPU to
+//! another (`retarget`), and X08, for which the lock came to be held so far (`stale`). What Doorbell
+//! does: the three parties (`ring`), and what an IRTE goes through (`shipped`).
 //!
 //! What `explain avic-irte/as-reported` shows, beside what was said in the thread:
 //!
-//! - Its three waits are the document's (a), (b) and (c), each on a CPU of its own: the wake-up under the descriptor's
-//!   lock, the hook under the run queue's, the binding under the list's. Of the two hooks that (b) names, only the one that
-//!   leaves the CPU is a party: the other runs when the run queue's lock is gone. lockdep draws two CPUs, one of which waits
-//!   for a descriptor that the other does not hold; the third party, who writes the affinity, is missing there.
-//! - The thread asks whether the report is benign. It is not, under three conditions that nobody there states: the thread
-//!   that is woken belongs to the descriptor that is bound (`plain-handler`; for a device of VFIO that takes forced
-//!   threading), its wake-up needs the run queue of the CPU that the vCPU leaves, and the vCPU is not halted
-//!   (`as-reported-halts`).
-//! - "The only cost is latency" holds of the dropped wake-up (`no-wake-up-next-interrupt`), but the chain through an affinity
-//!   notifier's work, of which it was said that it has been there for fifteen years, closes only if the worker belongs to the
-//!   vCPU's CPU: a per-CPU workqueue wakes a worker of the writer's own (`no-wake-up-notifier-own-cpu`), unless the work still
-//!   runs elsewhere.
-//! - The leaf lock ends the ring and keeps what the lock was for (`avic-stale-irte/leaf-lock`). What nobody mentions is lost
-//!   before as after: while an interrupt moves from A to B, its IRTE points to A and is on nobody's list (`retarget-*`).
+//! - Its three waits are the document's (a), (b) and (c), each on a CPU of its own: the wake-up
+//!   under the descriptor's lock, the hook under the run queue's, the binding under the list's. Of
+//!   the two hooks that (b) names, only the one that leaves the CPU is a party: the other runs when
+//!   the run queue's lock is gone. lockdep draws two CPUs, one of which waits for a descriptor that
+//!   the other does not hold; the third party, who writes the affinity, is missing there.
+//! - The thread asks whether the report is benign. It is not, under three conditions that nobody
+//!   there states: the thread that is woken belongs to the descriptor that is bound
+//!   (`plain-handler`; for a device of VFIO that takes forced threading), its wake-up needs the run
+//!   queue of the CPU that the vCPU leaves, and the vCPU is not halted (`as-reported-halts`), which
+//!   rests on a look that the hook takes before it takes the lock (`as-reported-halts-looks-late`).
+//! - "The only cost is latency" holds of the dropped wake-up (`no-wake-up-next-interrupt`), but the
+//!   chain through an affinity notifier's work, of which it was said that it has been there for
+//!   fifteen years, closes only if the notifier is of the descriptor that is bound
+//!   (`no-wake-up-notifier-other-descriptor`), and if the worker belongs to the vCPU's CPU: a
+//!   per-CPU workqueue wakes a worker of the writer's own (`no-wake-up-notifier-own-cpu`), unless
+//!   the work still runs elsewhere. A wake-up that is put off until the lock is gone costs nothing,
+//!   if all of them are (`wake-ups-delayed`, against `wake-up-delayed-notifier`).
+//! - The leaf lock ends the ring and keeps what the lock was for (`avic-stale-irte/leaf-lock`). It
+//!   is a leaf of this model: in Linux, the IOMMU's driver takes a lock of its own under it, and
+//!   waits there until an invalidation has completed. Neither a scheduler nor a descriptor is
+//!   behind that.
+//! - Without a word, the proposal also cures another race: the mode is looked at under the lock
+//!   (`mode-leaf-lock`), and not before it (`mode-as-reported`).
+//! - What nobody mentions is lost before as after: while an interrupt moves from A to B, its IRTE
+//!   points to A and is on nobody's list (`retarget-*`). For that, the device has to raise it
+//!   meanwhile: a guest that masks an interrupt before it moves it is safe.
 //!
-//! There is no `shipped` variant yet: it comes with `doorbell-apic` and `doorbell-host`.
+//! | statement | variants |
+//! |---|---|
+//! | (a) a new affinity wakes a thread under `irq_desc` | `as-reported*`; on another descriptor: `plain-handler` |
+//! | (b) the scheduler's hooks take `ir_list_lock` under the run queue's | `as-reported`, `as-reported-sleeps`; not `as-reported-halts` |
+//! | (c), (d) KVM holds `ir_list_lock` where `irq_desc` is taken | `as-reported*` |
+//! | is the report benign? | `as-reported`, with its conditions: `plain-handler`, `as-reported-halts` |
+//! | no other lock would do for (c) | what it is for: `avic-stale-irte/looked-up-outside-lock`, `avic-stale-irte/fixed` |
+//! | the locks of run queues and descriptors are internal, and no leaves | none: of interfaces |
+//! | a thread is attached with a wake-up outside of `irq_desc` | `shipped-ring-attached` |
+//! | drop the wake-up | `no-wake-up` |
+//! | which costs nothing but latency | `no-wake-up-thread-follows`, `no-wake-up-next-interrupt` |
+//! | the interrupt core may come to wake somebody else there | `no-wake-up-notifier*`; no matter to `leaf-lock-notifier` |
+//! | bind the metadata first, and the IRTE under a leaf | `leaf-lock*`, `avic-stale-irte/leaf-lock` |
+//! | which makes the driver's function weird | none: of taste |
+//! | scheduling changes update IRTEs by themselves | `avic-stale-irte/*`, `retarget-leaf-lock-stays` |
+//! | no vCPU is scheduled until its IRTE is written and listed | `avic-stale-irte/fixed`, against `avic-stale-irte/as-reported` |
+//! | running: ring its CPU; not running: the next load says where | `avic-stale-irte/leaf-lock`, `avic-stale-irte/entry-*` |
+//! | asleep: as its entry says, ask for a log entry | `shipped-sleep` |
+//! | the mode is looked at under the lock (in the patch alone) | `mode-as-reported`, `mode-leaf-lock` |
+//! | a binding that fails is undone | `shipped-bind-fails`, `shipped-bind-fails-not-looked-at` |
+//! | bound to no vCPU: back to the host | `retarget-unbind*`, `shipped-retarget*` |
+//! | later: put the wake-up off until the lock is gone | `wake-up-delayed*`, `wake-ups-delayed`, `shipped-ring*` |
 
 mod irq;
+mod mode;
 mod parties;
 mod retarget;
 mod ring;
@@ -36,8 +71,10 @@ use doorbell_explore::validate::ReasonKind;
 use doorbell_hardware::iommu_amd::Post;
 
 use crate::{Case, Expected, Inversions, Variant};
-use parties::{Bind, Leaves, Parties, REPORTED, ThreadMust, WorkerOn};
+use irq::WakeUp;
+use parties::{Bind, Leaves, Notified, Parties, REPORTED, ThreadMust, WorkerOn};
 use retarget::{Goes, Order, Retarget};
+use svm::PutLooks;
 
 const DEADLOCK: Expected = Expected::Found(FailureKind::Deadlock);
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
@@ -71,18 +108,25 @@ fn reported() -> Vec<Variant> {
             Parties { vcpu: Leaves::Halts, ..REPORTED },
         ),
         ring(
+            "as-reported-halts-looks-late",
+            DEADLOCK,
+            "a hook that takes the list's lock to see that the halt has done its work is as good for the ring as any: a \
+             planted fault",
+            Parties { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..REPORTED },
+        ),
+        ring(
             "plain-handler",
             Expected::Exhausted,
             "the descriptor that is bound has no thread, and the one whose thread is woken is not bound",
-            Parties { own_thread: false, ..REPORTED },
+            Parties { own: false, ..REPORTED },
         )
         .inversions(Inversions::Unreachable(vec![ReasonKind::DifferentInstances])),
     ]
 }
 
 fn no_wake_up() -> Vec<Variant> {
-    let dropped = Parties { wake_up: false, ..REPORTED };
-    let notified = |on| Parties { notifier: Some(on), ..dropped };
+    let dropped = Parties { wake_up: WakeUp::Never, ..REPORTED };
+    let notified = |worker| Parties { notifier: Some(Notified { worker, queues: WakeUp::UnderLock }), ..dropped };
     vec![
         ring(
             "no-wake-up",
@@ -115,22 +159,89 @@ fn no_wake_up() -> Vec<Variant> {
             notified(WorkerOn::WritersCpu),
         )
         .inversions(Inversions::Unreachable(vec![ReasonKind::DifferentInstances])),
+        ring(
+            "no-wake-up-notifier-other-descriptor",
+            Expected::Exhausted,
+            "the descriptor that is bound has no notifier, and the one whose notifier's worker is woken is not bound",
+            Parties { own: false, ..notified(WorkerOn::VcpusCpu) },
+        )
+        .inversions(Inversions::Unreachable(vec![ReasonKind::DifferentInstances])),
+    ]
+}
+
+/// The wake-up is put off until the descriptor's lock is gone: what was thought of later, and what is shipped.
+fn delayed() -> Vec<Variant> {
+    let delayed = Parties { wake_up: WakeUp::AfterLock, ..REPORTED };
+    let notified = |queues| Parties { notifier: Some(Notified { worker: WorkerOn::VcpusCpu, queues }), ..delayed };
+    vec![
+        ring(
+            "wake-up-delayed",
+            Expected::Exhausted,
+            "whoever waits for a run queue holds irq_desc no more, and the thread follows the affinity without delay",
+            Parties { thread: ThreadMust::Follow, ..delayed },
+        ),
+        ring(
+            "wake-up-delayed-notifier",
+            DEADLOCK,
+            "the notifier's worker is woken under irq_desc still: the same ring",
+            notified(WakeUp::UnderLock),
+        ),
+        ring(
+            "wake-ups-delayed",
+            Expected::Exhausted,
+            "the notifier's work is queued when irq_desc is gone, too",
+            Parties { thread: ThreadMust::Follow, ..notified(WakeUp::AfterLock) },
+        ),
     ]
 }
 
 fn leaf_lock() -> Vec<Variant> {
+    let leaf = Parties { bind: Bind::Leaf, ..REPORTED };
+    let worker = Notified { worker: WorkerOn::VcpusCpu, queues: WakeUp::UnderLock };
     vec![
         ring(
             "leaf-lock",
             Expected::Exhausted,
-            "whoever holds ir_list_lock waits for nobody",
-            Parties { bind: Bind::Leaf, ..REPORTED },
+            "whoever holds ir_list_lock waits for no lock of a scheduler or a descriptor",
+            leaf,
         ),
         ring(
             "leaf-lock-sleeps",
             Expected::Exhausted,
-            "whoever holds ir_list_lock waits for nobody",
-            Parties { bind: Bind::Leaf, vcpu: Leaves::Sleeps, ..REPORTED },
+            "whoever holds ir_list_lock waits for no lock of a scheduler or a descriptor",
+            Parties { vcpu: Leaves::Sleeps, ..leaf },
+        ),
+        ring(
+            "leaf-lock-halts",
+            Expected::Exhausted,
+            "nor does it matter which hook takes ir_list_lock, and for what",
+            Parties { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..leaf },
+        ),
+        ring(
+            "leaf-lock-notifier",
+            Expected::Exhausted,
+            "nor whom a new affinity wakes under irq_desc",
+            Parties { notifier: Some(worker), ..leaf },
+        ),
+    ]
+}
+
+/// What an IRTE says that is bound while its vCPU turns AVIC off.
+fn mode() -> Vec<Variant> {
+    let variant =
+        |name, expected, why, bind| Variant::new(name, expected, why, mode::SCOPE, move |m| mode::program(m, bind));
+    vec![
+        variant(
+            "mode-as-reported",
+            LOST,
+            "the mode is looked at before ir_list_lock is taken, and AVIC turned off, and the list walked, in between",
+            Bind::UnderListLock,
+        ),
+        variant(
+            "mode-leaf-lock",
+            Expected::Exhausted,
+            "the proposal looks at the mode under ir_list_lock: it sees AVIC off, or is on the list that is walked",
+            Bind::Leaf,
         ),
     ]
 }
@@ -219,7 +330,10 @@ pub(crate) fn case() -> Case {
         "avic-irte",
         "an IRQ thread is woken under its descriptor's lock, and a scheduler's hook takes a lock that is held around it",
         "document 000: AVIC, IRTEs, and a wake-up under the lock of an interrupt descriptor",
-        [reported(), no_wake_up(), leaf_lock(), retarget(), shipped::variants()].into_iter().flatten().collect(),
+        [reported(), no_wake_up(), delayed(), leaf_lock(), mode(), retarget(), shipped::variants()]
+            .into_iter()
+            .flatten()
+            .collect(),
     )
 }
 
@@ -270,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_ring_is_unreachable_because_the_instances_differ() {
-        for name in ["plain-handler", "no-wake-up-notifier-own-cpu"] {
+        for name in ["plain-handler", "no-wake-up-notifier-own-cpu", "no-wake-up-notifier-other-descriptor"] {
             let report = run(name);
             report.assert_exhausted();
             let questions = report.lock_questions();

@@ -11,18 +11,19 @@ use doorbell_hardware::avic::{Gate, Memory};
 use doorbell_hardware::iommu_amd::{Entry, Irte};
 use doorbell_platform::{CpuId, Platform, Vector};
 
-use super::irq::{IrqDesc, IrqThread, Notifier};
-use super::svm::{EntryWrite, Vcpu};
+use super::irq::{IrqDesc, IrqThread, Notifier, WakeUp};
+use super::svm::{EntryWrite, PutLooks, Vcpu};
 
 /// The parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Parties {
     pub vcpu: Leaves,
-    /// Whether the device's own handler is a thread. If not, the thread is another descriptor's.
-    pub own_thread: bool,
-    /// Whether a new affinity wakes the thread.
-    pub wake_up: bool,
-    pub notifier: Option<WorkerOn>,
+    pub put_looks: PutLooks,
+    /// Whether the descriptor that is bound has the thread and the notifier. If not, they are another descriptor's.
+    pub own: bool,
+    /// When a new affinity wakes the thread.
+    pub wake_up: WakeUp,
+    pub notifier: Option<Notified>,
     pub bind: Bind,
     /// What must hold of the thread in the end.
     pub thread: ThreadMust,
@@ -37,6 +38,13 @@ pub(super) enum Leaves {
     Sleeps,
     /// The guest has nothing to do.
     Halts,
+}
+
+/// An affinity notifier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Notified {
+    pub worker: WorkerOn,
+    pub queues: WakeUp,
 }
 
 /// Where the notifier's work finds a worker.
@@ -66,8 +74,9 @@ pub(super) enum ThreadMust {
 /// The report, with the handlers forced into threads.
 pub(super) const REPORTED: Parties = Parties {
     vcpu: Leaves::Preempted,
-    own_thread: true,
-    wake_up: true,
+    put_looks: PutLooks::BeforeLock,
+    own: true,
+    wake_up: WakeUp::UnderLock,
     notifier: None,
     bind: Bind::UnderListLock,
     thread: ThreadMust::Nothing,
@@ -100,9 +109,11 @@ impl Parties {
     pub(super) fn program(self, m: &Machine) {
         let memory = Memory::new(1);
         let vcpu = Vcpu::new(&memory, 0, Gate::Stopped { log: false }, vec![], EntryWrite::Locked);
+        let vcpu = Rc::new(vcpu.put_looks(self.put_looks));
         let vcpu_task = Rc::new(Cell::new(None));
         let hooks = VcpuHooks { vcpu: Rc::clone(&vcpu), task: Rc::clone(&vcpu_task) };
-        let writer_is_scheduled = self.notifier == Some(WorkerOn::WritersCpu);
+        let on_writers_cpu = |notified: Notified| notified.worker == WorkerOn::WritersCpu;
+        let writer_is_scheduled = self.notifier.is_some_and(on_writers_cpu);
         let cpus = if writer_is_scheduled { 2 } else { 1 };
         let scheduler = Scheduler::new(m, cpus, Placement::Previous, false, hooks);
 
@@ -115,7 +126,7 @@ impl Parties {
             scheduler.task(m, VCPUS_CPU, "other task", || ());
         }
         let threaded = self.threaded(m, &scheduler);
-        let bound = if self.own_thread { Rc::clone(&threaded) } else { Rc::new(IrqDesc::new(None, None)) };
+        let bound = if self.own { Rc::clone(&threaded) } else { Rc::new(IrqDesc::new(None, None)) };
         {
             let desc = Rc::clone(&threaded);
             let next = (self.thread == ThreadMust::FollowByNextInterrupt).then(|| {
@@ -156,12 +167,12 @@ impl Parties {
                     desc.thread_runs();
                 }
             });
-            if !self.wake_up {
+            if self.wake_up == WakeUp::Never {
                 scheduler.may_not_run(task);
             }
-            let notifier = self.notifier.map(|on| {
-                let cpu = if on == WorkerOn::WritersCpu { WRITERS_CPU } else { VCPUS_CPU };
-                Notifier::new(m, scheduler, cpu)
+            let notifier = self.notifier.map(|Notified { worker, queues }| {
+                let cpu = if worker == WorkerOn::WritersCpu { WRITERS_CPU } else { VCPUS_CPU };
+                Notifier::new(m, scheduler, cpu, queues)
             });
             IrqDesc::new(Some(IrqThread::new(scheduler, task, self.wake_up)), notifier)
         })
@@ -180,6 +191,12 @@ impl Parties {
     }
 }
 
+impl fmt::Display for WorkerOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == WorkerOn::WritersCpu { "writer" } else { "vCPU" })
+    }
+}
+
 impl fmt::Display for Parties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.vcpu {
@@ -187,13 +204,20 @@ impl fmt::Display for Parties {
             Leaves::Sleeps => "1 vCPU, sleeps once",
             Leaves::Halts => "1 vCPU, halts once",
         })?;
-        f.write_str(if self.own_thread { "; 1 threaded interrupt" } else { "; 2 interrupts, one of them threaded" })?;
+        if self.put_looks == PutLooks::UnderLock {
+            f.write_str(" and takes the list's lock to see that it has")?;
+        }
+        f.write_str(if self.own { "; 1 threaded interrupt" } else { "; 2 interrupts, one of them threaded" })?;
         f.write_str(", 1 affinity write, 1 binding")?;
-        f.write_str(match self.notifier {
-            None => "",
-            Some(WorkerOn::WritersCpu) => "; a notifier's worker on the writer's CPU",
-            Some(WorkerOn::VcpusCpu) => "; a notifier's worker on the vCPU's CPU",
+        f.write_str(match self.wake_up {
+            WakeUp::Never => "; nothing wakes the thread",
+            WakeUp::UnderLock => "",
+            WakeUp::AfterLock => "; the thread is woken when the descriptor's lock is gone",
         })?;
+        if let Some(Notified { worker, queues }) = self.notifier {
+            let late = if queues == WakeUp::AfterLock { ", queued when that lock is gone" } else { "" };
+            write!(f, "; a notifier's work{late}, for a worker on the {worker}'s CPU")?;
+        }
         f.write_str(match self.thread {
             ThreadMust::Nothing => "",
             ThreadMust::Follow => "; the thread must follow the affinity",

@@ -1,5 +1,5 @@
-//! The guest moves its interrupt from vCPU A to vCPU B while A goes elsewhere: whom does a post find that comes in
-//! between?
+//! The guest moves its interrupt from vCPU A to vCPU B, without masking it, while A goes elsewhere: whom does a post
+//! find that comes in between?
 
 use std::fmt;
 use std::rc::Rc;
@@ -46,8 +46,8 @@ impl Retarget {
         let memory = Memory::new(2);
         let entry = Entry::new(&memory, irte_of(0, Gate::Running(0)));
         let cpus: Rc<[AvicCpu]> = CPUS.map(AvicCpu::new).into();
-        let a = Vcpu::new(&memory, 0, Gate::Running(0), vec![Rc::clone(&entry)], EntryWrite::Locked);
-        let b = Vcpu::new(&memory, 1, Gate::Running(2), vec![], EntryWrite::Locked);
+        let a = Rc::new(Vcpu::new(&memory, 0, Gate::Running(0), vec![Rc::clone(&entry)], EntryWrite::Locked));
+        let b = Rc::new(Vcpu::new(&memory, 1, Gate::Running(2), vec![], EntryWrite::Locked));
         let iommu = Iommu::new(entry, self.post, Rc::clone(&cpus));
         {
             let (a, cpus) = (Rc::clone(&a), Rc::clone(&cpus));

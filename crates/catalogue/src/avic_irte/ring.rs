@@ -188,6 +188,54 @@ pub(super) fn interrupted(m: &Machine) {
     });
 }
 
+/// A thread is attached while the interrupt comes and its affinity is written: who attaches it wakes it when the
+/// descriptor's lock is gone, or, as a planted fault, does not.
+pub(super) fn attached(m: &Machine, wakes: bool) {
+    let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
+    let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
+    let desc =
+        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online).expect("it is online");
+    let desc = Rc::new(desc);
+    // How often the interrupt has come, and of that, how much the thread has handled.
+    let (came, handled) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let on = Rc::new(Cell::new(VCPUS_CPU));
+    let (works, until, handles, follows) = (Rc::clone(&desc), Rc::clone(&came), Rc::clone(&handled), Rc::clone(&on));
+    let thread = scheduler.service(m, VCPUS_CPU, "irq thread", move || {
+        while let Some(work) = works.take_work() {
+            if work.run {
+                handles.set(until.get());
+            }
+            if work.moved {
+                follows.set(works.cpu());
+            }
+        }
+    });
+    let (attaches, thread) = (Rc::clone(&desc), scheduler.handle(thread));
+    m.task("set-up", move || {
+        let wake = attaches.attach_thread(thread).expect("it has none");
+        if wakes {
+            wake.act();
+        }
+    });
+    let (arrives, comes) = (Rc::clone(&desc), Rc::clone(&came));
+    let handler = m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || {
+        comes.set(comes.get() + 1);
+        arrives.wake_thread().act();
+    });
+    m.hardware("device", move || (0..2).for_each(|_| handler.raise()));
+    let writes = Rc::clone(&desc);
+    m.task("affinity", move || {
+        let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
+        change.expect("it has to move").act();
+    });
+    m.at_quiescence("the thread has handled what came, and is where the next one goes", move || {
+        match (came.get() - handled.get(), on.get()) {
+            (0, WRITERS_CPU) => Ok(()),
+            (left, on) => Err(format!("it has left {left} of {}, and is on {on}", came.get())),
+        }
+    });
+}
+
 impl fmt::Display for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leaves = if self.vcpu == Leaves::Preempted { "preempted" } else { "sleeps" };

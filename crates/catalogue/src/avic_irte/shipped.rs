@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Machine;
-use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
+use super::LOST;
 use super::parties::Leaves;
-use super::ring::{Ring, interrupted};
+use super::ring::{Ring, attached, interrupted};
 use crate::{Expected, Variant};
 
 mod machine;
@@ -54,6 +54,20 @@ fn ring() -> Vec<Variant> {
             "doorbell-host, 1 threaded interrupt, which comes once; 1 affinity write",
             interrupted,
         ),
+        Variant::new(
+            "shipped-ring-attached",
+            Expected::Exhausted,
+            "whoever attaches a thread wakes it, when the descriptor's lock is gone, for what came before",
+            "doorbell-host, 1 interrupt, which comes twice and is given a thread; 1 affinity write",
+            |m| attached(m, true),
+        ),
+        Variant::new(
+            "shipped-ring-attached-not-woken",
+            LOST,
+            "what came before there was a thread has woken nobody, and waits for the next interrupt: a planted fault",
+            "doorbell-host, 1 interrupt, which comes twice and is given a thread; 1 affinity write",
+            |m| attached(m, false),
+        ),
     ]
 }
 
@@ -80,7 +94,7 @@ fn entries() -> Vec<Variant> {
         ),
         variant(
             "shipped-retarget-not-looked-at",
-            Expected::Found(FailureKind::Quiescence),
+            LOST,
             "the IOMMU posts to A by what it has read, and rings the CPU that the entry names by then: B's",
             Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], looks: false, ..SCOPE },
         ),
@@ -94,7 +108,44 @@ fn entries() -> Vec<Variant> {
             "shipped-inhibited",
             exhausted,
             "an inhibited vCPU is said not to run and asks for log entries, whose handler kicks it: IRTEs stay as they are",
-            Scope { vcpus: &[STAYS], devices: &[BOUND], inhibits: true, ..SCOPE },
+            INHIBITED,
+        ),
+        variant(
+            "shipped-inhibited-log-unread",
+            LOST,
+            "a log entry is all that says that something was posted to an inhibited vCPU: a planted fault",
+            Scope { log_is_read: false, ..INHIBITED },
+        ),
+        variant(
+            "shipped-inhibited-bind",
+            exhausted,
+            "what is bound meanwhile is bound by what the vCPU says of itself under the lock of its copies",
+            INHIBITED_BIND,
+        ),
+        variant(
+            "shipped-inhibited-retarget",
+            exhausted,
+            "what is moved meanwhile is looked at by the former vCPU, whichever way it runs",
+            INHIBITED_RETARGET,
+        )
+        .full_only(),
+        variant(
+            "shipped-inhibition-ends",
+            exhausted,
+            "a vCPU is said to run before it enters with AVIC, which looks at what was posted until then",
+            INHIBITION_ENDS,
+        ),
+        variant(
+            "shipped-bind-fails",
+            exhausted,
+            "what is bound already is bound to nobody then: it arrives in the host, and the vCPU looks again",
+            BIND_FAILS,
+        ),
+        variant(
+            "shipped-bind-fails-not-looked-at",
+            LOST,
+            "what was posted before rings the CPU that the entry names by then: none",
+            Scope { looks: false, ..BIND_FAILS },
         ),
         variant(
             "shipped-overflow",
@@ -155,9 +206,11 @@ struct Device {
     late: bool,
     /// Moved at some moment.
     to: Option<usize>,
+    /// Bound at some moment though it is bound already, which fails.
+    again: bool,
 }
 
-const BOUND: Device = Device { vcpu: 0, late: false, to: None };
+const BOUND: Device = Device { vcpu: 0, late: false, to: None, again: false };
 const LATE: Device = Device { late: true, ..BOUND };
 
 #[derive(Clone, Copy)]
@@ -166,14 +219,33 @@ struct Scope {
     devices: &'static [Device],
     /// By each device.
     posts: usize,
-    inhibits: bool,
+    inhibition: Inhibition,
     /// How many entries the log has.
     log: usize,
+    log_is_read: bool,
     /// What was posted by an IRTE's former values is looked at.
     looks: bool,
 }
 
-const SCOPE: Scope = Scope { vcpus: &[], devices: &[], posts: 1, inhibits: false, log: 4, looks: true };
+/// What becomes of AVIC.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inhibition {
+    /// It is on.
+    None,
+    /// It is inhibited at some moment.
+    Begins,
+    /// It is inhibited at first, and not any more at some moment.
+    Ends,
+}
+
+const SCOPE: Scope =
+    Scope { vcpus: &[], devices: &[], posts: 1, inhibition: Inhibition::None, log: 4, log_is_read: true, looks: true };
+const INHIBITED: Scope = Scope { vcpus: &[STAYS], devices: &[BOUND], inhibition: Inhibition::Begins, ..SCOPE };
+const INHIBITED_BIND: Scope = Scope { devices: &[LATE], ..INHIBITED };
+const INHIBITED_RETARGET: Scope =
+    Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], ..INHIBITED };
+const INHIBITION_ENDS: Scope = Scope { inhibition: Inhibition::Ends, ..INHIBITED };
+const BIND_FAILS: Scope = Scope { vcpus: &[STAYS], devices: &[Device { again: true, ..BOUND }], ..SCOPE };
 
 impl Scope {
     /// A third one, if there is no room for a vCPU that moves.
@@ -195,10 +267,15 @@ fn variant(name: &'static str, expected: Expected, summary: &'static str, scope:
         (lives(|life| life.moves), "migration"),
         (devices(|device| device.late), "bind"),
         (devices(|device| device.to.is_some()), "retarget"),
-        (usize::from(scope.inhibits), "inhibition"),
+        (devices(|device| device.again), "bind that fails"),
+        (usize::from(scope.inhibition == Inhibition::Begins), "inhibition"),
+        (usize::from(scope.inhibition == Inhibition::Ends), "end of an inhibition"),
         (usize::from(scope.log == 0), "overflow"),
     ];
     parts.extend(events.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| of(count, what)));
+    if !scope.log_is_read {
+        parts.push("nobody reads the log".to_owned());
+    }
     let text = parts.join(", ");
     Variant::new(name, expected, summary, text, move |m| program(m, scope))
 }
@@ -245,18 +322,30 @@ fn program(m: &Machine, scope: Scope) {
             let (system, irte) = (Arc::clone(&system), Rc::clone(&irte));
             m.task("retarget", move || system.retarget(&irte, to, number, scope.looks));
         }
+        if device.again {
+            let (system, irte) = (Arc::clone(&system), Rc::clone(&irte));
+            m.task("bind again", move || system.bind_again(&irte, number, scope.looks));
+        }
         let posts = Arc::clone(&system);
         m.hardware(format!("device {number}"), move || (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number)));
     }
     // Entries ask for it while a vCPU sleeps or is inhibited.
-    if scope.inhibits || scope.vcpus.iter().any(|life| life.sleeps) {
+    let asked = scope.inhibition != Inhibition::None || scope.vcpus.iter().any(|life| life.sleeps);
+    if asked && scope.log_is_read {
         let reads = Arc::clone(&system);
         m.task("GA log", move || reads.read_log());
     }
-    if scope.inhibits {
+    if scope.inhibition != Inhibition::None {
+        let begins = scope.inhibition == Inhibition::Begins;
+        system.inhibited.store(!begins, SeqCst);
+        if !begins {
+            // It looks at the mode before it enters for the first time.
+            let vcpu = &system.vcpus[0];
+            system.act(vcpu, vcpu.avic.run_state().request(Requests(1)));
+        }
         let system = Arc::clone(&system);
-        m.task("inhibit", move || {
-            system.inhibited.store(true, SeqCst);
+        m.task(if begins { "inhibit" } else { "end inhibition" }, move || {
+            system.inhibited.store(begins, SeqCst);
             let vcpu = &system.vcpus[0];
             system.act(vcpu, vcpu.avic.run_state().request(Requests(1)));
         });
@@ -278,4 +367,18 @@ fn program(m: &Machine, scope: Scope) {
 fn wanted(scope: Scope, vcpu: usize) -> u32 {
     let is_for = |device: &Device| device.vcpu == vcpu && device.to.is_none();
     (0..).zip(scope.devices).filter(|(_, device)| is_for(device)).map(|(number, _)| 1 << number).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunOptions;
+
+    #[test]
+    fn what_is_posted_to_an_inhibited_vcpu_is_lost_if_nobody_reads_the_log() {
+        for scope in [INHIBITED, INHIBITED_BIND, INHIBITED_RETARGET, INHIBITION_ENDS] {
+            let variant = variant("planted", LOST, "", Scope { log_is_read: false, ..scope });
+            assert!(variant.agrees(&variant.run(&RunOptions::default())), "{}", variant.scope);
+        }
+    }
 }

@@ -100,7 +100,7 @@ fn program(m: &Machine, scope: Scope) {
     let memory = Memory::new(1);
     let entry = Entry::new(&memory, Irte::HOST);
     let cpus: Rc<[AvicCpu]> = CPUS.map(AvicCpu::new).into();
-    let vcpu = Vcpu::new(&memory, 0, Gate::Running(0), vec![], scope.entry_write);
+    let vcpu = Rc::new(Vcpu::new(&memory, 0, Gate::Running(0), vec![], scope.entry_write));
     let iommu = Iommu::new(Rc::clone(&entry), scope.post, Rc::clone(&cpus));
     {
         let vcpu = Rc::clone(&vcpu);

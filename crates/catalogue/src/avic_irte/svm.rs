@@ -14,7 +14,7 @@ use super::irq::IrqDesc;
 static IR_LIST: LockClass = LockClass::new("ir_list_lock", WaitType::Spin);
 
 /// The guest's vector of the device's interrupt.
-const VECTOR: u8 = 5;
+pub(super) const VECTOR: u8 = 5;
 
 /// When load and put write the physical-ID entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,11 +27,23 @@ pub(super) enum EntryWrite {
     After,
 }
 
+/// When a put looks whether the halt has done its work already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PutLooks {
+    /// Before it takes the list's lock: what the code does.
+    BeforeLock,
+    /// With that lock held: a planted fault.
+    UnderLock,
+}
+
 /// A vCPU.
 pub(super) struct Vcpu {
     /// Its number: that of its backing page, and the tag of its log entries.
     number: u32,
     pub page: BackingPage,
+    /// AVIC is on: the guest is entered with it, and IRTEs are in guest mode.
+    active: <Sim as Platform>::AtomicBool,
+    put_looks: PutLooks,
     entry_write: EntryWrite,
     /// The physical-ID entry. What it says of log entries is KVM's own, beside the table that hardware reads.
     entry: <Sim as Platform>::AtomicU32,
@@ -73,16 +85,23 @@ impl Vcpu {
         gate: Gate,
         listed: Vec<Rc<Entry>>,
         entry_write: EntryWrite,
-    ) -> Rc<Self> {
-        Rc::new(Vcpu {
+    ) -> Self {
+        Vcpu {
             number,
             page: BackingPage::new(memory, number as usize),
+            active: Atomic::new(true),
+            put_looks: PutLooks::BeforeLock,
             entry_write,
             entry: Atomic::new(encode(gate)),
             ir_list: Lock::new(&IR_LIST, listed),
             blocking: Atomic::new(false),
             wake_up: Model::new("wake-up of a vCPU", false),
-        })
+        }
+    }
+
+    /// Returns the vCPU with puts that look there.
+    pub(super) fn put_looks(self, put_looks: PutLooks) -> Self {
+        Vcpu { put_looks, ..self }
     }
 
     /// It begins to run on a CPU.
@@ -92,8 +111,18 @@ impl Vcpu {
 
     /// It leaves its CPU. Where it was halted, the halt has done so already.
     pub(super) fn put(&self) {
-        if let Gate::Running(_) = self.gate() {
-            self.set_gate(Gate::Stopped { log: false });
+        let stopped = Gate::Stopped { log: false };
+        let runs = || matches!(self.gate(), Gate::Running(_));
+        match self.put_looks {
+            PutLooks::BeforeLock if runs() => self.set_gate(stopped),
+            PutLooks::BeforeLock => {}
+            PutLooks::UnderLock => {
+                let list = self.ir_list.lock_irqsave();
+                if runs() {
+                    self.write_entry(stopped);
+                    list.iter().for_each(|entry| entry.set_gate(stopped));
+                }
+            }
         }
     }
 
@@ -193,11 +222,33 @@ impl Vcpu {
         }
     }
 
-    /// As reported: the list's lock is held around the whole of the binding.
+    /// Turns AVIC off: by the vCPU itself, outside of its guest. Its IRTEs name the host from then on.
+    pub(super) fn turn_off(&self) {
+        self.active.store(false, SeqCst);
+        note(|| format!("AVIC of vCPU {} is off", self.number));
+        let list = self.ir_list.lock_irqsave();
+        self.write_entry(Gate::Stopped { log: false });
+        list.iter().for_each(|entry| entry.write(Irte::HOST));
+    }
+
+    /// Whether AVIC is on.
+    pub(super) fn is_active(&self) -> bool {
+        let active = self.active.load(SeqCst);
+        note(|| format!("AVIC of vCPU {} is {}", self.number, if active { "on" } else { "off" }));
+        active
+    }
+
+    /// What an IRTE is to say that is bound to it, by what was read of the mode and of its entry.
+    fn irte(&self, active: bool, gate: Gate) -> Irte {
+        if active { irte_of(self.number, gate) } else { Irte::HOST }
+    }
+
+    /// As reported: the list's lock is held around the whole of the binding but the look at the mode.
     pub(super) fn bind_under_lock(&self, desc: &IrqDesc, entry: &Rc<Entry>) {
+        let active = self.is_active();
         let mut list = self.ir_list.lock_irqsave();
         let gate = self.gate();
-        desc.set_vcpu_affinity(|| entry.write(irte_of(self.number, gate)));
+        desc.set_vcpu_affinity(|| entry.write(self.irte(active, gate)));
         list.push(Rc::clone(entry));
     }
 
@@ -206,15 +257,17 @@ impl Vcpu {
         // The metadata is memory of the host that nobody else looks at.
         desc.set_vcpu_affinity(|| ());
         let mut list = self.ir_list.lock_irqsave();
+        let active = self.is_active();
         let gate = self.gate();
-        entry.write(irte_of(self.number, gate));
+        entry.write(self.irte(active, gate));
         list.push(Rc::clone(entry));
     }
 
     /// Before the report: where the vCPU runs is looked up (or not), and the list is locked for the addition alone.
     pub(super) fn bind_unlocked(&self, desc: &IrqDesc, entry: &Rc<Entry>, looks: bool) {
+        let active = self.is_active();
         let gate = if looks { self.gate() } else { Gate::Stopped { log: true } };
-        desc.set_vcpu_affinity(|| entry.write(irte_of(self.number, gate)));
+        desc.set_vcpu_affinity(|| entry.write(self.irte(active, gate)));
         self.ir_list.lock_irqsave().push(Rc::clone(entry));
     }
 }

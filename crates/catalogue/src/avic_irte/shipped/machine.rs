@@ -13,7 +13,7 @@ use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
-use doorbell_host::{AmdInterrupt, Binding, LookAgain, Posting, Table, Target};
+use doorbell_host::{AmdInterrupt, Binding, Bound, Invalidate, LookAgain, Posting, Table, Target};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
 use doorbell_post::{Copies, Notice, Requests, Residency};
 
@@ -72,7 +72,6 @@ impl Target<Sim, Memory> for Vcpu {
 /// A vCPU, as the host has it.
 pub(super) struct Vcpu {
     pub(super) avic: AvicVcpu<Host>,
-    number: usize,
     tag: GaTag,
     guest: Model<u32>,
     task: Model<Option<<Sim as Platform>::Task>>,
@@ -108,7 +107,6 @@ impl System {
             let page = PageAddress::new((number as u64 + 1) << 12).expect("an address of a page");
             Arc::new(Vcpu {
                 avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0)).expect("its ID is free"),
-                number,
                 tag: vm.tag(number as u32).expect("a small number"),
                 guest: Model::new("guest", 0),
                 task: Model::new("task", None),
@@ -173,22 +171,36 @@ impl System {
     }
 
     pub(super) fn bind(&self, irte: &Irte, vcpu: usize, number: u8) {
-        let vcpu = &self.vcpus[vcpu];
-        let posting =
-            Posting { backing_page: vcpu.number as u64 + 1, vector: vector(number).number(), tag: vcpu.tag.bits() };
-        let invalidate = irte.binding.borrow_mut().bind(Arc::clone(vcpu), posting).expect("it is bound to none");
-        invalidate.completed();
+        let bound = irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[vcpu]), self.posting(vcpu, number));
+        bound.expect("it is bound to none").completed();
     }
 
     /// From A to B, as `doorbell-host` has it done; or without what it says is to be done about A.
     pub(super) fn retarget(&self, irte: &Irte, to: usize, number: u8, looks: bool) {
         let invalidate = irte.binding.borrow_mut().unbind().expect("it is bound");
+        self.arrives(irte, invalidate, looks);
+        self.bind(irte, to, number);
+    }
+
+    /// It is bound to a vCPU once more without being unbound before, which fails.
+    pub(super) fn bind_again(&self, irte: &Irte, number: u8, looks: bool) {
+        let failed = irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[0]), self.posting(0, number));
+        let Bound(invalidate) = failed.expect_err("it is bound");
+        self.arrives(irte, invalidate, looks);
+    }
+
+    /// It arrives in the host from now on.
+    fn arrives(&self, irte: &Irte, invalidate: Invalidate<LookAgain<Vcpu>>, looks: bool) {
         irte.under_way.wait(|posts| *posts == 0, |_| ());
         let LookAgain(former) = invalidate.completed();
         if looks {
             self.act(&former, former.avic.logged());
         }
-        self.bind(irte, to, number);
+    }
+
+    fn posting(&self, vcpu: usize, number: u8) -> Posting {
+        let tag = self.vcpus[vcpu].tag.bits();
+        Posting { backing_page: vcpu as u64 + 1, vector: vector(number).number(), tag }
     }
 
     /// Returns whether the log has entries that nobody has read.
