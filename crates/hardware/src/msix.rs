@@ -20,6 +20,8 @@ use crate::lapic::{Lapics, Message};
 pub struct Kind {
     /// Has a mask bit, and a pending bit with it.
     pub masks: bool,
+    /// Keeps what it raises while it is masked. One that does not is broken: it sends by whatever its words hold then.
+    pub heeds_mask: bool,
     /// Raises nothing more until its driver has acknowledged what it raised last.
     pub waits_for_driver: bool,
     /// A write to one of its words completes when the messages that it has sent have arrived: what is read comes after
@@ -29,7 +31,7 @@ pub struct Kind {
 
 impl Kind {
     /// It masks, does not wait, and promises nothing of its messages.
-    pub const PLAIN: Kind = Kind { masks: true, waits_for_driver: false, ordered: false };
+    pub const PLAIN: Kind = Kind { masks: true, heeds_mask: true, waits_for_driver: false, ordered: false };
 }
 
 /// The device.
@@ -72,8 +74,8 @@ impl Registers {
     /// What is raised goes out, if it may.
     fn raise(&mut self, kind: Kind) -> Option<Message> {
         self.waits = kind.waits_for_driver;
-        self.pending = self.masked;
-        (!self.masked).then(|| self.message())
+        self.pending = self.masked && kind.heeds_mask;
+        (!self.pending).then(|| self.message())
     }
 
     /// One thing that the device does of itself.
@@ -314,6 +316,16 @@ mod tests {
             device.mask(false);
         });
         assert_eq!(outcomes(&report), ["CPU0, 0x31", "CPU1, 0x41"]);
+    }
+
+    #[test]
+    fn a_device_that_does_not_heed_its_mask_sends_what_the_words_hold_meanwhile() {
+        let report = messages(Kind { heeds_mask: false, ..PLAIN }, 1, |device| {
+            device.mask(true);
+            device.write_message(NEW);
+            device.mask(false);
+        });
+        assert_eq!(outcomes(&report), ["CPU0, 0x31", "CPU1, 0x31", "CPU1, 0x41"]);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Model, fail, note};
-use doorbell_platform::{CpuId, Lock, LockClass, Vector, WaitType};
+use doorbell_explore::sim::{Ghost, Model, fail, note};
+use doorbell_platform::{CpuId, Lock, LockClass, Platform, ReadDomain, Vector, WaitType};
 
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::Device;
@@ -39,6 +39,17 @@ pub(super) enum EntryCode {
     Unlocked,
     /// It looks again under the vector lock, and goes by that.
     Reevaluates,
+    /// The same, but it says of what it has not handled that it has, so that nobody ends it: a planted fault.
+    ReevaluatesWrongly,
+}
+
+/// When a descriptor that was given back is freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DescFreed {
+    /// After a grace period.
+    AfterGrace,
+    /// At once: a planted fault.
+    AtOnce,
 }
 
 /// What a driver has the core call.
@@ -63,6 +74,10 @@ pub(super) struct Kernel {
     entry: Model<Entry>,
     vector_lock: Lock<Sim, ()>,
     desc: Model<Desc>,
+    /// The descriptor's memory.
+    memory: Ghost,
+    /// Interrupt entries are read sections of it.
+    rcu: <Sim as Platform>::Rcu,
     /// The overwrite is what is looked for, as of this moment.
     guarded: Cell<bool>,
 }
@@ -84,6 +99,8 @@ impl Kernel {
             entry: Model::new("vector_irq", Entry::Installed),
             vector_lock: Lock::new(&VECTOR_LOCK, ()),
             desc: Model::new("irq_desc", Desc { action: Some(action), in_progress: false, kept: false }),
+            memory: Ghost::new("irq_desc"),
+            rcu: <Sim as Platform>::Rcu::new("rcu"),
             guarded: Cell::new(false),
         })
     }
@@ -113,28 +130,41 @@ impl Kernel {
 
     /// What the target CPU does when it is given the vector.
     pub(super) fn interrupt(&self, vector: Vector) {
-        assert_eq!(vector, self.vector(), "there is one vector");
+        let section = self.rcu.read();
+        // Another vector is one that a broken device has put together: nobody's.
+        let installed = vector == self.vector() && self.finds_descriptor();
+        if installed {
+            self.handle();
+        }
+        drop(section);
+        if installed || self.code != EntryCode::ReevaluatesWrongly {
+            self.apics.eoi();
+        }
+    }
+
+    fn finds_descriptor(&self) -> bool {
         match (self.read(), self.code) {
-            (Entry::Installed, _) => self.handle(),
-            (Entry::Shutdown, EntryCode::Unlocked) => self.write(Entry::Unused),
+            (Entry::Installed, _) => true,
+            (Entry::Shutdown, EntryCode::Unlocked) => {
+                self.write(Entry::Unused);
+                false
+            }
             // Reported as an interrupt that nobody handles.
-            (Entry::Unused, EntryCode::Unlocked) => {}
-            (_, EntryCode::Reevaluates) => {
+            (Entry::Unused, EntryCode::Unlocked) => false,
+            (_, EntryCode::Reevaluates | EntryCode::ReevaluatesWrongly) => {
                 let guard = self.vector_lock.lock();
                 let entry = self.read();
                 if entry == Entry::Shutdown {
                     self.write(Entry::Unused);
                 }
                 drop(guard);
-                if entry == Entry::Installed {
-                    self.handle();
-                }
+                entry == Entry::Installed
             }
         }
-        self.apics.eoi();
     }
 
     fn handle(&self) {
+        self.memory.access();
         let action = self.desc.change(|desc| {
             desc.in_progress = desc.action.is_some();
             desc.kept = desc.action.is_none();
@@ -177,6 +207,14 @@ impl Kernel {
         if kept {
             self.apics.arrive(self.to);
         }
+    }
+
+    /// The descriptor, whose interrupt is free, is given back.
+    pub(super) fn give_back(&self, freed: DescFreed) {
+        if freed == DescFreed::AfterGrace {
+            self.rcu.synchronize();
+        }
+        self.memory.free();
     }
 
     /// The proposed repair: after a request, whatever the entry says is made to be the descriptor. With `guards`, it is a

@@ -12,8 +12,43 @@
 //!   another way to lose it. Here it is.
 //! - That a driver of the host loses nothing takes a driver that looks at its device when it enables it
 //!   (`reevaluate-driver-blind`).
-//! - To inject before the switch is as good as after it if the guest has the vector masked (`inject-before-masked`); and
-//!   to inject does not mend what was overwritten (`inject-after-overwritten`).
+//! - The guest of the document has masked its vector. That changes no verdict (`*-masked`) but one:
+//!   to inject before the switch is as good as after it then (`inject-before-masked`). To inject
+//!   does not mend what was overwritten (`inject-after-overwritten`).
+//! - A device that sends though it is masked is broken, as the document says; but whoever injects
+//!   afterwards has made good for it, too (`inject-after-late-device`).
+//!
+//! The cure was merged as "x86/irq: Plug vector setup race", with a second trigger in its text: a
+//! spurious interrupt at a vector that is set up (`as-reported-spurious`, `reevaluate-spurious`).
+//!
+//! | statement | variants |
+//! |---|---|
+//! | the guest masks, which has the user of VFIO switch | `*-masked`; with a table that the guest writes: `shipped-masked*` |
+//! | it happens to guests that do so often | none: once will do, in all; `inject-after-2-switches` |
+//! | the switch frees the interrupt and requests it | all but `*-driver*`, `*-spurious`, `*-desc-*` |
+//! | the entry writes "unused" without a lock | `as-reported*` |
+//! | so interrupts do not arrive any more | `as-reported-driver-stalls`, `inject-after-overwritten` |
+//! | not VFIO alone: drivers of the host, too | `as-reported-driver`, `as-reported-driver-stalls` |
+//! | a function that repairs the table does not cure it | `repair`, `repair-masked`, `repair-driver` |
+//! | steps 1 to 7, of free and request | all, in their order: `kernel` |
+//! | A: the device has raised the old vector before it is masked | all; after that it is broken: `*-late-device` |
+//! | B: the CPU handles it late | the search lets time pass at any point |
+//! | C: no synchronization can see the IRR of another CPU | `synchronizes: none runs` in each trace |
+//! | D to G: "shutdown" seen, installed, "unused" written | `as-reported`, in its trace |
+//! | the same vector is given out again | all; another is nobody's to overwrite: `shipped-driver` |
+//! | look again under the vector lock | `reevaluate-driver`, `reevaluate-vfio*`, `reevaluate-spurious` |
+//! | which does not rely on a later interrupt | `reevaluate-driver`: 2 events, or 1 |
+//! | and says by its result who ends the interrupt | `reevaluate-wrong-return` |
+//! | the descriptor is safe to use, by RCU | `reevaluate-desc-freed`, `reevaluate-desc-freed-at-once` |
+//! | what was nobody's is logged | none: of words |
+//! | VFIO alone: what meets "shutdown" is ended and lost | `reevaluate-vfio-waits*`, `repair-lost*` |
+//! | if the device waits for its driver | against `reevaluate-vfio`, which does not |
+//! | until a time-out, or its driver looks | a look: `reevaluate-driver`, against `-blind`; no timer comes to the rescue here |
+//! | for a driver of the host the cure is enough | `reevaluate-driver`; one that looks: against `reevaluate-driver-blind` |
+//! | no interrupt is to be freed before its device is silent | `reevaluate-driver`, against `reevaluate-vfio-waits` |
+//! | inject once after each switch, whatever the device has said | `inject-after*`, against `inject-before*` |
+//! | other architectures have the loss, not the overwrite | none: the tables are x86's; but the loss does not depend on the entry: `repair-lost`, `reevaluate-vfio-waits` |
+//! | merged text: a spurious interrupt will do | `as-reported-spurious`, `reevaluate-spurious` |
 
 mod kernel;
 mod parties;
@@ -22,7 +57,7 @@ mod shipped;
 use doorbell_explore::trace::FailureKind;
 
 use crate::{Case, Expected, Variant};
-use kernel::EntryCode;
+use kernel::{DescFreed, EntryCode};
 use parties::{End, Form, Guard, Inject, Parties, REPORTED};
 
 const INVARIANT: Expected = Expected::Found(FailureKind::Invariant);
@@ -30,6 +65,9 @@ const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
 /// With the entry code that looks again under the vector lock.
 const REEVALUATED: Parties = Parties { code: EntryCode::Reevaluates, end: End::NothingLost, ..REPORTED };
+
+/// A vector that was shut down is set up again, and a spurious interrupt comes to it.
+const SET_UP: Parties = Parties { form: Form::SetUp, ..REEVALUATED };
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
     Variant::new(name, expected, why, parties.to_string(), move |m| parties.program(m))
@@ -43,6 +81,24 @@ fn reported() -> Vec<Variant> {
             INVARIANT,
             "the entry has read 'shutdown', the vector is installed again, and the entry writes 'unused'",
             REPORTED,
+        ),
+        variant(
+            "as-reported-masked",
+            INVARIANT,
+            "the guest's mask is the user's affair: the host's vector is shut down and installed as without it",
+            Parties { masked: true, ..REPORTED },
+        ),
+        variant(
+            "as-reported-late-device",
+            INVARIANT,
+            "a broken device that sends though it is masked adds nothing: it had time enough before",
+            Parties { late: true, ..REPORTED },
+        ),
+        variant(
+            "as-reported-spurious",
+            INVARIANT,
+            "a spurious interrupt at a vector that was shut down long ago is as good for the overwrite as a late one",
+            Parties { form: Form::SetUp, ..REPORTED },
         ),
         variant(
             "as-reported-driver",
@@ -69,6 +125,12 @@ fn repair() -> Vec<Variant> {
             Parties { guard: Guard::OverwriteAfterRepair, ..repaired },
         ),
         variant(
+            "repair-masked",
+            INVARIANT,
+            "nor does the guest's mask keep the entry from it",
+            Parties { guard: Guard::OverwriteAfterRepair, masked: true, ..repaired },
+        ),
+        variant(
             "repair-driver",
             INVARIANT,
             "nor does it help a driver of the host, which would have to call it",
@@ -79,6 +141,12 @@ fn repair() -> Vec<Variant> {
             LOST,
             "where nothing was overwritten, an interrupt that met 'shutdown' is lost all the same",
             Parties { guard: Guard::Nothing, end: End::NothingLostUnlessOverwritten, ..repaired },
+        ),
+        variant(
+            "repair-lost-masked",
+            LOST,
+            "also while the guest masks it: the host has no pending bit for what it drops",
+            Parties { guard: Guard::Nothing, end: End::NothingLostUnlessOverwritten, masked: true, ..repaired },
         ),
     ]
 }
@@ -97,6 +165,43 @@ fn reevaluated() -> Vec<Variant> {
             LOST,
             "a driver that does not look at its device when it enables it does lose what met 'shutdown'",
             Parties { form: Form::Driver, looks: false, ..REEVALUATED },
+        ),
+        variant(
+            "reevaluate-spurious",
+            exhausted,
+            "a spurious interrupt finds 'shutdown' under the vector lock, or the descriptor, whose handler looks for nothing",
+            SET_UP,
+        ),
+        variant(
+            "reevaluate-wrong-return",
+            INVARIANT,
+            "if the entry says of what it has not handled that it has, nobody ends it, and the CPU takes no more: a planted \
+             fault",
+            Parties { code: EntryCode::ReevaluatesWrongly, ..REEVALUATED },
+        ),
+        variant(
+            "reevaluate-desc-freed",
+            exhausted,
+            "the descriptor that the entry has found is not freed before the entry is done with it",
+            Parties { desc_freed: Some(DescFreed::AfterGrace), end: End::Anything, ..SET_UP },
+        ),
+        variant(
+            "reevaluate-desc-freed-at-once",
+            Expected::Found(FailureKind::UseAfterFree),
+            "wherever the entry has found the descriptor, nothing but a grace period keeps it: a planted fault",
+            Parties { desc_freed: Some(DescFreed::AtOnce), end: End::Anything, ..SET_UP },
+        ),
+        variant(
+            "reevaluate-vfio-masked",
+            exhausted,
+            "and so it is while the guest masks it",
+            Parties { masked: true, waits_for_driver: false, end: End::NextArrives, ..REEVALUATED },
+        ),
+        variant(
+            "reevaluate-vfio-waits-masked",
+            LOST,
+            "what meets 'shutdown' while the guest masks it is not pending anywhere",
+            Parties { masked: true, ..REEVALUATED },
         ),
         variant(
             "reevaluate-vfio",
@@ -147,6 +252,24 @@ fn injected() -> Vec<Variant> {
             exhausted,
             "what is injected while the guest masks the vector is taken when it does no longer",
             Parties { masked: true, ..after },
+        ),
+        variant(
+            "inject-after-extra-masked",
+            INVARIANT,
+            "the extra one waits for the end of the mask, and comes then",
+            Parties { masked: true, extra: 0, ..after },
+        ),
+        variant(
+            "inject-after-late-device",
+            exhausted,
+            "what a broken device sends to nowhere, it has said before the guest looks",
+            Parties { late: true, ..after },
+        ),
+        variant(
+            "inject-before-late-device",
+            LOST,
+            "what it sends to nowhere after the injection stays unseen",
+            Parties { late: true, ..before },
         ),
         variant(
             "inject-after-2-events",

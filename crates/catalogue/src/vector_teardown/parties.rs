@@ -9,7 +9,7 @@ use doorbell_explore::Machine;
 use doorbell_explore::sim::{Model, fail, note};
 use doorbell_platform::{CpuId, Vector};
 
-use super::kernel::{Action, EntryCode, Kernel};
+use super::kernel::{Action, DescFreed, EntryCode, Kernel};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
 
@@ -24,6 +24,9 @@ pub(super) enum Form {
     Vfio,
     /// A driver of the host, which silences its device first.
     Driver,
+    /// A driver of the host that has freed its interrupt long ago, and requests it. Nothing was on its way then, so
+    /// the table says 'shutdown' still; the interrupt that comes to that vector is nobody's.
+    SetUp,
 }
 
 /// When the user of VFIO interrupts the guest, whatever the device has said.
@@ -67,12 +70,16 @@ pub(super) struct Parties {
     /// The guest has the vector masked during the switch, and takes the mask off afterwards.
     pub masked: bool,
     pub waits_for_driver: bool,
+    /// The device sends although it is masked, by whatever message it has at that moment: it is broken.
+    pub late: bool,
     pub events: u32,
     pub switches: u32,
     /// Interrupts of the guest for nothing that a switch may cost.
     pub extra: u32,
     /// The driver of the host looks at its device when it enables it.
     pub looks: bool,
+    /// Set up, the interrupt is freed again, and its descriptor given back.
+    pub desc_freed: Option<DescFreed>,
     pub guard: Guard,
     pub end: End,
 }
@@ -85,10 +92,12 @@ pub(super) const REPORTED: Parties = Parties {
     inject: Inject::Never,
     masked: false,
     waits_for_driver: true,
+    late: false,
     events: 1,
     switches: 1,
     extra: 1,
     looks: true,
+    desc_freed: None,
     guard: Guard::Overwrite,
     end: End::Anything,
 };
@@ -97,9 +106,18 @@ impl fmt::Display for Parties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |n| if n == 1 { "" } else { "s" };
         let waits = if self.waits_for_driver { " that waits for its driver" } else { "" };
-        write!(f, "1 device{waits}, {} event{}", self.events, s(self.events))?;
+        let late = if self.late { ", and sends though it is masked" } else { "" };
+        write!(f, "1 device{waits}{late}, {} event{}", self.events, s(self.events))?;
         match self.form {
             Form::Driver => write!(f, "; silenced, freed, requested and enabled on another CPU"),
+            Form::SetUp => {
+                write!(f, "; requested and enabled on another CPU, 1 spurious interrupt at its vector")?;
+                f.write_str(match self.desc_freed {
+                    None => "",
+                    Some(DescFreed::AfterGrace) => "; freed again, and its descriptor after a grace period",
+                    Some(DescFreed::AtOnce) => "; freed again, and its descriptor at once",
+                })
+            }
             Form::Vfio => {
                 write!(f, "; freed and requested {}× on another CPU", self.switches)?;
                 f.write_str(if self.masked { "; 1 guest, masked meanwhile" } else { "; 1 guest" })
@@ -156,11 +174,17 @@ impl Guest {
 impl Parties {
     pub(super) fn program(self, m: &Machine) {
         let apics = Lapics::new(2);
-        let kind = Kind { waits_for_driver: self.waits_for_driver, ..Kind::PLAIN };
+        let kind = Kind { waits_for_driver: self.waits_for_driver, heeds_mask: !self.late, ..Kind::PLAIN };
         let device = Device::new("device", kind, TO, self.events);
         let guest = Guest::new();
         let action = self.action(&device, &guest);
         let kernel = Kernel::new(self.code, &apics, &device, TO, Rc::clone(&action));
+        if self.form == Form::SetUp {
+            device.silence();
+            kernel.free();
+            let apics = Rc::clone(&apics);
+            m.hardware("spurious interrupt", move || apics.arrive(TO));
+        }
         if self.guard == Guard::Overwrite {
             kernel.guard();
         }
@@ -168,6 +192,7 @@ impl Parties {
             let (kernel, device, guest) = (Rc::clone(&kernel), Arc::clone(&device), Rc::clone(&guest));
             match self.form {
                 Form::Driver => m.task_on(CpuId(0), "driver", move || self.reset(&kernel, &device, action)),
+                Form::SetUp => m.task_on(CpuId(0), "driver", move || self.set_up(&kernel, &device, action)),
                 Form::Vfio => m.task_on(CpuId(0), "QEMU", move || {
                     for _ in 0..self.switches {
                         self.switch(&kernel, &guest, Rc::clone(&action));
@@ -178,6 +203,11 @@ impl Parties {
         {
             let kernel = Rc::clone(&kernel);
             apics.on_interrupt(m, TO.cpu, move |vector| kernel.interrupt(vector));
+        }
+        if self.late {
+            // A message of no address, and what is half another, comes to nobody.
+            let nobody = Rc::clone(&apics);
+            apics.on_interrupt(m, CpuId(0), move |_| nobody.eoi());
         }
         if self.form == Form::Vfio {
             let (device, guest) = (Arc::clone(&device), Rc::clone(&guest));
@@ -202,7 +232,7 @@ impl Parties {
         let (device, guest) = (Arc::clone(device), Rc::clone(guest));
         match self.form {
             Form::Vfio => Rc::new(move || guest.interrupt("its eventfd is signalled")),
-            Form::Driver => Rc::new(move || {
+            Form::Driver | Form::SetUp => Rc::new(move || {
                 device.acknowledge();
             }),
         }
@@ -214,6 +244,17 @@ impl Parties {
         kernel.free();
         self.again(kernel, action);
         device.enable(self.looks);
+    }
+
+    /// A driver of the host requests its interrupt; perhaps it is done with its device then.
+    fn set_up(self, kernel: &Kernel, device: &Device, action: Action) {
+        self.again(kernel, action);
+        device.enable(self.looks);
+        if let Some(freed) = self.desc_freed {
+            device.silence();
+            kernel.free();
+            kernel.give_back(freed);
+        }
     }
 
     /// The user of VFIO has the interrupt signal another eventfd.

@@ -1,10 +1,13 @@
 //! The same with the vectors, descriptors and consumers of `doorbell-host`.
 
+mod masked;
 mod parties;
 
+use doorbell_explore::trace::FailureKind;
 use doorbell_host::vector::Update;
 
 use crate::{Expected, Variant};
+use masked::{Masked, Unmasks};
 use parties::{Guest, Parties, Switch};
 
 fn variant(name: &'static str, why: &'static str, parties: Parties) -> Variant {
@@ -24,6 +27,51 @@ const ONE: Parties = Parties {
 };
 
 pub(super) fn variants() -> Vec<Variant> {
+    [hosts(), masked()].into_iter().flatten().collect()
+}
+
+/// The guest masks its interrupt, moves it to another vector of its own, and unmasks it.
+fn masked() -> Vec<Variant> {
+    let variant = |name, expected, why, masked: Masked| {
+        Variant::new(name, expected, why, masked.to_string(), move |m| masked.program(m))
+    };
+    let lost = Expected::Found(FailureKind::Quiescence);
+    let one = Masked { events: 1, moves: None, unmasks: Unmasks::OpensThenSwitches };
+    vec![
+        variant(
+            "shipped-masked",
+            Expected::Exhausted,
+            "what comes while the guest masks it is kept as a pending bit, or in the eventfd, and delivered by the new route",
+            one,
+        ),
+        variant(
+            "shipped-masked-not-delivered",
+            lost,
+            "a pending bit that the guest's unmasking has taken is delivered by nobody else: a planted fault",
+            Masked { unmasks: Unmasks::DropsPending, ..one },
+        ),
+        variant(
+            "shipped-masked-not-drained",
+            lost,
+            "what the eventfd still has when the user looks no more is delivered by whoever switches: a planted fault",
+            Masked { unmasks: Unmasks::ForgetsToSwitch, ..one },
+        ),
+        variant(
+            "shipped-masked-2-events",
+            Expected::Exhausted,
+            "what the device says when the guest has looked comes by the same way, or the direct one",
+            Masked { events: 2, ..one },
+        ),
+        variant(
+            "shipped-masked-and-moved",
+            Expected::Exhausted,
+            "the host moves the line meanwhile: the guest's mask and the host's are each other's business nowhere",
+            Masked { moves: Some(Update::Whole), ..one },
+        ),
+    ]
+}
+
+fn hosts() -> Vec<Variant> {
     vec![
         variant(
             "shipped-driver",

@@ -19,7 +19,8 @@ use crate::host::{Driver, Host, Line, Reads};
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
 
-/// How the user of VFIO has the interrupts of the first device go to itself while the guest masks them, and back.
+/// How the user of VFIO has the interrupts of the first device go to itself, and back, as it does when a guest masks and
+/// unmasks them. (A guest that does is in [`masked`](super::masked).)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Switch {
     None,
@@ -66,7 +67,7 @@ impl fmt::Display for Parties {
         }
         match self.switch {
             Switch::None => Ok(()),
-            Switch::InPlace => write!(f, "; the guest masks and unmasks, the consumer changes with that"),
+            Switch::InPlace => write!(f, "; the consumer changes to the user of VFIO, and back"),
             Switch::Reopened => write!(f, "; one free and request by VFIO"),
         }
     }
@@ -74,7 +75,13 @@ impl fmt::Display for Parties {
 
 /// The guest's vector as it is delivered to: coalescing, as a bit does.
 #[derive(Clone)]
-struct Injected(Arc<Model<bool>>);
+pub(super) struct Injected(Arc<Model<bool>>);
+
+impl Injected {
+    pub(super) fn new() -> Self {
+        Injected(Arc::new(Model::new("guest's vector", false)))
+    }
+}
 
 impl Signal for Injected {
     fn signal(&self, _: u64) {
@@ -85,7 +92,13 @@ impl Signal for Injected {
 
 /// The eventfd of the user of VFIO, who reads it when it goes back to the guest, and not before.
 #[derive(Clone)]
-struct EventFd(Arc<Model<u64>>);
+pub(super) struct EventFd(Arc<Model<u64>>);
+
+impl EventFd {
+    pub(super) fn new() -> Self {
+        EventFd(Arc::new(Model::new("eventfd", 0)))
+    }
+}
 
 impl Signal for EventFd {
     fn signal(&self, count: u64) {
@@ -102,12 +115,18 @@ impl Drain for EventFd {
     }
 }
 
-type Consumers = ConsumerSwitch<Sim, Injected, EventFd>;
+pub(super) type Consumers = ConsumerSwitch<Sim, Injected, EventFd>;
 
 /// VFIO's handler.
-struct Vfio {
+pub(super) struct Vfio {
     consumers: Arc<Consumers>,
     _dropped: DropUnlocked,
+}
+
+impl Vfio {
+    pub(super) fn new(consumers: &Arc<Consumers>) -> Self {
+        Vfio { consumers: Arc::clone(consumers), _dropped: DropUnlocked("drops a handler") }
+    }
 }
 
 impl Handler for Vfio {
@@ -172,17 +191,9 @@ impl Parties {
     }
 
     fn handler(self, line: &Line) -> Handlers {
-        let consumers = Arc::new(Consumers::new(
-            Injected(Arc::new(Model::new("guest's vector", false))),
-            EventFd(Arc::new(Model::new("eventfd", 0))),
-            Consumer::Direct,
-        ));
+        let consumers = Arc::new(Consumers::new(Injected::new(), EventFd::new(), Consumer::Direct));
         let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
-        let driver: Arc<dyn Handler> = if vfio {
-            Arc::new(Vfio { consumers: Arc::clone(&consumers), _dropped: DropUnlocked("drops a handler") })
-        } else {
-            Driver::of(line)
-        };
+        let driver: Arc<dyn Handler> = if vfio { Arc::new(Vfio::new(&consumers)) } else { Driver::of(line) };
         Handlers { driver, consumers }
     }
 }
@@ -212,7 +223,7 @@ fn reopen(host: &Host, driver: &Arc<dyn Handler>, guest: Injected) {
 }
 
 /// The driver in the guest, for as long as it is interrupted.
-fn guest(device: &Device, vector: &Injected, extra: u32) {
+pub(super) fn guest(device: &Device, vector: &Injected, extra: u32) {
     let seen_nothing = Cell::new(0);
     while vector.0.serve(|pending| *pending, |pending| *pending = false).is_ok() {
         note(|| "the guest is interrupted".to_owned());
