@@ -65,7 +65,7 @@ pub enum Command {
 
 const CHECK: &str = "\
 A verdict is one of
-  found          a run fails; `doorbell explain` shows it
+  found          a run fails, or is the witness of what may happen; `doorbell explain` shows it
   exhausted      all interleavings within the stated scope were run, and none fails
   bound-reached  the search stopped at --bound or --budget, and none failed until then
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What went wrong.
+/// What went wrong, or what was looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
@@ -22,6 +22,8 @@ pub enum FailureKind {
     Panic,
     /// The program says that something has happened which must not ([`sim::fail`](crate::sim::fail)).
     Invariant,
+    /// The program says that what was looked for has happened, which it may ([`sim::witness`](crate::sim::witness)).
+    Witness,
     /// Work was left that nobody will do.
     LostWork,
     /// An interrupt was left that nobody will deliver.

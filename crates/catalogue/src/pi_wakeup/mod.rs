@@ -25,16 +25,39 @@
 //!    `contention-with-sched-out`: vCPU 0 sleeps, vCPU 1 comes and sleeps in its turn on CPU 0, while vCPU 0 is
 //!    loaded on CPU 1 and waits for the lock of the list of CPU 0. `contention-with-handler` shows the other half of
 //!    the comment in the patch. Neither is a deadlock: sched-in holds nothing that either waits for.
-//! 4. With handler 0, sched-out 1, sched-in both, nothing is reported; and the planted faults show that both names of
-//!    sched-in are needed. What the document does not say: a handler that took another CPU's lock would really
-//!    deadlock, and the subclasses would hide it (`all-lists`). The annotation holds only as long as handlers keep to
-//!    their own CPU's list.
-//! 5. Two more things that the code of the document does without a word are needed, too: interrupts are off in sched-in
-//!    (`sched-in-irqs-on`), and sched-out notifies its own CPU of what was posted before it changed the vector
-//!    (`sched-out-forgets-outstanding`).
+//! 4. With handler 0, sched-out 1, sched-in both, nothing is reported; sched-in's order of the two
+//!    names, wake-up lock → wake-up lock/1, closes no cycle. The planted faults show that both names
+//!    of sched-in are needed. What the document does not say: a handler that took another CPU's lock
+//!    would really deadlock, and the subclasses would hide it (`handler-walks-all-lists`). The
+//!    annotation holds only as long as handlers keep to their own CPU's list.
+//! 5. In a preemptible kernel, the hook of sched-out is called wherever a vCPU is on its way to
+//!    sleep, as the document says in brackets: the same verdicts, for the same reasons
+//!    (`preemptible*`).
+//! 6. Two more things that the code of the document does without a word are needed, too: interrupts
+//!    are off in sched-in (`sched-in-irqs-on`), and sched-out notifies its own CPU of what was
+//!    posted before it changed the vector (`sched-out-forgets-outstanding`).
 //!
-//! The rendering takes the scheduler's shape from the explorer ([`Scheduler`](doorbell_explore::sim::Scheduler)): a woken
-//! vCPU goes to the CPU of who wakes it, tasks are not preempted, and a vCPU leaves its CPU only to sleep.
+//! The rendering takes the scheduler's shape from the explorer
+//! ([`Scheduler`](doorbell_explore::sim::Scheduler)): a woken vCPU goes to the CPU of who wakes it,
+//! and unless the kernel is preemptible, a vCPU leaves its CPU only to sleep.
+//!
+//! The document's locks and their subclasses are the rendering's, and its lock validator's. What is
+//! shipped has neither: the three paths share no lock, so there is no order to be questioned.
+//!
+//! | statement | variants |
+//! |---|---|
+//! | the chain that is reported, and its two CPUs | `without-annotations`: the validator asks the same |
+//! | the handler wakes under its list's lock | in all |
+//! | sched-out takes its list's lock under the run queue's | in all |
+//! | always from the point where a vCPU goes to sleep, also if it is preempted there | `preemptible*` |
+//! | the two exclude each other, so no deadlock | `without-annotations`, `without-annotations-two-lists`: unreachable |
+//! | since interrupts are off in all of sched-out, which is asserted | against `sched-out-irqs-on`, `preemptible-irqs-on` |
+//! | a subclass rather than no validation: the rest stays on | `subclasses`; what it sees: `sched-in-wakes`, `sched-in-under-task-lock` |
+//! | handler 0, sched-out 1, sched-in both | `subclasses`; with one name: `sched-in-wakes-as-handler`, `sched-in-under-task-lock-as-sched-out` |
+//! | sched-in and sched-out do not exclude each other: the diagram | `contention-with-sched-out`, `sched-in-sched-out` |
+//! | sched-in takes the former CPU's lock, in task context | in all; `contention-with-handler` |
+//! | the handler never takes another CPU's lock (unsaid) | against `handler-walks-all-lists` |
+//! | who suggested, reviewed, and is to say it in the log | none: of people |
 
 mod kvm;
 mod scope;
@@ -44,7 +67,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::ReasonKind;
 
 use crate::{Case, Expected, Inversions, Variant};
-use scope::{AS_HANDLER, AS_SCHED_OUT, BOTH, Fault, ONE, Path, Scope, TWO};
+use scope::{AS_HANDLER, AS_SCHED_OUT, BOTH, Fault, ONE, Path, Preemption, Scope, TWO};
 
 fn variant(name: &'static str, expected: Expected, inversions: Inversions, why: &'static str, scope: Scope) -> Variant {
     Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m)).inversions(inversions)
@@ -85,18 +108,64 @@ fn contention() -> Vec<Variant> {
     let show = |name, why, path| {
         let scope = Scope { shows_contention: Some(path), ..TWO };
         let text = format!("{scope}; ends when sched-in finds {path} at the lock");
-        Variant::new(name, Expected::Found(FailureKind::Panic), why, text, move |m| scope.program(m))
+        Variant::new(name, Expected::Found(FailureKind::Witness), why, text, move |m| scope.program(m))
     };
     vec![
         show(
             "contention-with-sched-out",
-            "no failure: vCPU 0 runs on CPU1 and leaves the list of CPU0, which vCPU 1 goes on at that moment",
+            "vCPU 0 runs on CPU1 and leaves the list of CPU0, which vCPU 1 goes on at that moment",
             Path::SchedOut,
         ),
         show(
             "contention-with-handler",
-            "no failure: vCPU 0 runs on CPU1 and leaves the list of CPU0, which the handler looks through at that moment",
+            "vCPU 0 runs on CPU1 and leaves the list of CPU0, which the handler looks through at that moment",
             Path::Handler,
+        ),
+    ]
+}
+
+/// In a preemptible kernel a vCPU may leave its CPU before it calls the scheduler itself: on its way to sleep, by the same hook.
+fn preemptible() -> Vec<Variant> {
+    let one = Scope { preemption: Preemption::ByTimer, ..ONE };
+    let two = Scope { preemption: Preemption::ByWakeUps, ..TWO };
+    let exclusive = Inversions::Unreachable(vec![ReasonKind::ExclusiveOnCpu]);
+    vec![
+        variant(
+            "preemptible",
+            Expected::Exhausted,
+            exclusive.clone(),
+            "whoever calls the hook of sched-out, it holds the run queue's lock, and interrupts are off",
+            one,
+        ),
+        variant(
+            "preemptible-subclasses",
+            Expected::Exhausted,
+            Inversions::Silent,
+            "and the names of the three paths are what they are",
+            Scope { names: BOTH, ..one },
+        ),
+        variant(
+            "preemptible-sched-in-sched-out",
+            Expected::Exhausted,
+            exclusive,
+            "nor does it matter to sched-in why another vCPU leaves",
+            two,
+        )
+        .full_only(),
+        variant(
+            "preemptible-sched-in-sched-out-subclasses",
+            Expected::Exhausted,
+            Inversions::Silent,
+            "with the names, nothing is reported there, either",
+            Scope { names: BOTH, ..two },
+        )
+        .full_only(),
+        variant(
+            "preemptible-irqs-on",
+            Expected::Found(FailureKind::SelfDeadlock),
+            Inversions::Reachable,
+            "what it rests on is that interrupts are off in the hook: a planted fault",
+            Scope { fault: Some(Fault::SchedOutIrqsOn), ..one },
         ),
     ]
 }
@@ -109,7 +178,8 @@ fn subclasses() -> Vec<Variant> {
             "subclasses",
             Expected::Exhausted,
             Inversions::Silent,
-            "the handler's orders are of subclass 0, sched-out's of subclass 1, and sched-in, which has both, adds none",
+            "the handler's orders are of subclass 0, sched-out's of subclass 1; sched-in, which has both, adds the order of the \
+             two, which closes no cycle",
             Scope { names: BOTH, ..TWO },
         ),
         variant(
@@ -173,6 +243,13 @@ fn faults() -> Vec<Variant> {
             Scope { names: BOTH, fault: Some(Fault::IrqsOn), ..ONE },
         ),
         variant(
+            "sched-out-irqs-on",
+            Expected::Found(FailureKind::SelfDeadlock),
+            Inversions::Reachable,
+            "the handler interrupts a sched-out on its own CPU, and waits for the lock that it holds",
+            Scope { names: BOTH, fault: Some(Fault::SchedOutIrqsOn), ..ONE },
+        ),
+        variant(
             "sched-out-forgets-outstanding",
             deadlock,
             Inversions::Silent,
@@ -185,12 +262,29 @@ fn faults() -> Vec<Variant> {
 
 /// The case.
 pub(crate) fn case() -> Case {
-    let variants =
-        [reported(), contention(), subclasses(), faults(), shipped::variants()].into_iter().flatten().collect();
+    let variants = [reported(), contention(), preemptible(), subclasses(), faults(), shipped::variants()]
+        .into_iter()
+        .flatten()
+        .collect();
     Case::new(
         "pi-wakeup",
         "an interrupt handler, sched-out and sched-in take the lock of a list of sleeping vCPUs",
         "document 001: subclasses for the lock of KVM's posted-interrupt wake-up lists",
         variants,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunOptions;
+
+    #[test]
+    fn what_sched_in_does_wrong_is_found_in_a_preemptible_kernel_too() {
+        for (fault, names) in [(Fault::WakesUnderIt, AS_HANDLER), (Fault::UnderTaskLock, AS_SCHED_OUT)] {
+            let scope = Scope { preemption: Preemption::ByWakeUps, fault: Some(fault), names, ..TWO };
+            let planted = variant("planted", Expected::Found(FailureKind::Deadlock), Inversions::Silent, "", scope);
+            assert!(planted.agrees(&planted.run(&RunOptions::default())), "{fault:?}");
+        }
+    }
 }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::rc::Rc;
 
-use doorbell_explore::Machine;
 use doorbell_explore::sim::{Placement, Scheduler};
+use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, Notification, WAKEUP};
-use doorbell_platform::CpuId;
+use doorbell_platform::{CpuId, Platform, Vector};
 
 use super::kvm::{Kvm, VcpuHooks};
+
+const TIMER: Vector = Vector(0xec);
 
 /// Parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +27,7 @@ pub(super) struct Scope {
     pub sender: bool,
     /// A notification from before comes late to the last CPU, whose list is empty.
     pub late_notification: bool,
+    pub preemption: Preemption,
     pub names: Names,
     pub fault: Option<Fault>,
     /// Ends the run as failed where sched-in finds the lock of a list held by that path.
@@ -59,8 +62,20 @@ pub(super) enum Fault {
     AllLists,
     /// Sched-in leaves interrupts on.
     IrqsOn,
+    /// Sched-out turns them on.
+    SchedOutIrqsOn,
     /// Sched-out does not care about a notification that came before.
     ForgetsOutstanding,
+}
+
+/// Whether a task is preempted by who is woken on its CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Preemption {
+    Off,
+    /// By the other vCPUs, which is all who are woken.
+    ByWakeUps,
+    /// Also by a task that is no vCPU, which a timer wakes on CPU0.
+    ByTimer,
 }
 
 /// Who takes the lock of a list.
@@ -79,6 +94,7 @@ pub(super) const ONE: Scope = Scope {
     devices: 1,
     sender: true,
     late_notification: false,
+    preemption: Preemption::Off,
     names: PLAIN,
     fault: None,
     shows_contention: None,
@@ -95,7 +111,13 @@ impl Scope {
 
     pub(super) fn program(self, m: &Machine) {
         let kvm = Kvm::new(self);
-        let scheduler = Scheduler::new(m, self.cpus, Placement::Waker, false, VcpuHooks(Rc::downgrade(&kvm)));
+        let scheduler = Scheduler::new(
+            m,
+            self.cpus,
+            Placement::Waker,
+            self.preemption != Preemption::Off,
+            VcpuHooks(Rc::downgrade(&kvm)),
+        );
         for (number, vcpu) in kvm.vcpus.iter().enumerate() {
             let halts = Rc::clone(&kvm);
             let task = scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || halts.halt(number));
@@ -129,6 +151,12 @@ impl Scope {
             let late = Notification { vector: WAKEUP, cpu: CpuId(self.cpus - 1) };
             m.hardware("late notification", move || late.send());
         }
+        if self.preemption == Preemption::ByTimer {
+            let other = scheduler.task(m, CpuId(0), "another task", Sim::park);
+            let wakes = scheduler.clone();
+            let handler = m.handler(CpuId(0), TIMER, "timer", move || wakes.wake(other));
+            m.hardware("timer", move || handler.raise());
+        }
         kvm.scheduler.set(scheduler).unwrap_or_else(|_| unreachable!("it is set once"));
         m.at_quiescence("nobody who runs is on a list", move || kvm.check());
     }
@@ -146,6 +174,11 @@ impl fmt::Display for Scope {
         if self.late_notification {
             write!(f, ", 1 late notification")?;
         }
+        f.write_str(match self.preemption {
+            Preemption::Off => "",
+            Preemption::ByWakeUps => ", preemptible",
+            Preemption::ByTimer => ", preemptible, 1 timer",
+        })?;
         let Names { sched_out, sched_in: (first, second) } = self.names;
         let second = second.map(|second| format!("+{second}")).unwrap_or_default();
         write!(f, "; subclasses: handler 0, sched-out {sched_out}, sched-in {first}{second}")

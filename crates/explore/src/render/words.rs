@@ -13,6 +13,7 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::RefUnderflow => "reference count below zero",
         FailureKind::Panic => "panic",
         FailureKind::Invariant => "violated invariant",
+        FailureKind::Witness => "witness",
         FailureKind::LostWork => "lost work",
         FailureKind::LostInterrupt => "lost interrupt",
         FailureKind::Quiescence => "something is left over at the end",

@@ -30,7 +30,7 @@ pub use domain::{GracePeriods, SimDomain, SimRcu, SimSrcu};
 pub use ghost::Ghost;
 pub use lock::{SimMutex, SimSpin};
 pub use managed::{Managed, ManagedPool, Queue};
-pub use model::{Model, fail, fail_as};
+pub use model::{Model, fail, fail_as, witness};
 pub(crate) use model::{try_step_that, try_wait};
 pub use pool::{Pool, SimWork};
 pub(crate) use preempted::Books;

@@ -207,6 +207,31 @@ pub fn fail_as(kind: FailureKind, message: impl Into<String>) {
     with(|w| w.fail_here(kind, message.into()));
 }
 
+/// Ends the run as the witness of something that may happen: where the question is whether it does. Part of the last visible
+/// step, as [`fail`] is.
+///
+/// ```
+/// use doorbell_explore::{Explore, Sim, sim};
+/// use doorbell_explore::trace::FailureKind;
+/// use doorbell_platform::{Atomic, AtomicInt, Platform};
+/// use std::sync::{Arc, atomic::Ordering::SeqCst};
+///
+/// let report = Explore::new("which comes first?").run(|m| {
+///     let word = Arc::new(<Sim as Platform>::AtomicU32::new(0));
+///     let second = Arc::clone(&word);
+///     m.task("writes", move || word.store(1, SeqCst));
+///     m.task("reads", move || {
+///         if second.load(SeqCst) == 1 {
+///             sim::witness("the one that reads can come second");
+///         }
+///     });
+/// });
+/// report.assert_found(FailureKind::Witness);
+/// ```
+pub fn witness(what: impl Into<String>) {
+    fail_as(FailureKind::Witness, what);
+}
+
 /// Waits for `condition` in one step.
 #[track_caller]
 pub(crate) fn wait(op: Op, condition: &(dyn Fn() -> bool + '_)) {
