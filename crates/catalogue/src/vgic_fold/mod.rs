@@ -62,6 +62,29 @@
 //! a cure if a vCPU is outside of its guest when it has folded, and not when the guest has exited
 //! (`stopped-early`), and if a request to leave is seen also by who has flushed and not entered yet
 //! (`stopped-taken-back`).
+//!
+//! | statement | variants |
+//! |---|---|
+//! | the fold walks without the list's lock | `as-reported*` |
+//! | relying on RCU for memory, and on interrupts being off | `as-reported-no-overflow`, `rcu-removal-proposed` |
+//! | another vCPU disables LPIs: `list_del` clobbers the pointer of the node that was remembered | `as-reported` |
+//! | or of one that the walk has come to | `as-reported-mid-walk` |
+//! | first proposal: `list_del_rcu` for that one writer | `rcu-removal-alone`, `rcu-removal-proposed` |
+//! | objection: that makes no RCU list: insertions are not safe | harmless: `as-reported-injects`, `as-reported-injects-reordered`, against `as-reported-injects-unlocked`; re-insertion is not: `rcu-removal-queued-*` |
+//! | nor are removals by a prune | harmless: `as-reported-prunes`; the prune's own race is `vgic-prune` |
+//! | the flaw is that the fold does not take the lock | `locked`, `locked-mid-walk` |
+//! | can a fold come to the code that queues, which takes it? | `locked-notifies`: yes |
+//! | "no deadlock problem" with the whole proposal | `proposed-notifies` |
+//! | the node that was remembered may have left, or be freed, in the guest's run | `locked`, `locked-checks` |
+//! | the last reference is dropped after the unlock, as the table of LPIs has a lock that comes first | none: here that table has no lock |
+//! | pin the node during the guest's run | `proposed-discarded`; the pin alone: `pinned` |
+//! | walk only if it is on this vCPU's list | `proposed-queued-elsewhere`; not enough: `proposed`, `proposed-queued-here` |
+//! | notify of the end of an interrupt after the unlock | `proposed-notifies` |
+//! | because the eventfd's is a regular spin lock | `proposed-sleeping-locks`: interrupts are off there, too |
+//! | which `as-reported` does under no lock | `as-reported-notifies` |
+//! | deactivation by a write notifies at once, as before | none: it walks along nothing |
+//! | the walk relies on the list being sorted by priority | none: no priorities here |
+//! | GICv2 in the same way | `gicv2`: nobody removes there |
 
 mod irq;
 mod kvm;

@@ -26,7 +26,7 @@ pub(super) enum Switch {
     None,
     /// By exchanging the consumer.
     InPlace,
-    /// By freeing the interrupt and requesting it again, twice, with an injection after each.
+    /// By freeing the interrupt and requesting it again, once, with an injection after that.
     Reopened,
 }
 
