@@ -64,8 +64,8 @@ pub(super) fn program(m: &Machine, bind: Bind) {
     let memory = Memory::new(1);
     let entry = Entry::new(&memory, Irte::HOST);
     let vcpu = Vcpu::new(&memory, 0, Gate::Running(0), vec![], EntryWrite::Locked);
-    let flag = || Atomic::new(false);
-    let guest = Rc::new(Guest { vcpu, in_guest_mode: flag(), event: flag() });
+    let flag = |name| <Sim as Platform>::AtomicBool::new(false).named(name);
+    let guest = Rc::new(Guest { vcpu, in_guest_mode: flag("in guest mode"), event: flag("event") });
     let iommu = Iommu::new(Rc::clone(&entry), Post::AtOnce, [AvicCpu::new("CPU 0")].into());
     let (runs, on) = (Rc::clone(&guest), Rc::clone(&iommu.cpus));
     m.task("vCPU", move || runs.run(&on[0]));

@@ -136,14 +136,16 @@ fn preemptible() -> Vec<Variant> {
             exclusive.clone(),
             "whoever calls the hook of sched-out, it holds the run queue's lock, and interrupts are off",
             one,
-        ),
+        )
+        .full_only(),
         variant(
             "preemptible-subclasses",
             Expected::Exhausted,
             Inversions::Silent,
             "and the names of the three paths are what they are",
             Scope { names: BOTH, ..one },
-        ),
+        )
+        .full_only(),
         variant(
             "preemptible-sched-in-sched-out",
             Expected::Exhausted,
@@ -161,10 +163,17 @@ fn preemptible() -> Vec<Variant> {
         )
         .full_only(),
         variant(
-            "preemptible-irqs-on",
+            "preemptible-sched-in-sched-out-irqs-on",
             Expected::Found(FailureKind::SelfDeadlock),
             Inversions::Reachable,
             "what it rests on is that interrupts are off in the hook: a planted fault",
+            Scope { names: BOTH, fault: Some(Fault::SchedOutIrqsOn), ..two },
+        ),
+        variant(
+            "preemptible-irqs-on",
+            Expected::Found(FailureKind::SelfDeadlock),
+            Inversions::Reachable,
+            "and so it does where a timer preempts",
             Scope { fault: Some(Fault::SchedOutIrqsOn), ..one },
         ),
     ]
@@ -272,19 +281,4 @@ pub(crate) fn case() -> Case {
         "document 001: subclasses for the lock of KVM's posted-interrupt wake-up lists",
         variants,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::RunOptions;
-
-    #[test]
-    fn what_sched_in_does_wrong_is_found_in_a_preemptible_kernel_too() {
-        for (fault, names) in [(Fault::WakesUnderIt, AS_HANDLER), (Fault::UnderTaskLock, AS_SCHED_OUT)] {
-            let scope = Scope { preemption: Preemption::ByWakeUps, fault: Some(fault), names, ..TWO };
-            let planted = variant("planted", Expected::Found(FailureKind::Deadlock), Inversions::Silent, "", scope);
-            assert!(planted.agrees(&planted.run(&RunOptions::default())), "{fault:?}");
-        }
-    }
 }

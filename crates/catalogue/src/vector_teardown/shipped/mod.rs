@@ -3,9 +3,9 @@
 mod masked;
 mod parties;
 
-use doorbell_explore::trace::FailureKind;
 use doorbell_host::vector::Update;
 
+use super::LOST;
 use crate::{Expected, Variant};
 use masked::{Masked, Unmasks};
 use parties::{Guest, Parties, Switch};
@@ -26,6 +26,10 @@ const ONE: Parties = Parties {
     guest: Guest::None,
 };
 
+const ONE_MASKED: Masked = Masked { events: 1, moves: None, unmasks: Unmasks::OpensThenSwitches };
+const TWO_EVENTS: Masked = Masked { events: 2, ..ONE_MASKED };
+const MOVED: Masked = Masked { moves: Some(Update::Whole), ..ONE_MASKED };
+
 pub(super) fn variants() -> Vec<Variant> {
     [hosts(), masked()].into_iter().flatten().collect()
 }
@@ -35,8 +39,7 @@ fn masked() -> Vec<Variant> {
     let variant = |name, expected, why, masked: Masked| {
         Variant::new(name, expected, why, masked.to_string(), move |m| masked.program(m))
     };
-    let lost = Expected::Found(FailureKind::Quiescence);
-    let one = Masked { events: 1, moves: None, unmasks: Unmasks::OpensThenSwitches };
+    let one = ONE_MASKED;
     vec![
         variant(
             "shipped-masked",
@@ -46,13 +49,13 @@ fn masked() -> Vec<Variant> {
         ),
         variant(
             "shipped-masked-not-delivered",
-            lost,
+            LOST,
             "a pending bit that the guest's unmasking has taken is delivered by nobody else: a planted fault",
             Masked { unmasks: Unmasks::DropsPending, ..one },
         ),
         variant(
             "shipped-masked-not-drained",
-            lost,
+            LOST,
             "what the eventfd still has when the user looks no more is delivered by whoever switches: a planted fault",
             Masked { unmasks: Unmasks::ForgetsToSwitch, ..one },
         ),
@@ -60,13 +63,13 @@ fn masked() -> Vec<Variant> {
             "shipped-masked-2-events",
             Expected::Exhausted,
             "what the device says when the guest has looked comes by the same way, or the direct one",
-            Masked { events: 2, ..one },
+            TWO_EVENTS,
         ),
         variant(
             "shipped-masked-and-moved",
             Expected::Exhausted,
             "the host moves the line meanwhile: the guest's mask and the host's are each other's business nowhere",
-            Masked { moves: Some(Update::Whole), ..one },
+            MOVED,
         ),
     ]
 }
@@ -155,4 +158,21 @@ fn hosts() -> Vec<Variant> {
         )
         .full_only(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunOptions;
+
+    #[test]
+    fn what_the_user_of_vfio_does_wrong_when_the_guest_unmasks_is_found_in_each_scope() {
+        for scope in [ONE_MASKED, TWO_EVENTS, MOVED] {
+            for unmasks in [Unmasks::DropsPending, Unmasks::ForgetsToSwitch] {
+                let masked = Masked { unmasks, ..scope };
+                let planted = Variant::new("planted", LOST, "", masked.to_string(), move |m| masked.program(m));
+                assert!(planted.agrees(&planted.run(&RunOptions::default())), "{masked}, {unmasks:?}");
+            }
+        }
+    }
 }
