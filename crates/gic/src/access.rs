@@ -11,7 +11,6 @@ use crate::{Gic, Host, IntId};
 /// What is to be done when all have folded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum What {
-    Value(u64),
     ReadActive { bank: Bank, first: u32 },
     WriteActive { bank: Bank, first: u32, bits: u32, active: bool },
     Deactivate { bank: Bank, id: IntId },
@@ -23,19 +22,24 @@ pub(crate) enum What {
 /// The vCPUs were kicked before. One that is not in the guest is not waited for; so two vCPUs that
 /// wait for each other do not, nor does one that has the interrupt itself.
 #[must_use = "what has not taken effect must be waited for"]
-pub struct Access<'a, P: Platform> {
-    gic: &'a Gic<P>,
-    what: What,
-    recalled: VcpuSet,
+pub struct Access<'a, P: Platform>(Progress<'a, P>);
+
+/// How far an access is.
+enum Progress<'a, P: Platform> {
+    /// It has taken effect. What was read, or zero.
+    Done(u64),
+    /// It takes effect when these have folded.
+    Waits { gic: &'a Gic<P>, what: What, recalled: VcpuSet },
 }
 
 impl<'a, P: Platform> Access<'a, P> {
     pub(crate) fn new(gic: &'a Gic<P>, what: What, recalled: VcpuSet) -> Self {
-        Access { gic, what, recalled }
+        Access(Progress::Waits { gic, what, recalled })
     }
 
-    pub(crate) fn done(gic: &'a Gic<P>, value: u64) -> Self {
-        Access::new(gic, What::Value(value), VcpuSet::EMPTY)
+    #[inline]
+    pub(crate) fn done(value: u64) -> Self {
+        Access(Progress::Done(value))
     }
 
     /// Lets the access take effect, if all have folded. By any task, with nothing held; waits for
@@ -43,15 +47,28 @@ impl<'a, P: Platform> Access<'a, P> {
     ///
     /// # Errors
     /// Gives the access back if somebody has not folded yet.
-    pub fn complete(mut self, host: &mut impl Host) -> Result<u64, Self> {
-        self.recalled = self.gic.still_kicked(self.recalled);
-        if self.recalled.is_empty() { Ok(self.gic.recalled(self.what, host)) } else { Err(self) }
+    #[inline]
+    pub fn complete(self, host: &mut impl Host) -> Result<u64, Self> {
+        match self.0 {
+            Progress::Done(value) => Ok(value),
+            Progress::Waits { gic, what, recalled } => {
+                let recalled = gic.still_kicked(recalled);
+                if recalled.is_empty() { Ok(gic.recalled(what, host)) } else { Err(Access::new(gic, what, recalled)) }
+            }
+        }
     }
 
     /// Waits, without sleeping, until all have folded, for as long as their CPUs take to leave the
     /// guest, and lets the access take effect. From a task, outside of the guest, with interrupts
     /// on and nothing held. Returns the value that was read, or zero for a write.
+    #[inline]
     pub fn wait(self, host: &mut impl Host) -> u64 {
+        // Most have taken effect.
+        if let Progress::Done(value) = self.0 { value } else { self.wait_for_recalled(host) }
+    }
+
+    #[inline(never)]
+    fn wait_for_recalled(self, host: &mut impl Host) -> u64 {
         let mut access = self;
         loop {
             match access.complete(host) {
@@ -65,9 +82,11 @@ impl<'a, P: Platform> Access<'a, P> {
 
 impl<P: Platform> fmt::Debug for Access<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
-            .field("what", &self.what)
-            .field("complete", &self.recalled.is_empty())
-            .finish_non_exhaustive()
+        match &self.0 {
+            Progress::Done(value) => f.debug_tuple("Done").field(value).finish(),
+            Progress::Waits { what, recalled, .. } => {
+                f.debug_struct("Waits").field("what", what).field("complete", &recalled.is_empty()).finish()
+            }
+        }
     }
 }

@@ -88,8 +88,26 @@ impl CpuInterface {
         // One interrupt alone, most often.
         Ok(match changed.only().filter(|&word| redistributor.news.layout().peek(word).is_power_of_two()) {
             Some(word) => self.takes_one(gic, redistributor, entering, word, registers, host),
-            None => self.takes_words(gic, redistributor, entering, changed, registers, host),
+            None => self.takes_any(gic, redistributor, entering, changed, registers, host),
         })
+    }
+
+    /// Takes the news, if there are any, and fills the list registers, if anything has to be in one.
+    #[inline(never)]
+    fn takes_any<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        changed: Summary<16>,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let nothing = changed.is_empty() && !self.list.counts.tells();
+        if nothing && self.list.flush_none(registers, self.entry(gic, redistributor, registers)) {
+            return entering.rescan(|_| ()).0;
+        }
+        self.takes_words(gic, redistributor, entering, changed, registers, host)
     }
 
     /// Takes a word of the news that has one bit, and fills the list registers.
@@ -222,7 +240,7 @@ impl CpuInterface {
             self.hands_over(gic, host);
             self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
             self.tell_ended(host);
-            return Access::done(gic, 0);
+            return Access::done(0);
         }
         gic.deactivate_elsewhere(self.vcpu(), id, host)
     }

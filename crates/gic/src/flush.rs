@@ -173,9 +173,20 @@ impl ApList {
     fn needs_nothing(&self, entry: Entry) -> bool {
         let active = match self.counts.active() {
             0 => true,
-            active => active <= MOST_UNCOUNTED && !self.holders.any_seen() && !entry.drops_only(),
+            // What the guest deactivates apart is seen by its write, which is trapped.
+            active => entry.drops_only() || active <= MOST_UNCOUNTED && !self.holders.any_seen(),
         };
         self.counts.none_waits() && self.off == !entry.on() && active
+    }
+
+    /// Flushes, if nothing has to be in a list register. Returns whether that was all.
+    #[inline]
+    pub(crate) fn flush_none(&mut self, registers: &mut impl ListRegisters, entry: Entry) -> bool {
+        let none = self.needs_nothing(entry);
+        if none {
+            self.filled(registers, 0, entry.hcr);
+        }
+        none
     }
 
     /// Fills the list registers with what is pending and active.
@@ -206,8 +217,8 @@ impl ApList {
         registers: &mut impl ListRegisters,
         entry: Entry,
     ) {
-        if self.needs_nothing(entry) {
-            return self.filled(registers, 0, entry.hcr);
+        if self.flush_none(registers, entry) {
+            return;
         }
         let mut flush = Flush::new(interrupts, registers, entry);
         let mut wanted = entry.hcr;

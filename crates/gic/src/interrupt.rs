@@ -71,6 +71,13 @@ impl State {
         self.is_pending() || self.0 & TAKEN != 0
     }
 
+    /// Returns whether a list register of the holder has taken the latch over, as far as memory
+    /// knows.
+    #[inline]
+    pub(crate) const fn is_taken(self) -> bool {
+        self.0 & TAKEN != 0
+    }
+
     /// Returns whether it is active.
     #[inline]
     pub const fn is_active(self) -> bool {

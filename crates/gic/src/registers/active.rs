@@ -30,25 +30,26 @@ impl<P: Platform> Gic<P> {
         self.after_recall(bank, id.number(), 1, What::Deactivate { bank, id }, host)
     }
 
-    /// Recalls the holders of some interrupts.
+    /// Recalls the holders of some interrupts. If there is nobody to wait for, the access takes
+    /// effect.
     fn after_recall(&self, bank: Bank, first: u32, bits: u32, what: What, host: &mut impl Host) -> Access<'_, P> {
-        let mut recalled = VcpuSet::EMPTY;
+        let mut recalled = None;
         self.each_line(bank, first, bits, |line, _| {
             if let Some(holder) = self.recall_holder(line.state(), line.id(), host) {
-                let _ = recalled.insert(holder);
+                let _ = recalled.get_or_insert(VcpuSet::EMPTY).insert(holder);
             }
         });
-        Access::new(self, what, recalled)
+        match recalled {
+            None => Access::done(self.recalled(what, host)),
+            Some(recalled) => Access::new(self, what, recalled),
+        }
     }
 
     /// Does what was asked for, now that the holders have folded since.
     pub(crate) fn recalled(&self, what: What, host: &mut impl Host) -> u64 {
         let mut value = 0;
         match what {
-            What::Value(known) => value = known,
-            What::ReadActive { bank, first } => self.each_line(bank, first, u32::MAX, |line, bit| {
-                value |= u64::from(line.state().is_active()) << bit;
-            }),
+            What::ReadActive { bank, first } => value = self.bits_of(bank, first, State::is_active).into(),
             What::WriteActive { bank, first, bits, active: true } => self.each_line(bank, first, bits, |line, _| {
                 let was = line.interrupt().set_active(true);
                 if !was.is_active() {

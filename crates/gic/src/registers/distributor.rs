@@ -42,7 +42,7 @@ impl<P: Platform> Gic<P> {
             IROUTER..=LAST_IROUTER => self.read_router(at),
             _ => return self.read_interrupts(Bank::Spis, at, host),
         };
-        Access::done(self, value)
+        Access::done(value)
     }
 
     pub(super) fn write_distributor(&self, at: At, value: u64, host: &mut impl Host) -> Access<'_, P> {
@@ -51,7 +51,7 @@ impl<P: Platform> Gic<P> {
             IROUTER..=LAST_IROUTER => self.write_router(at, value, host),
             _ => return self.write_interrupts(Bank::Spis, at, value, host),
         }
-        Access::done(self, 0)
+        Access::done(0)
     }
 
     fn write_ctlr(&self, enables: u32, host: &mut impl Host) {

@@ -65,6 +65,29 @@ impl<P: Platform> Gic<P> {
         }
     }
 
+    /// Returns a bit for each of 32 interrupts.
+    pub(super) fn bits_of(&self, bank: Bank, first: u32, mut is: impl FnMut(State) -> bool) -> u32 {
+        let interrupts: &[_] = match bank {
+            Bank::Spis => first.checked_sub(32).and_then(|index| self.spis.get(index as usize..)).unwrap_or_default(),
+            Bank::Private(vcpu) if first == 0 => self.redistributor(vcpu).map_or(&[], |of| &of.private[..]),
+            Bank::Private(_) => &[],
+        };
+        interrupts.iter().take(32).rev().fold(0, |bits, interrupt| bits << 1 | u32::from(is(interrupt.state())))
+    }
+
+    /// Starts a recall of the vCPUs whose list registers have taken over that some of 32 interrupts
+    /// are pending: what was acknowledged there in the guest is not seen yet, and the next read
+    /// sees it.
+    #[inline(never)]
+    fn recall_takers(&self, bank: Bank, first: u32, host: &mut impl Host) {
+        self.each_line(bank, first, u32::MAX, |line, _| {
+            let state = line.state();
+            if state.is_taken() {
+                let _ = self.recall_holder(state, line.id(), host);
+            }
+        });
+    }
+
     /// Calls `each` for the interrupts of 32 whose bits are set.
     pub(super) fn each_line(&self, bank: Bank, first: u32, bits: u32, mut each: impl FnMut(Line<'_, P>, u32)) {
         let mut left = bits;
@@ -82,20 +105,22 @@ impl<P: Platform> Gic<P> {
         match Register::at(at) {
             None => {}
             Some(Register::Bits { bits: Bits::Active, first, .. }) => return self.read_active(bank, first, host),
-            Some(Register::Bits { bits, first, .. }) => self.each_line(bank, first, u32::MAX, |line, bit| {
-                let state = line.state();
-                let set = match bits {
-                    Bits::Group => state.group() == Group::One,
-                    Bits::Enabled => state.is_enabled(),
-                    Bits::Pending | Bits::Active => state.reads_as_pending(),
-                };
-                value |= u64::from(set) << bit;
-                if bits == Bits::Pending {
-                    // What was acknowledged in the list register of a vCPU in the guest is not seen
-                    // yet: the next read will.
-                    let _ = self.recall_holder(state, line.id(), host);
+            Some(Register::Bits { bits: Bits::Group, first, .. }) => {
+                value = self.bits_of(bank, first, |state| state.group() == Group::One).into();
+            }
+            Some(Register::Bits { bits: Bits::Enabled, first, .. }) => {
+                value = self.bits_of(bank, first, State::is_enabled).into();
+            }
+            Some(Register::Bits { bits: Bits::Pending, first, .. }) => {
+                let mut taken = false;
+                value = u64::from(self.bits_of(bank, first, |state| {
+                    taken |= state.is_taken();
+                    state.reads_as_pending()
+                }));
+                if taken {
+                    self.recall_takers(bank, first, host);
                 }
-            }),
+            }
             Some(Register::Priorities { first }) => {
                 for byte in 0..at.width.bytes() {
                     let priority = self.line(bank, first + byte).map_or(0, |line| line.state().priority().0);
@@ -107,7 +132,7 @@ impl<P: Platform> Gic<P> {
                 value |= u64::from(edge) << (2 * bit + 1);
             }),
         }
-        Access::done(self, value)
+        Access::done(value)
     }
 
     pub(super) fn write_interrupts(&self, bank: Bank, at: At, value: u64, host: &mut impl Host) -> Access<'_, P> {
@@ -180,7 +205,7 @@ impl<P: Platform> Gic<P> {
                 }
             }),
         }
-        Access::done(self, 0)
+        Access::done(0)
     }
 
     /// Tells the holder of an interrupt that it is to be signalled in another order, or not at all,

@@ -83,14 +83,14 @@ impl<P: Platform> Gic<P> {
     /// register reads as zero. At most 32 interrupts are looked at, and for GICD_CTLR all vCPUs.
     pub fn read(&self, frame: Frame, offset: u32, width: Width, host: &mut impl Host) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
-            return Access::done(self, 0);
+            return Access::done(0);
         }
         let at = At { offset, width };
         match frame {
             Frame::Distributor => self.read_distributor(at, host),
             Frame::Redistributor(vcpu) => match self.redistributor(vcpu) {
                 Ok(redistributor) => self.read_redistributor(redistributor, at, host),
-                Err(_) => Access::done(self, 0),
+                Err(_) => Access::done(0),
             },
         }
     }
@@ -107,14 +107,14 @@ impl<P: Platform> Gic<P> {
     /// GICR_WAKER and GICR_CTLR take that for each SPI (`tests/cost.rs`).
     pub fn write(&self, frame: Frame, offset: u32, width: Width, value: u64, host: &mut impl Host) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
-            return Access::done(self, 0);
+            return Access::done(0);
         }
         let at = At { offset, width };
         match frame {
             Frame::Distributor => self.write_distributor(at, value, host),
             Frame::Redistributor(vcpu) => match self.redistributor(vcpu) {
                 Ok(redistributor) => self.write_redistributor(redistributor, at, value, host),
-                Err(_) => Access::done(self, 0),
+                Err(_) => Access::done(0),
             },
         }
     }

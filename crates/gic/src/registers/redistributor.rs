@@ -59,7 +59,7 @@ impl<P: Platform> Gic<P> {
             }
             _ => 0,
         };
-        Access::done(self, value)
+        Access::done(value)
     }
 
     pub(super) fn write_redistributor(
@@ -78,7 +78,7 @@ impl<P: Platform> Gic<P> {
             }
             _ => {}
         }
-        Access::done(self, 0)
+        Access::done(0)
     }
 
     fn write_dpg(&self, redistributor: &Redistributor<P>, dpg: u32, host: &mut impl Host) {
