@@ -9,7 +9,7 @@ use doorbell_platform::{Lock, LockClass, Platform, WaitType};
 use crate::bare::Bare;
 
 /// Where the PL011 of the virt machine is. (The console comes before the device tree is read.)
-const UART: usize = 0x0900_0000;
+pub(crate) const UART: usize = 0x0900_0000;
 
 /// Writes without a lock. QEMU's PL011 is set up from the start.
 struct Console(Uart<'static>);

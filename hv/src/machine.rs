@@ -8,6 +8,8 @@ use fdt::Fdt;
 use smccc::{Smc, psci};
 
 use crate::bare::Bare;
+use crate::console::line_of_nobody_else;
+use crate::cpu::CPUS;
 use crate::stage2::BLOCK;
 use crate::{cpu, heap, irq};
 
@@ -43,7 +45,11 @@ pub(crate) unsafe fn init(device_tree: usize) {
     // SAFETY: by the caller's promise.
     let tree = unsafe { Fdt::from_ptr(core::ptr::with_exposed_provenance(device_tree)) };
     let tree = tree.expect("the bootloader passes a device tree");
-    cpu::init(tree.cpus().map(|cpu| cpu.ids().first() as u64));
+    let cpus = || tree.cpus().map(|cpu| cpu.ids().first() as u64);
+    if cpus().count() > CPUS {
+        refuse(format_args!("the machine has {} CPUs, and {CPUS} are possible: -smp", cpus().count()));
+    }
+    cpu::init(cpus());
     let ram = ram(&tree);
     let (image, bundle) = (image(), bundle(&tree));
     let loaded = [bundle.clone(), device_tree..device_tree + tree.total_size()];
@@ -54,10 +60,18 @@ pub(crate) unsafe fn init(device_tree: usize) {
     unsafe { heap::init(image.end..first) };
     let found = Memory { bundle, free: last.next_multiple_of(BLOCK as usize)..ram.end };
     assert!(MEMORY.set(Box::new(found)).is_ok(), "the machine is read once");
-    let gic = tree.find_compatible(&["arm,gic-v3"]).expect("the machine has a GICv3: -machine gic-version=3");
+    let Some(gic) = tree.find_compatible(&["arm,gic-v3"]) else {
+        refuse(format_args!("the machine has no GICv3: -machine gic-version=3"));
+    };
     let mut frames = gic.reg().expect("the GIC has registers").map(|region| region.starting_address.addr());
     let (distributor, redistributors) = frames.next().zip(frames.next()).expect("the GIC has two regions");
     irq::init(distributor, redistributors);
+}
+
+/// Says why there is no VM, and ends everything.
+fn refuse(why: core::fmt::Arguments<'_>) -> ! {
+    line_of_nobody_else(format_args!("no VM: {why}"));
+    power_off()
 }
 
 /// Returns where the image is, whole pages.

@@ -4,6 +4,7 @@ mod build;
 mod bundle;
 mod linux;
 mod qemu;
+mod refused;
 mod vm_bench;
 mod vm_test;
 

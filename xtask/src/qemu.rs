@@ -26,6 +26,8 @@ pub struct Machine {
     pub threads: Threads,
     /// Whether they have EL2, where the image begins then.
     pub el2: bool,
+    /// The version of the GIC.
+    pub gic: u32,
     /// What the image is told, if they have not.
     pub arguments: &'static str,
 }
@@ -94,9 +96,10 @@ pub fn run(
         _ => &[],
     };
     let append: &[&str] = if machine.el2 { &[] } else { &["-append", machine.arguments] };
+    let gic = machine.gic;
     let el2 = if machine.el2 { "on" } else { "off" };
     let mut qemu = Command::new(QEMU)
-        .args(["-machine", &format!("virt,virtualization={el2},gic-version=3,dtb-randomness=off")])
+        .args(["-machine", &format!("virt,virtualization={el2},gic-version={gic},dtb-randomness=off")])
         .args(["-m", "512M", "-nic", "none", "-seed", "42"])
         .args(counted)
         .args(append)

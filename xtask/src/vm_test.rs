@@ -11,11 +11,11 @@ use crate::build;
 use crate::bundle::{self, Vm};
 use crate::linux;
 use crate::qemu::{self, Machine, Threads};
-use crate::vm_bench;
+use crate::{refused, vm_bench};
 
 #[derive(Args)]
 pub struct Options {
-    /// Runs the tests whose names contain this: boot, platform, guest, linux, costs.
+    /// Runs the tests whose names contain this: boot, platform, guest, linux, refused, costs.
     name: Option<String>,
     /// Runs each test once: on one machine, of one model.
     #[arg(long)]
@@ -142,6 +142,11 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
             all.add(test.run(options, machine, &image, bundle.as_deref(), seed));
         }
     }
+    if wanted("refused") {
+        let count = refused::run(&programs, Duration::from_secs(options.silence))?;
+        count.print("refused");
+        all.add(count);
+    }
     if wanted("costs") {
         let mut count = Count::default();
         for (name, verdict) in vm_bench::compare(&vm_bench::measure(&programs, true)?) {
@@ -166,7 +171,7 @@ impl Test {
         let models = MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
         let all = models.flat_map(|cpu| self.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
         let el2 = self.image != "guest";
-        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, arguments: "" });
+        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, gic: 3, arguments: "" });
         if options.short {
             // One model after the other, and for each test the last machine.
             let of_one: Vec<_> = all.collect();
@@ -259,9 +264,9 @@ impl Seen {
 /// What an image has written: `check NAME: passed`, `check NAME: failed ...`, and at the end
 /// `result: N passed, N failed`.
 #[derive(Default)]
-struct Count {
-    passed: usize,
-    failures: Vec<String>,
+pub struct Count {
+    pub passed: usize,
+    pub failures: Vec<String>,
     result: Option<String>,
 }
 
