@@ -11,7 +11,8 @@
 //!
 //! A VM has its name, how many vCPUs and MiB of RAM, and where its images begin in the file and how
 //! long they are; what follows is what its kernel is told. With `migrate`, vCPUs move to other CPUs
-//! at random, from that seed.
+//! at random, from that seed. With a line `console=raw`, what guests write comes out as it is, and not in
+//! lines that begin with their names.
 
 use core::ops::Range;
 
@@ -27,6 +28,8 @@ pub struct Bundle<'a> {
     text: &'a str,
     /// From which seed vCPUs move to other CPUs at random; never if there is none.
     pub migrate: Option<u64>,
+    /// Whether what guests write comes out byte by byte, and not in lines with their names.
+    pub raw: bool,
 }
 
 /// What a VM is.
@@ -109,11 +112,12 @@ impl<'a> Bundle<'a> {
         let rest = &rest[..rest.len().min(TEXT)];
         let end = rest.windows(2).position(|two| two == b"\n\n").ok_or(Wrong::Truncated)?;
         let text = str::from_utf8(&rest[..end]).map_err(|_| Wrong::Text)?;
-        let mut bundle = Bundle { file, text, migrate: None };
+        let mut bundle = Bundle { file, text, migrate: None, raw: false };
         let mut vms = 0;
         for line in text.lines() {
             match line.split_once('=') {
                 Some(("migrate", seed)) => bundle.migrate = Some(seed.parse().map_err(|_| Wrong::Text)?),
+                Some(("console", "raw")) => bundle.raw = true,
                 _ => vms += bundle.vm(line).map(|_| 1)?,
             }
         }
@@ -242,18 +246,19 @@ mod tests {
             initramfs: &[2; 100],
             arguments: "quiet x=y",
         };
-        assert_eq!((bundle.vms().collect::<Vec<_>>(), bundle.migrate), ([vm].into(), None));
+        assert_eq!((bundle.vms().collect::<Vec<_>>(), bundle.migrate, bundle.raw), ([vm].into(), None, false));
         let end = (16 << 20) - (64 << 10);
         let places = Places { kernel: 0x8_0000, initramfs: end - 4096..end - 3996, device_tree: end };
         assert_eq!(vm.places(), Some(places));
     }
 
     #[test]
-    fn there_may_be_several_vms_and_a_seed() {
+    fn there_may_be_several_vms_and_options() {
         let line = "vcpus=1 memory=16 kernel=KERNEL initramfs=0+0 \n";
-        let file = file(&format!("doorbell\nvm=a {line}migrate=77\nvm=b {line}\n"), &[1], &[]);
+        let file = file(&format!("doorbell\nvm=a {line}migrate=77\nconsole=raw\nvm=b {line}\n"), &[1], &[]);
         let bundle = Bundle::parse(&file).unwrap();
-        assert_eq!((bundle.vms().map(|vm| vm.name).collect::<Vec<_>>(), bundle.migrate), (["a", "b"].into(), Some(77)));
+        assert!(bundle.vms().map(|vm| vm.name).eq(["a", "b"]));
+        assert_eq!((bundle.migrate, bundle.raw), (Some(77), true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
 
-use arm_pl011_uart::{PL011Registers, Uart, UniqueMmioPointer};
+use arm_pl011_uart::{Interrupts, PL011Registers, Uart, UniqueMmioPointer};
 use doorbell_platform::{Lock, LockClass, Platform, WaitType};
 
 use crate::bare::Bare;
@@ -44,6 +44,34 @@ static WRITER: Lock<Bare, ()> = Lock::constant(&CLASS, ());
 pub fn line(text: fmt::Arguments<'_>) {
     let _writer = WRITER.lock_irqsave();
     line_of_nobody_else(text);
+}
+
+/// Writes a byte as it is. By anybody; does not sleep.
+pub(crate) fn byte(byte: u8) {
+    let _writer = WRITER.lock_irqsave();
+    let mut console = Console::new();
+    while console.0.is_tx_fifo_full() {
+        Bare::cpu_relax();
+    }
+    console.0.write_word(byte);
+}
+
+/// Enables the interrupt of what is typed.
+pub(crate) fn interrupt_when_typed() {
+    Console::new().0.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+}
+
+/// Calls `each` with what was typed. By the handler of that interrupt.
+pub(crate) fn read_all(mut each: impl FnMut(u8)) {
+    let mut console = Console::new();
+    // Before the look: what comes after it interrupts again.
+    console.0.clear_interrupts(Interrupts::RXI | Interrupts::RTI);
+    // One with an error counts as none.
+    while !console.0.is_rx_fifo_empty() {
+        if let Ok(Some(byte)) = console.0.read_word() {
+            each(byte);
+        }
+    }
 }
 
 /// Writes a line, whoever is writing. By who panics.

@@ -14,7 +14,7 @@ use crate::bundle::{Bundle, Wrong};
 use crate::stage2::BLOCK;
 use crate::task::Task;
 use crate::vm::{End, Plan, Vm};
-use crate::{machine, say, vcpu};
+use crate::{input, machine, say, vcpu};
 
 /// How many vCPUs there may be, so that there is a task for each.
 const MOST_VCPUS: usize = 32;
@@ -42,7 +42,12 @@ pub fn run() -> Result<(), String> {
     let lives: Result<Vec<_>, _> = plans.iter().map(|plan| Life::new(plan, 0)).collect();
     let mut lives: Vec<_> = lives?.into_iter().map(Some).collect();
     lives.iter().flatten().for_each(|life| life.begins(bundle.migrate));
+    input::init();
     while lives.iter().any(Option::is_some) {
+        // What is typed is for the first VM that there is.
+        if let Some(life) = lives.iter().flatten().next() {
+            input::take(|| life.vm.has_room(), |byte| life.vm.receive(byte));
+        }
         for (life, plan) in lives.iter_mut().zip(&plans) {
             let Some(end) = life.as_ref().and_then(Life::end) else { continue };
             let resets = life.as_ref().map_or(0, |life| life.resets);
@@ -52,7 +57,7 @@ pub fn run() -> Result<(), String> {
                 life.insert(Life::new(plan, resets.wrapping_add(1))?).begins(bundle.migrate);
             }
         }
-        // Whoever ends a life after it was looked at wakes this.
+        // Whoever ends a life or types after that was looked at wakes this.
         if !lives.iter().flatten().any(|life| life.end().is_some()) && lives.iter().any(Option::is_some) {
             Bare::park();
         }
@@ -70,7 +75,9 @@ fn plans(bundle: Bundle<'static>, mut start: u64, end: u64) -> Result<Vec<Plan>,
             return Err(format!("{name} is to have {wanted} MiB of RAM, and {} MiB are free: -m", free >> 20));
         }
         let next = (start + vm.memory).next_multiple_of(BLOCK);
-        plans.push(Plan::new(vm, start, plans.len() as u8 + 1).map_err(|why| format!("{}: {why}", vm.name))?);
+        plans.push(
+            Plan::new(vm, start, plans.len() as u8 + 1, bundle.raw).map_err(|why| format!("{}: {why}", vm.name))?,
+        );
         start = next;
     }
     let vcpus: usize = bundle.vms().map(|vm| vm.vcpus).sum();

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod bundle;
 pub mod deadlines;
 pub mod device_tree;
+pub mod fifo;
 pub mod pl011;
 pub mod psci;
 pub mod random;
@@ -44,6 +45,8 @@ pub mod hypervisor;
 mod ich;
 #[cfg(target_os = "none")]
 mod id_registers;
+#[cfg(target_os = "none")]
+mod input;
 #[cfg(target_os = "none")]
 pub mod irq;
 #[cfg(target_os = "none")]

@@ -1,9 +1,11 @@
-//! The PL011 of a guest (Arm DDI 0183): what it writes comes out in lines, and nothing comes in
-//! yet.
+//! The PL011 of a guest (Arm DDI 0183): what it writes comes out in lines, or as it is.
 
 use alloc::vec::Vec;
 
-const DR: u32 = 0x000;
+use crate::fifo::Fifo;
+
+/// The data register.
+pub const DR: u32 = 0x000;
 const FR: u32 = 0x018;
 const IBRD: u32 = 0x024;
 const FBRD: u32 = 0x028;
@@ -16,8 +18,13 @@ const MIS: u32 = 0x040;
 const ICR: u32 = 0x044;
 const PERIPHERAL_ID: u32 = 0xfe0;
 
-/// FR: the transmit FIFO is empty, as always, and so is the receive FIFO.
-const EMPTY: u32 = 1 << 7 | 1 << 4;
+/// FR: the transmit FIFO is empty, as always.
+const SENT: u32 = 1 << 7;
+/// FR: the receive FIFO is full, or empty.
+const FULL: u32 = 1 << 6;
+const EMPTY: u32 = 1 << 4;
+/// RIS: there is something in the receive FIFO. (What comes is seen at once, however few it is.)
+const RECEIVE: u32 = 1 << 4;
 /// RIS: the transmit FIFO has room.
 const TRANSMIT: u32 = 1 << 5;
 /// The interrupts that there are.
@@ -32,6 +39,7 @@ const LINE: usize = 200;
 /// The registers of a PL011.
 pub struct Pl011 {
     line: Vec<u8>,
+    received: Fifo<32>,
     divisor: [u32; 2],
     line_control: u32,
     control: u32,
@@ -49,22 +57,25 @@ impl Default for Pl011 {
 impl Pl011 {
     /// Returns one as after a reset.
     pub fn new() -> Self {
-        let line = Vec::with_capacity(LINE);
-        Pl011 { line, divisor: [0; 2], line_control: 0, control: 0x300, levels: 0x12, mask: 0, raised: 0 }
+        let (line, received) = (Vec::with_capacity(LINE), Fifo::new());
+        Pl011 { line, received, divisor: [0; 2], line_control: 0, control: 0x300, levels: 0x12, mask: 0, raised: 0 }
     }
 
     /// Reads a register.
-    pub fn read(&self, offset: u32) -> u32 {
+    pub fn read(&mut self, offset: u32) -> u32 {
         match offset {
-            FR => EMPTY,
+            DR => self.received.pop().unwrap_or(0).into(),
+            FR if self.received.is_empty() => SENT | EMPTY,
+            FR if self.received.is_full() => SENT | FULL,
+            FR => SENT,
             IBRD => self.divisor[0],
             FBRD => self.divisor[1],
             LCR_H => self.line_control,
             CR => self.control,
             IFLS => self.levels,
             IMSC => self.mask,
-            RIS => self.raised,
-            MIS => self.raised & self.mask,
+            RIS => self.raised(),
+            MIS => self.raised() & self.mask,
             PERIPHERAL_ID..0x1000 => IDENTIFICATION.get((offset - PERIPHERAL_ID) as usize / 4).copied().unwrap_or(0),
             _ => 0,
         }
@@ -87,7 +98,21 @@ impl Pl011 {
 
     /// Returns whether the interrupt is high.
     pub fn interrupt(&self) -> bool {
-        self.raised & self.mask != 0
+        self.raised() & self.mask != 0
+    }
+
+    /// Returns whether there is room for what comes in.
+    pub fn has_room(&self) -> bool {
+        !self.received.is_full()
+    }
+
+    /// Takes a byte that comes in, if there is room.
+    pub fn receive(&mut self, byte: u8) {
+        let _ = self.received.push(byte);
+    }
+
+    fn raised(&self) -> u32 {
+        self.raised | if self.received.is_empty() { 0 } else { RECEIVE }
     }
 
     fn transmit(&mut self, byte: u8, out: impl FnOnce(&str)) {
@@ -146,8 +171,24 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_in_is_read_once_and_interrupts_until_it_is() {
+        let mut uart = Pl011::new();
+        uart.write(IMSC, RECEIVE, |_| ());
+        assert_eq!((uart.read(DR), uart.interrupt()), (0, false));
+        for byte in 0..40 {
+            assert_eq!(uart.has_room(), byte < 32);
+            uart.receive(byte);
+        }
+        assert_eq!((uart.read(FR), uart.read(MIS), uart.interrupt()), (SENT | FULL, RECEIVE, true));
+        uart.write(ICR, RECEIVE, |_| ());
+        assert_eq!((uart.interrupt(), uart.read(DR), uart.read(FR)), (true, 0, SENT));
+        assert!((1..32).all(|byte| uart.read(DR) == byte) && !uart.interrupt());
+        assert_eq!(uart.read(FR), SENT | EMPTY);
+    }
+
+    #[test]
     fn a_driver_finds_a_pl011() {
-        let uart = Pl011::new();
+        let mut uart = Pl011::new();
         let part = uart.read(0xfe0) | (uart.read(0xfe4) & 0xf) << 8;
         assert_eq!((part, uart.read(0xff0), uart.read(0xffc), uart.read(FR) & EMPTY), (0x011, 0x0d, 0xb1, EMPTY));
         assert_eq!((uart.read(0x1000), uart.read(0xfff)), (0, 0xb1));

@@ -14,9 +14,11 @@ use doorbell_post::{Notice, Requests};
 
 use crate::bare::Bare;
 use crate::bundle::{self, Places};
+use crate::console;
 use crate::device_tree;
+use crate::input;
 use crate::irq::{self, KICK, VIRTUAL_TIMER};
-use crate::pl011::Pl011;
+use crate::pl011::{self, Pl011};
 use crate::psci::{Power, Start};
 use crate::say;
 use crate::stage2::Stage2;
@@ -54,6 +56,8 @@ pub struct Plan {
     ram: u64,
     /// Tells it from the others for the TLBs.
     vmid: u8,
+    /// Whether what it writes comes out as it is.
+    raw: bool,
 }
 
 /// How a VM goes on.
@@ -74,6 +78,7 @@ pub struct Vm {
     name: &'static str,
     pub(crate) gic: Gic<Bare>,
     uart: Lock<Bare, Pl011>,
+    raw: bool,
     stage2: Stage2,
     vmid: u8,
     /// CNTVOFF_EL2: when it began.
@@ -100,9 +105,9 @@ impl Plan {
     ///
     /// # Errors
     /// Says in a line what is wrong.
-    pub fn new(description: bundle::Vm<'static>, ram: u64, vmid: u8) -> Result<Self, &'static str> {
+    pub fn new(description: bundle::Vm<'static>, ram: u64, vmid: u8, raw: bool) -> Result<Self, &'static str> {
         let places = description.places().ok_or("it has too little RAM for its images")?;
-        Ok(Plan { description, places, ram, vmid })
+        Ok(Plan { description, places, ram, vmid, raw })
     }
 
     /// Returns the name of the VM.
@@ -118,7 +123,7 @@ impl Vm {
     /// # Errors
     /// Says in a line what is wrong.
     pub fn new(plan: &Plan, resets: u32) -> Result<Arc<Vm>, &'static str> {
-        let Plan { description, places, ram: at, vmid } = plan;
+        let Plan { description, places, ram: at, vmid, raw } = plan;
         let ram = RAM..RAM + description.memory;
         let initramfs = RAM + places.initramfs.start..RAM + places.initramfs.end;
         let vcpus = description.vcpus;
@@ -159,6 +164,7 @@ impl Vm {
             name: description.name,
             gic,
             uart: Lock::new(&DEVICES, Pl011::new()),
+            raw: *raw,
             stage2,
             vmid: *vmid,
             began: time::now(),
@@ -251,23 +257,51 @@ impl Vm {
 
     fn uart(&self, offset: u32, written: Option<u32>) -> u64 {
         let mut uart = self.uart.lock_irqsave();
-        let Some(value) = written else { return uart.read(offset).into() };
-        let mut line = [0; 256];
-        let mut length = None;
-        uart.write(offset, value, |text| {
-            // The console's lock is taken when this one is gone.
-            line[..text.len()].copy_from_slice(text.as_bytes());
-            length = Some(text.len());
-        });
-        let high = uart.interrupt();
+        // The console's lock is taken when this one is gone.
+        let (mut line, mut length) = ([0; 256], None);
+        let read = match written {
+            None => uart.read(offset),
+            Some(value) => {
+                uart.write(offset, value, |text| {
+                    line[..text.len()].copy_from_slice(text.as_bytes());
+                    length = Some(text.len());
+                });
+                0
+            }
+        };
+        self.sets_interrupt(&uart);
         drop(uart);
-        if let Some(text) = length.and_then(|length| core::str::from_utf8(&line[..length]).ok()) {
-            say!("{}| {text}", self.name);
+        match written {
+            None => input::has_room(),
+            Some(byte) if self.raw && offset == pl011::DR => console::byte(byte as u8),
+            Some(_) if self.raw => {}
+            Some(_) => {
+                if let Some(text) = length.and_then(|length| core::str::from_utf8(&line[..length]).ok()) {
+                    say!("{}| {text}", self.name);
+                }
+            }
         }
+        read.into()
+    }
+
+    /// Sets the level of the UART's interrupt. Under its lock, or a level that is old could come
+    /// last; nothing here takes a lock or sleeps.
+    fn sets_interrupt(&self, uart: &Pl011) {
         if let Some(spi) = IntId::new(UART_SPI).and_then(|id| self.gic.spi(id).ok()) {
-            spi.set_level(0, high, &mut &*self);
+            spi.set_level(0, uart.interrupt(), &mut &*self);
         }
-        0
+    }
+
+    /// Returns whether its UART has room for what is typed. By anybody.
+    pub(crate) fn has_room(&self) -> bool {
+        self.uart.lock_irqsave().has_room()
+    }
+
+    /// Gives its UART what is typed. By a task.
+    pub(crate) fn receive(&self, byte: u8) {
+        let mut uart = self.uart.lock_irqsave();
+        uart.receive(byte);
+        self.sets_interrupt(&uart);
     }
 
     /// Stops the VM. By the task of a vCPU, which sees it soon, as the others do.

@@ -21,6 +21,18 @@ pub struct Vm {
 /// # Errors
 /// Says which file is not to be read or written.
 pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>) -> Result<PathBuf, String> {
+    write_with(name, vms, &migrate.map_or(String::new(), |seed| format!("migrate={seed}\n")))
+}
+
+/// Writes a bundle of a VM whose console is the machine's. Returns the file.
+///
+/// # Errors
+/// Says which file is not to be read or written.
+pub fn write_raw(name: &Path, vm: &Vm) -> Result<PathBuf, String> {
+    write_with(name, std::slice::from_ref(vm), "console=raw\n")
+}
+
+fn write_with(name: &Path, vms: &[Vm], options: &str) -> Result<PathBuf, String> {
     /// How much room there is for the text.
     const TEXT: usize = 4096;
     let at = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
@@ -36,10 +48,7 @@ pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>) -> Result<PathBuf, S
         }
         format!("{start}+{length}")
     };
-    let mut text = String::from("doorbell\n");
-    if let Some(seed) = migrate {
-        text += &format!("migrate={seed}\n");
-    }
+    let mut text = format!("doorbell\n{options}");
     for Vm { name, vcpus, memory, kernel, initramfs, arguments } in vms {
         let kernel = place(fs::read(kernel).map_err(|error| at(kernel, error))?);
         let initramfs = place(initramfs.clone());

@@ -8,14 +8,16 @@ use crate::Trouble;
 use crate::build;
 use crate::bundle::{Archive, Kind};
 
-/// What the first program does, once Linux runs.
-const INIT: &str = include_str!("linux_init.sh");
+/// A first program that checks what it finds.
+pub const CHECKS: &str = include_str!("linux_init.sh");
+/// A first program that is a shell.
+pub const SHELL: &str = include_str!("linux_shell.sh");
 
-/// Fetches a kernel. Returns it, and an initramfs that checks what it finds.
+/// Fetches a kernel. Returns it, and an initramfs with busybox and that first program.
 ///
 /// # Errors
 /// Says what is missing.
-pub fn images() -> Result<(PathBuf, Vec<u8>), Trouble> {
+pub fn images(init: &str) -> Result<(PathBuf, Vec<u8>), Trouble> {
     let at = build::target_directory().join("linux");
     let fetched = Command::new(build::project().join("tools/aarch64-linux")).arg(&at).status();
     if !fetched.is_ok_and(|status| status.success()) {
@@ -29,6 +31,6 @@ pub fn images() -> Result<(PathBuf, Vec<u8>), Trouble> {
     }
     archive.add("dev/console", Kind::Device(5, 1), &[]);
     archive.add("bin/busybox", Kind::Program, &busybox);
-    archive.add("init", Kind::Program, INIT.as_bytes());
+    archive.add("init", Kind::Program, init.as_bytes());
     Ok((at.join("Image"), archive.finish()))
 }

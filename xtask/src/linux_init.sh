@@ -34,6 +34,12 @@ fi
 check "Linux runs its first program" true
 check "it sleeps and wakes" $b sleep 1
 check "its timer interrupts" came arch_timer
+if $b grep -q typed /proc/cmdline; then
+    echo "type a line"
+    read -r line
+    check "what is typed arrives" [ "$line" = typed ]
+    check "its UART interrupts" came uart-pl011
+fi
 check "its CPUs are there" [ "$($b nproc)" = "$vcpus" ]
 if [ "$vcpus" -gt 1 ]; then
     check "a program runs on each" [ "$(i=0; while [ $i -lt $vcpus ]; do $b taskset -c $i $b sh -c 'echo x'; i=$((i + 1)); done | $b grep -c x)" = "$vcpus" ]

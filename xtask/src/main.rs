@@ -5,6 +5,7 @@ mod bundle;
 mod linux;
 mod qemu;
 mod refused;
+mod vm;
 mod vm_bench;
 mod vm_test;
 
@@ -16,6 +17,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Task {
+    /// Boots a kernel and an initramfs in a VM, and gives a console.
+    Vm(vm::Options),
     /// Runs the test images, and ends with one line that counts passes and failures.
     VmTest(vm_test::Options),
     /// Counts the instructions and exits of operations of a guest, and prints a table.
@@ -41,6 +44,7 @@ const MISSING: u8 = 3;
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Vm(options) => vm::run(&options),
         Task::VmTest(options) => vm_test::run(&options),
         Task::VmBench(options) => vm_bench::run(&options),
     };

@@ -1,7 +1,7 @@
 //! Runs an image in QEMU.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -17,9 +17,9 @@ const QEMU: &str = "qemu-system-aarch64";
 
 /// A machine to run an image on.
 #[derive(Clone, Copy)]
-pub struct Machine {
+pub struct Machine<'a> {
     /// The model of its CPUs.
-    pub cpu: &'static str,
+    pub cpu: &'a str,
     /// How many there are.
     pub cpus: u32,
     /// What they run on.
@@ -43,7 +43,39 @@ pub enum Threads {
     Counted,
 }
 
-impl fmt::Display for Machine {
+impl Machine<'_> {
+    /// One that can run the hypervisor.
+    pub const DEFAULT: Machine<'static> =
+        Machine { cpu: "neoverse-n1", cpus: 1, threads: Threads::One, el2: true, gic: 3, arguments: "" };
+
+    /// Returns a QEMU that has this machine, with so many MiB, and runs an image.
+    fn command(&self, memory: u32, image: &Path, guest: Option<&Path>) -> Command {
+        let accelerator = match self.threads {
+            Threads::One | Threads::Counted => "tcg,thread=single",
+            Threads::Each => "tcg,thread=multi",
+        };
+        let counted: &[&str] = match self.threads {
+            Threads::Counted => &COUNTED,
+            _ => &[],
+        };
+        let append: &[&str] = if self.el2 { &[] } else { &["-append", self.arguments] };
+        let gic = self.gic;
+        let el2 = if self.el2 { "on" } else { "off" };
+        let mut qemu = Command::new(QEMU);
+        qemu.args(["-machine", &format!("virt,virtualization={el2},gic-version={gic},dtb-randomness=off")])
+            .args(["-m", &format!("{memory}M"), "-nic", "none", "-seed", "42"])
+            .args(counted)
+            .args(append)
+            .args(["-accel", accelerator])
+            .args(["-cpu", self.cpu, "-smp", &self.cpus.to_string()])
+            .args(["-no-reboot", "-kernel"])
+            .arg(image)
+            .args(guest.iter().flat_map(|guest| [Path::new("-initrd"), guest]));
+        qemu
+    }
+}
+
+impl fmt::Display for Machine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.threads {
             Threads::One => "in turn",
@@ -75,47 +107,33 @@ pub fn is_there() -> Result<(), Trouble> {
 }
 
 /// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for
-/// so long. Calls `line` for each line on the console. Nothing that is tested depends on the time:
+/// so long. Calls `line` for each line on the console, and types what that returns. Nothing that is tested depends on the time:
 /// an image that stands still is to end, that is all.
 ///
 /// # Errors
 /// Says that QEMU does not run, or that the image stands still.
 pub fn run(
-    machine: Machine,
+    machine: Machine<'_>,
     image: &Path,
     guest: Option<&Path>,
     silence: Duration,
-    mut line: impl FnMut(&str),
+    mut line: impl FnMut(&str) -> Option<&'static str>,
 ) -> Result<(), String> {
-    let accelerator = match machine.threads {
-        Threads::One | Threads::Counted => "tcg,thread=single",
-        Threads::Each => "tcg,thread=multi",
-    };
-    let counted: &[&str] = match machine.threads {
-        Threads::Counted => &COUNTED,
-        _ => &[],
-    };
-    let append: &[&str] = if machine.el2 { &[] } else { &["-append", machine.arguments] };
-    let gic = machine.gic;
-    let el2 = if machine.el2 { "on" } else { "off" };
-    let mut qemu = Command::new(QEMU)
-        .args(["-machine", &format!("virt,virtualization={el2},gic-version={gic},dtb-randomness=off")])
-        .args(["-m", "512M", "-nic", "none", "-seed", "42"])
-        .args(counted)
-        .args(append)
-        .args(["-accel", accelerator])
-        .args(["-cpu", machine.cpu, "-smp", &machine.cpus.to_string()])
-        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"])
-        .arg(image)
-        .args(guest.iter().flat_map(|guest| [Path::new("-initrd"), guest]))
-        .stdin(Stdio::null())
+    let mut qemu = machine
+        .command(512, image, guest)
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{QEMU} does not run: {error}"))?;
     let lines = lines_of(&mut qemu);
     let ended = loop {
         match lines.recv_timeout(silence) {
-            Ok(text) => line(&text),
+            Ok(text) => {
+                if let Some((typed, input)) = line(&text).zip(qemu.stdin.as_mut()) {
+                    input.write_all(typed.as_bytes()).map_err(|error| format!("{QEMU} reads nothing: {error}"))?;
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => break Ok(()),
             Err(RecvTimeoutError::Timeout) => break Err(format!("nothing was written for {} s", silence.as_secs())),
         }
@@ -123,6 +141,16 @@ pub fn run(
     let _ = qemu.kill();
     let _ = qemu.wait();
     ended
+}
+
+/// Runs an image with a VM's console on this terminal. Returns whether QEMU has ended well.
+///
+/// # Errors
+/// Says that QEMU does not run.
+pub fn interact(machine: Machine<'_>, memory: u32, image: &Path, guest: &Path) -> Result<bool, String> {
+    let mut qemu = machine.command(memory, image, Some(guest));
+    let status = qemu.arg("-nographic").status().map_err(|error| format!("{QEMU} does not run: {error}"))?;
+    Ok(status.success())
 }
 
 fn lines_of(qemu: &mut Child) -> Receiver<String> {

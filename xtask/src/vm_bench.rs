@@ -108,10 +108,12 @@ pub fn measure(programs: &Path, in_vm: bool) -> Result<Vec<Cost>, Trouble> {
     } else {
         (guest, None)
     };
-    let machine =
-        Machine { cpu: "neoverse-n1", cpus: 1, threads: Threads::Counted, el2: in_vm, gic: 3, arguments: "bench" };
+    let machine = Machine { threads: Threads::Counted, el2: in_vm, arguments: "bench", ..Machine::DEFAULT };
     let mut costs = Vec::new();
-    qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(120), |line| costs.extend(Cost::parse(line)))?;
+    qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(120), |line| {
+        costs.extend(Cost::parse(line));
+        None
+    })?;
     Ok(costs)
 }
 

@@ -167,11 +167,11 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
 
 impl Test {
     /// Returns the machines to run it on.
-    fn machines(&self, options: &Options, number: usize) -> Vec<Machine> {
+    fn machines(&self, options: &Options, number: usize) -> Vec<Machine<'static>> {
         let models = MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
         let all = models.flat_map(|cpu| self.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
         let el2 = self.image != "guest";
-        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, gic: 3, arguments: "" });
+        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, ..Machine::DEFAULT });
         if options.short {
             // One model after the other, and for each test the last machine.
             let of_one: Vec<_> = all.collect();
@@ -183,7 +183,7 @@ impl Test {
     }
 
     /// Runs it on a machine.
-    fn run(&self, options: &Options, machine: Machine, image: &Path, bundle: Option<&Path>, seed: u64) -> Count {
+    fn run(&self, options: &Options, machine: Machine<'_>, image: &Path, bundle: Option<&Path>, seed: u64) -> Count {
         let began = Instant::now();
         let mut seen = Seen::default();
         let ended = qemu::run(machine, image, bundle, Duration::from_secs(options.silence), |line| {
@@ -191,6 +191,8 @@ impl Test {
                 println!("{line}");
             }
             seen.line(line);
+            // What is typed is for the first VM.
+            line.ends_with("vm0| type a line").then_some("typed\n")
         });
         let moves = seen.moves;
         let mut count = seen.count(self.vms.len().max(1));
@@ -214,11 +216,12 @@ impl Test {
             let (kernel, initramfs, memory) = match system {
                 System::Bare => (build::image(&programs.join("guest"))?, Vec::new(), 16),
                 System::Linux => {
-                    let (kernel, initramfs) = linux::images()?;
+                    let (kernel, initramfs) = linux::images(linux::CHECKS)?;
                     (kernel, initramfs, 160)
                 }
             };
-            let arguments = format!("console=ttyAMA0 vcpus={vcpus} {arguments}");
+            let typed = if number == 0 { "typed" } else { "" };
+            let arguments = format!("console=ttyAMA0 vcpus={vcpus} {typed} {arguments}");
             vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
         }
         Ok(Some(bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed))?))
