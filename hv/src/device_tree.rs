@@ -114,7 +114,14 @@ fn devices(tree: &mut FdtWriter, vcpus: u64) -> Result<(), Error> {
     tree.property_array_u32("interrupts", &[SPI, 1, LEVEL])?;
     tree.property_array_u32("clocks", &[CLOCK, CLOCK])?;
     tree.property_string_list("clock-names", strings(&["uartclk", "apb_pclk"]))?;
-    tree.end_node(uart)
+    tree.end_node(uart)?;
+
+    let rtc = tree.begin_node("pl031@9010000")?;
+    tree.property_string_list("compatible", strings(&["arm,pl031", "arm,primecell"]))?;
+    tree.property_array_u64("reg", &[0x0901_0000, 0x1000])?;
+    tree.property_u32("clocks", CLOCK)?;
+    tree.property_string("clock-names", "apb_pclk")?;
+    tree.end_node(rtc)
 }
 
 fn strings(all: &[&str]) -> Vec<String> {

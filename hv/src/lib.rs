@@ -12,6 +12,7 @@ pub mod deadlines;
 pub mod device_tree;
 pub mod fifo;
 pub mod pl011;
+pub mod pl031;
 pub mod psci;
 pub mod random;
 pub mod registers;

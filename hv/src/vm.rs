@@ -19,6 +19,7 @@ use crate::device_tree;
 use crate::input;
 use crate::irq::{self, KICK, VIRTUAL_TIMER};
 use crate::pl011::{self, Pl011};
+use crate::pl031::Pl031;
 use crate::psci::{Power, Start};
 use crate::say;
 use crate::stage2::Stage2;
@@ -32,6 +33,7 @@ use crate::trap::Memory;
 const GICD: Range<u64> = 0x0800_0000..0x0801_0000;
 const GICR: Range<u64> = 0x080a_0000..0x0900_0000;
 const UART: Range<u64> = 0x0900_0000..0x0900_1000;
+const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
 /// Where RAM begins.
 const RAM: u64 = 0x4000_0000;
 
@@ -46,6 +48,7 @@ const REDISTRIBUTOR: u64 = 0x2_0000;
 const STOP: Requests = Requests(1);
 
 static DEVICES: LockClass = LockClass::new("hv.pl011", WaitType::Spin).leaf();
+static CLOCKS: LockClass = LockClass::new("hv.pl031", WaitType::Spin).leaf();
 static POWER: LockClass = LockClass::new("hv.power", WaitType::Spin).leaf();
 
 /// What a VM is made of, each time that it begins.
@@ -79,6 +82,7 @@ pub struct Vm {
     pub(crate) gic: Gic<Bare>,
     uart: Lock<Bare, Pl011>,
     raw: bool,
+    rtc: Lock<Bare, Pl031>,
     stage2: Stage2,
     vmid: u8,
     /// CNTVOFF_EL2: when it began.
@@ -165,6 +169,7 @@ impl Vm {
             gic,
             uart: Lock::new(&DEVICES, Pl011::new()),
             raw: *raw,
+            rtc: Lock::new(&CLOCKS, Pl031::new()),
             stage2,
             vmid: *vmid,
             began: time::now(),
@@ -244,6 +249,8 @@ impl Vm {
             (Frame::Redistributor(vcpu), offset % REDISTRIBUTOR)
         } else if UART.contains(&address) {
             return Some(self.uart((address - UART.start) as u32, access.write.then_some(value as u32)));
+        } else if RTC.contains(&address) {
+            return Some(self.rtc((address - RTC.start) as u32, access.write.then_some(value as u32)).into());
         } else {
             return None;
         };
@@ -253,6 +260,17 @@ impl Vm {
         } else {
             self.gic.read(frame, offset, width, &mut host).wait(&mut host)
         })
+    }
+
+    fn rtc(&self, offset: u32, written: Option<u32>) -> u32 {
+        let (mut rtc, now) = (self.rtc.lock_irqsave(), time::of_day());
+        match written {
+            None => rtc.read(offset, now),
+            Some(value) => {
+                rtc.write(offset, now, value);
+                0
+            }
+        }
     }
 
     fn uart(&self, offset: u32, written: Option<u32>) -> u64 {

@@ -32,6 +32,7 @@ if $b grep -q reboots /proc/cmdline; then
     check "it has begun again" true
 fi
 check "Linux runs its first program" true
+check "it knows the time" [ "$($b date +%Y)" -ge 2020 ]
 check "it sleeps and wakes" $b sleep 1
 check "its timer interrupts" came arch_timer
 if $b grep -q typed /proc/cmdline; then
