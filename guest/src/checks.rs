@@ -56,6 +56,16 @@ pub fn all() {
     line(format_args!("result: {passed} passed, {failed} failed"));
 }
 
+/// Does one check, and no other.
+pub fn one(name: &str, check: Check) {
+    let (passed, failed) = match check() {
+        Ok(()) => (1, 0),
+        Err(_) => (0, 1),
+    };
+    line(format_args!("check {name}: {}", if passed == 1 { "passed" } else { "failed" }));
+    line(format_args!("result: {passed} passed, {failed} failed"));
+}
+
 pub fn verdict(right: bool, otherwise: &'static str) -> Checked {
     if right { Ok(()) } else { Err(otherwise) }
 }

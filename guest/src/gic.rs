@@ -3,8 +3,8 @@
 use crate::sysreg::write_sysreg;
 use crate::{cpu, mmio};
 
-const GICD: usize = 0x0800_0000;
-const GICR: usize = 0x080a_0000;
+pub const GICD: usize = 0x0800_0000;
+pub const GICR: usize = 0x080a_0000;
 
 pub const GICD_CTLR: usize = 0x0000;
 pub const GICD_TYPER: usize = 0x0004;

@@ -21,6 +21,8 @@ mod gic;
 #[cfg(target_os = "none")]
 mod handler;
 #[cfg(target_os = "none")]
+mod hostile;
+#[cfg(target_os = "none")]
 mod mmio;
 #[cfg(target_os = "none")]
 mod others;

@@ -12,7 +12,8 @@
 //! A VM has its name, how many vCPUs and MiB of RAM, and where its images begin in the file and how
 //! long they are; what follows is what its kernel is told. With `migrate`, vCPUs move to other CPUs
 //! at random, from that seed. With a line `console=raw`, what guests write comes out as it is, and not in
-//! lines that begin with their names.
+//! lines that begin with their names. With `measure=exits`, each VM says at its end how long its longest exit
+//! has taken.
 
 use core::ops::Range;
 
@@ -30,6 +31,8 @@ pub struct Bundle<'a> {
     pub migrate: Option<u64>,
     /// Whether what guests write comes out byte by byte, and not in lines with their names.
     pub raw: bool,
+    /// Whether it is measured how long exits take.
+    pub measure: bool,
 }
 
 /// What a VM is.
@@ -112,12 +115,13 @@ impl<'a> Bundle<'a> {
         let rest = &rest[..rest.len().min(TEXT)];
         let end = rest.windows(2).position(|two| two == b"\n\n").ok_or(Wrong::Truncated)?;
         let text = str::from_utf8(&rest[..end]).map_err(|_| Wrong::Text)?;
-        let mut bundle = Bundle { file, text, migrate: None, raw: false };
+        let mut bundle = Bundle { file, text, migrate: None, raw: false, measure: false };
         let mut vms = 0;
         for line in text.lines() {
             match line.split_once('=') {
                 Some(("migrate", seed)) => bundle.migrate = Some(seed.parse().map_err(|_| Wrong::Text)?),
                 Some(("console", "raw")) => bundle.raw = true,
+                Some(("measure", "exits")) => bundle.measure = true,
                 _ => vms += bundle.vm(line).map(|_| 1)?,
             }
         }
@@ -255,10 +259,11 @@ mod tests {
     #[test]
     fn there_may_be_several_vms_and_options() {
         let line = "vcpus=1 memory=16 kernel=KERNEL initramfs=0+0 \n";
-        let file = file(&format!("doorbell\nvm=a {line}migrate=77\nconsole=raw\nvm=b {line}\n"), &[1], &[]);
+        let file =
+            file(&format!("doorbell\nvm=a {line}migrate=77\nconsole=raw\nmeasure=exits\nvm=b {line}\n"), &[1], &[]);
         let bundle = Bundle::parse(&file).unwrap();
         assert!(bundle.vms().map(|vm| vm.name).eq(["a", "b"]));
-        assert_eq!((bundle.migrate, bundle.raw), (Some(77), true));
+        assert_eq!((bundle.migrate, bundle.raw, bundle.measure), (Some(77), true, true));
     }
 
     #[test]

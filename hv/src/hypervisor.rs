@@ -75,9 +75,7 @@ fn plans(bundle: Bundle<'static>, mut start: u64, end: u64) -> Result<Vec<Plan>,
             return Err(format!("{name} is to have {wanted} MiB of RAM, and {} MiB are free: -m", free >> 20));
         }
         let next = (start + vm.memory).next_multiple_of(BLOCK);
-        plans.push(
-            Plan::new(vm, start, plans.len() as u8 + 1, bundle.raw).map_err(|why| format!("{}: {why}", vm.name))?,
-        );
+        plans.push(Plan::new(vm, &bundle, start, plans.len() as u8 + 1).map_err(|why| format!("{}: {why}", vm.name))?);
         start = next;
     }
     let vcpus: usize = bundle.vms().map(|vm| vm.vcpus).sum();

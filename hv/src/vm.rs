@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use doorbell_gic::{Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, VcpuId, Width};
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, WaitType};
@@ -61,6 +61,8 @@ pub struct Plan {
     vmid: u8,
     /// Whether what it writes comes out as it is.
     raw: bool,
+    /// Whether it is measured how long exits take.
+    measure: bool,
 }
 
 /// How a VM goes on.
@@ -95,6 +97,10 @@ pub struct Vm {
     on: AtomicU32,
     /// How often a vCPU has gone to another CPU.
     pub(crate) moves: AtomicU32,
+    /// Whether it is measured how long exits take.
+    pub(crate) measure: bool,
+    /// How many ticks of the counter its longest exit has taken.
+    pub(crate) longest: AtomicU64,
 }
 
 /// What others use of a vCPU, besides its redistributor.
@@ -109,9 +115,15 @@ impl Plan {
     ///
     /// # Errors
     /// Says in a line what is wrong.
-    pub fn new(description: bundle::Vm<'static>, ram: u64, vmid: u8, raw: bool) -> Result<Self, &'static str> {
+    pub fn new(
+        description: bundle::Vm<'static>,
+        bundle: &bundle::Bundle<'static>,
+        ram: u64,
+        vmid: u8,
+    ) -> Result<Self, &'static str> {
         let places = description.places().ok_or("it has too little RAM for its images")?;
-        Ok(Plan { description, places, ram, vmid, raw })
+        let (raw, measure) = (bundle.raw, bundle.measure);
+        Ok(Plan { description, places, ram, vmid, raw, measure })
     }
 
     /// Returns the name of the VM.
@@ -127,7 +139,7 @@ impl Vm {
     /// # Errors
     /// Says in a line what is wrong.
     pub fn new(plan: &Plan, resets: u32) -> Result<Arc<Vm>, &'static str> {
-        let Plan { description, places, ram: at, vmid, raw } = plan;
+        let Plan { description, places, ram: at, vmid, raw, measure } = plan;
         let ram = RAM..RAM + description.memory;
         let initramfs = RAM + places.initramfs.start..RAM + places.initramfs.end;
         let vcpus = description.vcpus;
@@ -178,6 +190,8 @@ impl Vm {
             state: AtomicU32::new(RUNS),
             on: AtomicU32::new(1),
             moves: AtomicU32::new(0),
+            measure: *measure,
+            longest: AtomicU64::new(0),
         }))
     }
 
@@ -330,6 +344,9 @@ impl Vm {
         };
         if self.state.compare_exchange(RUNS, state, SeqCst, SeqCst).is_err() {
             return;
+        }
+        if self.measure {
+            say!("{}: the longest exit has taken {} ticks", self.name, self.longest.load(SeqCst));
         }
         say!("{} {how}: {why}; {} moves", self.name, self.moves.load(SeqCst));
         for vcpu in self.vcpus() {

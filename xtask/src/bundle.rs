@@ -16,12 +16,13 @@ pub struct Vm {
     pub arguments: String,
 }
 
-/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed. Returns the file.
+/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed, and whose exits are measured or not. Returns the file.
 ///
 /// # Errors
 /// Says which file is not to be read or written.
-pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>) -> Result<PathBuf, String> {
-    write_with(name, vms, &migrate.map_or(String::new(), |seed| format!("migrate={seed}\n")))
+pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>, measure: bool) -> Result<PathBuf, String> {
+    let migrate = migrate.map_or(String::new(), |seed| format!("migrate={seed}\n"));
+    write_with(name, vms, &(migrate + if measure { "measure=exits\n" } else { "" }))
 }
 
 /// Writes a bundle of a VM whose console is the machine's. Returns the file.

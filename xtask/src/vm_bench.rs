@@ -104,7 +104,7 @@ pub fn measure(programs: &Path, in_vm: bool) -> Result<Vec<Cost>, Trouble> {
     let (image, bundle) = if in_vm {
         let arguments = "bench".into();
         let vm = Vm { name: "vm0".into(), vcpus: 1, memory: 16, kernel: guest, initramfs: Vec::new(), arguments };
-        (build::image(&programs.join("hv"))?, Some(bundle::write(&programs.join("bench"), &[vm], None)?))
+        (build::image(&programs.join("hv"))?, Some(bundle::write(&programs.join("bench"), &[vm], None, false)?))
     } else {
         (guest, None)
     };

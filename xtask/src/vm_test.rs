@@ -43,6 +43,8 @@ struct Test {
     vms: &'static [Guest],
     /// Whether vCPUs move at random.
     moves: bool,
+    /// Whether no exit may take long: instructions are counted then.
+    short_exits: bool,
     machines: &'static [(u32, Threads)],
 }
 
@@ -70,10 +72,13 @@ const fn linux(vcpus: u32) -> Guest {
     Guest { system: System::Linux, vcpus, arguments: "" }
 }
 
+/// How many ticks of 16 instructions an exit may take: 20,000 instructions.
+const LONGEST_EXIT: u64 = 20_000 / 16;
+
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
 
-const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, machines: &[] };
+const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, short_exits: false, machines: &[] };
 
 /// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
 /// wait for a core of the host; two of them run at the same time.
@@ -93,6 +98,14 @@ const TESTS: &[Test] = &[
         vms: &[bare(4)],
         moves: true,
         machines: &[(4, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
+    // One that means harm, and one that wants to be in time, on one CPU.
+    Test {
+        name: "hostile",
+        vms: &[Guest { arguments: "garbage", ..bare(1) }, Guest { arguments: "timely", ..bare(1) }],
+        short_exits: true,
+        machines: &[(1, Threads::Counted)],
         ..NOTHING
     },
     Test { name: "linux-1", vms: &[linux(1)], machines: &[(4, Threads::One)], ..NOTHING },
@@ -194,11 +207,17 @@ impl Test {
             // What is typed is for the first VM.
             line.ends_with("vm0| type a line").then_some("typed\n")
         });
-        let moves = seen.moves;
+        let (moves, longest) = (seen.moves, seen.longest);
         let mut count = seen.count(self.vms.len().max(1));
         // A few, however slow the machine is.
         if self.moves && machine.cpus > 1 && moves < 10 {
             count.failures.push(format!("vCPUs have moved {moves} times only"));
+        }
+        if self.short_exits {
+            match longest {
+                Some(ticks) if ticks <= LONGEST_EXIT => count.passed += 1,
+                _ => count.failures.push(format!("the longest exit has taken {longest:?} times 16 instructions")),
+            }
         }
         count.failures.extend(ended.err());
         let seed = if self.moves { format!(" --seed {seed}") } else { String::new() };
@@ -224,7 +243,7 @@ impl Test {
             let arguments = format!("console=ttyAMA0 vcpus={vcpus} {typed} {arguments}");
             vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
         }
-        Ok(Some(bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed))?))
+        Ok(Some(bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed), self.short_exits)?))
     }
 }
 
@@ -234,6 +253,8 @@ struct Seen {
     counts: BTreeMap<String, Count>,
     /// How often vCPUs have gone to other CPUs.
     moves: u32,
+    /// How long the longest exit has taken, in ticks.
+    longest: Option<u64>,
 }
 
 impl Seen {
@@ -242,6 +263,10 @@ impl Seen {
         let (vm, line) = line.split_once("| ").unwrap_or(("", line));
         if let Some(moves) = line.strip_suffix(" moves").and_then(|line| line.rsplit(' ').next()) {
             self.moves += moves.parse().unwrap_or(0);
+        }
+        if let Some((_, ticks)) = line.split_once(": the longest exit has taken ") {
+            let ticks = ticks.trim_end_matches(" ticks").parse().ok();
+            self.longest = self.longest.max(ticks);
         }
         if line.starts_with("check ") || line.starts_with("panic: ") || line.starts_with("result: ") {
             self.counts.entry(vm.to_owned()).or_default().line(line);
