@@ -18,6 +18,7 @@ use crate::{id_registers, time};
 impl Vcpu {
     /// Does what an exit asks for. By its task, with the vCPU loaded since the exit. Breaks if the
     /// vCPU does not go on.
+    #[inline(always)]
     pub(crate) fn handle(&mut self, trap: Trap) -> ControlFlow<()> {
         match trap {
             Trap::Wait => {
@@ -47,6 +48,7 @@ impl Vcpu {
         self.frame.pstate &= !SS;
     }
 
+    #[inline(never)]
     fn call(&mut self) -> ControlFlow<()> {
         let [x0, x1, x2, x3, ..] = self.frame.x;
         self.frame.x[0] = match Call::from_registers([x0, x1, x2, x3]) {
@@ -76,6 +78,7 @@ impl Vcpu {
         ControlFlow::Continue(())
     }
 
+    #[cold]
     fn turn_on(&self, mpidr: u64, start: psci::Start) -> u64 {
         if !self.vm.has_ram(start.entry) {
             return psci::INVALID_ADDRESS;
@@ -84,11 +87,13 @@ impl Vcpu {
         vcpu.and_then(|vcpu| self.vm.turn_on(vcpu, start)).unwrap_or(psci::INVALID_PARAMETERS)
     }
 
+    #[cold]
     fn info(&self, mpidr: u64, level: u64) -> u64 {
         let vcpu = self.vm.gic.vcpu_of(Affinity::from_mpidr(mpidr)).filter(|_| level == 0);
         vcpu.and_then(|vcpu| self.vm.power(vcpu)).map_or(psci::INVALID_PARAMETERS, |power| power.info())
     }
 
+    #[inline(never)]
     fn memory(&mut self, access: Memory) -> ControlFlow<()> {
         let value = access.truncate(self.register(access.register));
         let Some(read) = self.vm.access(self.id, &access, value) else {
@@ -102,6 +107,7 @@ impl Vcpu {
         ControlFlow::Continue(())
     }
 
+    #[inline(never)]
     fn system_register(&mut self, iss: u32) {
         let (rt, read) = ((iss >> 5 & 31) as u8, iss & 1 != 0);
         if let Some(access) = Access::from_iss(iss) {

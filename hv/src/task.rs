@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 use doorbell_platform::CpuId;
 
@@ -175,14 +175,18 @@ impl Task {
     pub(crate) fn begin_to_park(&self) -> bool {
         let parking = self.state.compare_exchange(RUNNABLE, PARKING, SeqCst, SeqCst).is_ok();
         if !parking {
-            // Nobody else changes it from `WOKEN`.
-            self.state.store(RUNNABLE, SeqCst);
+            // Nobody else changes it from `WOKEN`. An exchange, and not a store: what the caller
+            // looks at next must not be read before, and QEMU reads it (see `atomic`). A waker that
+            // still sees `WOKEN` does nothing.
+            self.state.swap(RUNNABLE, SeqCst);
         }
         parking
     }
 
     /// Wakes it. By anybody, in any context; does not sleep.
     pub fn wake(&'static self) {
+        // What the caller has published comes before the look at the state.
+        fence(SeqCst);
         loop {
             let state = self.state.load(SeqCst);
             let to = match state {

@@ -5,7 +5,6 @@
 //! longer than the scheduler may wait.
 
 use alloc::sync::Arc;
-use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_gic::{CpuInterface, VcpuId};
@@ -150,6 +149,7 @@ impl Vcpu {
     }
 
     /// Turns it off. By CPU_OFF, and where its VM has stopped.
+    #[cold]
     pub(crate) fn turns_off(&mut self) {
         switch::put(&IrqGuard::new());
         for timer in [irq::VIRTUAL_TIMER, irq::PHYSICAL_TIMER] {
@@ -161,6 +161,7 @@ impl Vcpu {
 
     /// Runs the guest until the scheduler wants something, or the vCPU has been asked for
     /// something.
+    #[inline(never)]
     fn turn(&mut self) {
         loop {
             match self.enter() {
@@ -169,7 +170,12 @@ impl Vcpu {
                     let [esr, far, hpfar] =
                         [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
                     let trap = Trap::from_syndrome(esr, far, hpfar);
-                    let flow = if self.vm.measure { self.measured(trap) } else { self.handle(trap) };
+                    // How long a guest waits is its own affair.
+                    let began = if self.vm.measure && trap != Trap::Wait { Some(time::now()) } else { None };
+                    let flow = self.handle(trap);
+                    if let Some(began) = began {
+                        self.has_taken(time::now() - began);
+                    }
                     if flow.is_break() {
                         return;
                     }
@@ -216,16 +222,11 @@ impl Vcpu {
         }
     }
 
-    /// Handles an exit, and takes note of how long that has taken, unless the guest waits. (What all
-    /// exits have in common, some 150 instructions, is not in it.)
-    #[inline(never)]
-    fn measured(&mut self, trap: Trap) -> ControlFlow<()> {
-        let began = time::now();
-        let flow = self.handle(trap);
-        if trap != Trap::Wait {
-            self.vm.longest.fetch_max(time::now() - began, Relaxed);
-        }
-        flow
+    /// Takes note of how long an exit has taken. (What all exits have in common, some 150
+    /// instructions, is not in it.)
+    #[cold]
+    fn has_taken(&self, ticks: u64) {
+        self.vm.longest.fetch_max(ticks, Relaxed);
     }
 
     /// Does what the task is due for, and lets others run.
@@ -314,6 +315,7 @@ impl Vcpu {
     }
 
     /// Waits for an interrupt.
+    #[inline(never)]
     pub(crate) fn wait(&mut self) {
         if self.interface.signals(&self.vm.gic, &Ich, &mut &*self.vm) {
             return;
@@ -336,6 +338,7 @@ impl Vcpu {
 
     /// Makes the instruction UNDEFINED: the guest takes an exception to EL1 (Arm DDI 0487,
     /// AArch64.TakeException).
+    #[cold]
     pub(crate) fn undefined(&mut self) {
         /// Of VBAR_EL1, where the vectors begin from EL1 with SP_EL0, with SP_EL1, from AArch64 and from
         /// AArch32.

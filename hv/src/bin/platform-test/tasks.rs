@@ -50,7 +50,7 @@ struct Game {
 }
 
 pub fn two_tasks_wake_each_other() -> Checked {
-    const ROUNDS: u32 = 5_000;
+    const ROUNDS: u32 = 20_000;
     let last = CpuId(Bare::cpu_count() - 1);
     // On two CPUs, and on one.
     for cpus in [[CpuId(0), last], [last, last]] {
@@ -68,6 +68,8 @@ pub fn two_tasks_wake_each_other() -> Checked {
                 while game.ball.load(SeqCst) as usize != me {
                     Bare::park();
                 }
+                // For no reason: so the other one may just be about to look when it counts.
+                Bare::wake(other);
                 game.ball.store(1 - me as u32, SeqCst);
                 Bare::wake(other);
             }
