@@ -45,7 +45,7 @@ impl Case {
 /// The verdict that a variant must get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// A failure of this kind is found.
+    /// A failure of this kind is found, or the witness that is looked for.
     Found(FailureKind),
     /// All interleavings are run, none fails, and all that was set up runs in some.
     Exhausted,

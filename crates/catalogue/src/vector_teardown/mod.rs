@@ -30,10 +30,10 @@
 //! | so interrupts do not arrive any more | `as-reported-driver-stalls`, `inject-after-overwritten` |
 //! | not VFIO alone: drivers of the host, too | `as-reported-driver`, `as-reported-driver-stalls` |
 //! | a function that repairs the table does not cure it | `repair`, `repair-masked`, `repair-driver` |
-//! | steps 1 to 7, of free and request | all, in their order: `kernel` |
+//! | steps 1 to 7, of free and request | all, in their order |
 //! | A: the device has raised the old vector before it is masked | all; after that it is broken: `*-late-device` |
-//! | B: the CPU handles it late | the search lets time pass at any point |
-//! | C: no synchronization can see the IRR of another CPU | `synchronizes: none runs` in each trace |
+//! | B: the CPU handles it late | all: the search lets time pass at any point |
+//! | C: no synchronization can see the IRR of another CPU | all: what waits in an IRR is not waited for |
 //! | D to G: "shutdown" seen, installed, "unused" written | `as-reported`, in its trace |
 //! | the same vector is given out again | all; another is nobody's to overwrite: `shipped-driver` |
 //! | look again under the vector lock | `reevaluate-driver`, `reevaluate-vfio*`, `reevaluate-spurious` |
@@ -43,7 +43,7 @@
 //! | what was nobody's is logged | none: of words |
 //! | VFIO alone: what meets "shutdown" is ended and lost | `reevaluate-vfio-waits*`, `repair-lost*` |
 //! | if the device waits for its driver | against `reevaluate-vfio`, which does not |
-//! | until a time-out, or its driver looks | a look: `reevaluate-driver`, against `-blind`; no timer comes to the rescue here |
+//! | until a time-out, or its driver looks | a look: `reevaluate-driver`, against `reevaluate-driver-blind`; no timer comes to the rescue here |
 //! | for a driver of the host the cure is enough | `reevaluate-driver`; one that looks: against `reevaluate-driver-blind` |
 //! | no interrupt is to be freed before its device is silent | `reevaluate-driver`, against `reevaluate-vfio-waits` |
 //! | inject once after each switch, whatever the device has said | `inject-after*`, against `inject-before*` |

@@ -71,7 +71,7 @@
 //! | or of one that the walk has come to | `as-reported-mid-walk` |
 //! | first proposal: `list_del_rcu` for that one writer | `rcu-removal-alone`, `rcu-removal-proposed` |
 //! | objection: that makes no RCU list: insertions are not safe | harmless: `as-reported-injects`, `as-reported-injects-reordered`, against `as-reported-injects-unlocked`; re-insertion is not: `rcu-removal-queued-*` |
-//! | nor are removals by a prune | harmless: `as-reported-prunes`; the prune's own race is `vgic-prune` |
+//! | nor are removals by a prune | harmless: `as-reported-prunes`; the prune's own race is `vgic-prune/*` |
 //! | the flaw is that the fold does not take the lock | `locked`, `locked-mid-walk` |
 //! | can a fold come to the code that queues, which takes it? | `locked-notifies`: yes |
 //! | "no deadlock problem" with the whole proposal | `proposed-notifies` |
