@@ -83,7 +83,6 @@ fn every_class_of_the_crates_is_in_their_lists() {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("avic.ga-tags", "apic/tests/avic_explored"),
     ("host.irte_indices", "host/tests/explored"),
-    ("host.msix_table", "host/tests/explored"),
     ("platform.park.waiters", "explore/tests/building_blocks"),
     ("platform.pool", "explore/tests/building_blocks"),
     ("platform.rcu.grace", "explore/tests/building_blocks"),
