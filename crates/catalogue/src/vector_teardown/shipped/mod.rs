@@ -31,11 +31,11 @@ const TWO_EVENTS: Masked = Masked { events: 2, ..ONE_MASKED };
 const MOVED: Masked = Masked { moves: Some(Update::Whole), ..ONE_MASKED };
 
 pub(super) fn variants() -> Vec<Variant> {
-    [hosts(), masked()].into_iter().flatten().collect()
+    [hosts(), guest_masks()].into_iter().flatten().collect()
 }
 
 /// The guest masks its interrupt, moves it to another vector of its own, and unmasks it.
-fn masked() -> Vec<Variant> {
+fn guest_masks() -> Vec<Variant> {
     let variant = |name, expected, why, masked: Masked| {
         Variant::new(name, expected, why, masked.to_string(), move |m| masked.program(m))
     };
