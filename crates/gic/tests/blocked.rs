@@ -195,3 +195,83 @@ fn a_vcpu_that_enters_the_guest_hands_over_what_is_not_for_it_before() {
     assert_eq!(spi.state().holder(), Some(vcpu(0)));
     vm.runs(0, |_| assert_eq!(spi.state().holder(), Some(vcpu(1)), "it waits for the exit"));
 }
+
+#[test]
+fn a_trigger_that_makes_it_pending_wakes_it() {
+    let mut vm = vm();
+    vm.write(Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
+    let gic = Arc::clone(&vm.gic);
+    gic.spi(intid(SPI)).expect("there is one").set_level(3, true, &mut vm.asked);
+    vm.write(Frame::Distributor, 0x284, 1 << (SPI % 32));
+    wakes(&mut vm, |vm| vm.write(Frame::Distributor, 0xc08, 0));
+}
+
+#[test]
+fn another_group_that_one_vcpu_alone_takes_part_in_wakes_that_one() {
+    let mut vm = vm();
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 0);
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1 << 31);
+    vm.write(Frame::Redistributor(vcpu(0)), 0, 1 << 24);
+    line(&mut vm);
+    assert!(signals(&mut vm, 0));
+    wakes(&mut vm, |vm| vm.write(Frame::Distributor, 0x84, u64::from(u32::MAX) & !(1 << (SPI % 32))));
+    assert_eq!(vm.acknowledges(0), 1023);
+}
+
+#[test]
+fn what_was_active_by_a_write_and_routed_elsewhere_wakes_the_one_that_has_it_when_it_is_inactive() {
+    let mut vm = vm();
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 0);
+    // The first one is not told of that by the time of the second write, or has looked.
+    for looks in [false, true] {
+        vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 0);
+        vm.write(Frame::Distributor, 0x304, 1 << (SPI % 32));
+        line(&mut vm);
+        if looks {
+            assert!(!signals(&mut vm, 0));
+        }
+        vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1);
+        if looks {
+            vm.write(Frame::Distributor, 0x384, 1 << (SPI % 32));
+            assert!(!signals(&mut vm, 0), "it hands it over");
+            assert!(signals(&mut vm, 1));
+        } else {
+            wakes(&mut vm, |vm| vm.write(Frame::Distributor, 0x384, 1 << (SPI % 32)));
+        }
+        assert_eq!((vm.acknowledges(0), vm.acknowledges(1)), (1023, SPI));
+        vm.ends(1, SPI);
+    }
+}
+
+#[test]
+fn what_any_may_have_stays_where_it_is_or_goes_to_the_next_that_takes_part() {
+    let mut vm = Vm::new(4, 32);
+    let gic = Arc::clone(&vm.gic);
+    let spi = gic.spi(intid(SPI)).expect("there is one");
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 2);
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1 << 31);
+    // By 2, who ceases and begins to take part, and has it then.
+    let (begins, ceases) = (0, 1 << 25);
+    let turns = [
+        (0, begins, 2),
+        (2, ceases, 3),
+        (2, begins, 3),
+        (3, ceases, 0),
+        (0, ceases, 1),
+        (1, ceases, 2),
+        (0, begins, 2),
+    ];
+    for (by, dpg, has) in turns {
+        vm.write(Frame::Redistributor(vcpu(by)), 0, dpg);
+        assert_eq!(spi.state().holder(), Some(vcpu(has)), "{by} {dpg:#x}");
+    }
+    // Nobody has it: the first that takes part.
+    for (by, has) in [(0, Some(2)), (2, None)] {
+        vm.write(Frame::Redistributor(vcpu(by)), 0, ceases);
+        assert_eq!(spi.state().holder(), has.map(vcpu));
+    }
+    for by in [0, 1] {
+        vm.write(Frame::Redistributor(vcpu(by)), 0, begins);
+        assert_eq!(spi.state().holder(), Some(vcpu(0)));
+    }
+}

@@ -32,6 +32,8 @@ const SGI_BASE: u32 = 0x1_0000;
 
 const SPI: u32 = 40;
 const OTHER: u32 = 41;
+const HIGH: u32 = 42;
+const IDLE: u32 = 43;
 const PPI: u32 = 20;
 
 fn redistributor(number: u32) -> Frame {
@@ -45,7 +47,7 @@ fn bit(id: u32) -> u64 {
 /// Two vCPUs. The second gets an SPI and a PPI, which are pending.
 fn two() -> Vm {
     let mut vm = Vm::new(2, 32);
-    for id in [SPI, OTHER] {
+    for id in [SPI, OTHER, HIGH, IDLE] {
         vm.write(D, IROUTER + 8 * id, 1);
     }
     vm.enable_spi(SPI);
@@ -125,14 +127,24 @@ fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
     let mut vm = two();
     // Pending, and not enabled: in no list register.
     vm.write(D, ISPENDR, bit(OTHER));
+    // Pending and enabled, by its level.
+    vm.enable_spi(HIGH);
+    let high = Arc::clone(&vm.gic);
+    high.spi(intid(HIGH)).expect("there is one").set_level(0, true, &mut vm.asked);
     let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
     let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
     let writes = [
         (D, ICENABLER, bit(OTHER)),
         (D, ICPENDR, bit(OTHER)),
         (D, ISPENDR, bit(OTHER)),
-        (D, ISENABLER, bit(SPI) | bit(SPI + 2)),
-        (D, ICENABLER, bit(SPI + 2)),
+        (D, ISENABLER, bit(SPI) | bit(HIGH) | bit(IDLE)),
+        (D, ICENABLER, bit(IDLE)),
+        (redistributor(1), SGI_BASE + 0x180, bit(PPI + 1)),
+        // Of others than the interrupts that are there.
+        (D, 0x84, 0xffff_ffff & !bit(OTHER)),
+        (D, IPRIORITYR + OTHER / 4 * 4, 0x4000),
+        (D, ICFGR, 0b10 << (2 * (OTHER % 16))),
+        (D, IPRIORITYR + OTHER / 4 * 4, 0),
         (D, 0x84, 0xffff_ffff),
         (D, IPRIORITYR + SPI, 0),
         (D, ICFGR, 0),
@@ -142,11 +154,6 @@ fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
         (redistributor(1), CTLR, 0),
         (redistributor(0), CTLR, 1 << 25),
         (redistributor(0), WAKER, 2),
-        // Of others than the interrupt that is there.
-        (redistributor(0), SGI_BASE + 0x180, bit(PPI)),
-        (D, 0x84, 0xffff_ffff & !bit(OTHER)),
-        (D, IPRIORITYR + OTHER / 4 * 4, 0x4000),
-        (D, ICFGR, 0b10 << (2 * (OTHER % 16))),
     ];
     for (frame, offset, value) in writes {
         vm.write(frame, offset, value);
@@ -157,9 +164,9 @@ fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
         let _ = vm.read(D, offset);
         assert_eq!(kicked(&mut vm), [], "{offset:#x} is read");
     }
-    // What it has in a list register may have been acknowledged.
+    // What it has in list registers may have been acknowledged: it is kicked for each.
     let _ = vm.read(D, ISPENDR);
-    assert_eq!(kicked(&mut vm), [vcpu(1)]);
+    assert_eq!(kicked(&mut vm), [vcpu(1); 2]);
     let _ = exits(&mut vm, in_guest, 1);
 }
 
@@ -319,4 +326,51 @@ fn a_vcpu_that_comes_to_a_cpu_says_which_physical_interrupts_have_to_be_active_t
     said.clear();
     vm.vcpus[0].interface.load(&gic, |physical, active| said.push((physical.number(), active)));
     assert_eq!(said, [(120, false), (121, true), (122, true), (123, true)]);
+}
+
+#[test]
+fn a_route_that_is_written_makes_a_vcpu_leave_if_it_changes_what_its_list_registers_are_for() {
+    let (irm, first) = (1 << 31, 0);
+    // Pending in a list register: any may have it, or another one.
+    for route in [irm, first] {
+        let mut vm = two();
+        let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+        let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+        vm.write(D, IROUTER + 8 * SPI, route);
+        assert_eq!(kicked(&mut vm), [vcpu(1)], "{route:#x}");
+        let _ = exits(&mut vm, in_guest, 1);
+        let _ = gic.spi(intid(SPI)).expect("there is one").state();
+        assert_eq!(gic.spi(intid(SPI)).expect("there is one").state().holder(), Some(vcpu(u32::from(route == irm))));
+    }
+    // Active and nothing else: it stays, and goes when it has ended.
+    let mut vm = two();
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    let in_guest = acknowledged(&mut vm, &gic, &irqs_off);
+    let _ = exits(&mut vm, in_guest, 1);
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    vm.write(D, IROUTER + 8 * SPI, first);
+    assert_eq!(kicked(&mut vm), []);
+    assert_eq!(gic.spi(intid(SPI)).expect("there is one").state().holder(), Some(vcpu(1)));
+    let _ = exits(&mut vm, in_guest, 1);
+    vm.ends(1, SPI);
+    assert_eq!(gic.spi(intid(SPI)).expect("there is one").state().holder(), Some(vcpu(0)));
+}
+
+#[test]
+fn a_vcpu_that_is_kicked_for_something_else_has_no_write_pending() {
+    let mut vm = two();
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    vm.write(D, CTLR, 2);
+    vm.enable_spi(OTHER);
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    gic.spi(intid(OTHER)).expect("there is one").edge(&mut vm.asked);
+    assert_eq!(kicked(&mut vm), [vcpu(1)]);
+    assert_eq!(write_pending(&mut vm), [false; 3]);
+    let _ = exits(&mut vm, in_guest, 1);
+    // A group that is enabled is looked at, and nothing has to come back for it.
+    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
+    vm.write(D, CTLR, 3);
+    assert_eq!(kicked(&mut vm), [vcpu(1)]);
+    assert_eq!(write_pending(&mut vm), [false; 3]);
+    let _ = exits(&mut vm, in_guest, 1);
 }

@@ -41,7 +41,11 @@ impl Both {
     }
 
     fn accesses(&mut self, access: &Access) {
-        let known = self.model.known_bits(access.frame, access.offset, access.size);
+        // What is not supported reads zero.
+        let known = match access.is_supported() {
+            true => self.model.known_bits(access.frame, access.offset, access.size),
+            false => u64::MAX,
+        };
         let expected = self.model.access(access);
         let (frame, offset) = machine::place(access);
         let width = Width::from_bytes(access.size as usize).expect("it is a power of two");
