@@ -170,42 +170,64 @@ fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
     let _ = exits(&mut vm, in_guest, 1);
 }
 
+/// A source of an SPI of the second vCPU gives a level while that is in the guest, which it has
+/// entered since the level before. Returns whether it is kicked.
+fn kicks(vm: &mut Vm, id: u32, source: u32, high: bool) -> bool {
+    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
+    let in_guest = enters(vm, &gic, &irqs_off, 1);
+    gic.spi(intid(id)).expect("there is one").set_level(source, high, &mut vm.asked);
+    let kicked = kicked(vm);
+    let _ = exits(vm, in_guest, 1);
+    assert!(kicked.is_empty() || kicked == [vcpu(1)]);
+    !kicked.is_empty()
+}
+
 #[test]
-fn a_source_tells_once_of_what_was_not_pending_before() {
+fn a_level_kicks_when_the_first_source_rises_and_when_the_last_falls_before_it_is_acknowledged() {
     let mut vm = two();
     vm.write(D, ICPENDR, bit(SPI));
-    vm.enable_spi(OTHER);
+    vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));
+    let changes = [(0, true, true), (31, true, false), (0, false, false), (31, false, true)];
+    for (source, high, expected) in changes {
+        assert_eq!(kicks(&mut vm, SPI, source, high), expected, "{source} {high}");
+    }
+    // There are 32.
+    assert!(kicks(&mut vm, SPI, 33, true));
+    assert_eq!(vm.gic.spi(intid(SPI)).expect("there is one").state().sources(), 1 << 1);
+    assert!(!kicks(&mut vm, SPI, 32, true) && !kicks(&mut vm, SPI, 1, false) && kicks(&mut vm, SPI, 32, false));
+    // What is active is looked at when it has ended.
+    assert!(kicks(&mut vm, SPI, 5, true));
+    assert_eq!(vm.acknowledges(1), SPI);
+    assert!(!kicks(&mut vm, SPI, 5, false) && !kicks(&mut vm, SPI, 5, true) && !kicks(&mut vm, SPI, 6, true));
+    vm.ends(1, SPI);
+    // In no list register, for its group is disabled: there is nothing to take out.
+    vm.write(D, CTLR, 1);
+    assert!(!kicks(&mut vm, SPI, 5, false) && !kicks(&mut vm, SPI, 6, false));
+    // Nor is there if it is disabled itself, or pending by software.
+    vm.write(D, CTLR, 3);
+    vm.write(D, ICENABLER, bit(SPI));
+    assert!(!kicks(&mut vm, SPI, 5, true) && !kicks(&mut vm, SPI, 5, false));
+}
+
+#[test]
+fn an_edge_kicks_when_a_source_rises_and_it_was_not_latched_before() {
+    let mut vm = two();
+    vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));
+    vm.write(D, ICPENDR, bit(SPI));
     vm.write(D, ICFGR, 0b10 << (2 * (SPI % 16)));
-    let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
-    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
-    let (edge, level) = (gic.spi(intid(SPI)).expect("there is one"), gic.spi(intid(OTHER)).expect("there is one"));
-    let line = |vm: &mut Vm, line: &doorbell_gic::Line<'_, Std>, source, high| {
-        line.set_level(source, high, &mut vm.asked);
-        kicked(vm).len()
-    };
-    // A level: the first source, and not the second, nor one that falls while the other is high.
-    assert_eq!(
-        [line(&mut vm, &level, 0, true), line(&mut vm, &level, 31, true), line(&mut vm, &level, 0, false)],
-        [1, 0, 0]
-    );
-    let _ = exits(&mut vm, in_guest, 1);
-    // It is in a list register, and the last source falls.
-    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
-    assert_eq!(line(&mut vm, &level, 31, false), 1);
-    let _ = exits(&mut vm, in_guest, 1);
-    // An edge: what rises, of each source, and is not latched.
-    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
-    assert_eq!(
-        [line(&mut vm, &edge, 31, true), line(&mut vm, &edge, 0, true), line(&mut vm, &edge, 0, false)],
-        [1, 0, 0]
-    );
-    edge.edge(&mut vm.asked);
-    assert_eq!(kicked(&mut vm), [], "it was latched before");
-    let _ = exits(&mut vm, in_guest, 1);
-    let in_guest = enters(&mut vm, &gic, &irqs_off, 1);
-    // Now a list register has that.
-    assert_eq!([line(&mut vm, &edge, 31, true), line(&mut vm, &edge, 0, true)], [0, 1]);
-    let _ = exits(&mut vm, in_guest, 1);
+    // A list register takes it each time.
+    for (source, high, expected) in
+        [(0, true, true), (0, true, false), (31, true, true), (31, false, false), (64, true, false)]
+    {
+        assert_eq!(kicks(&mut vm, SPI, source, high), expected, "{source} {high}");
+    }
+    // None does, while the group is disabled.
+    vm.write(D, CTLR, 1);
+    vm.write(D, ICPENDR, bit(SPI));
+    for (source, high, expected) in [(0, false, false), (0, true, true), (1, true, false), (1, false, false)] {
+        assert_eq!(kicks(&mut vm, SPI, source, high), expected, "{source} {high}");
+    }
+    assert!(vm.gic.spi(intid(SPI)).expect("there is one").state().is_pending());
 }
 
 /// The second vCPU acknowledges the SPI, and stays in the guest.

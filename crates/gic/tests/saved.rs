@@ -152,6 +152,8 @@ fn a_vcpu_that_is_missing_or_given_twice_is_named() {
     let mut other = Vm::new(3, 32);
     let foreign = (vm.vcpus.iter_mut().chain(&mut other.vcpus)).map(|vcpu| &mut vcpu.interface);
     assert_eq!(vm.gic.save(foreign), Err(StateError::Missing(vcpu(0))));
+    let foreign = other.vcpus.iter_mut().skip(2).map(|vcpu| &mut vcpu.interface);
+    assert_eq!(vm.gic.save(foreign), Err(StateError::Missing(vcpu(2))));
 }
 
 #[test]
