@@ -97,23 +97,6 @@ impl ApList {
         }
     }
 
-    /// Looks at the one interrupt that the owner was told of, and then does what
-    /// [`flush`](ApList::flush) does. By the owner, as there.
-    #[inline]
-    pub fn flush_one<P: Platform>(
-        &mut self,
-        interrupts: &impl Interrupts<P>,
-        registers: &mut impl ListRegisters,
-        groups: [bool; 2],
-        id: IntId,
-    ) {
-        let entry = Entry { groups: groups.into(), vmcr: registers.vmcr(), hcr: self.hcr(registers) };
-        if !self.fill_with(interrupts, registers, entry, id) {
-            self.look(interrupts, id, entry.vmcr);
-            self.fill(interrupts, registers, entry);
-        }
-    }
-
     /// Returns what ICH_HCR_EL2 has at each entry: DIR is trapped, with what is trapped with it
     /// where the CPU cannot trap it alone.
     ///

@@ -5,7 +5,7 @@ mod registers;
 
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, ApList, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Interrupt, Interrupts, Kick,
+    Affinity, ApList, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Interrupt, Interrupts, Kick, ListRegisters,
 };
 use doorbell_gic::{Priority, Trigger, VcpuId, Width};
 use doorbell_hardware::gic::VirtualInterface;
@@ -216,6 +216,93 @@ fn what_has_another_priority_by_now_comes_before_what_it_came_after() {
     vcpu.end(FIRST);
     vcpu.exit();
     assert_eq!(vcpu.acknowledge(), FIRST + 1);
+}
+
+/// Returns what the list registers say of an interrupt: pending and active.
+fn says(registers: &Registers, number: u32) -> Vec<(bool, bool)> {
+    let lrs = registers.0.implemented_lrs().iter().filter(|lr| lr.intid().number() == number);
+    let states = lrs.map(|lr| (lr.bits() >> 62 & 1 != 0, lr.bits() >> 63 != 0));
+    states.filter(|&state| state != (false, false)).collect()
+}
+
+#[test]
+fn an_edge_that_comes_again_is_signalled_after_its_end_without_an_exit_if_nothing_waits() {
+    let mut vcpu = Vcpu::<Std>::new(2, false, &[Trigger::Edge; 3], |number| 0x40 + 0x10 * number as u8);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), [(true, true)]);
+    vcpu.end(FIRST);
+    assert!(!vcpu.maintains());
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    // One that waits outside would come after it, whatever its priority: the end is heard instead.
+    (FIRST..FIRST + 3).for_each(|number| vcpu.inject(number));
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), [(false, true)]);
+    assert_eq!(says(&vcpu.registers, FIRST + 1), [(true, false)]);
+    vcpu.end(FIRST);
+    assert!(vcpu.maintains());
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+}
+
+#[test]
+fn an_edge_that_comes_again_with_another_priority_is_signalled_by_that_one() {
+    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 + 0x40 * number as u8);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.table.interrupt(id(FIRST)).configure(Priority(0xc0), Group::One, None);
+    (FIRST..FIRST + 2).for_each(|number| vcpu.inject(number));
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), [(false, true)]);
+    vcpu.end(FIRST);
+    assert!(vcpu.maintains());
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST + 1);
+    vcpu.end(FIRST + 1);
+    assert_eq!(vcpu.acknowledge(), FIRST);
+}
+
+#[test]
+fn what_is_pending_has_all_the_room_beside_what_is_active() {
+    let mut vcpu =
+        Vcpu::<Std>::new(4, false, &[Trigger::Level, Trigger::Edge, Trigger::Edge, Trigger::Edge], |number| {
+            0x80 - 0x10 * number as u8
+        });
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    (FIRST + 1..FIRST + 4).for_each(|number| vcpu.inject(number));
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), [(false, true)]);
+    for number in FIRST + 1..FIRST + 4 {
+        assert_eq!(says(&vcpu.registers, number), [(true, false)]);
+    }
+    assert!(!vcpu.is_armed(hw::hcr::NPIE));
+}
+
+#[test]
+fn what_another_vcpu_has_left_in_the_list_registers_is_cleared_at_the_first_entry_there() {
+    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |_| 0x80);
+    let foreign = |vcpu: &mut Vcpu<Std>| {
+        let bits = 1 << 62 | 1 << 60 | 0x40 << 48 | 77;
+        (0..4).for_each(|number| vcpu.registers.set_list_register(number, bits));
+    };
+    foreign(&mut vcpu);
+    vcpu.enter();
+    assert_eq!(says(&vcpu.registers, 77), []);
+    vcpu.list.fold(&vcpu.table, &mut vcpu.registers);
+    foreign(&mut vcpu);
+    vcpu.list.comes_to_cpu();
+    vcpu.inject(FIRST);
+    vcpu.enter();
+    assert_eq!(says(&vcpu.registers, 77), []);
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.end(FIRST);
+    assert_eq!(vcpu.acknowledge(), 1023);
 }
 
 type Counted = Counting<Std>;
