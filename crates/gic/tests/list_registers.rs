@@ -249,6 +249,69 @@ fn an_edge_that_comes_again_is_signalled_after_its_end_without_an_exit_if_nothin
 }
 
 #[test]
+fn an_edge_that_was_taken_again_in_its_list_register_is_forgotten_when_it_has_ended() {
+    let mut vcpu = Vcpu::<Std>::new(2, false, &[Trigger::Edge], |_| 0x40);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    vcpu.end(FIRST);
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.exit();
+    vcpu.end(FIRST);
+    vcpu.exit();
+    assert!(!vcpu.table.interrupt(id(FIRST)).state().is_active());
+    // It may be active on another vCPU by now.
+    let vmcr = vcpu.registers.0.vmcr();
+    vcpu.table.interrupt(id(FIRST)).set_active(true);
+    assert!(!vcpu.list.deactivate(&vcpu.table, id(FIRST), vmcr));
+}
+
+#[test]
+fn an_edge_that_comes_again_and_is_disabled_is_not_signalled_beside_one_that_is_enabled() {
+    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 - 0x10 * number as u8);
+    for number in FIRST..FIRST + 2 {
+        vcpu.inject(number);
+        vcpu.exit();
+        assert_eq!(vcpu.acknowledge(), number);
+    }
+    vcpu.table.interrupt(id(FIRST)).set_enabled(false);
+    (FIRST..FIRST + 2).for_each(|number| vcpu.inject(number));
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), [(false, true)]);
+    assert_eq!(says(&vcpu.registers, FIRST + 1), [(true, true)]);
+}
+
+#[test]
+fn what_was_made_inactive_while_it_ran_is_not_ended_by_what_runs_at_its_priority_next() {
+    for changes_priority in [false, true] {
+        let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |_| 0x40);
+        vcpu.inject(FIRST);
+        vcpu.exit();
+        assert_eq!(vcpu.acknowledge(), FIRST);
+        vcpu.exit();
+        if changes_priority {
+            vcpu.table.interrupt(id(FIRST)).set_priority(Priority(0x80));
+        }
+        vcpu.table.interrupt(id(FIRST)).set_active(false);
+        vcpu.list.fold(&vcpu.table, &mut vcpu.registers);
+        vcpu.look(FIRST);
+        // The guest ends it, and takes another one.
+        vcpu.enter();
+        vcpu.end(FIRST);
+        vcpu.inject(FIRST + 1);
+        vcpu.exit();
+        assert_eq!(vcpu.acknowledge(), FIRST + 1);
+        // Meanwhile the first one is made active by a write, of which the vCPU has not heard.
+        vcpu.table.interrupt(id(FIRST)).set_active(true);
+        vcpu.exit();
+        let active = [0, 1].map(|number| vcpu.table.interrupt(id(FIRST + number)).state().is_active());
+        assert_eq!(active, [true, true], "{changes_priority}");
+    }
+}
+
+#[test]
 fn an_edge_that_comes_again_with_another_priority_is_signalled_by_that_one() {
     let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 + 0x40 * number as u8);
     vcpu.inject(FIRST);

@@ -224,7 +224,9 @@ fn an_edge_kicks_when_a_source_rises_and_it_was_not_latched_before() {
     // None does, while the group is disabled.
     vm.write(D, CTLR, 1);
     vm.write(D, ICPENDR, bit(SPI));
-    for (source, high, expected) in [(0, false, false), (0, true, true), (1, true, false), (1, false, false)] {
+    for (source, high, expected) in
+        [(0, false, false), (0, false, false), (0, true, true), (1, true, false), (1, false, false)]
+    {
         assert_eq!(kicks(&mut vm, SPI, source, high), expected, "{source} {high}");
     }
     assert!(vm.gic.spi(intid(SPI)).expect("there is one").state().is_pending());
