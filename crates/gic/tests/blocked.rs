@@ -275,3 +275,23 @@ fn what_any_may_have_stays_where_it_is_or_goes_to_the_next_that_takes_part() {
         assert_eq!(spi.state().holder(), Some(vcpu(0)));
     }
 }
+
+#[test]
+fn what_any_may_have_and_comes_again_goes_to_another_one_when_the_guest_disables_its_group() {
+    let mut vm = vm();
+    vm.write(Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 0);
+    vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1 << 31);
+    line(&mut vm);
+    assert_eq!(vm.acknowledges(0), SPI);
+    line(&mut vm);
+    // Active, and pending again, in its list register.
+    vm.runs(0, |guest| {
+        let id = hw::IntId::new(SPI).expect("it is small");
+        let _ = guest.write_eoir(hw::Group::One, id).expect("it is not trapped");
+        assert!(!guest.maintenance());
+        guest.write_igrpen(hw::Group::One, false).expect("it is not trapped");
+        assert!(guest.maintenance(), "or it stays here until the next exit");
+    });
+    assert_eq!((vm.acknowledges(0), vm.acknowledges(1)), (1023, SPI));
+}

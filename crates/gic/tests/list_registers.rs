@@ -7,9 +7,9 @@ use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
     Affinity, ApList, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Interrupt, Interrupts, Kick, ListRegisters,
 };
-use doorbell_gic::{Priority, Trigger, VcpuId, Width};
-use doorbell_hardware::gic::VirtualInterface;
+use doorbell_gic::{PhysicalIntId, Priority, Trigger, VcpuId, Width};
 use doorbell_hardware::gic::spec as hw;
+use doorbell_hardware::gic::{Physical, VirtualInterface};
 use doorbell_platform::{Counting, Counts, CpuId, IrqGuard, Platform, Std};
 use doorbell_post::Notice;
 
@@ -246,6 +246,44 @@ fn an_edge_that_comes_again_is_signalled_after_its_end_without_an_exit_if_nothin
     assert!(vcpu.maintains());
     vcpu.exit();
     assert_eq!(vcpu.acknowledge(), FIRST);
+}
+
+#[test]
+fn an_active_edge_takes_a_list_register_only_while_something_follows_its_end() {
+    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge], |_| 0x40);
+    vcpu.inject(FIRST);
+    vcpu.exit();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.exit();
+    assert_eq!(says(&vcpu.registers, FIRST), []);
+    vcpu.list.fold(&vcpu.table, &mut vcpu.registers);
+    // It has come again, and that was taken back.
+    vcpu.inject(FIRST);
+    vcpu.table.interrupt(id(FIRST)).unlatch();
+    vcpu.look(FIRST);
+    vcpu.enter();
+    assert_eq!(says(&vcpu.registers, FIRST), []);
+    assert!(!vcpu.is_armed(hw::hcr::LRENPIE));
+}
+
+#[test]
+fn what_a_physical_interrupt_backs_ends_with_it_in_its_list_register() {
+    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge], |_| 0x40);
+    let physical = PhysicalIntId::new(77);
+    vcpu.table.interrupt(id(FIRST)).configure(Priority(0x40), Group::One, physical);
+    vcpu.inject(FIRST);
+    vcpu.enter();
+    for _ in 0..2 {
+        let bits = vcpu.registers.list_register(0);
+        assert_eq!((bits >> 61 & 1, bits >> 32 & 0x1fff), (1, 77), "HW and pINTID");
+        if vcpu.acknowledge() == FIRST {
+            vcpu.exit();
+        }
+    }
+    let number = hw::IntId::new(FIRST).expect("it is small");
+    let ended = vcpu.registers.0.write_eoir(hw::Group::One, number).expect("it is not trapped");
+    assert!(matches!(ended, Physical::Deactivated(of) if u32::from(of.number()) == 77));
+    assert!(vcpu.exit().is_empty(), "nothing is left to deactivate");
 }
 
 #[test]
