@@ -9,9 +9,9 @@ use std::hint::black_box;
 
 use doorbell_bench::callgrind::{self, Operation};
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
-use doorbell_post::{Coalescing, Destination, Guest, Level, Pending, PiDescriptor, Post};
+use doorbell_post::{Destination, Guest, ModeGate, Pending, PiDescriptor, PiGate, Post};
 
-type Avic = Post<Std, Pending<Std, 4>, Level<Std>>;
+type Avic = Post<Std, Pending<Std, 4>, ModeGate<Std>>;
 
 /// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
 /// these names.
@@ -59,9 +59,9 @@ const OPERATIONS: [(&str, u64); 10] = [
 
 /// Does one operation, some rounds long; this is what runs under callgrind.
 fn run(operation: &str) {
-    let gate = Coalescing::new(Destination::x2apic(3), Vector(0xf2));
+    let gate = PiGate::new(Destination::x2apic(3), Vector(0xf2));
     let vmx = PiDescriptor::<Std>::new(Pending::new(), gate);
-    let level = Avic::new(Pending::new(), Level::new());
+    let level = Avic::new(Pending::new(), ModeGate::new());
     let (vmx, level) = (black_box(&vmx), black_box(&level));
     let mut taken = [0; 4];
     let irqs_off = IrqGuard::new();

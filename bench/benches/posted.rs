@@ -14,11 +14,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use doorbell_apic::{ApicMap, DestinationIds, Eoi, Message, Registers, Table, postable};
+use doorbell_apic::{ApicMap, ApicTable, DestinationIds, Eoi, InterruptMessage, Registers, postable};
 use doorbell_bench::{Kernel, callgrind};
 use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Std, Vector};
-use doorbell_post::{Coalescing, Destination, Guest, Notice, Pending, PiDescriptor};
+use doorbell_post::{Destination, Guest, Notice, Pending, PiDescriptor, PiGate};
 
 /// An interrupt controller that posts what can be posted.
 struct Chip<P: Platform> {
@@ -39,7 +39,7 @@ impl<P: Platform> Controller for Chip<P> {
     #[inline(always)]
     fn msi(&self, msi: Msi) {
         let table = self.map.read();
-        let message = Message::decode(msi.address, msi.data, DestinationIds::Eight);
+        let message = InterruptMessage::decode(msi.address, msi.data, DestinationIds::Eight);
         let posted = message.ok().and_then(|message| postable(&message, &table, Eoi::NotIntercepted).ok());
         match posted.map(|posted| posted.target.post(posted.vector.into())) {
             Some(Notice::Notify(to)) => {
@@ -83,9 +83,9 @@ const LIMIT: u64 = 80;
 fn run<P: Platform>(signal: fn(&Irqfd<P, Arc<Chip<P>>>) -> Signalled) {
     let rcu = Arc::new(P::Rcu::new("APIC map"));
     let vcpus: Vec<Arc<PiDescriptor<P>>> = (0..4)
-        .map(|cpu| Arc::new(PiDescriptor::new(Pending::new(), Coalescing::new(Destination::x2apic(cpu), Vector(0xf2)))))
+        .map(|cpu| Arc::new(PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(cpu), Vector(0xf2)))))
         .collect();
-    let table = Table::new((0..).zip(&vcpus).map(|(id, vcpu)| (Registers::X2Apic { id }, Arc::clone(vcpu))));
+    let table = ApicTable::new((0..).zip(&vcpus).map(|(id, vcpu)| (Registers::X2Apic { id }, Arc::clone(vcpu))));
     let chip =
         Arc::new(Chip { map: ApicMap::new(&rcu, table), icr_high: AtomicU32::new(0), fell_back: AtomicU64::new(0) });
     let vm = Irqfds::<P, _>::new(Arc::clone(&chip), Limits::default());

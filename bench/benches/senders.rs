@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use doorbell_bench::args::{About, Format};
 use doorbell_bench::table::rate;
 use doorbell_platform::{CachePadded, CpuId, IrqGuard, Std, Vector};
-use doorbell_post::{Coalescing, Destination, Guest, Pending, PiDescriptor};
+use doorbell_post::{Destination, Guest, Pending, PiDescriptor, PiGate};
 
 type Vcpu = CachePadded<PiDescriptor<Std>>;
 
 const GUEST: Guest = Guest { cpu: CpuId(0), posted: true };
 
 fn vcpu() -> Vcpu {
-    CachePadded(PiDescriptor::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2))))
+    CachePadded(PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2))))
 }
 
 /// Posts of `senders` threads to as many vCPUs. Each sender takes what it has posted itself, as the vCPU would.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use doorbell_bench::Kernel;
 use doorbell_bench::callgrind::{self, Operation};
-use doorbell_host::vector::{Cleaned, Irq, Vectors, Where};
-use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
+use doorbell_host::vector::{Affinity, Cleaned, Irq, Vectors};
+use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::CpuId;
 
 /// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
@@ -22,11 +22,11 @@ use doorbell_platform::CpuId;
 mod measured {
     use super::*;
     use doorbell_host::Handling;
-    use doorbell_host::vector::{Arrived, CpuVectors, Place, VectorError};
+    use doorbell_host::vector::{Arrived, CpuVector, VectorError, VectorIrq};
     use doorbell_platform::Vector;
 
     #[inline(never)]
-    pub fn entry(cpu: &CpuVectors<Kernel>, descs: &[IrqDesc<Kernel>], vector: Vector) -> Option<Handling<Kernel>> {
+    pub fn entry(cpu: &VectorIrq<Kernel>, descs: &[IrqDesc<Kernel>], vector: Vector) -> Option<Handling<Kernel>> {
         match cpu.arrived(vector) {
             Arrived::Irq(Irq(irq)) => Some(descs[irq as usize].handle()),
             Arrived::Unhandled => None,
@@ -35,12 +35,12 @@ mod measured {
 
     /// Callgrind stops when a function of this module begins in another, and goes on when it returns. It does not return.
     #[inline(never)]
-    pub fn stop() -> Claim {
+    pub fn stop() -> IrqReturn {
         std::process::exit(0)
     }
 
     #[inline(never)]
-    pub fn activate(vectors: &Vectors<Kernel>, irq: Irq, to: Where<'_>) -> Result<Place, VectorError> {
+    pub fn activate(vectors: &Vectors<Kernel>, irq: Irq, to: Affinity<'_>) -> Result<CpuVector, VectorError> {
         vectors.activate(irq, to)
     }
 
@@ -54,8 +54,8 @@ mod measured {
 struct Driver;
 
 impl Handler for Driver {
-    fn handle(&self) -> Claim {
-        Claim::Handled
+    fn handle(&self) -> IrqReturn {
+        IrqReturn::Handled
     }
 }
 
@@ -63,7 +63,7 @@ impl Handler for Driver {
 struct Last;
 
 impl Handler for Last {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         measured::stop()
     }
 }
@@ -96,7 +96,7 @@ fn run(operation: &str) {
         consume(vectors.online(CpuId(cpu)).expect("it is offline"));
     }
     for irq in 0..taken {
-        consume(vectors.activate(Irq(irq), Where::Anywhere).expect("one is free"));
+        consume(vectors.activate(Irq(irq), Affinity::Anywhere).expect("one is free"));
     }
     let here = CpuSet::of([CpuId(0)]);
     let desc = IrqDesc::new(&std::sync::Arc::new(doorbell_platform::ReadDomain::new("irq")), here.clone(), &here)
@@ -105,7 +105,7 @@ fn run(operation: &str) {
     desc.request(driver, Sharing::Exclusive).expect("it has none").synchronize();
     let descs = [desc];
     let all = CpuSet::of((0..cpus).map(CpuId));
-    let to = if operation.contains("on some") { Where::In(&all) } else { Where::Anywhere };
+    let to = if operation.contains("on some") { Affinity::In(&all) } else { Affinity::Anywhere };
     let irq = Irq(taken);
     if operation == TO_HANDLER || operation == AND_BACK {
         let place = vectors.activate(irq, to).expect("one is free");

@@ -2,7 +2,7 @@
 //! logical ID gets it.
 
 use doorbell_apic::avic::{
-    Access, Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, access, incomplete_ipi,
+    Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, UnacceleratedAccess, access, incomplete_ipi,
 };
 use doorbell_platform::{Platform, Std};
 use doorbell_post::{Mirror, Residency};
@@ -51,14 +51,14 @@ pub fn run(bytes: &[u8]) {
             continue;
         }
         match access(info1, info2, what & 4 != 0) {
-            Access::Written(_) => {
+            UnacceleratedAccess::Written(_) => {
                 let claimed = table.claim(model, info2 as u32, what);
                 assert!(claimed.is_err() || what != 255);
                 slots.extend(claimed);
             }
-            Access::Eoi(vector) => page.accept(vector),
-            Access::Emulate { offset, .. } => assert!(offset < 4096 && offset % 16 == 0),
-            Access::Nothing => {}
+            UnacceleratedAccess::Eoi(vector) => page.accept(vector),
+            UnacceleratedAccess::Emulate { offset, .. } => assert!(offset < 4096 && offset % 16 == 0),
+            UnacceleratedAccess::Nothing => {}
         }
         page.deliverable();
     }

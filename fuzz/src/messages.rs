@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use doorbell_apic::{
-    ApicMap, Delivery, DestinationIds, DestinationMode, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger,
-    Who, postable,
+    ApicMap, ApicTable, Delivery, DestinationIds, DestinationMode, Eoi, InterruptMessage, LogicalIds, NotPostable,
+    Registers, TriggerMode, Who, postable,
 };
 use doorbell_platform::{Platform, ReadDomain, Std};
 
@@ -21,7 +21,7 @@ const APICS: u8 = 6;
 pub fn run(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
     let apics = RefCell::new(vec![Registers::Disabled; APICS.into()]);
-    let look = || Table::new(apics.borrow().iter().copied().zip(0..));
+    let look = || ApicTable::new(apics.borrow().iter().copied().zip(0..));
     let rcu = Arc::new(<Std as Platform>::Rcu::new("messages"));
     let map = ApicMap::<Std, usize>::new(&rcu, look());
     while !bytes.is_empty() {
@@ -44,7 +44,7 @@ pub fn run(bytes: &[u8]) {
             _ => u64::from(bytes.u32()) << 40 | 0xfee0_0000 | u64::from(bytes.u8()) << 12,
         };
         let data = bytes.u32();
-        let Ok(message) = Message::decode(address, data, ids) else {
+        let Ok(message) = InterruptMessage::decode(address, data, ids) else {
             let upper = if ids == DestinationIds::ThirtyTwo { address & 0xff_ffff_ffff } else { address };
             assert!(!(0xfee0_0000..0xfef0_0000).contains(&upper), "{address:#x} is one");
             continue;
@@ -87,7 +87,7 @@ fn meaningful(ids: DestinationIds) -> u64 {
     }
 }
 
-fn put_together(message: &Message, ids: DestinationIds) -> u64 {
+fn put_together(message: &InterruptMessage, ids: DestinationIds) -> u64 {
     let id = u64::from(message.destination);
     let upper = match ids {
         DestinationIds::Eight => 0,
@@ -99,7 +99,7 @@ fn put_together(message: &Message, ids: DestinationIds) -> u64 {
 }
 
 /// The data that says the same. Two modes mean nothing, so one of them is as it was.
-fn data_of(message: &Message, data: u32) -> u32 {
+fn data_of(message: &InterruptMessage, data: u32) -> u32 {
     let mode = match message.delivery {
         Delivery::Fixed => 0,
         Delivery::LowestPriority => 1,
@@ -113,13 +113,13 @@ fn data_of(message: &Message, data: u32) -> u32 {
         }
     };
     let trigger = match message.trigger {
-        Trigger::Edge => 0,
-        Trigger::Level { asserted } => 0x8000 | u32::from(asserted) << 14,
+        TriggerMode::Edge => 0,
+        TriggerMode::Level { asserted } => 0x8000 | u32::from(asserted) << 14,
     };
     trigger | mode << 8 | u32::from(message.vector)
 }
 
-fn reach(table: &Table<usize>, apics: &[Registers], message: Message, intercepted: bool) {
+fn reach(table: &ApicTable<usize>, apics: &[Registers], message: InterruptMessage, intercepted: bool) {
     let wanted: Vec<usize> = (0..apics.len()).filter(|apic| rule::reaches(&apics[*apic], &message)).collect();
     let found: Vec<usize> = table.targets(message.destination, message.mode).copied().collect();
     assert_eq!(found, wanted, "{message:?}, {apics:?}");
@@ -134,11 +134,13 @@ fn reach(table: &Table<usize>, apics: &[Registers], message: Message, intercepte
     let eoi = if intercepted { Eoi::Intercepted } else { Eoi::NotIntercepted };
     match postable(&message, table, eoi) {
         Ok(posted) => assert_eq!(([*posted.target], posted.vector.number()), ([wanted[0]], message.vector)),
-        Err(Remapped::Nobody) => assert!(wanted.is_empty()),
-        Err(Remapped::Several) => assert!(wanted.len() > 1),
-        Err(Remapped::IllegalVector(vector)) => assert!(vector == message.vector && vector < 16),
-        Err(Remapped::Mode(mode)) => assert_eq!(mode, message.delivery),
-        Err(Remapped::LevelWithoutEoi) => assert!(message.trigger == Trigger::Level { asserted: true } && !intercepted),
-        Err(Remapped::Deasserted) => assert_eq!(message.trigger, Trigger::Level { asserted: false }),
+        Err(NotPostable::Nobody) => assert!(wanted.is_empty()),
+        Err(NotPostable::Several) => assert!(wanted.len() > 1),
+        Err(NotPostable::IllegalVector(vector)) => assert!(vector == message.vector && vector < 16),
+        Err(NotPostable::Mode(mode)) => assert_eq!(mode, message.delivery),
+        Err(NotPostable::LevelWithoutEoi) => {
+            assert!(message.trigger == TriggerMode::Level { asserted: true } && !intercepted)
+        }
+        Err(NotPostable::Deasserted) => assert_eq!(message.trigger, TriggerMode::Level { asserted: false }),
     }
 }

@@ -13,7 +13,7 @@ mod vector;
 pub mod vmx;
 
 pub use locks::LOCKS;
-pub use map::{ApicMap, DuplicateId, LogicalIds, Registers, Table, Who};
-pub use message::{Delivery, DestinationIds, DestinationMode, Message, NotAMessage, Trigger};
-pub use postable::{Eoi, Posted, Remapped, postable};
+pub use map::{ApicMap, ApicTable, DuplicateId, LogicalIds, Registers, Who};
+pub use message::{Delivery, DestinationIds, DestinationMode, InterruptMessage, NotAMessage, TriggerMode};
+pub use postable::{Eoi, NotPostable, PostableMessage, postable};
 pub use vector::GuestVector;

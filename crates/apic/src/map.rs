@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, RcuRef, WaitType};
 
-use crate::{DestinationMode, Message};
+use crate::{DestinationMode, InterruptMessage};
 
 pub(crate) static APIC_MAP: LockClass = LockClass::new("apic.map", WaitType::Sleep);
 
@@ -54,7 +54,7 @@ impl Registers {
 
     /// Whether a message is for it (or for it among others).
     pub const fn accepts(&self, destination: u32, mode: DestinationMode) -> bool {
-        if destination == Message::ALL {
+        if destination == InterruptMessage::ALL {
             return !matches!(self, Registers::Disabled);
         }
         match (*self, mode) {
@@ -98,7 +98,8 @@ pub enum Who<'a, T> {
 pub struct DuplicateId(pub u32);
 
 /// All vCPUs of a VM and their APICs, as they were when somebody looked.
-pub struct Table<T> {
+#[doc(alias = "Table")]
+pub struct ApicTable<T> {
     vcpus: Vec<(Registers, T)>,
     /// For each physical destination below its length, the one that it means; nothing if it is none or several.
     physical: Box<[Option<T>]>,
@@ -109,7 +110,7 @@ pub struct Table<T> {
 /// than that, whatever it writes.
 const DIRECT: u32 = 4096;
 
-impl<T> Table<T> {
+impl<T> ApicTable<T> {
     /// Of these vCPUs. It has up to two of each `T`, which is an `Arc`, or a number.
     pub fn new(vcpus: impl IntoIterator<Item = (Registers, T)>) -> Self
     where
@@ -131,7 +132,7 @@ impl<T> Table<T> {
                 physical[id as usize] = Some(vcpus[at].1.clone());
             }
         }
-        Table { vcpus, physical, duplicate }
+        ApicTable { vcpus, physical, duplicate }
     }
 
     /// An APIC id below 4096 that several vCPUs have, if there is one. Messages reach all of them.
@@ -192,12 +193,12 @@ const SCANNING: u32 = 2;
 pub struct ApicMap<P: Platform, T: Send + Sync + 'static> {
     state: P::AtomicU32,
     scan: Mutex<P, ()>,
-    table: RcuCell<P, P::Rcu, Table<T>>,
+    table: RcuCell<P, P::Rcu, ApicTable<T>>,
 }
 
 impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
     /// A map that holds `table`, for readers of `rcu`.
-    pub fn new(rcu: &Arc<P::Rcu>, table: Table<T>) -> Self {
+    pub fn new(rcu: &Arc<P::Rcu>, table: ApicTable<T>) -> Self {
         ApicMap {
             state: P::AtomicU32::new(CLEAN),
             scan: Mutex::<P, _>::new(&APIC_MAP, ()),
@@ -207,13 +208,13 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
 
     /// The table, in a read section.
     #[inline]
-    pub fn read(&self) -> RcuRef<'_, P::Rcu, Table<T>> {
+    pub fn read(&self) -> RcuRef<'_, P::Rcu, ApicTable<T>> {
         self.table.read()
     }
 
     /// The cell of the table, for readers who are in a read section already.
     #[inline]
-    pub fn cell(&self) -> &RcuCell<P, P::Rcu, Table<T>> {
+    pub fn cell(&self) -> &RcuCell<P, P::Rcu, ApicTable<T>> {
         &self.table
     }
 
@@ -224,13 +225,13 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
     ///
     /// `look` is not called if another call has looked meanwhile. Senders that have read the former table may still use
     /// it for a moment, as if they had sent before.
-    pub fn changed(&self, look: impl FnOnce() -> Table<T>) {
+    pub fn changed(&self, look: impl FnOnce() -> ApicTable<T>) {
         // After the change, so that no scan that comes before the change can use the mark up.
         self.state.store(DIRTY, SeqCst);
         self.update(look);
     }
 
-    fn update(&self, look: impl FnOnce() -> Table<T>) {
+    fn update(&self, look: impl FnOnce() -> ApicTable<T>) {
         // Somebody has looked since, and published what it saw.
         if self.state.load(SeqCst) == CLEAN {
             return;
@@ -264,7 +265,7 @@ mod tests {
         Registers::XApic { id, logical, format }
     }
 
-    fn targets(table: &Table<u32>, destination: u32, mode: DestinationMode) -> Vec<u32> {
+    fn targets(table: &ApicTable<u32>, destination: u32, mode: DestinationMode) -> Vec<u32> {
         let all: Vec<u32> = table.targets(destination, mode).copied().collect();
         match table.who(destination, mode) {
             Who::Nobody => assert!(all.is_empty()),
@@ -274,8 +275,8 @@ mod tests {
         all
     }
 
-    fn table(registers: &[Registers]) -> Table<u32> {
-        Table::new(registers.iter().copied().zip(0..))
+    fn table(registers: &[Registers]) -> ApicTable<u32> {
+        ApicTable::new(registers.iter().copied().zip(0..))
     }
 
     #[test]
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(targets(&table, 0, Physical), [2]);
         assert_eq!(targets(&table, 70_000, Physical), [3]);
         assert!(targets(&table, 1, Physical).is_empty() && targets(&table, 4, Physical).is_empty());
-        assert_eq!(targets(&table, Message::ALL, Physical), [0, 2, 3]);
+        assert_eq!(targets(&table, InterruptMessage::ALL, Physical), [0, 2, 3]);
         assert_eq!(table.duplicate(), None);
     }
 
@@ -339,7 +340,7 @@ mod tests {
     fn a_change_is_in_the_table_when_it_was_told_of() {
         let rcu = Arc::new(<Std as Platform>::Rcu::new("apic map"));
         let id = AtomicU32::new(1);
-        let look = || Table::new([(Registers::X2Apic { id: id.load(SeqCst) }, ())]);
+        let look = || ApicTable::new([(Registers::X2Apic { id: id.load(SeqCst) }, ())]);
         let map = ApicMap::<Std, ()>::new(&rcu, look());
         id.store(9, SeqCst);
         assert_eq!(map.read().who(9, Physical), Who::Nobody);
@@ -352,12 +353,12 @@ mod tests {
     #[test]
     fn a_look_that_panics_leaves_the_table_as_it_was_and_the_next_one_looks_again() {
         let rcu = Arc::new(<Std as Platform>::Rcu::new("apic map"));
-        let map = ApicMap::<Std, ()>::new(&rcu, Table::new([(Registers::X2Apic { id: 1 }, ())]));
+        let map = ApicMap::<Std, ()>::new(&rcu, ApicTable::new([(Registers::X2Apic { id: 1 }, ())]));
         let looks = AssertUnwindSafe(|| map.changed(|| panic!("a register that is wrong")));
         assert!(catch_unwind(looks).is_err());
         assert_eq!(map.read().who(1, Physical), Who::One(&()));
         // By whoever comes, though it has changed nothing.
-        map.update(|| Table::new([(Registers::X2Apic { id: 9 }, ())]));
+        map.update(|| ApicTable::new([(Registers::X2Apic { id: 9 }, ())]));
         assert_eq!(map.read().who(9, Physical), Who::One(&()));
         rcu.barrier();
     }

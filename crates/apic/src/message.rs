@@ -57,7 +57,8 @@ pub enum Delivery {
 
 /// The trigger mode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Trigger {
+#[doc(alias = "Trigger")]
+pub enum TriggerMode {
     /// An edge.
     Edge,
     /// A level, which the guest's EOI ends.
@@ -69,8 +70,9 @@ pub enum Trigger {
 
 /// A message-signalled interrupt, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Message {
-    /// For whom it is. [`Message::ALL`] means all.
+#[doc(alias = "Message")]
+pub struct InterruptMessage {
+    /// For whom it is. [`InterruptMessage::ALL`] means all.
     pub destination: u32,
     /// How `destination` is to be understood.
     pub mode: DestinationMode,
@@ -81,14 +83,14 @@ pub struct Message {
     /// What is to be done.
     pub delivery: Delivery,
     /// Edge or level.
-    pub trigger: Trigger,
+    pub trigger: TriggerMode,
 }
 
 /// The address is none to which a device could send an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAMessage;
 
-impl Message {
+impl InterruptMessage {
     /// The destination id that means all.
     pub const ALL: u32 = u32::MAX;
 
@@ -122,10 +124,13 @@ impl Message {
             _ => Delivery::Reserved,
         };
         // Bit 14 says nothing about an edge.
-        let trigger =
-            if data & DATA_TRIGGER == 0 { Trigger::Edge } else { Trigger::Level { asserted: data & DATA_LEVEL != 0 } };
+        let trigger = if data & DATA_TRIGGER == 0 {
+            TriggerMode::Edge
+        } else {
+            TriggerMode::Level { asserted: data & DATA_LEVEL != 0 }
+        };
         let logical = address & DESTINATION_MODE != 0;
-        Ok(Message {
+        Ok(InterruptMessage {
             destination,
             mode: if logical { DestinationMode::Logical } else { DestinationMode::Physical },
             redirection_hint: address & REDIRECTION_HINT != 0,
@@ -146,25 +151,31 @@ impl Message {
 mod tests {
     use super::*;
 
-    const PLAIN: Message = Message {
+    const PLAIN: InterruptMessage = InterruptMessage {
         destination: 3,
         mode: DestinationMode::Physical,
         redirection_hint: false,
         vector: 0x41,
         delivery: Delivery::Fixed,
-        trigger: Trigger::Edge,
+        trigger: TriggerMode::Edge,
     };
 
     #[test]
     fn the_fields_are_where_sdm_12_11_has_them() {
-        let of = |address, data| Message::decode(address, data, DestinationIds::Eight);
+        let of = |address, data| InterruptMessage::decode(address, data, DestinationIds::Eight);
         assert_eq!(of(0xfee0_3000, 0x41), Ok(PLAIN));
-        assert_eq!(of(0xfee0_3004, 0x41), Ok(Message { mode: DestinationMode::Logical, ..PLAIN }));
-        assert_eq!(of(0xfee0_3008, 0x41), Ok(Message { redirection_hint: true, ..PLAIN }));
-        assert_eq!(of(0xfee0_3000, 0x0141), Ok(Message { delivery: Delivery::LowestPriority, ..PLAIN }));
+        assert_eq!(of(0xfee0_3004, 0x41), Ok(InterruptMessage { mode: DestinationMode::Logical, ..PLAIN }));
+        assert_eq!(of(0xfee0_3008, 0x41), Ok(InterruptMessage { redirection_hint: true, ..PLAIN }));
+        assert_eq!(of(0xfee0_3000, 0x0141), Ok(InterruptMessage { delivery: Delivery::LowestPriority, ..PLAIN }));
         assert_eq!(of(0xfee0_3000, 0x4041), Ok(PLAIN));
-        assert_eq!(of(0xfee0_3000, 0x8041), Ok(Message { trigger: Trigger::Level { asserted: false }, ..PLAIN }));
-        assert_eq!(of(0xfee0_3000, 0xc041), Ok(Message { trigger: Trigger::Level { asserted: true }, ..PLAIN }));
+        assert_eq!(
+            of(0xfee0_3000, 0x8041),
+            Ok(InterruptMessage { trigger: TriggerMode::Level { asserted: false }, ..PLAIN })
+        );
+        assert_eq!(
+            of(0xfee0_3000, 0xc041),
+            Ok(InterruptMessage { trigger: TriggerMode::Level { asserted: true }, ..PLAIN })
+        );
         // Bits 31:16 of the data, and 11:4 and 1:0 of the address, say nothing.
         assert_eq!(of(0xfee0_3ff3, 0xffff_0041), Ok(PLAIN));
     }
@@ -172,7 +183,8 @@ mod tests {
     #[test]
     fn each_delivery_mode_has_its_number() {
         use Delivery::*;
-        let of = |mode: u32| Message::decode(0xfee0_0000, mode << 8, DestinationIds::Eight).map(|it| it.delivery);
+        let of =
+            |mode: u32| InterruptMessage::decode(0xfee0_0000, mode << 8, DestinationIds::Eight).map(|it| it.delivery);
         let modes = [Fixed, LowestPriority, Smi, Reserved, Nmi, Init, Reserved, ExtInt];
         for (number, mode) in (0..).zip(modes) {
             assert_eq!(of(number), Ok(mode));
@@ -181,21 +193,21 @@ mod tests {
 
     #[test]
     fn an_extended_destination_id_has_seven_bits_more() {
-        let of = |address, ids| Message::decode(address, 0, ids).map(|it| it.destination);
+        let of = |address, ids| InterruptMessage::decode(address, 0, ids).map(|it| it.destination);
         assert_eq!(of(0xfee3_4240, DestinationIds::Fifteen), Ok(0x1234));
         assert_eq!(of(0xfee3_4240, DestinationIds::Eight), Ok(0x34));
         assert_eq!(of(0xfeef_ffe0, DestinationIds::Fifteen), Ok(0x7fff));
         assert_eq!(of(0xfeef_f000, DestinationIds::Fifteen), Ok(0xff));
-        assert_eq!(of(0xfeef_f000, DestinationIds::Eight), Ok(Message::ALL));
+        assert_eq!(of(0xfeef_f000, DestinationIds::Eight), Ok(InterruptMessage::ALL));
     }
 
     #[test]
     fn an_id_of_a_route_of_kvm_has_32_bits() {
-        let of = |address| Message::decode(address, 0x41, DestinationIds::ThirtyTwo).map(|it| it.destination);
+        let of = |address| InterruptMessage::decode(address, 0x41, DestinationIds::ThirtyTwo).map(|it| it.destination);
         assert_eq!(of(0x100_fee2_3000), Ok(0x123));
         assert_eq!(of(0xabcd_ef00_fee1_2000), Ok(0xabcd_ef12));
         assert_eq!([of(0xfee0_3fe0), of(0xfeef_f000)], [Ok(3), Ok(0xff)]);
-        assert_eq!(of(0xffff_ff00_feef_f000), Ok(Message::ALL));
+        assert_eq!(of(0xffff_ff00_feef_f000), Ok(InterruptMessage::ALL));
         for address in [0x1_fee0_0000, 0x180_fee0_0000, 0x100_fed0_0000, 0x100_0000_0000] {
             assert_eq!(of(address), Err(NotAMessage), "{address:#x}");
         }
@@ -204,13 +216,17 @@ mod tests {
     #[test]
     fn what_is_written_elsewhere_is_no_message() {
         for address in [0, 0xfed0_0000, 0xfef0_0000, 0x1_fee0_0000, u64::MAX] {
-            assert_eq!(Message::decode(address, 0x41, DestinationIds::Eight), Err(NotAMessage), "{address:#x}");
+            assert_eq!(
+                InterruptMessage::decode(address, 0x41, DestinationIds::Eight),
+                Err(NotAMessage),
+                "{address:#x}"
+            );
         }
     }
 
     #[test]
     fn a_vector_below_16_is_not_legal() {
-        assert_eq!(Message { vector: 15, ..PLAIN }.legal_vector(), None);
-        assert_eq!(Message { vector: 16, ..PLAIN }.legal_vector(), GuestVector::new(16));
+        assert_eq!(InterruptMessage { vector: 15, ..PLAIN }.legal_vector(), None);
+        assert_eq!(InterruptMessage { vector: 16, ..PLAIN }.legal_vector(), GuestVector::new(16));
     }
 }

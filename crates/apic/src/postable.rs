@@ -1,7 +1,7 @@
 //! Which messages can be posted. Those that cannot take the way through the host's interrupt handler: remapped delivery,
 //! and the vCPUs' APICs in software.
 
-use crate::{Delivery, GuestVector, Message, Table, Trigger, Who};
+use crate::{ApicTable, Delivery, GuestVector, InterruptMessage, TriggerMode, Who};
 
 /// Whether the guest's EOI of the vector exits.
 ///
@@ -17,7 +17,8 @@ pub enum Eoi {
 
 /// A message that can be posted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Posted<'a, T> {
+#[doc(alias = "Posted")]
+pub struct PostableMessage<'a, T> {
     /// To whom.
     pub target: &'a T,
     /// Which bit.
@@ -26,7 +27,8 @@ pub struct Posted<'a, T> {
 
 /// Why a message cannot be posted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Remapped {
+#[doc(alias = "Remapped")]
+pub enum NotPostable {
     /// It is not an interrupt with a vector of its own.
     Mode(Delivery),
     /// Its vector is below 16.
@@ -46,25 +48,29 @@ pub enum Remapped {
 /// # Errors
 /// If it cannot, with the reason.
 #[inline]
-pub fn postable<'a, T>(message: &Message, table: &'a Table<T>, eoi: Eoi) -> Result<Posted<'a, T>, Remapped> {
+pub fn postable<'a, T>(
+    message: &InterruptMessage,
+    table: &'a ApicTable<T>,
+    eoi: Eoi,
+) -> Result<PostableMessage<'a, T>, NotPostable> {
     if !matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) {
-        return Err(Remapped::Mode(message.delivery));
+        return Err(NotPostable::Mode(message.delivery));
     }
-    let vector = message.legal_vector().ok_or(Remapped::IllegalVector(message.vector))?;
+    let vector = message.legal_vector().ok_or(NotPostable::IllegalVector(message.vector))?;
     match (message.trigger, eoi) {
-        (Trigger::Edge, _) | (Trigger::Level { asserted: true }, Eoi::Intercepted) => {}
-        (Trigger::Level { asserted: false }, _) => return Err(Remapped::Deasserted),
-        (Trigger::Level { asserted: true }, Eoi::NotIntercepted) => return Err(Remapped::LevelWithoutEoi),
+        (TriggerMode::Edge, _) | (TriggerMode::Level { asserted: true }, Eoi::Intercepted) => {}
+        (TriggerMode::Level { asserted: false }, _) => return Err(NotPostable::Deasserted),
+        (TriggerMode::Level { asserted: true }, Eoi::NotIntercepted) => return Err(NotPostable::LevelWithoutEoi),
     }
     // The way that has to be short: one step, without a detour by `Who`.
     if let Some(target) = table.direct(message.destination, message.mode) {
-        return Ok(Posted { target, vector });
+        return Ok(PostableMessage { target, vector });
     }
     match table.ask_all(message.destination, message.mode) {
         // Of one target, the one with the lowest priority is that one.
-        Who::One(target) => Ok(Posted { target, vector }),
-        Who::Nobody => Err(Remapped::Nobody),
-        Who::Several => Err(Remapped::Several),
+        Who::One(target) => Ok(PostableMessage { target, vector }),
+        Who::Nobody => Err(NotPostable::Nobody),
+        Who::Several => Err(NotPostable::Several),
     }
 }
 
@@ -73,10 +79,10 @@ mod tests {
     use super::*;
     use crate::{DestinationIds, DestinationMode, LogicalIds, Registers};
 
-    fn decide(address: u64, data: u32, eoi: Eoi) -> Result<(u32, u8), Remapped> {
+    fn decide(address: u64, data: u32, eoi: Eoi) -> Result<(u32, u8), NotPostable> {
         let member = |id: u8| Registers::XApic { id, logical: 1 << id, format: LogicalIds::Flat };
-        let table = Table::new([(member(0), 10), (member(1), 11)]);
-        let message = Message::decode(address, data, DestinationIds::Eight).unwrap();
+        let table = ApicTable::new([(member(0), 10), (member(1), 11)]);
+        let message = InterruptMessage::decode(address, data, DestinationIds::Eight).unwrap();
         postable(&message, &table, eoi).map(|posted| (*posted.target, posted.vector.number()))
     }
 
@@ -92,34 +98,37 @@ mod tests {
 
     #[test]
     fn what_is_for_several_or_nobody_is_remapped() {
-        assert_eq!(decide(LOGICAL | 3 << 12, 0x41, Eoi::Intercepted), Err(Remapped::Several));
-        assert_eq!(decide(LOGICAL | 3 << 12, 0x141, Eoi::Intercepted), Err(Remapped::Several));
-        assert_eq!(decide(0xfeef_f000, 0x41, Eoi::Intercepted), Err(Remapped::Several));
-        assert_eq!(decide(0xfee0_7000, 0x41, Eoi::Intercepted), Err(Remapped::Nobody));
+        assert_eq!(decide(LOGICAL | 3 << 12, 0x41, Eoi::Intercepted), Err(NotPostable::Several));
+        assert_eq!(decide(LOGICAL | 3 << 12, 0x141, Eoi::Intercepted), Err(NotPostable::Several));
+        assert_eq!(decide(0xfeef_f000, 0x41, Eoi::Intercepted), Err(NotPostable::Several));
+        assert_eq!(decide(0xfee0_7000, 0x41, Eoi::Intercepted), Err(NotPostable::Nobody));
     }
 
     #[test]
     fn a_level_is_posted_only_if_its_eoi_is_intercepted() {
-        assert_eq!(decide(ONE, 0xc041, Eoi::NotIntercepted), Err(Remapped::LevelWithoutEoi));
+        assert_eq!(decide(ONE, 0xc041, Eoi::NotIntercepted), Err(NotPostable::LevelWithoutEoi));
         assert_eq!(decide(ONE, 0xc041, Eoi::Intercepted), Ok((11, 0x41)));
-        assert_eq!(decide(ONE, 0x8041, Eoi::Intercepted), Err(Remapped::Deasserted));
+        assert_eq!(decide(ONE, 0x8041, Eoi::Intercepted), Err(NotPostable::Deasserted));
     }
 
     #[test]
     fn what_is_no_interrupt_or_has_no_legal_vector_is_remapped() {
         for (data, mode) in [(0x200, Delivery::Smi), (0x400, Delivery::Nmi), (0x741, Delivery::ExtInt)] {
-            assert_eq!(decide(ONE, data, Eoi::Intercepted), Err(Remapped::Mode(mode)));
+            assert_eq!(decide(ONE, data, Eoi::Intercepted), Err(NotPostable::Mode(mode)));
         }
-        assert_eq!(decide(ONE, 0x300, Eoi::Intercepted), Err(Remapped::Mode(Delivery::Reserved)));
-        assert_eq!(decide(ONE, 0x0f, Eoi::Intercepted), Err(Remapped::IllegalVector(15)));
+        assert_eq!(decide(ONE, 0x300, Eoi::Intercepted), Err(NotPostable::Mode(Delivery::Reserved)));
+        assert_eq!(decide(ONE, 0x0f, Eoi::Intercepted), Err(NotPostable::IllegalVector(15)));
     }
 
     #[test]
     fn a_logical_destination_in_a_message_is_understood_by_each_apic() {
-        let table = Table::new([(Registers::X2Apic { id: 4 }, ())]);
+        let table = ApicTable::new([(Registers::X2Apic { id: 4 }, ())]);
         let mode = DestinationMode::Logical;
-        let message =
-            Message { destination: 1 << 4, mode, ..Message::decode(ONE, 0x41, DestinationIds::Eight).unwrap() };
+        let message = InterruptMessage {
+            destination: 1 << 4,
+            mode,
+            ..InterruptMessage::decode(ONE, 0x41, DestinationIds::Eight).unwrap()
+        };
         assert!(postable(&message, &table, Eoi::NotIntercepted).is_ok());
     }
 }

@@ -5,7 +5,8 @@
 mod rule;
 
 use doorbell_apic::{
-    Delivery, DestinationIds, Eoi, LogicalIds, Message, Registers, Remapped, Table, Trigger, Who, postable,
+    ApicTable, Delivery, DestinationIds, Eoi, InterruptMessage, LogicalIds, NotPostable, Registers, TriggerMode, Who,
+    postable,
 };
 use proptest::prelude::*;
 use rule::reaches;
@@ -42,11 +43,11 @@ proptest! {
         intercepted in any::<bool>(),
     ) {
         let address = 0xfee0_0000 | u64::from(low & 0xf_ffff);
-        let mut message = Message::decode(address, data, ids).unwrap();
-        prop_assert_eq!(Message::decode(address ^ 0x10_0000, data, ids).is_err(), true);
+        let mut message = InterruptMessage::decode(address, data, ids).unwrap();
+        prop_assert_eq!(InterruptMessage::decode(address ^ 0x10_0000, data, ids).is_err(), true);
         // Interrupt remapping can say more than a message can.
         message.destination = destination;
-        let table = Table::new(apics.iter().copied().zip(0..));
+        let table = ApicTable::new(apics.iter().copied().zip(0..));
         let wanted: Vec<usize> = (0..apics.len()).filter(|index| reaches(&apics[*index], &message)).collect();
         let found: Vec<usize> = table.targets(message.destination, message.mode).copied().collect();
         prop_assert_eq!(&found, &wanted);
@@ -60,8 +61,8 @@ proptest! {
         let eoi = if intercepted { Eoi::Intercepted } else { Eoi::NotIntercepted };
         let fixed = matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority);
         let edge_like = match message.trigger {
-            Trigger::Edge => true,
-            Trigger::Level { asserted } => asserted && intercepted,
+            TriggerMode::Edge => true,
+            TriggerMode::Level { asserted } => asserted && intercepted,
         };
         let can = fixed && message.vector >= 16 && edge_like && wanted.len() == 1;
         match postable(&message, &table, eoi) {
@@ -72,12 +73,12 @@ proptest! {
             Err(reason) => {
                 prop_assert!(!can);
                 match reason {
-                    Remapped::Mode(mode) => prop_assert_eq!(mode, message.delivery),
-                    Remapped::IllegalVector(vector) => prop_assert!(vector < 16),
-                    Remapped::LevelWithoutEoi => prop_assert_eq!(data & 0xc000, 0xc000),
-                    Remapped::Deasserted => prop_assert_eq!(data & 0xc000, 0x8000),
-                    Remapped::Nobody => prop_assert!(wanted.is_empty()),
-                    Remapped::Several => prop_assert!(wanted.len() > 1),
+                    NotPostable::Mode(mode) => prop_assert_eq!(mode, message.delivery),
+                    NotPostable::IllegalVector(vector) => prop_assert!(vector < 16),
+                    NotPostable::LevelWithoutEoi => prop_assert_eq!(data & 0xc000, 0xc000),
+                    NotPostable::Deasserted => prop_assert_eq!(data & 0xc000, 0x8000),
+                    NotPostable::Nobody => prop_assert!(wanted.is_empty()),
+                    NotPostable::Several => prop_assert!(wanted.len() > 1),
                 }
             }
         }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
+use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{
-    Awake, Coalescing, Control, Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, SelfNotify,
+    Awake, Destination, Gate, Layout, Mode, Notice, Pending, PiControl, PiDescriptor, PiGate, SelfNotify,
 };
 use proptest::prelude::*;
 
@@ -55,7 +55,7 @@ struct Vcpu {
     post: PiDescriptor<Std>,
 }
 
-impl Sleeper<Std> for Vcpu {
+impl PiVcpu<Std> for Vcpu {
     fn descriptor(&self) -> &PiDescriptor<Std> {
         &self.post
     }
@@ -72,31 +72,31 @@ enum At {
 /// What is known of one vCPU.
 struct Known {
     vcpu: Arc<Vcpu>,
-    seat: Option<Seat<Std, Vcpu>>,
+    hooks: Option<PiHooks<Std, Vcpu>>,
     at: At,
     mode: Mode,
     pir: BTreeSet<u8>,
-    control: Control,
+    control: PiControl,
 }
 
 impl Known {
     fn new(number: usize) -> Self {
         let destination = Destination::x2apic(0);
-        let post = PiDescriptor::new(Pending::new(), Coalescing::new(destination, NOTIFY));
+        let post = PiDescriptor::new(Pending::new(), PiGate::new(destination, NOTIFY));
         Known {
             vcpu: Arc::new(Vcpu { number, post }),
-            seat: None,
+            hooks: None,
             at: At::New,
             mode: Mode::Host,
             pir: BTreeSet::new(),
-            control: Control::new(destination, NOTIFY),
+            control: PiControl::new(destination, NOTIFY),
         }
     }
 
     /// Notifications go elsewhere; whether one had been sent, or should have been.
     fn redirect(&mut self, cpu: u32, vector: Vector) -> bool {
         let on = self.control.outstanding() || self.control.suppressed() && !self.pir.is_empty();
-        self.control = Control::new(Destination::x2apic(cpu), vector).with_outstanding(on);
+        self.control = PiControl::new(Destination::x2apic(cpu), vector).with_outstanding(on);
         on
     }
 
@@ -110,15 +110,18 @@ impl Known {
 }
 
 struct World {
-    sleepers: Arc<Sleepers<Std, Vcpu>>,
+    wakeup_vcpus: Arc<WakeupVcpus<Std, Vcpu>>,
     vcpus: Vec<Known>,
 }
 
 impl World {
     fn new() -> Self {
         static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> = LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
-        let host = Host::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
-        World { sleepers: Sleepers::new(host, SLOTS, &RCU).unwrap(), vcpus: (0..VCPUS).map(Known::new).collect() }
+        let host = PiHost::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
+        World {
+            wakeup_vcpus: WakeupVcpus::new(host, SLOTS, &RCU).unwrap(),
+            vcpus: (0..VCPUS).map(Known::new).collect(),
+        }
     }
 
     fn run(&mut self, op: Op) {
@@ -126,7 +129,7 @@ impl World {
             Op::Register(n) => self.register(n),
             Op::Drop(n) => {
                 let known = &mut self.vcpus[n];
-                known.seat = None;
+                known.hooks = None;
                 known.at = At::New;
             }
             Op::Load(n, cpu) => self.load(n, cpu),
@@ -141,18 +144,18 @@ impl World {
     }
 
     fn register(&mut self, n: usize) {
-        let taken = self.vcpus.iter().filter(|known| known.seat.is_some()).count();
+        let taken = self.vcpus.iter().filter(|known| known.hooks.is_some()).count();
         let known = &mut self.vcpus[n];
-        if known.seat.is_none() {
-            known.seat = self.sleepers.register(known.vcpu.clone()).ok();
-            assert_eq!(known.seat.is_some(), taken < SLOTS);
+        if known.hooks.is_none() {
+            known.hooks = self.wakeup_vcpus.register(known.vcpu.clone()).ok();
+            assert_eq!(known.hooks.is_some(), taken < SLOTS);
         }
     }
 
     fn load(&mut self, n: usize, cpu: u32) {
         let known = &mut self.vcpus[n];
-        let Some(seat) = &mut known.seat else { return };
-        seat.load(CpuId(cpu));
+        let Some(hooks) = &mut known.hooks else { return };
+        hooks.load(CpuId(cpu));
         if known.at != At::Loaded(cpu) {
             known.at = At::Loaded(cpu);
             known.redirect(cpu, NOTIFY);
@@ -164,8 +167,8 @@ impl World {
 
     fn put(&mut self, n: usize, preempted: bool) {
         let known = &mut self.vcpus[n];
-        let Some(seat) = &mut known.seat else { return };
-        let notify = seat.put(preempted);
+        let Some(hooks) = &mut known.hooks else { return };
+        let notify = hooks.put(preempted);
         let At::Loaded(cpu) = known.at else { return assert_eq!(notify, SelfNotify(false)) };
         if !preempted && known.mode == Mode::Blocked {
             known.at = At::Listed(cpu);
@@ -231,9 +234,9 @@ impl World {
         let mut woken = BTreeSet::new();
         let wake = |vcpu: &Arc<Vcpu>| assert!(woken.insert(vcpu.number), "woken twice");
         if evacuates {
-            self.sleepers.evacuate(CpuId(cpu), wake);
+            self.wakeup_vcpus.offline(CpuId(cpu), wake);
         } else {
-            self.sleepers.wake_up(CpuId(cpu), wake);
+            self.wakeup_vcpus.handle_wakeup(CpuId(cpu), wake);
         }
         for known in self.vcpus.iter_mut().filter(|known| known.at == At::Listed(cpu)) {
             let wanted = (evacuates || known.control.outstanding()) && known.woken();
@@ -247,14 +250,14 @@ impl World {
             assert_eq!(known.vcpu.post.gate().load(), known.control);
             assert_eq!(known.vcpu.post.run_state().mode(), known.mode);
             let listed = if let At::Listed(cpu) = known.at { Some(CpuId(cpu)) } else { None };
-            assert_eq!(known.seat.as_ref().and_then(Seat::sleeps_on), listed);
+            assert_eq!(known.hooks.as_ref().and_then(PiHooks::sleeps_on), listed);
             // Nothing that is posted is without somebody who answers for it.
             let answered = known.control.outstanding() || known.control.suppressed() || known.pir.is_empty();
             assert!(answered, "{:?}", known.at);
         }
         for cpu in 0..CPUS {
             let empty = !self.vcpus.iter().any(|known| known.at == At::Listed(cpu));
-            assert_eq!(self.sleepers.is_empty(CpuId(cpu)), empty);
+            assert_eq!(self.wakeup_vcpus.is_empty(CpuId(cpu)), empty);
         }
     }
 }

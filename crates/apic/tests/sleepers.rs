@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use doorbell_apic::vmx::{Host, MOST_SLOTS, NoSlot, Sleeper, Sleepers, TooMany};
+use doorbell_apic::vmx::{MOST_SLOTS, NoSlot, PiHost, PiVcpu, TooMany, WakeupVcpus};
 use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
-use doorbell_post::{Coalescing, Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, SelfNotify};
+use doorbell_post::{Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, PiGate, SelfNotify};
 
 const NOTIFY: Vector = Vector(0xf2);
 const WAKE_UP: Vector = Vector(0xf1);
@@ -14,45 +14,45 @@ struct Vcpu {
     post: PiDescriptor<Std>,
 }
 
-impl Sleeper<Std> for Vcpu {
+impl PiVcpu<Std> for Vcpu {
     fn descriptor(&self) -> &PiDescriptor<Std> {
         &self.post
     }
 }
 
 fn vcpu(number: usize) -> Arc<Vcpu> {
-    let gate = Coalescing::new(Destination::x2apic(0), NOTIFY);
+    let gate = PiGate::new(Destination::x2apic(0), NOTIFY);
     Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate) })
 }
 
 struct Rig {
     rcu: Arc<<Std as Platform>::Rcu>,
-    sleepers: Arc<Sleepers<Std, Vcpu>>,
+    wakeup_vcpus: Arc<WakeupVcpus<Std, Vcpu>>,
 }
 
 fn rig(slots: usize) -> Rig {
     let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
-    Rig { sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu).unwrap(), rcu }
+    Rig { wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu).unwrap(), rcu }
 }
 
 #[test]
 fn more_slots_than_a_handler_can_look_through_are_refused_before_memory_is_taken() {
     let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
-    let host = || Host::x2apic(NOTIFY, WAKE_UP, [0]);
-    let new = |slots| Sleepers::<Std, Vcpu>::new(host(), slots, &rcu).err();
+    let host = || PiHost::x2apic(NOTIFY, WAKE_UP, [0]);
+    let new = |slots| WakeupVcpus::<Std, Vcpu>::new(host(), slots, &rcu).err();
     assert_eq!([new(usize::MAX), new(MOST_SLOTS + 1), new(MOST_SLOTS)], [Some(TooMany), Some(TooMany), None]);
 }
 
 impl Rig {
     fn woken(&self, cpu: u32) -> Vec<usize> {
         let mut woken = Vec::new();
-        self.sleepers.wake_up(CpuId(cpu), |vcpu| woken.push(vcpu.number));
+        self.wakeup_vcpus.handle_wakeup(CpuId(cpu), |vcpu| woken.push(vcpu.number));
         woken
     }
 
     fn evacuated(&self, cpu: u32) -> Vec<usize> {
         let mut woken = Vec::new();
-        self.sleepers.evacuate(CpuId(cpu), |vcpu| woken.push(vcpu.number));
+        self.wakeup_vcpus.offline(CpuId(cpu), |vcpu| woken.push(vcpu.number));
         woken
     }
 }
@@ -76,11 +76,11 @@ fn sleep(vcpu: &Vcpu) {
 fn only_who_sleeps_on_the_cpu_and_was_notified_is_woken() {
     let rig = rig(130);
     let vcpus: Vec<_> = (0..130).map(vcpu).collect();
-    let mut seats: Vec<_> = vcpus.iter().map(|vcpu| rig.sleepers.register(vcpu.clone()).unwrap()).collect();
-    for (vcpu, seat) in vcpus.iter().zip(&mut seats) {
-        seat.load(CpuId(vcpu.number as u32 % 2));
+    let mut hooks: Vec<_> = vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
+    for (vcpu, hooks) in vcpus.iter().zip(&mut hooks) {
+        hooks.load(CpuId(vcpu.number as u32 % 2));
         sleep(vcpu);
-        assert_eq!(seat.put(false), SelfNotify(false));
+        assert_eq!(hooks.put(false), SelfNotify(false));
     }
     for number in [0, 63, 64, 128, 129] {
         assert_eq!(device(&vcpus[number], 0x41), Some((WAKE_UP, number as u32 % 2)));
@@ -94,67 +94,67 @@ fn only_who_sleeps_on_the_cpu_and_was_notified_is_woken() {
 fn a_preempted_vcpu_is_on_no_map_and_load_finds_what_was_posted_meanwhile() {
     let rig = rig(1);
     let vcpu = vcpu(0);
-    let mut seat = rig.sleepers.register(vcpu.clone()).unwrap();
-    seat.load(CpuId(0));
-    assert_eq!(seat.put(true), SelfNotify(false));
-    assert_eq!((vcpu.post.run_state().mode(), seat.sleeps_on()), (Mode::Preempted, None));
+    let mut hooks = rig.wakeup_vcpus.register(vcpu.clone()).unwrap();
+    hooks.load(CpuId(0));
+    assert_eq!(hooks.put(true), SelfNotify(false));
+    assert_eq!((vcpu.post.run_state().mode(), hooks.sleeps_on()), (Mode::Preempted, None));
     assert_eq!(device(&vcpu, 0x41), None);
     assert!(!vcpu.post.gate().load().outstanding());
-    seat.load(CpuId(1));
+    hooks.load(CpuId(1));
     let control = vcpu.post.gate().load();
     assert!(control.outstanding() && !control.suppressed());
     assert_eq!((control.vector(), control.destination().bits()), (NOTIFY, 1));
     assert_eq!(vcpu.post.run_state().mode(), Mode::Host);
-    assert!(rig.sleepers.is_empty(CpuId(0)));
+    assert!(rig.wakeup_vcpus.is_empty(CpuId(0)));
 }
 
 #[test]
 fn a_vcpu_that_is_preempted_on_its_way_to_sleep_is_woken_when_it_gets_there() {
     let rig = rig(1);
     let vcpu = vcpu(0);
-    let mut seat = rig.sleepers.register(vcpu.clone()).unwrap();
-    seat.load(CpuId(0));
+    let mut hooks = rig.wakeup_vcpus.register(vcpu.clone()).unwrap();
+    hooks.load(CpuId(0));
     sleep(&vcpu);
-    assert_eq!(seat.put(true), SelfNotify(false));
+    assert_eq!(hooks.put(true), SelfNotify(false));
     assert_eq!(device(&vcpu, 0x41), None);
-    seat.load(CpuId(1));
-    assert_eq!(seat.put(false), SelfNotify(true));
-    assert_eq!((seat.sleeps_on(), rig.woken(0), rig.woken(1)), (Some(CpuId(1)), vec![], vec![0]));
+    hooks.load(CpuId(1));
+    assert_eq!(hooks.put(false), SelfNotify(true));
+    assert_eq!((hooks.sleeps_on(), rig.woken(0), rig.woken(1)), (Some(CpuId(1)), vec![], vec![0]));
 }
 
 #[test]
 fn to_put_what_was_not_loaded_and_to_load_twice_changes_nothing() {
     let rig = rig(1);
     let vcpu = vcpu(0);
-    let mut seat = rig.sleepers.register(vcpu.clone()).unwrap();
+    let mut hooks = rig.wakeup_vcpus.register(vcpu.clone()).unwrap();
     let before = vcpu.post.gate().load();
-    assert_eq!(seat.put(true), SelfNotify(false));
+    assert_eq!(hooks.put(true), SelfNotify(false));
     assert_eq!(vcpu.post.gate().load(), before);
-    seat.load(CpuId(1));
-    seat.load(CpuId(1));
+    hooks.load(CpuId(1));
+    hooks.load(CpuId(1));
     sleep(&vcpu);
-    assert_eq!(seat.put(false), SelfNotify(false));
-    assert_eq!(seat.put(false), SelfNotify(false));
-    seat.load(CpuId(0));
-    assert!(rig.sleepers.is_empty(CpuId(0)) && rig.sleepers.is_empty(CpuId(1)));
+    assert_eq!(hooks.put(false), SelfNotify(false));
+    assert_eq!(hooks.put(false), SelfNotify(false));
+    hooks.load(CpuId(0));
+    assert!(rig.wakeup_vcpus.is_empty(CpuId(0)) && rig.wakeup_vcpus.is_empty(CpuId(1)));
 }
 
 #[test]
 fn a_cpu_that_goes_offline_wakes_all_who_sleep_there_notified_or_not() {
     let rig = rig(3);
     let vcpus: Vec<_> = (0..3).map(vcpu).collect();
-    let mut seats: Vec<_> = vcpus.iter().map(|vcpu| rig.sleepers.register(vcpu.clone()).unwrap()).collect();
-    for (seat, vcpu) in seats.iter_mut().zip(&vcpus) {
-        seat.load(CpuId(u32::from(vcpu.number == 1)));
+    let mut hooks: Vec<_> = vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
+    for (hooks, vcpu) in hooks.iter_mut().zip(&vcpus) {
+        hooks.load(CpuId(u32::from(vcpu.number == 1)));
         sleep(vcpu);
-        assert_eq!(seat.put(false), SelfNotify(false));
+        assert_eq!(hooks.put(false), SelfNotify(false));
     }
     assert_eq!(vcpus[2].post.run_state().kick::<()>(), Notice::Wake);
     assert_eq!(rig.evacuated(0), [0]);
     assert_eq!(rig.evacuated(0), []);
     // The notification goes to the CPU that is gone; the vCPU is awake.
     assert_eq!(device(&vcpus[0], 0x41), Some((WAKE_UP, 0)));
-    seats[0].load(CpuId(1));
+    hooks[0].load(CpuId(1));
     assert!(vcpus[0].post.block().is_err());
 }
 
@@ -162,18 +162,18 @@ fn a_cpu_that_goes_offline_wakes_all_who_sleep_there_notified_or_not() {
 fn a_slot_is_free_again_when_its_vcpu_is_gone_whatever_was_pending() {
     let rig = rig(2);
     let vcpus: Vec<_> = (0..3).map(vcpu).collect();
-    let mut seat = rig.sleepers.register(vcpus[0].clone()).unwrap();
-    let other = rig.sleepers.register(vcpus[1].clone()).unwrap();
-    assert_eq!(rig.sleepers.register(vcpus[2].clone()).err(), Some(NoSlot));
-    seat.load(CpuId(0));
+    let mut hooks = rig.wakeup_vcpus.register(vcpus[0].clone()).unwrap();
+    let other = rig.wakeup_vcpus.register(vcpus[1].clone()).unwrap();
+    assert_eq!(rig.wakeup_vcpus.register(vcpus[2].clone()).err(), Some(NoSlot));
+    hooks.load(CpuId(0));
     sleep(&vcpus[0]);
-    assert_eq!(seat.put(false), SelfNotify(false));
+    assert_eq!(hooks.put(false), SelfNotify(false));
     assert_eq!(device(&vcpus[0], 0x41), Some((WAKE_UP, 0)));
-    drop(seat);
-    assert!(rig.sleepers.is_empty(CpuId(0)));
+    drop(hooks);
+    assert!(rig.wakeup_vcpus.is_empty(CpuId(0)));
     assert_eq!(rig.woken(0), []);
-    let seat = rig.sleepers.register(vcpus[2].clone()).unwrap();
-    drop((seat, other));
+    let hooks = rig.wakeup_vcpus.register(vcpus[2].clone()).unwrap();
+    drop((hooks, other));
     rig.rcu.barrier();
     assert!(vcpus.iter().all(|vcpu| Arc::strong_count(vcpu) == 1));
 }

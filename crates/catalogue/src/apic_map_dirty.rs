@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_apic::{ApicMap, DestinationMode, Registers, Table, Who};
+use doorbell_apic::{ApicMap, ApicTable, DestinationMode, Registers, Who};
 use doorbell_explore::sim::{fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
@@ -252,8 +252,9 @@ fn program(m: &Machine, scope: Scope) {
 fn shipped_program(m: &Machine, vcpus: u32) {
     let rcu = Arc::new(<Sim as Platform>::Rcu::new("apic map"));
     let ids: Arc<Vec<Word>> = Arc::new((0..vcpus).map(Word::new).collect());
-    let look =
-        |ids: &[Word]| Table::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)));
+    let look = |ids: &[Word]| {
+        ApicTable::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)))
+    };
     let map = Arc::new(ApicMap::<Sim, u32>::new(&rcu, look(&ids)));
     for vcpu in 0..vcpus {
         let (ids, map) = (Arc::clone(&ids), Arc::clone(&map));

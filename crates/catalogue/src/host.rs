@@ -12,9 +12,9 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
 use doorbell_host::vector::{
-    Arrived, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
+    Affinity, Arrived, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update, VectorError, Vectors,
 };
-use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
+use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
 
 /// Of the lowest priority: what waits at the CPU comes before.
@@ -54,14 +54,14 @@ impl Driver {
 }
 
 impl Handler for Driver {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         // Part of the step that acknowledges the device, which each message that has left it has to do with.
         self.device.acknowledge();
         let calls = self.calls.fetch_add(1, Relaxed) + 1;
         if calls > self.sent.load(Relaxed) {
             fail("a handler is called for nothing that its device has sent");
         }
-        Claim::Handled
+        IrqReturn::Handled
     }
 }
 
@@ -96,7 +96,7 @@ impl Host {
         let free = table.free();
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {
             let (irq, here) = (Irq(number), CpuSet::of([cpu]));
-            let place = table.activate(irq, Where::In(&here)).expect("one is free");
+            let place = table.activate(irq, Affinity::In(&here)).expect("one is free");
             let desc =
                 IrqDesc::new(&Arc::new(ReadDomain::new("irq actions")), here.clone(), &here).expect("it is online");
             let name = ["device", "other device", "third device"][number as usize];
@@ -190,7 +190,7 @@ impl Host {
         loop {
             let handling = self.line(irq).desc.handle();
             handling.wake.act();
-            if !handling.again {
+            if !handling.resend {
                 break;
             }
         }
@@ -227,7 +227,7 @@ impl Host {
         gives: impl FnOnce(&Device, &Move),
     ) -> Result<(), VectorError> {
         let to = CpuSet::of([to]);
-        let Some(moved) = self.vectors.begin_move(irq, Where::In(&to), update)? else { return Ok(()) };
+        let Some(moved) = self.vectors.begin_move(irq, Affinity::In(&to), update)? else { return Ok(()) };
         gives(&self.line(irq).device, &moved);
         let change = self.line(irq).desc.set_affinity(to.clone(), &to, drop).expect("it is online");
         if let Some(change) = change {
@@ -252,7 +252,7 @@ impl Host {
         let to = CpuSet::of([to]);
         self.requests(irq, handler);
         let place = loop {
-            match self.vectors.activate(irq, Where::In(&to)) {
+            match self.vectors.activate(irq, Affinity::In(&to)) {
                 Ok(place) => break place,
                 // All are in use or in quarantine, which ends.
                 Err(VectorError::Full { .. }) => Sim::cpu_relax(),
@@ -323,6 +323,6 @@ impl Host {
     }
 }
 
-pub(crate) fn message(place: Place) -> Message {
+pub(crate) fn message(place: CpuVector) -> Message {
     Message { cpu: place.cpu, vector: place.vector }
 }

@@ -10,7 +10,7 @@ use doorbell_platform::{CpuId, Vector};
 use crate::coroutine::MOST;
 use crate::ids::{CtxSet, ObjId};
 use crate::op::{MoreUses, Op};
-use crate::sim::{Books, Scheduled, SimTask, Wire};
+use crate::sim::{Scheduled, SimTask, Wire, WorkerAccounting};
 use crate::spin::Spin;
 use crate::validate::{CtxKind, Held};
 
@@ -77,7 +77,7 @@ pub(crate) struct Ctx {
     /// For tasks: what wakes them out of `park`.
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
-    pub books: Option<Rc<Books>>,
+    pub books: Option<Rc<WorkerAccounting>>,
     /// It is a task for which a certain CPU was asked; others make way for such a task while the
     /// program is set up.
     pub pinned: bool,

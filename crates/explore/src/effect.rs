@@ -10,7 +10,7 @@ use crate::cpu::Cpu;
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::object::NOBODY;
 use crate::op::{Access, Op, OpKind};
-use crate::search::{Fault, Open};
+use crate::search::{Fault, OpenEvent};
 use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::Held;
@@ -21,7 +21,7 @@ impl World {
     #[inline]
     pub(crate) fn open(&mut self, id: CtxId) {
         let mut open = self.search.blank();
-        let sleepers = self.search.sleepers(id);
+        let sleepers = self.search.sleep_set(id);
         if self.relaxes {
             for one in CtxSet(sleepers.0 | id.bit()).iter() {
                 if self.rests(one) {
@@ -44,7 +44,7 @@ impl World {
 
     /// Makes `open` the event that `op` is if `id` does it now.
     #[inline(always)]
-    pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut Open) {
+    pub(crate) fn as_event(&self, id: CtxId, op: &Op, open: &mut OpenEvent) {
         open.begin(id, op);
         open.kind = self.becomes(id, op);
         let kind = open.kind;
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Whether the pending step of `sleeper` depends on the step that is being done.
-    pub(crate) fn conflicts(&self, sleeper: CtxId, open: &Open) -> bool {
+    pub(crate) fn conflicts(&self, sleeper: CtxId, open: &OpenEvent) -> bool {
         let ctx = self.ctx(sleeper);
         let op = &ctx.pending;
         let clash = |obj: ObjId, access: Access| {
@@ -390,7 +390,7 @@ impl World {
     }
 
     /// The step that is being done uses more than it has said, which `add` adds.
-    pub(crate) fn also(&mut self, add: impl FnOnce(&World, &mut Open)) {
+    pub(crate) fn also(&mut self, add: impl FnOnce(&World, &mut OpenEvent)) {
         if let Some(mut open) = self.search.reopen() {
             add(self, &mut open);
             for sleeper in open.asleep.iter() {

@@ -17,7 +17,7 @@ use crate::locks::StuckLocks;
 use crate::machine::Machine;
 use crate::panics::told;
 use crate::record::Recorder;
-use crate::search::{self, Open, Replay, Sampler, Search, Settings, Strategy};
+use crate::search::{self, OpenEvent, Replay, Sampler, Search, Settings, Strategy};
 use crate::step::NO_OBJ;
 use crate::strays;
 use crate::trace::FailureKind;
@@ -603,7 +603,7 @@ impl World {
             if ctx.finished || enabled.contains(id) || not_raised || self.switched_out(id) {
                 continue;
             }
-            let mut open = Open::default();
+            let mut open = OpenEvent::default();
             self.as_event(id, &ctx.pending, &mut open);
             waiting.push(open);
         }

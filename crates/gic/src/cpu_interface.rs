@@ -3,7 +3,7 @@
 use core::fmt;
 
 use doorbell_platform::{CpuId, IrqGuard, Platform};
-use doorbell_post::{Entering, Guest, InGuest, Requests, Software, Summary, TwoLevel};
+use doorbell_post::{Entering, Guest, InGuest, Requests, SoftwareGate, Summary, TwoLevel};
 
 use crate::access::Access;
 use crate::flush::Entry;
@@ -98,7 +98,7 @@ impl CpuInterface {
         &mut self,
         gic: &Gic<P>,
         redistributor: &Redistributor<P>,
-        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
         changed: Summary<16>,
         registers: &mut impl ListRegisters,
         host: &mut impl Kick,
@@ -116,7 +116,7 @@ impl CpuInterface {
         &mut self,
         gic: &Gic<P>,
         redistributor: &Redistributor<P>,
-        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
         index: usize,
         registers: &mut impl ListRegisters,
         host: &mut impl Kick,
@@ -140,7 +140,7 @@ impl CpuInterface {
         &mut self,
         gic: &Gic<P>,
         redistributor: &Redistributor<P>,
-        entering: Entering<'a, P, TwoLevel<P, 16>, Software<P>>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
         changed: Summary<16>,
         registers: &mut impl ListRegisters,
         host: &mut impl Kick,

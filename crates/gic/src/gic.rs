@@ -6,7 +6,7 @@ use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, CpuId, Platform};
-use doorbell_post::{Bit, Mode, Notice, Post, RunState, Software, TwoLevel};
+use doorbell_post::{Bit, Mode, Notice, Post, RunState, SoftwareGate, TwoLevel};
 
 use crate::groups::Groups;
 use crate::spec::Vtr;
@@ -14,7 +14,7 @@ use crate::vcpu_set::VcpuSet;
 use crate::{Affinity, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId};
 
 /// The news of a vCPU: the INTIDs of its interrupts that have changed.
-pub type News<P> = Post<P, TwoLevel<P, 16>, Software<P>>;
+pub type News<P> = Post<P, TwoLevel<P, 16>, SoftwareGate<P>>;
 
 /// A number of vCPUs or SPIs that there cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, AtomicInt, Platform};
-use doorbell_post::{Mode, Software, TwoLevel};
+use doorbell_post::{Mode, SoftwareGate, TwoLevel};
 
 use crate::{Affinity, Group, Interrupt, News, RedistributorState, State, Trigger, VcpuId};
 
@@ -37,7 +37,7 @@ impl<P: Platform> Redistributor<P> {
     pub(crate) fn new(id: VcpuId, affinity: Affinity) -> Self {
         let private =
             core::array::from_fn(|number| Interrupt::new(if number < 16 { Trigger::Edge } else { Trigger::Level }, id));
-        let news = News::new(TwoLevel::new(), Software::new());
+        let news = News::new(TwoLevel::new(), SoftwareGate::new());
         let control = P::AtomicU32::new(ASLEEP);
         let (written, complete) = (P::AtomicU32::new(0), P::AtomicU32::new(0));
         Redistributor { news, private, control, written, complete, id, affinity }

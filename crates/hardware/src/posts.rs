@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::{
-    Bit, Coalescing, Destination, Gate, Guest, Layout, Level, Mode, Notification, Pending, Post, Requests, Software,
+    Bit, Destination, Gate, Guest, Layout, Mode, ModeGate, Notification, Pending, PiGate, Post, Requests, SoftwareGate,
     TwoLevel,
 };
 
@@ -89,7 +89,7 @@ pub trait Hooked: Gate<Sim> + Send + Sync + 'static {
     }
 }
 
-impl Hooked for Coalescing<Sim> {
+impl Hooked for PiGate<Sim> {
     fn tell(vcpu: &Vcpu, notification: Notification) {
         vcpu.interrupt(CpuId(notification.destination.bits()), notification.vector);
     }
@@ -103,29 +103,29 @@ impl Hooked for Coalescing<Sim> {
     }
 
     fn suppress(&self) {
-        Coalescing::suppress(self);
+        PiGate::suppress(self);
     }
 
     fn wake_with(&self, cpu: CpuId, any: impl FnOnce() -> bool) -> bool {
-        Coalescing::wake_with(self, Destination::x2apic(cpu.0), WAKEUP, any).0
+        PiGate::wake_with(self, Destination::x2apic(cpu.0), WAKEUP, any).0
     }
 }
 
-impl Hooked for Level<Sim> {
+impl Hooked for ModeGate<Sim> {
     fn tell(vcpu: &Vcpu, cpu: CpuId) {
         vcpu.interrupt(cpu, NOTIFY);
     }
 }
 
-impl Hooked for Software<Sim> {
+impl Hooked for SoftwareGate<Sim> {
     fn tell(vcpu: &Vcpu, cpu: CpuId) {
         vcpu.interrupt(cpu, NOTIFY);
     }
 }
 
 /// A coalescing gate whose notifications go to [`A`].
-pub fn coalescing() -> Coalescing<Sim> {
-    Coalescing::new(Destination::x2apic(A.0), NOTIFY)
+pub fn coalescing() -> PiGate<Sim> {
+    PiGate::new(Destination::x2apic(A.0), NOTIFY)
 }
 
 /// A vCPU of `doorbell-post`.
@@ -161,7 +161,7 @@ impl<G: Hooked, L: Few> Posts<G, L> {
     }
 }
 
-impl Posts<Coalescing<Sim>> {
+impl Posts<PiGate<Sim>> {
     /// An IOMMU posts a bit of that number.
     pub fn device(&self, number: usize) {
         if let Some(notification) = vtd::publish(&self.post, number) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Model, both, note};
 use doorbell_platform::{Atomic, CpuId, Platform, Vector};
-use doorbell_post::{Coalescing, Control, Pending, Post};
+use doorbell_post::{Pending, PiControl, PiGate, Post};
 
 /// The notification vector of a vCPU that sleeps: an ordinary interrupt of the host.
 pub const WAKEUP: Vector = Vector(0xf1);
@@ -130,7 +130,7 @@ pub fn post(descriptor: &Descriptor, vector: u8) {
 /// The same for a descriptor of `doorbell-post` (VT-d specification, section 5.2.3): one atomic step on the bit, ON and SN, for
 /// a vector below 64 that is not urgent; then the notification.
 #[track_caller]
-pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>, vector: usize) {
+pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>, vector: usize) {
     if let Some(notification) = publish(descriptor, vector) {
         notification.send();
     }
@@ -139,20 +139,20 @@ pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, C
 /// The step of [`post_to`], without the notification.
 #[track_caller]
 pub fn publish<const WORDS: usize>(
-    descriptor: &Post<Sim, Pending<Sim, WORDS>, Coalescing<Sim>>,
+    descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>,
     vector: usize,
 ) -> Option<Notification> {
-    let announces = |word: Control| !word.outstanding() && !word.suppressed();
+    let announces = |word: PiControl| !word.outstanding() && !word.suppressed();
     let (_, before) = both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
-        let word = Control::from_bits(control);
+        let word = PiControl::from_bits(control);
         (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces(word)).bits())
     });
-    let word = Control::from_bits(before);
+    let word = PiControl::from_bits(before);
     announces(word).then(|| Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) })
 }
 
 /// What a CPU in guest mode does first when its notification comes: nobody has been told any more.
 #[track_caller]
-pub fn taken(gate: &Coalescing<Sim>) {
+pub fn taken(gate: &PiGate<Sim>) {
     gate.word().fetch_and(!1, SeqCst);
 }

@@ -35,7 +35,7 @@ pub trait Producer: Send + Sync + 'static {
 /// leave has left, and a connection that was to follow is there still, as it was left. Both are
 /// started.
 pub trait Consumer<D>: Send + Sync + 'static {
-    /// What it keeps of a connection, such as a [`Binding`](crate::Binding).
+    /// What it keeps of a connection, such as a [`AmdBinding`](crate::AmdBinding).
     type Link: Send + 'static;
 
     /// Why it cannot be connected.
@@ -68,8 +68,8 @@ pub trait Consumer<D>: Send + Sync + 'static {
 /// A proof that a connection goes by the route that it was to follow: it posts by that, or it
 /// arrives in the host and is bound to nothing.
 ///
-/// [`Binding::follow`](crate::Binding::follow) and
-/// [`PostedBinding::follow`](crate::PostedBinding::follow) return it when they have done the one or
+/// [`AmdBinding::follow`](crate::AmdBinding::follow) and
+/// [`IntelBinding::follow`](crate::IntelBinding::follow) return it when they have done the one or
 /// the other, so nobody says "it cannot be posted" and goes on to post by the former route.
 #[derive(Debug)]
 #[must_use = "it is what `Consumer::follow` returns"]
@@ -291,7 +291,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         self.put_back(token, pair);
     }
 
-    fn leave<T>(&self, token: Token, place: Place<D, C, T>) {
+    fn unregister<T>(&self, token: Token, place: Place<D, C, T>) {
         // If there is no pair, it has left before there can be one.
         match self.claim(token, |slot| place(slot).take()) {
             Err(left) => drop(left),
@@ -395,7 +395,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Produces<P, D, C> {
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Produces<P, D, C> {
     fn drop(&mut self) {
-        self.bypass.leave(self.token, |slot| &mut slot.producer);
+        self.bypass.unregister(self.token, |slot| &mut slot.producer);
     }
 }
 
@@ -416,7 +416,7 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Consumes<P, D, C> {
     fn drop(&mut self) {
-        self.bypass.leave(self.token, |slot| &mut slot.consumer);
+        self.bypass.unregister(self.token, |slot| &mut slot.consumer);
     }
 }
 

@@ -11,7 +11,8 @@ use crate::msi::Signal;
 
 /// Whether a device asserts its interrupt, masked or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pending {
+#[doc(alias = "Pending")]
+pub enum IntxPending {
     /// It does not.
     No,
     /// It does.
@@ -24,13 +25,14 @@ pub enum Pending {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
     /// Interrupt Status, which does not depend on the mask (PCI Local Bus 3.0, section 6.2.3, bit 3).
-    pub pending: Pending,
+    pub pending: IntxPending,
     /// Interrupt Disable (section 6.2.2, bit 10), or the interrupt controller's mask of a line that is not shared.
     pub masked: bool,
 }
 
 /// The device's end of the line. Called from its handler, among others.
-pub trait Line: Send + Sync + 'static {
+#[doc(alias = "Line")]
+pub trait IntxLine: Send + Sync + 'static {
     /// One read of the device.
     fn status(&self) -> Status;
 
@@ -74,7 +76,7 @@ pub enum Fired<'a, P: Platform, L, T: Signal> {
     Ours(Option<Tell<'a, P, L, T>>),
 }
 
-impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
+impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
     /// A line out of use, masked at the device. Triggers are signalled in read sections of `domain`.
     pub fn new(line: L, domain: &Arc<P::Rcu>) -> Self {
         let intx = Intx {
@@ -95,7 +97,7 @@ impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
     pub fn fire(&self) -> Fired<'_, P, L, T> {
         let Status { pending, masked } = self.line.status();
         // Masked, it does not assert the line, whatever it says.
-        if pending == Pending::No || masked {
+        if pending == IntxPending::No || masked {
             return Fired::NotOurs;
         }
         let before = self.word.fetch_or(MASKED, SeqCst);
@@ -110,7 +112,7 @@ impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
         if self.word.load(SeqCst) & (MASKED | DISABLED) != MASKED {
             return None;
         }
-        if self.line.status().pending == Pending::Yes {
+        if self.line.status().pending == IntxPending::Yes {
             return Some(Tell(self));
         }
         self.clear(MASKED);
@@ -127,12 +129,12 @@ impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
         self.clear(DISABLED | MASKED | KEPT);
     }
 
-    /// Exchanges the trigger. An interrupt that finds none is kept for the next one, one that the former was told of is
+    /// Exchanges the trigger. An interrupt that finds none is pending for the next one, one that the former was told of is
     /// its reader's, who is to unmask. In task context; allocates.
     pub fn set_trigger(&self, trigger: Option<T>) -> Exchanged<'_, P, L, T> {
         let some = trigger.is_some();
         let former = self.trigger.replace(Box::new(trigger));
-        let tell = some && self.take_kept();
+        let tell = some && self.take_pending();
         Exchanged { tell: tell.then_some(Tell(self)), former }
     }
 
@@ -168,7 +170,7 @@ impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
         self.word.load(SeqCst) & (MASKED | DISABLED) != 0
     }
 
-    fn take_kept(&self) -> bool {
+    fn take_pending(&self) -> bool {
         self.word.fetch_and(!KEPT, SeqCst) & KEPT != 0
     }
 }
@@ -177,7 +179,7 @@ impl<P: Platform, L: Line, T: Signal> Intx<P, L, T> {
 #[must_use = "the line is masked, and user space does not know"]
 pub struct Tell<'a, P: Platform, L, T: Signal>(&'a Intx<P, L, T>);
 
-impl<P: Platform, L: Line, T: Signal> Tell<'_, P, L, T> {
+impl<P: Platform, L: IntxLine, T: Signal> Tell<'_, P, L, T> {
     /// Signals the trigger that is there now, in a read section of its own: work that does this later needs no flush. If
     /// there is none, [`set_trigger`](Intx::set_trigger) answers for the interrupt.
     pub fn act(self) {
@@ -194,19 +196,19 @@ struct Triggered<'a, P: Platform, L, T: Signal> {
     section: &'a ReadGuard<'a, P::Rcu>,
 }
 
-impl<'a, P: Platform, L: Line, T: Signal> Handover for Triggered<'a, P, L, T> {
+impl<'a, P: Platform, L: IntxLine, T: Signal> Handover for Triggered<'a, P, L, T> {
     type To = &'a T;
 
     fn open(&self) -> Option<&'a T> {
         self.intx.trigger.get(self.section).as_ref()
     }
 
-    fn keep(&self) {
+    fn pend(&self) {
         self.intx.word.fetch_or(KEPT, SeqCst);
     }
 
     fn take(&self) -> u64 {
-        u64::from(self.intx.take_kept())
+        u64::from(self.intx.take_pending())
     }
 }
 
@@ -217,8 +219,8 @@ pub struct Exchanged<'a, P: Platform, L, T: Signal> {
     former: Retired<P::Rcu, Option<T>>,
 }
 
-impl<P: Platform, L: Line, T: Signal> Exchanged<'_, P, L, T> {
-    /// Tells the new trigger of an interrupt that was kept. What is returned has the former trigger, after a grace period:
+impl<P: Platform, L: IntxLine, T: Signal> Exchanged<'_, P, L, T> {
+    /// Tells the new trigger of an interrupt that was pending. What is returned has the former trigger, after a grace period:
     /// until then a handler, or work that it has queued, may signal it.
     pub fn act(self) -> Retired<P::Rcu, Option<T>> {
         if let Some(tell) = self.tell {
@@ -244,12 +246,12 @@ mod tests {
         mute: bool,
     }
 
-    impl Line for Device {
+    impl IntxLine for Device {
         fn status(&self) -> Status {
             let pending = match self.pending.load(SeqCst) {
-                _ if self.mute => Pending::Unknown,
-                true => Pending::Yes,
-                false => Pending::No,
+                _ if self.mute => IntxPending::Unknown,
+                true => IntxPending::Yes,
+                false => IntxPending::No,
             };
             Status { pending, masked: self.masked.load(SeqCst) }
         }

@@ -2,11 +2,10 @@
 
 use doorbell_platform::LockUse;
 
-use crate::actions::IRQ_ACTIONS;
 use crate::bypass::PAIRS;
-use crate::desc::IRQ_DESC;
+use crate::irq::{IRQ_ACTIONS, IRQ_DESC};
 use crate::msi::TABLE;
-use crate::table::INDICES;
+use crate::remap::INDICES;
 use crate::vector::VECTORS;
 
 /// All locks of this crate.

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_apic::avic::spec::{HostApicId, PageAddress, register};
 use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, Kind, PhysicalId, PhysicalTable};
 use doorbell_host::irte::amd::HostMode;
-use doorbell_host::{AmdInterrupt, Binding, LookAgain, Posting, Table, Target};
+use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Posting, RemapTable, RescanRequired};
 use doorbell_platform::{Atomic, Platform, Std};
-use doorbell_post::{Copies, Notice, Requests, Residency};
+use doorbell_post::{Notice, Requests, Residency, ResidencyCopies};
 
 type Memory = Box<[<Std as Platform>::AtomicU128]>;
 
@@ -24,9 +24,9 @@ impl Avic for Host {
 
 struct Vcpu(AvicVcpu<Host>);
 
-impl Target<Std, Memory> for Vcpu {
+impl AvicTarget<Std, Memory> for Vcpu {
     type Own = PhysicalId<Host>;
-    fn copies(&self) -> &Copies<Std, PhysicalId<Host>, AmdInterrupt<Std, Memory>> {
+    fn copies(&self) -> &ResidencyCopies<Std, PhysicalId<Host>, AmdInterrupt<Std, Memory>> {
         self.0.copies()
     }
 }
@@ -54,9 +54,9 @@ fn posting(id: usize) -> Posting {
     Posting { backing_page: address(id).bits() >> 12, vector: VECTOR, tag: 7 }
 }
 
-fn binding() -> Binding<Std, Memory, Vcpu> {
+fn binding() -> AmdBinding<Std, Memory, Vcpu> {
     let memory: Memory = (0..1).map(|_| Atomic::new(0)).collect();
-    Binding::new(AmdInterrupt::new(Table::new(memory).unwrap().allocate().unwrap(), HOST))
+    AmdBinding::new(AmdInterrupt::new(RemapTable::new(memory).unwrap().allocate().unwrap(), HOST))
 }
 
 fn cpu(number: u32) -> HostApicId {
@@ -83,7 +83,7 @@ fn an_entry_says_where_its_vcpu_is_also_while_it_sleeps_and_while_avic_is_inhibi
     vcpu.0.put();
     assert_eq!((says(), vcpu.0.copies().len()), (Some(Residency::Away { log: false }), 1));
 
-    let LookAgain(former) = binding.unbind().unwrap().completed();
+    let RescanRequired(former) = binding.unbind().unwrap().completed();
     assert_eq!((former.0.logged(), former.0.copies().len()), (Notice::Nothing, 0));
     assert_eq!(interrupt.load().as_host(), Some(HOST));
 }
@@ -98,7 +98,7 @@ fn what_was_posted_until_the_invalidation_wakes_the_former_vcpu_and_the_entry_go
     assert_eq!(binding.interrupt().load().as_host(), Some(HOST));
     // By what it has read of the entry, the IOMMU posts once more.
     from.0.page().register(IRR).fetch_or(1 << (VECTOR % 32), SeqCst);
-    let LookAgain(former) = invalidate.completed();
+    let RescanRequired(former) = invalidate.completed();
     assert_eq!(former.0.logged(), Notice::Wake);
     sleeping.wait();
 

@@ -4,16 +4,17 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use doorbell_host::intx::{Fired, Intx, Line, Pending, Status};
+use doorbell_host::intx::{Fired, Intx, IntxLine, IntxPending, Status};
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
-use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Msix, Signal, Signalled, Written};
-use doorbell_host::vector::{Arrived, Cleaned, Irq, Update, Vectors, Where};
+use doorbell_host::msi::{ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal};
+use doorbell_host::vector::{Affinity, Arrived, Cleaned, Irq, Update, Vectors};
 use doorbell_host::{
-    AmdInterrupt, Binding, Claim, CpuSet, Enabled, Entries, Handler, Handling, IrqDesc, Posting, Sharing, Table, Target,
+    AmdBinding, AmdInterrupt, AvicTarget, CpuSet, Enabled, Handler, Handling, IrqDesc, IrqReturn, IrteMemory, Posting,
+    RemapTable, Sharing,
 };
 use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, ReadDomain, Std, Vector};
-use doorbell_post::{Copies, Mirror, Residency};
+use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 /// Counts allocations of each thread.
 struct Counted;
@@ -54,11 +55,11 @@ impl Mirror for Own {
     fn reflect(&self, _: Residency) {}
 }
 
-struct Vcpu(Copies<P, Own, AmdInterrupt<P, Memory>>);
+struct Vcpu(ResidencyCopies<P, Own, AmdInterrupt<P, Memory>>);
 
-impl Target<P, Memory> for Vcpu {
+impl AvicTarget<P, Memory> for Vcpu {
     type Own = Own;
-    fn copies(&self) -> &Copies<P, Own, AmdInterrupt<P, Memory>> {
+    fn copies(&self) -> &ResidencyCopies<P, Own, AmdInterrupt<P, Memory>> {
         &self.0
     }
 }
@@ -67,16 +68,16 @@ const HOST: HostMode = HostMode { destination: 3, logical: false, vector: 0x31, 
 const POSTING: Posting = Posting { backing_page: 5, vector: 0x41, tag: 1 };
 const RUNNING: Residency = Residency::Running { apic_id: 1 };
 
-fn bindings(count: usize) -> Vec<Binding<P, Memory, Vcpu>> {
+fn bindings(count: usize) -> Vec<AmdBinding<P, Memory, Vcpu>> {
     let memory: Memory = (0..count).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
-    let table = Table::<P, Memory>::new(memory).unwrap();
-    (0..count).map(|_| Binding::new(AmdInterrupt::new(table.allocate().unwrap(), HOST))).collect()
+    let table = RemapTable::<P, Memory>::new(memory).unwrap();
+    (0..count).map(|_| AmdBinding::new(AmdInterrupt::new(table.allocate().unwrap(), HOST))).collect()
 }
 
 #[test]
 fn a_vcpu_that_moves_takes_one_lock_and_a_load_and_a_store_for_each_interrupt() {
     for count in [0, 1, 8] {
-        let vcpu = Arc::new(Vcpu(Copies::new(Own)));
+        let vcpu = Arc::new(Vcpu(ResidencyCopies::new(Own)));
         let mut bindings = bindings(count);
         for binding in &mut bindings {
             binding.bind(Arc::clone(&vcpu), POSTING).unwrap().completed();
@@ -90,7 +91,7 @@ fn a_vcpu_that_moves_takes_one_lock_and_a_load_and_a_store_for_each_interrupt() 
 
 #[test]
 fn to_bind_and_to_unbind_takes_one_lock_and_no_memory_once_the_list_has_been_as_long() {
-    let vcpu = Arc::new(Vcpu(Copies::new(Own)));
+    let vcpu = Arc::new(Vcpu(ResidencyCopies::new(Own)));
     let mut bindings = bindings(1);
     let binding = &mut bindings[0];
     binding.bind(Arc::clone(&vcpu), POSTING).unwrap().completed();
@@ -145,8 +146,8 @@ fn to_move_an_interrupt_in_the_host_takes_no_lock_and_no_memory() {
 #[test]
 fn entries_are_taken_and_given_back_without_memory() {
     let memory: Memory = (0..2).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
-    assert_eq!(Entries::<P>::entries(&memory).len(), 2);
-    let table = Table::<P, Memory>::new(memory).unwrap();
+    assert_eq!(IrteMemory::<P>::entries(&memory).len(), 2);
+    let table = RemapTable::<P, Memory>::new(memory).unwrap();
     let ((), _, allocations) = of(|| drop(table.allocate().unwrap().retire().completed()));
     assert_eq!((allocations, table.free()), (0, 2));
 }
@@ -155,12 +156,12 @@ fn entries_are_taken_and_given_back_without_memory() {
 fn msix(entry: u16) -> Msix<P> {
     let msix = Msix::new(2048).unwrap();
     msix.write_control(MSIX_ENABLE).each(|_| panic!("all are masked"));
-    let Written::Route(route) = mask(&msix, entry, false) else { panic!("it has no route yet") };
-    assert!(matches!(route.routed(), Written::Nothing));
+    let MsixWritten::Route(route) = mask(&msix, entry, false) else { panic!("it has no route yet") };
+    assert!(matches!(route.routed(), MsixWritten::Nothing));
     msix
 }
 
-fn mask(msix: &Msix<P>, entry: u16, mask: bool) -> Written<'_, P> {
+fn mask(msix: &Msix<P>, entry: u16, mask: bool) -> MsixWritten<'_, P> {
     msix.write_table(u64::from(entry) * 16 + 12, 4, mask.into())
 }
 
@@ -168,10 +169,10 @@ fn mask(msix: &Msix<P>, entry: u16, mask: bool) -> Written<'_, P> {
 fn an_interrupt_of_an_msix_entry_takes_one_load_and_one_that_is_masked_one_read_modify_write() {
     let msix = msix(2047);
     let (signalled, counts, allocations) = of(|| msix.signal(2047).unwrap());
-    assert_eq!(signalled, Signalled::Deliver);
+    assert_eq!(signalled, MsixSignalled::Deliver);
     assert_eq!((counts, allocations), (Counts { loads: 1, ..Counts::default() }, 0));
     let (signalled, counts, allocations) = of(|| msix.signal(0).unwrap());
-    assert_eq!(signalled, Signalled::Kept);
+    assert_eq!(signalled, MsixSignalled::Pending);
     assert_eq!((counts, allocations), (Counts { loads: 2, rmws: 1, ..Counts::default() }, 0));
 }
 
@@ -179,15 +180,15 @@ fn an_interrupt_of_an_msix_entry_takes_one_load_and_one_that_is_masked_one_read_
 fn a_guest_masks_and_unmasks_with_one_lock_without_a_route_and_without_memory() {
     let msix = msix(7);
     let (written, counts, allocations) = of(|| mask(&msix, 7, true));
-    assert!(matches!(written, Written::Nothing));
+    assert!(matches!(written, MsixWritten::Nothing));
     assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, ..Counts::default() }, 0));
     let (written, counts, allocations) = of(|| mask(&msix, 7, false));
-    assert!(matches!(written, Written::Nothing));
+    assert!(matches!(written, MsixWritten::Nothing));
     assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, ..Counts::default() }, 0));
-    assert!(matches!(mask(&msix, 7, true), Written::Nothing));
-    assert_eq!(msix.signal(7), Ok(Signalled::Kept));
+    assert!(matches!(mask(&msix, 7, true), MsixWritten::Nothing));
+    assert_eq!(msix.signal(7), Ok(MsixSignalled::Pending));
     let (written, counts, allocations) = of(|| mask(&msix, 7, false));
-    assert!(matches!(written, Written::Deliver(7)));
+    assert!(matches!(written, MsixWritten::Deliver(7)));
     assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, rmws: 1, ..Counts::default() }, 0));
 }
 
@@ -218,14 +219,14 @@ impl Drain for Event {
 
 #[test]
 fn a_line_costs_a_load_beside_its_irqfd_and_a_switch_a_store_and_a_fence() {
-    let line = ConsumerSwitch::<P, _, _>::new(Event::default(), Event::default(), Consumer::Direct);
+    let line = ConsumerSwitch::<P, _, _>::new(Event::default(), Event::default(), MsiConsumer::Direct);
     let ((), counts, allocations) = of(|| line.signal());
     assert_eq!((counts, allocations), (Counts { loads: 1, ..Counts::default() }, 0));
-    let ((), counts, allocations) = of(|| line.switch(Consumer::User));
+    let ((), counts, allocations) = of(|| line.switch(MsiConsumer::User));
     assert_eq!((counts, allocations), (Counts { stores: 1, ..Counts::default() }, 0));
     let ((), counts, allocations) = of(|| line.signal());
     assert_eq!((counts, allocations), (Counts { loads: 2, fences: 1, ..Counts::default() }, 0));
-    let ((), counts, allocations) = of(|| line.switch(Consumer::Direct));
+    let ((), counts, allocations) = of(|| line.switch(MsiConsumer::Direct));
     assert_eq!((counts, allocations), (Counts { stores: 1, fences: 1, ..Counts::default() }, 0));
 }
 
@@ -233,9 +234,9 @@ fn a_line_costs_a_load_beside_its_irqfd_and_a_switch_a_store_and_a_fence() {
 #[derive(Default)]
 struct Device(std::sync::atomic::AtomicBool);
 
-impl Line for Device {
+impl IntxLine for Device {
     fn status(&self) -> Status {
-        Status { pending: Pending::Unknown, masked: self.0.load(std::sync::atomic::Ordering::SeqCst) }
+        Status { pending: IntxPending::Unknown, masked: self.0.load(std::sync::atomic::Ordering::SeqCst) }
     }
     fn set_masked(&self, masked: bool) {
         self.0.store(masked, std::sync::atomic::Ordering::SeqCst);
@@ -258,15 +259,15 @@ fn intx_takes_no_lock_and_no_memory() {
 }
 
 /// A driver that always finds the same.
-struct Driver(Claim);
+struct Driver(IrqReturn);
 
 impl Handler for Driver {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         self.0
     }
 }
 
-fn desc(claim: Claim) -> IrqDesc<P> {
+fn desc(claim: IrqReturn) -> IrqDesc<P> {
     let here = CpuSet::of([CpuId(0)]);
     let desc = IrqDesc::new(&Arc::new(ReadDomain::new("irq")), here.clone(), &here).unwrap();
     desc.request(Arc::new(Driver(claim)), Sharing::Exclusive).unwrap().synchronize();
@@ -296,7 +297,7 @@ fn lock() -> Counts {
 #[test]
 fn an_interrupt_that_arrives_takes_one_load_to_know_whose_it_is() {
     let vectors = vectors();
-    let place = vectors.activate(Irq(0), Where::Anywhere).unwrap();
+    let place = vectors.activate(Irq(0), Affinity::Anywhere).unwrap();
     let cpu = vectors.cpu(place.cpu).unwrap();
     let (arrived, counts, allocations) = of(|| cpu.arrived(place.vector));
     assert_eq!((arrived, counts, allocations), (Arrived::Irq(Irq(0)), Counts { loads: 1, ..Counts::default() }, 0));
@@ -310,8 +311,8 @@ fn an_interrupt_that_arrives_takes_one_load_to_know_whose_it_is() {
 #[test]
 fn an_idle_interrupt_is_handled_with_two_read_modify_writes_and_two_loads_beside_the_section() {
     let list = list_read();
-    let (handling, counts, allocations) = handled(&desc(Claim::Handled));
-    assert!(!handling.mask && !handling.again);
+    let (handling, counts, allocations) = handled(&desc(IrqReturn::Handled));
+    assert!(!handling.mask && !handling.resend);
     // The word twice; whether all were claimed of late.
     assert_eq!(counts, Counts { rmws: list.rmws + 2, loads: list.loads + 1, ..list });
     assert_eq!(allocations, 0);
@@ -320,7 +321,7 @@ fn an_idle_interrupt_is_handled_with_two_read_modify_writes_and_two_loads_beside
 #[test]
 fn an_interrupt_with_a_thread_takes_one_lock_more_and_none_before_the_thread_has_run() {
     let list = list_read();
-    let desc = desc(Claim::WakeThread);
+    let desc = desc(IrqReturn::WakeThread);
     desc.attach_thread(P::current_task()).unwrap().act();
     let (handling, counts, allocations) = handled(&desc);
     handling.wake.act();
@@ -335,7 +336,7 @@ fn an_interrupt_with_a_thread_takes_one_lock_more_and_none_before_the_thread_has
 
 #[test]
 fn a_disabled_interrupt_takes_no_lock_and_no_section_and_is_masked_with_a_load_and_a_fence() {
-    let desc = desc(Claim::Handled);
+    let desc = desc(IrqReturn::Handled);
     let ((), counts, allocations) = of(|| desc.disable());
     assert_eq!((counts, allocations), (Counts { rmws: 1, ..lock() }, 0));
     let (handling, counts, allocations) = of(|| desc.handle());
@@ -360,9 +361,9 @@ fn vectors() -> Vectors<P> {
 fn each_change_of_an_interrupts_vector_takes_one_lock_and_a_store_for_each_entry_and_no_memory() {
     let vectors = vectors();
     let [here, there] = [0, 1].map(|cpu| CpuSet::of([CpuId(cpu)]));
-    let (place, counts, allocations) = of(|| vectors.activate(Irq(0), Where::In(&here)).unwrap());
+    let (place, counts, allocations) = of(|| vectors.activate(Irq(0), Affinity::In(&here)).unwrap());
     assert_eq!((place.cpu, counts, allocations), (CpuId(0), Counts { stores: 1, ..lock() }, 0));
-    let (moved, counts, allocations) = of(|| vectors.begin_move(Irq(0), Where::In(&there), Update::Whole));
+    let (moved, counts, allocations) = of(|| vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole));
     assert_eq!((counts, allocations), (Counts { stores: 1, ..lock() }, 0));
     let moved = moved.unwrap().expect("it goes elsewhere");
     let (cleanup, counts, allocations) = of(|| vectors.moved(moved).unwrap());

@@ -7,18 +7,20 @@
 use std::sync::{Arc, Mutex};
 
 use doorbell_host::irte::amd::HostMode;
-use doorbell_host::{AmdInterrupt, Binding, Bypass, Consumer, Followed, Posting, Producer, Table, Target, Token};
+use doorbell_host::{
+    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Posting, Producer, RemapTable, Token,
+};
 use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId};
 use doorbell_platform::{Atomic, Platform, Std};
-use doorbell_post::{Copies, Mirror, Residency};
+use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 type Memory = Box<[<Std as Platform>::AtomicU128]>;
 type Interrupt = AmdInterrupt<Std, Memory>;
-type Posted = Binding<Std, Memory, Vcpu>;
+type Posted = AmdBinding<Std, Memory, Vcpu>;
 
 /// A vCPU; `host/tests/avic.rs` has one of `doorbell-apic`.
 struct Vcpu {
-    copies: Copies<Std, Own, Interrupt>,
+    copies: ResidencyCopies<Std, Own, Interrupt>,
     looked_at: Mutex<u32>,
 }
 
@@ -28,9 +30,9 @@ impl Mirror for Own {
     fn reflect(&self, _: Residency) {}
 }
 
-impl Target<Std, Memory> for Vcpu {
+impl AvicTarget<Std, Memory> for Vcpu {
     type Own = Own;
-    fn copies(&self) -> &Copies<Std, Own, Interrupt> {
+    fn copies(&self) -> &ResidencyCopies<Std, Own, Interrupt> {
         &self.copies
     }
 }
@@ -125,7 +127,7 @@ fn table(routes: &[(Gsi, Route)]) -> RoutingTable {
 
 #[test]
 fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_what_has_changed_follows() {
-    let vcpu = || Arc::new(Vcpu { copies: Copies::new(Own), looked_at: Mutex::new(0) });
+    let vcpu = || Arc::new(Vcpu { copies: ResidencyCopies::new(Own), looked_at: Mutex::new(0) });
     let vcpus = [vcpu(), vcpu()];
     let vm = Irqfds::<Std, _>::new(Chip { vcpus: vcpus.to_vec() }, Limits { gsis: 64, ..Limits::default() });
     let bypass = Bypass::<Std, Device, Assigned>::new();
@@ -134,10 +136,10 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
     assert_eq!(follow(&bypass, &tokens, first), 2, "nobody is registered yet, which is no mistake");
 
     let memory: Memory = (0..2).map(|_| Atomic::new(0)).collect();
-    let entries = Table::new(memory).unwrap();
+    let entries = RemapTable::new(memory).unwrap();
     let device = || {
         let interrupt = AmdInterrupt::new(entries.allocate().unwrap(), HOST);
-        let binding = Binding::new(interrupt);
+        let binding = AmdBinding::new(interrupt);
         (Arc::clone(binding.interrupt()), Arc::new(Device(Mutex::new(Some(binding)))))
     };
     let says = |interrupt: &Interrupt| interrupt.load().as_guest().map(|guest| (guest.backing_page, guest.vector));

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use doorbell_host::{Entries, NotLockFree, Table};
+use doorbell_host::{IrteMemory, NotLockFree, RemapTable};
 use doorbell_platform::{Atomic, Counting, CpuId, Platform, Std, SystemQueue, Vector};
 
 enum Locked {}
@@ -122,10 +122,10 @@ impl SystemQueue for Locked {
 
 fn table<P: Platform>() -> Result<usize, NotLockFree>
 where
-    Box<[P::AtomicU128]>: Entries<P>,
+    Box<[P::AtomicU128]>: IrteMemory<P>,
 {
     let memory: Box<[P::AtomicU128]> = (0..4).map(|_| Atomic::new(0)).collect();
-    Table::<P, _>::new(memory).map(|table| table.free())
+    RemapTable::<P, _>::new(memory).map(|table| table.free())
 }
 
 #[test]

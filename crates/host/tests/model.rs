@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_host::irte::amd::{AmdIrte, GuestMode, HostMode};
 use doorbell_host::{
-    AmdInterrupt, Binding, Bound, Entries, Invalidate, IrteIndex, LookAgain, NotBound, Posting, Retired, Table, Target,
+    AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, IrteIndex, IrteMemory, NotBound, Posting, RemapTable,
+    RescanRequired, RetiredIrte,
 };
 use doorbell_platform::{Platform, Std};
-use doorbell_post::{Copies, Mirror, Residency};
+use doorbell_post::{Mirror, Residency, ResidencyCopies};
 use proptest::prelude::*;
 
 const ENTRIES: usize = 3;
@@ -21,7 +22,7 @@ type Word = <Std as Platform>::AtomicU128;
 
 struct Shared(Arc<[Word]>);
 
-impl Entries<Std> for Shared {
+impl IrteMemory<Std> for Shared {
     fn entries(&self) -> &[Word] {
         &self.0
     }
@@ -35,12 +36,12 @@ impl Mirror for Own {
 
 struct Vcpu {
     number: usize,
-    copies: Copies<Std, Own, AmdInterrupt<Std, Shared>>,
+    copies: ResidencyCopies<Std, Own, AmdInterrupt<Std, Shared>>,
 }
 
-impl Target<Std, Shared> for Vcpu {
+impl AvicTarget<Std, Shared> for Vcpu {
     type Own = Own;
-    fn copies(&self) -> &Copies<Std, Own, AmdInterrupt<Std, Shared>> {
+    fn copies(&self) -> &ResidencyCopies<Std, Own, AmdInterrupt<Std, Shared>> {
         &self.copies
     }
 }
@@ -87,13 +88,13 @@ fn posting(device: usize, vcpu: usize) -> Posting {
 
 enum Token {
     Changed(Invalidate<()>),
-    Left(Invalidate<LookAgain<Vcpu>>, usize),
-    Retired(Invalidate<Retired<Std, Shared>>),
+    Left(Invalidate<RescanRequired<Vcpu>>, usize),
+    Retired(Invalidate<RetiredIrte<Std, Shared>>),
 }
 
 /// A device as the model has it.
 struct Device {
-    binding: Binding<Std, Shared, Vcpu>,
+    binding: AmdBinding<Std, Shared, Vcpu>,
     index: IrteIndex,
     host: u32,
     to: Option<usize>,
@@ -101,7 +102,7 @@ struct Device {
 
 struct World {
     memory: Arc<[Word]>,
-    table: Arc<Table<Std, Shared>>,
+    table: Arc<RemapTable<Std, Shared>>,
     vcpus: Vec<Arc<Vcpu>>,
     residencies: Vec<Residency>,
     devices: BTreeMap<usize, Device>,
@@ -111,9 +112,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let memory: Arc<[Word]> = (0..ENTRIES).map(|_| Word::new(0)).collect();
-        let vcpus = (0..VCPUS).map(|number| Arc::new(Vcpu { number, copies: Copies::new(Own) })).collect();
+        let vcpus = (0..VCPUS).map(|number| Arc::new(Vcpu { number, copies: ResidencyCopies::new(Own) })).collect();
         World {
-            table: Table::new(Shared(Arc::clone(&memory))).unwrap(),
+            table: RemapTable::new(Shared(Arc::clone(&memory))).unwrap(),
             memory,
             vcpus,
             residencies: vec![Residency::Away { log: false }; VCPUS],
@@ -171,7 +172,7 @@ impl World {
         let index = entry.index();
         assert!(!taken.contains(&index), "{index:?} is in use, or was and is not forgotten yet");
         assert_eq!(entry.load(), 0);
-        let binding = Binding::new(AmdInterrupt::new(entry, host(to)));
+        let binding = AmdBinding::new(AmdInterrupt::new(entry, host(to)));
         self.devices.insert(n, Device { binding, index, host: to, to: None });
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
-use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Msix, Signal, Signalled, Written};
+use doorbell_host::msi::{ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal};
 use doorbell_platform::Std;
 
 const SENDERS: u64 = 2;
@@ -45,17 +45,17 @@ fn send(interrupt: impl Fn() + Sync, mut meanwhile: impl FnMut()) {
 
 #[test]
 fn a_line_that_changes_its_consumer_delivers_exactly_what_was_raised() {
-    let line = ConsumerSwitch::<Std, _, _>::new(Event::default(), Event::default(), Consumer::User);
+    let line = ConsumerSwitch::<Std, _, _>::new(Event::default(), Event::default(), MsiConsumer::User);
     let mut read = 0;
     send(
         || line.signal(),
         || {
-            line.switch(Consumer::Direct);
-            line.switch(Consumer::User);
+            line.switch(MsiConsumer::Direct);
+            line.switch(MsiConsumer::User);
             read += line.user().drain();
         },
     );
-    line.switch(Consumer::Direct);
+    line.switch(MsiConsumer::Direct);
     assert_eq!(line.user().drain(), 0);
     assert_eq!(line.direct().0.load(SeqCst) + read, SENDERS * INTERRUPTS);
 }
@@ -68,11 +68,11 @@ fn an_msix_entry_delivers_whatever_the_guest_does_with_it_and_keeps_nothing_in_t
         delivered.fetch_add(1, SeqCst);
         came.store(true, SeqCst);
     };
-    let act = |mut written: Written<'_, Std>| {
-        while let Written::Route(route) = written {
+    let act = |mut written: MsixWritten<'_, Std>| {
+        while let MsixWritten::Route(route) = written {
             written = route.routed();
         }
-        if let Written::Deliver(_) = written {
+        if let MsixWritten::Deliver(_) = written {
             deliver();
         }
     };
@@ -86,7 +86,7 @@ fn an_msix_entry_delivers_whatever_the_guest_does_with_it_and_keeps_nothing_in_t
         msix.write_control(MSIX_ENABLE).each(&act);
     };
     let interrupt = || {
-        if msix.signal(0) == Ok(Signalled::Deliver) {
+        if msix.signal(0) == Ok(MsixSignalled::Deliver) {
             deliver();
         }
     };

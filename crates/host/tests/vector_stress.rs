@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use doorbell_host::vector::{
-    Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Update, VectorError, Vectors, Where,
+    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Update, VectorError, Vectors,
 };
-use doorbell_host::{Claim, CpuSet, Handler, IrqDesc, Sharing};
+use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Std, Vector};
 
 const CPUS: u32 = 3;
@@ -55,7 +55,7 @@ impl Irr {
 
 /// What a device has in its entry.
 struct Entry {
-    message: Place,
+    message: CpuVector,
     masked: bool,
     pending: bool,
 }
@@ -84,13 +84,13 @@ fn slow() {
 }
 
 impl Handler for Device {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         assert!(!self.busy.swap(true, SeqCst), "two call the handler");
         slow();
         self.handled.fetch_add(self.waiting.swap(0, SeqCst), SeqCst);
         slow();
         self.busy.store(false, SeqCst);
-        Claim::Handled
+        IrqReturn::Handled
     }
 }
 
@@ -150,7 +150,7 @@ impl Host {
         let rcu = Arc::new(ReadDomain::new("irq"));
         let line = |number| {
             let cpu = CpuId(number % CPUS);
-            let message = vectors.activate(Irq(number), Where::In(&only(cpu))).unwrap();
+            let message = vectors.activate(Irq(number), Affinity::In(&only(cpu))).unwrap();
             let device = Arc::new(Device {
                 entry: Mutex::new(Entry { message, masked: false, pending: false }),
                 raised: AtomicU64::new(0),
@@ -176,11 +176,11 @@ impl Host {
         }
     }
 
-    fn sender(&self, place: Place) -> &AtomicU32 {
+    fn sender(&self, place: CpuVector) -> &AtomicU32 {
         &self.senders[place.cpu.0 as usize][usize::from(place.vector.0 - FIRST)]
     }
 
-    fn send(&self, line: &Line, to: Place) {
+    fn send(&self, line: &Line, to: CpuVector) {
         self.sender(to).store(line.irq.0, SeqCst);
         self.irrs[to.cpu.0 as usize].set(to.vector);
     }
@@ -212,8 +212,8 @@ impl Host {
     fn handles(&self, irq: Irq) {
         loop {
             let handling = self.lines[irq.0 as usize].desc.handle();
-            assert!(!handling.mask && !handling.stuck);
-            if !handling.again {
+            assert!(!handling.mask && !handling.spurious_disabled);
+            if !handling.resend {
                 break;
             }
         }
@@ -227,7 +227,7 @@ impl Host {
             while let Some(vector) = irr.take() {
                 slow();
                 if vector != CLEANUP {
-                    self.takes_one(Place { cpu, vector });
+                    self.takes_one(CpuVector { cpu, vector });
                 } else if let Cleaned::Again(cleanup) = self.vectors.cleanup(cpu, |vector| irr.is_set(vector)) {
                     again = Some(cleanup);
                 }
@@ -239,7 +239,7 @@ impl Host {
         }
     }
 
-    fn takes_one(&self, place: Place) {
+    fn takes_one(&self, place: CpuVector) {
         let sender = self.sender(place).load(SeqCst);
         match self.vectors.cpu(place.cpu).unwrap().arrived(place.vector) {
             Arrived::Irq(irq) => {
@@ -251,7 +251,7 @@ impl Host {
     }
 
     /// Moves an interrupt whose changes the caller orders; `false` if that is not possible now.
-    fn moves(&self, line: &Line, to: Where<'_>, update: Update, cancels: bool) -> bool {
+    fn moves(&self, line: &Line, to: Affinity<'_>, update: Update, cancels: bool) -> bool {
         let _stays = self.hotplug.read().unwrap();
         let moved = match self.vectors.begin_move(line.irq, to, update) {
             Ok(None) => return true,
@@ -302,7 +302,7 @@ impl Host {
         self.asks(self.vectors.deactivate(line.irq).unwrap());
         line.desc.request(handler, Sharing::Exclusive).unwrap().synchronize();
         let mut place = line.device.entry.lock().unwrap().message;
-        until("quarantine ends", || match self.vectors.activate(line.irq, Where::Anywhere) {
+        until("quarantine ends", || match self.vectors.activate(line.irq, Affinity::Anywhere) {
             Ok(free) => {
                 place = free;
                 true
@@ -327,7 +327,7 @@ impl Host {
                 }
                 let line = &self.lines[irq.0 as usize];
                 if let Ok(_changes) = line.changes.try_lock() {
-                    self.moves(line, Where::Anywhere, Update::Whole, false);
+                    self.moves(line, Affinity::Anywhere, Update::Whole, false);
                 }
                 self.takes(cpu);
                 thread::yield_now();
@@ -381,7 +381,7 @@ impl Host {
             let line = &self.lines[random(LINES) as usize];
             let update = [Update::Whole, Update::WordByWord][random(2) as usize];
             let changes = line.changes.lock().unwrap();
-            self.moves(line, Where::In(&only(CpuId(random(CPUS)))), update, random(8) == 0);
+            self.moves(line, Affinity::In(&only(CpuId(random(CPUS)))), update, random(8) == 0);
             drop(changes);
             thread::yield_now();
         }

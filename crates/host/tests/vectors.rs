@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_host::CpuSet;
 use doorbell_host::vector::{
-    Arrived, Cancelled, Cleaned, Cleanup, Irq, Move, Place, Unhandled, Update, VectorError, Vectors, Where,
+    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update, VectorError, Vectors,
 };
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use proptest::prelude::*;
@@ -60,9 +60,9 @@ fn op(cpus: u32, irqs: u32) -> impl Strategy<Value = Op> + Clone {
 /// An interrupt as the model has it.
 #[derive(Default)]
 struct Line {
-    current: Option<Place>,
+    current: Option<CpuVector>,
     /// Where the device may send, beside the current place.
-    former: Vec<Place>,
+    former: Vec<CpuVector>,
     token: Option<Move>,
     reserved: bool,
     managed: Option<BTreeSet<u32>>,
@@ -82,8 +82,8 @@ struct World {
     vectors: Vectors<Std>,
     per_cpu: u32,
     lines: Vec<Line>,
-    held: BTreeMap<Place, Held>,
-    irr: BTreeSet<Place>,
+    held: BTreeMap<CpuVector, Held>,
+    irr: BTreeSet<CpuVector>,
     online: BTreeSet<u32>,
     gone: BTreeSet<u32>,
     unhandled: BTreeMap<u32, Unhandled>,
@@ -124,19 +124,19 @@ impl World {
         mask.as_ref().map(|cpus| CpuSet::of(cpus.iter().map(|cpu| CpuId(*cpu))))
     }
 
-    fn asked<'a>(set: &'a Option<CpuSet>) -> Where<'a> {
-        set.as_ref().map_or(Where::Anywhere, Where::In)
+    fn asked<'a>(set: &'a Option<CpuSet>) -> Affinity<'a> {
+        set.as_ref().map_or(Affinity::Anywhere, Affinity::In)
     }
 
     /// A place was given to an interrupt.
-    fn give(&mut self, irq: u32, place: Place) {
+    fn give(&mut self, irq: u32, place: CpuVector) {
         assert!(self.online.contains(&place.cpu.0), "{place:?} is offline");
         let managed = self.lines[irq as usize].managed.is_some();
         let former = self.held.insert(place, Held { irq: Some(irq), quarantined: false, managed });
         assert!(former.is_none(), "{place:?} is used twice");
     }
 
-    fn quarantine(&mut self, place: Place) {
+    fn quarantine(&mut self, place: CpuVector) {
         self.held.get_mut(&place).expect("it is held").quarantined = true;
     }
 
@@ -183,7 +183,7 @@ impl World {
                 if may {
                     for cpu in line.managed.take().unwrap() {
                         // One that cannot be used yet is given back before one that can.
-                        let here = |(place, held): &(&Place, &mut Held)| {
+                        let here = |(place, held): &(&CpuVector, &mut Held)| {
                             place.cpu.0 == cpu && held.managed && held.quarantined
                         };
                         if let Some((_, held)) = self.held.iter_mut().find(here) {
@@ -198,7 +198,7 @@ impl World {
                 let line = &mut self.lines[irq as usize];
                 // Once the move is over, nothing is sent to the former places.
                 let former = line.token.is_some().then_some(&line.former).into_iter().flatten();
-                let places: Vec<Place> = former.copied().chain(line.current).collect();
+                let places: Vec<CpuVector> = former.copied().chain(line.current).collect();
                 if let Some(place) = places.get(which % places.len().max(1))
                     && self.irr.insert(*place)
                 {
@@ -240,7 +240,7 @@ impl World {
                     assert!(mask.contains(&place.cpu.0));
                 } else {
                     assert!(most.is_none_or(|most| self.free_on(place.cpu.0) == most), "{place:?}");
-                    assert!(free > 0 || line.reserved, "it was promised to another");
+                    assert!(free > 0 || line.reserved, "it is reserved for another");
                 }
                 let line = &mut self.lines[irq as usize];
                 line.reserved = false;
@@ -272,7 +272,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, irq: u32, to: &Mask, update: Update) -> Option<Place> {
+    fn begin(&mut self, irq: u32, to: &Mask, update: Update) -> Option<CpuVector> {
         let set = Self::set(to);
         let line = &mut self.lines[irq as usize];
         match self.vectors.begin_move(Irq(irq), Self::asked(&set), update) {
@@ -331,7 +331,7 @@ impl World {
     }
 
     /// A CPU takes an interrupt.
-    fn take(&mut self, place: Place) {
+    fn take(&mut self, place: CpuVector) {
         let arrived = self.vectors.cpu(place.cpu).unwrap().arrived(place.vector);
         let held = self.held.get(&place).expect("nothing is sent to a free vector");
         let live = held.irq.filter(|irq| {
@@ -356,7 +356,7 @@ impl World {
             let nobody = |_| panic!("a CPU that is gone is not looked at");
             return assert_eq!(self.vectors.cleanup(CpuId(cpu), nobody), Cleaned::All);
         }
-        let irr = |vector| self.irr.contains(&Place { cpu: CpuId(cpu), vector });
+        let irr = |vector| self.irr.contains(&CpuVector { cpu: CpuId(cpu), vector });
         let cleaned = self.vectors.cleanup(CpuId(cpu), irr);
         let mut left = false;
         let irr = &self.irr;
@@ -385,8 +385,8 @@ impl World {
     }
 
     /// A CPU takes those of its IRR that `which` says.
-    fn takes_all(&mut self, cpu: u32, which: impl Fn(Place) -> bool) {
-        let here = |place: &&Place| place.cpu == CpuId(cpu) && which(**place);
+    fn takes_all(&mut self, cpu: u32, which: impl Fn(CpuVector) -> bool) {
+        let here = |place: &&CpuVector| place.cpu == CpuId(cpu) && which(**place);
         while let Some(place) = self.irr.iter().find(here).copied() {
             self.irr.remove(&place);
             self.take(place);
@@ -425,16 +425,16 @@ impl World {
             if self.begin(irq, &None, Update::Whole).is_some() {
                 self.end(irq, true);
             } else {
-                assert!(self.lines[irq as usize].managed.is_some(), "irq {irq} was promised a vector");
+                assert!(self.lines[irq as usize].managed.is_some(), "a vector was reserved for irq {irq}");
                 self.deactivate(irq);
             }
         }
         let irr = self.irr.clone();
         let _off = IrqGuard::<Std>::new();
-        let arrived = |vector| irr.contains(&Place { cpu: CpuId(cpu), vector });
+        let arrived = |vector| irr.contains(&CpuVector { cpu: CpuId(cpu), vector });
         while let Some(Irq(irq)) = self.vectors.pending(CpuId(cpu), arrived).expect("nothing goes there") {
             let line = &mut self.lines[irq as usize];
-            let here = |place: &&Place| place.cpu.0 == cpu && irr.contains(place);
+            let here = |place: &&CpuVector| place.cpu.0 == cpu && irr.contains(place);
             let place = *line.former.iter().find(here).expect("it was sent there");
             line.former.retain(|former| *former != place);
             line.taken += 1;
@@ -542,20 +542,20 @@ fn a_million_operations_on_256_cpus_leave_nothing_behind() {
 fn a_cpu_set_names_those_that_have_none() {
     let vectors = Vectors::<Std>::new(2, 4, 0x20..=0x20).unwrap();
     let only = CpuSet::of([CpuId(1)]);
-    let refused = |irq, to: Where<'_>| vectors.activate(Irq(irq), to).unwrap_err().to_string();
-    assert_eq!(refused(0, Where::Anywhere), "no CPU has a free vector (0 are promised to others)");
+    let refused = |irq, to: Affinity<'_>| vectors.activate(Irq(irq), to).unwrap_err().to_string();
+    assert_eq!(refused(0, Affinity::Anywhere), "no CPU has a free vector (0 are reserved for others)");
     let _ = (vectors.online(CpuId(0)).unwrap(), vectors.online(CpuId(1)).unwrap());
-    vectors.activate(Irq(0), Where::In(&only)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&only)).unwrap();
     vectors.reserve(Irq(1)).unwrap();
-    assert_eq!(refused(2, Where::In(&only)), "none of CPUs 1 has a free vector (1 are promised to others)");
-    assert_eq!(refused(2, Where::Anywhere), "no CPU has a free vector (1 are promised to others)");
-    assert_eq!(vectors.activate(Irq(1), Where::Anywhere), Ok(Place { cpu: CpuId(0), vector: Vector(0x20) }));
-    assert_eq!(vectors.activate(Irq(9), Where::Anywhere), Err(VectorError::NoSuchIrq(Irq(9))));
-    assert_eq!(refused(9, Where::Anywhere), "there is no irq 9");
+    assert_eq!(refused(2, Affinity::In(&only)), "none of CPUs 1 has a free vector (1 are reserved for others)");
+    assert_eq!(refused(2, Affinity::Anywhere), "no CPU has a free vector (1 are reserved for others)");
+    assert_eq!(vectors.activate(Irq(1), Affinity::Anywhere), Ok(CpuVector { cpu: CpuId(0), vector: Vector(0x20) }));
+    assert_eq!(vectors.activate(Irq(9), Affinity::Anywhere), Err(VectorError::NoSuchIrq(Irq(9))));
+    assert_eq!(refused(9, Affinity::Anywhere), "there is no irq 9");
     assert_eq!(vectors.online(CpuId(2)), Err(VectorError::NoSuchCpu(CpuId(2))));
     assert_eq!(
         vectors.begin_offline(CpuId(0)).map_err(|error| error.to_string()),
-        Err("no CPU has a free vector (0 are promised to others)".into())
+        Err("no CPU has a free vector (0 are reserved for others)".into())
     );
 }
 
@@ -563,7 +563,7 @@ fn a_cpu_set_names_those_that_have_none() {
 fn vectors_of_exceptions_are_given_to_nobody() {
     let vectors = Vectors::<Std>::new(1, 300, 0..=255).unwrap();
     let _ = vectors.online(CpuId(0)).unwrap();
-    let given: BTreeSet<_> = (0..300).map_while(|irq| vectors.activate(Irq(irq), Where::Anywhere).ok()).collect();
+    let given: BTreeSet<_> = (0..300).map_while(|irq| vectors.activate(Irq(irq), Affinity::Anywhere).ok()).collect();
     assert_eq!(given.len(), 224);
     assert_eq!(given.first().map(|place| place.vector), Some(Vector(32)));
 }
@@ -573,9 +573,9 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
     let vectors = Vectors::<Std>::new(2, 1, 0x20..=0x20).unwrap();
     let [here, there] = [0, 1].map(CpuId);
     let _ = (vectors.online(here).unwrap(), vectors.online(there).unwrap());
-    let place = vectors.activate(Irq(0), Where::In(&CpuSet::of([here]))).unwrap();
+    let place = vectors.activate(Irq(0), Affinity::In(&CpuSet::of([here]))).unwrap();
     vectors.begin_offline(here).unwrap();
-    let moved = vectors.begin_move(Irq(0), Where::Anywhere, Update::Whole).unwrap().expect("it goes there");
+    let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, Update::Whole).unwrap().expect("it goes there");
     assert_eq!(vectors.moved(moved).map(Cleanup::cpu), Ok(here));
     let arrived = |vector| vector == place.vector;
     let _off = IrqGuard::<Std>::new();
@@ -598,43 +598,43 @@ fn two(per_cpu: u8) -> (Vectors<Std>, [CpuSet; 2]) {
 }
 
 #[test]
-fn what_is_promised_is_not_what_two_writes_go_by() {
+fn what_is_reserved_is_not_what_two_writes_go_by() {
     let (vectors, [here, there]) = two(2);
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
     vectors.reserve(Irq(2)).unwrap();
-    let refused = vectors.begin_move(Irq(0), Where::In(&there), Update::WordByWord);
-    assert!(matches!(refused, Err(VectorError::Full { promised: 1, .. })));
+    let refused = vectors.begin_move(Irq(0), Affinity::In(&there), Update::WordByWord);
+    assert!(matches!(refused, Err(VectorError::Full { reserved: 1, .. })));
     vectors.unreserve(Irq(2)).unwrap();
-    assert!(vectors.begin_move(Irq(0), Where::In(&there), Update::WordByWord).unwrap().is_some());
+    assert!(vectors.begin_move(Irq(0), Affinity::In(&there), Update::WordByWord).unwrap().is_some());
 }
 
 #[test]
-fn what_is_promised_is_not_set_aside() {
+fn what_is_reserved_is_not_reserved_for_managed_ones() {
     let (vectors, _) = two(1);
     vectors.reserve(Irq(0)).unwrap();
     let refused = vectors.manage(Irq(1), CpuSet::of([CpuId(0), CpuId(1)]));
-    assert!(matches!(refused, Err(VectorError::Full { promised: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(VectorError::Full { reserved: 1, .. })), "{refused:?}");
 }
 
 #[test]
 fn a_managed_interrupt_needs_no_free_vector_when_its_cpu_goes_offline() {
     let (vectors, [here, _]) = two(1);
     vectors.manage(Irq(0), CpuSet::of([CpuId(0), CpuId(1)])).unwrap();
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
     assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()));
 }
 
 #[test]
-fn what_begins_to_leave_is_promised_a_vector_whoever_asks_for_one_meanwhile() {
+fn what_begins_to_leave_has_a_vector_reserved_whoever_asks_for_one_meanwhile() {
     let (vectors, [here, there]) = two(2);
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
     vectors.begin_offline(CpuId(0)).unwrap();
-    assert!(matches!(vectors.activate(Irq(2), Where::Anywhere), Err(VectorError::Full { promised: 1, .. })));
+    assert!(matches!(vectors.activate(Irq(2), Affinity::Anywhere), Err(VectorError::Full { reserved: 1, .. })));
     assert!(vectors.reserve(Irq(2)).is_err());
-    assert_eq!(vectors.unreserve(Irq(0)), Err(VectorError::Inactive(Irq(0))), "that promise is not its own");
-    let moved = vectors.begin_move(Irq(0), Where::Anywhere, Update::Whole).unwrap().expect("it leaves");
+    assert_eq!(vectors.unreserve(Irq(0)), Err(VectorError::Inactive(Irq(0))), "what is reserved is not its own");
+    let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, Update::Whole).unwrap().expect("it leaves");
     let _ = vectors.moved(moved).unwrap();
     assert_eq!(vectors.free(), 0);
 }
@@ -643,10 +643,10 @@ fn what_begins_to_leave_is_promised_a_vector_whoever_asks_for_one_meanwhile() {
 fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
     for update in [Update::Whole, Update::WordByWord] {
         let (vectors, [here, there]) = two(2);
-        vectors.activate(Irq(0), Where::In(&here)).unwrap();
+        vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
         // The same vector is in use there, so two writes need one between.
-        vectors.activate(Irq(1), Where::In(&there)).unwrap();
-        let moved = vectors.begin_move(Irq(0), Where::In(&there), update).unwrap().expect("it is not there");
+        vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
+        let moved = vectors.begin_move(Irq(0), Affinity::In(&there), update).unwrap().expect("it is not there");
         vectors.begin_offline(CpuId(0)).unwrap();
         let cancelled = vectors.cancel(moved).unwrap();
         assert!(cancelled.leaves);
@@ -654,8 +654,8 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
         for asked in [Some(cancelled.to), cancelled.between].into_iter().flatten() {
             assert_eq!(vectors.cleanup(asked.cpu(), |_| false), Cleaned::All);
         }
-        assert!(matches!(vectors.activate(Irq(2), Where::Anywhere), Err(VectorError::Full { promised: 1, .. })));
-        let moved = vectors.begin_move(Irq(0), Where::Anywhere, update).unwrap().expect("it leaves");
+        assert!(matches!(vectors.activate(Irq(2), Affinity::Anywhere), Err(VectorError::Full { reserved: 1, .. })));
+        let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, update).unwrap().expect("it leaves");
         let _ = vectors.moved(moved).unwrap();
         let _off = IrqGuard::<Std>::new();
         assert_eq!(vectors.pending(CpuId(0), |_| false), Ok(None));
@@ -663,10 +663,10 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
 }
 
 #[test]
-fn a_move_that_is_cancelled_onto_a_cpu_that_stays_promises_nothing() {
+fn a_move_that_is_cancelled_onto_a_cpu_that_stays_reserves_nothing() {
     let (vectors, [here, there]) = two(2);
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
     vectors.begin_offline(CpuId(1)).unwrap();
     let cancelled = vectors.cancel(moved).unwrap();
     assert!(!cancelled.leaves);
@@ -674,10 +674,10 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_stays_promises_nothing() {
 }
 
 #[test]
-fn a_cpu_that_stays_after_all_and_an_interrupt_that_is_shut_down_give_promises_back() {
+fn a_cpu_that_stays_after_all_and_an_interrupt_that_is_shut_down_unreserve() {
     let (vectors, [here, _]) = two(2);
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    vectors.activate(Irq(1), Where::In(&here)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    vectors.activate(Irq(1), Affinity::In(&here)).unwrap();
     vectors.begin_offline(CpuId(0)).unwrap();
     assert_eq!(vectors.free(), 0);
     assert_eq!(vectors.deactivate(Irq(0)).map(Cleanup::cpu), Ok(CpuId(0)));
@@ -712,11 +712,11 @@ fn managed_interrupts_are_spread_over_the_cpus_of_their_masks_also_when_one_has_
     all.iter().for_each(|cpu| _ = vectors.online(cpu).unwrap());
     for irq in (0..100).map(Irq) {
         vectors.manage(irq, all.clone()).unwrap();
-        vectors.activate(irq, Where::In(&all)).unwrap();
+        vectors.activate(irq, Affinity::In(&all)).unwrap();
         assert!(is_even(&loads(&vectors, CPUS, 100)));
     }
     let move_what_may = |irq| {
-        if let Some(moved) = vectors.begin_move(irq, Where::In(&all), Update::Whole).unwrap() {
+        if let Some(moved) = vectors.begin_move(irq, Affinity::In(&all), Update::Whole).unwrap() {
             let former = vectors.moved(moved).unwrap().cpu();
             assert_eq!(vectors.cleanup(former, |_| false), Cleaned::All);
         }
@@ -744,7 +744,7 @@ fn managed_interrupts_whose_masks_overlap_go_to_a_cpu_each() {
     (0..4).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
     for irq in 0..4 {
         vectors.manage(Irq(irq), CpuSet::of([irq, (irq + 1) % 4].map(CpuId))).unwrap();
-        vectors.activate(Irq(irq), Where::Anywhere).unwrap();
+        vectors.activate(Irq(irq), Affinity::Anywhere).unwrap();
     }
     assert_eq!(loads(&vectors, 4, 4), [1; 4]);
 }
@@ -754,9 +754,9 @@ fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
     let [one, other] = [0, 1].map(|from| {
         let vectors = Vectors::<Std>::new(3, 1, 0x20..=0x20).unwrap();
         (0..3).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
-        vectors.activate(Irq(0), Where::In(&CpuSet::of([CpuId(from)]))).unwrap();
+        vectors.activate(Irq(0), Affinity::In(&CpuSet::of([CpuId(from)]))).unwrap();
         let to = CpuSet::of([CpuId(2)]);
-        let moved = vectors.begin_move(Irq(0), Where::In(&to), Update::Whole).unwrap().expect("it is not there");
+        let moved = vectors.begin_move(Irq(0), Affinity::In(&to), Update::Whole).unwrap().expect("it is not there");
         (vectors, moved)
     });
     assert_eq!(one.1.to(), other.1.to());
@@ -768,8 +768,8 @@ fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
 fn a_move_that_has_ended_is_not_ended_again_by_one_of_others_that_is_like_it() {
     let [one, other] = [0, 1].map(|_| {
         let (vectors, [here, there]) = two(1);
-        vectors.activate(Irq(0), Where::In(&here)).unwrap();
-        let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+        vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+        let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
         (vectors, moved)
     });
     assert_eq!((one.1.from(), one.1.to()), (other.1.from(), other.1.to()));
@@ -783,7 +783,7 @@ fn a_cpu_that_has_to_look_is_interrupted() {
     let (vectors, [here, _]) = two(1);
     let (looks, looked) = std::sync::mpsc::channel();
     let _handler = Std::on_ipi(CpuId(0), Vector(0x20), move || looks.send(()).unwrap());
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
     vectors.deactivate(Irq(0)).unwrap().send::<Std>(Vector(0x20));
     assert_eq!(looked.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
 }
@@ -791,8 +791,8 @@ fn a_cpu_that_has_to_look_is_interrupted() {
 #[test]
 fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
     let (vectors, [here, there]) = two(1);
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
     let _ = vectors.moved(moved).unwrap();
     assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()), "the other is full, but nothing goes here");
     let _off = IrqGuard::<Std>::new();
@@ -802,8 +802,8 @@ fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
 #[test]
 fn a_cpu_does_not_go_before_a_move_away_from_it_has_ended() {
     let (vectors, [here, there]) = two(1);
-    let place = vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Where::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let place = vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
     vectors.begin_offline(CpuId(0)).unwrap();
     let _off = IrqGuard::<Std>::new();
     let arrived = |vector| vector == place.vector;
@@ -818,10 +818,10 @@ fn what_is_in_quarantine_is_no_managed_interrupt_that_goes_there() {
     let (vectors, [here, there]) = two(3);
     let both = CpuSet::of([CpuId(0), CpuId(1)]);
     (0..3).for_each(|irq| vectors.manage(Irq(irq), both.clone()).unwrap());
-    vectors.activate(Irq(0), Where::In(&here)).unwrap();
-    vectors.activate(Irq(1), Where::In(&there)).unwrap();
+    vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
+    vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
     let _ = vectors.deactivate(Irq(1)).unwrap();
-    assert_eq!(vectors.activate(Irq(2), Where::Anywhere).map(|place| place.cpu), Ok(CpuId(1)));
+    assert_eq!(vectors.activate(Irq(2), Affinity::Anywhere).map(|place| place.cpu), Ok(CpuId(1)));
 }
 
 #[test]
@@ -829,7 +829,7 @@ fn a_look_at_the_irr_that_panics_costs_no_vector() {
     let vectors = Vectors::<Std>::new(1, 3, 0x41..=0x43).unwrap();
     let cpu = vectors.online(CpuId(0)).unwrap().cpu();
     for irq in [0, 1, 2].map(Irq) {
-        vectors.activate(irq, Where::Anywhere).unwrap();
+        vectors.activate(irq, Affinity::Anywhere).unwrap();
         assert_eq!(vectors.deactivate(irq).unwrap().cpu(), cpu);
     }
     let looks = std::panic::AssertUnwindSafe(|| {

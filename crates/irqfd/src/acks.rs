@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType, lock_with_room};
+use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType, lock_reserving};
 
+use crate::deassign::{Deassigned, DeassignedListener, Deassigning};
 use crate::each::each;
-use crate::leave::{Deassigning, Departed, Left};
 use crate::slab::Slab;
 use crate::vm::Shared;
 use crate::{Controller, Error, Gsi, Notify};
@@ -29,7 +29,7 @@ pub(crate) struct Listeners<P: Platform> {
 }
 
 struct List {
-    seats: Slab<Listener>,
+    listeners: Slab<Listener>,
     resamplers: u32,
 }
 
@@ -43,7 +43,7 @@ impl<P: Platform> Listeners<P> {
     pub(crate) fn new() -> Self {
         Listeners {
             count: P::AtomicU32::ZERO.named("listeners"),
-            list: Lock::new(&ACKS, List { seats: Slab::new(), resamplers: 0 }),
+            list: Lock::new(&ACKS, List { listeners: Slab::new(), resamplers: 0 }),
         }
     }
 
@@ -56,13 +56,13 @@ impl<P: Platform> Listeners<P> {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Adds a listener; returns its seat.
+    /// Adds a listener; returns its number.
     pub(crate) fn join(&self, listener: Listener) -> u32 {
-        let mut list = lock_with_room(|| self.list.lock(), |list| list.seats.grows());
+        let mut list = lock_reserving(|| self.list.lock(), |list| list.listeners.grows());
         list.resamplers += u32::from(listener.resamples);
-        let seat = list.seats.insert(listener);
-        self.count.store(list.seats.len(), Ordering::Release);
-        seat
+        let listener = list.listeners.insert(listener);
+        self.count.store(list.listeners.len(), Ordering::Release);
+        listener
     }
 
     /// Removes a listener. Walks that have begun may still notify it: the sink that is returned is kept until a grace
@@ -70,14 +70,14 @@ impl<P: Platform> Listeners<P> {
     ///
     /// Whether it was the last resampling irqfd is decided here, under the lock, and acted upon later, without it
     /// (seed 002).
-    pub(crate) fn leave(&self, gsi: Gsi, seat: u32) -> Option<Left> {
+    pub(crate) fn remove(&self, gsi: Gsi, listener: u32) -> Option<DeassignedListener> {
         let mut list = self.list.lock();
-        let listener = list.seats.remove(seat)?;
+        let listener = list.listeners.remove(listener)?;
         list.resamplers -= u32::from(listener.resamples);
         let last = listener.resamples && list.resamplers == 0;
-        self.count.store(list.seats.len(), Ordering::Release);
+        self.count.store(list.listeners.len(), Ordering::Release);
         drop(list);
-        Some(Left { gsi, sink: listener.sink, last })
+        Some(DeassignedListener { gsi, sink: listener.sink, last })
     }
 
     /// Notifies everybody who is there when it begins and when it ends; some of those who come or go meanwhile.
@@ -97,14 +97,14 @@ impl<P: Platform> Listeners<P> {
         each(sinks, |sink| sink.notify());
     }
 
-    /// Copies listeners from a seat on, and returns the seat after them, if there is another.
+    /// Copies listeners from a number on, and returns the number after them, if there is another.
     fn copy_batch(&self, start: u32, batch: &mut [Option<Arc<dyn Notify>>; BATCH]) -> Option<u32> {
         let list = self.list.lock();
-        let mut listeners = list.seats.iter_from(start);
+        let mut listeners = list.listeners.iter_from(start);
         for (place, (_, listener)) in batch.iter_mut().zip(&mut listeners) {
             *place = Some(listener.sink.clone());
         }
-        listeners.next().map(|(seat, _)| seat)
+        listeners.next().map(|(listener, _)| listener)
     }
 }
 
@@ -114,14 +114,14 @@ pub struct AckNotifier<P: Platform, C: Controller> {
     vm: Arc<Shared<P, C>>,
     gsi: Gsi,
     /// `None` once it has left.
-    seat: Option<u32>,
+    listener: Option<u32>,
 }
 
 impl<P: Platform, C: Controller> AckNotifier<P, C> {
     pub(crate) fn register(vm: &Arc<Shared<P, C>>, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Self, Error> {
         let listeners = vm.listeners(gsi).ok_or(Error::GsiOutOfRange(gsi))?;
-        let seat = listeners.join(Listener { sink, resamples: false });
-        Ok(AckNotifier { vm: vm.clone(), gsi, seat: Some(seat) })
+        let listener = listeners.join(Listener { sink, resamples: false });
+        Ok(AckNotifier { vm: vm.clone(), gsi, listener: Some(listener) })
     }
 
     /// Unregisters it. When this returns, it is not being called, and never will be.
@@ -134,8 +134,8 @@ impl<P: Platform, C: Controller> AckNotifier<P, C> {
     }
 
     fn begin(&mut self) -> Option<Deassigning<P, C>> {
-        let left = self.vm.listeners(self.gsi)?.leave(self.gsi, self.seat.take()?);
-        Some(Deassigning::one(&self.vm, Departed { irqfd: None, left }))
+        let left = self.vm.listeners(self.gsi)?.remove(self.gsi, self.listener.take()?);
+        Some(Deassigning::one(&self.vm, Deassigned { irqfd: None, left }))
     }
 }
 

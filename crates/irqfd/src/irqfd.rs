@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use doorbell_platform::{Atomic, Held, Platform, ReadDomain, ReadGuard, SeqWords, lock_with_room};
+use doorbell_platform::{Atomic, Held, Platform, ReadDomain, ReadGuard, SeqWords, lock_reserving};
 
 use crate::acks::Listener;
 use crate::cached::{Cached, WORDS};
-use crate::leave::Deassigning;
+use crate::deassign::Deassigning;
 use crate::vm::{Assigned, Shared};
 use crate::{Controller, Error, Gsi, Notify};
 
@@ -35,15 +35,15 @@ pub(crate) struct Inner<P: Platform> {
 pub enum Signalled {
     /// The controller has it.
     Delivered,
-    /// The irqfd keeps it, and delivers it as soon as it is assigned, or its GSI has a route again. Kept events
+    /// It is pending in the irqfd, which delivers it when it is assigned, or its GSI has a route again. Pending events
     /// coalesce into one.
-    Kept,
+    Pending,
 }
 
 /// An event source inside the process: what an eventfd that is assigned to a VM is to KVM, without the descriptor.
 ///
 /// It belongs to one VM and can be assigned to a GSI, deassigned, and assigned again. Events that come while it is not
-/// assigned are kept. Share it by reference or `Arc`; dropping it deassigns it (without waiting: nobody can signal it
+/// assigned are pending. Share it by reference or `Arc`; dropping it deassigns it (without waiting: nobody can signal it
 /// any more). Interrupt handlers may signal it and look at it; all else is for task context.
 pub struct Irqfd<P: Platform, C: Controller> {
     pub(crate) vm: Arc<Shared<P, C>>,
@@ -63,7 +63,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.vm.signal(&self.inner)
     }
 
-    /// Assigns it to a GSI with edge or MSI routes. An event that was kept is delivered.
+    /// Assigns it to a GSI with edge or MSI routes. An event that was pending is delivered.
     ///
     /// # Errors
     /// [`UnknownGsi`](Error::UnknownGsi), [`NeedsResampling`](Error::NeedsResampling), [`Busy`](Error::Busy),
@@ -88,7 +88,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// Deassigns it. When this returns, none of its events is being delivered, its sink is not being notified, and
     /// neither happens again; if it was the last resampling irqfd of its GSI, the line has been lowered.
     ///
-    /// An event that comes meanwhile is delivered or kept. Waits for a grace period: not from a notification or another
+    /// An event that comes meanwhile is delivered or pending. Waits for a grace period: not from a notification or another
     /// read section of the VM.
     ///
     /// # Errors
@@ -104,11 +104,12 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// [`NotAssigned`](Error::NotAssigned).
     pub fn deassign_begin(&self) -> Result<Deassigning<P, C>, Error> {
         let assigned = self.vm.delist(&self.inner).ok_or(Error::NotAssigned)?;
-        Ok(Deassigning::one(&self.vm, assigned.leave(&self.vm)))
+        Ok(Deassigning::one(&self.vm, assigned.deassign(&self.vm)))
     }
 
-    /// Takes the event that is kept, if there is one; the caller is responsible for it from then on.
-    pub fn take_kept(&self) -> bool {
+    /// Takes the event that is pending, if there is one; the caller is responsible for it from then on.
+    #[doc(alias = "take_kept")]
+    pub fn take_pending(&self) -> bool {
         self.inner.take_pending()
     }
 
@@ -118,18 +119,19 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
             Some((sink, listeners)) => {
                 self.vm.reserve(&self.inner, gsi)?;
                 // The sink is listed before the first event can raise the line.
-                let seat = listeners.join(Listener { sink, resamples: true });
-                if let Err(error) = self.vm.enlist(&self.inner, gsi, Some(seat)) {
-                    // The VM was closed, rerouted or filled a moment ago. The seat is left as if the irqfd had been
+                let listener = listeners.join(Listener { sink, resamples: true });
+                if let Err(error) = self.vm.enlist(&self.inner, gsi, Some(listener)) {
+                    // The VM was closed, rerouted or filled a moment ago. The listener is taken off as if the irqfd had been
                     // active: others of the GSI may have counted on not being the last.
-                    let departed = Assigned { irqfd: self.inner.clone(), gsi, seat: Some(seat) }.leave(&self.vm);
+                    let departed =
+                        Assigned { irqfd: self.inner.clone(), gsi, listener: Some(listener) }.deassign(&self.vm);
                     Deassigning::one(&self.vm, departed).later();
                     return Err(error);
                 }
             }
         }
-        if self.take_kept() {
-            // If it is deassigned at this very moment, `signal` keeps the event again.
+        if self.take_pending() {
+            // If it is deassigned at this very moment, `signal` has the event pending again.
             self.signal();
         }
         Ok(())
@@ -147,7 +149,7 @@ impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
         if self.is_assigned()
             && let Some(assigned) = self.vm.delist(&self.inner)
         {
-            let departed = assigned.leave(&self.vm);
+            let departed = assigned.deassign(&self.vm);
             // Nobody signals it any more, and nobody assigns it again. So if it listens to nothing, nothing is left to
             // be done.
             if departed.left.is_some() {
@@ -215,7 +217,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
                 self.controller.msi(msi);
                 Signalled::Delivered
             }
-            None => self.deliver_or_keep(irqfd, Cached::unpack(words), section),
+            None => self.deliver_or_pend(irqfd, Cached::unpack(words), section),
         }
     }
 
@@ -226,20 +228,20 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         // least one of us sees the other, and `swap` lets only one of us deliver.
         irqfd.pending.store(true, Ordering::SeqCst);
         if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
-            return Signalled::Kept;
+            return Signalled::Pending;
         }
-        self.deliver_or_keep(irqfd, Cached::unpack(irqfd.cached.read()), section)
+        self.deliver_or_pend(irqfd, Cached::unpack(irqfd.cached.read()), section)
     }
 
     #[inline(never)]
-    fn deliver_or_keep(&self, irqfd: &Inner<P>, route: Cached, section: ReadGuard<'_, P::Srcu>) -> Signalled {
+    fn deliver_or_pend(&self, irqfd: &Inner<P>, route: Cached, section: ReadGuard<'_, P::Srcu>) -> Signalled {
         if self.deliver(route, &section) {
             return Signalled::Delivered;
         }
-        // The GSI has lost its route. `reroute` is responsible from now on: it looks for kept events after the grace
+        // The GSI has lost its route. `reroute` is responsible from now on: it looks for pending events after the grace
         // period that waits for this section.
         irqfd.pending.store(true, Ordering::SeqCst);
-        Signalled::Kept
+        Signalled::Pending
     }
 
     /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and perhaps notified) if
@@ -252,16 +254,16 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         Ok(())
     }
 
-    /// Puts an irqfd on the VM's list and opens the gate. With a seat among the listeners it has been reserved.
-    fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, seat: Option<u32>) -> Result<(), Error> {
+    /// Puts an irqfd on the VM's list and opens the gate. Its place among the listeners, if it has one, was made before.
+    fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, listener: Option<u32>) -> Result<(), Error> {
         // Interrupts stay on: nobody reads a cached route behind a closed gate, and this one opens when it is written.
-        let mut state = lock_with_room(|| self.state.lock(), |state| state.grows(&self.limits));
-        let route = state.check(&self.limits, gsi, seat.is_some())?;
-        if seat.is_none() {
+        let mut state = lock_reserving(|| self.state.lock(), |state| state.grows(&self.limits));
+        let route = state.check(&self.limits, gsi, listener.is_some())?;
+        if listener.is_none() {
             irqfd.check_idle()?;
         }
         irqfd.cached.write(state.guard(), route.pack());
-        let index = state.irqfds.insert(Assigned { irqfd: irqfd.clone(), gsi, seat });
+        let index = state.irqfds.insert(Assigned { irqfd: irqfd.clone(), gsi, listener });
         irqfd.link.store(index + ACTIVE, Ordering::SeqCst);
         Ok(())
     }

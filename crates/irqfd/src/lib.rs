@@ -7,13 +7,13 @@ extern crate alloc;
 mod acks;
 mod cached;
 mod controller;
+mod deassign;
 mod each;
 mod error;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod eventfd;
 mod ids;
 mod irqfd;
-mod leave;
 mod locks;
 mod rerouted;
 mod routing;
@@ -22,10 +22,10 @@ mod vm;
 
 pub use acks::AckNotifier;
 pub use controller::{Controller, Notify};
+pub use deassign::Deassigning;
 pub use error::Error;
 pub use ids::{Gsi, Msi, Pin, SourceId};
 pub use irqfd::{Irqfd, Signalled};
-pub use leave::Deassigning;
 pub use locks::LOCKS;
 pub use rerouted::Rerouted;
 pub use routing::{Route, RoutingTable};

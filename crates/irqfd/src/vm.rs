@@ -9,9 +9,9 @@ use doorbell_platform::{Lock, LockClass, Platform, RcuCell, ReadDomain, ReadGuar
 
 use crate::acks::Listeners;
 use crate::cached::Cached;
+use crate::deassign::{Deassigned, Deassigning};
 use crate::each::each;
 use crate::irqfd::Inner;
-use crate::leave::{Deassigning, Departed};
 use crate::rerouted::Rerouted;
 use crate::routing::Group;
 use crate::slab::{Place, Slab};
@@ -71,7 +71,7 @@ pub(crate) struct Assigned<P: Platform> {
     pub(crate) irqfd: Arc<Inner<P>>,
     pub(crate) gsi: Gsi,
     /// Among the GSI's listeners, if it resamples.
-    pub(crate) seat: Option<u32>,
+    pub(crate) listener: Option<u32>,
 }
 
 impl<P: Platform> State<P> {
@@ -93,13 +93,13 @@ impl<P: Platform> State<P> {
 
 impl<P: Platform> Assigned<P> {
     fn route(&self, table: &RoutingTable) -> Cached {
-        Cached::of(table, self.gsi, self.seat.is_some())
+        Cached::of(table, self.gsi, self.listener.is_some())
     }
 
     /// After it was taken off the list: leaves the listeners too.
-    pub(crate) fn leave<C: Controller>(self, vm: &Shared<P, C>) -> Departed<P> {
-        let left = self.seat.and_then(|seat| vm.listeners(self.gsi)?.leave(self.gsi, seat));
-        Departed { irqfd: Some(self.irqfd), left }
+    pub(crate) fn deassign<C: Controller>(self, vm: &Shared<P, C>) -> Deassigned<P> {
+        let left = self.listener.and_then(|listener| vm.listeners(self.gsi)?.remove(self.gsi, listener));
+        Deassigned { irqfd: Some(self.irqfd), left }
     }
 }
 
@@ -226,7 +226,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
 
     /// Shuts the VM down: deassigns all irqfds, as one [`Deassigning`] with one grace period, and refuses new ones.
     ///
-    /// The sources stay and keep their events. A second close finds nothing left; both may be waited for.
+    /// The sources stay, and their events stay pending. A second close finds nothing left; both may be waited for.
     pub fn close(&self) -> Deassigning<P, C> {
         let irqfds = {
             let mut state = self.shared.state.lock();
@@ -235,7 +235,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
             irqfds.iter().for_each(|(_, assigned)| assigned.irqfd.shut());
             irqfds
         };
-        let departed: Vec<_> = irqfds.into_values().map(|assigned| assigned.leave(&self.shared)).collect();
+        let departed: Vec<_> = irqfds.into_values().map(|assigned| assigned.deassign(&self.shared)).collect();
         Deassigning::many(&self.shared, departed)
     }
 }
@@ -349,7 +349,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         drop(retired.synchronize_expedited());
         each([false, true].into_iter(), |settled| match settled {
             false => self.settle(&former),
-            true if regained => self.deliver_kept(),
+            true if regained => self.deliver_pending(),
             true => {}
         });
         Ok(Rerouted::new(former, now))
@@ -377,10 +377,10 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         });
     }
 
-    /// Delivers what irqfds kept while they had no route.
+    /// Delivers what is pending in irqfds since they had no route.
     ///
-    /// After a grace period: an event that saw no route has been kept by now, one that comes later sees the route.
-    fn deliver_kept(&self) {
+    /// After a grace period: an event that saw no route is pending by now, one that comes later sees the route.
+    fn deliver_pending(&self) {
         let mut from = 0;
         let pending = core::iter::from_fn(|| {
             let state = self.state.lock();

@@ -59,13 +59,13 @@ fn an_event_that_stays_kept_is_not_in_the_way_of_one_whose_gsi_has_a_route_again
         irqfd
     });
     let _ = vm.reroute(table(&[])).unwrap();
-    assert_eq!([stays.signal(), comes.signal()], [Signalled::Kept; 2]);
+    assert_eq!([stays.signal(), comes.signal()], [Signalled::Pending; 2]);
     vm.controller().take();
     let (host, (done, rerouted)) = (vm.clone(), mpsc::channel());
     thread::spawn(move || done.send(host.reroute(table(&[(MSI, Route::Msi(MESSAGE))])).is_ok()).unwrap());
     assert_eq!(rerouted.recv_timeout(Duration::from_secs(60)), Ok(true), "it may look at one event for ever");
     assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)]);
-    assert!(stays.take_kept() && !comes.take_kept());
+    assert!(stays.take_pending() && !comes.take_pending());
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn assigning_waits_for_no_grace_period_even_with_resampling() {
 fn an_event_that_came_before_assignment_is_injected_by_it() {
     let vm = vm::<Std>();
     let irqfd = vm.irqfd();
-    assert_eq!(irqfd.signal(), Signalled::Kept);
-    assert_eq!(irqfd.signal(), Signalled::Kept);
+    assert_eq!(irqfd.signal(), Signalled::Pending);
+    assert_eq!(irqfd.signal(), Signalled::Pending);
     assert_eq!(vm.controller().take(), []);
     irqfd.assign(MSI).unwrap();
     assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)], "once: kept events coalesce");
@@ -168,11 +168,11 @@ fn an_event_between_two_assignments_is_injected_by_the_second() {
     let irqfd = vm.irqfd();
     irqfd.assign(MSI).unwrap();
     irqfd.deassign().unwrap();
-    assert_eq!(irqfd.signal(), Signalled::Kept);
+    assert_eq!(irqfd.signal(), Signalled::Pending);
     irqfd.assign(EDGE).unwrap();
     assert_eq!(vm.controller().take(), [Seen::Edge(EDGE_PIN)]);
     irqfd.deassign().unwrap();
-    assert!(!irqfd.take_kept());
+    assert!(!irqfd.take_pending());
 }
 
 #[test]
@@ -181,8 +181,8 @@ fn an_event_of_a_gsi_that_lost_its_route_is_kept_until_it_has_one() {
     let irqfds: Vec<_> = (0..3).map(|_| vm.irqfd()).collect();
     irqfds.iter().for_each(|irqfd| irqfd.assign(MSI).unwrap());
     let _ = vm.reroute(table(&[])).unwrap();
-    assert_eq!(irqfds[0].signal(), Signalled::Kept);
-    assert_eq!(irqfds[2].signal(), Signalled::Kept);
+    assert_eq!(irqfds[0].signal(), Signalled::Pending);
+    assert_eq!(irqfds[2].signal(), Signalled::Pending);
     vm.controller().take();
     let _ = vm.reroute(table(&standard())).unwrap();
     assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE); 2]);
@@ -399,7 +399,7 @@ fn closing_a_vm_of_thousands_takes_one_grace_period_and_leaves_nothing_raised() 
     assert_eq!(counts.fences, of_one.fences, "a grace period has some, and nothing else that leaving does");
     assert_eq!(vm.controller().level(PIN), 0);
     vm.controller().take();
-    assert!(sources.iter().all(|irqfd| irqfd.signal() == Signalled::Kept));
+    assert!(sources.iter().all(|irqfd| irqfd.signal() == Signalled::Pending));
     assert_eq!(vm.controller().take(), []);
     vm.close().wait();
     sources.clear();

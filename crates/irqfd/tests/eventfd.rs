@@ -262,9 +262,9 @@ fn an_event_that_found_no_route_stays_in_its_descriptor_and_nothing_is_written_t
     // Of whatever loop, and by another descriptor of the eventfd.
     let served = elsewhere.assign(&vm, descriptor(&event), EDGE).unwrap();
     assert_eq!(vm.controller().take(), [Seen::Edge(EDGE_PIN)]);
-    assert!(!kept.take_kept());
+    assert!(!kept.take_pending());
     elsewhere.deassign(served).unwrap();
-    assert!(!kept.take_kept());
+    assert!(!kept.take_pending());
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Source for Shipped {
         self.1.assign(GSI).expect("the GSI is routed");
     }
     fn outcome(&self) -> (usize, bool) {
-        (self.0.controller().messages(), self.1.take_kept())
+        (self.0.controller().messages(), self.1.take_pending())
     }
 }
 
@@ -117,7 +117,7 @@ impl<const FAULT: u8> Gate<FAULT> {
     fn arrive(&self) {
         self.arrived.change(|arrived| *arrived += 1);
     }
-    fn take_kept(&self) -> bool {
+    fn take_pending(&self) -> bool {
         if FAULT == TAKES_NOTHING {
             let kept = self.pending.load(SeqCst);
             self.pending.store(false, SeqCst);
@@ -137,7 +137,7 @@ impl<const FAULT: u8> Source for Gate<FAULT> {
             return self.arrive();
         }
         self.pending.store(true, SeqCst);
-        if FAULT != LOOKS_ONCE && self.open.load(SeqCst) && self.take_kept() {
+        if FAULT != LOOKS_ONCE && self.open.load(SeqCst) && self.take_pending() {
             self.arrive();
         }
     }
@@ -145,7 +145,7 @@ impl<const FAULT: u8> Source for Gate<FAULT> {
         if FAULT != OPENS_LAST {
             self.open.store(true, SeqCst);
         }
-        if self.take_kept() {
+        if self.take_pending() {
             self.signal_or_arrive();
         }
         if FAULT == OPENS_LAST {
@@ -250,7 +250,7 @@ fn events_meet(events: usize, tasks: &'static [Does]) -> Report {
         m.at_quiescence("every event has arrived or is kept", move || {
             let reachable = irqfd.is_assigned() && irqfd.signal() == Signalled::Delivered;
             let messages = vm.controller().messages() - usize::from(reachable);
-            let kept = irqfd.take_kept();
+            let kept = irqfd.take_pending();
             let last = before.lock().expect("nobody panics with it").iter().max().copied();
             if kept && reachable {
                 Err("an event is kept by a source that could deliver it".to_owned())

@@ -125,8 +125,8 @@ fn a_vm_that_was_shut_down_refuses_politely() {
     assert_eq!(irqfd.deassign(), Err(Error::NotAssigned));
     assert_eq!(irqfd.assign(MSI), Err(Error::Closed));
     assert_eq!(vm.reroute(table(&[])).err(), Some(Error::Closed));
-    assert_eq!(irqfd.signal(), Signalled::Kept);
-    assert!(irqfd.take_kept(), "handed back to who still wants it");
+    assert_eq!(irqfd.signal(), Signalled::Pending);
+    assert!(irqfd.take_pending(), "handed back to who still wants it");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn kept_events_are_delivered_though_the_controller_panics_with_one_of_them() {
     let sources: Vec<_> = (0..3).map(|_| vm.irqfd()).collect();
     sources.iter().for_each(|irqfd| irqfd.assign(MSI).unwrap());
     let _ = vm.reroute(table(&[])).unwrap();
-    sources.iter().for_each(|irqfd| assert_eq!(irqfd.signal(), Signalled::Kept));
+    sources.iter().for_each(|irqfd| assert_eq!(irqfd.signal(), Signalled::Pending));
     vm.controller().chip.take();
     vm.controller().countdown.store(1, SeqCst);
     assert!(panics(|| vm.reroute(table(&standard()))));

@@ -259,7 +259,7 @@ fn an_event_is_not_lost_while_its_irqfd_is_assigned_and_deassigned() {
         irqfd.assign(Gsi(9)).unwrap();
         irqfd.deassign().unwrap();
     });
-    assert!(!irqfd.take_kept());
+    assert!(!irqfd.take_pending());
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub use percpu::PerCpu;
 pub use platform::{IrqGuard, Platform, PreemptGuard};
 pub use portable_atomic::AtomicU128;
 pub use rcu::{RcuCell, RcuRef, ReadDomain, ReadGuard, Retired};
-pub use room::{WithRoom, lock_with_room};
+pub use room::{WithRoom, lock_reserving};
 pub use seq::{Held, SeqWords};
 pub use spin::{SpinLock, TicketLock};
 pub use wait::{Completion, WaitQueue};

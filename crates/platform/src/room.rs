@@ -14,15 +14,16 @@ use core::ops::{Deref, DerefMut};
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
-/// use doorbell_platform::{Lock, LockClass, Std, WaitType, lock_with_room};
+/// use doorbell_platform::{Lock, LockClass, Std, WaitType, lock_reserving};
 /// static LISTENERS: LockClass = LockClass::new("example.listeners", WaitType::Spin);
 ///
 /// let listeners = Lock::<Std, Vec<u32>>::new(&LISTENERS, Vec::new());
-/// let mut list = lock_with_room(|| listeners.lock(), |list| Some(list));
+/// let mut list = lock_reserving(|| listeners.lock(), |list| Some(list));
 /// list.push(7);
 /// # }
 /// ```
-pub fn lock_with_room<G: DerefMut, T>(
+#[doc(alias = "lock_with_room")]
+pub fn lock_reserving<G: DerefMut, T>(
     lock: impl Fn() -> G,
     mut list: impl FnMut(&mut G::Target) -> Option<&mut Vec<T>>,
 ) -> WithRoom<G, T> {
@@ -43,7 +44,7 @@ pub fn lock_with_room<G: DerefMut, T>(
     }
 }
 
-/// A guard from [`lock_with_room`]: releases the lock when it is dropped, then frees what the list has grown out of.
+/// A guard from [`lock_reserving`]: releases the lock when it is dropped, then frees what the list has grown out of.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct WithRoom<G, T> {
     // Dropped in this order.

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use doorbell_platform::lock_with_room;
+use doorbell_platform::lock_reserving;
 
 struct Watching;
 
@@ -74,7 +74,7 @@ fn a_list_grows_without_an_allocation_or_a_free_under_the_lock() {
     let list = Mutex::new(Vec::new());
     USES.set([0; 2]);
     for number in 0..100 {
-        lock_with_room(|| Guard::of(&list), |list| Some(list)).push(number);
+        lock_reserving(|| Guard::of(&list), |list| Some(list)).push(number);
     }
     let [without, with] = USES.get();
     assert_eq!(with, 0);
@@ -95,7 +95,7 @@ fn room_that_others_have_filled_meanwhile_is_made_anew() {
         }
         Guard::of(&list)
     };
-    let mut grown = lock_with_room(lock, |list| Some(list));
+    let mut grown = lock_reserving(lock, |list| Some(list));
     assert_eq!((grown.as_slice(), taken.get()), (&[0, 1, 2, 3][..], 3));
     assert!(grown.guard().capacity() > 4);
     grown.push(4);
@@ -108,7 +108,7 @@ fn room_that_others_have_filled_meanwhile_is_made_anew() {
 fn a_list_that_has_room_or_does_not_grow_is_left_as_it_is() {
     let list = Mutex::new(Vec::with_capacity(1));
     USES.set([0; 2]);
-    lock_with_room(|| Guard::of(&list), |list| Some(list)).push(1);
-    let full = lock_with_room(|| Guard::of(&list), |_| None::<&mut Vec<u32>>);
+    lock_reserving(|| Guard::of(&list), |list| Some(list)).push(1);
+    let full = lock_reserving(|| Guard::of(&list), |_| None::<&mut Vec<u32>>);
     assert_eq!((full.len(), full.capacity(), USES.get()), (1, 1, [0; 2]));
 }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::slice;
 
-use doorbell_platform::{Lock, LockClass, Platform, WaitType, lock_with_room};
+use doorbell_platform::{Lock, LockClass, Platform, WaitType, lock_reserving};
 
 /// A leaf: what is written under it is what hardware reads, and nothing else is done there.
 pub(crate) static COPIES: LockClass = LockClass::new("post.copies", WaitType::Spin).leaf();
@@ -40,7 +40,8 @@ pub trait Mirror: Send + Sync + 'static {
 ///
 /// Each copy is written under the one lock of the vCPU, so that none stays behind: who adds a copy writes it with what
 /// the others say (X08 is about one that was not).
-pub struct Copies<P: Platform, O: Mirror, M: Mirror> {
+#[doc(alias = "Copies")]
+pub struct ResidencyCopies<P: Platform, O: Mirror, M: Mirror> {
     own: O,
     state: Lock<P, State<M>>,
 }
@@ -74,14 +75,15 @@ impl<O: Mirror, M: Mirror> Drop for Unwritten<'_, O, M> {
 
 /// There is no copy that could be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotThere;
+#[doc(alias = "NotThere")]
+pub struct NoSuchCopy;
 
-impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
+impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// Of a vCPU that is away. `own` is written so.
     pub fn new(own: O) -> Self {
         let residency = Residency::Away { log: false };
         own.reflect(residency);
-        Copies { own, state: Lock::new(&COPIES, State { residency, others: Vec::new() }) }
+        ResidencyCopies { own, state: Lock::new(&COPIES, State { residency, others: Vec::new() }) }
     }
 
     /// The vCPU's own entry.
@@ -97,7 +99,7 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
         self.decide(|| residency);
     }
 
-    /// [`set`](Copies::set), of what `residency` says under the lock, with interrupts off: the vCPU cannot be switched away
+    /// [`set`](ResidencyCopies::set), of what `residency` says under the lock, with interrupts off: the vCPU cannot be switched away
     /// from between what it reads or writes there and the copies. It must do no more than that. If it panics, nothing has
     /// changed.
     pub fn decide(&self, residency: impl FnOnce() -> Residency) {
@@ -115,7 +117,7 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     /// # Errors
     /// Those of `program`: then it was not added, and the entry is as `program` left it. Just so if it panics.
     pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
-        let mut state = lock_with_room(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
+        let mut state = lock_reserving(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
         let programmed = program(&copy, state.residency);
         if programmed.is_ok() {
             state.others.push(copy);
@@ -128,9 +130,9 @@ impl<P: Platform, O: Mirror, M: Mirror> Copies<P, O, M> {
     ///
     /// # Errors
     /// If it is not there: then `program` was not called. (If that panics, the copy is still there.)
-    pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NotThere> {
+    pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NoSuchCopy> {
         let mut state = self.state.lock_irqsave();
-        let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NotThere)?;
+        let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NoSuchCopy)?;
         program(copy);
         let removed = state.others.swap_remove(at);
         drop(state);
@@ -186,14 +188,14 @@ mod tests {
     const ASLEEP: Residency = Residency::Away { log: true };
     const RUNNING: Residency = Residency::Running { apic_id: 3 };
 
-    fn reflects(copy: &Written, residency: Residency) -> Result<(), NotThere> {
+    fn reflects(copy: &Written, residency: Residency) -> Result<(), NoSuchCopy> {
         copy.reflect(residency);
         Ok(())
     }
 
     #[test]
     fn each_copy_is_written_once_for_each_change_and_a_new_one_with_what_the_others_say() {
-        let copies = Copies::<Std, _, _>::new(Written::default());
+        let copies = ResidencyCopies::<Std, _, _>::new(Written::default());
         let one = Arc::new(Written::default());
         copies.add(Arc::clone(&one), reflects).unwrap();
         copies.set(AWAY);
@@ -209,11 +211,11 @@ mod tests {
 
     #[test]
     fn a_removed_copy_is_not_written_any_more_and_can_be_removed_once() {
-        let copies = Copies::<Std, _, _>::new(Written::default());
+        let copies = ResidencyCopies::<Std, _, _>::new(Written::default());
         let all: Vec<_> = (0..9).map(|_| Arc::new(Written::default())).collect();
-        all.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NotThere>(())).unwrap());
+        all.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap());
         copies.remove(&all[4], |copy| copy.reflect(AWAY)).unwrap();
-        assert_eq!(copies.remove(&all[4], |_| panic!("it is not there")), Err(NotThere));
+        assert_eq!(copies.remove(&all[4], |_| panic!("it is not there")), Err(NoSuchCopy));
         copies.set(RUNNING);
         for (number, copy) in all.iter().enumerate() {
             assert_eq!(copy.take(), if number == 4 { [AWAY] } else { [RUNNING] }, "{number}");
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_could_not_be_programmed_was_not_added() {
-        let copies = Copies::<Std, Written, Written>::new(Written::default());
+        let copies = ResidencyCopies::<Std, Written, Written>::new(Written::default());
         assert_eq!(copies.add(Arc::new(Written::default()), |_, _| Err("full")), Err("full"));
         assert!(copies.is_empty());
     }
@@ -245,9 +247,9 @@ mod tests {
     #[test]
     fn a_copy_that_panics_keeps_no_other_from_being_written_whichever_it_is() {
         for wrong in 0..4 {
-            let copies = Copies::<Std, _, _>::new(Wrong::default());
+            let copies = ResidencyCopies::<Std, _, _>::new(Wrong::default());
             let others: Vec<_> = (0..3).map(|_| Arc::new(Wrong::default())).collect();
-            others.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NotThere>(())).unwrap());
+            others.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap());
             let all = || core::iter::once(copies.own()).chain(others.iter().map(|copy| &**copy));
             copies.own().0.take();
             let panics = |yes| all().nth(wrong).unwrap().1.store(yes, Ordering::SeqCst);
@@ -265,14 +267,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_under_the_lock_and_panics_leaves_all_as_it_was() {
-        let copies = Copies::<Std, _, _>::new(Written::default());
+        let copies = ResidencyCopies::<Std, _, _>::new(Written::default());
         let copy = Arc::new(Written::default());
         copies.own().take();
         let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
         caught(&|| copies.decide(|| panic!("an owner that is wrong")));
-        caught(&|| _ = copies.add(Arc::clone(&copy), |_, _| -> Result<(), NotThere> { panic!("a wrong entry") }));
+        caught(&|| _ = copies.add(Arc::clone(&copy), |_, _| -> Result<(), NoSuchCopy> { panic!("a wrong entry") }));
         assert!(copies.is_empty() && copies.residency() == AWAY && copies.own().take().is_empty());
-        copies.add(Arc::clone(&copy), |_, _| Ok::<_, NotThere>(())).unwrap();
+        copies.add(Arc::clone(&copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap();
         caught(&|| _ = copies.remove(&copy, |_| panic!("a wrong entry")));
         copies.set(RUNNING);
         assert_eq!((copy.take(), copies.len()), (vec![RUNNING], 1));

@@ -4,28 +4,28 @@
 
 extern crate alloc;
 
-mod coalescing;
-mod control;
 mod copies;
 mod gate;
-mod level;
 mod locks;
+mod mode_gate;
 mod pending;
+mod pi_control;
+mod pi_gate;
 mod post;
 mod recall;
 mod run;
-mod software;
+mod software_gate;
 mod two_level;
 
-pub use coalescing::{Coalescing, Notification, SelfNotify};
-pub use control::{Control, Destination};
-pub use copies::{Copies, Mirror, NotThere, Residency};
+pub use copies::{Mirror, NoSuchCopy, Residency, ResidencyCopies};
 pub use gate::{Gate, Layout, Notice};
-pub use level::Level;
 pub use locks::LOCKS;
+pub use mode_gate::ModeGate;
 pub use pending::{Bit, Pending};
+pub use pi_control::{Destination, PiControl};
+pub use pi_gate::{Notification, PiGate, SelfNotify};
 pub use post::{Awake, Blocked, Entering, InGuest, PiDescriptor, Post};
 pub use recall::Recall;
 pub use run::{Guest, Mode, Requests, RunState};
-pub use software::Software;
+pub use software_gate::SoftwareGate;
 pub use two_level::{Summary, TwoLevel};

@@ -5,7 +5,7 @@ use core::mem;
 
 use doorbell_platform::{IrqGuard, Platform};
 
-use crate::{Coalescing, Gate, Guest, Layout, Mode, Notice, Pending, Requests, RunState};
+use crate::{Gate, Guest, Layout, Mode, Notice, Pending, PiGate, Requests, RunState};
 
 /// A vCPU to which interrupts are posted: the bits, the gate, and the run state.
 ///
@@ -21,7 +21,7 @@ pub struct Post<P: Platform, L, G> {
 /// The posted-interrupt descriptor of VMX, in its exact form: its 64 bytes are the first of the object, aligned to 64.
 ///
 /// Intel SDM vol. 3 (253668-083), section 30.6; VT-d specification (D51397-015), section 9.11.
-pub type PiDescriptor<P> = Post<P, Pending<P, 4>, Coalescing<P>>;
+pub type PiDescriptor<P> = Post<P, Pending<P, 4>, PiGate<P>>;
 
 impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     /// A vCPU that is in the host.
@@ -131,7 +131,7 @@ pub struct Awake;
 /// ```compile_fail,E0505
 /// # use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 /// # use doorbell_post::*;
-/// # let vcpu = PiDescriptor::<Std>::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2)));
+/// # let vcpu = PiDescriptor::<Std>::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2)));
 /// let irqs_off = IrqGuard::<Std>::new();
 /// let entering = vcpu.enter(&irqs_off, Guest { cpu: CpuId(0), posted: true }).expect("nothing was requested");
 /// drop(irqs_off);

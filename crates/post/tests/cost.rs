@@ -2,7 +2,7 @@
 
 use doorbell_platform::{Counting, Counts, CpuId, IrqGuard, Std, Vector};
 use doorbell_post::{
-    Bit, Coalescing, Destination, Guest, Layout, Level, Notice, Notification, Pending, PiDescriptor, Post, Software,
+    Bit, Destination, Guest, Layout, ModeGate, Notice, Notification, Pending, PiDescriptor, PiGate, Post, SoftwareGate,
     TwoLevel,
 };
 
@@ -12,7 +12,7 @@ const NOTIFY: Vector = Vector(0xf2);
 const GUEST: Guest = Guest { cpu: CpuId(1), posted: true };
 
 fn descriptor() -> PiDescriptor<P> {
-    Post::new(Pending::new(), Coalescing::new(Destination::x2apic(1), NOTIFY))
+    Post::new(Pending::new(), PiGate::new(Destination::x2apic(1), NOTIFY))
 }
 
 fn of<R>(f: impl FnOnce() -> R) -> (R, Counts) {
@@ -37,7 +37,7 @@ fn a_post_through_a_descriptor_takes_two_read_modify_writes_and_the_same_vector_
 
 #[test]
 fn a_post_without_a_place_to_coalesce_takes_one_read_modify_write_and_a_fence() {
-    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Level::new());
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), ModeGate::new());
     let irqs_off = IrqGuard::new();
     let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
     let bit = Bit::new(5).unwrap();
@@ -48,7 +48,7 @@ fn a_post_without_a_place_to_coalesce_takes_one_read_modify_write_and_a_fence() 
 
 #[test]
 fn a_post_that_only_software_sees_takes_one_read_modify_write_and_no_fence() {
-    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Software::new());
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), SoftwareGate::new());
     let irqs_off = IrqGuard::new();
     let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
     let bit = Bit::new(5).unwrap();
@@ -77,7 +77,7 @@ fn the_summary_is_written_by_the_first_sender_to_a_word_and_by_an_owner_that_fin
 
 #[test]
 fn a_recall_takes_one_read_modify_write_of_a_vcpu_in_the_guest_and_a_load_of_any_other() {
-    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), Software::new());
+    let post = Post::<P, _, _>::new(Pending::<P, 1>::new(), SoftwareGate::new());
     let irqs_off = IrqGuard::new();
     let recall = || post.run_state().recall::<CpuId>();
     let (notice, mut complete) = recall();
@@ -123,7 +123,7 @@ fn to_take_what_was_announced_takes_a_read_modify_write_for_on_and_one_for_each_
 #[test]
 fn the_first_64_bytes_are_the_descriptor_of_the_manual() {
     use std::sync::atomic::Ordering::SeqCst;
-    let post = PiDescriptor::<Std>::new(Pending::new(), Coalescing::new(Destination::x2apic(9), NOTIFY));
+    let post = PiDescriptor::<Std>::new(Pending::new(), PiGate::new(Destination::x2apic(9), NOTIFY));
     assert_eq!((size_of_val(&post), align_of_val(&post)), (128, 64));
     assert_eq!(post.post(255.into()), Notice::Nothing);
     let at = |part: *const u8| part as usize - &raw const post as usize;

@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use doorbell_explore::{Explore, Machine, Sim, sim};
 use doorbell_platform::{Platform, Std, Vector};
-use doorbell_post::{Coalescing, Destination, Layout, Mode, Notice, Pending, PiDescriptor};
+use doorbell_post::{Destination, Layout, Mode, Notice, Pending, PiDescriptor, PiGate};
 
 fn descriptor<P: Platform>() -> PiDescriptor<P> {
-    PiDescriptor::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2)))
+    PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2)))
 }
 
 #[test]

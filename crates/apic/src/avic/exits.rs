@@ -54,9 +54,10 @@ pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
 /// An access to a register that hardware does not do alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the guest's access is lost"]
-pub enum Access {
+#[doc(alias = "Access")]
+pub enum UnacceleratedAccess {
     /// The instruction has completed, and the page holds what the guest has written: act upon it.
-    Written(Written),
+    Written(WrittenRegister),
     /// The guest has ended an interrupt that is level-triggered: its source must be told. The instruction has completed;
     /// software ends the interrupt in the page if it is in service there still. (Table 15-22 calls this exit a trap, section
     /// 15.29.9.2 a fault, so look.)
@@ -74,7 +75,8 @@ pub enum Access {
 
 /// A register that a guest has written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Written {
+#[doc(alias = "Written")]
+pub enum WrittenRegister {
     /// The APIC ID: the guest is not to change it; AVIC is inhibited if it did.
     Id,
     /// Remote read.
@@ -99,21 +101,23 @@ pub enum Written {
     TimerDivide,
 }
 
-impl Written {
+impl WrittenRegister {
     fn of(offset: usize, extended: bool) -> Option<Self> {
         let from = |first| ((offset - first) / 16) as u8;
         Some(match offset {
-            register::ID => Written::Id,
-            register::REMOTE_READ => Written::RemoteRead,
-            register::LDR => Written::LogicalDestination,
-            register::DFR => Written::DestinationFormat,
-            register::SVR => Written::SpuriousVector,
-            register::ESR => Written::ErrorStatus,
-            register::ICR_LOW => Written::InterruptCommand,
-            register::LVT_TIMER..=register::LVT_ERROR => Written::LocalVector(from(register::LVT_TIMER)),
-            register::EXTENDED_LVT..0x580 if extended => Written::ExtendedLocalVector(from(register::EXTENDED_LVT)),
-            register::TIMER_INITIAL => Written::TimerInitial,
-            register::TIMER_DIVIDE => Written::TimerDivide,
+            register::ID => WrittenRegister::Id,
+            register::REMOTE_READ => WrittenRegister::RemoteRead,
+            register::LDR => WrittenRegister::LogicalDestination,
+            register::DFR => WrittenRegister::DestinationFormat,
+            register::SVR => WrittenRegister::SpuriousVector,
+            register::ESR => WrittenRegister::ErrorStatus,
+            register::ICR_LOW => WrittenRegister::InterruptCommand,
+            register::LVT_TIMER..=register::LVT_ERROR => WrittenRegister::LocalVector(from(register::LVT_TIMER)),
+            register::EXTENDED_LVT..0x580 if extended => {
+                WrittenRegister::ExtendedLocalVector(from(register::EXTENDED_LVT))
+            }
+            register::TIMER_INITIAL => WrittenRegister::TimerInitial,
+            register::TIMER_DIVIDE => WrittenRegister::TimerDivide,
             _ => return None,
         })
     }
@@ -123,15 +127,15 @@ impl Written {
 ///
 /// Writes to some registers exit when they have been done (traps); everything else exits before (faults): APM vol. 2, table
 /// 15-22. Those to the extended local vector table do what CPUID Fn8000_000A_EDX\[27\] says: `extended_lvt` is that bit.
-pub fn access(info1: u64, info2: u64, extended_lvt: bool) -> Access {
+pub fn access(info1: u64, info2: u64, extended_lvt: bool) -> UnacceleratedAccess {
     let (offset, write) = spec::unaccelerated(info1);
-    let emulate = Access::Emulate { offset, write };
+    let emulate = UnacceleratedAccess::Emulate { offset, write };
     match (write, offset, GuestVector::new(info2 as u8)) {
         (false, ..) => emulate,
-        (true, register::EOI, Some(vector)) => Access::Eoi(vector),
+        (true, register::EOI, Some(vector)) => UnacceleratedAccess::Eoi(vector),
         // The instruction has completed: to emulate it would end another interrupt.
-        (true, register::EOI, None) => Access::Nothing,
-        (true, ..) => Written::of(offset, extended_lvt).map_or(emulate, Access::Written),
+        (true, register::EOI, None) => UnacceleratedAccess::Nothing,
+        (true, ..) => WrittenRegister::of(offset, extended_lvt).map_or(emulate, UnacceleratedAccess::Written),
     }
 }
 
@@ -155,14 +159,14 @@ mod tests {
     #[test]
     fn a_trapped_write_is_acted_upon_and_everything_else_emulated() {
         let write = |offset: u64| access(1 << 32 | offset, 0x41, true);
-        assert_eq!(write(0xd0), Access::Written(Written::LogicalDestination));
-        assert_eq!(write(0x320), Access::Written(Written::LocalVector(0)));
-        assert_eq!(write(0x370), Access::Written(Written::LocalVector(5)));
-        assert_eq!(write(0x570), Access::Written(Written::ExtendedLocalVector(7)));
-        assert_eq!(access(1 << 32 | 0x500, 0, false), Access::Emulate { offset: 0x500, write: true });
-        assert_eq!(write(0xb0), Access::Eoi(GuestVector::new(0x41).unwrap()));
-        assert_eq!(access(1 << 32 | 0xb0, 3, true), Access::Nothing);
-        assert_eq!(write(0x30), Access::Emulate { offset: 0x30, write: true });
-        assert_eq!(access(0xd0, 0, true), Access::Emulate { offset: 0xd0, write: false });
+        assert_eq!(write(0xd0), UnacceleratedAccess::Written(WrittenRegister::LogicalDestination));
+        assert_eq!(write(0x320), UnacceleratedAccess::Written(WrittenRegister::LocalVector(0)));
+        assert_eq!(write(0x370), UnacceleratedAccess::Written(WrittenRegister::LocalVector(5)));
+        assert_eq!(write(0x570), UnacceleratedAccess::Written(WrittenRegister::ExtendedLocalVector(7)));
+        assert_eq!(access(1 << 32 | 0x500, 0, false), UnacceleratedAccess::Emulate { offset: 0x500, write: true });
+        assert_eq!(write(0xb0), UnacceleratedAccess::Eoi(GuestVector::new(0x41).unwrap()));
+        assert_eq!(access(1 << 32 | 0xb0, 3, true), UnacceleratedAccess::Nothing);
+        assert_eq!(write(0x30), UnacceleratedAccess::Emulate { offset: 0x30, write: true });
+        assert_eq!(access(0xd0, 0, true), UnacceleratedAccess::Emulate { offset: 0xd0, write: false });
     }
 }

@@ -13,7 +13,7 @@ use core::ops::Deref;
 use doorbell_platform::Platform;
 use doorbell_post::Mirror;
 
-pub use exits::{Access, IncompleteIpi, Unemulated, Written, access, incomplete_ipi};
+pub use exits::{IncompleteIpi, UnacceleratedAccess, Unemulated, WrittenRegister, access, incomplete_ipi};
 pub use icr::{Icr, Shorthand};
 pub(crate) use log::TAGS;
 pub use log::{Former, Full, GaLog, GaTag, Members, NoSuchVcpu, Reset, VmTag};

@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_platform::{Atomic, CpuId, IrqGuard};
 use doorbell_post::{
-    Awake, Blocked, Copies, Guest, InGuest, Layout, Level, Mode, Notice, Post, Requests, Residency, RunState,
+    Awake, Blocked, Guest, InGuest, Layout, Mode, ModeGate, Notice, Post, Requests, Residency, ResidencyCopies,
+    RunState,
 };
 
 use super::spec::{HostApicId, PageAddress};
@@ -13,15 +14,15 @@ use super::table::{PhysicalId, PhysicalTable, TableError};
 use super::{AtomicU64, Avic, BackingPage, Irr};
 use crate::GuestVector;
 
-type Posts<A> = Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, Level<<A as Avic>::Platform>>;
+type Posts<A> = Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, ModeGate<<A as Avic>::Platform>>;
 
 /// A vCPU with AVIC: its backing page, its mode, and the copies of its mode that hardware reads.
 ///
-/// Anybody may [`post`](AvicVcpu::post) and [add](Copies::add) IRTEs. What is said to be by the owner is for the task that runs the vCPU,
+/// Anybody may [`post`](AvicVcpu::post) and [add](ResidencyCopies::add) IRTEs. What is said to be by the owner is for the task that runs the vCPU,
 /// and for its scheduler's hooks.
 pub struct AvicVcpu<A: Avic> {
     post: Posts<A>,
-    copies: Copies<A::Platform, PhysicalId<A>, A::Irte>,
+    copies: ResidencyCopies<A::Platform, PhysicalId<A>, A::Irte>,
     /// What the owner and its hooks remember. Nobody else uses it; it is written under the lock of the copies, with
     /// interrupts off, so that no hook comes between it and them. Hence no ordering of its own.
     place: AtomicU64<A>,
@@ -85,10 +86,10 @@ impl<A: Avic> AvicVcpu<A> {
         inhibition: Requests,
     ) -> Result<Self, TableError> {
         let own = table.claim(id, address)?;
-        let post = Posts::<A>::new(Irr::new(page), Level::new());
+        let post = Posts::<A>::new(Irr::new(page), ModeGate::new());
         // It is in the host, so nobody is to be told.
         let _: Notice<CpuId> = post.run_state().request(inhibition);
-        Ok(AvicVcpu { post, copies: Copies::new(own), place: AtomicU64::<A>::new(0) })
+        Ok(AvicVcpu { post, copies: ResidencyCopies::new(own), place: AtomicU64::<A>::new(0) })
     }
 
     /// The registers.
@@ -108,10 +109,10 @@ impl<A: Avic> AvicVcpu<A> {
 
     /// The copies of where it is: its entry in the physical ID table, and the IRTEs that post to it.
     ///
-    /// Who binds an IRTE [adds](Copies::add) it, who unbinds it [removes](Copies::remove) it: the `Binding` of `doorbell-host`
+    /// Who binds an IRTE [adds](ResidencyCopies::add) it, who unbinds it [removes](ResidencyCopies::remove) it: the `AmdBinding` of `doorbell-host`
     /// does both. By what the IOMMU had read of it, a removed IRTE may post until its invalidation has completed; then
     /// somebody looks at what was posted ([`logged`](AvicVcpu::logged)).
-    pub fn copies(&self) -> &Copies<A::Platform, PhysicalId<A>, A::Irte> {
+    pub fn copies(&self) -> &ResidencyCopies<A::Platform, PhysicalId<A>, A::Irte> {
         &self.copies
     }
 
@@ -226,7 +227,7 @@ impl<A: Avic> AvicVcpu<A> {
     /// The vCPU is no more: its ID is free at once, its page is not.
     ///
     /// # Errors
-    /// If IRTEs still post to it: those are to be [removed](Copies::remove).
+    /// If IRTEs still post to it: those are to be [removed](ResidencyCopies::remove).
     pub fn retire(self) -> Result<Retiring<A::Page>, Self> {
         if self.copies.is_empty() { Ok(Retiring { page: self.post.into_layout().into_inner() }) } else { Err(self) }
     }

@@ -6,34 +6,37 @@ use doorbell_platform::{CpuId, Vector};
 use doorbell_post::Destination;
 
 /// The host's vectors for posted interrupts, and how its CPUs are addressed.
-pub struct Host {
-    notify: Vector,
-    wake_up: Vector,
+#[doc(alias = "Host")]
+pub struct PiHost {
+    notification: Vector,
+    wakeup: Vector,
     cpus: Box<[Destination]>,
 }
 
-impl Host {
+impl PiHost {
     /// A host whose CPUs are in x2APIC mode: their APIC ids, in the order of [`CpuId`].
     ///
-    /// `notify` is the posted-interrupt notification vector in the VMCS of every vCPU; as an interrupt of the host it has
-    /// nothing to do. The handler of `wake_up` is [`Sleepers::wake_up`](super::Sleepers::wake_up).
-    pub fn x2apic(notify: Vector, wake_up: Vector, ids: impl IntoIterator<Item = u32>) -> Self {
-        Host { notify, wake_up, cpus: ids.into_iter().map(Destination::x2apic).collect() }
+    /// `notification` is the posted-interrupt notification vector in the VMCS of every vCPU; as an interrupt of the host it has
+    /// nothing to do. The handler of `wakeup` is [`WakeupVcpus::handle_wakeup`](super::WakeupVcpus::handle_wakeup).
+    pub fn x2apic(notification: Vector, wakeup: Vector, ids: impl IntoIterator<Item = u32>) -> Self {
+        PiHost { notification, wakeup, cpus: ids.into_iter().map(Destination::x2apic).collect() }
     }
 
-    /// [`x2apic`](Host::x2apic), of CPUs in xAPIC mode.
-    pub fn xapic(notify: Vector, wake_up: Vector, ids: impl IntoIterator<Item = u8>) -> Self {
-        Host { notify, wake_up, cpus: ids.into_iter().map(Destination::xapic).collect() }
+    /// [`x2apic`](PiHost::x2apic), of CPUs in xAPIC mode.
+    pub fn xapic(notification: Vector, wakeup: Vector, ids: impl IntoIterator<Item = u8>) -> Self {
+        PiHost { notification, wakeup, cpus: ids.into_iter().map(Destination::xapic).collect() }
     }
 
     /// The notification vector of a vCPU that runs.
-    pub fn notify(&self) -> Vector {
-        self.notify
+    #[doc(alias = "notify")]
+    pub fn notification_vector(&self) -> Vector {
+        self.notification
     }
 
     /// The notification vector of a vCPU that sleeps.
-    pub fn wake_up(&self) -> Vector {
-        self.wake_up
+    #[doc(alias = "wake_up")]
+    pub fn wakeup_vector(&self) -> Vector {
+        self.wakeup
     }
 
     /// How many CPUs there are.
@@ -57,11 +60,11 @@ mod tests {
 
     #[test]
     fn a_destination_has_the_form_of_the_hosts_apic_mode() {
-        let (notify, wake_up) = (Vector(0xf2), Vector(0xf1));
-        let host = Host::xapic(notify, wake_up, [0, 4]);
+        let (notification, wakeup) = (Vector(0xf2), Vector(0xf1));
+        let host = PiHost::xapic(notification, wakeup, [0, 4]);
         assert_eq!((host.destination(CpuId(1)).bits(), host.cpus()), (0x400, 2));
-        let host = Host::x2apic(notify, wake_up, [0, 0x1234]);
+        let host = PiHost::x2apic(notification, wakeup, [0, 0x1234]);
         assert_eq!(host.destination(CpuId(1)).bits(), 0x1234);
-        assert_eq!((host.notify(), host.wake_up()), (notify, wake_up));
+        assert_eq!((host.notification_vector(), host.wakeup_vector()), (notification, wakeup));
     }
 }

@@ -1,11 +1,11 @@
 //! VMX posted interrupts: where a vCPU's notifications go while it runs, waits for a CPU, and sleeps.
 
+mod hooks;
 mod host;
 mod page;
-mod seat;
-mod sleepers;
+mod wakeup_vcpus;
 
-pub use host::Host;
+pub use hooks::PiHooks;
+pub use host::PiHost;
 pub use page::VirtualApicPage;
-pub use seat::Seat;
-pub use sleepers::{MOST_SLOTS, NoSlot, Sleeper, Sleepers, TooMany};
+pub use wakeup_vcpus::{MOST_SLOTS, NoSlot, PiVcpu, TooMany, WakeupVcpus};

@@ -76,7 +76,7 @@ mod tests {
     extern crate std;
 
     use doorbell_platform::{Std, Vector};
-    use doorbell_post::{Coalescing, Destination, Layout};
+    use doorbell_post::{Destination, Layout, PiGate};
 
     use super::*;
 
@@ -117,7 +117,7 @@ mod tests {
     fn a_vcpu_that_was_not_notified_has_nothing_to_synchronise() {
         let words = page();
         let page = VirtualApicPage::<Std>::new(&words);
-        let gate = Coalescing::new(Destination::x2apic(0), Vector(0xf2));
+        let gate = PiGate::new(Destination::x2apic(0), Vector(0xf2));
         let post = PiDescriptor::<Std>::new(Pending::new(), gate);
         assert_eq!(page.synchronize(&post), None);
         let _ = post.post(0x41.into());

@@ -2,7 +2,7 @@
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::{
-    Access, Icr, IncompleteIpi, Kind, LogicalTable, Model, Shorthand, Unemulated, access, incomplete_ipi,
+    Icr, IncompleteIpi, Kind, LogicalTable, Model, Shorthand, UnacceleratedAccess, Unemulated, access, incomplete_ipi,
 };
 use doorbell_platform::Std;
 use proptest::prelude::*;
@@ -42,13 +42,13 @@ proptest! {
     fn any_access_has_an_effect_and_reads_are_emulated(info1: u64, info2: u64, extended: bool) {
         let at = (info1 & 0xff0) as usize;
         match access(info1, info2, extended) {
-            Access::Emulate { offset, write } => prop_assert_eq!((offset, u64::from(write)), (at, info1 >> 32 & 1)),
-            Access::Eoi(vector) => {
+            UnacceleratedAccess::Emulate { offset, write } => prop_assert_eq!((offset, u64::from(write)), (at, info1 >> 32 & 1)),
+            UnacceleratedAccess::Eoi(vector) => {
                 prop_assert_eq!((at, u64::from(vector.number())), (0xb0, info2 & 0xff));
                 prop_assert!(info1 >> 32 & 1 == 1);
             }
-            Access::Nothing => prop_assert!(at == 0xb0 && info2 & 0xff < 16),
-            Access::Written(_) => prop_assert!(info1 >> 32 & 1 == 1 && at != 0xb0),
+            UnacceleratedAccess::Nothing => prop_assert!(at == 0xb0 && info2 & 0xff < 16),
+            UnacceleratedAccess::Written(_) => prop_assert!(info1 >> 32 & 1 == 1 && at != 0xb0),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_apic::vmx::Seat;
+use doorbell_apic::vmx::PiHooks;
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
@@ -111,20 +111,20 @@ fn two(m: &Machine) {
     });
     all_delivered(m, &other, 0b10);
     m.at_quiescence("nobody is in the map", move || {
-        cpus.sleepers.is_empty(A).then_some(()).ok_or("the handler of its CPU would look for ever".into())
+        cpus.wakeup_vcpus.is_empty(A).then_some(()).ok_or("the handler of its CPU would look for ever".into())
     });
 }
 
 /// Sleeps until something is posted, which happens then.
-fn posted_asleep(cpus: &Cpus, vcpu: &Vcpu, seat: &mut Seat<Sim, Vcpu>, cpu: CpuId) {
+fn posted_asleep(cpus: &Cpus, vcpu: &Vcpu, hooks: &mut PiHooks<Sim, Vcpu>, cpu: CpuId) {
     let blocked = vcpu.post.block().expect("nothing is pending");
-    put(seat, cpu, false);
-    assert!(!cpus.sleepers.is_empty(cpu), "it is in the map");
+    put(hooks, cpu, false);
+    assert!(!cpus.wakeup_vcpus.is_empty(cpu), "it is in the map");
     vcpu.device(1);
     while blocked.asleep() {
         Sim::park();
     }
-    load(seat, cpu);
+    load(hooks, cpu);
     drop(blocked);
     vcpu.take(vcpu.post.layout());
 }
@@ -138,10 +138,10 @@ fn registered(m: &Machine) {
         let cpus = Rc::clone(&cpus);
         m.task_on(cpu, name, move || {
             vcpu.hardware.begins();
-            let mut seat = cpus.sleepers.register(Arc::clone(&vcpu)).expect("there is room for two");
-            load(&mut seat, cpu);
-            cpus.halt(&vcpu, &mut seat, cpu, 0b10);
-            std::mem::forget(seat);
+            let mut hooks = cpus.wakeup_vcpus.register(Arc::clone(&vcpu)).expect("there is room for two");
+            load(&mut hooks, cpu);
+            cpus.halt(&vcpu, &mut hooks, cpu, 0b10);
+            std::mem::forget(hooks);
         });
     }
 }
@@ -149,18 +149,18 @@ fn registered(m: &Machine) {
 /// It sleeps, something is posted, and it is dropped.
 fn dropped(m: &Machine) {
     let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(A);
+    let (vcpu, mut hooks) = cpus.vcpu(A);
     devices(m, &vcpu, &[1]);
     let life = Arc::downgrade(&vcpu);
     m.task_on(B, "owner", move || {
         vcpu.hardware.begins();
         if let Ok(blocked) = vcpu.post.block() {
-            put(&mut seat, A, false);
+            put(&mut hooks, A, false);
             drop(blocked);
         }
-        drop(seat);
+        drop(hooks);
         drop(vcpu);
-        assert!(cpus.sleepers.is_empty(A), "nobody is left to sleep there");
+        assert!(cpus.wakeup_vcpus.is_empty(A), "nobody is left to sleep there");
     });
     m.at_quiescence("it is gone", move || life.upgrade().is_none().then_some(()).ok_or("somebody keeps it".into()));
 }
@@ -168,20 +168,20 @@ fn dropped(m: &Machine) {
 /// Something is posted to a vCPU that sleeps; it is dropped, and its slot is another's, who sleeps where it did.
 fn another(m: &Machine) {
     let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(A);
+    let (vcpu, mut hooks) = cpus.vcpu(A);
     std::mem::forget(vcpu.post.block().expect("nothing is pending"));
-    assert!(!seat.put(false).0);
+    assert!(!hooks.put(false).0);
     devices(m, &vcpu, &[1]);
     let next = Vcpu::new(A, false);
     let sleeps = Arc::clone(&next);
     m.task_on(A, "owner", move || {
         vcpu.hardware.begins();
-        drop(seat);
+        drop(hooks);
         sleeps.hardware.begins();
-        let mut seat = cpus.sleepers.register(Arc::clone(&sleeps)).expect("the slot is free");
-        load(&mut seat, A);
-        posted_asleep(&cpus, &sleeps, &mut seat, A);
-        std::mem::forget(seat);
+        let mut hooks = cpus.wakeup_vcpus.register(Arc::clone(&sleeps)).expect("the slot is free");
+        load(&mut hooks, A);
+        posted_asleep(&cpus, &sleeps, &mut hooks, A);
+        std::mem::forget(hooks);
     });
     all_delivered(m, &next, 0b10);
 }
@@ -189,15 +189,15 @@ fn another(m: &Machine) {
 /// One gives its slot back while another asks for one. If it gets it, it sleeps, and is woken.
 fn handed_over(m: &Machine) {
     let cpus = Cpus::new(m, 1);
-    let (_, seat) = cpus.vcpu(A);
-    m.task_on(A, "owner", move || drop(seat));
+    let (_, hooks) = cpus.vcpu(A);
+    m.task_on(A, "owner", move || drop(hooks));
     let next = Vcpu::new(B, false);
     m.task_on(B, "another", move || {
         next.hardware.begins();
-        if let Ok(mut seat) = cpus.sleepers.register(Arc::clone(&next)) {
-            load(&mut seat, B);
-            posted_asleep(&cpus, &next, &mut seat, B);
-            std::mem::forget(seat);
+        if let Ok(mut hooks) = cpus.wakeup_vcpus.register(Arc::clone(&next)) {
+            load(&mut hooks, B);
+            posted_asleep(&cpus, &next, &mut hooks, B);
+            std::mem::forget(hooks);
         }
     });
 }
@@ -205,21 +205,21 @@ fn handed_over(m: &Machine) {
 /// Interrupts do not reach B any more after it was evacuated; the vCPU sleeps there.
 fn offline(m: &Machine) {
     let cpus = Cpus::new(m, 1);
-    let (vcpu, mut seat) = cpus.vcpu(B);
+    let (vcpu, mut hooks) = cpus.vcpu(B);
     let away = Arc::new(Model::new("CPU of the task", B));
     let (runs, leaves, evacuated) = (Arc::clone(&vcpu), Arc::clone(&away), Rc::clone(&cpus));
     m.task_on(A, "vCPU", move || {
         runs.hardware.begins();
         if let Ok(blocked) = runs.post.block() {
-            put(&mut seat, B, false);
+            put(&mut hooks, B, false);
             leaves.change(|cpu| *cpu = A);
             Sim::park();
-            load(&mut seat, A);
+            load(&mut hooks, A);
             drop(blocked);
         } else {
             leaves.change(|cpu| *cpu = A);
         }
-        cpus.halt(&runs, &mut seat, A, 0b10);
+        cpus.halt(&runs, &mut hooks, A, 0b10);
     });
     m.task_on(B, "goes offline", move || {
         away.wait(|cpu| *cpu == A, |_| ());

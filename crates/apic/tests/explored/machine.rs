@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
+use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vcpu::{self, A, B, Delivery, Entry};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain};
-use doorbell_post::{Blocked, Coalescing, Destination, Guest, Layout, Notification, Pending, PiDescriptor, Requests};
+use doorbell_post::{Blocked, Destination, Guest, Layout, Notification, Pending, PiDescriptor, PiGate, Requests};
 
 /// What others know of a vCPU.
 pub struct Vcpu {
@@ -18,17 +18,17 @@ pub struct Vcpu {
     pub hardware: vcpu::Vcpu,
 }
 
-impl Sleeper<Sim> for Vcpu {
+impl PiVcpu<Sim> for Vcpu {
     fn descriptor(&self) -> &PiDescriptor<Sim> {
         &self.post
     }
 }
 
-/// A vCPU whose scheduler calls the hooks of its seat.
+/// A vCPU whose scheduler calls the hooks of its hooks.
 pub struct Seated {
     pub vcpu: Arc<Vcpu>,
     /// Used with interrupts off, on one simulated CPU: by the task, and by what preempts it.
-    seat: Mutex<Seat<Sim, Vcpu>>,
+    hooks: Mutex<PiHooks<Sim, Vcpu>>,
 }
 
 impl Seated {
@@ -60,11 +60,11 @@ impl Delivery for Seated {
     }
 
     fn load(&self, cpu: CpuId) {
-        self.seat.lock().expect("no panic while it is held").load(cpu);
+        self.hooks.lock().expect("no panic while it is held").load(cpu);
     }
 
     fn put(&self, cpu: CpuId, preempted: bool) {
-        if self.seat.lock().expect("no panic while it is held").put(preempted).0 {
+        if self.hooks.lock().expect("no panic while it is held").put(preempted).0 {
             Sim::send_ipi(cpu, WAKEUP);
         }
     }
@@ -81,7 +81,7 @@ impl Delivery for Seated {
 
 /// The CPUs, and who sleeps there.
 pub struct Cpus {
-    pub sleepers: Arc<Sleepers<Sim, Vcpu>>,
+    pub wakeup_vcpus: Arc<WakeupVcpus<Sim, Vcpu>>,
     /// Of each CPU, whether interrupts do not reach it any more. Changed by itself, with interrupts off.
     offline: Vec<Cell<bool>>,
 }
@@ -91,14 +91,14 @@ impl Cpus {
     pub fn new(m: &Machine, slots: usize) -> Rc<Self> {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let cpus = Rc::new(Cpus {
-            sleepers: Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu).expect("a few"),
+            wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu).expect("a few"),
             offline: (0..3).map(|_| Cell::new(false)).collect(),
         });
         for cpu in [A, B] {
             let this = Rc::clone(&cpus);
             m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
                 if !this.offline[cpu.0 as usize].get() {
-                    this.sleepers.wake_up(cpu, |vcpu| vcpu.hardware.wake());
+                    this.wakeup_vcpus.handle_wakeup(cpu, |vcpu| vcpu.hardware.wake());
                 }
             })
             .may_not_run();
@@ -108,69 +108,69 @@ impl Cpus {
 
     /// A vCPU with a slot, loaded on `cpu`, from which it moves or not.
     pub fn seated(&self, cpu: CpuId, moves: bool) -> Arc<Seated> {
-        let (vcpu, seat) = self.seat(Vcpu::new(cpu, moves), cpu);
-        Arc::new(Seated { vcpu, seat: Mutex::new(seat) })
+        let (vcpu, hooks) = self.hooks(Vcpu::new(cpu, moves), cpu);
+        Arc::new(Seated { vcpu, hooks: Mutex::new(hooks) })
     }
 
     /// A vCPU with a slot, loaded on `cpu`, and what its scheduler needs.
-    pub fn vcpu(&self, cpu: CpuId) -> (Arc<Vcpu>, Seat<Sim, Vcpu>) {
-        self.seat(Vcpu::new(cpu, false), cpu)
+    pub fn vcpu(&self, cpu: CpuId) -> (Arc<Vcpu>, PiHooks<Sim, Vcpu>) {
+        self.hooks(Vcpu::new(cpu, false), cpu)
     }
 
-    fn seat(&self, vcpu: Arc<Vcpu>, cpu: CpuId) -> (Arc<Vcpu>, Seat<Sim, Vcpu>) {
-        let mut seat = self.sleepers.register(Arc::clone(&vcpu)).expect("there is room");
-        seat.load(cpu);
-        (vcpu, seat)
+    fn hooks(&self, vcpu: Arc<Vcpu>, cpu: CpuId) -> (Arc<Vcpu>, PiHooks<Sim, Vcpu>) {
+        let mut hooks = self.wakeup_vcpus.register(Arc::clone(&vcpu)).expect("there is room");
+        hooks.load(cpu);
+        (vcpu, hooks)
     }
 
     /// `cpu`, which this task is on, goes offline.
     pub fn offline(&self, cpu: CpuId) {
         let _irqs = IrqGuard::<Sim>::new();
-        self.sleepers.evacuate(cpu, |vcpu| vcpu.hardware.wake());
+        self.wakeup_vcpus.offline(cpu, |vcpu| vcpu.hardware.wake());
         self.offline[cpu.0 as usize].set(true);
     }
 
     /// Takes what is posted, as it would be taken on entry, until that is `wanted`, and sleeps on `cpu` meanwhile.
-    pub fn halt(&self, vcpu: &Vcpu, seat: &mut Seat<Sim, Vcpu>, cpu: CpuId, wanted: u64) {
+    pub fn halt(&self, vcpu: &Vcpu, hooks: &mut PiHooks<Sim, Vcpu>, cpu: CpuId, wanted: u64) {
         loop {
             let _taken = vcpu.post.synchronize(|pir| vcpu.take(pir));
             if vcpu.hardware.got() & wanted == wanted {
                 return;
             }
             if let Ok(blocked) = vcpu.post.block() {
-                sleep(blocked, seat, cpu, cpu);
+                sleep(blocked, hooks, cpu, cpu);
             }
         }
     }
 }
 
 /// Is switched away from on `on`, until it is woken, on `to`.
-pub fn sleep(blocked: Blocked<'_, Sim>, seat: &mut Seat<Sim, Vcpu>, on: CpuId, to: CpuId) {
+pub fn sleep(blocked: Blocked<'_, Sim>, hooks: &mut PiHooks<Sim, Vcpu>, on: CpuId, to: CpuId) {
     while blocked.asleep() {
-        put(seat, on, false);
+        put(hooks, on, false);
         Sim::park();
-        load(seat, to);
+        load(hooks, to);
     }
 }
 
 /// The hook of a scheduler that switches away from the task.
-pub fn put(seat: &mut Seat<Sim, Vcpu>, on: CpuId, preempted: bool) {
+pub fn put(hooks: &mut PiHooks<Sim, Vcpu>, on: CpuId, preempted: bool) {
     let _irqs = IrqGuard::<Sim>::new();
-    if seat.put(preempted).0 {
+    if hooks.put(preempted).0 {
         Sim::send_ipi(on, WAKEUP);
     }
 }
 
 /// The hook of a scheduler that switches to it.
-pub fn load(seat: &mut Seat<Sim, Vcpu>, to: CpuId) {
+pub fn load(hooks: &mut PiHooks<Sim, Vcpu>, to: CpuId) {
     let _irqs = IrqGuard::<Sim>::new();
-    seat.load(to);
+    hooks.load(to);
 }
 
 impl Vcpu {
     /// One that has not run yet, and will do so on `cpu`, from which it moves or not.
     pub fn new(cpu: CpuId, moves: bool) -> Arc<Self> {
-        let gate = Coalescing::new(Destination::x2apic(cpu.0), NOTIFY);
+        let gate = PiGate::new(Destination::x2apic(cpu.0), NOTIFY);
         Arc::new(Vcpu { post: PiDescriptor::new(Pending::new(), gate), hardware: vcpu::Vcpu::new(cpu, moves) })
     }
 

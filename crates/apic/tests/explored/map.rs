@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_apic::{ApicMap, DestinationMode, Registers, Table, Who};
+use doorbell_apic::{ApicMap, ApicTable, DestinationMode, Registers, Who};
 use doorbell_explore::removal::Program;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, Platform, ReadDomain};
@@ -19,7 +19,7 @@ fn change(m: &Machine, vcpus: usize) {
     let rcu = Arc::new(<Sim as Platform>::Rcu::new("APIC map"));
     let ids: Arc<Vec<Word>> = Arc::new((0..vcpus as u32).map(Word::new).collect());
     let look = move |ids: &[Word]| {
-        Table::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)))
+        ApicTable::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)))
     };
     let map = Arc::new(ApicMap::<Sim, u32>::new(&rcu, look(&ids)));
     for vcpu in 0..vcpus {

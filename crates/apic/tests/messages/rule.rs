@@ -1,9 +1,9 @@
 //! Whom a message reaches, written down in another way. Shared with the fuzz target.
 
-use doorbell_apic::{DestinationMode, LogicalIds, Message, Registers};
+use doorbell_apic::{DestinationMode, InterruptMessage, LogicalIds, Registers};
 
 /// Returns whether a message reaches an APIC, by the text of the manual.
-pub fn reaches(registers: &Registers, message: &Message) -> bool {
+pub fn reaches(registers: &Registers, message: &InterruptMessage) -> bool {
     let destination = message.destination;
     let bits = |word: u32, from: u32, count: u32| word >> from & ((1 << count) - 1);
     match (*registers, message.mode) {

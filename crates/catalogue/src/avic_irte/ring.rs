@@ -13,9 +13,9 @@ use std::sync::Arc;
 use doorbell_explore::sim::{DropUnlocked, Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::irte::amd::HostMode;
-use doorbell_host::{AffinityNotifier, AmdInterrupt, Binding, CpuSet, IrqDesc, Posting, Table, Target};
+use doorbell_host::{AffinityNotifier, AmdBinding, AmdInterrupt, AvicTarget, CpuSet, IrqDesc, Posting, RemapTable};
 use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain, Vector};
-use doorbell_post::{Copies, Mirror, Residency};
+use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 use super::parties::Leaves;
 
@@ -44,13 +44,13 @@ impl Mirror for Own {
 }
 
 struct Vcpu {
-    copies: Copies<Sim, Own, AmdInterrupt<Sim, Memory>>,
+    copies: ResidencyCopies<Sim, Own, AmdInterrupt<Sim, Memory>>,
     _dropped: DropUnlocked,
 }
 
-impl Target<Sim, Memory> for Vcpu {
+impl AvicTarget<Sim, Memory> for Vcpu {
     type Own = Own;
-    fn copies(&self) -> &Copies<Sim, Own, AmdInterrupt<Sim, Memory>> {
+    fn copies(&self) -> &ResidencyCopies<Sim, Own, AmdInterrupt<Sim, Memory>> {
         &self.copies
     }
 }
@@ -88,8 +88,10 @@ impl AffinityNotifier for Worker {
 
 impl Ring {
     pub(super) fn program(self, m: &Machine) {
-        let vcpu =
-            Arc::new(Vcpu { copies: Copies::new(Own(Atomic::new(true))), _dropped: DropUnlocked("drops a vCPU") });
+        let vcpu = Arc::new(Vcpu {
+            copies: ResidencyCopies::new(Own(Atomic::new(true))),
+            _dropped: DropUnlocked("drops a vCPU"),
+        });
         let task = Rc::new(Cell::new(None));
         let hooks = VcpuHooks { vcpu: Arc::clone(&vcpu), task: Rc::clone(&task) };
         let scheduler = Scheduler::new(m, 1, Placement::Previous, false, hooks);
@@ -127,8 +129,8 @@ impl Ring {
         }
 
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
-        let binding = Rc::new(RefCell::new(Binding::new(AmdInterrupt::new(entry, HOST))));
+        let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+        let binding = Rc::new(RefCell::new(AmdBinding::new(AmdInterrupt::new(entry, HOST))));
         let interrupt = Arc::clone(binding.borrow().interrupt());
         let (writes, follows) = (Rc::clone(&desc), Arc::clone(&interrupt));
         m.task_on(WRITERS_CPU, "affinity", move || {

@@ -10,7 +10,7 @@ use doorbell_explore::sim::{DropUnlocked, Ghost};
 use doorbell_explore::trace::FailureKind;
 use doorbell_hardware::msix::Kind;
 use doorbell_host::vector::{Cleaned, Irq, Unhandled};
-use doorbell_host::{Claim, Handler};
+use doorbell_host::{Handler, IrqReturn};
 use doorbell_platform::CpuId;
 
 use crate::host::{Driver, Host, Line, Reads};
@@ -84,7 +84,7 @@ struct Leaves {
 }
 
 impl Handler for Leaves {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         self.memory.access();
         self.driver.handle()
     }

@@ -142,7 +142,7 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
         // They live until here: dropping one deassigns it.
         let _others = (second, third);
         let assigned = vm.assigned();
-        let kept = first.take_kept();
+        let kept = first.take_pending();
         chip.observe(|state| {
             let high = state.high[usize::from(rerouted)];
             if rerouted && state.high[0] {

@@ -12,12 +12,12 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
-    AmdInterrupt, Binding, Bypass, Consumer, Entries, Followed, Invalidate, LookAgain, Posting, Producer, Table,
-    Target, Token,
+    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Invalidate, IrteMemory, Posting, Producer,
+    RemapTable, RescanRequired, Token,
 };
 use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId};
 use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{Bit, Copies, Layout, Level, Mirror, Notice, Pending, Post, Residency};
+use doorbell_post::{Bit, Layout, Mirror, ModeGate, Notice, Pending, Post, Residency, ResidencyCopies};
 
 use crate::{Expected, Variant};
 
@@ -96,12 +96,12 @@ fn variant(name: &'static str, expected: Expected, summary: &'static str, actors
 
 type Word = <Sim as Platform>::AtomicU128;
 type Interrupt = AmdInterrupt<Sim, Memory>;
-type Posted = Binding<Sim, Memory, Vcpu>;
+type Posted = AmdBinding<Sim, Memory, Vcpu>;
 
 #[derive(Clone)]
 struct Memory(Arc<[Word]>);
 
-impl Entries<Sim> for Memory {
+impl IrteMemory<Sim> for Memory {
     fn entries(&self) -> &[Word] {
         &self.0
     }
@@ -117,14 +117,14 @@ impl Mirror for PhysicalId {
 /// A vCPU that is in the host, and looks at its page before it enters the guest.
 struct Vcpu {
     number: usize,
-    post: Post<Sim, Pending<Sim, 1>, Level<Sim>>,
-    copies: Copies<Sim, PhysicalId, Interrupt>,
+    post: Post<Sim, Pending<Sim, 1>, ModeGate<Sim>>,
+    copies: ResidencyCopies<Sim, PhysicalId, Interrupt>,
     _dropped: DropUnlocked,
 }
 
-impl Target<Sim, Memory> for Vcpu {
+impl AvicTarget<Sim, Memory> for Vcpu {
     type Own = PhysicalId;
-    fn copies(&self) -> &Copies<Sim, PhysicalId, Interrupt> {
+    fn copies(&self) -> &ResidencyCopies<Sim, PhysicalId, Interrupt> {
         &self.copies
     }
 }
@@ -234,8 +234,8 @@ impl Assigned {
     }
 
     /// No vCPU is in the guest here: each looks before it enters.
-    fn look(&self, again: Invalidate<LookAgain<Vcpu>>) {
-        let LookAgain(_) = self.hardware.invalidate(again);
+    fn look(&self, again: Invalidate<RescanRequired<Vcpu>>) {
+        let RescanRequired(_) = self.hardware.invalidate(again);
     }
 }
 
@@ -274,8 +274,13 @@ fn program(m: &Machine, actors: Actors) {
         memory: entries.clone(),
         unit: EntryCache::new("IOMMU"),
         vcpus: [OLD, NEW].map(|number| {
-            let post = Post::new(Pending::new(), Level::new());
-            Arc::new(Vcpu { number, post, copies: Copies::new(PhysicalId), _dropped: DropUnlocked("drops a vCPU") })
+            let post = Post::new(Pending::new(), ModeGate::new());
+            Arc::new(Vcpu {
+                number,
+                post,
+                copies: ResidencyCopies::new(PhysicalId),
+                _dropped: DropUnlocked("drops a vCPU"),
+            })
         }),
         over: Model::new("what is over", Over::default()),
     });
@@ -287,10 +292,10 @@ fn program(m: &Machine, actors: Actors) {
     let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
     irqfd.assign(GSI).expect("the GSI is routed");
 
-    let entry = Table::new(entries).expect("its words are lock-free").allocate().expect("one is free");
+    let entry = RemapTable::new(entries).expect("its words are lock-free").allocate().expect("one is free");
     let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
     let device = Arc::new(Device {
-        binding: Model::new("binding", Some(Binding::new(AmdInterrupt::new(entry, host)))),
+        binding: Model::new("binding", Some(AmdBinding::new(AmdInterrupt::new(entry, host)))),
         _dropped: DropUnlocked("drops a device"),
     });
     let consumer = Arc::new(Assigned {
@@ -352,7 +357,7 @@ fn program(m: &Machine, actors: Actors) {
     }
     m.at_quiescence("the interrupt is somewhere, and the IRTE on one list, or in host mode and on none", move || {
         let pending = hardware.vcpus.iter().any(|vcpu| vcpu.post.layout().any());
-        if !pending && !irqfd.take_kept() {
+        if !pending && !irqfd.take_pending() {
             return Err("the interrupt is lost".into());
         }
         let entry = AmdIrte::from_bits(hardware.memory.0[0].load(SeqCst)).as_guest();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
-use doorbell_host::{AmdInterrupt, Binding, Posting, Table, Target};
+use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Posting, RemapTable};
 use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{Copies, Mirror, Residency};
+use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 use super::{GUEST, NEW, OLD, RUNS, remap};
 use crate::{Expected, Variant};
@@ -58,17 +58,17 @@ impl Mirror for NoOwnEntry {
     fn reflect(&self, _: Residency) {}
 }
 
-struct Vcpu(Copies<Sim, NoOwnEntry, AmdInterrupt<Sim, Memory>>);
+struct Vcpu(ResidencyCopies<Sim, NoOwnEntry, AmdInterrupt<Sim, Memory>>);
 
-impl Target<Sim, Memory> for Vcpu {
+impl AvicTarget<Sim, Memory> for Vcpu {
     type Own = NoOwnEntry;
-    fn copies(&self) -> &Copies<Sim, NoOwnEntry, AmdInterrupt<Sim, Memory>> {
+    fn copies(&self) -> &ResidencyCopies<Sim, NoOwnEntry, AmdInterrupt<Sim, Memory>> {
         &self.0
     }
 }
 
 /// The binding is given up with the execution: hardware is no more, so nothing has to be waited for.
-struct Bindings(RefCell<Binding<Sim, Memory, Vcpu>>);
+struct Bindings(RefCell<AmdBinding<Sim, Memory, Vcpu>>);
 
 impl Drop for Bindings {
     fn drop(&mut self) {
@@ -80,10 +80,10 @@ impl Drop for Bindings {
 
 fn program(m: &Machine, posted: Posted) {
     let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-    let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
-    let binding = Rc::new(Bindings(RefCell::new(Binding::new(AmdInterrupt::new(entry, OLD)))));
+    let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+    let binding = Rc::new(Bindings(RefCell::new(AmdBinding::new(AmdInterrupt::new(entry, OLD)))));
     let interrupt = Arc::clone(binding.0.borrow().interrupt());
-    let vcpu = Arc::new(Vcpu(Copies::new(NoOwnEntry)));
+    let vcpu = Arc::new(Vcpu(ResidencyCopies::new(NoOwnEntry)));
     let arrived = Rc::new(Model::new("arrived", false));
     {
         let interrupt = Arc::clone(&interrupt);

@@ -1,8 +1,8 @@
 //! Seed 001 on the real `doorbell-apic`: vCPUs that sleep, are woken by posted interrupts, and move, under a scheduler with
 //! locks of its own.
 //!
-//! `Seat::put` is what the scheduler's sched-out hook calls, under the lock of the run queue; `Seat::load` is called by
-//! sched-in; `Sleepers::wake_up` is the handler. The three of them share no lock, so there is no order for a validator to
+//! `PiHooks::put` is what the scheduler's sched-out hook calls, under the lock of the run queue; `PiHooks::load` is called by
+//! sched-in; `WakeupVcpus::handle_wakeup` is the handler. The three of them share no lock, so there is no order for a validator to
 //! complain of: the only locks of these programs are the scheduler's.
 //!
 //! A vCPU migrates when it is woken on another CPU than the one where it fell asleep. Several that do so are in [`places`],
@@ -13,13 +13,13 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
+use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
-use doorbell_post::{Coalescing, Destination, Guest, Notice, Pending, PiDescriptor};
+use doorbell_post::{Destination, Guest, Notice, Pending, PiDescriptor, PiGate};
 
 use crate::{Expected, Variant};
 
@@ -150,17 +150,17 @@ struct Vcpu {
     got: Model<u64>,
 }
 
-impl Sleeper<Sim> for Vcpu {
+impl PiVcpu<Sim> for Vcpu {
     fn descriptor(&self) -> &PiDescriptor<Sim> {
         &self.post
     }
 }
 
 struct Vm {
-    sleepers: Arc<Sleepers<Sim, Vcpu>>,
+    wakeup_vcpus: Arc<WakeupVcpus<Sim, Vcpu>>,
     vcpus: Vec<Arc<Vcpu>>,
     /// What the hooks of each vCPU's task need.
-    seats: Vec<RefCell<Seat<Sim, Vcpu>>>,
+    hooks: Vec<RefCell<PiHooks<Sim, Vcpu>>>,
     tasks: Vec<OnceCell<SchedTask>>,
     /// Of each CPU, the vCPU that is in the guest there: seen by its own interrupts only.
     in_guest: Vec<Cell<Option<usize>>>,
@@ -170,19 +170,20 @@ struct Vm {
 impl Vm {
     fn new(scope: Scope, scheduler: Scheduler) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
+        let wakeup_vcpus =
+            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
-            let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
+            let gate = PiGate::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate), got: Model::new("guest", 0) })
         };
         let vcpus: Vec<_> = (0..scope.vcpus).map(vcpu).collect();
-        let seats = vcpus.iter().map(|vcpu| sleepers.register(Arc::clone(vcpu)).expect("there is room"));
+        let hooks = vcpus.iter().map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
         Vm {
-            seats: seats.map(RefCell::new).collect(),
+            hooks: hooks.map(RefCell::new).collect(),
             tasks: vcpus.iter().map(|_| OnceCell::new()).collect(),
             in_guest: (0..scope.cpus).map(|_| Cell::new(None)).collect(),
             scheduler,
-            sleepers,
+            wakeup_vcpus,
             vcpus,
         }
     }
@@ -259,7 +260,7 @@ impl Hooks for Switches {
     fn sched_out(&self, task: SchedTask, cpu: CpuId, preempted: bool) {
         let vm = self.vm();
         if let Some(number) = vm.number_of(task)
-            && vm.seats[number].borrow_mut().put(preempted).0
+            && vm.hooks[number].borrow_mut().put(preempted).0
         {
             Sim::send_ipi(cpu, WAKEUP);
         }
@@ -269,7 +270,7 @@ impl Hooks for Switches {
         let vm = self.vm();
         if let Some(number) = vm.number_of(task) {
             let _irqs = IrqGuard::<Sim>::new();
-            vm.seats[number].borrow_mut().load(cpu);
+            vm.hooks[number].borrow_mut().load(cpu);
         }
     }
 }
@@ -300,7 +301,9 @@ fn program(m: &Machine, scope: Scope) {
     });
     for cpu in (0..scope.cpus).map(CpuId) {
         let on = Rc::clone(&vm);
-        m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || on.sleepers.wake_up(cpu, |vcpu| on.wake(vcpu)));
+        m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
+            on.wakeup_vcpus.handle_wakeup(cpu, |vcpu| on.wake(vcpu))
+        });
         let on = Rc::clone(&vm);
         m.handler(cpu, NOTIFY, format!("notification {cpu}"), move || on.notified(cpu));
     }
@@ -332,7 +335,7 @@ fn program(m: &Machine, scope: Scope) {
     }
     m.at_quiescence("every guest has got what was posted, and nobody is in a map", move || {
         let late = vm.vcpus.iter().find(|vcpu| vcpu.got.observe(|got| *got) != scope.wanted(vcpu.number));
-        let listed = (0..scope.cpus).find(|cpu| !vm.sleepers.is_empty(CpuId(*cpu)));
+        let listed = (0..scope.cpus).find(|cpu| !vm.wakeup_vcpus.is_empty(CpuId(*cpu)));
         match (late, listed) {
             (Some(vcpu), _) => Err(format!("vCPU {} has got {:#b}", vcpu.number, vcpu.got.observe(|got| *got))),
             (None, Some(cpu)) => Err(format!("somebody is in the map of CPU{cpu}")),

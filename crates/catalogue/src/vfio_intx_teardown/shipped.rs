@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use doorbell_explore::sim::{Ghost, Model, Pool, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{HandlerHandle, Machine, Sim};
-use doorbell_host::intx::{Fired, Intx, Line, Pending, Status};
+use doorbell_host::intx::{Fired, Intx, IntxLine, IntxPending, Status};
 use doorbell_host::msi::Signal;
 use doorbell_platform::{Platform, ReadDomain, Work, WorkQueue};
 
@@ -60,10 +60,10 @@ impl Device {
     }
 }
 
-impl Line for Device {
+impl IntxLine for Device {
     fn status(&self) -> Status {
         let Pins { pending, masked } = self.pins.observe(|pins| *pins);
-        Status { pending: if pending { Pending::Yes } else { Pending::No }, masked }
+        Status { pending: if pending { IntxPending::Yes } else { IntxPending::No }, masked }
     }
 
     fn set_masked(&self, masked: bool) {

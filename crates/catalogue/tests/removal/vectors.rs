@@ -5,7 +5,7 @@ use std::rc::Rc;
 use doorbell_explore::removal::Program;
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::CpuSet;
-use doorbell_host::vector::{Cleaned, Irq, Update, Vectors, Where};
+use doorbell_host::vector::{Affinity, Cleaned, Irq, Update, Vectors};
 use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
 
 const HERE: CpuId = CpuId(0);
@@ -71,7 +71,7 @@ fn comes_and_goes(m: &Machine) {
     m.task_on(THERE, "goes and comes", move || {
         goes.begin_offline(THERE).expect("the other has room");
         while let Some(irq) = goes.next_on(THERE) {
-            match goes.begin_move(irq, Where::Anywhere, Update::Whole) {
+            match goes.begin_move(irq, Affinity::Anywhere, Update::Whole) {
                 Ok(moved) => drop(goes.moved(moved.expect("it has to go")).expect("it is under way")),
                 // It is given back meanwhile.
                 Err(_) => Sim::cpu_relax(),
@@ -83,7 +83,7 @@ fn comes_and_goes(m: &Machine) {
         let _ = goes.online(THERE).expect("it is offline");
     });
     m.task_on(OTHERS, "gives out and takes back", move || {
-        given.activate(IRQ, Where::Anywhere).expect("some are free");
+        given.activate(IRQ, Affinity::Anywhere).expect("some are free");
         let cleanup = given.deactivate(IRQ);
         let _ = cleanup.map(|cleanup| given.cleanup(cleanup.cpu(), |_| false));
     });
@@ -103,7 +103,7 @@ fn looked_at(m: &Machine) {
         assert!(place.is_none() || free == 3, "{free} are free");
     });
     m.task_on(OTHERS, "gives one out", move || {
-        all.activate(IRQ, Where::Anywhere).expect("some are free");
+        all.activate(IRQ, Affinity::Anywhere).expect("some are free");
     });
 }
 
@@ -112,9 +112,9 @@ fn moved_back(m: &Machine) {
     let all = vectors(true);
     m.task_on(OTHERS, "moves it", move || {
         let (here, there) = (CpuSet::of([HERE]), CpuSet::of([THERE]));
-        all.activate(IRQ, Where::In(&here)).expect("some are free");
+        all.activate(IRQ, Affinity::In(&here)).expect("some are free");
         for to in [&there, &here] {
-            let moved = all.begin_move(IRQ, Where::In(to), Update::Whole).expect("it is not under way");
+            let moved = all.begin_move(IRQ, Affinity::In(to), Update::Whole).expect("it is not under way");
             let cleanup = all.moved(moved.expect("it is not there")).expect("it is under way");
             assert_eq!(all.cleanup(cleanup.cpu(), |_| false), Cleaned::All);
         }

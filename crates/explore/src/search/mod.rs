@@ -83,7 +83,7 @@ pub(crate) struct Settings {
 }
 
 /// The event that is being done.
-pub(crate) struct Open {
+pub(crate) struct OpenEvent {
     pub ctx: CtxId,
     pub kind: OpKind,
     signature: u64,
@@ -100,7 +100,7 @@ pub(crate) struct Open {
     pub asleep: CtxSet,
 }
 
-impl Open {
+impl OpenEvent {
     #[inline]
     pub(crate) fn begin(&mut self, ctx: CtxId, op: &Op) {
         self.ctx = ctx;
@@ -125,9 +125,9 @@ impl Open {
     }
 }
 
-impl Default for Open {
+impl Default for OpenEvent {
     fn default() -> Self {
-        Open {
+        OpenEvent {
             ctx: CtxId(0),
             kind: OpKind::Spawn,
             signature: 0,
@@ -162,9 +162,9 @@ pub(crate) struct Search {
     /// How long the plan was when the run began.
     began: usize,
     phase: Phase,
-    open: Option<Box<Open>>,
+    open: Option<Box<OpenEvent>>,
     /// The memory of events that were open.
-    blank: Option<Box<Open>>,
+    blank: Option<Box<OpenEvent>>,
     asleep: CtxSet,
     races: Vec<Race>,
     last_new: bool,
@@ -195,7 +195,7 @@ pub(crate) struct Memory {
     events: Events,
     nodes: Vec<Node>,
     plan: Vec<CtxId>,
-    blank: Option<Box<Open>>,
+    blank: Option<Box<OpenEvent>>,
     races: Vec<Race>,
 }
 
@@ -386,7 +386,7 @@ impl Search {
 
     /// Those who need not be run from here, now that `ctx` is.
     #[inline]
-    pub(crate) fn sleepers(&self, ctx: CtxId) -> CtxSet {
+    pub(crate) fn sleep_set(&self, ctx: CtxId) -> CtxSet {
         if !matches!(self.strategy, Strategy::Reduced) || self.settings.bound.is_some() {
             return CtxSet::EMPTY;
         }
@@ -397,22 +397,22 @@ impl Search {
     }
 
     #[inline]
-    pub(crate) fn open(&mut self, mut open: Box<Open>) {
+    pub(crate) fn open(&mut self, mut open: Box<OpenEvent>) {
         if self.settings.fault == Some(Fault::StaleSleep) {
-            open.asleep = self.sleepers(open.ctx);
+            open.asleep = self.sleep_set(open.ctx);
         }
         self.asleep = open.asleep;
         self.open = Some(open);
     }
 
     /// Takes back the event that is being done, to be opened again.
-    pub(crate) fn reopen(&mut self) -> Option<Box<Open>> {
+    pub(crate) fn reopen(&mut self) -> Option<Box<OpenEvent>> {
         self.open.take()
     }
 
     /// An event to be opened.
     #[inline]
-    pub(crate) fn blank(&mut self) -> Box<Open> {
+    pub(crate) fn blank(&mut self) -> Box<OpenEvent> {
         self.blank.take().unwrap_or_default()
     }
 
@@ -474,7 +474,7 @@ impl Search {
         }
     }
 
-    fn add(&mut self, open: &Open) {
+    fn add(&mut self, open: &OpenEvent) {
         self.races.clear();
         if matches!(self.strategy, Strategy::Reduced) {
             self.find_races(open);
@@ -497,7 +497,7 @@ impl Search {
 
     /// Lists the events that `open` races with.
     #[inline]
-    fn find_races(&mut self, open: &Open) {
+    fn find_races(&mut self, open: &OpenEvent) {
         let bounded = self.settings.bound.is_some();
         // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
         let waits = open.waited && open.kind != OpKind::Lock || bounded;
@@ -520,7 +520,7 @@ impl Search {
     /// Lists the events that `open` may have waited for. To wait is a switch that costs no preemption: under a bound it
     /// matters where it happens.
     #[cold]
-    fn find_switches(&mut self, open: &Open) {
+    fn find_switches(&mut self, open: &OpenEvent) {
         for &(obj, _) in open.uses().iter().filter(|(_, access)| *access == Access::Acquire) {
             self.races.extend(self.events.release(obj, open.ctx));
         }
@@ -530,7 +530,7 @@ impl Search {
     }
 
     /// Sees to the races of the last event, which is `open`.
-    fn reverse_all(&mut self, open: &Open) {
+    fn reverse_all(&mut self, open: &OpenEvent) {
         let event = self.events.len() - 1;
         let mut settled = None;
         for index in 0..self.races.len() {
@@ -630,7 +630,7 @@ impl Search {
     }
 
     /// Where a run ends or is cut: those who wait could have had their turn before what they wait for was taken.
-    pub(crate) fn analyse_waiting(&mut self, waiting: impl Iterator<Item = Open>) {
+    pub(crate) fn analyse_waiting(&mut self, waiting: impl Iterator<Item = OpenEvent>) {
         let depth = self.events.len();
         for open in waiting {
             self.add(&open);

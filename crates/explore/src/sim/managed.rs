@@ -31,7 +31,7 @@ use crate::op::{Access, Op, OpKind};
 use crate::record::note;
 use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
 use crate::sim::pool::{Comes, Last, Then};
-use crate::sim::preempted::Books;
+use crate::sim::preempted::WorkerAccounting;
 use crate::sim::{Preempted, PreemptionOff};
 use crate::world::{Ended, Mode};
 
@@ -153,7 +153,7 @@ impl ManagedPool {
             });
             let _ = pool.0.workers[index].ctx.set(task.may_not_run().id());
             if how.counted {
-                let own = Rc::new(Books::new(Arc::downgrade(&pool.0), how));
+                let own = Rc::new(WorkerAccounting::new(Arc::downgrade(&pool.0), how));
                 with(|w| w.ctx_mut(task.id()).books = Some(Rc::clone(&own)));
                 books.push((task.id(), own));
             }

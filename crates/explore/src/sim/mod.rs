@@ -33,7 +33,7 @@ pub use managed::{Managed, ManagedPool, Queue};
 pub use model::{Model, fail, fail_as, witness};
 pub(crate) use model::{try_step_that, try_wait};
 pub use pool::{Pool, SimWork};
-pub(crate) use preempted::Books;
+pub(crate) use preempted::WorkerAccounting;
 pub use preempted::{Preempted, PreemptionOff};
 pub(crate) use sched::Scheduled;
 pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler, yield_now};

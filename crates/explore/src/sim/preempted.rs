@@ -69,7 +69,7 @@ enum Phase {
 
 /// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need no visible steps of
 /// their own.
-pub(crate) struct Books {
+pub(crate) struct WorkerAccounting {
     /// Weak, because contexts are forgotten where jobs must not be dropped.
     pool: Weak<Inner>,
     how: Managed,
@@ -79,9 +79,15 @@ pub(crate) struct Books {
     out: Cell<bool>,
 }
 
-impl Books {
+impl WorkerAccounting {
     pub(crate) fn new(pool: Weak<Inner>, how: Managed) -> Self {
-        Books { pool, how, phase: Cell::new(Phase::Running), marked: Cell::new(false), out: Cell::new(false) }
+        WorkerAccounting {
+            pool,
+            how,
+            phase: Cell::new(Phase::Running),
+            marked: Cell::new(false),
+            out: Cell::new(false),
+        }
     }
 
     /// Sleeps by `wait`.
@@ -159,7 +165,7 @@ impl Books {
 
 /// Lets at most `most` interrupts come, each at any of the workers and at any moment.
 #[track_caller]
-pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<Books>)>) {
+pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<WorkerAccounting>)>) {
     if most == 0 {
         return;
     }

@@ -26,7 +26,8 @@ pub trait Drain: Signal {
 
 /// Which consumer a line has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Consumer {
+#[doc(alias = "Consumer")]
+pub enum MsiConsumer {
     /// The direct one: what it is given is delivered, and cannot be taken back.
     Direct,
     /// The one of user space, which keeps what it is given until it is read.
@@ -56,10 +57,10 @@ const USER: u32 = 1;
 
 impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
     /// A line that goes to `to`.
-    pub fn new(direct: D, user: U, to: Consumer) -> Self {
+    pub fn new(direct: D, user: U, to: MsiConsumer) -> Self {
         let which = match to {
-            Consumer::Direct => DIRECT,
-            Consumer::User => USER,
+            MsiConsumer::Direct => DIRECT,
+            MsiConsumer::User => USER,
         };
         ConsumerSwitch { which: P::AtomicU32::new(which).named("consumer"), direct, user }
     }
@@ -83,11 +84,11 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
     }
 
     /// Has the line go to `to`, whatever it went to. Neither waits nor allocates; by anybody, at any moment.
-    pub fn switch(&self, to: Consumer) {
+    pub fn switch(&self, to: MsiConsumer) {
         match to {
             // Nothing is drained: what the direct consumer was given is delivered.
-            Consumer::User => self.which.store(USER, SeqCst),
-            Consumer::Direct => {
+            MsiConsumer::User => self.which.store(USER, SeqCst),
+            MsiConsumer::Direct => {
                 self.which.store(DIRECT, SeqCst);
                 match self.take() {
                     0 => {}
@@ -107,7 +108,7 @@ impl<P: Platform, D: Signal, U: Drain> Handover for ConsumerSwitch<P, D, U> {
     }
 
     /// The barriers stand apart because an eventfd is not an atomic word of the platform.
-    fn keep(&self) {
+    fn pend(&self) {
         self.user.signal(1);
         P::fence(SeqCst);
     }
@@ -123,16 +124,17 @@ impl<P: Platform, D: Signal, U: Drain> Handover for ConsumerSwitch<P, D, U> {
 /// line was requested: one that is raised before is found by that, one that is raised later finds the line. It may be one
 /// too many; at most one for each switch.
 ///
-/// This is the line between the two. The only way on is [`request`](Freed::request).
+/// This is the line between the two. The only way on is [`request`](FreedLine::request).
 #[derive(Debug)]
 #[must_use = "the line is free, and what its device has raised is lost unless it is requested and injected"]
-pub struct Freed(());
+#[doc(alias = "Freed")]
+pub struct FreedLine(());
 
-impl Freed {
+impl FreedLine {
     /// Frees the line, by `free`.
     pub fn by(free: impl FnOnce()) -> Self {
         free();
-        Freed(())
+        FreedLine(())
     }
 
     /// Requests the line, by `request`, which returns when the line goes to the consumer that it returns.
@@ -142,30 +144,32 @@ impl Freed {
     pub fn request<C: Signal, E>(
         self,
         request: impl FnOnce() -> Result<C, E>,
-    ) -> Result<Requested<C>, NotRequested<E>> {
+    ) -> Result<RequestedLine<C>, LineNotRequested<E>> {
         match request() {
-            Ok(consumer) => Ok(Requested(consumer)),
-            Err(error) => Err(NotRequested { error, line: self }),
+            Ok(consumer) => Ok(RequestedLine(consumer)),
+            Err(error) => Err(LineNotRequested { error, line: self }),
         }
     }
 }
 
 /// A line that could not be requested.
 #[derive(Debug)]
-pub struct NotRequested<E> {
+#[doc(alias = "NotRequested")]
+pub struct LineNotRequested<E> {
     /// Why.
     pub error: E,
     /// To try again.
-    pub line: Freed,
+    pub line: FreedLine,
 }
 
 /// A line that goes to its new consumer, which only the injection gives out.
 #[must_use = "what came while the line was free is lost unless it is injected"]
-pub struct Requested<C>(C);
+#[doc(alias = "Requested")]
+pub struct RequestedLine<C>(C);
 
-impl<C: Signal> Requested<C> {
+impl<C: Signal> RequestedLine<C> {
     /// Injects one interrupt into the consumer. (While the guest masks the line, that is the eventfd of user space, whose
-    /// reader has it [kept](crate::msi::Signalled::Kept) as a pending bit, like any other.)
+    /// reader has it [pending](crate::msi::MsixSignalled::Pending), like any other.)
     pub fn inject(self) -> C {
         self.0.signal(1);
         self.0
@@ -200,31 +204,31 @@ mod tests {
 
     type Line = ConsumerSwitch<Std, Arc<Event>, Arc<Event>>;
 
-    fn line(to: Consumer) -> (Line, Arc<Event>, Arc<Event>) {
+    fn line(to: MsiConsumer) -> (Line, Arc<Event>, Arc<Event>) {
         let (direct, user) = (Arc::new(Event::default()), Arc::new(Event::default()));
         (ConsumerSwitch::new(Arc::clone(&direct), Arc::clone(&user), to), direct, user)
     }
 
     #[test]
     fn what_the_eventfd_has_is_delivered_directly_when_the_line_goes_there_and_no_more() {
-        let (line, direct, user) = line(Consumer::Direct);
+        let (line, direct, user) = line(MsiConsumer::Direct);
         line.signal();
-        line.switch(Consumer::User);
+        line.switch(MsiConsumer::User);
         line.signal();
         line.signal();
         assert_eq!((direct.0.load(SeqCst), user.0.load(SeqCst)), (1, 2));
         assert_eq!(line.user().drain(), 2, "who reads them has them");
         line.signal();
-        line.switch(Consumer::Direct);
+        line.switch(MsiConsumer::Direct);
         assert_eq!((line.direct().0.load(SeqCst), user.0.load(SeqCst)), (2, 0));
-        line.switch(Consumer::Direct);
+        line.switch(MsiConsumer::Direct);
         assert_eq!(direct.0.load(SeqCst), 2, "nothing is injected");
     }
 
     #[test]
     fn a_line_that_was_freed_is_used_again_only_with_one_injection() {
-        let (_, direct, _) = line(Consumer::Direct);
-        let refused = Freed::by(|| {}).request::<Arc<Event>, _>(|| Err("no vector")).err().unwrap();
+        let (_, direct, _) = line(MsiConsumer::Direct);
+        let refused = FreedLine::by(|| {}).request::<Arc<Event>, _>(|| Err("no vector")).err().unwrap();
         assert_eq!((refused.error, direct.0.load(SeqCst)), ("no vector", 0));
         let Ok(requested) = refused.line.request::<_, ()>(|| Ok(Arc::clone(&direct))) else { panic!("it is there") };
         requested.inject().signal(1);

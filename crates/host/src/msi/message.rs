@@ -6,7 +6,8 @@ use crate::msi::spec::*;
 
 /// A message. Those that are made here are fixed and edge-triggered, and mean one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Message {
+#[doc(alias = "Message")]
+pub struct MsiMessage {
     /// Where the device writes.
     pub address: u64,
     /// What it writes.
@@ -48,7 +49,7 @@ impl core::fmt::Display for MessageError {
 
 impl core::error::Error for MessageError {}
 
-impl Message {
+impl MsiMessage {
     /// In compatibility format: to the CPU of a physical APIC ID. With [`Fifteen`](DestinationIds::Fifteen) bits, ID 0xff
     /// is the CPU of that ID only if all are in x2APIC mode.
     ///
@@ -68,7 +69,7 @@ impl Message {
         }
         let low = (destination as u64 & 0xff) << DESTINATION_SHIFT;
         let high = (destination as u64 >> EXTENDED_DESTINATION_FROM) << EXTENDED_DESTINATION_SHIFT;
-        Ok(Message { address: ADDRESS_BASE | low | high, data: vector.0 as u32 })
+        Ok(MsiMessage { address: ADDRESS_BASE | low | high, data: vector.0 as u32 })
     }
 
     /// In the remappable format of VT-d: by the entry `handle` of the remapping table; with a subhandle, by the entry
@@ -80,7 +81,7 @@ impl Message {
             Some(subhandle) => (SUBHANDLE_VALID, subhandle as u32),
             None => (0, 0),
         };
-        Message { address: ADDRESS_BASE | low | REMAPPABLE | valid | high, data }
+        MsiMessage { address: ADDRESS_BASE | low | REMAPPABLE | valid | high, data }
     }
 
     /// As an AMD I/O MMU remaps it: by the entry `index` of the device's remapping table.
@@ -89,7 +90,7 @@ impl Message {
     /// [`Index`](MessageError::Index) from 2048 on.
     pub const fn indexed(index: u16) -> Result<Self, MessageError> {
         if index < AMD_INDICES {
-            Ok(Message { address: ADDRESS_BASE, data: index as u32 })
+            Ok(MsiMessage { address: ADDRESS_BASE, data: index as u32 })
         } else {
             Err(MessageError::Index(index))
         }
@@ -105,37 +106,37 @@ mod tests {
 
     #[test]
     fn a_message_to_a_cpu_has_its_fields_where_sdm_12_11_has_them() {
-        assert_eq!(Message::to_cpu(0xfe, V, Eight), Ok(Message { address: 0xfeef_e000, data: 0x41 }));
-        assert_eq!(Message::to_cpu(0, Vector(16), Eight), Ok(Message { address: 0xfee0_0000, data: 0x10 }));
+        assert_eq!(MsiMessage::to_cpu(0xfe, V, Eight), Ok(MsiMessage { address: 0xfeef_e000, data: 0x41 }));
+        assert_eq!(MsiMessage::to_cpu(0, Vector(16), Eight), Ok(MsiMessage { address: 0xfee0_0000, data: 0x10 }));
     }
 
     #[test]
     fn an_extended_destination_id_has_its_upper_seven_bits_in_address_bits_11_to_5() {
-        assert_eq!(Message::to_cpu(0x7fff, V, Fifteen), Ok(Message { address: 0xfeef_ffe0, data: 0x41 }));
-        assert_eq!(Message::to_cpu(0x0101, V, Fifteen), Ok(Message { address: 0xfee0_1020, data: 0x41 }));
+        assert_eq!(MsiMessage::to_cpu(0x7fff, V, Fifteen), Ok(MsiMessage { address: 0xfeef_ffe0, data: 0x41 }));
+        assert_eq!(MsiMessage::to_cpu(0x0101, V, Fifteen), Ok(MsiMessage { address: 0xfee0_1020, data: 0x41 }));
         // Small ones are the same in both forms.
-        assert_eq!(Message::to_cpu(3, V, Fifteen), Message::to_cpu(3, V, Eight));
+        assert_eq!(MsiMessage::to_cpu(3, V, Fifteen), MsiMessage::to_cpu(3, V, Eight));
     }
 
     #[test]
     fn ids_that_do_not_fit_and_vectors_below_16_are_refused() {
-        assert_eq!(Message::to_cpu(0x100, V, Eight), Err(MessageError::Destination(0x100)));
-        assert_eq!(Message::to_cpu(0x8000, V, Fifteen), Err(MessageError::Destination(0x8000)));
-        assert_eq!(Message::to_cpu(u32::MAX, V, Fifteen), Err(MessageError::Destination(u32::MAX)));
-        assert_eq!(Message::to_cpu(0xff, V, Eight), Err(MessageError::MeansAll));
-        assert_eq!(Message::to_cpu(0, Vector(15), Eight), Err(MessageError::Vector(Vector(15))));
+        assert_eq!(MsiMessage::to_cpu(0x100, V, Eight), Err(MessageError::Destination(0x100)));
+        assert_eq!(MsiMessage::to_cpu(0x8000, V, Fifteen), Err(MessageError::Destination(0x8000)));
+        assert_eq!(MsiMessage::to_cpu(u32::MAX, V, Fifteen), Err(MessageError::Destination(u32::MAX)));
+        assert_eq!(MsiMessage::to_cpu(0xff, V, Eight), Err(MessageError::MeansAll));
+        assert_eq!(MsiMessage::to_cpu(0, Vector(15), Eight), Err(MessageError::Vector(Vector(15))));
     }
 
     #[test]
     fn a_remappable_message_has_its_fields_where_vt_d_5_1_2_2_has_them() {
-        assert_eq!(Message::remappable(0x7fff, None), Message { address: 0xfeef_fff0, data: 0 });
-        assert_eq!(Message::remappable(0x8001, None), Message { address: 0xfee0_0034, data: 0 });
-        assert_eq!(Message::remappable(2, Some(5)), Message { address: 0xfee0_0058, data: 5 });
+        assert_eq!(MsiMessage::remappable(0x7fff, None), MsiMessage { address: 0xfeef_fff0, data: 0 });
+        assert_eq!(MsiMessage::remappable(0x8001, None), MsiMessage { address: 0xfee0_0034, data: 0 });
+        assert_eq!(MsiMessage::remappable(2, Some(5)), MsiMessage { address: 0xfee0_0058, data: 5 });
     }
 
     #[test]
     fn the_message_of_an_amd_remapping_entry_has_its_index_in_data_bits_10_to_0() {
-        assert_eq!(Message::indexed(2047), Ok(Message { address: 0xfee0_0000, data: 2047 }));
-        assert_eq!(Message::indexed(2048), Err(MessageError::Index(2048)));
+        assert_eq!(MsiMessage::indexed(2047), Ok(MsiMessage { address: 0xfee0_0000, data: 2047 }));
+        assert_eq!(MsiMessage::indexed(2048), Err(MessageError::Index(2048)));
     }
 }

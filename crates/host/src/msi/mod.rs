@@ -6,8 +6,8 @@ mod msix;
 pub mod spec;
 mod update;
 
-pub use consumer::{Consumer, ConsumerSwitch, Drain, Freed, NotRequested, Requested, Signal};
-pub use message::{DestinationIds, Message, MessageError};
+pub use consumer::{ConsumerSwitch, Drain, FreedLine, LineNotRequested, MsiConsumer, RequestedLine, Signal};
+pub use message::{DestinationIds, MessageError, MsiMessage};
 pub(crate) use msix::TABLE;
-pub use msix::{Msix, NoEntry, Opened, Reroute, Signalled, TableSize, Written};
+pub use msix::{Msix, MsixSignalled, MsixWritten, NoEntry, Opened, Reroute, TableSize};
 pub use update::{CheckIrr, MessageUpdate, NeedsMask, Step, Word};

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 
 use crate::handover::{self, Handover};
-use crate::msi::Message;
+use crate::msi::MsiMessage;
 use crate::msi::spec::*;
 
 /// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it. What has to be routed or
@@ -43,16 +43,18 @@ impl core::error::Error for NoEntry {}
 /// What becomes of an interrupt of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an interrupt that is to be delivered is delivered by nobody else"]
-pub enum Signalled {
+#[doc(alias = "Signalled")]
+pub enum MsixSignalled {
     /// Deliver it, by the route of its entry.
     Deliver,
-    /// Its pending bit is set: whoever unmasks it delivers it. Interrupts that are kept coalesce.
-    Kept,
+    /// Its pending bit is set: whoever unmasks it delivers it. Interrupts that are pending coalesce.
+    Pending,
 }
 
 /// What a write of the guest asks for.
 #[must_use = "what the guest has unmasked is delivered by nobody else"]
-pub enum Written<'a, P: Platform> {
+#[doc(alias = "Written")]
+pub enum MsixWritten<'a, P: Platform> {
     /// Nothing.
     Nothing,
     /// An interrupt of this entry that was pending: deliver it, by its route.
@@ -102,9 +104,9 @@ struct Guest {
 
 #[derive(Clone, Copy, Default)]
 struct Entry {
-    message: Message,
+    message: MsiMessage,
     /// What the host has made its route.
-    routed: Option<Message>,
+    routed: Option<MsiMessage>,
 }
 
 /// Sets of entries, as bits.
@@ -193,25 +195,25 @@ impl<P: Platform> Msix<P> {
 
     /// An interrupt of the device. From any context; takes no lock.
     ///
-    /// While MSI-X is not enabled it is kept as well: a device whose driver uses another kind of interrupt does not signal.
+    /// While MSI-X is not enabled it is pending as well: a device whose driver uses another kind of interrupt does not signal.
     ///
     /// # Errors
     /// If there is no such entry, which a guest may have told the device to use: nobody wants the interrupt then.
     #[inline]
-    pub fn signal(&self, entry: u16) -> Result<Signalled, NoEntry> {
+    pub fn signal(&self, entry: u16) -> Result<MsixSignalled, NoEntry> {
         // Entries of the last group that do not exist are masked for good: the way that has to be short need not tell.
         let Some(gate) = self.gates.get(usize::from(entry / GROUP)) else { return Err(NoEntry(entry)) };
-        if is_open::<P>(gate, entry) { Ok(Signalled::Deliver) } else { self.signal_shut(entry) }
+        if is_open::<P>(gate, entry) { Ok(MsixSignalled::Deliver) } else { self.signal_shut(entry) }
     }
 
     #[cold]
-    fn signal_shut(&self, entry: u16) -> Result<Signalled, NoEntry> {
+    fn signal_shut(&self, entry: u16) -> Result<MsixSignalled, NoEntry> {
         if entry >= self.len {
             return Err(NoEntry(entry));
         }
-        Ok(match handover::keep(&self.gate(entry)) {
-            Some(_) => Signalled::Deliver,
-            None => Signalled::Kept,
+        Ok(match handover::pend(&self.gate(entry)) {
+            Some(_) => MsixSignalled::Deliver,
+            None => MsixSignalled::Pending,
         })
     }
 
@@ -228,10 +230,10 @@ impl<P: Platform> Msix<P> {
     }
 
     /// A write of the table by the guest: the low `bytes` bytes of `value`, to `offset`.
-    pub fn write_table(&self, offset: u64, bytes: usize, value: u64) -> Written<'_, P> {
+    pub fn write_table(&self, offset: u64, bytes: usize, value: u64) -> MsixWritten<'_, P> {
         let defined = matches!(bytes, 4 | 8) && offset.is_multiple_of(bytes as u64);
         if !defined || offset >= u64::from(self.len) * MSIX_ENTRY_SIZE {
-            return Written::Nothing;
+            return MsixWritten::Nothing;
         }
         let entry = (offset / MSIX_ENTRY_SIZE) as u16;
         let first = (offset % MSIX_ENTRY_SIZE / 4) as usize;
@@ -256,7 +258,7 @@ impl<P: Platform> Msix<P> {
                 guest.group(entry).masked ^= bit(entry);
                 if mask { self.shut(&mut guest, entry) } else { self.open(&mut guest, entry) }
             }
-            _ => Written::Nothing,
+            _ => MsixWritten::Nothing,
         }
     }
 
@@ -291,7 +293,7 @@ impl<P: Platform> Msix<P> {
             gate.store(group.shut, SeqCst);
         }
         for entry in 0..self.len {
-            guest.entries[usize::from(entry)].message = Message::default();
+            guest.entries[usize::from(entry)].message = MsiMessage::default();
             guest.compare(entry);
         }
         self.pending.iter().for_each(|word| word.store(0, SeqCst));
@@ -311,31 +313,31 @@ impl<P: Platform> Msix<P> {
         }
     }
 
-    fn shut(&self, guest: &mut Guest, entry: u16) -> Written<'_, P> {
+    fn shut(&self, guest: &mut Guest, entry: u16) -> MsixWritten<'_, P> {
         let group = guest.group(entry);
         group.shut |= u64::from(bit(entry));
         self.gate(entry).word.store(group.shut, SeqCst);
-        Written::Nothing
+        MsixWritten::Nothing
     }
 
     /// Opens an entry, unless something else shuts it still.
-    fn open(&self, guest: &mut Guest, entry: u16) -> Written<'_, P> {
+    fn open(&self, guest: &mut Guest, entry: u16) -> MsixWritten<'_, P> {
         let message = guest.entries[usize::from(entry)].message;
         let group = guest.group(entry);
         // Whoever opens the group, changes the route, or unmasks the entry sees to it.
         if group.shut & FUNCTION != 0 || (group.routing | group.masked) & bit(entry) != 0 {
-            return Written::Nothing;
+            return MsixWritten::Nothing;
         }
         if group.stale & bit(entry) != 0 {
             group.routing |= bit(entry);
-            return Written::Route(Reroute { msix: self, entry, message });
+            return MsixWritten::Route(Reroute { msix: self, entry, message });
         }
         group.shut &= !u64::from(bit(entry));
         let gate = self.gate(entry);
         gate.word.store(group.shut, SeqCst);
         match gate.take() {
-            0 => Written::Nothing,
-            _ => Written::Deliver(entry),
+            0 => MsixWritten::Nothing,
+            _ => MsixWritten::Deliver(entry),
         }
     }
 
@@ -364,7 +366,7 @@ fn is_open<P: Platform>(gate: &P::AtomicU64, entry: u16) -> bool {
     gate.load(SeqCst) & (FUNCTION | u64::from(bit(entry))) == 0
 }
 
-/// What shuts an entry, and where its interrupts are kept.
+/// What shuts an entry, and where its interrupts are pending.
 struct Gate<'a, P: Platform> {
     msix: &'a Msix<P>,
     word: &'a P::AtomicU64,
@@ -384,7 +386,7 @@ impl<P: Platform> Handover for Gate<'_, P> {
         is_open::<P>(self.word, self.entry).then_some(())
     }
 
-    fn keep(&self) {
+    fn pend(&self) {
         let (word, bits) = self.pending();
         self.msix.pending[word].fetch_or(bits, SeqCst);
     }
@@ -396,13 +398,13 @@ impl<P: Platform> Handover for Gate<'_, P> {
 }
 
 /// An entry that the guest has unmasked waits for its route. It is shut until the host has made this message the route, and
-/// says so. If this is dropped instead, because the host could not, the entry stays shut, its interrupts are kept,
+/// says so. If this is dropped instead, because the host could not, the entry stays shut, its interrupts are pending,
 /// and the guest's next unmasking tries again.
 #[must_use = "the entry is shut until its route is there"]
 pub struct Reroute<'a, P: Platform> {
     msix: &'a Msix<P>,
     entry: u16,
-    message: Message,
+    message: MsiMessage,
 }
 
 impl<'a, P: Platform> Reroute<'a, P> {
@@ -412,13 +414,13 @@ impl<'a, P: Platform> Reroute<'a, P> {
     }
 
     /// What the guest wants to be sent. Only an interrupt controller can say whether that means anything.
-    pub fn message(&self) -> Message {
+    pub fn message(&self) -> MsiMessage {
         self.message
     }
 
     /// The route is there: what is delivered for this entry from now on goes by it. Says what comes next: if the guest has
     /// changed the message meanwhile and unmasked it, that is another route. There is one for each such write at most.
-    pub fn routed(self) -> Written<'a, P> {
+    pub fn routed(self) -> MsixWritten<'a, P> {
         let Reroute { msix, entry, message } = self;
         mem::forget(self);
         let mut guest = msix.guest.lock();
@@ -446,13 +448,13 @@ pub struct Opened<'a, P: Platform>(Option<&'a Msix<P>>);
 impl<'a, P: Platform> Opened<'a, P> {
     /// Opens the entries, 32 at a time, and has `act` do what that asks for, no lock being held. Ends early if the guest
     /// masks the function meanwhile.
-    pub fn each(self, mut act: impl FnMut(Written<'a, P>)) {
+    pub fn each(self, mut act: impl FnMut(MsixWritten<'a, P>)) {
         let Some(msix) = self.0 else { return };
         for index in 0..msix.gates.len() {
             let Some((pending, unrouted)) = msix.open_group(index) else { return };
             let entries =
                 |bits: u32| (0..GROUP).filter(move |at| bits >> at & 1 != 0).map(move |at| index as u16 * GROUP + at);
-            entries(pending).for_each(|entry| act(Written::Deliver(entry)));
+            entries(pending).for_each(|entry| act(MsixWritten::Deliver(entry)));
             for entry in entries(unrouted) {
                 // It may have been masked, or routed, since.
                 let next = msix.open(&mut msix.guest.lock(), entry);

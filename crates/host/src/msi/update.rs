@@ -6,7 +6,7 @@
 
 use doorbell_platform::Vector;
 
-use crate::msi::Message;
+use crate::msi::MsiMessage;
 
 /// A word of a message, as the device has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +38,8 @@ pub struct Step {
     /// Whether the device has to mask the interrupt while the words are written. If not, there is one word.
     pub masked: bool,
     /// What the device sends from then on.
-    pub message: Message,
-    from: Message,
+    pub message: MsiMessage,
+    from: MsiMessage,
 }
 
 impl Step {
@@ -73,7 +73,7 @@ impl MessageUpdate {
     ///
     /// # Errors
     /// If it cannot be done without masking.
-    pub fn new(from: Message, to: Message, can_mask: bool) -> Result<Self, NeedsMask> {
+    pub fn new(from: MsiMessage, to: MsiMessage, can_mask: bool) -> Result<Self, NeedsMask> {
         let changed = changes(from, to).iter().flatten().count();
         let whole = Step { masked: changed > 1, message: to, from };
         if changed == 0 {
@@ -83,7 +83,7 @@ impl MessageUpdate {
             return Ok(MessageUpdate { first: Some(whole), second: None });
         }
         // The data first, because whoever does it looks at the IRR of the former CPU, which is its own.
-        let via = Message { data: to.data, ..from };
+        let via = MsiMessage { data: to.data, ..from };
         if changes(via, to).iter().flatten().count() > 1 {
             return Err(NeedsMask);
         }
@@ -103,8 +103,8 @@ impl MessageUpdate {
 }
 
 /// The words that differ, as `to` has them.
-fn changes(from: Message, to: Message) -> [Option<(Word, u32)>; 3] {
-    let words = |message: Message| [message.address as u32, (message.address >> 32) as u32, message.data];
+fn changes(from: MsiMessage, to: MsiMessage) -> [Option<(Word, u32)>; 3] {
+    let words = |message: MsiMessage| [message.address as u32, (message.address >> 32) as u32, message.data];
     let [address, upper, data] = words(to);
     let [a, b, c] = words(from);
     let differs = |word, from, to| (from != to).then_some((word, to));
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
     use crate::msi::DestinationIds::Eight;
 
-    fn to(cpu: u32, vector: u8) -> Message {
-        Message::to_cpu(cpu, Vector(vector), Eight).unwrap()
+    fn to(cpu: u32, vector: u8) -> MsiMessage {
+        MsiMessage::to_cpu(cpu, Vector(vector), Eight).unwrap()
     }
 
     #[test]
@@ -148,15 +148,15 @@ mod tests {
 
     #[test]
     fn an_address_that_changes_in_both_words_needs_a_mask() {
-        let far = Message { address: 0x1_fee0_2000, data: 0x41 };
+        let far = MsiMessage { address: 0x1_fee0_2000, data: 0x41 };
         assert_eq!(MessageUpdate::new(to(1, 0x41), far, false), Err(NeedsMask));
         assert!(MessageUpdate::new(to(1, 0x41), far, true).is_ok());
     }
 
-    fn message() -> impl Strategy<Value = Message> {
+    fn message() -> impl Strategy<Value = MsiMessage> {
         let half = || prop_oneof![Just(0u32), Just(1 << 12), any::<u32>()];
         (half(), half(), half())
-            .prop_map(|(low, high, data)| Message { address: u64::from(high) << 32 | u64::from(low), data })
+            .prop_map(|(low, high, data)| MsiMessage { address: u64::from(high) << 32 | u64::from(low), data })
     }
 
     proptest! {
@@ -182,7 +182,7 @@ mod tests {
                         Word::UpperAddress => device.address = device.address as u32 as u64 | u64::from(value) << 32,
                         Word::Data => device.data = value,
                     }
-                    let via = Message { data: to.data, ..from };
+                    let via = MsiMessage { data: to.data, ..from };
                     prop_assert!(step.masked || [from, to, via].contains(&device), "{device:?}");
                     mixed |= !step.masked && device != from && device != to;
                 }

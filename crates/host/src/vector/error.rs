@@ -28,8 +28,8 @@ pub enum VectorError {
     Full {
         /// On which CPUs; `None` is all.
         of: Option<CpuSet>,
-        /// How many more are free, but promised to others.
-        promised: u32,
+        /// How many more are free, but reserved for others.
+        reserved: u32,
     },
     /// The CPU is online already, or the only one.
     Online(CpuId),
@@ -53,11 +53,11 @@ impl fmt::Display for VectorError {
             VectorError::Moving(cpu) => write!(f, "{cpu} has not seen the end of the interrupt's former vector yet"),
             VectorError::Managed(irq) => write!(f, "{irq} is managed, or is not, and this needs the contrary"),
             VectorError::NotMoving(irq) => write!(f, "{irq} is not being moved"),
-            VectorError::Full { of: None, promised } => {
-                write!(f, "no CPU has a free vector ({promised} are promised to others)")
+            VectorError::Full { of: None, reserved } => {
+                write!(f, "no CPU has a free vector ({reserved} are reserved for others)")
             }
-            VectorError::Full { of: Some(cpus), promised } => {
-                write!(f, "none of {cpus} has a free vector ({promised} are promised to others)")
+            VectorError::Full { of: Some(cpus), reserved } => {
+                write!(f, "none of {cpus} has a free vector ({reserved} are reserved for others)")
             }
             VectorError::Online(cpu) => write!(f, "{cpu} is online"),
             VectorError::Offline(cpu) => write!(f, "{cpu} is offline"),

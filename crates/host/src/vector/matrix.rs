@@ -6,7 +6,7 @@ use core::ops::RangeInclusive;
 use doorbell_platform::{CpuId, Vector};
 
 use super::best::Best;
-use super::{Place, Where};
+use super::{Affinity, CpuVector};
 use crate::CpuSet;
 
 /// A set of vectors.
@@ -124,8 +124,9 @@ pub(super) struct Matrix {
     best: Best,
     /// Free vectors of CPUs that are online.
     free: u32,
-    /// How many have been promised: of those that are free, or that a cancelled move has put into
-    /// quarantine and that are free before who was promised it can ask.
+    /// How many are reserved (guaranteed, unlike with Linux's `irq_matrix_reserve`): of those that
+    /// are free, or that a cancelled move has put into quarantine and that are free before the
+    /// interrupt that they are reserved for can ask.
     reserved: u32,
 }
 
@@ -165,8 +166,8 @@ impl Matrix {
         self.cpu(cpu).filter(|cpu| cpu.is_online()).map_or(0, |cpu| cpu.free.len)
     }
 
-    /// Free vectors that nobody has been promised.
-    pub(super) fn unpromised(&self) -> u32 {
+    /// Free vectors that are reserved for nobody.
+    pub(super) fn unreserved(&self) -> u32 {
         self.free.saturating_sub(self.reserved)
     }
 
@@ -187,11 +188,11 @@ impl Matrix {
         self.update(cpu, |cpu| cpu.presence = Presence::Online);
     }
 
-    /// No more vectors of `cpu` will be allocated, nor those that were promised be there.
+    /// No more vectors of `cpu` are allocated, and none of them is one of those reserved.
     ///
     /// # Errors
-    /// If the rest cannot take `leaving` interrupts and keep what was promised.
-    pub(super) fn leave(&mut self, cpu: CpuId, leaving: u32) -> Result<(), Full> {
+    /// If the rest cannot take `leaving` interrupts and keep what was reserved.
+    pub(super) fn begin_offline(&mut self, cpu: CpuId, leaving: u32) -> Result<(), Full> {
         if self.free - self.free_on(cpu) < self.reserved + leaving {
             return Err(Full);
         }
@@ -199,27 +200,27 @@ impl Matrix {
         Ok(())
     }
 
-    /// `cpu`, which exists and [leaves](Matrix::leave), takes nothing more.
+    /// `cpu`, which exists and [begins to go offline](Matrix::begin_offline), takes nothing more.
     pub(super) fn offline(&mut self, cpu: CpuId) {
         self.cpus[cpu.0 as usize].presence = Presence::Offline;
     }
 
     /// Promises a vector, somewhere.
     pub(super) fn reserve(&mut self) -> Result<(), Full> {
-        if self.unpromised() == 0 {
+        if self.unreserved() == 0 {
             return Err(Full);
         }
         self.reserved += 1;
         Ok(())
     }
 
-    /// Promises a vector that [`leave`](Matrix::leave) has found to be there, or one that the
+    /// Promises a vector that [`begin_offline`](Matrix::begin_offline) has found to be there, or one that the
     /// interrupt itself gives back: it asks for it only when that has left the quarantine.
     pub(super) fn reserve_for_leaving(&mut self) {
         self.reserved += 1;
     }
 
-    /// How many are promised.
+    /// How many are reserved.
     pub(super) fn reserved(&self) -> u32 {
         self.reserved
     }
@@ -229,22 +230,22 @@ impl Matrix {
     }
 
     /// A free vector of the CPU that has most of them.
-    pub(super) fn allocate(&mut self, to: Where<'_>, promised: bool) -> Result<Place, Full> {
-        if !promised && self.unpromised() == 0 {
+    pub(super) fn allocate(&mut self, to: Affinity<'_>, reserved: bool) -> Result<CpuVector, Full> {
+        if !reserved && self.unreserved() == 0 {
             return Err(Full);
         }
         let cpu = match to {
-            Where::Anywhere => self.best.anywhere(),
-            Where::In(mask) => self.best.within(mask),
+            Affinity::Anywhere => self.best.anywhere(),
+            Affinity::In(mask) => self.best.within(mask),
         };
         let cpu = cpu.ok_or(Full)?;
         let vector = self.cpus[cpu.0 as usize].free.set.first().ok_or(Full)?;
-        self.take(Place { cpu, vector });
-        self.reserved -= u32::from(promised);
-        Ok(Place { cpu, vector })
+        self.take(CpuVector { cpu, vector });
+        self.reserved -= u32::from(reserved);
+        Ok(CpuVector { cpu, vector })
     }
 
-    fn take(&mut self, place: Place) {
+    fn take(&mut self, place: CpuVector) {
         self.update(place.cpu, |cpu| cpu.free.remove(place.vector));
     }
 
@@ -252,11 +253,11 @@ impl Matrix {
     /// vector that is free on another and on its own, which is allocated on both.
     pub(super) fn allocate_beside(
         &mut self,
-        from: Place,
-        to: Where<'_>,
-        promised: bool,
-    ) -> Result<(Place, Option<Place>), Full> {
-        let spare = self.unpromised() + u32::from(promised);
+        from: CpuVector,
+        to: Affinity<'_>,
+        reserved: bool,
+    ) -> Result<(CpuVector, Option<CpuVector>), Full> {
+        let spare = self.unreserved() + u32::from(reserved);
         if spare == 0 {
             return Err(Full);
         }
@@ -268,32 +269,32 @@ impl Matrix {
                 continue;
             }
             if cpu.free.set.contains(from.vector) {
-                same = Some(Place { cpu: id, vector: from.vector });
+                same = Some(CpuVector { cpu: id, vector: from.vector });
                 break;
             }
-            common = common.or(cpu.free.set.and(&here).first().map(|vector| Place { cpu: id, vector }));
+            common = common.or(cpu.free.set.and(&here).first().map(|vector| CpuVector { cpu: id, vector }));
         }
-        // Those of a CPU that goes offline are promised to nobody.
+        // Those of a CPU that goes offline are reserved for nobody.
         let needed = 1 + u32::from(self.is_online(from.cpu));
         let between = match same {
             Some(_) => None,
-            None => common.filter(|_| spare >= needed).map(|place| Place { cpu: from.cpu, ..place }),
+            None => common.filter(|_| spare >= needed).map(|place| CpuVector { cpu: from.cpu, ..place }),
         };
         let place = same.or(common.filter(|_| between.is_some())).ok_or(Full)?;
         self.take(place);
         between.into_iter().for_each(|between| self.take(between));
-        self.reserved -= u32::from(promised);
+        self.reserved -= u32::from(reserved);
         Ok((place, between))
     }
 
     /// Sets a vector aside on each CPU of the mask, online or not.
-    pub(super) fn set_aside(&mut self, mask: &CpuSet) -> Result<(), Full> {
+    pub(super) fn reserve_managed(&mut self, mask: &CpuSet) -> Result<(), Full> {
         let mut online = 0;
         for cpu in mask.iter() {
             let Some(found) = self.cpu(cpu).filter(|found| found.free.len > 0) else { return Err(Full) };
             online += u32::from(found.is_online());
         }
-        if self.unpromised() < online {
+        if self.unreserved() < online {
             return Err(Full);
         }
         for cpu in mask.iter() {
@@ -307,8 +308,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// Undoes [`set_aside`](Matrix::set_aside): the interrupt uses none of them any more.
-    pub(super) fn give_back(&mut self, mask: &CpuSet) {
+    /// Undoes [`reserve_managed`](Matrix::reserve_managed): the interrupt uses none of them any more.
+    pub(super) fn remove_managed(&mut self, mask: &CpuSet) {
         for cpu in mask.iter() {
             self.update(cpu, |cpu| {
                 if let Some(vector) = cpu.managed.and(&cpu.quarantined).first() {
@@ -325,7 +326,7 @@ impl Matrix {
 
     /// The CPU of the mask that is in `to` and online, has a vector set aside that can be used, and
     /// fewest that are: the first of them, and how many.
-    fn best_managed(&self, mask: &CpuSet, to: Where<'_>) -> Option<(CpuId, u32)> {
+    fn best_managed(&self, mask: &CpuSet, to: Affinity<'_>) -> Option<(CpuId, u32)> {
         let fits = |id: CpuId| {
             let cpu = self.cpu(id).filter(|cpu| cpu.is_online() && cpu.managed_free.first().is_some())?;
             to.contains(id).then(|| (id, cpu.managed_in_use()))
@@ -334,28 +335,28 @@ impl Matrix {
     }
 
     /// One of those set aside on the CPUs of the mask, on that of `to` where the fewest are in use.
-    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Where<'_>) -> Result<Place, Full> {
+    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Affinity<'_>) -> Result<CpuVector, Full> {
         let (cpu, _) = self.best_managed(mask, to).ok_or(Full)?;
         let managed = &mut self.cpus[cpu.0 as usize].managed_free;
         let vector = managed.first().ok_or(Full)?;
         managed.remove(vector);
-        Ok(Place { cpu, vector })
+        Ok(CpuVector { cpu, vector })
     }
 
     /// Returns whether a managed interrupt of `cpu` would leave the CPUs of its mask more alike if
     /// it went to another of `to`.
-    pub(super) fn is_crowded(&self, cpu: CpuId, mask: &CpuSet, to: Where<'_>) -> bool {
+    pub(super) fn is_crowded(&self, cpu: CpuId, mask: &CpuSet, to: Affinity<'_>) -> bool {
         let here = self.cpu(cpu).map_or(0, Cpu::managed_in_use);
         self.best_managed(mask, to).is_some_and(|(_, there)| there + 1 < here)
     }
 
     /// A vector in use is used no more, but must not be used again before its CPU has said so.
-    pub(super) fn quarantine(&mut self, place: Place) {
+    pub(super) fn quarantine(&mut self, place: CpuVector) {
         self.cpus[place.cpu.0 as usize].quarantined.insert(place.vector);
     }
 
     /// A vector in quarantine can be used again.
-    pub(super) fn release(&mut self, place: Place) {
+    pub(super) fn release(&mut self, place: CpuVector) {
         self.update(place.cpu, |cpu| {
             cpu.quarantined.remove(place.vector);
             if cpu.managed.contains(place.vector) {
@@ -379,33 +380,33 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_is_set_aside_on_all_cpus_or_on_none() {
+    fn a_vector_is_reserved_on_all_cpus_or_on_none() {
         let mut matrix = matrix(2, 2);
         for _ in 0..2 {
-            matrix.allocate(Where::In(&CpuSet::of([CpuId(1)])), false).unwrap();
+            matrix.allocate(Affinity::In(&CpuSet::of([CpuId(1)])), false).unwrap();
         }
-        assert!(matrix.set_aside(&CpuSet::of([CpuId(0), CpuId(1)])).is_err());
-        assert_eq!((matrix.free_on(CpuId(0)), matrix.unpromised()), (2, 2));
+        assert!(matrix.reserve_managed(&CpuSet::of([CpuId(0), CpuId(1)])).is_err());
+        assert_eq!((matrix.free_on(CpuId(0)), matrix.unreserved()), (2, 2));
     }
 
     #[test]
-    fn the_same_vector_of_another_cpu_is_taken_where_it_is_asked_for_and_not_promised() {
+    fn the_same_vector_of_another_cpu_is_taken_where_it_is_asked_for_and_not_reserved() {
         let mut matrix = matrix(3, 1);
-        let from = matrix.allocate(Where::In(&CpuSet::of([CpuId(0)])), false).unwrap();
+        let from = matrix.allocate(Affinity::In(&CpuSet::of([CpuId(0)])), false).unwrap();
         matrix.reserve().unwrap();
         matrix.reserve().unwrap();
-        assert!(matrix.allocate_beside(from, Where::Anywhere, false).is_err());
+        assert!(matrix.allocate_beside(from, Affinity::Anywhere, false).is_err());
         matrix.unreserve();
-        let (place, between) = matrix.allocate_beside(from, Where::In(&CpuSet::of([CpuId(2)])), false).unwrap();
-        assert_eq!((place, between), (Place { cpu: CpuId(2), ..from }, None));
+        let (place, between) = matrix.allocate_beside(from, Affinity::In(&CpuSet::of([CpuId(2)])), false).unwrap();
+        assert_eq!((place, between), (CpuVector { cpu: CpuId(2), ..from }, None));
     }
 
     #[test]
-    fn who_was_promised_a_vector_and_asks_for_one_by_which_two_writes_go_is_promised_no_more() {
+    fn who_has_a_vector_reserved_and_asks_for_one_by_which_two_writes_go_has_none_reserved_any_more() {
         let mut matrix = matrix(2, 2);
-        let from = matrix.allocate(Where::In(&CpuSet::of([CpuId(0)])), false).unwrap();
+        let from = matrix.allocate(Affinity::In(&CpuSet::of([CpuId(0)])), false).unwrap();
         matrix.reserve().unwrap();
-        matrix.allocate_beside(from, Where::Anywhere, true).unwrap();
-        assert_eq!((matrix.reserved(), matrix.unpromised()), (0, 2));
+        matrix.allocate_beside(from, Affinity::Anywhere, true).unwrap();
+        assert_eq!((matrix.reserved(), matrix.unreserved()), (0, 2));
     }
 }

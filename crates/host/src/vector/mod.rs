@@ -24,7 +24,7 @@ use doorbell_platform::{CachePadded, CpuId, Lock, LockClass, Platform, Vector, W
 pub use self::error::VectorError;
 use self::matrix::{Full, Matrix};
 use self::table::Entry;
-pub use self::table::{Arrived, CpuVectors, Unhandled};
+pub use self::table::{Arrived, Unhandled, VectorIrq};
 use crate::CpuSet;
 
 /// A leaf, taken with interrupts off, also by interrupt handlers that clean up.
@@ -42,7 +42,8 @@ impl fmt::Display for Irq {
 
 /// A vector of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Place {
+#[doc(alias = "Place")]
+pub struct CpuVector {
     /// The CPU.
     pub cpu: CpuId,
     /// Its vector.
@@ -51,19 +52,20 @@ pub struct Place {
 
 /// Where an interrupt may go.
 #[derive(Clone, Copy, Debug)]
-pub enum Where<'a> {
+#[doc(alias = "Where")]
+pub enum Affinity<'a> {
     /// To any CPU: the cost does not grow with their number.
     Anywhere,
     /// To one of these: the cost is linear in the size of the set.
     In(&'a CpuSet),
 }
 
-impl Where<'_> {
+impl Affinity<'_> {
     /// Whether `cpu` is one of them.
     pub fn contains(&self, cpu: CpuId) -> bool {
         match self {
-            Where::Anywhere => true,
-            Where::In(mask) => mask.contains(cpu),
+            Affinity::Anywhere => true,
+            Affinity::In(mask) => mask.contains(cpu),
         }
     }
 }
@@ -82,12 +84,12 @@ pub enum Update {
 /// What an interrupt has.
 #[derive(Default)]
 struct Assigned {
-    current: Option<Place>,
+    current: Option<CpuVector>,
     /// What it had before, and what stood between. Still installed.
-    former: [Option<Place>; 2],
+    former: [Option<CpuVector>; 2],
     /// Somebody gives the device the new message.
     moving: bool,
-    /// A vector is promised: for when it is activated, or moved away from a CPU that goes offline.
+    /// A vector is reserved for it, for when it is activated, or moved away from a CPU that goes offline.
     reserved: bool,
     managed: Option<CpuSet>,
 }
@@ -98,7 +100,7 @@ impl Assigned {
         Some(VectorError::Moving(former.cpu))
     }
 
-    /// Has a vector promised to it exactly if it goes to a CPU that goes offline. (One that is
+    /// Has a vector reserved exactly if it goes to a CPU that goes offline. (One that is
     /// managed has its own everywhere.)
     fn settle(&mut self, matrix: &mut Matrix) {
         let leaves = self.managed.is_none() && self.current.is_some_and(|place| !matrix.is_online(place.cpu));
@@ -122,7 +124,7 @@ struct State {
 pub struct Vectors<P: Platform> {
     state: Lock<P, State>,
     /// By CPU.
-    tables: Box<[CachePadded<CpuVectors<P>>]>,
+    tables: Box<[CachePadded<VectorIrq<P>>]>,
     vectors: RangeInclusive<u8>,
 }
 
@@ -132,9 +134,9 @@ pub struct Vectors<P: Platform> {
 #[must_use = "the device still sends to the former place, and the interrupt cannot be moved again before this is handed back"]
 pub struct Move {
     irq: Irq,
-    from: Place,
-    between: Option<Place>,
-    to: Place,
+    from: CpuVector,
+    between: Option<CpuVector>,
+    to: CpuVector,
 }
 
 impl Move {
@@ -144,17 +146,17 @@ impl Move {
     }
 
     /// Where it has gone so far.
-    pub fn from(&self) -> Place {
+    pub fn from(&self) -> CpuVector {
         self.from
     }
 
     /// What the device's message names after the first of two writes, if there have to be two.
-    pub fn between(&self) -> Option<Place> {
+    pub fn between(&self) -> Option<CpuVector> {
         self.between
     }
 
     /// Where it will go.
-    pub fn to(&self) -> Place {
+    pub fn to(&self) -> CpuVector {
         self.to
     }
 }
@@ -227,7 +229,7 @@ impl<P: Platform> Vectors<P> {
         let irqs = (0..irqs).map(|_| Assigned::default()).collect();
         Ok(Vectors {
             state: Lock::new(&VECTORS, State { matrix: Matrix::new(cpus, vectors.clone()), irqs }),
-            tables: (0..cpus).map(|_| CachePadded(CpuVectors::new())).collect(),
+            tables: (0..cpus).map(|_| CachePadded(VectorIrq::new())).collect(),
             vectors,
         })
     }
@@ -236,21 +238,21 @@ impl<P: Platform> Vectors<P> {
     ///
     /// # Errors
     /// If there is no such CPU.
-    pub fn cpu(&self, cpu: CpuId) -> Result<&CpuVectors<P>, VectorError> {
+    pub fn cpu(&self, cpu: CpuId) -> Result<&VectorIrq<P>, VectorError> {
         self.tables.get(cpu.0 as usize).map(|table| &table.0).ok_or(VectorError::NoSuchCpu(cpu))
     }
 
-    /// Free vectors that nobody has been promised, on all CPUs that are online.
+    /// Free vectors that are reserved for nobody, on all CPUs that are online.
     pub fn free(&self) -> u32 {
-        self.state.lock_irqsave().matrix.unpromised()
+        self.state.lock_irqsave().matrix.unreserved()
     }
 
     /// Where an interrupt goes.
-    pub fn place(&self, irq: Irq) -> Option<Place> {
+    pub fn place(&self, irq: Irq) -> Option<CpuVector> {
         self.state.lock_irqsave().irqs.get(irq.0 as usize)?.current
     }
 
-    fn set(&self, place: Place, entry: Entry) {
+    fn set(&self, place: CpuVector, entry: Entry) {
         if let Some(table) = self.tables.get(place.cpu.0 as usize) {
             table.set(place.vector, entry);
         }
@@ -261,10 +263,10 @@ impl<P: Platform> Vectors<P> {
     fn with<R>(
         &self,
         irq: Irq,
-        to: Where<'_>,
+        to: Affinity<'_>,
         f: impl FnOnce(&mut Matrix, &mut Assigned) -> Result<R, Refused>,
     ) -> Result<R, VectorError> {
-        let (refused, promised) = {
+        let (refused, reserved) = {
             let mut state = self.state.lock_irqsave();
             let State { matrix, irqs } = &mut *state;
             let assigned = irqs.get_mut(irq.0 as usize).ok_or(VectorError::NoSuchIrq(irq))?;
@@ -275,17 +277,17 @@ impl<P: Platform> Vectors<P> {
         };
         Err(match (refused, to) {
             (Refused::Because(error), _) => error,
-            (Refused::Full, Where::Anywhere) => VectorError::Full { of: None, promised },
-            (Refused::Full, Where::In(mask)) => VectorError::Full { of: Some(mask.clone()), promised },
+            (Refused::Full, Affinity::Anywhere) => VectorError::Full { of: None, reserved },
+            (Refused::Full, Affinity::In(mask)) => VectorError::Full { of: Some(mask.clone()), reserved },
         })
     }
 
     /// Promises that there will be a vector for an interrupt, on some CPU, when it is [activated](Vectors::activate).
     ///
     /// # Errors
-    /// If all are in use or promised; if the interrupt has a vector or a promise, or is managed.
+    /// If all are in use or reserved; if the interrupt has a vector or one reserved, or is managed.
     pub fn reserve(&self, irq: Irq) -> Result<(), VectorError> {
-        self.with(irq, Where::Anywhere, |matrix, assigned| {
+        self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             if assigned.current.is_some() || assigned.reserved {
                 return Err(VectorError::Active(irq).into());
             }
@@ -298,13 +300,13 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// Takes the promise back.
+    /// Undoes [`reserve`](Vectors::reserve).
     ///
     /// # Errors
     /// If there is none.
     pub fn unreserve(&self, irq: Irq) -> Result<(), VectorError> {
-        self.with(irq, Where::Anywhere, |matrix, assigned| {
-            // One that has a vector was promised the next by `begin_offline`.
+        self.with(irq, Affinity::Anywhere, |matrix, assigned| {
+            // For one that has a vector, `begin_offline` has reserved the next.
             if assigned.current.is_some() || !core::mem::take(&mut assigned.reserved) {
                 return Err(VectorError::Inactive(irq).into());
             }
@@ -317,7 +319,7 @@ impl<P: Platform> Vectors<P> {
     /// one of them is online.
     ///
     /// # Errors
-    /// If a CPU of `mask` has none; if there is no such CPU, or none at all; if the interrupt has a vector or a promise, or is
+    /// If a CPU of `mask` has none; if there is no such CPU, or none at all; if the interrupt has a vector or one reserved, or is
     /// managed already.
     pub fn manage(&self, irq: Irq, mask: CpuSet) -> Result<(), VectorError> {
         let beyond = mask.iter().find(|cpu| cpu.0 as usize >= self.tables.len());
@@ -325,7 +327,7 @@ impl<P: Platform> Vectors<P> {
             return Err(VectorError::NoSuchCpu(cpu));
         }
         let kept = mask.clone();
-        self.with(irq, Where::In(&mask), move |matrix, assigned| {
+        self.with(irq, Affinity::In(&mask), move |matrix, assigned| {
             if assigned.current.is_some() || assigned.reserved {
                 return Err(VectorError::Active(irq).into());
             }
@@ -335,7 +337,7 @@ impl<P: Platform> Vectors<P> {
             if kept.is_empty() {
                 return Err(Refused::Full);
             }
-            matrix.set_aside(&kept)?;
+            matrix.reserve_managed(&kept)?;
             assigned.managed = Some(kept);
             Ok(())
         })
@@ -346,12 +348,12 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If it has a vector, or is not managed.
     pub fn unmanage(&self, irq: Irq) -> Result<(), VectorError> {
-        let mask = self.with(irq, Where::Anywhere, |matrix, assigned| {
+        let mask = self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             if assigned.current.is_some() {
                 return Err(VectorError::Active(irq).into());
             }
             let mask = assigned.managed.take().ok_or(VectorError::Managed(irq))?;
-            matrix.give_back(&mask);
+            matrix.remove_managed(&mask);
             Ok(mask)
         })?;
         drop(mask);
@@ -364,7 +366,7 @@ impl<P: Platform> Vectors<P> {
     ///
     /// # Errors
     /// If none is free; if the interrupt has one.
-    pub fn activate(&self, irq: Irq, to: Where<'_>) -> Result<Place, VectorError> {
+    pub fn activate(&self, irq: Irq, to: Affinity<'_>) -> Result<CpuVector, VectorError> {
         self.with(irq, to, |matrix, assigned| {
             if assigned.current.is_some() {
                 return Err(VectorError::Active(irq).into());
@@ -387,7 +389,7 @@ impl<P: Platform> Vectors<P> {
     /// # Errors
     /// If it has none; if it is being moved.
     pub fn deactivate(&self, irq: Irq) -> Result<Cleanup, VectorError> {
-        self.with(irq, Where::Anywhere, |matrix, assigned| {
+        self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             let place = assigned.current.ok_or(VectorError::Inactive(irq))?;
             if assigned.moving {
                 return Err(VectorError::Moving(place.cpu).into());
@@ -412,7 +414,7 @@ impl<P: Platform> Vectors<P> {
     ///
     /// # Errors
     /// If there is no vector; if the interrupt has none; if it is being moved.
-    pub fn begin_move(&self, irq: Irq, to: Where<'_>, update: Update) -> Result<Option<Move>, VectorError> {
+    pub fn begin_move(&self, irq: Irq, to: Affinity<'_>, update: Update) -> Result<Option<Move>, VectorError> {
         self.with(irq, to, |matrix, assigned| {
             let from = assigned.current.ok_or(VectorError::Inactive(irq))?;
             if to.contains(from.cpu) && matrix.is_online(from.cpu) {
@@ -459,7 +461,7 @@ impl<P: Platform> Vectors<P> {
     /// to go to, and its own, if there was a place [between](Move::between).
     ///
     /// Where it went may be [going offline](Vectors::begin_offline) by now. Then the vector that it
-    /// gives back is promised to it.
+    /// gives back is reserved for it.
     ///
     /// # Errors
     /// If the move is not one of these vectors.
@@ -477,7 +479,7 @@ impl<P: Platform> Vectors<P> {
 
     fn end_move<R>(&self, moved: Move, f: impl FnOnce(&mut Matrix, &mut Assigned) -> R) -> Result<R, VectorError> {
         let irq = moved.irq;
-        self.with(irq, Where::Anywhere, |matrix, assigned| {
+        self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             if !assigned.moving || assigned.current != Some(moved.to) || assigned.former[0] != Some(moved.from) {
                 return Err(VectorError::NotMoving(irq).into());
             }
@@ -505,13 +507,13 @@ impl<P: Platform> Vectors<P> {
             if irr(vector) {
                 again = true;
             } else {
-                self.end_quarantine(&mut state, Place { cpu, vector });
+                self.end_quarantine(&mut state, CpuVector { cpu, vector });
             }
         }
         if again { Cleaned::Again(Cleanup { cpu }) } else { Cleaned::All }
     }
 
-    fn end_quarantine(&self, state: &mut State, place: Place) {
+    fn end_quarantine(&self, state: &mut State, place: CpuVector) {
         if let Entry::Installed(irq) = self.tables[place.cpu.0 as usize].get(place.vector) {
             forget(&mut state.irqs[irq.0 as usize], place);
         }
@@ -538,7 +540,7 @@ impl<P: Platform> Vectors<P> {
     }
 
     /// A CPU is going offline: it gets no more vectors, and each interrupt that goes there is
-    /// promised one elsewhere, whatever others ask for meanwhile. Next, the host moves what goes
+    /// sure of one elsewhere, whatever others ask for meanwhile. Next, the host moves what goes
     /// [there](Vectors::next_on) (and waits where an interrupt is being moved already: the CPUs
     /// that have to look are not this one); then the CPU itself, with interrupts off for good,
     /// handles what is [pending](Vectors::pending).
@@ -546,7 +548,7 @@ impl<P: Platform> Vectors<P> {
     /// One CPU at a time goes or comes.
     ///
     /// # Errors
-    /// If the others have not enough free vectors for what goes there and what was promised; if it is offline.
+    /// If the others have not enough free vectors for what goes there and what was reserved; if it is offline.
     pub fn begin_offline(&self, cpu: CpuId) -> Result<(), VectorError> {
         self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
@@ -555,8 +557,8 @@ impl<P: Platform> Vectors<P> {
         }
         let leaving = self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
         let leaving = leaving.count() as u32;
-        let promised = state.matrix.reserved();
-        state.matrix.leave(cpu, leaving).map_err(|Full| VectorError::Full { of: None, promised })?;
+        let reserved = state.matrix.reserved();
+        state.matrix.begin_offline(cpu, leaving).map_err(|Full| VectorError::Full { of: None, reserved })?;
         self.settle_on(&mut state, cpu);
         Ok(())
     }
@@ -564,14 +566,14 @@ impl<P: Platform> Vectors<P> {
     /// `cpu`, which exists, has come or begun to go.
     fn settle_on(&self, state: &mut State, cpu: CpuId) {
         for vector in self.vectors.clone().map(Vector) {
-            if let Some(irq) = self.goes_to(state, Place { cpu, vector }) {
+            if let Some(irq) = self.goes_to(state, CpuVector { cpu, vector }) {
                 state.irqs[irq.0 as usize].settle(&mut state.matrix);
             }
         }
     }
 
     /// Which interrupt goes to a place of a CPU that exists.
-    fn goes_to(&self, state: &State, place: Place) -> Option<Irq> {
+    fn goes_to(&self, state: &State, place: CpuVector) -> Option<Irq> {
         match self.tables[place.cpu.0 as usize].get(place.vector) {
             Entry::Installed(irq) if state.irqs[irq.0 as usize].current == Some(place) => Some(irq),
             _ => None,
@@ -580,7 +582,7 @@ impl<P: Platform> Vectors<P> {
 
     /// What goes to `cpu`, which exists.
     fn going_to(&self, state: &State, cpu: CpuId) -> impl Iterator<Item = Irq> {
-        self.vectors.clone().map(Vector).filter_map(move |vector| self.goes_to(state, Place { cpu, vector }))
+        self.vectors.clone().map(Vector).filter_map(move |vector| self.goes_to(state, CpuVector { cpu, vector }))
     }
 
     /// An interrupt that goes to `cpu`, if there is one.
@@ -608,7 +610,7 @@ impl<P: Platform> Vectors<P> {
             return Err(VectorError::Online(cpu));
         }
         for vector in self.vectors.clone().map(Vector) {
-            let place = Place { cpu, vector };
+            let place = CpuVector { cpu, vector };
             match self.tables[cpu.0 as usize].get(vector) {
                 Entry::Installed(irq) => {
                     let assigned = &mut state.irqs[irq.0 as usize];
@@ -637,7 +639,7 @@ impl<P: Platform> Vectors<P> {
     }
 }
 
-fn forget(assigned: &mut Assigned, place: Place) {
+fn forget(assigned: &mut Assigned, place: CpuVector) {
     assigned.former.iter_mut().filter(|former| **former == Some(place)).for_each(|former| *former = None);
 }
 

@@ -63,7 +63,8 @@ pub enum Arrived {
 /// Written under the lock of all vectors; read by its CPU without. What the CPU reads is what was meant when the interrupt was sent, or a mark that says why it is not. The store that installs an
 /// interrupt comes before the message that names the vector is given to the device; the one that removes it after the CPU has seen its
 /// IRR clear, when no more can come.
-pub struct CpuVectors<P: Platform> {
+#[doc(alias = "CpuVectors")]
+pub struct VectorIrq<P: Platform> {
     /// By vector: all 256, so that an interrupt finds its word without a comparison.
     words: [P::AtomicU32; 256],
     /// By its own CPU, with interrupts off: there is nobody to exclude.
@@ -72,9 +73,9 @@ pub struct CpuVectors<P: Platform> {
     spurious: P::AtomicU32,
 }
 
-impl<P: Platform> CpuVectors<P> {
+impl<P: Platform> VectorIrq<P> {
     pub(super) fn new() -> Self {
-        CpuVectors {
+        VectorIrq {
             words: core::array::from_fn(|_| P::AtomicU32::new(0)),
             late: P::AtomicU32::new(0),
             retriggered: P::AtomicU32::new(0),
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_word_says_what_was_put_into_it() {
-        let table = CpuVectors::<Std>::new();
+        let table = VectorIrq::<Std>::new();
         let marks = [Entry::Shutdown, Entry::Retriggered, Entry::Unused];
         for entry in [Entry::Installed(Irq(0)), Entry::Installed(Irq(70))].into_iter().chain(marks) {
             table.set(Vector(0x31), entry);

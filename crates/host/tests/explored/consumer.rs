@@ -7,14 +7,14 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::Model;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
-use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Freed, Signal};
+use doorbell_host::msi::{ConsumerSwitch, Drain, FreedLine, MsiConsumer, Signal};
 use doorbell_platform::{CpuId, Vector};
 
 use crate::msix::{World, Write};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
-    use Consumer::{Direct, User};
+    use MsiConsumer::{Direct, User};
     vec![
         Program::new("a line goes to user space, and stays there", |m| {
             let line = line(User);
@@ -62,16 +62,16 @@ pub fn programs() -> Vec<Program> {
 #[test]
 fn an_interrupt_that_does_not_look_again_is_lost() {
     let report = Explore::new("looks once").run(|m| {
-        let line = line(Consumer::User);
-        let (raises, which) = (Rc::clone(&line), Rc::new(Model::new("consumer", Consumer::User)));
+        let line = line(MsiConsumer::User);
+        let (raises, which) = (Rc::clone(&line), Rc::new(Model::new("consumer", MsiConsumer::User)));
         let read = Rc::clone(&which);
         m.hardware("device", move || match read.observe(|which| *which) {
-            Consumer::Direct => raises.direct().signal(1),
-            Consumer::User => raises.user().signal(1),
+            MsiConsumer::Direct => raises.direct().signal(1),
+            MsiConsumer::User => raises.user().signal(1),
         });
         let switches = Rc::clone(&line);
         m.task("switch", move || {
-            which.change(|which| *which = Consumer::Direct);
+            which.change(|which| *which = MsiConsumer::Direct);
             let count = switches.user().drain();
             switches.direct().0.change(|all| *all += count);
         });
@@ -113,7 +113,7 @@ impl Drain for Event {
 
 type Line<D> = Rc<ConsumerSwitch<Sim, D, Event>>;
 
-fn line(to: Consumer) -> Line<Event> {
+fn line(to: MsiConsumer) -> Line<Event> {
     Rc::new(ConsumerSwitch::new(Event::new("irqfd"), Event::new("eventfd"), to))
 }
 
@@ -122,7 +122,7 @@ fn raise(m: &Machine, line: &Line<Event>, count: u32) {
     m.hardware("device", move || (0..count).for_each(|_| line.signal()));
 }
 
-fn switch(m: &Machine, line: &Line<Event>, to: &'static [Consumer]) {
+fn switch(m: &Machine, line: &Line<Event>, to: &'static [MsiConsumer]) {
     let line = Rc::clone(line);
     m.task(format!("{to:?}"), move || to.iter().for_each(|to| line.switch(*to)));
 }
@@ -139,14 +139,14 @@ fn counts(m: &Machine, line: &Line<Event>, direct: u64, user: u64) {
 fn masked(m: &Machine) {
     let table = World::new(&[]);
     let direct = Event::new("irqfd");
-    let line = Rc::new(ConsumerSwitch::<Sim, _, _>::new(direct.clone(), Event::new("eventfd"), Consumer::Direct));
+    let line = Rc::new(ConsumerSwitch::<Sim, _, _>::new(direct.clone(), Event::new("eventfd"), MsiConsumer::Direct));
     raise(m, &line, 2);
     let (guest, switched) = (Rc::clone(&table), Rc::clone(&line));
     m.task("guest", move || {
         guest.write(Write::Mask(0));
-        switched.switch(Consumer::User);
+        switched.switch(MsiConsumer::User);
         guest.write(Write::Unmask(0));
-        switched.switch(Consumer::Direct);
+        switched.switch(MsiConsumer::Direct);
     });
     let (reads, read) = (Rc::clone(&table), Rc::clone(&line));
     m.task("reader of the eventfd", move || {
@@ -206,7 +206,7 @@ fn freed(m: &Machine, injects: Injects) {
         }
     });
     m.task_on(CpuId(1), "frees and requests", move || {
-        let freed = Freed::by(|| installed.change(|vector| *vector = None));
+        let freed = FreedLine::by(|| installed.change(|vector| *vector = None));
         let request = || {
             installed.change(|vector| *vector = Some(consumer.clone()));
             Ok::<_, ()>(consumer.clone())

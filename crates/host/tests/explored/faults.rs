@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use doorbell_explore::removal::{self, Printed, Program, Taken};
 use doorbell_explore::{Machine, Sim};
-use doorbell_host::Table;
+use doorbell_host::RemapTable;
 use doorbell_platform::{Atomic, Platform};
 
 use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
@@ -43,7 +43,7 @@ fn every_leaf_is_taken_by_a_program() {
 fn nothing_is_lost_and_no_access_can_be_taken_out() {
     let rows = removal::table(&programs(), "crates/host/src/");
     // The lock of a table is all that orders those who take entries.
-    let rows = removal::merged(rows, removal::locks(&[come_and_go()], "crates/host/src/table.rs"));
+    let rows = removal::merged(rows, removal::locks(&[come_and_go()], "crates/host/src/remap/table.rs"));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-host explored", kept: KEPT };
     let wrong = printed.check(&rows);
@@ -53,7 +53,7 @@ fn nothing_is_lost_and_no_access_can_be_taken_out() {
 /// Entries are taken, given back and counted at once.
 fn taken_and_given_back(m: &Machine) {
     let memory: Box<[<Sim as Platform>::AtomicU128]> = (0..2).map(|_| Atomic::new(0)).collect();
-    let table = Table::<Sim, _>::new(memory).expect("its words are lock-free");
+    let table = RemapTable::<Sim, _>::new(memory).expect("its words are lock-free");
     for name in ["one", "other"] {
         let table = Arc::clone(&table);
         m.task(name, move || drop(table.allocate().expect("there are two").retire().completed()));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{DropUnlocked, Ghost, Model};
 use doorbell_explore::{Machine, Sim};
-use doorbell_host::{Claim, CpuSet, Enabled, Handler, IrqDesc, Sharing};
+use doorbell_host::{CpuSet, Enabled, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Vector};
 
 use crate::machine::{HERE, OTHERS, THERE};
@@ -55,13 +55,13 @@ impl Device {
 }
 
 impl Handler for Device {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         self.memory.access();
         self.busy.change(|busy| assert!(!std::mem::replace(busy, true), "two call the handler"));
         let events = self.events.observe(|events| *events);
         self.seen.change(|seen| *seen = events);
         self.busy.change(|busy| *busy = false);
-        if self.claims { Claim::Handled } else { Claim::None }
+        if self.claims { IrqReturn::Handled } else { IrqReturn::None }
     }
 }
 
@@ -103,14 +103,14 @@ impl Line {
         loop {
             let handling = self.desc.handle();
             handling.wake.act();
-            assert!(!handling.stuck);
+            assert!(!handling.spurious_disabled);
             if handling.mask {
                 self.desc.mask(|mask| self.mask.change(|masked| *masked = mask));
             }
             if handling.moves {
                 drop(self.desc.take_deferred());
             }
-            if !handling.again {
+            if !handling.resend {
                 break;
             }
         }
@@ -220,7 +220,7 @@ fn left(m: &Machine) {
     let line = Line::of(Device::new(true));
     let (leaves, moves) = (Rc::clone(&line), Rc::clone(&line));
     m.task_on(HERE, "goes away", move || {
-        let left = leaves.desc.leave(HERE, &CpuSet::of([OTHERS]), drop).expect("another is online");
+        let left = leaves.desc.migrate_off(HERE, &CpuSet::of([OTHERS]), drop).expect("another is online");
         left.into_iter().for_each(|change| change.act());
     });
     m.task_on(OTHERS, "affinity", move || {
@@ -249,7 +249,7 @@ fn interrupted(m: &Machine) {
         uses.disable_and_enable();
         uses.desc.defer_affinity(here.clone(), &here).expect("it is online");
         uses.desc.take_deferred();
-        let left = uses.desc.leave(HERE, &CpuSet::of([THERE]), drop).expect("another is online");
+        let left = uses.desc.migrate_off(HERE, &CpuSet::of([THERE]), drop).expect("another is online");
         left.expect("it goes there").act();
     });
 }

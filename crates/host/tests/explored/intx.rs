@@ -7,7 +7,7 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{DropUnlocked, Ghost, Model};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, HandlerHandle, Machine, Sim};
-use doorbell_host::intx::{Exchanged, Fired, Intx, Line, Pending, Status, Tell};
+use doorbell_host::intx::{Exchanged, Fired, Intx, IntxLine, IntxPending, Status, Tell};
 use doorbell_host::msi::Signal;
 use doorbell_platform::{CpuId, Platform, ReadDomain, Vector};
 
@@ -140,10 +140,10 @@ impl Device {
     }
 }
 
-impl Line for Device {
+impl IntxLine for Device {
     fn status(&self) -> Status {
         let Pins { pending, masked } = self.pins.observe(|pins| *pins);
-        Status { pending: if pending { Pending::Yes } else { Pending::No }, masked }
+        Status { pending: if pending { IntxPending::Yes } else { IntxPending::No }, masked }
     }
 
     fn set_masked(&self, masked: bool) {

@@ -8,9 +8,11 @@ use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
-use doorbell_host::{AmdInterrupt, Binding, Invalidate, LookAgain, Posting, Table, Target};
+use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Invalidate, Posting, RemapTable, RescanRequired};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
-use doorbell_post::{Bit, Copies, Guest, Layout, Level, Mirror, Mode, Notice, Pending, Post, Requests, Residency};
+use doorbell_post::{
+    Bit, Guest, Layout, Mirror, Mode, ModeGate, Notice, Pending, Post, Requests, Residency, ResidencyCopies,
+};
 
 pub type Word = <Sim as Platform>::AtomicU128;
 pub type Memory = Arc<[Word]>;
@@ -18,14 +20,14 @@ pub type Memory = Arc<[Word]>;
 /// Memory of the simulated machine, which the IOMMU and the table share.
 pub struct Shared(pub Memory);
 
-impl doorbell_host::Entries<Sim> for Shared {
+impl doorbell_host::IrteMemory<Sim> for Shared {
     fn entries(&self) -> &[Word] {
         &self.0
     }
 }
 
 pub type Interrupt = AmdInterrupt<Sim, Shared>;
-pub type Bound = Binding<Sim, Shared, Vcpu>;
+pub type Bound = AmdBinding<Sim, Shared, Vcpu>;
 
 pub const HERE: CpuId = CpuId(0);
 pub const THERE: CpuId = CpuId(1);
@@ -61,8 +63,8 @@ impl Cpu {
 pub struct Vcpu {
     /// The number of its backing page.
     pub page: u64,
-    pub post: Post<Sim, Pending<Sim, 1>, Level<Sim>>,
-    pub copies: Copies<Sim, Own, Interrupt>,
+    pub post: Post<Sim, Pending<Sim, 1>, ModeGate<Sim>>,
+    pub copies: ResidencyCopies<Sim, Own, Interrupt>,
     woken: Model<bool>,
     got: Model<u64>,
     cpus: Arc<Cpus>,
@@ -71,9 +73,9 @@ pub struct Vcpu {
 /// By number.
 struct Cpus([Model<Cpu>; 2]);
 
-impl Target<Sim, Shared> for Vcpu {
+impl AvicTarget<Sim, Shared> for Vcpu {
     type Own = Own;
-    fn copies(&self) -> &Copies<Sim, Own, Interrupt> {
+    fn copies(&self) -> &ResidencyCopies<Sim, Own, Interrupt> {
         &self.copies
     }
 }
@@ -204,14 +206,16 @@ pub struct Machines {
 impl Machines {
     pub fn new() -> Rc<Self> {
         let memory: Memory = Arc::new([Word::new(0)]);
-        let entry =
-            Table::new(Shared(Arc::clone(&memory))).expect("its words are lock-free").allocate().expect("there is one");
+        let entry = RemapTable::new(Shared(Arc::clone(&memory)))
+            .expect("its words are lock-free")
+            .allocate()
+            .expect("there is one");
         let cpus = Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
         let vcpus = [5, 6].map(|page| {
             Arc::new(Vcpu {
                 page,
-                post: Post::new(Pending::new(), Level::new()),
-                copies: Copies::new(Own),
+                post: Post::new(Pending::new(), ModeGate::new()),
+                copies: ResidencyCopies::new(Own),
                 woken: Model::new("wake-up", false),
                 got: Model::new("guest", 0),
                 cpus: Arc::clone(&cpus),
@@ -257,7 +261,7 @@ impl Machines {
         token.completed()
     }
 
-    pub fn looks_again(&self, token: Invalidate<LookAgain<Vcpu>>) {
+    pub fn looks_again(&self, token: Invalidate<RescanRequired<Vcpu>>) {
         self.invalidate(token).0.look();
     }
 

@@ -7,7 +7,7 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{Model, fail};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
-use doorbell_host::msi::{Msix, Signalled, Written};
+use doorbell_host::msi::{Msix, MsixSignalled, MsixWritten};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
@@ -144,7 +144,7 @@ fn changes_again(m: &Machine) {
         [Write::Mask(0), Write::Data(0, 0x52), Write::Unmask(0)].into_iter().for_each(|write| second.write(write));
     });
     m.at_quiescence("the entry is open, by its last message", move || {
-        let (route, open) = (all.routes.observe(|routes| routes[0]), all.msix.signal(0) == Ok(Signalled::Deliver));
+        let (route, open) = (all.routes.observe(|routes| routes[0]), all.msix.signal(0) == Ok(MsixSignalled::Deliver));
         (route == 0x52 && open).then_some(()).ok_or_else(|| format!("{route:x}, open: {open}"))
     });
 }
@@ -223,8 +223,8 @@ impl World {
         self.act(self.msix.write_table(at, 4, value.into()));
     }
 
-    fn act(&self, mut written: Written<'_, Sim>) {
-        while let Written::Route(route) = written {
+    fn act(&self, mut written: MsixWritten<'_, Sim>) {
+        while let MsixWritten::Route(route) = written {
             let (entry, data) = (usize::from(route.entry()), route.message().data);
             self.routing.change(|routing| routing[entry] += 1);
             self.routes.change(|routes| routes[entry] = data);
@@ -234,7 +234,7 @@ impl World {
             }
             written = route.routed();
         }
-        if let Written::Deliver(entry) = written {
+        if let MsixWritten::Deliver(entry) = written {
             self.deliver(entry);
         }
     }
@@ -245,7 +245,7 @@ impl World {
     }
 
     pub fn signal(&self, entry: u16) {
-        if self.msix.signal(entry) == Ok(Signalled::Deliver) {
+        if self.msix.signal(entry) == Ok(MsixSignalled::Deliver) {
             self.deliver(entry);
         }
     }
@@ -288,7 +288,7 @@ impl World {
         let this = Rc::clone(self);
         m.at_quiescence("the entry is shut if and only if it is masked", move || {
             let masked = this.msix.read_table(12, 4) == 1 || this.msix.control() & MSIX_FUNCTION_MASK != 0;
-            let kept = this.msix.signal(0) == Ok(Signalled::Kept);
+            let kept = this.msix.signal(0) == Ok(MsixSignalled::Pending);
             (masked == kept).then_some(()).ok_or_else(|| format!("{masked}, {kept}"))
         });
     }

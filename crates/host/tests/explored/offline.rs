@@ -7,7 +7,7 @@ use std::rc::Rc;
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Explore, Machine, Report, Sim};
 use doorbell_host::CpuSet;
-use doorbell_host::vector::{Arrived, Irq, Place, Update, VectorError, Vectors, Where};
+use doorbell_host::vector::{Affinity, Arrived, CpuVector, Irq, Update, VectorError, Vectors};
 use doorbell_platform::{IrqGuard, Platform};
 
 use crate::machine::{HERE, OTHERS, THERE};
@@ -22,14 +22,14 @@ struct World {
 
 /// What the device has been told, and what has arrived at the CPUs.
 struct Wires {
-    message: Place,
-    irr: BTreeSet<Place>,
+    message: CpuVector,
+    irr: BTreeSet<CpuVector>,
 }
 
 impl World {
     fn moves(&self) {
         let there = CpuSet::of([THERE]);
-        let moved = self.vectors.begin_move(IRQ, Where::In(&there), Update::Whole).expect("there is room");
+        let moved = self.vectors.begin_move(IRQ, Affinity::In(&there), Update::Whole).expect("there is room");
         let moved = moved.expect("it is not there");
         self.wires.change(|wires| wires.message = moved.to());
         let _ = self.vectors.moved(moved).expect("it is under way");
@@ -46,7 +46,7 @@ impl World {
         }
         let _off = IrqGuard::<Sim>::new();
         loop {
-            let irr = |vector| self.wires.observe(|wires| wires.irr.contains(&Place { cpu: HERE, vector }));
+            let irr = |vector| self.wires.observe(|wires| wires.irr.contains(&CpuVector { cpu: HERE, vector }));
             match self.vectors.pending(HERE, irr) {
                 Ok(Some(irq)) => {
                     assert_eq!(irq, IRQ);
@@ -65,7 +65,7 @@ fn goes_offline(moves: bool) -> Report {
     Explore::new("goes offline").run(move |m: &Machine| {
         let vectors = Vectors::new(2, 1, 0x31..=0x32).expect("not too many");
         let _ = (vectors.online(HERE).expect("it is offline"), vectors.online(THERE).expect("it is offline"));
-        let message = vectors.activate(IRQ, Where::In(&CpuSet::of([HERE]))).expect("one is free");
+        let message = vectors.activate(IRQ, Affinity::In(&CpuSet::of([HERE]))).expect("one is free");
         let wires = Model::new("wires", Wires { message, irr: BTreeSet::new() });
         let world = Rc::new(World { vectors, wires, handed_over: Cell::new(0) });
         let (goes, sends) = (Rc::clone(&world), Rc::clone(&world));
@@ -95,7 +95,7 @@ fn what_has_come_to_a_place_that_was_left_is_handled_when_its_cpu_goes() {
     goes_offline(false).assert_exhausted();
 }
 
-/// Who has a cancelled move begin again finds the vector that it was promised, whoever asks for one
+/// Who has a cancelled move begin again finds the vector that was reserved for it, whoever asks for one
 /// meanwhile.
 #[test]
 fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
@@ -103,11 +103,11 @@ fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
         let vectors = Rc::new(Vectors::<Sim>::new(2, 3, 0x31..=0x32).expect("not too many"));
         let _ = (vectors.online(HERE).expect("it is offline"), vectors.online(THERE).expect("it is offline"));
         let [here, there] = [HERE, THERE].map(|cpu| CpuSet::of([cpu]));
-        vectors.activate(IRQ, Where::In(&here)).expect("one is free");
-        vectors.activate(Irq(1), Where::In(&there)).expect("one is free");
+        vectors.activate(IRQ, Affinity::In(&here)).expect("one is free");
+        vectors.activate(Irq(1), Affinity::In(&there)).expect("one is free");
         let cancels = Rc::clone(&vectors);
         m.task_on(OTHERS, "cancels a move", move || {
-            let moved = cancels.begin_move(IRQ, Where::In(&there), Update::Whole);
+            let moved = cancels.begin_move(IRQ, Affinity::In(&there), Update::Whole);
             if let Ok(Some(moved)) = moved {
                 let _ = cancels.cancel(moved).expect("it is under way");
             }
@@ -115,7 +115,7 @@ fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
         let cleans = Rc::clone(&vectors);
         m.task_on(THERE, "looks, and asks for a vector", move || {
             let _ = cleans.cleanup(THERE, |_| false);
-            let _ = cleans.activate(Irq(2), Where::Anywhere);
+            let _ = cleans.activate(Irq(2), Affinity::Anywhere);
             let _ = cleans.cleanup(THERE, |_| false);
         });
         m.task_on(HERE, "goes offline", move || {
@@ -123,13 +123,13 @@ fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
                 return;
             }
             while vectors.next_on(HERE).is_some() {
-                match vectors.begin_move(IRQ, Where::Anywhere, Update::Whole) {
+                match vectors.begin_move(IRQ, Affinity::Anywhere, Update::Whole) {
                     Ok(Some(moved)) => _ = vectors.moved(moved).expect("it is under way"),
                     // The move that is cancelled has begun: it leaves, for the moment.
                     Ok(None) => {}
                     // Until the other CPU has looked, which may have been before.
                     Err(VectorError::Moving(_)) => return,
-                    Err(error) => panic!("it was promised a vector: {error}"),
+                    Err(error) => panic!("a vector was reserved for it: {error}"),
                 }
             }
         });

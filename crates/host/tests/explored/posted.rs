@@ -9,10 +9,10 @@ use doorbell_explore::sim::{Ghost, Model, both, fail};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
-use doorbell_host::irte::intel::{IntelIrte, Remapped, Source};
-use doorbell_host::{Descriptor, IntelInterrupt, Invalidate, PostedBinding, Table};
+use doorbell_host::irte::intel::{IntelIrte, RemappedIrte, Source};
+use doorbell_host::{IntelBinding, IntelInterrupt, Invalidate, PiTarget, RemapTable};
 use doorbell_platform::{Atomic, CpuId, Platform, Vector};
-use doorbell_post::{Coalescing, Control, Destination, Pending, PiDescriptor};
+use doorbell_post::{Destination, Pending, PiControl, PiDescriptor, PiGate};
 
 use crate::machine::{Memory, Shared, Word};
 
@@ -51,8 +51,8 @@ enum Waits {
 
 const SOURCE: Source = Source::Function(1);
 
-fn host(destination: u32) -> Remapped {
-    Remapped { destination, logical: false, redirection_hint: false, level: false, delivery: 0, vector: 0x31 }
+fn host(destination: u32) -> RemappedIrte {
+    RemappedIrte { destination, logical: false, redirection_hint: false, level: false, delivery: 0, vector: 0x31 }
 }
 
 /// A descriptor that is freed when nobody owns it any more. Hardware knows its address only.
@@ -61,7 +61,7 @@ struct Owned {
     memory: Arc<Ghost>,
 }
 
-impl Descriptor for Owned {
+impl PiTarget for Owned {
     fn address(&self) -> u64 {
         self.address
     }
@@ -101,7 +101,7 @@ impl World {
                 let Physical { descriptor, memory } = &self.descriptors[posted.descriptor as usize / 64 - 1];
                 memory.access();
                 both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
-                    (pir | 1 << posted.vector, Control::from_bits(control).with_outstanding(true).bits())
+                    (pir | 1 << posted.vector, PiControl::from_bits(control).with_outstanding(true).bits())
                 });
             }
             None if used.as_remapped().is_some() => self.in_host.change(|count| *count += 1),
@@ -120,11 +120,13 @@ impl World {
 
 fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
     let memory: Memory = Arc::new([Word::new(0)]);
-    let entry =
-        Table::new(Shared(Arc::clone(&memory))).expect("its words are lock-free").allocate().expect("there is one");
-    let mut binding = PostedBinding::new(IntelInterrupt::new(entry, SOURCE, host(1)));
+    let entry = RemapTable::new(Shared(Arc::clone(&memory)))
+        .expect("its words are lock-free")
+        .allocate()
+        .expect("there is one");
+    let mut binding = IntelBinding::new(IntelInterrupt::new(entry, SOURCE, host(1)));
     let descriptors = ["descriptor A", "descriptor B"].map(|name| Physical {
-        descriptor: PiDescriptor::new(Pending::new(), Coalescing::new(Destination::x2apic(0), Vector(0xf2))),
+        descriptor: PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2))),
         memory: Arc::new(Ghost::new(name)),
     });
     let owned =

@@ -9,7 +9,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::AmdIrte;
-use doorbell_host::{AmdInterrupt, Table};
+use doorbell_host::{AmdInterrupt, RemapTable};
 use doorbell_platform::{Atomic, Platform};
 
 use crate::machine::{Memory, Shared, host};
@@ -23,7 +23,7 @@ const NEW: u32 = 2;
 fn reused(waits: bool) -> Report {
     Explore::new("reused").run(move |m: &Machine| {
         let memory: Memory = Arc::new([Atomic::new(0)]);
-        let table = Table::<Sim, _>::new(Shared(Arc::clone(&memory))).expect("its words are lock-free");
+        let table = RemapTable::<Sim, _>::new(Shared(Arc::clone(&memory))).expect("its words are lock-free");
         let former = AmdInterrupt::new(table.allocate().expect("there is one"), host(FORMER));
         let unit = Rc::new(EntryCache::new("IOMMU"));
         unit.keep(former.load());

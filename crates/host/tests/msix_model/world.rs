@@ -1,7 +1,7 @@
 //! Any accesses of a guest and interrupts of a device, on one thread, against a plain model of an MSI-X table. Shared with the
 //! fuzz target.
 
-use doorbell_host::msi::{Message, Msix, NoEntry, Reroute, Signalled, Written};
+use doorbell_host::msi::{MsiMessage, Msix, MsixSignalled, MsixWritten, NoEntry, Reroute};
 use doorbell_platform::Std;
 
 /// An operation: what it is, and two numbers, whatever they are.
@@ -24,10 +24,10 @@ pub fn run(size: u8, ops: &[Op]) {
 
 #[derive(Clone, Default)]
 struct Entry {
-    message: Message,
+    message: MsiMessage,
     masked: bool,
     pending: bool,
-    routed: Option<Message>,
+    routed: Option<MsiMessage>,
     /// Its route is being changed.
     routing: bool,
     open: bool,
@@ -105,10 +105,10 @@ impl<'a> World<'a> {
         entry.signalled += 1;
         if entry.open && !shut {
             entry.delivered += 1;
-            assert_eq!(found, Ok(Signalled::Deliver));
+            assert_eq!(found, Ok(MsixSignalled::Deliver));
         } else {
             entry.pending = true;
-            assert_eq!(found, Ok(Signalled::Kept));
+            assert_eq!(found, Ok(MsixSignalled::Pending));
         }
     }
 
@@ -187,14 +187,14 @@ impl<'a> World<'a> {
     }
 
     /// What the table asks for is done.
-    fn act(&mut self, written: Written<'a, Std>, found: &mut Vec<Effect>, expected: &mut Vec<Effect>) {
+    fn act(&mut self, written: MsixWritten<'a, Std>, found: &mut Vec<Effect>, expected: &mut Vec<Effect>) {
         match written {
-            Written::Nothing => {}
-            Written::Deliver(number) => {
+            MsixWritten::Nothing => {}
+            MsixWritten::Deliver(number) => {
                 found.push(Effect::Deliver(number));
                 self.entries[usize::from(number)].delivered += 1;
             }
-            Written::Route(route) => {
+            MsixWritten::Route(route) => {
                 found.push(Effect::Route(route.entry()));
                 assert_eq!(route.message(), self.entries[usize::from(route.entry())].message);
                 match self.routes {
@@ -213,7 +213,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn end_routing(&mut self, route: Reroute<'a, Std>, expected: &mut Vec<Effect>) -> Written<'a, Std> {
+    fn end_routing(&mut self, route: Reroute<'a, Std>, expected: &mut Vec<Effect>) -> MsixWritten<'a, Std> {
         let number = usize::from(route.entry());
         self.entries[number].routed = Some(route.message());
         self.entries[number].routing = false;

@@ -17,11 +17,11 @@ use crate::Error;
 
 /// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
 ///
-/// Making one asks the kernel a few questions; it can be kept and assigned again and again. Clones
+/// Making one asks the kernel a few questions; it can be pending and assigned again and again. Clones
 /// are the same one, and so are all that are made of one eventfd, as long as any of them lives.
 ///
 /// An event that was read and found no route until the descriptor was deassigned stays here, as a
-/// value: the next assignment delivers it, and [`take_kept`](Descriptor::take_kept) takes it. Who
+/// value: the next assignment delivers it, and [`take_pending`](Descriptor::take_pending) takes it. Who
 /// wants that keeps a clone.
 #[derive(Clone)]
 pub struct Descriptor(Arc<Source>);
@@ -35,7 +35,7 @@ pub(super) struct Source {
     /// [`SERVED`], or by how many sinks it is written.
     uses: AtomicU32,
     /// An event was read, and neither delivered nor taken.
-    kept: AtomicBool,
+    pending: AtomicBool,
 }
 
 /// Some loop reads it.
@@ -90,8 +90,8 @@ impl Descriptor {
     }
 
     fn known(kind: Kind, identity: Identity) -> Self {
-        let (lost, kept) = (AtomicBool::new(false), AtomicBool::new(false));
-        Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), kept }))
+        let (lost, pending) = (AtomicBool::new(false), AtomicBool::new(false));
+        Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), pending }))
     }
 
     /// Returns whether the kernel says which open file it is. If not, a duplicate passes for
@@ -104,12 +104,13 @@ impl Descriptor {
 
     /// Takes the event that was read and not delivered, if there is one; the caller is responsible
     /// for it from then on.
-    pub fn take_kept(&self) -> bool {
-        self.0.kept.swap(false, Ordering::SeqCst)
+    #[doc(alias = "take_kept")]
+    pub fn take_pending(&self) -> bool {
+        self.0.pending.swap(false, Ordering::SeqCst)
     }
 
-    pub(super) fn keep(&self) {
-        self.0.kept.store(true, Ordering::SeqCst);
+    pub(super) fn pend(&self) {
+        self.0.pending.store(true, Ordering::SeqCst);
     }
 
     fn begin_use(&self, f: impl Fn(u32) -> Option<u32>) -> Result<(), EventError> {
@@ -289,8 +290,8 @@ mod tests {
             assert!(one.claim().is_ok() && again.claim().is_err() && another.claim().is_ok());
             drop(one);
             assert!(make(&event).claim().is_err(), "the other holds it open");
-            again.keep();
-            assert!(make(&event).take_kept() && !again.take_kept());
+            again.pend();
+            assert!(make(&event).take_pending() && !again.take_pending());
             drop(again);
             assert!(make(&event).claim().is_ok());
         }

@@ -113,7 +113,7 @@ struct Entries<P: Platform, C: Controller> {
 struct Entry<P: Platform, C: Controller> {
     descriptor: Descriptor,
     irqfd: Irqfd<P, C>,
-    /// Held from the read of an event until it is delivered, or kept by the irqfd: who has taken
+    /// Held from the read of an event until it is delivered, or pending in the irqfd: who has taken
     /// the entry off the loop and then had this knows that no event is under way.
     serving: Mutex<()>,
     /// Set when it is taken off the loop. Who serves may have found the entry before that.
@@ -157,7 +157,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     }
 
     /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
-    /// was [kept](Descriptor::take_kept), is injected.
+    /// was [pending](Descriptor::take_pending), is injected.
     ///
     /// # Errors
     /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this
@@ -246,7 +246,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             // An event that was there before is injected here and now; the thread may find it first. (If the descriptor
             // turns out to be dead, the thread finds that too.)
             Ok(served) => {
-                self.shared.guarded(*served, || entry.inject_kept());
+                self.shared.guarded(*served, || entry.inject_pending());
                 self.shared.guarded(*served, || _ = entry.serve());
             }
             // Dropping the entry deassigns the irqfd.
@@ -268,7 +268,7 @@ impl<P: Platform, C: Controller> Drop for EventLoop<P, C> {
         }
         let served: Vec<_> = self.shared.entries().served.keys().copied().collect();
         for entry in served.into_iter().filter_map(|served| self.shared.remove(served)) {
-            entry.leave();
+            entry.stop_serving();
         }
     }
 }
@@ -343,7 +343,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
                     if !entry.serve()
                         && let Some(entry) = self.remove(served)
                     {
-                        entry.leave();
+                        entry.stop_serving();
                     }
                 });
                 // It may be the last one, and take the VM with it.
@@ -369,7 +369,7 @@ impl<P: Platform, C: Controller> Entry<P, C> {
             Drained::Nothing => true,
             Drained::HungUp => false,
             Drained::Event => {
-                let kept = self.irqfd.signal() == Signalled::Kept;
+                let kept = self.irqfd.signal() == Signalled::Pending;
                 if self.gone.load(Ordering::SeqCst) {
                     // Who has taken it off the loop did not wait, and may have looked before.
                     self.hand_over();
@@ -381,9 +381,9 @@ impl<P: Platform, C: Controller> Entry<P, C> {
         }
     }
 
-    /// What was kept when the descriptor was last deassigned.
-    fn inject_kept(&self) {
-        if self.descriptor.take_kept() {
+    /// What was pending when the descriptor was last deassigned.
+    fn inject_pending(&self) {
+        if self.descriptor.take_pending() {
             let _ = self.irqfd.signal();
         }
     }
@@ -396,14 +396,14 @@ impl<P: Platform, C: Controller> Entry<P, C> {
 
     /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves
     /// without waiting.
-    fn leave(&self) {
+    fn stop_serving(&self) {
         if let Ok(leaving) = self.irqfd.deassign_begin() {
             leaving.later();
         }
         self.let_go();
     }
 
-    /// Ends the service of a source that was deassigned: what the irqfd has kept stays in the descriptor, which others may serve
+    /// Ends the service of a source that was deassigned: what is pending in the irqfd stays so in the descriptor, which others may serve
     /// from here on.
     fn let_go(&self) {
         self.hand_over();
@@ -411,8 +411,8 @@ impl<P: Platform, C: Controller> Entry<P, C> {
     }
 
     fn hand_over(&self) {
-        if self.irqfd.take_kept() {
-            self.descriptor.keep();
+        if self.irqfd.take_pending() {
+            self.descriptor.pend();
         }
     }
 }

@@ -94,7 +94,7 @@ impl Model {
                 false
             }
         };
-        if delivered { Signalled::Delivered } else { Signalled::Kept }
+        if delivered { Signalled::Delivered } else { Signalled::Pending }
     }
 
     fn assign(&mut self, n: usize, gsi: Gsi, resample: bool) -> Result<(), Error> {

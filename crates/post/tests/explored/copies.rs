@@ -12,7 +12,7 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::posts::Bits;
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
-use doorbell_post::{Bit, Copies, Guest, Layout, Level, Mirror, Notice, Post, Residency};
+use doorbell_post::{Bit, Guest, Layout, Mirror, ModeGate, Notice, Post, Residency, ResidencyCopies};
 
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
@@ -108,8 +108,8 @@ impl Mirror for Entry {
 }
 
 struct Vcpu {
-    post: Post<Sim, Bits, Level<Sim>>,
-    copies: Copies<Sim, Entry, Entry>,
+    post: Post<Sim, Bits, ModeGate<Sim>>,
+    copies: ResidencyCopies<Sim, Entry, Entry>,
     irte: Arc<Entry>,
     cpus: [Cpu; 2],
     got: Model<u64>,
@@ -207,8 +207,8 @@ impl Vcpu {
 
 fn program(m: &Machine, scope: Scope) {
     let vcpu = Rc::new(Vcpu {
-        post: Post::new(Bits::new(), Level::new()),
-        copies: Copies::new(Entry::new()),
+        post: Post::new(Bits::new(), ModeGate::new()),
+        copies: ResidencyCopies::new(Entry::new()),
         irte: Arc::new(Entry::new()),
         cpus: [const { "CPU" }; 2].map(Cpu::new),
         got: Model::new("guest", 0),
@@ -218,7 +218,7 @@ fn program(m: &Machine, scope: Scope) {
     });
     let program = |entry: &Entry, residency| {
         entry.write(residency);
-        Ok::<_, doorbell_post::NotThere>(())
+        Ok::<_, doorbell_post::NoSuchCopy>(())
     };
     if !scope.binds {
         vcpu.copies.add(Arc::clone(&vcpu.irte), program).expect("it can be programmed");
@@ -292,7 +292,7 @@ fn program(m: &Machine, scope: Scope) {
 /// The lock is all that orders a copy that is added, and who looks.
 pub fn looks() -> Program {
     Program::new("an IRTE is bound while the copies are counted", |m| {
-        let copies = Arc::new(Copies::<Sim, Entry, Entry>::new(Entry::new()));
+        let copies = Arc::new(ResidencyCopies::<Sim, Entry, Entry>::new(Entry::new()));
         let (runs, binds) = (Arc::clone(&copies), Arc::clone(&copies));
         m.task("runs", move || runs.set(Residency::Running { apic_id: 1 }));
         m.task("binds", move || {

@@ -7,23 +7,25 @@ use doorbell_explore::Machine;
 use doorbell_explore::removal::Program;
 use doorbell_hardware::posts::{Few, Hooked, Posts, coalescing};
 use doorbell_hardware::vcpu::{self, A, Delivery, Ran, Until};
-use doorbell_post::{Level, Requests, Software};
+use doorbell_post::{ModeGate, Requests, SoftwareGate};
 
 /// The programs of this file: a name, and what is set up.
 pub fn programs() -> Vec<Program> {
     vec![
-        Program::new("level: runs and sleeps, two senders", |m| sleeps(m, Level::new(), false)),
-        Program::new("level: runs, sleeps and is preempted, two senders", |m| sleeps(m, Level::new(), true)),
+        Program::new("level: runs and sleeps, two senders", |m| sleeps(m, ModeGate::new(), false)),
+        Program::new("level: runs, sleeps and is preempted, two senders", |m| sleeps(m, ModeGate::new(), true)),
         Program::new("coalescing: stays in the guest, two senders", |m| stays(m, coalescing(), true, &[0, 1])),
-        Program::new("level: stays in the guest, two senders", |m| stays(m, Level::new(), true, &[0, 1])),
+        Program::new("level: stays in the guest, two senders", |m| stays(m, ModeGate::new(), true, &[0, 1])),
         Program::new("coalescing: stays in the guest, one vector twice", |m| stays(m, coalescing(), true, &[0, 0])),
-        Program::new("level: stays in the guest, one vector twice", |m| stays(m, Level::new(), true, &[0, 0])),
+        Program::new("level: stays in the guest, one vector twice", |m| stays(m, ModeGate::new(), true, &[0, 0])),
         Program::new("coalescing: the CPU does not take what is posted", |m| stays(m, coalescing(), false, &[0, 1])),
-        Program::new("level: the CPU does not take what is posted", |m| stays(m, Level::new(), false, &[0, 1])),
+        Program::new("level: the CPU does not take what is posted", |m| stays(m, ModeGate::new(), false, &[0, 1])),
         Program::new("coalescing: posting is inhibited at any moment", |m| inhibited(m, coalescing())),
-        Program::new("level: posting is inhibited at any moment", |m| inhibited(m, Level::new())),
-        Program::new("software: runs and sleeps, two senders", |m| sleeps(m, Software::new(), false)),
-        Program::new("software: the CPU does not take what is posted", |m| stays(m, Software::new(), false, &[0, 1])),
+        Program::new("level: posting is inhibited at any moment", |m| inhibited(m, ModeGate::new())),
+        Program::new("software: runs and sleeps, two senders", |m| sleeps(m, SoftwareGate::new(), false)),
+        Program::new("software: the CPU does not take what is posted", |m| {
+            stays(m, SoftwareGate::new(), false, &[0, 1])
+        }),
         Program::new("level: two ask a vCPU that sleeps for something", asked),
     ]
 }
@@ -65,7 +67,7 @@ fn stays<G: Hooked>(m: &Machine, gate: G, posted: bool, numbers: &[usize]) {
 
 /// Two ask a vCPU that sleeps for something.
 fn asked(m: &Machine) {
-    let vcpu = Posts::<_>::new(Level::new(), A, false);
+    let vcpu = Posts::<_>::new(ModeGate::new(), A, false);
     vcpu::task(m, &vcpu, |vcpu| {
         let mut served = 0;
         while served != 0b11 {

@@ -10,7 +10,7 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::posts::{Posts, coalescing};
 use doorbell_hardware::vcpu::{self, A, B, Delivery};
 use doorbell_platform::{Atomic, CpuId};
-use doorbell_post::{Coalescing, Layout, Requests};
+use doorbell_post::{Layout, PiGate, Requests};
 
 use crate::gates::{nothing_pending, senders};
 
@@ -124,7 +124,7 @@ fn program(m: &Machine, scope: Scope) {
     nothing_pending(m, &vcpu, wanted);
 }
 
-fn synchronize(vcpu: &Posts<Coalescing<Sim>>) {
+fn synchronize(vcpu: &Posts<PiGate<Sim>>) {
     let _taken = vcpu.post.synchronize(|bits| vcpu.take(bits));
 }
 

@@ -9,7 +9,7 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::posts::Bits;
 use doorbell_platform::{CpuId, IrqGuard};
-use doorbell_post::{Guest, Notice, Post, Software};
+use doorbell_post::{Guest, Notice, Post, SoftwareGate};
 
 /// The programs of this file.
 pub fn programs() -> Vec<Program> {
@@ -30,7 +30,7 @@ enum Order {
 
 /// A vCPU, what its CPU holds while it is in the guest, and what memory says.
 struct Vcpu {
-    post: Post<Sim, Bits, Software<Sim>>,
+    post: Post<Sim, Bits, SoftwareGate<Sim>>,
     cpu: Cpu,
     on: CpuId,
     held: Model<u32>,
@@ -39,7 +39,7 @@ struct Vcpu {
 
 impl Vcpu {
     fn new(on: CpuId) -> Arc<Self> {
-        let post = Post::new(Bits::new(), Software::new());
+        let post = Post::new(Bits::new(), SoftwareGate::new());
         let (held, folded) = (Model::new("list register", 0), Model::new("memory", 0));
         Arc::new(Vcpu { post, cpu: Cpu::new("CPU"), on, held, folded })
     }

@@ -8,7 +8,7 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::posts::{Few, Posts, TwoWords};
 use doorbell_hardware::vcpu::{self, A, Delivery};
 use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{Layout, Software};
+use doorbell_post::{Layout, SoftwareGate};
 
 use crate::gates::{nothing_pending, senders};
 
@@ -26,7 +26,7 @@ pub fn programs() -> Vec<Program> {
 }
 
 fn stays<L: Few>(m: &Machine, numbers: &[usize]) {
-    let vcpu = Posts::<_, L>::new(Software::new(), A, false);
+    let vcpu = Posts::<_, L>::new(SoftwareGate::new(), A, false);
     vcpu.takes_posted(false);
     vcpu::task(m, &vcpu, Delivery::stay);
     senders(m, &vcpu, numbers);
@@ -34,7 +34,7 @@ fn stays<L: Few>(m: &Machine, numbers: &[usize]) {
 }
 
 fn sleeps<L: Few>(m: &Machine, numbers: &[usize], preempted: bool) {
-    let vcpu = Posts::<_, L>::new(Software::new(), A, true);
+    let vcpu = Posts::<_, L>::new(SoftwareGate::new(), A, true);
     let wanted = numbers.iter().fold(0, |wanted, number| wanted | 1 << number);
     vcpu::task(m, &vcpu, move |vcpu| vcpu.run_and_sleep(wanted));
     senders(m, &vcpu, numbers);
@@ -47,7 +47,7 @@ fn sleeps<L: Few>(m: &Machine, numbers: &[usize], preempted: bool) {
 /// A vCPU that has taken a bit, looks for more while another bit of the word is posted, and stays
 /// in the guest then.
 fn looks<L: Few>(m: &Machine) {
-    let vcpu = Posts::<_, L>::new(Software::new(), A, false);
+    let vcpu = Posts::<_, L>::new(SoftwareGate::new(), A, false);
     vcpu.takes_posted(false);
     let _ = vcpu.post.post(L::bit(0));
     vcpu::task(m, &vcpu, |vcpu| {

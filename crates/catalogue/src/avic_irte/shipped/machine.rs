@@ -13,9 +13,9 @@ use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
-use doorbell_host::{AmdInterrupt, Binding, Bound, Invalidate, LookAgain, Posting, Table, Target};
+use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, Posting, RemapTable, RescanRequired};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
-use doorbell_post::{Copies, Notice, Requests, Residency};
+use doorbell_post::{Notice, Requests, Residency, ResidencyCopies};
 
 /// The scheduler's: hooks run under it, and to wake somebody takes it.
 static RUN_QUEUE: LockClass = LockClass::new("rq->lock", WaitType::Spin);
@@ -36,7 +36,7 @@ type Memory = Box<[<Sim as Platform>::AtomicU128]>;
 pub(super) struct Irte {
     interrupt: Arc<AmdInterrupt<Sim, Memory>>,
     /// Of one task at a time.
-    binding: RefCell<Binding<Sim, Memory, Vcpu>>,
+    binding: RefCell<AmdBinding<Sim, Memory, Vcpu>>,
     under_way: Model<u32>,
 }
 
@@ -45,9 +45,9 @@ impl Irte {
     #[track_caller]
     pub(super) fn new() -> Rc<Self> {
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = Table::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+        let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
         let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
-        let binding = Binding::new(AmdInterrupt::new(entry, host));
+        let binding = AmdBinding::new(AmdInterrupt::new(entry, host));
         let interrupt = Arc::clone(binding.interrupt());
         Rc::new(Irte { interrupt, binding: RefCell::new(binding), under_way: Model::new("posts under way", 0) })
     }
@@ -62,9 +62,9 @@ impl Drop for Irte {
     }
 }
 
-impl Target<Sim, Memory> for Vcpu {
+impl AvicTarget<Sim, Memory> for Vcpu {
     type Own = PhysicalId<Host>;
-    fn copies(&self) -> &Copies<Sim, PhysicalId<Host>, AmdInterrupt<Sim, Memory>> {
+    fn copies(&self) -> &ResidencyCopies<Sim, PhysicalId<Host>, AmdInterrupt<Sim, Memory>> {
         self.avic.copies()
     }
 }
@@ -190,9 +190,9 @@ impl System {
     }
 
     /// It arrives in the host from now on.
-    fn arrives(&self, irte: &Irte, invalidate: Invalidate<LookAgain<Vcpu>>, looks: bool) {
+    fn arrives(&self, irte: &Irte, invalidate: Invalidate<RescanRequired<Vcpu>>, looks: bool) {
         irte.under_way.wait(|posts| *posts == 0, |_| ());
-        let LookAgain(former) = invalidate.completed();
+        let RescanRequired(former) = invalidate.completed();
         if looks {
             self.act(&former, former.avic.logged());
         }

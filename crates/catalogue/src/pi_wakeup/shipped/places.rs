@@ -17,13 +17,13 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, OnceLock};
 
-use doorbell_apic::vmx::{Host, Seat, Sleeper, Sleepers};
+use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_explore::sim::{Model, RQ_LOCK};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, Notification, WAKEUP};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, Platform, ReadDomain, Vector};
-use doorbell_post::{Coalescing, Destination, Guest, Pending, PiDescriptor, SelfNotify};
+use doorbell_post::{Destination, Guest, Pending, PiDescriptor, PiGate, SelfNotify};
 
 use super::DEVICE;
 
@@ -75,7 +75,7 @@ struct Vcpu {
     got: Model<u64>,
 }
 
-impl Sleeper<Sim> for Vcpu {
+impl PiVcpu<Sim> for Vcpu {
     fn descriptor(&self) -> &PiDescriptor<Sim> {
         &self.post
     }
@@ -94,24 +94,25 @@ struct Cpu {
 
 struct System {
     scope: Scope,
-    sleepers: Arc<Sleepers<Sim, Vcpu>>,
+    wakeup_vcpus: Arc<WakeupVcpus<Sim, Vcpu>>,
     vcpus: Vec<Arc<Vcpu>>,
     /// What the hooks of each vCPU's task need.
-    seats: Vec<RefCell<Seat<Sim, Vcpu>>>,
+    hooks: Vec<RefCell<PiHooks<Sim, Vcpu>>>,
     cpus: Vec<Cpu>,
 }
 
 impl System {
     fn new(scope: Scope) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
-        let sleepers = Sleepers::new(Host::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
+        let wakeup_vcpus =
+            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
         let vcpu = |number| {
-            let gate = Coalescing::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
+            let gate = PiGate::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             let post = PiDescriptor::new(Pending::new(), gate);
             Arc::new(Vcpu { post, task: OnceLock::new(), left: Atomic::new(0), got: Model::new("guest", 0) })
         };
         let vcpus: Vec<_> = (0..scope.vcpus).map(vcpu).collect();
-        let seats = vcpus.iter().map(|vcpu| sleepers.register(Arc::clone(vcpu)).expect("there is room"));
+        let hooks = vcpus.iter().map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
         let cpu = |_| Cpu {
             run_queue: Lock::new(&RQ_LOCK, ()),
             free: Model::new("CPU", true),
@@ -119,9 +120,9 @@ impl System {
             wake_up: Model::new("wake-up vector", false),
         };
         System {
-            seats: seats.map(RefCell::new).collect(),
+            hooks: hooks.map(RefCell::new).collect(),
             cpus: (0..scope.cpus).map(cpu).collect(),
-            sleepers,
+            wakeup_vcpus,
             vcpus,
             scope,
         }
@@ -141,7 +142,7 @@ impl System {
     /// The handler of the wake-up vector, whenever it is sent, until the run is over.
     fn handle_wake_ups(&self, cpu: CpuId) {
         while self.cpu(cpu).wake_up.serve(|pending| *pending, |pending| *pending = false).is_ok() {
-            self.sleepers.wake_up(cpu, |vcpu| {
+            self.wakeup_vcpus.handle_wakeup(cpu, |vcpu| {
                 let _run_queue = self.cpu(CpuId(vcpu.left.load(SeqCst))).run_queue.lock_irqsave();
                 Sim::wake(vcpu.task.get().expect("it slept"));
             });
@@ -176,14 +177,14 @@ impl System {
 
     fn load(&self, number: usize, cpu: CpuId) {
         self.cpu(cpu).free.take(|free| *free, |free| *free = false);
-        self.seats[number].borrow_mut().load(cpu);
+        self.hooks[number].borrow_mut().load(cpu);
     }
 
     fn put(&self, number: usize, cpu: CpuId, preempted: bool) {
         {
             let _run_queue = self.cpu(cpu).run_queue.lock_irqsave();
             self.vcpus[number].left.store(cpu.0, SeqCst);
-            let SelfNotify(wake_up) = self.seats[number].borrow_mut().put(preempted);
+            let SelfNotify(wake_up) = self.hooks[number].borrow_mut().put(preempted);
             if wake_up {
                 self.send(cpu, WAKEUP);
             }
@@ -241,7 +242,7 @@ pub(super) fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("every guest has got what was posted, and nobody is in a map", move || {
         let got = |vcpu: &Arc<Vcpu>| vcpu.got.observe(|got| *got);
         let late = system.vcpus.iter().map(got).find(|got| *got != scope.wanted());
-        let listed = (0..scope.cpus).find(|cpu| !system.sleepers.is_empty(CpuId(*cpu)));
+        let listed = (0..scope.cpus).find(|cpu| !system.wakeup_vcpus.is_empty(CpuId(*cpu)));
         match (late, listed) {
             (Some(got), _) => Err(format!("a guest has got {got:#b}")),
             (None, Some(cpu)) => Err(format!("somebody is in the map of CPU{cpu}")),

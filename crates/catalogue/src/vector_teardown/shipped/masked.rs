@@ -14,7 +14,7 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::msix::Kind;
 use doorbell_host::Handler;
 use doorbell_host::msi::spec::MSIX_ENABLE;
-use doorbell_host::msi::{Consumer, Drain, Msix, Signal, Signalled, Written};
+use doorbell_host::msi::{Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal};
 use doorbell_host::vector::{Irq, Update};
 use doorbell_platform::CpuId;
 
@@ -65,7 +65,7 @@ struct Vmm {
 impl Vmm {
     /// Returns one whose guest has its interrupt routed and unmasked.
     fn new(unmasks: Unmasks) -> Rc<Self> {
-        let consumers = Consumers::new(Injected::new(), EventFd::new(), Consumer::Direct);
+        let consumers = Consumers::new(Injected::new(), EventFd::new(), MsiConsumer::Direct);
         let vmm = Vmm {
             table: Msix::new(1).expect("a small one"),
             route: Model::new("route", 0),
@@ -83,13 +83,13 @@ impl Vmm {
         self.acts(self.table.write_table(offset, 4, value.into()));
     }
 
-    fn acts(&self, mut written: Written<'_, Sim>) {
-        while let Written::Route(reroute) = written {
+    fn acts(&self, mut written: MsixWritten<'_, Sim>) {
+        while let MsixWritten::Route(reroute) = written {
             let data = reroute.message().data;
             self.route.change(|route| *route = data);
             written = reroute.routed();
         }
-        if let Written::Deliver(_) = written
+        if let MsixWritten::Deliver(_) = written
             && self.unmasks != Unmasks::DropsPending
         {
             self.delivers();
@@ -103,17 +103,17 @@ impl Vmm {
     /// The guest moves its interrupt.
     fn guest_moves_it(&self) {
         self.writes(CONTROL, 1);
-        self.consumers.switch(Consumer::User);
+        self.consumers.switch(MsiConsumer::User);
         self.writes(DATA, AFTER);
         self.writes(CONTROL, 0);
         if self.unmasks != Unmasks::ForgetsToSwitch {
-            self.consumers.switch(Consumer::Direct);
+            self.consumers.switch(MsiConsumer::Direct);
         }
     }
 
     /// The other thread: what the eventfd has is the table's.
     fn reads(&self) {
-        if self.consumers.user().drain() > 0 && self.table.signal(0) == Ok(Signalled::Deliver) {
+        if self.consumers.user().drain() > 0 && self.table.signal(0) == Ok(MsixSignalled::Deliver) {
             self.delivers();
         }
     }

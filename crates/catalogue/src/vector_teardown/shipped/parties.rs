@@ -8,9 +8,9 @@ use std::sync::Arc;
 use doorbell_explore::sim::{DropUnlocked, Model, fail, note};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::msix::{Device, Kind};
-use doorbell_host::msi::{Consumer, ConsumerSwitch, Drain, Freed, Signal};
+use doorbell_host::msi::{ConsumerSwitch, Drain, FreedLine, MsiConsumer, Signal};
 use doorbell_host::vector::{Irq, Update};
-use doorbell_host::{Claim, Handler};
+use doorbell_host::{Handler, IrqReturn};
 use doorbell_platform::CpuId;
 
 use crate::host::{Driver, Host, Line, Reads};
@@ -130,9 +130,9 @@ impl Vfio {
 }
 
 impl Handler for Vfio {
-    fn handle(&self) -> Claim {
+    fn handle(&self) -> IrqReturn {
         self.consumers.signal();
-        Claim::Handled
+        IrqReturn::Handled
     }
 }
 
@@ -170,8 +170,8 @@ impl Parties {
             Switch::InPlace => {
                 let consumers = Arc::clone(&handler.consumers);
                 m.task_on(CpuId(4), "QEMU", move || {
-                    consumers.switch(Consumer::User);
-                    consumers.switch(Consumer::Direct);
+                    consumers.switch(MsiConsumer::User);
+                    consumers.switch(MsiConsumer::Direct);
                 });
             }
             Switch::Reopened => {
@@ -191,7 +191,7 @@ impl Parties {
     }
 
     fn handler(self, line: &Line) -> Handlers {
-        let consumers = Arc::new(Consumers::new(Injected::new(), EventFd::new(), Consumer::Direct));
+        let consumers = Arc::new(Consumers::new(Injected::new(), EventFd::new(), MsiConsumer::Direct));
         let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
         let driver: Arc<dyn Handler> = if vfio { Arc::new(Vfio::new(&consumers)) } else { Driver::of(line) };
         Handlers { driver, consumers }
@@ -213,7 +213,7 @@ fn reset(host: &Host, irq: Irq, driver: &Arc<dyn Handler>) {
 
 /// VFIO frees an interrupt whose device goes on meanwhile, and requests it again.
 fn reopen(host: &Host, driver: &Arc<dyn Handler>, guest: Injected) {
-    let freed = Freed::by(|| host.frees(Irq(0), driver));
+    let freed = FreedLine::by(|| host.frees(Irq(0), driver));
     let requested = freed.request(|| {
         host.requests_again(Irq(0), driver, HERE);
         Ok::<_, ()>(guest)

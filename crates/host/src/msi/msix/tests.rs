@@ -16,16 +16,16 @@ fn table(entries: u16) -> Msix<Std> {
 #[derive(Debug, PartialEq)]
 enum Did {
     Delivered(u16),
-    Routed(u16, Message),
+    Routed(u16, MsiMessage),
 }
 
 /// What a host does about a write.
-fn act(mut written: Written<'_, Std>, did: &mut Vec<Did>) {
+fn act(mut written: MsixWritten<'_, Std>, did: &mut Vec<Did>) {
     loop {
         match written {
-            Written::Nothing => return,
-            Written::Deliver(entry) => return did.push(Did::Delivered(entry)),
-            Written::Route(route) => {
+            MsixWritten::Nothing => return,
+            MsixWritten::Deliver(entry) => return did.push(Did::Delivered(entry)),
+            MsixWritten::Route(route) => {
                 did.push(Did::Routed(route.entry(), route.message()));
                 written = route.routed();
             }
@@ -49,8 +49,8 @@ fn mask(msix: &Msix<Std>, entry: u16, mask: bool) -> Vec<Did> {
     write(msix, entry, CONTROL, mask.into(), 4)
 }
 
-fn message(number: u16) -> Message {
-    Message { address: 0xfee0_0000, data: 0x30 + u32::from(number) }
+fn message(number: u16) -> MsiMessage {
+    MsiMessage { address: 0xfee0_0000, data: 0x30 + u32::from(number) }
 }
 
 /// A table that is open but for `entry`, whose message is `message(entry)`, and is routed.
@@ -68,7 +68,7 @@ fn after_a_reset_all_is_masked_and_not_enabled_6_8_2() {
     let msix = table(3);
     assert_eq!(msix.control(), 2);
     assert_eq!((0..3).map(|entry| msix.read_table(entry * 16 + CONTROL, 4)).collect::<Vec<_>>(), [1; 3]);
-    assert_eq!(msix.signal(2), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(2), Ok(MsixSignalled::Pending));
     assert_eq!(msix.read_pending(0, 8), 1 << 2);
     msix.reset();
     assert_eq!(msix.read_pending(0, 8), 0);
@@ -78,10 +78,10 @@ fn after_a_reset_all_is_masked_and_not_enabled_6_8_2() {
 fn an_unmasked_entry_delivers_and_a_masked_one_keeps_and_delivers_once_when_it_is_unmasked() {
     let msix = routed(40, 33);
     assert_eq!(mask(&msix, 33, false), []);
-    assert_eq!(msix.signal(33), Ok(Signalled::Deliver));
+    assert_eq!(msix.signal(33), Ok(MsixSignalled::Deliver));
     assert_eq!(mask(&msix, 33, true), []);
-    assert_eq!(msix.signal(33), Ok(Signalled::Kept));
-    assert_eq!(msix.signal(33), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(33), Ok(MsixSignalled::Pending));
+    assert_eq!(msix.signal(33), Ok(MsixSignalled::Pending));
     assert_eq!(msix.read_pending(4, 4), 1 << 1);
     assert_eq!(mask(&msix, 33, false), [Did::Delivered(33)]);
     assert_eq!(msix.read_pending(0, 8), 0);
@@ -96,7 +96,7 @@ fn the_function_mask_masks_all_and_keeps_what_each_entry_has_6_8_2_3() {
     assert_eq!(control(&msix, MASKED), []);
     assert_eq!(msix.control(), MASKED | 69);
     assert_eq!(msix.read_table(65 * 16 + CONTROL, 4), 0);
-    assert_eq!((msix.signal(65), msix.signal(64)), (Ok(Signalled::Kept), Ok(Signalled::Kept)));
+    assert_eq!((msix.signal(65), msix.signal(64)), (Ok(MsixSignalled::Pending), Ok(MsixSignalled::Pending)));
     assert_eq!(msix.read_pending(8, 1), 3);
     // Entry 64 is masked by itself as well.
     assert_eq!(control(&msix, OPEN), [Did::Delivered(65)]);
@@ -104,19 +104,19 @@ fn the_function_mask_masks_all_and_keeps_what_each_entry_has_6_8_2_3() {
     assert_eq!(control(&msix, OPEN), []);
     // Not enabled is as good as masked.
     assert_eq!(control(&msix, 0), []);
-    assert_eq!(msix.signal(65), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(65), Ok(MsixSignalled::Pending));
 }
 
 #[test]
 fn a_message_that_changes_while_it_is_masked_is_routed_before_the_entry_opens() {
     let msix = routed(2, 1);
     assert_eq!(write(&msix, 1, 8, 0x77, 4), []);
-    assert_eq!(msix.signal(1), Ok(Signalled::Kept));
-    let Written::Route(route) = msix.write_table(16 + CONTROL, 4, 0) else { panic!("the message has changed") };
-    assert_eq!((route.entry(), route.message()), (1, Message { data: 0x77, ..message(1) }));
-    assert_eq!(msix.signal(1), Ok(Signalled::Kept), "the route is not there yet");
-    assert!(matches!(route.routed(), Written::Deliver(1)));
-    assert_eq!(msix.signal(1), Ok(Signalled::Deliver));
+    assert_eq!(msix.signal(1), Ok(MsixSignalled::Pending));
+    let MsixWritten::Route(route) = msix.write_table(16 + CONTROL, 4, 0) else { panic!("the message has changed") };
+    assert_eq!((route.entry(), route.message()), (1, MsiMessage { data: 0x77, ..message(1) }));
+    assert_eq!(msix.signal(1), Ok(MsixSignalled::Pending), "the route is not there yet");
+    assert!(matches!(route.routed(), MsixWritten::Deliver(1)));
+    assert_eq!(msix.signal(1), Ok(MsixSignalled::Deliver));
     // What is written again but is the same costs no route.
     assert_eq!(mask(&msix, 1, true), []);
     assert_eq!(write(&msix, 1, 8, 0x78, 4), []);
@@ -130,8 +130,8 @@ fn a_message_that_changes_under_the_function_mask_is_routed_when_that_goes() {
     assert_eq!(mask(&msix, 1, false), []);
     assert_eq!(control(&msix, MASKED), []);
     assert_eq!(write(&msix, 1, 8, 0x77, 4), []);
-    assert_eq!(msix.signal(1), Ok(Signalled::Kept));
-    let changed = Message { data: 0x77, ..message(1) };
+    assert_eq!(msix.signal(1), Ok(MsixSignalled::Pending));
+    let changed = MsiMessage { data: 0x77, ..message(1) };
     assert_eq!(control(&msix, OPEN), [Did::Routed(1, changed), Did::Delivered(1)]);
 }
 
@@ -141,23 +141,23 @@ fn a_message_that_changes_while_it_is_not_masked_takes_effect_when_it_is_next_un
     assert_eq!(mask(&msix, 0, false), []);
     assert_eq!(write(&msix, 0, 8, 0x77, 4), []);
     assert_eq!(msix.read_table(8, 4), 0x77);
-    assert_eq!(msix.signal(0), Ok(Signalled::Deliver));
+    assert_eq!(msix.signal(0), Ok(MsixSignalled::Deliver));
     assert_eq!(mask(&msix, 0, true), []);
-    assert_eq!(mask(&msix, 0, false), [Did::Routed(0, Message { data: 0x77, ..message(0) })]);
+    assert_eq!(mask(&msix, 0, false), [Did::Routed(0, MsiMessage { data: 0x77, ..message(0) })]);
 }
 
 #[test]
 fn one_at_a_time_changes_a_route_and_looks_again_afterwards() {
     let msix = routed(1, 0);
     assert_eq!(write(&msix, 0, 8, 0x77, 4), []);
-    let Written::Route(first) = msix.write_table(CONTROL, 4, 0) else { panic!("the message has changed") };
+    let MsixWritten::Route(first) = msix.write_table(CONTROL, 4, 0) else { panic!("the message has changed") };
     assert_eq!(mask(&msix, 0, true), []);
     // Data and vector control in one write.
     assert_eq!(write(&msix, 0, 8, 0x78, 8), [], "another changes the route already");
-    assert_eq!(msix.signal(0), Ok(Signalled::Kept));
-    let Written::Route(second) = first.routed() else { panic!("the message has changed again") };
+    assert_eq!(msix.signal(0), Ok(MsixSignalled::Pending));
+    let MsixWritten::Route(second) = first.routed() else { panic!("the message has changed again") };
     assert_eq!(second.message().data, 0x78);
-    assert!(matches!(second.routed(), Written::Deliver(0)));
+    assert!(matches!(second.routed(), MsixWritten::Deliver(0)));
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn an_entry_whose_route_cannot_be_had_stays_shut_until_it_is_unmasked_again() {
     let msix = routed(1, 0);
     assert_eq!(write(&msix, 0, 8, 0x77, 4), []);
     let route = msix.write_table(CONTROL, 4, 0);
-    assert_eq!(msix.signal(0), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(0), Ok(MsixSignalled::Pending));
     drop(route);
-    assert_eq!(msix.signal(0), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(0), Ok(MsixSignalled::Pending));
     assert_eq!(mask(&msix, 0, true), []);
     // Also by the former message: it is not known how far the host has come.
     assert_eq!(write(&msix, 0, 8, message(0).data.into(), 4), []);
@@ -180,7 +180,7 @@ fn nothing_opens_before_what_enabling_returns_is_acted_upon() {
     assert_eq!(mask(&msix, 0, false), []);
     assert_eq!(control(&msix, MASKED), []);
     drop(msix.write_control(OPEN));
-    assert_eq!(msix.signal(0), Ok(Signalled::Kept));
+    assert_eq!(msix.signal(0), Ok(MsixSignalled::Pending));
     assert_eq!(mask(&msix, 0, true), []);
     assert_eq!(mask(&msix, 0, false), [], "who opens the function sees to it");
     assert_eq!(control(&msix, OPEN), [Did::Delivered(0)]);
@@ -213,7 +213,7 @@ fn what_is_not_there_is_a_typed_error() {
     assert_eq!(Msix::<Std>::new(2049).err(), Some(TableSize(2049)));
     let msix = table(2048);
     assert_eq!(msix.control(), 2047);
-    assert_eq!((msix.signal(2047), msix.signal(2048)), (Ok(Signalled::Kept), Err(NoEntry(2048))));
+    assert_eq!((msix.signal(2047), msix.signal(2048)), (Ok(MsixSignalled::Pending), Err(NoEntry(2048))));
     assert_eq!(msix.read_pending(255, 1), 0x80);
     assert_eq!(table(1).signal(31), Err(NoEntry(31)));
 }

@@ -5,19 +5,20 @@ use core::convert::Infallible;
 use core::fmt;
 
 use doorbell_platform::Platform;
-use doorbell_post::{Copies, Mirror};
+use doorbell_post::{Mirror, ResidencyCopies};
 
-use crate::aim::{Aim, Postable};
-use crate::irte::amd::GuestMode;
-use crate::{AmdInterrupt, Entries, Followed, Invalidate, IrteIndex, Retired};
+use super::irte::GuestMode;
+use crate::remap::binding::{Binding, PostableInterrupt};
+use crate::{AmdInterrupt, Followed, Invalidate, IrteIndex, IrteMemory, NotBound, RetiredIrte};
 
 /// A vCPU that interrupts can be posted to.
-pub trait Target<P: Platform, M: Entries<P>>: Send + Sync + 'static {
+#[doc(alias = "Target")]
+pub trait AvicTarget<P: Platform, M: IrteMemory<P>>: Send + Sync + 'static {
     /// Its own copy of where it is: its entry in the physical ID table.
     type Own: Mirror;
 
     /// The copies of where it is. An interrupt is in guest mode exactly as long as it is one of them.
-    fn copies(&self) -> &Copies<P, Self::Own, AmdInterrupt<P, M>>;
+    fn copies(&self) -> &ResidencyCopies<P, Self::Own, AmdInterrupt<P, M>>;
 }
 
 /// As what an interrupt is posted to a vCPU.
@@ -35,22 +36,19 @@ pub struct Posting {
 /// with what it said before, and rung the doorbell of a CPU where the vCPU is no more.
 #[derive(Debug)]
 #[must_use = "bits that were posted meanwhile are found by nobody else"]
-pub struct LookAgain<V>(pub Arc<V>);
+#[doc(alias = "LookAgain")]
+pub struct RescanRequired<V>(pub Arc<V>);
 
-/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](Binding::unbind)
+/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](AmdBinding::unbind)
 /// would have returned is still to be done, and it can be bound after that.
 #[must_use = "the vCPU that it was posted to has to look at its pending bits"]
-pub struct Bound<V>(pub Invalidate<LookAgain<V>>);
+pub struct Bound<V>(pub Invalidate<RescanRequired<V>>);
 
 impl<V> fmt::Debug for Bound<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bound").field(&self.0.index()).finish()
     }
 }
-
-/// It is posted to no vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotBound;
 
 /// An interrupt, and the vCPU that it is posted to, if any.
 ///
@@ -61,9 +59,10 @@ pub struct NotBound;
 ///
 /// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the vCPU that it was
 /// posted to stays for good, because hardware may still post to its page.
-pub struct Binding<P: Platform, M: Entries<P>, V: Target<P, M>>(Aim<AmdInterrupt<P, M>, V>);
+#[doc(alias = "Binding")]
+pub struct AmdBinding<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>>(Binding<AmdInterrupt<P, M>, V>);
 
-impl<P: Platform, M: Entries<P>, V: Target<P, M>> Postable<V> for AmdInterrupt<P, M> {
+impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> PostableInterrupt<V> for AmdInterrupt<P, M> {
     fn index(&self) -> IrteIndex {
         self.entry().index()
     }
@@ -74,10 +73,10 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Postable<V> for AmdInterrupt<P
     }
 }
 
-impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
+impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
     pub fn new(interrupt: AmdInterrupt<P, M>) -> Self {
-        Binding(Aim::at_host(interrupt))
+        AmdBinding(Binding::at_host(interrupt))
     }
 
     /// The interrupt, to be shared with those who change where it arrives in the host.
@@ -112,8 +111,8 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     ///
     /// # Errors
     /// If it is posted to none.
-    pub fn unbind(&mut self) -> Result<Invalidate<LookAgain<V>>, NotBound> {
-        Ok(self.0.unbind()?.map(LookAgain))
+    pub fn unbind(&mut self) -> Result<Invalidate<RescanRequired<V>>, NotBound> {
+        Ok(self.0.unbind()?.map(RescanRequired))
     }
 
     /// Has it follow a route: posted to a vCPU, or, if there is none that it can be posted to,
@@ -142,8 +141,8 @@ impl<P: Platform, M: Entries<P>, V: Target<P, M>> Binding<P, M, V> {
     /// Blocks the interrupt, and gives its entry back.
     ///
     /// # Errors
-    /// If it is posted to a vCPU, or if somebody shares the [interrupt](Binding::interrupt).
-    pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
-        self.0.into_interrupt().map(AmdInterrupt::retire).map_err(Binding)
+    /// If it is posted to a vCPU, or if somebody shares the [interrupt](AmdBinding::interrupt).
+    pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
+        self.0.into_interrupt().map(AmdInterrupt::retire).map_err(AmdBinding)
     }
 }

@@ -12,13 +12,13 @@ use crate::vm::Shared;
 use crate::{Controller, Gsi, Notify};
 
 /// An irqfd (or an ack notifier) that is on no list any more.
-pub(crate) struct Departed<P: Platform> {
+pub(crate) struct Deassigned<P: Platform> {
     pub(crate) irqfd: Option<Arc<Inner<P>>>,
-    pub(crate) left: Option<Left>,
+    pub(crate) left: Option<DeassignedListener>,
 }
 
 /// A listener that left its GSI.
-pub(crate) struct Left {
+pub(crate) struct DeassignedListener {
     pub(crate) gsi: Gsi,
     /// Kept for the acknowledgements that are under way.
     pub(crate) sink: Arc<dyn Notify>,
@@ -26,7 +26,7 @@ pub(crate) struct Left {
     pub(crate) last: bool,
 }
 
-impl<P: Platform> Departed<P> {
+impl<P: Platform> Deassigned<P> {
     /// What remains to be done, after a grace period.
     fn finish<C: Controller>(self, vm: &Shared<P, C>) {
         // Also if the controller or a sink panics.
@@ -57,16 +57,16 @@ impl<P: Platform> Drop for Released<P> {
 #[must_use = "events may still be under way until `wait` returns"]
 pub struct Deassigning<P: Platform, C: Controller> {
     vm: Arc<Shared<P, C>>,
-    one: Option<Departed<P>>,
-    more: Vec<Departed<P>>,
+    one: Option<Deassigned<P>>,
+    more: Vec<Deassigned<P>>,
 }
 
 impl<P: Platform, C: Controller> Deassigning<P, C> {
-    pub(crate) fn one(vm: &Arc<Shared<P, C>>, departed: Departed<P>) -> Self {
+    pub(crate) fn one(vm: &Arc<Shared<P, C>>, departed: Deassigned<P>) -> Self {
         Deassigning { vm: vm.clone(), one: Some(departed), more: Vec::new() }
     }
 
-    pub(crate) fn many(vm: &Arc<Shared<P, C>>, departed: Vec<Departed<P>>) -> Self {
+    pub(crate) fn many(vm: &Arc<Shared<P, C>>, departed: Vec<Deassigned<P>>) -> Self {
         Deassigning { vm: vm.clone(), one: None, more: departed }
     }
 
@@ -106,8 +106,8 @@ impl<P: Platform, C: Controller> Drop for Deassigning<P, C> {
     fn drop(&mut self) {
         let mut departed = core::mem::take(&mut self.more);
         departed.extend(self.one.take());
-        // Also those that listen to nothing: an event that is under way, and that found no route, is kept when it ends. An
-        // assignment that looks for kept events before that, and reports success, would leave it lying.
+        // Also those that listen to nothing: an event that is under way, and that found no route, is pending when it ends. An
+        // assignment that looks for pending events before that, and reports success, would leave it lying.
         if !departed.is_empty() {
             let vm = self.vm.clone();
             self.vm.srcu.call(Box::new(move || each(departed.into_iter(), |departed| departed.finish(&vm))));

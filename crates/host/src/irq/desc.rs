@@ -5,10 +5,10 @@ use core::mem;
 
 use doorbell_platform::{CpuId, Lock, LockClass, Platform, WaitType};
 
+use super::actions::Actions;
+use super::flow::Flow;
+use super::threaded::{ThreadWork, Threaded};
 use crate::CpuSet;
-use crate::actions::Actions;
-use crate::flow::Flow;
-use crate::threaded::{ThreadWork, Threaded};
 
 /// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
 /// that was woken under it.)
@@ -246,7 +246,8 @@ impl<P: Platform> IrqDesc<P> {
     /// # Errors
     /// If `online` names no CPU beside it; if the interrupt is managed, and none is left that it
     /// may go to: [`Managed`](AffinityError::Managed).
-    pub fn leave<R>(
+    #[doc(alias = "leave")]
+    pub fn migrate_off<R>(
         &self,
         cpu: CpuId,
         online: &CpuSet,
@@ -374,10 +375,10 @@ mod tests {
     fn an_interrupt_leaves_a_cpu_that_is_online_still() {
         let online = cpus([0, 1, 2]);
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([0, 2]), &online).unwrap();
-        assert_eq!(desc.leave(CpuId(0), &online, drop).unwrap().map(|change| change.cpu), Some(CpuId(2)));
-        assert!(desc.leave(CpuId(0), &online, drop).unwrap().is_none(), "it goes elsewhere");
-        assert_eq!(desc.leave(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu), Some(CpuId(1)));
-        assert_eq!(desc.leave(CpuId(1), &cpus([1]), drop).err(), Some(AffinityError::Offline));
+        assert_eq!(desc.migrate_off(CpuId(0), &online, drop).unwrap().map(|change| change.cpu), Some(CpuId(2)));
+        assert!(desc.migrate_off(CpuId(0), &online, drop).unwrap().is_none(), "it goes elsewhere");
+        assert_eq!(desc.migrate_off(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu), Some(CpuId(1)));
+        assert_eq!(desc.migrate_off(CpuId(1), &cpus([1]), drop).err(), Some(AffinityError::Offline));
         assert_eq!(*desc.affinity(), cpus([0, 2]));
     }
 
@@ -403,8 +404,8 @@ mod tests {
         }
         assert_eq!(desc.set_affinity(cpus([2]), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(2)));
         assert_eq!(*desc.affinity(), cpus([0, 2]), "that stays");
-        assert_eq!(desc.leave(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(0)));
-        assert_eq!(desc.leave(CpuId(0), &cpus([0, 1]), drop).err(), Some(AffinityError::Managed));
+        assert_eq!(desc.migrate_off(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(0)));
+        assert_eq!(desc.migrate_off(CpuId(0), &cpus([0, 1]), drop).err(), Some(AffinityError::Managed));
         assert_eq!(desc.cpu(), CpuId(0));
     }
 
@@ -414,7 +415,7 @@ mod tests {
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
         let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
         caught(&|| drop(desc.set_affinity(cpus([1]), &online, |_| panic!("an entry that is wrong"))));
-        caught(&|| drop(desc.leave(CpuId(0), &online, |_| panic!("an entry that is wrong"))));
+        caught(&|| drop(desc.migrate_off(CpuId(0), &online, |_| panic!("an entry that is wrong"))));
         assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
         assert!(desc.take_work().is_none(), "no thread is asked to move");
     }

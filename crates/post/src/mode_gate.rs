@@ -12,22 +12,23 @@ use crate::Gate;
 ///
 /// Hardware senders have a copy of the mode: IsRunning in the physical ID table and in every IRTE.
 #[derive(Debug)]
-pub struct Level<P>(PhantomData<fn() -> P>);
+#[doc(alias = "Level")]
+pub struct ModeGate<P>(PhantomData<fn() -> P>);
 
-impl<P> Level<P> {
+impl<P> ModeGate<P> {
     /// The gate.
     pub const fn new() -> Self {
-        Level(PhantomData)
+        ModeGate(PhantomData)
     }
 }
 
-impl<P> Default for Level<P> {
+impl<P> Default for ModeGate<P> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<P: Platform> Gate<P> for Level<P> {
+impl<P: Platform> Gate<P> for ModeGate<P> {
     type Seen = ();
     /// The CPU whose doorbell is to be rung.
     type Notification = CpuId;

@@ -7,9 +7,9 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::Platform;
 
-use crate::actions::{Claim, Freed, Handler, LineTaken, NotRequested, Requested, Sharing};
-use crate::desc::{IrqDesc, WakeThread};
-use crate::flow::{Begin, End, Flow};
+use super::actions::{Freed, Handler, IrqReturn, LineTaken, NotRequested, Requested, Sharing};
+use super::desc::{IrqDesc, WakeThread};
+use super::flow::{Begin, End, Flow};
 
 /// What is left to be done when an interrupt's handlers have been called, all of it with no lock held.
 #[must_use = "the thread, what has come meanwhile and a deferred move depend on this"]
@@ -20,17 +20,19 @@ pub struct Handling<P: Platform> {
     pub mask: bool,
     /// It has come again, and has done so for some time: [`IrqDesc::handle`] is to be called once more when others have had their
     /// turn. (It is pending until then; if it comes first, that does it too.)
-    pub again: bool,
+    #[doc(alias = "again")]
+    pub resend: bool,
     /// It goes elsewhere from here on: [`IrqDesc::take_deferred`].
     pub moves: bool,
     /// Of the last 100,000 more than 99,900 were nobody's, and it was disabled. Somebody who finds the driver at fault
     /// [enables](IrqDesc::enable) it again.
-    pub stuck: bool,
+    #[doc(alias = "stuck")]
+    pub spurious_disabled: bool,
 }
 
 impl<P: Platform> Handling<P> {
     fn nothing() -> Self {
-        Handling { wake: WakeThread::nobody(), mask: false, again: false, moves: false, stuck: false }
+        Handling { wake: WakeThread::nobody(), mask: false, resend: false, moves: false, spurious_disabled: false }
     }
 }
 
@@ -113,9 +115,9 @@ impl<P: Platform> IrqDesc<P> {
         let mut found = Found(0);
         for handler in &self.actions.list.read().handlers {
             found.0 |= match handler.handle() {
-                Claim::None => 0,
-                Claim::Handled => Found::HANDLED.0,
-                Claim::WakeThread => Found::THREAD.0,
+                IrqReturn::None => 0,
+                IrqReturn::Handled => Found::HANDLED.0,
+                IrqReturn::WakeThread => Found::THREAD.0,
             };
         }
         mem::forget(in_progress);
@@ -136,21 +138,21 @@ impl<P: Platform> IrqDesc<P> {
     #[cold]
     #[track_caller]
     fn finish(&self, mut found: Found) -> Handling<P> {
-        let (mut rounds, mut thread, mut stuck) = (0, false, false);
-        let (moves, again) = loop {
+        let (mut rounds, mut thread, mut spurious_disabled) = (0, false, false);
+        let (moves, resend) = loop {
             rounds += 1;
             thread |= found.0 & Found::THREAD.0 != 0;
-            stuck |= self.flow.account(found != Found(0));
+            spurious_disabled |= self.flow.account(found != Found(0));
             match self.flow.end(rounds) {
                 End::Again => found = self.call_handlers(),
                 End::Done { moves, pending } => break (moves, pending),
             }
         };
-        if stuck {
+        if spurious_disabled {
             self.disable();
         }
         let wake = if thread { self.wake_thread() } else { WakeThread::nobody() };
-        Handling { wake, mask: stuck, again, moves, stuck }
+        Handling { wake, mask: spurious_disabled, resend, moves, spurious_disabled }
     }
 
     /// The handlers are not called from here on, but may be running: [`synchronize`](IrqDesc::synchronize). What comes is pending until it
@@ -225,18 +227,18 @@ mod tests {
     use crate::CpuSet;
 
     struct Driver {
-        claims: Claim,
+        claims: IrqReturn,
         calls: AtomicU32,
     }
 
     impl Handler for Driver {
-        fn handle(&self) -> Claim {
+        fn handle(&self) -> IrqReturn {
             self.calls.fetch_add(1, SeqCst);
             self.claims
         }
     }
 
-    fn driver(claims: Claim) -> Arc<Driver> {
+    fn driver(claims: IrqReturn) -> Arc<Driver> {
         Arc::new(Driver { claims, calls: AtomicU32::new(0) })
     }
 
@@ -248,12 +250,12 @@ mod tests {
     #[test]
     fn a_line_is_shared_by_those_only_that_all_say_so() {
         let desc = desc();
-        let [one, other] = [driver(Claim::None), driver(Claim::Handled)];
+        let [one, other] = [driver(IrqReturn::None), driver(IrqReturn::Handled)];
         desc.request(one.clone(), Sharing::Shared).unwrap().synchronize();
         assert_eq!(desc.request(other.clone(), Sharing::Exclusive).err(), Some(LineTaken));
         desc.request(other.clone(), Sharing::Shared).unwrap().synchronize();
         let handling = desc.handle();
-        assert!(!handling.stuck && !handling.mask && !handling.again);
+        assert!(!handling.spurious_disabled && !handling.mask && !handling.resend);
         assert_eq!((one.calls.load(SeqCst), other.calls.load(SeqCst)), (1, 1));
         let one: Arc<dyn Handler> = one;
         let freed = desc.free(&one).unwrap();
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn who_is_freed_is_called_no_more_and_the_others_are() {
         let desc = desc();
-        let [one, other] = [driver(Claim::Handled), driver(Claim::Handled)];
+        let [one, other] = [driver(IrqReturn::Handled), driver(IrqReturn::Handled)];
         desc.request(one.clone(), Sharing::Shared).unwrap().synchronize();
         desc.request(other.clone(), Sharing::Shared).unwrap().synchronize();
         let handler: Arc<dyn Handler> = other.clone();
@@ -283,7 +285,7 @@ mod tests {
     #[test]
     fn a_disabled_interrupt_is_masked_and_comes_when_the_last_one_enables_it() {
         let desc = desc();
-        let driver = driver(Claim::Handled);
+        let driver = driver(IrqReturn::Handled);
         desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
         desc.disable();
         desc.disable();
@@ -299,9 +301,10 @@ mod tests {
     #[test]
     fn a_handler_that_claims_nothing_100000_times_is_called_no_more() {
         let desc = desc();
-        let driver = driver(Claim::None);
+        let driver = driver(IrqReturn::None);
         desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
-        let stuck = (0..100_010).map(|_| desc.handle()).filter(|handling| handling.stuck && handling.mask).count();
+        let stuck =
+            (0..100_010).map(|_| desc.handle()).filter(|handling| handling.spurious_disabled && handling.mask).count();
         assert_eq!((stuck, driver.calls.load(SeqCst)), (1, 100_000));
         assert!(desc.is_disabled());
         assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "the device may well have raised one");
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn a_handler_may_leave_its_work_to_the_thread() {
         let desc = desc();
-        desc.request(driver(Claim::WakeThread), Sharing::Exclusive).unwrap().synchronize();
+        desc.request(driver(IrqReturn::WakeThread), Sharing::Exclusive).unwrap().synchronize();
         desc.attach_thread(Std::current_task()).unwrap().act();
         desc.handle().wake.act();
         assert!(desc.take_work().unwrap().run);
@@ -320,13 +323,13 @@ mod tests {
     fn the_thread_is_woken_for_any_round_of_the_handlers() {
         struct Again(std::sync::OnceLock<Arc<IrqDesc<Std>>>, AtomicU32);
         impl Handler for Again {
-            fn handle(&self) -> Claim {
+            fn handle(&self) -> IrqReturn {
                 if self.1.fetch_add(1, SeqCst) > 0 {
-                    return Claim::Handled;
+                    return IrqReturn::Handled;
                 }
                 // It comes at another CPU.
                 let _ = self.0.get().unwrap().handle();
-                Claim::WakeThread
+                IrqReturn::WakeThread
             }
         }
         let (desc, again) = (Arc::new(desc()), Arc::new(Again(std::sync::OnceLock::new(), AtomicU32::new(0))));
@@ -341,13 +344,13 @@ mod tests {
     fn a_handler_that_claims_one_of_500_is_called_on() {
         struct Some(AtomicU32);
         impl Handler for Some {
-            fn handle(&self) -> Claim {
-                if self.0.fetch_add(1, SeqCst) % 500 == 499 { Claim::Handled } else { Claim::None }
+            fn handle(&self) -> IrqReturn {
+                if self.0.fetch_add(1, SeqCst) % 500 == 499 { IrqReturn::Handled } else { IrqReturn::None }
             }
         }
         let desc = desc();
         desc.request(Arc::new(Some(AtomicU32::new(0))), Sharing::Exclusive).unwrap().synchronize();
-        assert!(!(0..250_000).any(|_| desc.handle().stuck));
+        assert!(!(0..250_000).any(|_| desc.handle().spurious_disabled));
     }
 
     #[test]
@@ -368,20 +371,20 @@ mod tests {
     fn an_interrupt_whose_handler_panics_can_come_again_and_is_not_waited_for() {
         struct Wrong(AtomicU32);
         impl Handler for Wrong {
-            fn handle(&self) -> Claim {
+            fn handle(&self) -> IrqReturn {
                 assert!(self.0.fetch_add(1, SeqCst) > 0, "a handler that is wrong");
-                Claim::Handled
+                IrqReturn::Handled
             }
         }
         let (desc, wrong) = (desc(), Arc::new(Wrong(AtomicU32::new(0))));
         desc.request(wrong.clone(), Sharing::Exclusive).unwrap().synchronize();
-        let handle = std::panic::AssertUnwindSafe(|| desc.handle().again);
+        let handle = std::panic::AssertUnwindSafe(|| desc.handle().resend);
         assert!(std::panic::catch_unwind(handle).is_err());
         assert!(!desc.flow.in_progress(), "or this waits for ever");
         desc.synchronize();
         desc.disable();
         assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "it was not handled");
-        assert!(!desc.handle().again);
+        assert!(!desc.handle().resend);
         assert_eq!(wrong.0.load(SeqCst), 2);
         let wrong: Arc<dyn Handler> = wrong;
         desc.free(&wrong).unwrap().synchronize();
@@ -408,7 +411,7 @@ mod tests {
     fn who_frees_and_who_synchronizes_waits_for_the_thread() {
         for frees in [false, true] {
             let desc = Arc::new(desc());
-            let driver = driver(Claim::WakeThread);
+            let driver = driver(IrqReturn::WakeThread);
             desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
             let ((tell, told), (says, said)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
             let irq_thread = std::thread::spawn({
@@ -456,21 +459,21 @@ mod tests {
     struct Repeats {
         desc: std::sync::OnceLock<Arc<IrqDesc<Std>>>,
         more: AtomicU32,
-        claims: Claim,
+        claims: IrqReturn,
         calls: AtomicU32,
     }
 
     impl Handler for Repeats {
-        fn handle(&self) -> Claim {
+        fn handle(&self) -> IrqReturn {
             self.calls.fetch_add(1, SeqCst);
             if self.more.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
-                assert!(!self.desc.get().unwrap().handle().again);
+                assert!(!self.desc.get().unwrap().handle().resend);
             }
             self.claims
         }
     }
 
-    fn repeats(claims: Claim) -> (Arc<IrqDesc<Std>>, Arc<Repeats>) {
+    fn repeats(claims: IrqReturn) -> (Arc<IrqDesc<Std>>, Arc<Repeats>) {
         let no = || AtomicU32::new(0);
         let repeats = Arc::new(Repeats { desc: std::sync::OnceLock::new(), more: no(), claims, calls: no() });
         let desc = Arc::new(desc());
@@ -481,20 +484,20 @@ mod tests {
 
     #[test]
     fn one_that_comes_all_the_time_is_to_be_handled_again_when_others_had_their_turn() {
-        let (desc, device) = repeats(Claim::Handled);
+        let (desc, device) = repeats(IrqReturn::Handled);
         device.more.store(20, SeqCst);
-        assert!(desc.handle().again);
+        assert!(desc.handle().resend);
         assert_eq!(device.calls.load(SeqCst), 16);
-        assert!(!desc.handle().again);
+        assert!(!desc.handle().resend);
         assert_eq!(device.calls.load(SeqCst), 16 + 5);
     }
 
     #[test]
     fn each_round_of_the_handlers_counts_among_those_that_are_nobodys() {
-        let (desc, device) = repeats(Claim::None);
+        let (desc, device) = repeats(IrqReturn::None);
         let stuck = (1..=60_000).find(|_| {
             device.more.store(1, SeqCst);
-            desc.handle().stuck
+            desc.handle().spurious_disabled
         });
         assert_eq!((stuck, device.calls.load(SeqCst)), (Some(50_000), 100_000));
     }

@@ -21,7 +21,8 @@ pub enum Source {
 
 /// Where and as what an interrupt of the host arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Remapped {
+#[doc(alias = "Remapped")]
+pub struct RemappedIrte {
     /// The APIC ID (or the logical destination) of the CPU, in the form that the unit is set to: see
     /// [`Destination`](doorbell_post::Destination).
     pub destination: u32,
@@ -39,7 +40,8 @@ pub struct Remapped {
 
 /// To which vCPU an interrupt is posted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Posted {
+#[doc(alias = "Posted")]
+pub struct PostedIrte {
     /// The physical address of its posted-interrupt descriptor, a multiple of 64 (PDA).
     pub descriptor: u64,
     /// The vector, in the guest (V).
@@ -76,7 +78,7 @@ impl IntelIrte {
     pub(crate) const IN_POSTED_FORMAT: u128 = P | IM;
 
     /// An entry in remapped format.
-    pub fn remapped(source: Source, to: Remapped) -> Self {
+    pub fn remapped(source: Source, to: RemappedIrte) -> Self {
         let flags = [(to.logical, DM), (to.redirection_hint, RH), (to.level, TM)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(P, |bits, (_, flag)| bits | flag);
         let delivery = u128::from(to.delivery & 7) << DLM_SHIFT;
@@ -85,7 +87,7 @@ impl IntelIrte {
     }
 
     /// An entry in posted format; `None` if the descriptor's address is not a multiple of 64.
-    pub fn posted(source: Source, to: Posted) -> Option<Self> {
+    pub fn posted(source: Source, to: PostedIrte) -> Option<Self> {
         if !to.descriptor.is_multiple_of(64) {
             return None;
         }
@@ -111,8 +113,8 @@ impl IntelIrte {
     }
 
     /// What it says in remapped format.
-    pub fn as_remapped(self) -> Option<Remapped> {
-        (self.0 & (P | IM) == P).then_some(Remapped {
+    pub fn as_remapped(self) -> Option<RemappedIrte> {
+        (self.0 & (P | IM) == P).then_some(RemappedIrte {
             destination: (self.0 >> DST_SHIFT) as u32,
             logical: self.0 & DM != 0,
             redirection_hint: self.0 & RH != 0,
@@ -123,10 +125,10 @@ impl IntelIrte {
     }
 
     /// What it says in posted format.
-    pub fn as_posted(self) -> Option<Posted> {
+    pub fn as_posted(self) -> Option<PostedIrte> {
         let low = (self.0 >> PDA_LOW_SHIFT) as u64 & ((1 << 26) - 1);
         let high = (self.0 >> PDA_HIGH_SHIFT) as u64;
-        self.is_posted().then_some(Posted {
+        self.is_posted().then_some(PostedIrte {
             descriptor: high << 32 | low << 6,
             vector: (self.0 >> V_SHIFT) as u8,
             urgent: self.0 & URG != 0,
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_entry_in_remapped_format_has_the_fields_of_section_9_9() {
-        let to = Remapped {
+        let to = RemappedIrte {
             destination: 0x1234_5678,
             logical: true,
             redirection_hint: true,
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_entry_in_posted_format_has_the_fields_of_section_9_10() {
-        let to = Posted { descriptor: 0x0123_4567_89ab_cdc0, vector: 0x51, urgent: true };
+        let to = PostedIrte { descriptor: 0x0123_4567_89ab_cdc0, vector: 0x51, urgent: true };
         let entry = IntelIrte::posted(Source::Buses { first: 3, last: 5 }, to).unwrap();
         assert_eq!(entry.bits(), 0x0123_4567_0008_0305_89ab_cdc0_0051_c001);
         assert_eq!((entry.as_posted(), entry.as_remapped()), (Some(to), None));
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_is_not_aligned_is_refused() {
-        let to = Posted { descriptor: 0x1020, vector: 0x51, urgent: false };
+        let to = PostedIrte { descriptor: 0x1020, vector: 0x51, urgent: false };
         assert_eq!(IntelIrte::posted(Source::Any, to), None);
         assert_eq!(IntelIrte::NOT_PRESENT.as_remapped(), None);
     }

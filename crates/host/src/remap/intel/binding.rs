@@ -1,56 +1,16 @@
-//! An interrupt that a VT-d unit remaps, or posts to a vCPU.
+//! Which descriptor an interrupt is posted to.
 
 use alloc::sync::Arc;
 
 use doorbell_platform::Platform;
 
-use crate::aim::{Aim, Postable};
-use crate::irte::intel::{IntelIrte, Posted, Remapped, Source};
-use crate::switch::Switch;
-use crate::{Entries, Entry, Followed, Invalidate, IrteIndex, NotBound, Retired};
-
-/// An interrupt of a device behind a VT-d unit: its entry, and where it arrives in the host.
-///
-/// Unlike an entry of AMD, it says nothing about where a vCPU is: the descriptor does, which hardware reads anew for each
-/// interrupt. So a vCPU has no list of the entries that post to it.
-pub struct IntelInterrupt<P: Platform, M: Entries<P>> {
-    switch: Switch<P, M>,
-    source: Source,
-}
-
-impl<P: Platform, M: Entries<P>> IntelInterrupt<P, M> {
-    /// An interrupt that comes from `source` and arrives in the host.
-    pub fn new(entry: Entry<P, M>, source: Source, host: Remapped) -> Self {
-        let host = IntelIrte::remapped(source, host).bits();
-        IntelInterrupt { switch: Switch::new(entry, host, IntelIrte::IN_POSTED_FORMAT), source }
-    }
-
-    /// Its entry.
-    pub fn entry(&self) -> &Entry<P, M> {
-        self.switch.entry()
-    }
-
-    /// What its entry says.
-    pub fn load(&self) -> IntelIrte {
-        IntelIrte::from_bits(self.entry().load())
-    }
-
-    /// Changes where it arrives in the host: at once, or when it is not posted any more. By anybody, with any locks held.
-    ///
-    /// Until the invalidation has completed, interrupts may come as they did before, also if it is posted, which may be so
-    /// only since just now: so long the former vector cannot be used for anything else.
-    pub fn set_host(&self, host: Remapped) -> Invalidate<()> {
-        self.switch.set_host(IntelIrte::remapped(self.source, host).bits())
-    }
-
-    /// Blocks the interrupt, and gives its entry back.
-    pub fn retire(self) -> Invalidate<Retired<P, M>> {
-        self.switch.into_entry().retire()
-    }
-}
+use super::irte::{IntelIrte, PostedIrte};
+use crate::remap::binding::{Binding, PostableInterrupt};
+use crate::{Followed, IntelInterrupt, Invalidate, IrteIndex, IrteMemory, NotBound, RetiredIrte};
 
 /// A posted-interrupt descriptor that a VT-d unit can find.
-pub trait Descriptor: Send + Sync + 'static {
+#[doc(alias = "Descriptor")]
+pub trait PiTarget: Send + Sync + 'static {
     /// Its physical address, as long as it lives: a multiple of 64.
     fn address(&self) -> u64;
 }
@@ -84,9 +44,10 @@ impl<V> core::error::Error for Misaligned<V> {}
 ///
 /// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the descriptor stays
 /// for good, because hardware may still write to it.
-pub struct PostedBinding<P: Platform, M: Entries<P>, V: Descriptor>(Aim<IntelInterrupt<P, M>, V>);
+#[doc(alias = "PostedBinding")]
+pub struct IntelBinding<P: Platform, M: IrteMemory<P>, V: PiTarget>(Binding<IntelInterrupt<P, M>, V>);
 
-impl<P: Platform, M: Entries<P>, V: Descriptor> Postable<V> for IntelInterrupt<P, M> {
+impl<P: Platform, M: IrteMemory<P>, V: PiTarget> PostableInterrupt<V> for IntelInterrupt<P, M> {
     fn index(&self) -> IrteIndex {
         self.entry().index()
     }
@@ -96,10 +57,10 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> Postable<V> for IntelInterrupt<P
     }
 }
 
-impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
+impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
     pub fn new(interrupt: IntelInterrupt<P, M>) -> Self {
-        PostedBinding(Aim::at_host(interrupt))
+        IntelBinding(Binding::at_host(interrupt))
     }
 
     /// The interrupt, to be shared with those who change where it arrives in the host.
@@ -124,7 +85,7 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
         vector: u8,
         urgent: bool,
     ) -> Result<Invalidate<Option<Arc<V>>>, Misaligned<V>> {
-        let posted = Posted { descriptor: to.address(), vector, urgent };
+        let posted = PostedIrte { descriptor: to.address(), vector, urgent };
         let Some(entry) = IntelIrte::posted(self.interrupt().source, posted) else {
             return Err(Misaligned(self.unbind().ok()));
         };
@@ -161,9 +122,9 @@ impl<P: Platform, M: Entries<P>, V: Descriptor> PostedBinding<P, M, V> {
     /// Blocks the interrupt, and gives its entry back.
     ///
     /// # Errors
-    /// If it is posted to a vCPU, or if somebody shares the [interrupt](PostedBinding::interrupt).
-    pub fn retire(self) -> Result<Invalidate<Retired<P, M>>, Self> {
-        self.0.into_interrupt().map(IntelInterrupt::retire).map_err(PostedBinding)
+    /// If it is posted to a vCPU, or if somebody shares the [interrupt](IntelBinding::interrupt).
+    pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
+        self.0.into_interrupt().map(IntelInterrupt::retire).map_err(IntelBinding)
     }
 }
 
@@ -174,25 +135,32 @@ mod tests {
     use doorbell_platform::Std;
 
     use super::*;
-    use crate::Table;
+    use crate::RemapTable;
+    use crate::irte::intel::{RemappedIrte, Source};
 
     type Memory = Box<[<Std as Platform>::AtomicU128]>;
 
     struct At(u64);
-    impl Descriptor for At {
+    impl PiTarget for At {
         fn address(&self) -> u64 {
             self.0
         }
     }
 
     const SOURCE: Source = Source::Function(0x0123);
-    const HOST: Remapped =
-        Remapped { destination: 5, logical: false, redirection_hint: false, level: false, delivery: 0, vector: 0x31 };
+    const HOST: RemappedIrte = RemappedIrte {
+        destination: 5,
+        logical: false,
+        redirection_hint: false,
+        level: false,
+        delivery: 0,
+        vector: 0x31,
+    };
 
-    fn binding() -> PostedBinding<Std, Memory, At> {
+    fn binding() -> IntelBinding<Std, Memory, At> {
         let memory: Memory = (0..2).map(|_| <Std as Platform>::AtomicU128::new(0)).collect();
-        let entry = Table::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
-        PostedBinding::new(IntelInterrupt::new(entry, SOURCE, HOST))
+        let entry = RemapTable::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
+        IntelBinding::new(IntelInterrupt::new(entry, SOURCE, HOST))
     }
 
     #[test]
@@ -202,12 +170,12 @@ mod tests {
         assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
         assert!(binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed().is_none());
         let former = binding.post_to(Arc::clone(&b), 0x42, true).unwrap();
-        let posted = Posted { descriptor: 0x1_0000_0040, vector: 0x42, urgent: true };
+        let posted = PostedIrte { descriptor: 0x1_0000_0040, vector: 0x42, urgent: true };
         assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
         assert_eq!(Arc::strong_count(&a), 2, "hardware may still write to it");
         assert!(Arc::ptr_eq(&former.completed().unwrap(), &a));
         assert_eq!(Arc::strong_count(&a), 1);
-        let elsewhere = Remapped { destination: 6, ..HOST };
+        let elsewhere = RemappedIrte { destination: 6, ..HOST };
         binding.interrupt().set_host(elsewhere).completed();
         assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
         assert!(Arc::ptr_eq(&binding.unbind().unwrap().completed(), &b));
@@ -252,7 +220,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&a), 2);
     }
 
-    impl PostedBinding<Std, Memory, At> {
+    impl IntelBinding<Std, Memory, At> {
         fn load(&self) -> IntelIrte {
             self.interrupt().load()
         }

@@ -3,10 +3,14 @@
 use alloc::sync::Arc;
 use core::mem;
 
-use crate::{Invalidate, IrteIndex, NotBound};
+use crate::{Invalidate, IrteIndex};
+
+/// An interrupt is posted to no vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotBound;
 
 /// An interrupt that can be posted to a `V`.
-pub(crate) trait Postable<V>: Sized {
+pub(crate) trait PostableInterrupt<V>: Sized {
     fn index(&self) -> IrteIndex;
 
     /// Has it arrive in the host. It was posted to `from`.
@@ -14,14 +18,14 @@ pub(crate) trait Postable<V>: Sized {
 }
 
 /// An interrupt, and what it is posted to, if anything.
-pub(crate) struct Aim<I: Postable<V>, V> {
+pub(crate) struct Binding<I: PostableInterrupt<V>, V> {
     interrupt: Arc<I>,
     to: Option<Arc<V>>,
 }
 
-impl<I: Postable<V>, V> Aim<I, V> {
+impl<I: PostableInterrupt<V>, V> Binding<I, V> {
     pub(crate) fn at_host(interrupt: I) -> Self {
-        Aim { interrupt: Arc::new(interrupt), to: None }
+        Binding { interrupt: Arc::new(interrupt), to: None }
     }
 
     pub(crate) fn interrupt(&self) -> &Arc<I> {
@@ -50,11 +54,11 @@ impl<I: Postable<V>, V> Aim<I, V> {
         }
         let interrupt = Arc::clone(&self.interrupt);
         drop(self);
-        Arc::try_unwrap(interrupt).map_err(|interrupt| Aim { interrupt, to: None })
+        Arc::try_unwrap(interrupt).map_err(|interrupt| Binding { interrupt, to: None })
     }
 }
 
-impl<I: Postable<V>, V> Drop for Aim<I, V> {
+impl<I: PostableInterrupt<V>, V> Drop for Binding<I, V> {
     /// Nobody waits for the invalidation, so what it is posted to stays for good: hardware may still write to it.
     fn drop(&mut self) {
         if let Ok(unbound) = self.unbind() {

@@ -48,25 +48,27 @@ impl core::fmt::Display for NotLockFree {
 impl core::error::Error for NotLockFree {}
 
 /// Memory that an IOMMU reads: the host hands it in, zeroed, and keeps it as long as the table lives.
-pub trait Entries<P: Platform>: Send + Sync + 'static {
+#[doc(alias = "Entries")]
+pub trait IrteMemory<P: Platform>: Send + Sync + 'static {
     /// The entries, 16 bytes each.
     fn entries(&self) -> &[P::AtomicU128];
 }
 
-impl<P: Platform> Entries<P> for Box<[P::AtomicU128]> {
+impl<P: Platform> IrteMemory<P> for Box<[P::AtomicU128]> {
     fn entries(&self) -> &[P::AtomicU128] {
         self
     }
 }
 
-impl<P: Platform> Entries<P> for &'static [P::AtomicU128] {
+impl<P: Platform> IrteMemory<P> for &'static [P::AtomicU128] {
     fn entries(&self) -> &[P::AtomicU128] {
         self
     }
 }
 
 /// An interrupt remapping table of up to 65,536 entries.
-pub struct Table<P: Platform, M: Entries<P>> {
+#[doc(alias = "Table")]
+pub struct RemapTable<P: Platform, M: IrteMemory<P>> {
     memory: M,
     /// The free entries, as a stack.
     free: Lock<P, Free>,
@@ -77,7 +79,7 @@ struct Free {
     len: usize,
 }
 
-impl<P: Platform, M: Entries<P>> Table<P, M> {
+impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
     /// A table in which nothing is in use. Entries beyond 65,536 are not used.
     ///
     /// # Errors
@@ -88,19 +90,19 @@ impl<P: Platform, M: Entries<P>> Table<P, M> {
         }
         let len = memory.entries().len().min(1 << 16);
         let indices = (0..len as u32).rev().collect();
-        Ok(Arc::new(Table { memory, free: Lock::new(&INDICES, Free { indices, len }) }))
+        Ok(Arc::new(RemapTable { memory, free: Lock::new(&INDICES, Free { indices, len }) }))
     }
 
     /// Takes an entry that blocks its interrupt. In task context.
     ///
     /// # Errors
     /// If there is none.
-    pub fn allocate(self: &Arc<Self>) -> Result<Entry<P, M>, TableFull> {
+    pub fn allocate(self: &Arc<Self>) -> Result<IrteSlot<P, M>, TableFull> {
         let mut free = self.free.lock();
         free.len = free.len.checked_sub(1).ok_or(TableFull)?;
         let index = IrteIndex(free.indices[free.len]);
         drop(free);
-        Ok(Entry { table: Arc::clone(self), index })
+        Ok(IrteSlot { table: Arc::clone(self), index })
     }
 
     /// How many entries are free.
@@ -116,14 +118,15 @@ impl<P: Platform, M: Entries<P>> Table<P, M> {
     }
 }
 
-/// An entry in use. It is given back by [`retire`](Entry::retire); one that is dropped stays in use for good, because
+/// An entry in use. It is given back by [`retire`](IrteSlot::retire); one that is dropped stays in use for good, because
 /// hardware may still read it.
-pub struct Entry<P: Platform, M: Entries<P>> {
-    table: Arc<Table<P, M>>,
+#[doc(alias = "Entry")]
+pub struct IrteSlot<P: Platform, M: IrteMemory<P>> {
+    table: Arc<RemapTable<P, M>>,
     index: IrteIndex,
 }
 
-impl<P: Platform, M: Entries<P>> Entry<P, M> {
+impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
     /// Which one it is: what the device's message says.
     pub fn index(&self) -> IrteIndex {
         self.index
@@ -149,16 +152,17 @@ impl<P: Platform, M: Entries<P>> Entry<P, M> {
     }
 
     /// Blocks the interrupt, and gives the entry back: others may have it when the invalidation has completed.
-    pub fn retire(self) -> Invalidate<Retired<P, M>> {
+    pub fn retire(self) -> Invalidate<RetiredIrte<P, M>> {
         self.store(0);
-        Invalidate::new(self.index, Retired(self))
+        Invalidate::new(self.index, RetiredIrte(self))
     }
 }
 
 /// An entry that hardware does not read any more. Dropping it, in task context, makes it free.
-pub struct Retired<P: Platform, M: Entries<P>>(Entry<P, M>);
+#[doc(alias = "Retired")]
+pub struct RetiredIrte<P: Platform, M: IrteMemory<P>>(IrteSlot<P, M>);
 
-impl<P: Platform, M: Entries<P>> Drop for Retired<P, M> {
+impl<P: Platform, M: IrteMemory<P>> Drop for RetiredIrte<P, M> {
     fn drop(&mut self) {
         self.0.table.release(self.0.index);
     }

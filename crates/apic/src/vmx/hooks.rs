@@ -5,21 +5,22 @@ use alloc::sync::Arc;
 use doorbell_platform::{CpuId, Platform};
 use doorbell_post::{Layout, Mode, SelfNotify};
 
-use super::sleepers::Former;
-use super::{Sleeper, Sleepers};
+use super::wakeup_vcpus::Former;
+use super::{PiVcpu, WakeupVcpus};
 
-/// The owner's half of a vCPU that is registered with [`Sleepers`]: the hooks of its scheduler.
+/// The owner's half of a vCPU that is registered with [`WakeupVcpus`]: the hooks of its scheduler.
 ///
-/// [`put`](Seat::put) enters the vCPU among those who sleep whenever it does, whether or not a device is assigned to it:
+/// [`put`](PiHooks::put) enters the vCPU among those who sleep whenever it does, whether or not a device is assigned to it:
 /// two read-modify-writes on lines that nobody else wants buy that devices may come and go at any moment, and nobody has
-/// to be told. [`load`](Seat::load) undoes what `put` has written down here that it did, and evaluates no condition a
+/// to be told. [`load`](PiHooks::load) undoes what `put` has written down here that it did, and evaluates no condition a
 /// second time (known race X03: one that had changed meanwhile left a vCPU on a list for good).
 ///
 /// When it is dropped, the vCPU leaves the map that it is in, and its slot is free again; the vCPU itself is dropped after
 /// a grace period. What is pending then stays pending. Senders have to be told before: an IRTE that posts to the
 /// descriptor must not outlive it.
-pub struct Seat<P: Platform, V: Sleeper<P>> {
-    sleepers: Arc<Sleepers<P, V>>,
+#[doc(alias = "Seat")]
+pub struct PiHooks<P: Platform, V: PiVcpu<P>> {
+    wakeup_vcpus: Arc<WakeupVcpus<P, V>>,
     vcpu: Arc<V>,
     slot: usize,
     at: At,
@@ -41,9 +42,9 @@ enum At {
     Listed(CpuId),
 }
 
-impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
-    pub(super) fn new(sleepers: Arc<Sleepers<P, V>>, slot: usize, vcpu: Arc<V>, before: Former<P, V>) -> Self {
-        Seat { sleepers, vcpu, slot, at: At::New, before: Some(before) }
+impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
+    pub(super) fn new(wakeup_vcpus: Arc<WakeupVcpus<P, V>>, slot: usize, vcpu: Arc<V>, before: Former<P, V>) -> Self {
+        PiHooks { wakeup_vcpus, vcpu, slot, at: At::New, before: Some(before) }
     }
 
     /// The vCPU.
@@ -59,13 +60,13 @@ impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
         if self.at == At::Loaded(cpu) {
             return;
         }
-        let host = self.sleepers.host();
+        let host = self.wakeup_vcpus.host();
         let destination = host.destination(cpu);
         if let At::Listed(listed) = self.at {
-            self.sleepers.leave(listed, self.slot);
+            self.wakeup_vcpus.remove(listed, self.slot);
         }
         let post = self.vcpu.descriptor();
-        post.gate().run_on(destination, host.notify(), || post.layout().any());
+        post.gate().run_on(destination, host.notification_vector(), || post.layout().any());
         post.run_state().resumed();
         self.at = At::Loaded(cpu);
     }
@@ -88,10 +89,10 @@ impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
             return SelfNotify(false);
         }
         // Before notifications come here: the handler must find it for each of them.
-        self.sleepers.enter(cpu, self.slot);
+        self.wakeup_vcpus.add(cpu, self.slot);
         self.at = At::Listed(cpu);
-        let host = self.sleepers.host();
-        post.gate().wake_with(host.destination(cpu), host.wake_up(), || post.layout().any())
+        let host = self.wakeup_vcpus.host();
+        post.gate().wake_with(host.destination(cpu), host.wakeup_vector(), || post.layout().any())
     }
 
     /// The CPU in whose map the vCPU is, if it is in one.
@@ -103,13 +104,13 @@ impl<P: Platform, V: Sleeper<P>> Seat<P, V> {
     }
 }
 
-impl<P: Platform, V: Sleeper<P>> Drop for Seat<P, V> {
+impl<P: Platform, V: PiVcpu<P>> Drop for PiHooks<P, V> {
     fn drop(&mut self) {
         if let At::Listed(cpu) = self.at {
-            self.sleepers.leave(cpu, self.slot);
+            self.wakeup_vcpus.remove(cpu, self.slot);
         }
         if let Some(before) = self.before.take() {
-            self.sleepers.vacate(self.slot, before);
+            self.wakeup_vcpus.vacate(self.slot, before);
         }
     }
 }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, Retired, WaitType};
 
-use crate::threaded::Threaded;
+use super::threaded::Threaded;
 
 /// A leaf, taken in task context only: one change of a line's handlers at a time. The list is read under it, in a read
 /// section that is begun there and ends afterwards: to end one may wake who waits for it.
@@ -15,7 +15,8 @@ pub(crate) static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", Wa
 
 /// What a handler has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Claim {
+#[doc(alias = "Claim")]
+pub enum IrqReturn {
     /// Its device has not raised the interrupt.
     None,
     /// It has, and it was handled.
@@ -32,7 +33,7 @@ pub trait Handler: Send + Sync + 'static {
     /// [`IrqDesc::handle`](crate::IrqDesc::handle): those behind it in the list are not called this
     /// time, but the interrupt is not under way any more, and is pending, so whoever catches the
     /// panic may call `handle` again, and whoever comes next does.
-    fn handle(&self) -> Claim;
+    fn handle(&self) -> IrqReturn;
 }
 
 /// Whether a driver shares a line with others.
@@ -40,7 +41,7 @@ pub trait Handler: Send + Sync + 'static {
 pub enum Sharing {
     /// It does not.
     Exclusive,
-    /// With those that do so too. It looks at its device and [claims](Claim) what is its own.
+    /// With those that do so too. It looks at its device and [claims](IrqReturn) what is its own.
     Shared,
 }
 

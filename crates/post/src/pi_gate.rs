@@ -5,15 +5,16 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_platform::{Atomic, CpuId, Platform, Vector};
 
 use crate::Gate;
-use crate::control::{Control, Destination, ON, SN};
+use crate::pi_control::{Destination, ON, PiControl, SN};
 
-/// ON, SN, NV and NDST, as in a posted-interrupt descriptor (see [`Control`]).
+/// ON, SN, NV and NDST, as in a posted-interrupt descriptor (see [`PiControl`]).
 ///
 /// A sender that finds ON set leaves everything to whoever set it; the owner clears ON, then takes the bits. An IOMMU is
 /// one more sender: in one atomic step it sets the PIR bit and, if ON is clear and notifications are not suppressed,
 /// ON, and sends NV to NDST. With SN set it does no more than to set the bit; whoever clears SN looks for such bits.
 #[repr(C)]
-pub struct Coalescing<P: Platform> {
+#[doc(alias = "Coalescing")]
+pub struct PiGate<P: Platform> {
     control: P::AtomicU64,
     /// Bits 511:320 of the descriptor. They stay zero.
     _reserved: [P::AtomicU64; 3],
@@ -28,16 +29,16 @@ pub struct Notification {
     pub vector: Vector,
 }
 
-/// Whether the CPU must send the wake-up vector to itself. See [`Coalescing::wake_with`].
+/// Whether the CPU must send the wake-up vector to itself. See [`PiGate::wake_with`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "bits that came before the vector was changed wake nobody else"]
 pub struct SelfNotify(pub bool);
 
-impl<P: Platform> Coalescing<P> {
+impl<P: Platform> PiGate<P> {
     /// A gate whose notifications go to a CPU with a vector.
     pub fn new(destination: Destination, vector: Vector) -> Self {
-        Coalescing {
-            control: P::AtomicU64::new(Control::new(destination, vector).bits()),
+        PiGate {
+            control: P::AtomicU64::new(PiControl::new(destination, vector).bits()),
             _reserved: [const { <P::AtomicU64 as Atomic>::ZERO }; 3],
         }
     }
@@ -49,8 +50,8 @@ impl<P: Platform> Coalescing<P> {
 
     /// What the control word says at this moment.
     #[inline]
-    pub fn load(&self) -> Control {
-        Control::from_bits(self.control.load(SeqCst))
+    pub fn load(&self) -> PiControl {
+        PiControl::from_bits(self.control.load(SeqCst))
     }
 
     /// The vCPU will run on the CPU of `destination`: notifications go there, with `vector`, and are not suppressed.
@@ -62,7 +63,7 @@ impl<P: Platform> Coalescing<P> {
         let _ = self.change(destination, vector, any);
     }
 
-    /// The vCPU is preempted: hardware is not to send notifications until [`run_on`](Coalescing::run_on), which is
+    /// The vCPU is preempted: hardware is not to send notifications until [`run_on`](PiGate::run_on), which is
     /// responsible for the bits from here on.
     #[inline]
     pub fn suppress(&self) {
@@ -90,7 +91,7 @@ impl<P: Platform> Coalescing<P> {
             let after = before.with_destination(destination).with_vector(vector).with_suppressed(false);
             match self.control.compare_exchange(before.bits(), after.bits(), SeqCst, SeqCst) {
                 Ok(_) => break,
-                Err(now) => before = Control::from_bits(now),
+                Err(now) => before = PiControl::from_bits(now),
             }
         }
         // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
@@ -106,12 +107,12 @@ impl<P: Platform> Coalescing<P> {
     }
 }
 
-impl<P: Platform> Gate<P> for Coalescing<P> {
-    type Seen = Control;
+impl<P: Platform> Gate<P> for PiGate<P> {
+    type Seen = PiControl;
     type Notification = Notification;
 
     #[inline]
-    fn announce(&self) -> Option<Control> {
+    fn announce(&self) -> Option<PiControl> {
         // The load spares the line a write if somebody has announced already. It may be done before the publication has
         // reached the others only if that were weaker than SeqCst.
         if self.load().outstanding() {
@@ -126,7 +127,7 @@ impl<P: Platform> Gate<P> for Coalescing<P> {
     }
 
     #[inline]
-    fn notification(seen: Control, _cpu: CpuId) -> Notification {
+    fn notification(seen: PiControl, _cpu: CpuId) -> Notification {
         Notification { destination: seen.destination(), vector: seen.vector() }
     }
 

@@ -15,15 +15,16 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_platform::{Atomic, CachePadded, CpuId, Platform, RcuCell, ReadDomain, Retired};
 use doorbell_post::PiDescriptor;
 
-use super::{Host, Seat};
+use super::{PiHooks, PiHost};
 
 /// A host's vCPU, as far as its sleep is concerned.
-pub trait Sleeper<P: Platform>: Send + Sync + 'static {
+#[doc(alias = "Sleeper")]
+pub trait PiVcpu<P: Platform>: Send + Sync + 'static {
     /// Its posted-interrupt descriptor.
     fn descriptor(&self) -> &PiDescriptor<P>;
 }
 
-impl<P: Platform> Sleeper<P> for PiDescriptor<P> {
+impl<P: Platform> PiVcpu<P> for PiDescriptor<P> {
     fn descriptor(&self) -> &PiDescriptor<P> {
         self
     }
@@ -39,12 +40,13 @@ pub struct TooMany;
 
 /// How many slots there can be: as many as a handler can still look through, a word for each 64.
 /// Each takes a bit for each CPU of the host, so that a mistaken number would take all memory; a
-/// host with more vCPUs has several [`Sleepers`].
+/// host with more vCPUs has several [`WakeupVcpus`].
 pub const MOST_SLOTS: usize = 1 << 16;
 
 /// The vCPUs of a host that may sleep, and for each of its CPUs those that do so there.
-pub struct Sleepers<P: Platform, V: Sleeper<P>> {
-    host: Host,
+#[doc(alias = "Sleepers")]
+pub struct WakeupVcpus<P: Platform, V: PiVcpu<P>> {
+    host: PiHost,
     rcu: Arc<P::Rcu>,
     maps: Box<[Map<P>]>,
     slots: Box<[Slot<P, V>]>,
@@ -69,7 +71,7 @@ impl<P: Platform> Map<P> {
     }
 }
 
-struct Slot<P: Platform, V: Sleeper<P>> {
+struct Slot<P: Platform, V: PiVcpu<P>> {
     taken: P::AtomicBool,
     vcpu: RcuCell<P, P::Rcu, Option<Arc<V>>>,
 }
@@ -77,17 +79,17 @@ struct Slot<P: Platform, V: Sleeper<P>> {
 /// What a slot held before.
 pub(super) type Former<P, V> = Retired<<P as Platform>::Rcu, Option<Arc<V>>>;
 
-impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
+impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
     /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
     ///
     /// # Errors
     /// If that is more than [`MOST_SLOTS`].
-    pub fn new(host: Host, slots: usize, rcu: &Arc<P::Rcu>) -> Result<Arc<Self>, TooMany> {
+    pub fn new(host: PiHost, slots: usize, rcu: &Arc<P::Rcu>) -> Result<Arc<Self>, TooMany> {
         if slots > MOST_SLOTS {
             return Err(TooMany);
         }
         let slot = |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
-        Ok(Arc::new(Sleepers {
+        Ok(Arc::new(WakeupVcpus {
             maps: (0..host.cpus()).map(|_| Map::new(slots)).collect(),
             slots: (0..slots).map(slot).collect(),
             rcu: Arc::clone(rcu),
@@ -96,7 +98,7 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     }
 
     /// The host's vectors and CPUs.
-    pub fn host(&self) -> &Host {
+    pub fn host(&self) -> &PiHost {
         &self.host
     }
 
@@ -104,11 +106,11 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     ///
     /// # Errors
     /// If all slots are taken.
-    pub fn register(self: &Arc<Self>, vcpu: Arc<V>) -> Result<Seat<P, V>, NoSlot> {
+    pub fn register(self: &Arc<Self>, vcpu: Arc<V>) -> Result<PiHooks<P, V>, NoSlot> {
         let free = |slot: &Slot<P, V>| !slot.taken.swap(true, SeqCst);
         let slot = self.slots.iter().position(free).ok_or(NoSlot)?;
         let before = self.slots[slot].vcpu.replace(Box::new(Some(Arc::clone(&vcpu))));
-        Ok(Seat::new(Arc::clone(self), slot, vcpu, before))
+        Ok(PiHooks::new(Arc::clone(self), slot, vcpu, before))
     }
 
     /// The handler of the wake-up vector, on `cpu`: calls `wake` with those who sleep there and were notified. It must
@@ -118,7 +120,8 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     ///
     /// # Panics
     /// If the host has no such CPU.
-    pub fn wake_up(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
+    #[doc(alias = "wake_up")]
+    pub fn handle_wakeup(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
         self.each(cpu, PiDescriptor::notified, wake);
     }
 
@@ -130,7 +133,8 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     ///
     /// # Panics
     /// If the host has no such CPU.
-    pub fn evacuate(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
+    #[doc(alias = "evacuate")]
+    pub fn offline(&self, cpu: CpuId, wake: impl FnMut(&Arc<V>)) {
         self.each(cpu, |post| post.run_state().wake(), wake);
     }
 
@@ -166,12 +170,12 @@ impl<P: Platform, V: Sleeper<P>> Sleepers<P, V> {
     }
 
     /// Enters a slot into the map of a CPU: from here on, its handler looks at the vCPU.
-    pub(super) fn enter(&self, cpu: CpuId, slot: usize) {
+    pub(super) fn add(&self, cpu: CpuId, slot: usize) {
         self.maps[cpu.0 as usize].word(slot / 64).fetch_or(1 << (slot % 64), SeqCst);
     }
 
     /// Takes a slot out of the map of a CPU.
-    pub(super) fn leave(&self, cpu: CpuId, slot: usize) {
+    pub(super) fn remove(&self, cpu: CpuId, slot: usize) {
         self.maps[cpu.0 as usize].word(slot / 64).fetch_and(!(1 << (slot % 64)), SeqCst);
     }
 

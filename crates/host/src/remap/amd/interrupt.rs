@@ -3,24 +3,24 @@
 use doorbell_platform::Platform;
 use doorbell_post::{Mirror, Residency};
 
-use crate::irte::amd::{AmdIrte, GuestMode, HostMode};
-use crate::switch::Switch;
-use crate::{Entries, Entry, Invalidate, Retired};
+use super::irte::{AmdIrte, GuestMode, HostMode};
+use crate::remap::postable_irte::PostableIrte;
+use crate::{Invalidate, IrteMemory, IrteSlot, RetiredIrte};
 
 /// An interrupt of a device behind an AMD I/O MMU: its entry, and where it arrives in the host.
 ///
 /// In host mode anybody may change where it arrives. In guest mode the entry is written under the lock of the vCPU's
-/// [`Copies`](doorbell_post::Copies) only, on which it is; where it would arrive in the host may change meanwhile.
-pub struct AmdInterrupt<P: Platform, M: Entries<P>>(Switch<P, M>);
+/// [`ResidencyCopies`](doorbell_post::ResidencyCopies) only, on which it is; where it would arrive in the host may change meanwhile.
+pub struct AmdInterrupt<P: Platform, M: IrteMemory<P>>(PostableIrte<P, M>);
 
-impl<P: Platform, M: Entries<P>> AmdInterrupt<P, M> {
+impl<P: Platform, M: IrteMemory<P>> AmdInterrupt<P, M> {
     /// An interrupt that arrives in the host.
-    pub fn new(entry: Entry<P, M>, host: HostMode) -> Self {
-        AmdInterrupt(Switch::new(entry, AmdIrte::host(host).bits(), AmdIrte::IN_GUEST_MODE))
+    pub fn new(entry: IrteSlot<P, M>, host: HostMode) -> Self {
+        AmdInterrupt(PostableIrte::new(entry, AmdIrte::host(host).bits(), AmdIrte::IN_GUEST_MODE))
     }
 
     /// Its entry.
-    pub fn entry(&self) -> &Entry<P, M> {
+    pub fn entry(&self) -> &IrteSlot<P, M> {
         self.0.entry()
     }
 
@@ -48,12 +48,12 @@ impl<P: Platform, M: Entries<P>> AmdInterrupt<P, M> {
     }
 
     /// Blocks the interrupt, and gives its entry back.
-    pub fn retire(self) -> Invalidate<Retired<P, M>> {
+    pub fn retire(self) -> Invalidate<RetiredIrte<P, M>> {
         self.0.into_entry().retire()
     }
 }
 
-impl<P: Platform, M: Entries<P>> Mirror for AmdInterrupt<P, M> {
+impl<P: Platform, M: IrteMemory<P>> Mirror for AmdInterrupt<P, M> {
     /// Nobody else writes an entry that is in guest mode.
     fn reflect(&self, residency: Residency) {
         if let Some(moved) = self.load().moved(residency) {
@@ -69,13 +69,13 @@ mod tests {
     use doorbell_platform::Std;
 
     use super::*;
-    use crate::Table;
+    use crate::RemapTable;
 
     type Memory = Box<[<Std as Platform>::AtomicU128]>;
 
     fn interrupt() -> AmdInterrupt<Std, Memory> {
         let memory: Memory = (0..4).map(|_| <Std as Platform>::AtomicU128::new(0)).collect();
-        let entry = Table::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
+        let entry = RemapTable::<Std, Memory>::new(memory).unwrap().allocate().unwrap();
         AmdInterrupt::new(entry, HOST)
     }
 

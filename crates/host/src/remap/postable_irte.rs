@@ -4,29 +4,29 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Platform};
 
-use crate::{Entries, Entry, Invalidate};
+use crate::{Invalidate, IrteMemory, IrteSlot};
 
 /// An entry, and what it says whenever it is not posted. Both formats are whole entries, so that one store, or one
 /// exchange, goes from one to the other: the IOMMU finds no entry that is neither.
-pub(crate) struct Switch<P: Platform, M: Entries<P>> {
-    entry: Entry<P, M>,
+pub(crate) struct PostableIrte<P: Platform, M: IrteMemory<P>> {
+    entry: IrteSlot<P, M>,
     host: P::AtomicU128,
     /// The bits that are all set if and only if the entry is posted.
     posted: u128,
 }
 
-impl<P: Platform, M: Entries<P>> Switch<P, M> {
+impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
     /// An interrupt that arrives in the host. No device has used the entry yet, so nothing has to be invalidated.
-    pub fn new(entry: Entry<P, M>, host: u128, posted: u128) -> Self {
+    pub fn new(entry: IrteSlot<P, M>, host: u128, posted: u128) -> Self {
         entry.store(host);
-        Switch { entry, host: P::AtomicU128::new(host), posted }
+        PostableIrte { entry, host: P::AtomicU128::new(host), posted }
     }
 
-    pub fn entry(&self) -> &Entry<P, M> {
+    pub fn entry(&self) -> &IrteSlot<P, M> {
         &self.entry
     }
 
-    pub fn into_entry(self) -> Entry<P, M> {
+    pub fn into_entry(self) -> IrteSlot<P, M> {
         self.entry
     }
 

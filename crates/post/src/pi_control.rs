@@ -35,12 +35,13 @@ impl Destination {
 
 /// A value of the control word: ON, SN, NV and NDST.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Control(u64);
+#[doc(alias = "Control")]
+pub struct PiControl(u64);
 
-impl Control {
+impl PiControl {
     /// Notifications go to a CPU with a vector; none is outstanding or suppressed.
     pub const fn new(destination: Destination, vector: Vector) -> Self {
-        Control(0).with_destination(destination).with_vector(vector)
+        PiControl(0).with_destination(destination).with_vector(vector)
     }
 
     /// The word.
@@ -50,7 +51,7 @@ impl Control {
 
     /// Of a word.
     pub const fn from_bits(bits: u64) -> Self {
-        Control(bits)
+        PiControl(bits)
     }
 
     /// ON, bit 256 of the descriptor: a notification was sent, and the bits that it announces were not taken yet.
@@ -75,22 +76,22 @@ impl Control {
 
     /// With ON.
     pub const fn with_outstanding(self, on: bool) -> Self {
-        Control(if on { self.0 | ON } else { self.0 & !ON })
+        PiControl(if on { self.0 | ON } else { self.0 & !ON })
     }
 
     /// With SN.
     pub const fn with_suppressed(self, sn: bool) -> Self {
-        Control(if sn { self.0 | SN } else { self.0 & !SN })
+        PiControl(if sn { self.0 | SN } else { self.0 & !SN })
     }
 
     /// With NV.
     pub const fn with_vector(self, vector: Vector) -> Self {
-        Control(self.0 & !NV | (vector.0 as u64) << NV_SHIFT)
+        PiControl(self.0 & !NV | (vector.0 as u64) << NV_SHIFT)
     }
 
     /// With NDST.
     pub const fn with_destination(self, destination: Destination) -> Self {
-        Control(self.0 & !NDST | (destination.0 as u64) << NDST_SHIFT)
+        PiControl(self.0 & !NDST | (destination.0 as u64) << NDST_SHIFT)
     }
 }
 
@@ -100,17 +101,17 @@ mod tests {
 
     #[test]
     fn the_fields_are_where_vt_d_9_11_has_them() {
-        let word = Control::new(Destination::x2apic(0x1234_5678), Vector(0xf2));
+        let word = PiControl::new(Destination::x2apic(0x1234_5678), Vector(0xf2));
         assert_eq!(word.bits(), 0x1234_5678_00f2_0000);
         assert_eq!(word.with_outstanding(true).with_suppressed(true).bits(), 0x1234_5678_00f2_0003);
-        let word = Control::from_bits(u64::MAX).with_vector(Vector(0)).with_destination(Destination::xapic(0xab));
+        let word = PiControl::from_bits(u64::MAX).with_vector(Vector(0)).with_destination(Destination::xapic(0xab));
         assert_eq!(word.bits(), 0x0000_ab00_ff00_ffff);
         assert_eq!((word.vector(), word.destination().bits()), (Vector(0), 0xab00));
     }
 
     #[test]
     fn setting_a_field_leaves_the_others_alone() {
-        let word = Control::new(Destination::x2apic(7), Vector(0x31)).with_suppressed(true);
+        let word = PiControl::new(Destination::x2apic(7), Vector(0x31)).with_suppressed(true);
         assert!(word.suppressed() && !word.outstanding());
         let word = word.with_outstanding(true).with_suppressed(false);
         assert!(!word.suppressed() && word.outstanding());
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_bit_that_is_set_again_is_still_set() {
-        let word = Control::from_bits(u64::MAX);
+        let word = PiControl::from_bits(u64::MAX);
         assert_eq!((word.with_outstanding(true), word.with_suppressed(true)), (word, word));
     }
 }
