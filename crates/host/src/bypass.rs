@@ -17,10 +17,11 @@ pub struct Token(pub u64);
 ///
 /// What it is asked to do is done in task context, with no lock held, and may wait.
 pub trait Producer: Send + Sync + 'static {
-    /// It is about to be connected or disconnected. Before the consumer is stopped.
+    /// Tells the producer that it is about to be connected or disconnected, before the consumer is
+    /// stopped.
     fn stop(&self) {}
 
-    /// It is connected or disconnected. After the consumer was started.
+    /// Tells the producer that it is connected or disconnected, after the consumer was started.
     fn start(&self) {}
 }
 
@@ -41,10 +42,10 @@ pub trait Consumer<D>: Send + Sync + 'static {
     /// Why it cannot be connected.
     type Refusal: Send + Sync + 'static;
 
-    /// Its producer is about to change.
+    /// Tells the consumer that its producer is about to change.
     fn stop(&self) {}
 
-    /// Its producer has changed.
+    /// Tells the consumer that its producer has changed.
     fn start(&self) {}
 
     /// Connects: from here on interrupts of the producer go by this consumer's route, without the host's handler if the
@@ -76,7 +77,8 @@ pub trait Consumer<D>: Send + Sync + 'static {
 pub struct Followed(pub(crate) ());
 
 impl Followed {
-    /// For connections that are no bindings: `to` has it follow, or arrive in the host.
+    /// Creates the proof for connections that are no bindings: `to` has the connection follow its
+    /// route, or arrive in the host.
     pub fn by(to: impl FnOnce()) -> Self {
         to();
         Followed(())
@@ -86,7 +88,7 @@ impl Followed {
 /// What has become of a token.
 #[derive(Debug)]
 pub enum Connection<R> {
-    /// It has no producer, or no consumer.
+    /// The token has no producer, or no consumer.
     None,
     /// Both are connected.
     Connected,
@@ -133,7 +135,7 @@ enum Pair<L, R> {
     Refused(Arc<R>),
 }
 
-/// Which of the two.
+/// A choice of the slot's producer or consumer.
 type Place<D, C, T> = fn(&mut Slot<D, C>) -> &mut Option<Arc<T>>;
 
 /// A pair, and its link if it is connected: nobody else does anything to it.
@@ -167,7 +169,7 @@ impl<D: Producer, C: Consumer<D>> Slot<D, C> {
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
-    /// Nobody is registered.
+    /// Creates a bypass with which nobody is registered.
     pub fn new() -> Arc<Self> {
         Arc::new(Bypass { slots: Lock::new(&PAIRS, Tokens::new()), changed: P::WaitQueue::new("bypass") })
     }
@@ -268,9 +270,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         claimed
     }
 
-    /// The route of the consumer of that token has changed, if there is one: when this returns, its
-    /// connection follows the new one, or it is not connected any more. One that could not be
-    /// connected is tried again. By anybody, in task context, where one may wait.
+    /// Has the connection of that token, if there is one, follow a route of its consumer that has
+    /// changed: when this returns, the connection follows the new route, or there is no connection
+    /// any more. A consumer that could not be connected is asked again. Any task may call this,
+    /// where it may wait.
     pub fn follow(&self, token: Token) {
         let Ok(mut claimed) = self.claim(token, |_| ()) else { return };
         let pair = match claimed.link.take() {
@@ -304,8 +307,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         }
     }
 
-    /// What has become of a token, when nobody is about to change that. In task context, where one
-    /// may wait.
+    /// Returns what has become of a token, once nobody is about to change that. In task context,
+    /// where the caller may wait.
     pub fn connection(&self, token: Token) -> Connection<C::Refusal> {
         let mut connection = Connection::None;
         self.changed.wait_until(|| {
@@ -387,7 +390,7 @@ pub struct Produces<P: Platform, D: Producer, C: Consumer<D>> {
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Produces<P, D, C> {
-    /// What has become of it: [`Bypass::connection`].
+    /// Returns what has become of the token, as [`Bypass::connection`] does.
     pub fn connection(&self) -> Connection<C::Refusal> {
         self.bypass.connection(self.token)
     }
@@ -408,7 +411,7 @@ pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
-    /// What has become of it: [`Bypass::connection`].
+    /// Returns what has become of the token, as [`Bypass::connection`] does.
     pub fn connection(&self) -> Connection<C::Refusal> {
         self.bypass.connection(self.token)
     }

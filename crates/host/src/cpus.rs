@@ -17,12 +17,12 @@ pub(crate) struct Group {
 }
 
 impl CpuSet {
-    /// No CPU.
+    /// Returns the set without a CPU.
     pub const fn none() -> Self {
         CpuSet(Vec::new())
     }
 
-    /// These CPUs.
+    /// Returns the set of these CPUs.
     pub fn of(cpus: impl IntoIterator<Item = CpuId>) -> Self {
         let mut set = CpuSet::none();
         cpus.into_iter().for_each(|cpu| set.insert(cpu));
@@ -42,12 +42,12 @@ impl CpuSet {
         self.0[at].bits |= 1 << (cpu.0 % 64);
     }
 
-    /// Whether a CPU is in it.
+    /// Returns whether a CPU is in the set.
     pub fn contains(&self, cpu: CpuId) -> bool {
         self.find(cpu).is_ok_and(|at| self.0[at].bits >> (cpu.0 % 64) & 1 != 0)
     }
 
-    /// The first CPU that is in both.
+    /// Returns the first CPU that is in both sets.
     pub fn first_common(&self, other: &CpuSet) -> Option<CpuId> {
         self.iter().find(|cpu| other.contains(*cpu))
     }
@@ -57,12 +57,12 @@ impl CpuSet {
         self.iter().all(|cpu| other.contains(cpu))
     }
 
-    /// Whether no CPU is in it.
+    /// Returns whether no CPU is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The CPUs, in order.
+    /// Returns the CPUs, in order.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> {
         self.groups().iter().flat_map(|group| {
             let mut bits = group.bits;

@@ -13,11 +13,11 @@ use crate::msi::Signal;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Pending")]
 pub enum IntxPending {
-    /// It does not.
+    /// The device does not assert its interrupt.
     No,
-    /// It does.
+    /// The device asserts its interrupt.
     Yes,
-    /// It cannot say. Its line is not shared then.
+    /// The device cannot say. Its line is not shared then.
     Unknown,
 }
 
@@ -33,7 +33,7 @@ pub struct Status {
 /// The device's end of the line. Called from its handler, among others.
 #[doc(alias = "Line")]
 pub trait IntxLine: Send + Sync + 'static {
-    /// One read of the device.
+    /// Reads what the device says, at once.
     fn status(&self) -> Status;
 
     /// Masks or unmasks: when this returns, the device has it.
@@ -72,12 +72,14 @@ pub struct Intx<P: Platform, L, T: Signal> {
 pub enum Fired<'a, P: Platform, L, T: Signal> {
     /// The interrupt is another device's, or none: leave it to who shares the line.
     NotOurs,
-    /// It was this device's, whose line is masked now. There is nobody to tell if who has masked it has told.
+    /// The interrupt was this device's, whose line is masked now. There is nobody to tell if
+    /// whoever has masked the line has told.
     Ours(Option<Tell<'a, P, L, T>>),
 }
 
 impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
-    /// A line out of use, masked at the device. Triggers are signalled in read sections of `domain`.
+    /// Creates a line that is out of use, and masked at the device. Triggers are signalled in read
+    /// sections of `domain`.
     pub fn new(line: L, domain: &Arc<P::Rcu>) -> Self {
         let intx = Intx {
             word: P::AtomicU32::new(DISABLED).named("INTx"),
@@ -88,12 +90,12 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         intx
     }
 
-    /// The device's end.
+    /// The device's end of the line.
     pub fn line(&self) -> &L {
         &self.line
     }
 
-    /// The handler of the line. In hard-interrupt context.
+    /// Handles an interrupt of the line. In hard-interrupt context.
     pub fn fire(&self) -> Fired<'_, P, L, T> {
         let Status { pending, masked } = self.line.status();
         // Masked, it does not assert the line, whatever it says.
@@ -106,8 +108,8 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         Fired::Ours((before & (MASKED | DISABLED) == 0).then_some(Tell(self)))
     }
 
-    /// User space has served the device: unmasks, or if the device asserts its interrupt still, tells again. From any context:
-    /// what an unmask eventfd calls.
+    /// Unmasks the line, because user space has served the device; or, if the device asserts its
+    /// interrupt still, tells again. From any context: an unmask eventfd calls this.
     pub fn unmask(&self) -> Option<Tell<'_, P, L, T>> {
         if self.word.load(SeqCst) & (MASKED | DISABLED) != MASKED {
             return None;
@@ -119,7 +121,8 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         None
     }
 
-    /// User space wants silence until it unmasks. What fires at this moment may be told still.
+    /// Masks the line until user space unmasks it, because user space wants silence. What fires at
+    /// this moment may be told still.
     pub fn mask(&self) {
         self.set(MASKED);
     }

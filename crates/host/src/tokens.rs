@@ -54,7 +54,7 @@ const NONE: Index = u32::MAX;
 
 struct Node<T> {
     token: Token,
-    /// Of those that do not fit into their bucket, or of those that are free.
+    /// The next node among those that do not fit into their bucket, or among those that are free.
     next: Index,
     value: Option<T>,
 }

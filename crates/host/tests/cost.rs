@@ -230,7 +230,7 @@ fn a_line_costs_a_load_beside_its_irqfd_and_a_switch_a_store_and_a_fence() {
     assert_eq!((counts, allocations), (Counts { stores: 1, fences: 1, ..Counts::default() }, 0));
 }
 
-/// It asserts its interrupt whenever it is not masked.
+/// A device that asserts its interrupt whenever it is not masked.
 #[derive(Default)]
 struct Device(std::sync::atomic::AtomicBool);
 
@@ -283,7 +283,7 @@ fn list_read() -> Counts {
     Counts { loads: section.loads + 1, ..section }
 }
 
-/// It comes a second time: what the platform has for each thread is there by then.
+/// Handles the interrupt a second time: what the platform has for each thread is there by then.
 fn handled(desc: &IrqDesc<P>) -> (Handling<P>, Counts, u64) {
     let _ = desc.handle();
     of(|| desc.handle())

@@ -104,7 +104,7 @@ impl Consumer<Device> for Assigned {
     }
 }
 
-/// Which GSI's irqfd has which token.
+/// The tokens of the irqfds, each with its GSI.
 type Tokens = Vec<(Gsi, Token)>;
 
 /// What a host does after each [`Irqfds::reroute`]: when this has returned, nothing is posted by a former route.

@@ -13,7 +13,7 @@ use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Std, Vector};
 
 const CPUS: u32 = 3;
-/// Of each CPU.
+/// How many vectors each CPU has.
 const VECTORS: u8 = 4;
 const LINES: u32 = 3;
 const FIRST: u8 = 0x41;
@@ -65,7 +65,7 @@ struct Device {
     /// Held while a message is on its way: who has written a new one knows that none of the former is.
     entry: Mutex<Entry>,
     raised: AtomicU64,
-    /// Of these, those that the driver has not seen.
+    /// Interrupts that were raised, and that the driver has not seen.
     waiting: AtomicU64,
     handled: AtomicU64,
     busy: AtomicBool,
@@ -106,7 +106,7 @@ struct Host {
     vectors: Vectors<Std>,
     lines: Vec<Line>,
     irrs: [Irr; CPUS as usize],
-    /// Which device has sent what is in the IRR.
+    /// The devices that have sent what is in the IRR.
     senders: [[AtomicU32; VECTORS as usize]; CPUS as usize],
     /// Interrupts that were nobody's.
     unhandled: AtomicU32,
@@ -219,7 +219,7 @@ impl Host {
         }
     }
 
-    /// By a CPU: takes what is in its IRR.
+    /// Takes what is in the CPU's IRR. The CPU itself calls this.
     fn takes(&self, cpu: CpuId) {
         let irr = &self.irrs[cpu.0 as usize];
         loop {
@@ -313,7 +313,8 @@ impl Host {
         self.write(line, |entry| (entry.message, entry.masked) = (place, false));
     }
 
-    /// By the CPU itself, which takes interrupts until it goes for good. `false` if the others have no room.
+    /// Takes the CPU offline and brings it back. The CPU itself calls this, and takes interrupts
+    /// until it goes for good. Returns `false` if the others have no room.
     fn goes_and_comes(&self, cpu: CpuId) -> bool {
         match self.vectors.begin_offline(cpu) {
             Ok(()) => {}

@@ -74,7 +74,7 @@ struct Line {
 struct Held {
     irq: Option<u32>,
     quarantined: bool,
-    /// It is one of those set aside.
+    /// The vector is one of those set aside.
     managed: bool,
 }
 

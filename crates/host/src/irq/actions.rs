@@ -1,4 +1,4 @@
-//! Who handles an interrupt: one driver, or several that share the line.
+//! The handlers of an interrupt: one driver's, or those of several that share the line.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -17,31 +17,33 @@ pub(crate) static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", Wa
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Claim")]
 pub enum IrqReturn {
-    /// Its device has not raised the interrupt.
+    /// The handler's device has not raised the interrupt.
     None,
-    /// It has, and it was handled.
+    /// The handler's device has raised the interrupt, and the interrupt was handled.
     Handled,
-    /// It has, and the interrupt's thread is to handle it.
+    /// The handler's device has raised the interrupt, and the interrupt's thread is to handle it.
     WakeThread,
 }
 
 /// A driver's part in an interrupt.
 pub trait Handler: Send + Sync + 'static {
-    /// The interrupt has come. In hard-interrupt context, with interrupts off, on one CPU at a time.
+    /// Handles the interrupt, which has come. In hard-interrupt context, with interrupts off, on
+    /// one CPU at a time.
     ///
-    /// One that panics is not taken off the line, and the panic goes on to whoever has called
-    /// [`IrqDesc::handle`](crate::IrqDesc::handle): those behind it in the list are not called this
-    /// time, but the interrupt is not under way any more, and is pending, so whoever catches the
-    /// panic may call `handle` again, and whoever comes next does.
+    /// A handler that panics is not taken off the line, and the panic goes on to whoever has called
+    /// [`IrqDesc::handle`](crate::IrqDesc::handle): the handlers behind it in the list are not
+    /// called this time, but the interrupt is not under way any more, and is pending, so whoever
+    /// catches the panic may call `handle` again, and whoever comes next does.
     fn handle(&self) -> IrqReturn;
 }
 
 /// Whether a driver shares a line with others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
-    /// It does not.
+    /// The driver shares the line with nobody.
     Exclusive,
-    /// With those that do so too. It looks at its device and [claims](IrqReturn) what is its own.
+    /// The driver shares the line with those that do so too. Its handler looks at the device and
+    /// [claims](IrqReturn) what is its own.
     Shared,
 }
 
@@ -57,7 +59,7 @@ impl fmt::Display for LineTaken {
 
 impl core::error::Error for LineTaken {}
 
-/// It is none of the line's handlers: it was freed before, or never requested.
+/// The handler is none of the line's: it was freed before, or never requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotRequested;
 
@@ -93,7 +95,7 @@ impl<P: Platform> Requested<P> {
         drop(self.former.synchronize());
     }
 
-    /// Has it freed when nobody reads it, without waiting for that.
+    /// Has the handler freed when nobody reads it, without waiting for that.
     #[track_caller]
     pub fn reclaim_later(self) {
         self.former.reclaim_later();
@@ -110,8 +112,8 @@ pub struct Freed<'a, P: Platform> {
 }
 
 impl<P: Platform> Freed<'_, P> {
-    /// Whether the line has no handler left: its vector can be [taken](crate::vector::Vectors::deactivate) from it, if the device was
-    /// kept from sending.
+    /// Returns whether the line has no handler left: its vector can be
+    /// [taken](crate::vector::Vectors::deactivate) from it, if the device was kept from sending.
     pub fn last(&self) -> bool {
         self.last
     }

@@ -17,9 +17,9 @@ pub(crate) static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType
 /// Why an affinity was refused. The former one stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AffinityError {
-    /// It names no CPU.
+    /// The affinity names no CPU.
     Empty,
-    /// It names no CPU that is online.
+    /// The affinity names no CPU that is online.
     Offline,
     /// The interrupt is managed, and this is not within its affinity; or a CPU goes offline, and
     /// none is left that is. Then the interrupt is shut down until one returns.
@@ -52,8 +52,8 @@ impl core::error::Error for HasThread {}
 
 /// What is told that an interrupt goes elsewhere. Called in task context, with no lock held.
 pub trait AffinityNotifier: Send + Sync {
-    /// The interrupt goes elsewhere. Where, [`IrqDesc::cpu`] says: changes are announced in any order, so what one of them
-    /// has changed may have changed again.
+    /// Tells that the interrupt goes elsewhere. Where, [`IrqDesc::cpu`] says: changes are announced
+    /// in any order, so what one of them has changed may have changed again.
     fn moved(&self);
 }
 
@@ -150,12 +150,12 @@ impl<P: Platform> IrqDesc<P> {
         })
     }
 
-    /// Where the interrupt goes.
+    /// Returns where the interrupt goes.
     pub fn cpu(&self) -> CpuId {
         self.state.lock_irqsave().cpu
     }
 
-    /// Where it may go.
+    /// Returns where the interrupt may go.
     pub fn affinity(&self) -> Arc<CpuSet> {
         Arc::clone(&self.state.lock_irqsave().affinity)
     }
@@ -163,7 +163,7 @@ impl<P: Platform> IrqDesc<P> {
     /// Has the interrupt handled by a thread from now on, also what has come before.
     ///
     /// # Errors
-    /// If another does: it is to be [detached](IrqDesc::detach_thread) first.
+    /// If another thread handles it: that one is to be [detached](IrqDesc::detach_thread) first.
     pub fn attach_thread(&self, thread: P::Task) -> Result<WakeThread<P>, HasThread> {
         let mut state = self.state.lock_irqsave();
         if state.thread.is_some() {
@@ -177,9 +177,10 @@ impl<P: Platform> IrqDesc<P> {
         Ok(WakeThread(Some(thread).filter(|_| pending)))
     }
 
-    /// The thread will not be woken any more. The host ends it, and waits for that, before it attaches another: of two
-    /// that take work, one would take what is the other's, such as that it has to move itself. What it has not taken is
-    /// left for the next. With no lock held.
+    /// Detaches the thread, which will not be woken any more. The host ends the thread, and waits
+    /// for that, before it attaches another: of two that take work, one would take what is the
+    /// other's, such as that it has to move itself. What the thread has not taken is left for the
+    /// next. With no lock held.
     pub fn detach_thread(&self) -> Option<P::Task> {
         let thread = {
             let mut state = self.state.lock_irqsave();
@@ -216,9 +217,11 @@ impl<P: Platform> IrqDesc<P> {
         self.change(Arc::new(affinity), online, program)
     }
 
-    /// [`set_affinity`](IrqDesc::set_affinity) from the next time on that the interrupt comes: for devices that can be given a new
-    /// message only while none is on its way, which is when one has arrived. A later call takes the place of one whose time has not come.
-    /// The handler is told by [`Handling::moves`](crate::Handling), and calls [`take_deferred`](IrqDesc::take_deferred).
+    /// Changes the affinity as [`set_affinity`](IrqDesc::set_affinity) does, but only when the
+    /// interrupt comes next: for devices that can be given a new message only while none is on its
+    /// way, which is when one has arrived. A later call takes the place of one whose time has not
+    /// come. The handler is told by [`Handling::moves`](crate::Handling), and calls
+    /// [`take_deferred`](IrqDesc::take_deferred).
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -235,16 +238,19 @@ impl<P: Platform> IrqDesc<P> {
         Ok(())
     }
 
-    /// When the interrupt has come: where it may go from here on, if that was deferred.
+    /// Takes a deferred affinity, once the interrupt has come: where the interrupt may go from here
+    /// on.
     pub fn take_deferred(&self) -> Option<Arc<CpuSet>> {
         self.state.lock_irqsave().deferred.take()
     }
 
-    /// A CPU goes offline: an interrupt that goes there goes to another, one of its affinity if there is one in `online`, any of
-    /// `online` if not; the affinity stays what it was, for when the CPU returns. `None` if it goes elsewhere anyway.
+    /// Moves the interrupt off a CPU that goes offline: if the interrupt goes there, it goes to
+    /// another CPU, one of its affinity if there is one in `online`, any of `online` if not. The
+    /// affinity stays what it was, for when the CPU returns. Returns `None` if the interrupt goes
+    /// elsewhere anyway.
     ///
     /// # Errors
-    /// If `online` names no CPU beside it; if the interrupt is managed, and none is left that it
+    /// If `online` names no CPU beside `cpu`; if the interrupt is managed, and none is left that it
     /// may go to: [`Managed`](AffinityError::Managed).
     #[doc(alias = "leave")]
     pub fn migrate_off<R>(
@@ -266,7 +272,8 @@ impl<P: Platform> IrqDesc<P> {
         Ok(Some(self.goes_to(&mut state, to, program)))
     }
 
-    /// As [`set_affinity`](IrqDesc::set_affinity), with a set that is allocated already: from interrupt handlers, too.
+    /// Changes the affinity as [`set_affinity`](IrqDesc::set_affinity) does, to a set that is
+    /// allocated already: from interrupt handlers, too.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -296,7 +303,8 @@ impl<P: Platform> IrqDesc<P> {
         AffinityChange { cpu, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
     }
 
-    /// The interrupt has come: its thread is to handle it. Anywhere, in hard-interrupt context above all.
+    /// Has the interrupt's thread handle an interrupt that has come: returns what wakes the thread.
+    /// Anywhere, in hard-interrupt context above all.
     ///
     /// Without a thread, whoever attaches one is responsible for it.
     pub fn wake_thread(&self) -> WakeThread<P> {

@@ -6,14 +6,15 @@ use doorbell_platform::{Atomic, Platform};
 
 /// Somebody calls the handlers.
 const IN_PROGRESS: u32 = 1;
-/// It has come once more. Whoever takes `IN_PROGRESS` or `DISABLED` away is responsible for it.
+/// The interrupt has come once more. Whoever takes `IN_PROGRESS` or `DISABLED` away is responsible
+/// for it.
 const PENDING: u32 = 2;
 /// The handlers are not to be called.
 const DISABLED: u32 = 4;
-/// It is to be moved when it comes next.
+/// The interrupt is to be moved when it comes next.
 const MOVE: u32 = 8;
 
-/// Of so many interrupts...
+/// This many interrupts are counted before ...
 const WINDOW: u32 = 100_000;
 /// ... more than these must not be nobody's.
 const UNHANDLED: u32 = 99_900;
@@ -47,9 +48,9 @@ pub(crate) enum Begin {
 pub(crate) enum End {
     Again,
     Done {
-        /// It is to be moved now.
+        /// The interrupt is to be moved now.
         moves: bool,
-        /// It has come once more, and is somebody's else to handle.
+        /// The interrupt has come once more, and is somebody else's to handle.
         pending: bool,
     },
 }
@@ -59,14 +60,15 @@ impl<P: Platform> Flow<P> {
         Flow { state: P::AtomicU32::new(0), unhandled: P::AtomicU32::new(0), handled: P::AtomicU32::new(0) }
     }
 
-    /// It has come: if nothing is the matter with it, the handlers are to be called.
+    /// Begins to handle an interrupt that has come, if nothing is the matter with it: the handlers
+    /// are to be called.
     #[inline]
     #[track_caller]
     pub(crate) fn begin_if_idle(&self) -> bool {
         self.state.compare_exchange(0, IN_PROGRESS, SeqCst, SeqCst).is_ok()
     }
 
-    /// It has come.
+    /// Begins to handle an interrupt that has come, or leaves it to somebody else.
     #[cold]
     #[track_caller]
     pub(crate) fn begin(&self) -> Begin {
@@ -127,29 +129,32 @@ impl<P: Platform> Flow<P> {
         self.state.load(SeqCst) & DISABLED != 0
     }
 
-    /// By who has the descriptor's lock.
+    /// Disables the interrupt. The caller has the descriptor's lock.
     pub(crate) fn disable(&self) {
         self.state.fetch_or(DISABLED, SeqCst);
     }
 
-    /// By who has the descriptor's lock. Whether it has come meanwhile, and nobody else will see that.
+    /// Enables the interrupt, and returns whether it has come meanwhile and nobody else will see
+    /// that. The caller has the descriptor's lock.
     pub(crate) fn enable(&self) -> bool {
         let seen = self.state.fetch_and(!DISABLED, SeqCst);
         seen & PENDING != 0 && seen & IN_PROGRESS == 0
     }
 
-    /// It is to be moved when it comes next.
+    /// Has the interrupt moved when it comes next.
     pub(crate) fn defer_move(&self) {
         self.state.fetch_or(MOVE, SeqCst);
     }
 
-    /// By who calls the handlers: whether all were claimed of late, so that nothing is counted if this one is.
+    /// Returns whether all interrupts were claimed of late, so that nothing is counted if this one
+    /// is. Whoever calls the handlers may call this.
     #[inline]
     pub(crate) fn all_claimed(&self) -> bool {
         self.unhandled.load(Relaxed) == 0
     }
 
-    /// By who calls the handlers: whether one of them has claimed it. `true` if too many interrupts are nobody's.
+    /// Counts whether a handler has claimed the interrupt, and returns `true` if too many are
+    /// nobody's. Whoever calls the handlers may call this.
     pub(crate) fn account(&self, claimed: bool) -> bool {
         let unhandled = self.unhandled.load(Relaxed);
         if claimed && unhandled == 0 {

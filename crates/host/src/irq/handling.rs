@@ -16,16 +16,18 @@ use super::flow::{Begin, End, Flow};
 pub struct Handling<P: Platform> {
     /// The thread is to be woken.
     pub wake: WakeThread<P>,
-    /// It is disabled: to be [masked](IrqDesc::mask) in the device, so that it does not come again.
+    /// The interrupt is disabled: to be [masked](IrqDesc::mask) in the device, so that it does not
+    /// come again.
     pub mask: bool,
-    /// It has come again, and has done so for some time: [`IrqDesc::handle`] is to be called once more when others have had their
-    /// turn. (It is pending until then; if it comes first, that does it too.)
+    /// The interrupt has come again, and has done so for some time: [`IrqDesc::handle`] is to be
+    /// called once more when others have had their turn. (It is pending until then; if it comes
+    /// first, that does it too.)
     #[doc(alias = "again")]
     pub resend: bool,
-    /// It goes elsewhere from here on: [`IrqDesc::take_deferred`].
+    /// The interrupt goes elsewhere from here on: [`IrqDesc::take_deferred`].
     pub moves: bool,
-    /// Of the last 100,000 more than 99,900 were nobody's, and it was disabled. Somebody who finds the driver at fault
-    /// [enables](IrqDesc::enable) it again.
+    /// More than 99,900 of the last 100,000 interrupts were nobody's, and the interrupt was
+    /// disabled. Somebody who finds the driver at fault [enables](IrqDesc::enable) it again.
     #[doc(alias = "stuck")]
     pub spurious_disabled: bool,
 }
@@ -45,7 +47,7 @@ impl Found {
     const THREAD: Found = Found(2);
 }
 
-/// It is not disabled.
+/// The interrupt is not disabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotDisabled;
 
@@ -63,9 +65,10 @@ impl core::error::Error for NotDisabled {}
 pub enum Enabled {
     /// Somebody else has disabled it too.
     Not,
-    /// It is to be unmasked in the device.
+    /// The interrupt is to be unmasked in the device.
     Unmask {
-        /// It has come meanwhile: [`IrqDesc::handle`] is to be called, as if it had come now.
+        /// The interrupt has come meanwhile: [`IrqDesc::handle`] is to be called, as if it had come
+        /// now.
         resend: bool,
     },
 }
@@ -92,8 +95,10 @@ impl<P: Platform> IrqDesc<P> {
         self.actions.free(handler, &self.threaded)
     }
 
-    /// It has come: calls the handlers, unless another CPU does so already, which then calls them once more. In hard-interrupt
-    /// context. For edges, which message-signalled interrupts are; the end of interrupt is the host's and may be before or after.
+    /// Handles an interrupt that has come: calls the handlers, unless another CPU does so already,
+    /// which then calls them once more. In hard-interrupt context. For edges, which
+    /// message-signalled interrupts are; the end of interrupt is the host's and may be before or
+    /// after.
     #[inline]
     #[track_caller]
     pub fn handle(&self) -> Handling<P> {
@@ -155,8 +160,9 @@ impl<P: Platform> IrqDesc<P> {
         Handling { wake, mask: spurious_disabled, resend, moves, spurious_disabled }
     }
 
-    /// The handlers are not called from here on, but may be running: [`synchronize`](IrqDesc::synchronize). What comes is pending until it
-    /// is enabled. Calls nest. Anywhere.
+    /// Disables the interrupt: the handlers are not called from here on, but may be running until
+    /// [`synchronize`](IrqDesc::synchronize) returns. What comes is pending until the interrupt is
+    /// enabled. Calls nest. Anywhere.
     #[track_caller]
     pub fn disable(&self) {
         let mut state = self.state.lock_irqsave();
@@ -175,7 +181,7 @@ impl<P: Platform> IrqDesc<P> {
         Ok(if state.depth > 0 { Enabled::Not } else { Enabled::Unmask { resend: self.flow.enable() } })
     }
 
-    /// Whether it is disabled.
+    /// Returns whether the interrupt is disabled.
     pub fn is_disabled(&self) -> bool {
         self.flow.is_disabled()
     }

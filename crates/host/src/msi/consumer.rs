@@ -1,4 +1,5 @@
-//! Who consumes the interrupts of a line: an irqfd in the kernel, or an eventfd of user space. It changes at any moment.
+//! The consumer of a line's interrupts: an irqfd in the kernel, or an eventfd of user space. It
+//! changes at any moment.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -8,7 +9,8 @@ use crate::handover::{self, Handover};
 
 /// A consumer of interrupts.
 pub trait Signal: Send + Sync + 'static {
-    /// `count` interrupts (1 or more). In the context in which the line's interrupts come, so it neither sleeps nor waits.
+    /// Signals `count` interrupts (1 or more). In the context in which the line's interrupts come,
+    /// so it neither sleeps nor waits.
     fn signal(&self, count: u64);
 }
 
@@ -24,7 +26,7 @@ pub trait Drain: Signal {
     fn drain(&self) -> u64;
 }
 
-/// Which consumer a line has.
+/// The consumer that a line has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Consumer")]
 pub enum MsiConsumer {
@@ -56,7 +58,7 @@ const DIRECT: u32 = 0;
 const USER: u32 = 1;
 
 impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
-    /// A line that goes to `to`.
+    /// Creates a line that goes to `to`.
     pub fn new(direct: D, user: U, to: MsiConsumer) -> Self {
         let which = match to {
             MsiConsumer::Direct => DIRECT,
@@ -70,12 +72,13 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
         &self.direct
     }
 
-    /// The consumer in user space. Who reads it has the interrupts that it takes.
+    /// The consumer in user space. Whoever reads it has the interrupts that it takes.
     pub fn user(&self) -> &U {
         &self.user
     }
 
-    /// An interrupt of the line. To the direct consumer: a load, and the signal. Takes no lock.
+    /// Signals an interrupt of the line. If it goes to the direct consumer, that is a load and the
+    /// signal. Takes no lock.
     #[inline]
     pub fn signal(&self) {
         if let Some(((), count)) = handover::raise(self) {
@@ -83,7 +86,8 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
         }
     }
 
-    /// Has the line go to `to`, whatever it went to. Neither waits nor allocates; by anybody, at any moment.
+    /// Has the line go to `to`, whatever it went to. Neither waits nor allocates; anybody may call
+    /// this, at any moment.
     pub fn switch(&self, to: MsiConsumer) {
         match to {
             // Nothing is drained: what the direct consumer was given is delivered.

@@ -50,11 +50,13 @@ impl core::fmt::Display for MessageError {
 impl core::error::Error for MessageError {}
 
 impl MsiMessage {
-    /// In compatibility format: to the CPU of a physical APIC ID. With [`Fifteen`](DestinationIds::Fifteen) bits, ID 0xff
-    /// is the CPU of that ID only if all are in x2APIC mode.
+    /// Encodes a message in compatibility format, to the CPU of a physical APIC ID. With
+    /// [`Fifteen`](DestinationIds::Fifteen) bits, ID 0xff is the CPU of that ID only if all are in
+    /// x2APIC mode.
     ///
     /// # Errors
-    /// [`Destination`](MessageError::Destination), [`MeansAll`](MessageError::MeansAll), [`Vector`](MessageError::Vector).
+    /// [`Destination`](MessageError::Destination), [`MeansAll`](MessageError::MeansAll),
+    /// [`Vector`](MessageError::Vector).
     pub const fn to_cpu(destination: u32, vector: Vector, ids: DestinationIds) -> Result<Self, MessageError> {
         let bits = match ids {
             DestinationIds::Eight if destination == DESTINATION_ALL => return Err(MessageError::MeansAll),
@@ -72,8 +74,9 @@ impl MsiMessage {
         Ok(MsiMessage { address: ADDRESS_BASE | low | high, data: vector.0 as u32 })
     }
 
-    /// In the remappable format of VT-d: by the entry `handle` of the remapping table; with a subhandle, by the entry
-    /// `handle` + `subhandle`, which a device that has several messages counts up by itself.
+    /// Encodes a message in the remappable format of VT-d: it goes by the entry `handle` of the
+    /// remapping table; with a subhandle, by the entry `handle` + `subhandle`, which a device that
+    /// has several messages counts up by itself.
     pub const fn remappable(handle: u16, subhandle: Option<u16>) -> Self {
         let low = (handle as u64 & 0x7fff) << HANDLE_SHIFT;
         let high = if handle >> 15 != 0 { HANDLE_15 } else { 0 };
@@ -84,7 +87,8 @@ impl MsiMessage {
         MsiMessage { address: ADDRESS_BASE | low | REMAPPABLE | valid | high, data }
     }
 
-    /// As an AMD I/O MMU remaps it: by the entry `index` of the device's remapping table.
+    /// Encodes a message that an AMD I/O MMU remaps: it goes by the entry `index` of the device's
+    /// remapping table.
     ///
     /// # Errors
     /// [`Index`](MessageError::Index) from 2048 on.

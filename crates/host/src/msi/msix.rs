@@ -47,7 +47,8 @@ impl core::error::Error for NoEntry {}
 pub enum MsixSignalled {
     /// Deliver it, by the route of its entry.
     Deliver,
-    /// Its pending bit is set: whoever unmasks it delivers it. Interrupts that are pending coalesce.
+    /// The pending bit of the entry is set: whoever unmasks the entry delivers it. Interrupts that
+    /// are pending coalesce.
     Pending,
 }
 
@@ -164,7 +165,8 @@ impl Guest {
 }
 
 impl<P: Platform> Msix<P> {
-    /// The table of a function after a reset: not enabled, all masked. What is allocated is allocated here.
+    /// Creates the table of a function after a reset: not enabled, all masked. What is allocated is
+    /// allocated here.
     ///
     /// # Errors
     /// If there are none, or more than 2048.
@@ -187,18 +189,20 @@ impl<P: Platform> Msix<P> {
         })
     }
 
-    /// How many entries it has.
+    /// Returns how many entries the table has.
     #[expect(clippy::len_without_is_empty, reason = "it has at least one")]
     pub fn len(&self) -> u16 {
         self.len
     }
 
-    /// An interrupt of the device. From any context; takes no lock.
+    /// Signals an interrupt of the device. From any context; takes no lock.
     ///
-    /// While MSI-X is not enabled it is pending as well: a device whose driver uses another kind of interrupt does not signal.
+    /// While MSI-X is not enabled it is pending as well: a device whose driver uses another kind of
+    /// interrupt does not signal.
     ///
     /// # Errors
-    /// If there is no such entry, which a guest may have told the device to use: nobody wants the interrupt then.
+    /// If there is no such entry, which a guest may have told the device to use: nobody wants the
+    /// interrupt then.
     #[inline]
     pub fn signal(&self, entry: u16) -> Result<MsixSignalled, NoEntry> {
         // Entries of the last group that do not exist are masked for good: the way that has to be short need not tell.
@@ -217,19 +221,19 @@ impl<P: Platform> Msix<P> {
         })
     }
 
-    /// A read of the table by the guest: `bytes` (1 to 8) from `offset` on, the first of them lowest.
+    /// Reads the table for the guest: `bytes` (1 to 8) from `offset` on, the first of them lowest.
     pub fn read_table(&self, offset: u64, bytes: usize) -> u64 {
         let guest = self.guest.lock();
         part(offset, bytes, |index| guest.quadword(index))
     }
 
-    /// A read of the pending bits by the guest. There is nothing to be written.
+    /// Reads the pending bits for the guest, which cannot write them.
     pub fn read_pending(&self, offset: u64, bytes: usize) -> u64 {
         let word = |index| usize::try_from(index).ok().and_then(|index: usize| self.pending.get(index));
         part(offset, bytes, |index| word(index).map_or(0, |word| word.load(SeqCst)))
     }
 
-    /// A write of the table by the guest: the low `bytes` bytes of `value`, to `offset`.
+    /// Writes the table for the guest: the low `bytes` bytes of `value`, to `offset`.
     pub fn write_table(&self, offset: u64, bytes: usize, value: u64) -> MsixWritten<'_, P> {
         let defined = matches!(bytes, 4 | 8) && offset.is_multiple_of(bytes as u64);
         if !defined || offset >= u64::from(self.len) * MSIX_ENTRY_SIZE {
@@ -262,12 +266,14 @@ impl<P: Platform> Msix<P> {
         }
     }
 
-    /// Message control, as the guest reads it: the number of entries less one, function mask and enable.
+    /// Returns message control as the guest reads it: the number of entries less one, function mask
+    /// and enable.
     pub fn control(&self) -> u16 {
         self.guest.lock().control | (self.len - 1)
     }
 
-    /// A write of message control by the guest. What it opens is open once the caller has acted on what is returned.
+    /// Writes message control for the guest. What that opens is open once the caller has acted on
+    /// what is returned.
     pub fn write_control(&self, value: u16) -> Opened<'_, P> {
         let mut guest = self.guest.lock();
         let was_open = guest.is_open();
@@ -282,8 +288,9 @@ impl<P: Platform> Msix<P> {
         Opened(is_open.then_some(self))
     }
 
-    /// A reset of the function: not enabled, all masked, nothing pending, all messages 0. What the device signals
-    /// meanwhile may stay pending. Routes stay, and are used again if the guest writes the same messages.
+    /// Resets the function: not enabled, all masked, nothing pending, all messages 0. What the
+    /// device signals meanwhile may stay pending. Routes stay, and are used again if the guest
+    /// writes the same messages.
     pub fn reset(&self) {
         let mut guest = self.guest.lock();
         guest.control = 0;
@@ -408,18 +415,20 @@ pub struct Reroute<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> Reroute<'a, P> {
-    /// The entry.
+    /// The entry whose route is to change.
     pub fn entry(&self) -> u16 {
         self.entry
     }
 
-    /// What the guest wants to be sent. Only an interrupt controller can say whether that means anything.
+    /// Returns what the guest wants to be sent. Only an interrupt controller can say whether that
+    /// means anything.
     pub fn message(&self) -> MsiMessage {
         self.message
     }
 
-    /// The route is there: what is delivered for this entry from now on goes by it. Says what comes next: if the guest has
-    /// changed the message meanwhile and unmasked it, that is another route. There is one for each such write at most.
+    /// Says that the route is there: what is delivered for this entry from now on goes by it.
+    /// Returns what comes next: if the guest has changed the message meanwhile and unmasked the
+    /// entry, that is another route. There is one for each such write at most.
     pub fn routed(self) -> MsixWritten<'a, P> {
         let Reroute { msix, entry, message } = self;
         mem::forget(self);

@@ -69,7 +69,8 @@ pub struct MessageUpdate {
 }
 
 impl MessageUpdate {
-    /// From what a device sends to what it is to send. `can_mask`: whether it can mask the interrupt.
+    /// Plans the change from what a device sends to what it is to send. `can_mask` says whether the
+    /// device can mask the interrupt.
     ///
     /// # Errors
     /// If it cannot be done without masking.
@@ -91,12 +92,12 @@ impl MessageUpdate {
         Ok(MessageUpdate { first: step(from, via), second: step(via, to) })
     }
 
-    /// What is to be done: no step if the messages are the same, one, or two.
+    /// Returns what is to be done: no step if the messages are the same, one, or two.
     pub fn steps(&self) -> impl Iterator<Item = Step> + use<> {
         self.first.into_iter().chain(self.second)
     }
 
-    /// What has to be looked at after the last step.
+    /// Returns what has to be looked at after the last step.
     pub fn afterwards(&self) -> Option<CheckIrr> {
         self.second.map(|last| CheckIrr(Vector(last.message.data as u8)))
     }

@@ -27,12 +27,13 @@ impl<T> Invalidate<T> {
         Invalidate { index: self.index, then: then(self.then) }
     }
 
-    /// Which entry.
+    /// The entry whose invalidation is asked for.
     pub fn index(&self) -> IrteIndex {
         self.index
     }
 
-    /// The invalidation has completed: the host's IOMMU has said so.
+    /// Returns what was kept until the invalidation has completed, which the caller vouches for:
+    /// the host's IOMMU has said so.
     pub fn completed(self) -> T {
         self.then
     }

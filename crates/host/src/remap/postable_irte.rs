@@ -16,7 +16,8 @@ pub(crate) struct PostableIrte<P: Platform, M: IrteMemory<P>> {
 }
 
 impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
-    /// An interrupt that arrives in the host. No device has used the entry yet, so nothing has to be invalidated.
+    /// Creates an interrupt that arrives in the host. No device has used the entry yet, so nothing
+    /// has to be invalidated.
     pub fn new(entry: IrteSlot<P, M>, host: u128, posted: u128) -> Self {
         entry.store(host);
         PostableIrte { entry, host: P::AtomicU128::new(host), posted }
@@ -40,12 +41,12 @@ impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
         self.invalidate()
     }
 
-    /// Has it posted. By the one who decides about that.
+    /// Has the interrupt posted. Only whoever decides about that may call this.
     pub fn post(&self, bits: u128) {
         self.entry.store(bits);
     }
 
-    /// Has it arrive in the host. By the one who decides about that.
+    /// Has the interrupt arrive in the host. Only whoever decides about that may call this.
     pub fn arrive(&self) {
         self.entry.store(self.host.load(SeqCst));
         self.refresh();

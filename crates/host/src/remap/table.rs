@@ -12,12 +12,12 @@ use crate::Invalidate;
 /// an invalidation.
 pub(crate) static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin).leaf();
 
-/// Which entry of a table.
+/// The number of an entry in its table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IrteIndex(u32);
 
 impl IrteIndex {
-    /// Its number, below the number of the table's entries.
+    /// The entry's number, below the number of the table's entries.
     pub const fn number(self) -> usize {
         self.0 as usize
     }
@@ -80,7 +80,7 @@ struct Free {
 }
 
 impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
-    /// A table in which nothing is in use. Entries beyond 65,536 are not used.
+    /// Creates a table in which nothing is in use. Entries beyond 65,536 are not used.
     ///
     /// # Errors
     /// If the platform's words of 128 bits are not [lock-free](Atomic::is_lock_free).
@@ -105,7 +105,7 @@ impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
         Ok(IrteSlot { table: Arc::clone(self), index })
     }
 
-    /// How many entries are free.
+    /// Returns how many entries are free.
     pub fn free(&self) -> usize {
         self.free.lock().len
     }
@@ -127,7 +127,7 @@ pub struct IrteSlot<P: Platform, M: IrteMemory<P>> {
 }
 
 impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
-    /// Which one it is: what the device's message says.
+    /// The entry's number, which the device's message says.
     pub fn index(&self) -> IrteIndex {
         self.index
     }
@@ -136,7 +136,7 @@ impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
         &self.table.memory.entries()[self.index.number()]
     }
 
-    /// What it holds.
+    /// Reads what the entry holds.
     pub fn load(&self) -> u128 {
         self.word().load(SeqCst)
     }

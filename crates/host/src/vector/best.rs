@@ -1,4 +1,4 @@
-//! Which CPU has the most free vectors.
+//! The CPU that has the most free vectors.
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -16,9 +16,10 @@ pub enum VectorError {
     NoSuchCpu(CpuId),
     /// The interrupt has a vector.
     Active(Irq),
-    /// It has none.
+    /// The interrupt has no vector.
     Inactive(Irq),
-    /// It is being moved, or this CPU has not yet said that it is clear of the former vector.
+    /// The interrupt is being moved, or this CPU has not yet said that it is clear of the former
+    /// vector.
     Moving(CpuId),
     /// What was to be done to a managed interrupt can be done to others only, or the other way round.
     Managed(Irq),

@@ -1,4 +1,4 @@
-//! Which vectors of which CPUs are free.
+//! The free vectors of each CPU.
 
 use alloc::boxed::Box;
 use core::ops::RangeInclusive;
@@ -83,9 +83,9 @@ impl Free {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// It has its share of the vectors that are given out.
+    /// The CPU has its share of the vectors that are given out.
     Online,
-    /// It still takes what goes there, but gets no more.
+    /// The CPU still takes what goes there, but gets no more.
     Leaving,
     Offline,
 }
@@ -94,11 +94,11 @@ enum Presence {
 struct Cpu {
     presence: Presence,
     free: Free,
-    /// Of those in use once, those that the CPU has not said to be clear in its IRR.
+    /// Vectors that were in use once, and that the CPU has not said to be clear in its IRR.
     quarantined: VectorSet,
     /// Set aside for managed interrupts, in use or not.
     managed: VectorSet,
-    /// Of those set aside, the ones that no interrupt uses, nor is in quarantine.
+    /// Vectors that are set aside, that no interrupt uses, and that are not in quarantine.
     managed_free: VectorSet,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Full;
 
 pub(super) struct Matrix {
     cpus: Box<[Cpu]>,
-    /// By free vectors. Those that are offline have none.
+    /// The CPUs by free vectors. Those that are offline have none.
     best: Best,
     /// Free vectors of CPUs that are online.
     free: u32,
@@ -156,7 +156,7 @@ impl Matrix {
         self.cpu(cpu).is_some_and(|cpu| cpu.presence != Presence::Offline)
     }
 
-    /// Of one CPU, which exists.
+    /// Returns the quarantined vectors of one CPU, which exists.
     pub(super) fn quarantined(&self, cpu: CpuId) -> VectorSet {
         self.cpus[cpu.0 as usize].quarantined
     }
@@ -372,7 +372,7 @@ impl Matrix {
 mod tests {
     use super::*;
 
-    /// So many CPUs that are online, of so many vectors each.
+    /// Returns `cpus` CPUs that are online, with `vectors` vectors each.
     fn matrix(cpus: u32, vectors: u8) -> Matrix {
         let mut matrix = Matrix::new(cpus, 0x20..=0x20 + (vectors - 1));
         (0..cpus).for_each(|cpu| matrix.online(CpuId(cpu)));

@@ -46,7 +46,7 @@ impl fmt::Display for Irq {
 pub struct CpuVector {
     /// The CPU.
     pub cpu: CpuId,
-    /// Its vector.
+    /// The vector, of that CPU.
     pub vector: Vector,
 }
 
@@ -61,7 +61,7 @@ pub enum Affinity<'a> {
 }
 
 impl Affinity<'_> {
-    /// Whether `cpu` is one of them.
+    /// Returns whether the interrupt may go to `cpu`.
     pub fn contains(&self, cpu: CpuId) -> bool {
         match self {
             Affinity::Anywhere => true,
@@ -123,7 +123,7 @@ struct State {
 /// One lock orders what changes them; a CPU that an interrupt arrives at takes none.
 pub struct Vectors<P: Platform> {
     state: Lock<P, State>,
-    /// By CPU.
+    /// The vector tables, by CPU.
     tables: Box<[CachePadded<VectorIrq<P>>]>,
     vectors: RangeInclusive<u8>,
 }
@@ -140,22 +140,23 @@ pub struct Move {
 }
 
 impl Move {
-    /// Which interrupt.
+    /// The interrupt that is moved.
     pub fn irq(&self) -> Irq {
         self.irq
     }
 
-    /// Where it has gone so far.
+    /// The place where the interrupt has gone so far.
     pub fn from(&self) -> CpuVector {
         self.from
     }
 
-    /// What the device's message names after the first of two writes, if there have to be two.
+    /// The place that the device's message names after the first of two writes, if there have to be
+    /// two.
     pub fn between(&self) -> Option<CpuVector> {
         self.between
     }
 
-    /// Where it will go.
+    /// The place where the interrupt will go.
     pub fn to(&self) -> CpuVector {
         self.to
     }
@@ -169,15 +170,16 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// Which CPU is to call [`Vectors::cleanup`].
+    /// The CPU that is to call [`Vectors::cleanup`].
     pub fn cpu(self) -> CpuId {
         self.cpu
     }
 
-    /// Interrupts it, with a vector whose handler calls [`Vectors::cleanup`]. With no lock held that this interrupt might need.
+    /// Interrupts the CPU, with a vector whose handler calls [`Vectors::cleanup`]. With no lock
+    /// held that this interrupt might need.
     ///
-    /// It should be the vector of the lowest priority: a CPU that is asked to look [again](Cleaned::Again) then takes what is in its
-    /// IRR before.
+    /// The vector should be that of the lowest priority: a CPU that is asked to look
+    /// [again](Cleaned::Again) then takes what is in its IRR before.
     #[track_caller]
     pub fn send<P: Platform>(self, vector: Vector) {
         P::send_ipi(self.cpu, vector);
@@ -198,9 +200,10 @@ pub enum Cleaned {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the vectors are not used again before their CPUs have looked"]
 pub struct Cancelled {
-    /// The CPU that it was to go to is to look.
+    /// The CPU that the interrupt was to go to is to look.
     pub to: Cleanup,
-    /// Its own is, too, if there was a place [between](Move::between).
+    /// The CPU where the interrupt stays is to look, too, if there was a place
+    /// [between](Move::between).
     pub between: Option<Cleanup>,
     /// The CPU where it stays is going offline: it has to be moved again, as soon as those have
     /// looked. There is a vector for it.
@@ -213,8 +216,9 @@ impl<P: Platform> Vectors<P> {
     /// The greatest number of interrupts.
     pub const MAX_IRQS: u32 = 1 << 20;
 
-    /// `vectors` of each of `cpus` CPUs, for interrupts below `irqs`. All CPUs are [offline](Vectors::online). Those of `vectors`
-    /// below 32, which belong to exceptions, are left out.
+    /// Creates the vectors: `vectors` of each of `cpus` CPUs, for interrupts below `irqs`. All CPUs
+    /// are [offline](Vectors::online). Those of `vectors` below 32, which belong to exceptions, are
+    /// left out.
     ///
     /// # Errors
     /// If there are more than [`MAX_CPUS`](Vectors::MAX_CPUS) or [`MAX_IRQS`](Vectors::MAX_IRQS).
@@ -234,7 +238,7 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// What a CPU looks at when an interrupt arrives.
+    /// Returns what a CPU looks at when an interrupt arrives.
     ///
     /// # Errors
     /// If there is no such CPU.
@@ -242,12 +246,12 @@ impl<P: Platform> Vectors<P> {
         self.tables.get(cpu.0 as usize).map(|table| &table.0).ok_or(VectorError::NoSuchCpu(cpu))
     }
 
-    /// Free vectors that are reserved for nobody, on all CPUs that are online.
+    /// Returns how many vectors are free and reserved for nobody, on all CPUs that are online.
     pub fn free(&self) -> u32 {
         self.state.lock_irqsave().matrix.unreserved()
     }
 
-    /// Where an interrupt goes.
+    /// Returns where an interrupt goes.
     pub fn place(&self, irq: Irq) -> Option<CpuVector> {
         self.state.lock_irqsave().irqs.get(irq.0 as usize)?.current
     }
@@ -445,8 +449,9 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// The device has the new message, and nothing more can be sent by the former: its mask bit, or what it was written, was read
-    /// back, or the IOMMU's invalidation has completed. The former vector is free once its CPU has seen its IRR clear.
+    /// Ends a move: the device has the new message, and nothing more can be sent by the former.
+    /// (Its mask bit, or what it was written, was read back, or the IOMMU's invalidation has
+    /// completed.) The former vector is free once its CPU has seen its IRR clear.
     ///
     /// # Errors
     /// If the move is not one of these vectors.
@@ -456,12 +461,14 @@ impl<P: Platform> Vectors<P> {
         Ok(Cleanup { cpu })
     }
 
-    /// The device still has its former message, also if two writes were to be made: the interrupt goes where it went. The places that
-    /// were to be used are free once their CPUs have seen their IRRs clear, in case the device has used them: that is the CPU that it was
-    /// to go to, and its own, if there was a place [between](Move::between).
+    /// Takes a move back: the device still has its former message, also if two writes were to be
+    /// made, and the interrupt goes where it went. The places that were to be used are free once
+    /// their CPUs have seen their IRRs clear, in case the device has used them: that is the CPU
+    /// that the interrupt was to go to, and the one where it stays, if there was a place
+    /// [between](Move::between).
     ///
-    /// Where it went may be [going offline](Vectors::begin_offline) by now. Then the vector that it
-    /// gives back is reserved for it.
+    /// Where the interrupt went may be [going offline](Vectors::begin_offline) by now. Then the
+    /// vector that it gives back is reserved for it.
     ///
     /// # Errors
     /// If the move is not one of these vectors.
@@ -490,13 +497,13 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// By a CPU, of itself: frees those of its quarantined vectors that `irr` says are clear. (In
-    /// an interrupt handler; a task that calls this must not be moved to another CPU meanwhile.)
-    /// Also by one that goes offline, as long as it takes interrupts: what is in quarantine there
-    /// may be in the way of an interrupt that has to leave.
+    /// Frees those quarantined vectors of the calling CPU that `irr` says are clear. A CPU calls
+    /// this of itself, in an interrupt handler; a task that calls this must not be moved to another
+    /// CPU meanwhile. A CPU that goes offline calls it too, as long as it takes interrupts: what is
+    /// in quarantine there may be in the way of an interrupt that has to leave.
     ///
-    /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is quarantined between could have arrived
-    /// after the look.
+    /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is
+    /// quarantined between could have arrived after the look.
     pub fn cleanup(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Cleaned {
         let mut state = self.state.lock_irqsave();
         if !state.matrix.takes(cpu) {
@@ -521,12 +528,13 @@ impl<P: Platform> Vectors<P> {
         state.matrix.release(place);
     }
 
-    /// A CPU takes interrupts from now on. What was in its IRR when it went away, it will take now: that was
-    /// [handed over](Vectors::pending), so it is counted as [retriggered](Unhandled::retriggered). The CPU is to look at its
-    /// quarantined vectors once its interrupts are on.
+    /// Brings a CPU online, which takes interrupts from now on. What was in its IRR when it went
+    /// away, it will take now: that was [handed over](Vectors::pending), so it is counted as
+    /// [retriggered](Unhandled::retriggered). The CPU is to look at its quarantined vectors once
+    /// its interrupts are on.
     ///
     /// # Errors
-    /// If it is online, or does not exist.
+    /// If the CPU is online, or does not exist.
     pub fn online(&self, cpu: CpuId) -> Result<Cleanup, VectorError> {
         self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
@@ -539,7 +547,7 @@ impl<P: Platform> Vectors<P> {
         Ok(Cleanup { cpu })
     }
 
-    /// A CPU is going offline: it gets no more vectors, and each interrupt that goes there is
+    /// Begins to take a CPU offline: it gets no more vectors, and each interrupt that goes there is
     /// sure of one elsewhere, whatever others ask for meanwhile. Next, the host moves what goes
     /// [there](Vectors::next_on) (and waits where an interrupt is being moved already: the CPUs
     /// that have to look are not this one); then the CPU itself, with interrupts off for good,
@@ -548,7 +556,8 @@ impl<P: Platform> Vectors<P> {
     /// One CPU at a time goes or comes.
     ///
     /// # Errors
-    /// If the others have not enough free vectors for what goes there and what was reserved; if it is offline.
+    /// If the others have not enough free vectors for what goes there and what was reserved; if the
+    /// CPU is offline.
     pub fn begin_offline(&self, cpu: CpuId) -> Result<(), VectorError> {
         self.cpu(cpu)?;
         let mut state = self.state.lock_irqsave();
@@ -572,7 +581,7 @@ impl<P: Platform> Vectors<P> {
         }
     }
 
-    /// Which interrupt goes to a place of a CPU that exists.
+    /// Returns the interrupt that goes to a place of a CPU that exists.
     fn goes_to(&self, state: &State, place: CpuVector) -> Option<Irq> {
         match self.tables[place.cpu.0 as usize].get(place.vector) {
             Entry::Installed(irq) if state.irqs[irq.0 as usize].current == Some(place) => Some(irq),
@@ -585,19 +594,21 @@ impl<P: Platform> Vectors<P> {
         self.vectors.clone().map(Vector).filter_map(move |vector| self.goes_to(state, CpuVector { cpu, vector }))
     }
 
-    /// An interrupt that goes to `cpu`, if there is one.
+    /// Returns an interrupt that goes to `cpu`, if there is one.
     pub fn next_on(&self, cpu: CpuId) -> Option<Irq> {
         self.cpu(cpu).ok()?;
         let state = self.state.lock_irqsave();
         self.going_to(&state, cpu).next()
     }
 
-    /// By a CPU that goes offline, when all interrupts that went there were moved or shut down and with interrupts off for
-    /// good: an interrupt that `irr` says has arrived and that the CPU will not take. The caller handles it as if it had
-    /// [arrived](Arrived::Irq), there or elsewhere, and calls this again, until there is none. From then on the CPU has no part in any
-    /// interrupt, until it is [online](Vectors::online) again.
+    /// Returns an interrupt that `irr` says has arrived and that the CPU will not take. A CPU that
+    /// goes offline calls this, when all interrupts that went there were moved or shut down, and
+    /// with interrupts off for good. The caller handles the interrupt as if it had
+    /// [arrived](Arrived::Irq), there or elsewhere, and calls this again, until there is none. From
+    /// then on the CPU has no part in any interrupt, until it is [online](Vectors::online) again.
     ///
-    /// Handled, not sent anew to where the interrupt goes now: that place could be another by the time the message arrives.
+    /// The interrupt is handled, not sent anew to where it goes now: that place could be another by
+    /// the time the message arrives.
     ///
     /// # Errors
     /// If the CPU is online; if an interrupt still goes there.

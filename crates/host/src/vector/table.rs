@@ -10,7 +10,7 @@ use super::Irq;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
     Unused,
-    /// Its interrupt was shut down, but may still be in the IRR.
+    /// The interrupt of the vector was shut down, but may still be in the IRR.
     Shutdown,
     /// What is in the IRR has been handled already: the CPU was offline.
     Retriggered,
@@ -40,11 +40,11 @@ impl Entry {
 /// How many interrupts one CPU has taken that nobody handled.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Unhandled {
-    /// Of interrupts that had been shut down: sent before, taken after. Harmless.
+    /// Interrupts that had been shut down: sent before, taken after. Harmless.
     pub late: u32,
-    /// Of those that had been handled elsewhere while the CPU was offline. Harmless.
+    /// Interrupts that had been handled elsewhere while the CPU was offline. Harmless.
     pub retriggered: u32,
-    /// Of vectors that nothing uses: a device, or the host, is at fault.
+    /// Interrupts with vectors that nothing uses: a device, or the host, is at fault.
     pub spurious: u32,
 }
 
@@ -65,9 +65,10 @@ pub enum Arrived {
 /// IRR clear, when no more can come.
 #[doc(alias = "CpuVectors")]
 pub struct VectorIrq<P: Platform> {
-    /// By vector: all 256, so that an interrupt finds its word without a comparison.
+    /// The words by vector: all 256, so that an interrupt finds its word without a comparison.
     words: [P::AtomicU32; 256],
-    /// By its own CPU, with interrupts off: there is nobody to exclude.
+    /// The first of three counters that only the table's own CPU writes, with interrupts off: there
+    /// is nobody to exclude.
     late: P::AtomicU32,
     retriggered: P::AtomicU32,
     spurious: P::AtomicU32,
@@ -95,8 +96,8 @@ impl<P: Platform> VectorIrq<P> {
         self.words[usize::from(vector.0)].store(entry.bits(), SeqCst);
     }
 
-    /// By the CPU, when an interrupt arrives there: what it is. In hard-interrupt context. The end of interrupt (EOI) is the host's,
-    /// whatever this says.
+    /// Returns what an interrupt is that has arrived at the CPU, which calls this. In
+    /// hard-interrupt context. The end of interrupt (EOI) is the host's, whatever this says.
     #[inline]
     #[track_caller]
     pub fn arrived(&self, vector: Vector) -> Arrived {
@@ -118,7 +119,7 @@ impl<P: Platform> VectorIrq<P> {
         Arrived::Unhandled
     }
 
-    /// What the CPU has taken that nobody handled.
+    /// Returns what the CPU has taken that nobody handled.
     pub fn unhandled(&self) -> Unhandled {
         Unhandled {
             late: self.late.load(Relaxed),

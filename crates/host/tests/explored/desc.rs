@@ -37,7 +37,7 @@ struct Irq {
     desc: IrqDesc<Sim>,
     /// Where the entry has it go.
     entry: Model<CpuId>,
-    /// Of the device.
+    /// How often the device has raised the interrupt.
     came: Model<u32>,
     /// What the threads have done. One of them at a time uses it.
     handled: Cell<u32>,
@@ -47,7 +47,7 @@ struct Irq {
     task: Model<Option<<Sim as Platform>::Task>>,
     /// The thread is to end.
     over: Model<bool>,
-    /// Of the driver.
+    /// The driver's memory.
     memory: Ghost,
 }
 
@@ -225,7 +225,7 @@ fn interrupted(m: &Machine) {
     irq.follows(m);
 }
 
-/// Who looks sees it before or after.
+/// Looks at the interrupt while it moves: the look sees it before or after.
 fn looked_at(m: &Machine) {
     let irq = Irq::new();
     let (moves, looks, watches) = (Rc::clone(&irq), Rc::clone(&irq), Rc::clone(&irq));

@@ -214,7 +214,7 @@ impl World {
         });
     }
 
-    /// Who reads a trigger serves the device, and unmasks.
+    /// Reads a trigger, serves the device, and unmasks.
     fn user(self: &Rc<Self>, m: &Machine, cpu: CpuId, of: usize) {
         let this = Rc::clone(self);
         m.task_on(cpu, "user space", move || {

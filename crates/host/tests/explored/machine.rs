@@ -70,7 +70,7 @@ pub struct Vcpu {
     cpus: Arc<Cpus>,
 }
 
-/// By number.
+/// The CPUs by number.
 struct Cpus([Model<Cpu>; 2]);
 
 impl AvicTarget<Sim, Shared> for Vcpu {
@@ -247,7 +247,8 @@ impl Machines {
         AmdIrte::from_bits(self.memory[0].load(SeqCst))
     }
 
-    /// By its owner: it is out of the model meanwhile, because to change it takes steps.
+    /// Changes the binding for its owner. The binding is out of the model meanwhile, because to
+    /// change it takes steps.
     pub fn with_binding<R>(&self, f: impl FnOnce(&mut Bound) -> R) -> R {
         let mut binding = self.binding.change(Option::take).expect("one task at a time uses it");
         let result = f(&mut binding);

@@ -149,7 +149,8 @@ fn changes_again(m: &Machine) {
     });
 }
 
-/// It changes back to what is routed, or was: until the route is there, nothing goes by the other one.
+/// Changes the entry back to what is routed, or was: until the route is there, nothing goes by the
+/// other one.
 fn changes_back(m: &Machine) {
     let all = World::new(&[Write::Mask(0), Write::Data(0, 0x51)]);
     let unmasked = begins_to_route(m, &all);
@@ -293,8 +294,9 @@ impl World {
         });
     }
 
-    /// So many were delivered, each by a message that the guest has written, and none is pending. The routes are what the table
-    /// says, at the latest when an entry is unmasked again: two may have written it at once.
+    /// Checks that `number` interrupts were delivered, each by a message that the guest has
+    /// written, and that none is pending. The routes are what the table says, at the latest when an
+    /// entry is unmasked again: two may have written it at once.
     pub fn delivered(self: &Rc<Self>, m: &Machine, number: std::ops::RangeInclusive<usize>) {
         let this = Rc::clone(self);
         m.at_quiescence("what was signalled was delivered, by a route that the table has had", move || {

@@ -95,8 +95,8 @@ fn what_has_come_to_a_place_that_was_left_is_handled_when_its_cpu_goes() {
     goes_offline(false).assert_exhausted();
 }
 
-/// Who has a cancelled move begin again finds the vector that was reserved for it, whoever asks for one
-/// meanwhile.
+/// Whoever has a cancelled move begin again finds the vector that was reserved for it, whoever asks
+/// for one meanwhile.
 #[test]
 fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
     let report = Explore::new("cancelled").run(|m: &Machine| {

@@ -39,7 +39,7 @@ fn a_descriptor_that_is_freed_before_the_invalidation_has_completed_is_used_afte
 enum Act {
     PostToB,
     Unbind,
-    /// By another task.
+    /// Another task changes where the interrupt arrives in the host.
     SetHost,
 }
 

@@ -28,7 +28,7 @@ struct Entry {
     masked: bool,
     pending: bool,
     routed: Option<MsiMessage>,
-    /// Its route is being changed.
+    /// The entry's route is being changed.
     routing: bool,
     open: bool,
     signalled: u64,

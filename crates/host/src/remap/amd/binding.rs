@@ -1,4 +1,4 @@
-//! Which vCPU an interrupt is posted to.
+//! The vCPU that an interrupt is posted to.
 
 use alloc::sync::Arc;
 use core::convert::Infallible;
@@ -14,10 +14,11 @@ use crate::{AmdInterrupt, Followed, Invalidate, IrteIndex, IrteMemory, NotBound,
 /// A vCPU that interrupts can be posted to.
 #[doc(alias = "Target")]
 pub trait AvicTarget<P: Platform, M: IrteMemory<P>>: Send + Sync + 'static {
-    /// Its own copy of where it is: its entry in the physical ID table.
+    /// The vCPU's own copy of where it is: its entry in the physical ID table.
     type Own: Mirror;
 
-    /// The copies of where it is. An interrupt is in guest mode exactly as long as it is one of them.
+    /// The copies of where the vCPU is. An interrupt is in guest mode exactly as long as it is one
+    /// of them.
     fn copies(&self) -> &ResidencyCopies<P, Self::Own, AmdInterrupt<P, M>>;
 }
 
@@ -39,8 +40,9 @@ pub struct Posting {
 #[doc(alias = "LookAgain")]
 pub struct RescanRequired<V>(pub Arc<V>);
 
-/// It was posted to a vCPU already. Now it is posted to none: what [`unbind`](AmdBinding::unbind)
-/// would have returned is still to be done, and it can be bound after that.
+/// The interrupt was posted to a vCPU already. Now it is posted to none: what
+/// [`unbind`](AmdBinding::unbind) would have returned is still to be done, and the interrupt can be
+/// bound after that.
 #[must_use = "the vCPU that it was posted to has to look at its pending bits"]
 pub struct Bound<V>(pub Invalidate<RescanRequired<V>>);
 
@@ -74,7 +76,8 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> PostableInterrupt<V> fo
 }
 
 impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
-    /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
+    /// Creates the binding of an interrupt that arrives in the host. An interrupt has one binding,
+    /// so it is given away.
     pub fn new(interrupt: AmdInterrupt<P, M>) -> Self {
         AmdBinding(Binding::at_host(interrupt))
     }
@@ -84,15 +87,16 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
         self.0.interrupt()
     }
 
-    /// The vCPU.
+    /// The vCPU that the interrupt is posted to.
     pub fn target(&self) -> Option<&Arc<V>> {
         self.0.target()
     }
 
-    /// Has it posted to a vCPU. Until the invalidation has completed, some may still arrive in the host.
+    /// Has the interrupt posted to a vCPU. Until the invalidation has completed, some may still
+    /// arrive in the host.
     ///
     /// # Errors
-    /// If it was posted to one already: then it is posted to none when this returns.
+    /// If the interrupt was posted to a vCPU already: then it is posted to none when this returns.
     pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound<V>> {
         if let Ok(unbound) = self.unbind() {
             return Err(Bound(unbound));
@@ -106,19 +110,20 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
         Ok(self.0.posts(vcpu).map(|_| ()))
     }
 
-    /// Has it arrive in the host. Until the invalidation has completed, some may still be posted to the vCPU, which must look
-    /// at its pending bits after that: whoever unbinds is responsible for them until then.
+    /// Has the interrupt arrive in the host. Until the invalidation has completed, some may still
+    /// be posted to the vCPU, which must look at its pending bits after that: whoever unbinds is
+    /// responsible for them until then.
     ///
     /// # Errors
-    /// If it is posted to none.
+    /// If the interrupt is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<RescanRequired<V>>, NotBound> {
         Ok(self.0.unbind()?.map(RescanRequired))
     }
 
-    /// Has it follow a route: posted to a vCPU, or, if there is none that it can be posted to,
-    /// arriving in the host. The change is `invalidate`d, which returns when that has completed,
-    /// and the vCPU that it was posted to then told to `look_again`. In task context, if
-    /// `invalidate` waits.
+    /// Has the interrupt follow a route: posted to a vCPU, or, if there is none that it can be
+    /// posted to, arriving in the host. The change is `invalidate`d, which returns when that has
+    /// completed, and the vCPU that the interrupt was posted to is then told to `look_again`. In
+    /// task context, if `invalidate` waits.
     pub fn follow(
         &mut self,
         route: Option<(Arc<V>, Posting)>,

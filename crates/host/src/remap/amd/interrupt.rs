@@ -14,17 +14,17 @@ use crate::{Invalidate, IrteMemory, IrteSlot, RetiredIrte};
 pub struct AmdInterrupt<P: Platform, M: IrteMemory<P>>(PostableIrte<P, M>);
 
 impl<P: Platform, M: IrteMemory<P>> AmdInterrupt<P, M> {
-    /// An interrupt that arrives in the host.
+    /// Creates an interrupt that arrives in the host.
     pub fn new(entry: IrteSlot<P, M>, host: HostMode) -> Self {
         AmdInterrupt(PostableIrte::new(entry, AmdIrte::host(host).bits(), AmdIrte::IN_GUEST_MODE))
     }
 
-    /// Its entry.
+    /// The interrupt's entry.
     pub fn entry(&self) -> &IrteSlot<P, M> {
         self.0.entry()
     }
 
-    /// What its entry says.
+    /// Reads what the interrupt's entry says.
     pub fn load(&self) -> AmdIrte {
         AmdIrte::from_bits(self.entry().load())
     }

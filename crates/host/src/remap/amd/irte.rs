@@ -61,27 +61,28 @@ impl AmdIrte {
     /// The bits that are all set in guest mode, and not in host mode.
     pub(crate) const IN_GUEST_MODE: u128 = REMAP_EN | GUEST_MODE;
 
-    /// An entry in host mode.
+    /// Creates an entry in host mode.
     pub fn host(mode: HostMode) -> Self {
         let logical = if mode.logical { DM } else { 0 };
         let kind = u128::from(mode.kind & 7) << INT_TYPE_SHIFT;
         AmdIrte(REMAP_EN | kind | logical | destination(mode.destination) | u128::from(mode.vector) << VECTOR_SHIFT)
     }
 
-    /// An entry in guest mode.
+    /// Creates an entry in guest mode.
     pub fn guest(mode: GuestMode) -> Self {
         let root = u128::from(mode.backing_page & ROOT_BITS) << ROOT_SHIFT;
         let tag = u128::from(mode.tag) << TAG_SHIFT;
         AmdIrte(REMAP_EN | GUEST_MODE | tag | root | u128::from(mode.vector) << VECTOR_SHIFT).at(mode.residency)
     }
 
-    /// The same entry in guest mode, of a vCPU that is elsewhere: IsRun, the destination and GALogIntr, which hardware
-    /// reads anew for each interrupt, so that no invalidation is needed (section 2.2.5.3). `None` in host mode.
+    /// Returns the same entry in guest mode, of a vCPU that is elsewhere: IsRun, the destination
+    /// and GALogIntr, which hardware reads anew for each interrupt, so that no invalidation is
+    /// needed (section 2.2.5.3). Returns `None` in host mode.
     pub fn moved(self, residency: Residency) -> Option<Self> {
         self.is_guest().then(|| self.at(residency))
     }
 
-    /// Of the bits of an entry.
+    /// Creates an entry from its bits.
     pub const fn from_bits(bits: u128) -> Self {
         AmdIrte(bits)
     }
@@ -91,12 +92,12 @@ impl AmdIrte {
         self.0
     }
 
-    /// Whether it is in guest mode.
+    /// Returns whether the entry is in guest mode.
     pub const fn is_guest(self) -> bool {
         self.0 & Self::IN_GUEST_MODE == Self::IN_GUEST_MODE
     }
 
-    /// What it says in host mode.
+    /// Returns what the entry says in host mode.
     pub fn as_host(self) -> Option<HostMode> {
         (self.0 & REMAP_EN != 0 && !self.is_guest()).then(|| HostMode {
             destination: self.destination(),
@@ -106,7 +107,7 @@ impl AmdIrte {
         })
     }
 
-    /// What it says in guest mode.
+    /// Returns what the entry says in guest mode.
     pub fn as_guest(self) -> Option<GuestMode> {
         self.is_guest().then(|| GuestMode {
             backing_page: (self.0 >> ROOT_SHIFT) as u64 & ROOT_BITS,

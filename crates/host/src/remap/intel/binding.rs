@@ -1,4 +1,4 @@
-//! Which descriptor an interrupt is posted to.
+//! The descriptor that an interrupt is posted to.
 
 use alloc::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{Followed, IntelInterrupt, Invalidate, IrteIndex, IrteMemory, NotBoun
 /// A posted-interrupt descriptor that a VT-d unit can find.
 #[doc(alias = "Descriptor")]
 pub trait PiTarget: Send + Sync + 'static {
-    /// Its physical address, as long as it lives: a multiple of 64.
+    /// The descriptor's physical address, as long as it lives: a multiple of 64.
     fn address(&self) -> u64;
 }
 
@@ -58,7 +58,8 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> PostableInterrupt<V> for IntelI
 }
 
 impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
-    /// Of an interrupt that arrives in the host. An interrupt has one binding, so it is given away.
+    /// Creates the binding of an interrupt that arrives in the host. An interrupt has one binding,
+    /// so it is given away.
     pub fn new(interrupt: IntelInterrupt<P, M>) -> Self {
         IntelBinding(Binding::at_host(interrupt))
     }
@@ -68,17 +69,18 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
         self.0.interrupt()
     }
 
-    /// The vCPU.
+    /// The vCPU that the interrupt is posted to.
     pub fn target(&self) -> Option<&Arc<V>> {
         self.0.target()
     }
 
-    /// Has it posted to a vCPU, as `vector` in the guest, from wherever it goes now: in one store. If it is `urgent`, SN
-    /// does not suppress its notification. Until the invalidation has completed, some may go where they went before.
+    /// Has the interrupt posted to a vCPU, as `vector` in the guest, from wherever it goes now: in
+    /// one store. If it is `urgent`, SN does not suppress its notification. Until the invalidation
+    /// has completed, some may go where they went before.
     ///
     /// # Errors
-    /// If the descriptor is not where hardware can find it: then it arrives in the host when this
-    /// returns, wherever it went.
+    /// If the descriptor is not where hardware can find it: then the interrupt arrives in the host
+    /// when this returns, wherever it went.
     pub fn post_to(
         &mut self,
         to: Arc<V>,
@@ -93,9 +95,9 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
         Ok(self.0.posts(to))
     }
 
-    /// Has it follow a route: posted to a vCPU, as a vector in the guest, urgent or not; or, if
-    /// there is none that it can be posted to, arriving in the host. The change is `invalidate`d,
-    /// which returns when that has completed. In task context, if that waits.
+    /// Has the interrupt follow a route: posted to a vCPU, as a vector in the guest, urgent or not;
+    /// or, if there is none that it can be posted to, arriving in the host. The change is
+    /// `invalidate`d, which returns when that has completed. In task context, if that waits.
     pub fn follow(&mut self, route: Option<(Arc<V>, u8, bool)>, invalidate: impl FnOnce(IrteIndex)) -> Followed {
         let former = match route {
             Some((to, vector, urgent)) => match self.post_to(to, vector, urgent) {
@@ -111,10 +113,11 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
         Followed(())
     }
 
-    /// Has it arrive in the host. Until the invalidation has completed, some may still be posted.
+    /// Has the interrupt arrive in the host. Until the invalidation has completed, some may still
+    /// be posted.
     ///
     /// # Errors
-    /// If it is posted to none.
+    /// If the interrupt is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<Arc<V>>, NotBound> {
         self.0.unbind()
     }

@@ -16,18 +16,18 @@ pub struct IntelInterrupt<P: Platform, M: IrteMemory<P>> {
 }
 
 impl<P: Platform, M: IrteMemory<P>> IntelInterrupt<P, M> {
-    /// An interrupt that comes from `source` and arrives in the host.
+    /// Creates an interrupt that comes from `source` and arrives in the host.
     pub fn new(entry: IrteSlot<P, M>, source: Source, host: RemappedIrte) -> Self {
         let host = IntelIrte::remapped(source, host).bits();
         IntelInterrupt { switch: PostableIrte::new(entry, host, IntelIrte::IN_POSTED_FORMAT), source }
     }
 
-    /// Its entry.
+    /// The interrupt's entry.
     pub fn entry(&self) -> &IrteSlot<P, M> {
         self.switch.entry()
     }
 
-    /// What its entry says.
+    /// Reads what the interrupt's entry says.
     pub fn load(&self) -> IntelIrte {
         IntelIrte::from_bits(self.entry().load())
     }

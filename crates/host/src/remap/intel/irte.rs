@@ -3,7 +3,7 @@
 //! Intel Virtualization Technology for Directed I/O, Architecture Specification (D51397-015), sections 9.9 "Interrupt
 //! Remapping Table Entry (IRTE) for Remapped Interrupts" and 9.10 "... for Posted Interrupts".
 
-/// Which requests an entry accepts: bits 83:64, which both formats have.
+/// The requests that an entry accepts: bits 83:64, which both formats have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// Any.
@@ -77,7 +77,7 @@ impl IntelIrte {
     /// The bits that are all set in posted format, and not in remapped format.
     pub(crate) const IN_POSTED_FORMAT: u128 = P | IM;
 
-    /// An entry in remapped format.
+    /// Creates an entry in remapped format.
     pub fn remapped(source: Source, to: RemappedIrte) -> Self {
         let flags = [(to.logical, DM), (to.redirection_hint, RH), (to.level, TM)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(P, |bits, (_, flag)| bits | flag);
@@ -86,7 +86,8 @@ impl IntelIrte {
         IntelIrte(flags | delivery | vector | destination | source.bits())
     }
 
-    /// An entry in posted format; `None` if the descriptor's address is not a multiple of 64.
+    /// Creates an entry in posted format; `None` if the descriptor's address is not a multiple of
+    /// 64.
     pub fn posted(source: Source, to: PostedIrte) -> Option<Self> {
         if !to.descriptor.is_multiple_of(64) {
             return None;
@@ -97,7 +98,7 @@ impl IntelIrte {
         Some(IntelIrte(P | IM | urgent | u128::from(to.vector) << V_SHIFT | low | high | source.bits()))
     }
 
-    /// Of the bits of an entry.
+    /// Creates an entry from its bits.
     pub const fn from_bits(bits: u128) -> Self {
         IntelIrte(bits)
     }
@@ -107,12 +108,12 @@ impl IntelIrte {
         self.0
     }
 
-    /// Whether it is in posted format.
+    /// Returns whether the entry is in posted format.
     pub const fn is_posted(self) -> bool {
         self.0 & Self::IN_POSTED_FORMAT == Self::IN_POSTED_FORMAT
     }
 
-    /// What it says in remapped format.
+    /// Returns what the entry says in remapped format.
     pub fn as_remapped(self) -> Option<RemappedIrte> {
         (self.0 & (P | IM) == P).then_some(RemappedIrte {
             destination: (self.0 >> DST_SHIFT) as u32,
@@ -124,7 +125,7 @@ impl IntelIrte {
         })
     }
 
-    /// What it says in posted format.
+    /// Returns what the entry says in posted format.
     pub fn as_posted(self) -> Option<PostedIrte> {
         let low = (self.0 >> PDA_LOW_SHIFT) as u64 & ((1 << 26) - 1);
         let high = (self.0 >> PDA_HIGH_SHIFT) as u64;
