@@ -1,4 +1,4 @@
-//! Who has which APIC id.
+//! The vCPUs by APIC id.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -24,26 +24,26 @@ pub enum LogicalIds {
 /// What the registers of a vCPU's APIC say of where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Registers {
-    /// It is disabled: nothing reaches it.
+    /// The APIC is disabled: nothing reaches it.
     Disabled,
-    /// It is an xAPIC.
+    /// The APIC is an xAPIC.
     XApic {
-        /// Its id, which a guest may change.
+        /// The APIC's id, which a guest may change.
         id: u8,
         /// Bits 31:24 of its logical destination register.
         logical: u8,
-        /// Its destination format register.
+        /// The APIC's destination format register.
         format: LogicalIds,
     },
-    /// It is an x2APIC. Its logical id is made of its id.
+    /// The APIC is an x2APIC. Its logical id is made of its id.
     X2Apic {
-        /// Its id, which no guest can change.
+        /// The APIC's id, which no guest can change.
         id: u32,
     },
 }
 
 impl Registers {
-    /// Its id.
+    /// The APIC's id; `None` if the APIC is disabled.
     pub const fn id(&self) -> Option<u32> {
         match *self {
             Registers::Disabled => None,
@@ -52,7 +52,7 @@ impl Registers {
         }
     }
 
-    /// Whether a message is for it (or for it among others).
+    /// Returns whether a message is for this APIC (or for it among others).
     pub const fn accepts(&self, destination: u32, mode: DestinationMode) -> bool {
         if destination == InterruptMessage::ALL {
             return !matches!(self, Registers::Disabled);
@@ -82,7 +82,7 @@ impl Registers {
     }
 }
 
-/// Which vCPUs a message is for.
+/// The vCPUs that a message is for, by their number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who<'a, T> {
     /// None.
@@ -111,7 +111,8 @@ pub struct ApicTable<T> {
 const DIRECT: u32 = 4096;
 
 impl<T> ApicTable<T> {
-    /// Of these vCPUs. It has up to two of each `T`, which is an `Arc`, or a number.
+    /// Creates the table of these vCPUs. It has up to two of each `T`, which is an `Arc`, or a
+    /// number.
     pub fn new(vcpus: impl IntoIterator<Item = (Registers, T)>) -> Self
     where
         T: Clone,
@@ -135,23 +136,24 @@ impl<T> ApicTable<T> {
         ApicTable { vcpus, physical, duplicate }
     }
 
-    /// An APIC id below 4096 that several vCPUs have, if there is one. Messages reach all of them.
+    /// Returns an APIC id below 4096 that several vCPUs have, if there is one. Messages reach all
+    /// of them.
     pub fn duplicate(&self) -> Option<DuplicateId> {
         self.duplicate
     }
 
-    /// All vCPUs.
+    /// Returns all vCPUs.
     pub fn vcpus(&self) -> impl Iterator<Item = &(Registers, T)> {
         self.vcpus.iter()
     }
 
-    /// Those that a message is for.
+    /// Returns the vCPUs that a message is for.
     pub fn targets(&self, destination: u32, mode: DestinationMode) -> impl Iterator<Item = &T> {
         let accepts = move |(registers, vcpu)| Registers::accepts(registers, destination, mode).then_some(vcpu);
         self.vcpus.iter().map(|(registers, vcpu)| (registers, vcpu)).filter_map(accepts)
     }
 
-    /// Whether those are none, one or several.
+    /// Returns whether a message is for no vCPU, for one or for several.
     #[inline]
     pub fn who(&self, destination: u32, mode: DestinationMode) -> Who<'_, T> {
         match self.direct(destination, mode) {
@@ -197,7 +199,7 @@ pub struct ApicMap<P: Platform, T: Send + Sync + 'static> {
 }
 
 impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
-    /// A map that holds `table`, for readers of `rcu`.
+    /// Creates a map that holds `table`, for readers of `rcu`.
     pub fn new(rcu: &Arc<P::Rcu>, table: ApicTable<T>) -> Self {
         ApicMap {
             state: P::AtomicU32::new(CLEAN),
@@ -206,7 +208,7 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
         }
     }
 
-    /// The table, in a read section.
+    /// Returns the table, in a read section.
     #[inline]
     pub fn read(&self) -> RcuRef<'_, P::Rcu, ApicTable<T>> {
         self.table.read()

@@ -76,7 +76,7 @@ pub struct InterruptMessage {
     pub destination: u32,
     /// How `destination` is to be understood.
     pub mode: DestinationMode,
-    /// Of several targets, the one with the lowest priority is to get it.
+    /// The target with the lowest priority is to get the interrupt, and not all of them.
     pub redirection_hint: bool,
     /// The vector, also if it is not a legal one.
     pub vector: u8,
@@ -140,7 +140,7 @@ impl InterruptMessage {
         })
     }
 
-    /// The vector, if it is legal.
+    /// Returns the vector, if it is legal.
     #[inline]
     pub const fn legal_vector(&self) -> Option<GuestVector> {
         GuestVector::new(self.vector)

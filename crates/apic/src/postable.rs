@@ -1,5 +1,5 @@
-//! Which messages can be posted. Those that cannot take the way through the host's interrupt handler: remapped delivery,
-//! and the vCPUs' APICs in software.
+//! The messages that can be posted. Those that cannot take the way through the host's interrupt
+//! handler: remapped delivery, and the vCPUs' APICs in software.
 
 use crate::{ApicTable, Delivery, GuestVector, InterruptMessage, TriggerMode, Who};
 
@@ -9,9 +9,9 @@ use crate::{ApicTable, Delivery, GuestVector, InterruptMessage, TriggerMode, Who
 /// tell the source that the guest is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Eoi {
-    /// It does: the vector's bit in the EOI-exit bitmap was set, and the vCPU has seen it.
+    /// The EOI exits: the vector's bit in the EOI-exit bitmap was set, and the vCPU has seen it.
     Intercepted,
-    /// It does not, or nobody knows.
+    /// The EOI does not exit, or nobody knows.
     NotIntercepted,
 }
 
@@ -19,9 +19,9 @@ pub enum Eoi {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Posted")]
 pub struct PostableMessage<'a, T> {
-    /// To whom.
+    /// The vCPU to post to.
     pub target: &'a T,
-    /// Which bit.
+    /// The bit to post.
     pub vector: GuestVector,
 }
 
@@ -29,17 +29,17 @@ pub struct PostableMessage<'a, T> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Remapped")]
 pub enum NotPostable {
-    /// It is not an interrupt with a vector of its own.
+    /// The message is not an interrupt with a vector of its own.
     Mode(Delivery),
-    /// Its vector is below 16.
+    /// The message's vector is below 16.
     IllegalVector(u8),
-    /// It is level-triggered, and nobody would see its EOI.
+    /// The message is level-triggered, and nobody would see its EOI.
     LevelWithoutEoi,
-    /// It says that a line is down.
+    /// The message says that a line is down.
     Deasserted,
-    /// It is for none of the vCPUs.
+    /// The message is for none of the vCPUs.
     Nobody,
-    /// It is for several vCPUs: all of them, or the one of them with the lowest priority.
+    /// The message is for several vCPUs: all of them, or the one of them with the lowest priority.
     Several,
 }
 

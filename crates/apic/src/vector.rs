@@ -8,12 +8,12 @@ use doorbell_post::Bit;
 pub struct GuestVector(u8);
 
 impl GuestVector {
-    /// The vector of that number, if it is legal.
+    /// Creates the vector of that number, if it is legal.
     pub const fn new(number: u8) -> Option<Self> {
         if number >= 16 { Some(GuestVector(number)) } else { None }
     }
 
-    /// Its number, 16 to 255.
+    /// The vector's number, 16 to 255.
     pub const fn number(self) -> u8 {
         self.0
     }

@@ -24,7 +24,7 @@ pub enum Unemulated {
     Type,
     /// A target is not in the tables, which is so for any ID that the guest makes up.
     Target,
-    /// It is not one to the sender itself, and the guest is a confidential one (Secure AVIC).
+    /// The IPI is not one to the sender itself, and the guest is a confidential one (Secure AVIC).
     NotAccelerated,
     /// The page of an entry: the tables are wrong, which is the host's mistake and not the guest's.
     BackingPage {
@@ -35,8 +35,8 @@ pub enum Unemulated {
     Unknown(u32),
 }
 
-/// What is to be done about an exit [`EXIT_INCOMPLETE_IPI`](spec::EXIT_INCOMPLETE_IPI). Its EXITINFO1 is the value of the
-/// interrupt command register.
+/// Returns what is to be done about an exit [`EXIT_INCOMPLETE_IPI`](spec::EXIT_INCOMPLETE_IPI). Its
+/// EXITINFO1 is the value of the interrupt command register.
 pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
     let icr = Icr(info1);
     let (reason, index) = spec::incomplete_ipi(info2);
@@ -66,7 +66,8 @@ pub enum UnacceleratedAccess {
     Nothing,
     /// The instruction has done nothing: software is to do it.
     Emulate {
-        /// Of the register, in bytes: a multiple of 16 below 4096. There need not be such a register.
+        /// The offset of the register, in bytes: a multiple of 16 below 4096. There need not be
+        /// such a register.
         offset: usize,
         /// Whether it writes.
         write: bool,
@@ -123,10 +124,11 @@ impl WrittenRegister {
     }
 }
 
-/// What is to be done about an exit [`EXIT_UNACCELERATED`](spec::EXIT_UNACCELERATED).
+/// Returns what is to be done about an exit [`EXIT_UNACCELERATED`](spec::EXIT_UNACCELERATED).
 ///
-/// Writes to some registers exit when they have been done (traps); everything else exits before (faults): APM vol. 2, table
-/// 15-22. Those to the extended local vector table do what CPUID Fn8000_000A_EDX\[27\] says: `extended_lvt` is that bit.
+/// Writes to some registers exit when they have been done (traps); everything else exits before
+/// (faults): APM vol. 2, table 15-22. Those to the extended local vector table do what CPUID
+/// Fn8000_000A_EDX\[27\] says: `extended_lvt` is that bit.
 pub fn access(info1: u64, info2: u64, extended_lvt: bool) -> UnacceleratedAccess {
     let (offset, write) = spec::unaccelerated(info1);
     let emulate = UnacceleratedAccess::Emulate { offset, write };

@@ -4,7 +4,7 @@ use super::Avic;
 use super::table::{Kind, LogicalTable, Model};
 use crate::GuestVector;
 
-/// Who is meant beside, or in the place of, the destination.
+/// The vCPUs that are meant beside, or in the place of, the destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shorthand {
     /// The destination.
@@ -22,27 +22,27 @@ pub enum Shorthand {
 pub struct Icr(pub u64);
 
 impl Icr {
-    /// Bits 7:0, if it is a legal vector.
+    /// Returns bits 7:0, if they are a legal vector.
     pub const fn vector(self) -> Option<GuestVector> {
         GuestVector::new(self.0 as u8)
     }
 
-    /// Bits 10:8; 0 is fixed, what hardware delivers.
+    /// Returns bits 10:8; 0 is fixed, what hardware delivers.
     pub const fn message_type(self) -> u8 {
         (self.0 >> 8 & 7) as u8
     }
 
-    /// Bit 11: the destination is a logical one.
+    /// Returns bit 11: the destination is a logical one.
     pub const fn logical(self) -> bool {
         self.0 >> 11 & 1 != 0
     }
 
-    /// Bit 15.
+    /// Returns bit 15: the interrupt is level-triggered.
     pub const fn level_triggered(self) -> bool {
         self.0 >> 15 & 1 != 0
     }
 
-    /// Bits 19:18.
+    /// Returns bits 19:18.
     pub const fn shorthand(self) -> Shorthand {
         match self.0 >> 18 & 3 {
             0 => Shorthand::None,
@@ -52,7 +52,7 @@ impl Icr {
         }
     }
 
-    /// Bits 63:32 in x2APIC mode, 63:56 in xAPIC mode.
+    /// Returns bits 63:32 in x2APIC mode, 63:56 in xAPIC mode.
     pub const fn destination(self, kind: Kind) -> u32 {
         match kind {
             Kind::Avic => (self.0 >> 56) as u32,

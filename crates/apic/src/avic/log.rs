@@ -20,7 +20,7 @@ pub(crate) static TAGS: LockClass = LockClass::new("avic.ga-tags", WaitType::Sle
 pub struct GaTag(u32);
 
 impl GaTag {
-    /// Of the bits that an IRTE holds.
+    /// Creates a tag from the bits that an IRTE holds.
     pub const fn from_bits(bits: u32) -> Self {
         GaTag(bits)
     }
@@ -77,17 +77,18 @@ struct Vm<V> {
 /// What was replaced. It is to be dropped after a grace period.
 pub type Former<P, V> = Retired<<P as Platform>::Rcu, Arc<Members<V>>>;
 
-/// Who is meant by the entries of the logs of guest interrupts, for all VMs of a host and all of its IOMMUs.
+/// The vCPUs that are meant by the entries of the logs of guest interrupts, for all VMs of a host
+/// and all of its IOMMUs.
 ///
-/// `V` is what the host has for a vCPU. Whoever reads a log pins it by an RCU read section, takes no lock, and allocates
-/// nothing: it may be an interrupt handler.
+/// `V` is what the host has for a vCPU. Whoever reads a log pins it by an RCU read section, takes
+/// no lock, and allocates nothing: the reader may be an interrupt handler.
 pub struct GaLog<P: Platform, V: Send + Sync + 'static> {
     vms: Box<[Cell<P, V>]>,
     writers: Mutex<P, Box<[Vm<V>]>>,
 }
 
 impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
-    /// For so many VMs at once, at most 4096.
+    /// Creates the tags for `vms` VMs at once, at most 4096.
     pub fn new(vms: usize) -> Arc<Self> {
         let domain = Arc::new(P::Rcu::new("GA log"));
         let writers: Box<[_]> = (0..vms.min(4096))
@@ -106,7 +107,7 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
         former
     }
 
-    /// A number for a VM.
+    /// Takes a number for a VM.
     ///
     /// # Errors
     /// If there is none left.
@@ -132,7 +133,7 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
         members.vcpus.get(tag.vcpu())?.as_deref().map(look)
     }
 
-    /// A log was full: entries are missing.
+    /// Begins to restart a log that was full: entries are missing.
     pub fn overflowed(&self) -> Reset<'_, P, V> {
         Reset { log: self }
     }
@@ -187,9 +188,10 @@ pub struct Reset<'a, P: Platform, V: Send + Sync + 'static> {
 }
 
 impl<P: Platform, V: Send + Sync + 'static> Reset<'_, P, V> {
-    /// The log is running again: what is posted from here on has its entry. Each vCPU is handed to `look`, as by
-    /// [`entry`](GaLog::entry), because any of those that asked for log entries may be one whose entry is missing. (Those that
-    /// did not have nothing to do, and [`AvicVcpu::logged`](super::AvicVcpu::logged) says so.)
+    /// Says that the log is running again: what is posted from here on has its entry. Each vCPU is
+    /// handed to `look`, as by [`entry`](GaLog::entry), because any of those that asked for log
+    /// entries may be one whose entry is missing. (Those that did not have nothing to do, and
+    /// [`AvicVcpu::logged`](super::AvicVcpu::logged) says so.)
     pub fn restarted(self, mut look: impl FnMut(&V)) {
         for vm in &self.log.vms {
             vm.read().vcpus.iter().flatten().for_each(|vcpu| look(vcpu));

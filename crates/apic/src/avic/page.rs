@@ -20,7 +20,7 @@ pub struct BackingPage<P: Platform> {
 }
 
 impl<P: Platform> BackingPage<P> {
-    /// All registers are zero.
+    /// Creates a page whose registers are all zero.
     pub const fn new() -> Self {
         BackingPage { registers: [const { <P::AtomicU32 as Atomic>::ZERO }; 1024] }
     }
@@ -49,10 +49,11 @@ impl<P: Platform> BackingPage<P> {
         })
     }
 
-    /// The vector that the guest would be interrupted with next: the highest that is pending, if it is of a higher
-    /// priority class than the task's and than what is in service (APM vol. 2, section 16.6.4).
+    /// Returns the vector that the guest would be interrupted with next: the highest that is
+    /// pending, if it is of a higher priority class than the task's and than what is in service
+    /// (APM vol. 2, section 16.6.4).
     ///
-    /// By the owner, or about a vCPU that is not in the guest.
+    /// The owner may call this, or anybody about a vCPU that is not in the guest.
     pub fn deliverable(&self) -> Option<GuestVector> {
         let highest = self.highest(register::IRR)?;
         let task = self.register(register::TPR).load(SeqCst) as u8;
@@ -74,9 +75,10 @@ impl<P: Platform> BackingPage<P> {
         self.highest(register::IRR).is_some_and(|highest| highest >> 4 <= task >> 4)
     }
 
-    /// Software interrupts the guest with a vector in the place of hardware: it is not pending any more, but in service.
+    /// Takes a vector with which software interrupts the guest in the place of hardware: the vector
+    /// is not pending any more, but in service.
     ///
-    /// By the owner, while AVIC is inhibited.
+    /// Only the owner may call this, while AVIC is inhibited.
     pub fn accept(&self, vector: GuestVector) {
         let vector = vector.number();
         let bit = 1 << (vector % 32);

@@ -8,12 +8,12 @@
 pub struct HostApicId(u16);
 
 impl HostApicId {
-    /// Of a CPU in xAPIC mode.
+    /// Creates the ID of a CPU in xAPIC mode.
     pub const fn xapic(id: u8) -> Self {
         HostApicId(id as u16)
     }
 
-    /// Of a CPU in x2APIC mode, if the field can hold it.
+    /// Creates the ID of a CPU in x2APIC mode, if the field can hold it.
     pub const fn x2apic(id: u32) -> Option<Self> {
         if id < 1 << 12 { Some(HostApicId(id as u16)) } else { None }
     }
@@ -34,7 +34,7 @@ pub struct PageAddress(u64);
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 impl PageAddress {
-    /// Of a physical address, in bytes, if it is that of a page below 2^52.
+    /// Creates the address from a physical address in bytes, if it is that of a page below 2^52.
     pub const fn new(address: u64) -> Option<Self> {
         if address & !ADDRESS == 0 { Some(PageAddress(address)) } else { None }
     }
@@ -60,7 +60,7 @@ impl PhysicalEntry {
     /// No vCPU has that ID.
     pub const NONE: Self = PhysicalEntry(0);
 
-    /// Of a vCPU with that backing page, which runs on `host` if there is one.
+    /// Creates the entry of a vCPU with that backing page, which runs on `host` if there is one.
     pub const fn new(page: PageAddress, host: Option<HostApicId>) -> Self {
         let running = match host {
             Some(host) => Self::RUNNING | host.0 as u64,
@@ -69,7 +69,7 @@ impl PhysicalEntry {
         PhysicalEntry(Self::VALID | page.0 | running)
     }
 
-    /// Of a word.
+    /// Creates an entry from its word.
     pub const fn from_bits(bits: u64) -> Self {
         PhysicalEntry(bits)
     }
@@ -79,7 +79,7 @@ impl PhysicalEntry {
         self.0
     }
 
-    /// Valid, bit 63.
+    /// Returns Valid, bit 63.
     pub const fn valid(self) -> bool {
         self.0 & Self::VALID != 0
     }
@@ -89,7 +89,8 @@ impl PhysicalEntry {
         PageAddress(self.0 & ADDRESS)
     }
 
-    /// IsRunning, bit 62, and the host's physical APIC ID, bits 11:0 (of which AVIC uses 7:0).
+    /// Returns the host's physical APIC ID, bits 11:0 (of which AVIC uses 7:0), if IsRunning, bit
+    /// 62, is set.
     pub const fn running(self) -> Option<HostApicId> {
         if self.0 & Self::RUNNING != 0 { Some(HostApicId((self.0 & Self::HOST_ID) as u16)) } else { None }
     }
@@ -105,12 +106,12 @@ impl LogicalEntry {
     /// The bit means nobody.
     pub const NONE: Self = LogicalEntry(0);
 
-    /// The vCPU of that physical ID.
+    /// Creates the entry of the vCPU of that physical ID.
     pub const fn new(id: u8) -> Self {
         LogicalEntry(Self::VALID | id as u32)
     }
 
-    /// Of a word.
+    /// Creates an entry from its word.
     pub const fn from_bits(bits: u32) -> Self {
         LogicalEntry(bits)
     }
@@ -195,7 +196,7 @@ impl LogEntry {
         (self.0 >> 32) as u16
     }
 
-    /// Of a guest's interrupt.
+    /// Creates the entry of a guest's interrupt.
     pub const fn new(tag: u32, device: u16) -> Self {
         LogEntry(Self::GUEST_INTERRUPT << 60 | (device as u64) << 32 | tag as u64)
     }

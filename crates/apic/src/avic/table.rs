@@ -9,7 +9,8 @@ use doorbell_post::{Mirror, Residency};
 use super::spec::{HostApicId, LogicalEntry, PageAddress, PhysicalEntry};
 use super::{AtomicU32, AtomicU64, Avic};
 
-/// Which of the two: they differ in the guest's APIC mode, the IDs that there are, and the logical table.
+/// AVIC or x2AVIC: they differ in the guest's APIC mode, the IDs that there are, and the logical
+/// table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// xAPIC mode: 8-bit IDs, of which 255 means everybody, and a logical table.
@@ -38,7 +39,7 @@ pub struct PhysicalTable<A: Avic> {
 /// Why a table cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableError {
-    /// It is not made of whole pages, or of more than hardware knows.
+    /// The table is not made of whole pages, or of more than hardware knows.
     Size {
         /// How many entries it has.
         entries: usize,
@@ -58,11 +59,11 @@ pub enum TableError {
 }
 
 impl<A: Avic> PhysicalTable<A> {
-    /// A table without vCPUs.
+    /// Creates a table without vCPUs.
     ///
     /// # Errors
-    /// [`Size`](TableError::Size): AVIC has one page (512 entries, of which the upper half is reserved), x2AVIC one or, if
-    /// CPUID says so (Fn8000_000A_ECX\[6\]), up to 8.
+    /// [`Size`](TableError::Size): AVIC has one page (512 entries, of which the upper half is
+    /// reserved), x2AVIC one or, if CPUID says so (Fn8000_000A_ECX\[6\]), up to 8.
     pub fn new(kind: Kind, words: A::Physical) -> Result<Arc<Self>, TableError> {
         let entries = words.len();
         let pages = match kind {
@@ -76,7 +77,7 @@ impl<A: Avic> PhysicalTable<A> {
         Ok(Arc::new(PhysicalTable { kind, words }))
     }
 
-    /// Which of the two.
+    /// The kind of the table.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -160,7 +161,7 @@ pub enum Model {
 }
 
 impl Model {
-    /// What a value of the register (bits 31:28) says; `None` if it is neither.
+    /// Returns what a value of the register (bits 31:28) says; `None` if it says neither model.
     pub const fn of(dfr: u32) -> Option<Self> {
         match dfr >> 28 {
             0xf => Some(Model::Flat),
@@ -198,7 +199,7 @@ pub enum LogicalError {
     Everybody,
     /// Another vCPU has the same.
     Aliased {
-        /// Its physical ID.
+        /// The physical ID of that vCPU.
         by: u8,
     },
     /// The table that was handed in ends before this entry.
@@ -217,13 +218,14 @@ pub struct LogicalSlot {
 }
 
 impl<A: Avic> LogicalTable<A> {
-    /// A table without vCPUs.
+    /// Creates a table without vCPUs.
     pub fn new(words: A::Logical) -> Self {
         words.iter().for_each(|word| word.store(LogicalEntry::NONE.bits(), SeqCst));
         LogicalTable { words }
     }
 
-    /// The vCPU of a physical ID has set its logical destination register (of which bits 31:24 count).
+    /// Enters the vCPU of a physical ID, which has set its logical destination register (of which
+    /// bits 31:24 count).
     ///
     /// # Errors
     /// If hardware cannot have it so.
@@ -244,14 +246,14 @@ impl<A: Avic> LogicalTable<A> {
         }
     }
 
-    /// The vCPU is not meant any more.
+    /// Removes the vCPU, which is not meant any more.
     pub fn release(&self, slot: LogicalSlot) {
         if let Some(word) = self.words.get(slot.index) {
             word.store(LogicalEntry::NONE.bits(), SeqCst);
         }
     }
 
-    /// The physical IDs that a logical destination means.
+    /// Returns the physical IDs that a logical destination means.
     pub fn targets(&self, model: Model, destination: u8) -> impl Iterator<Item = u8> + '_ {
         let (first, bits) = model.split(destination).unwrap_or((0, 0));
         (0..8).filter(move |bit| bits >> bit & 1 != 0).filter_map(move |bit| {

@@ -68,11 +68,11 @@ impl Place {
 }
 
 impl<A: Avic> AvicVcpu<A> {
-    /// A vCPU that is on no CPU, with a page whose address is `address`. All registers of its page are as the host has
-    /// made them.
+    /// Creates a vCPU that is on no CPU, with a page whose address is `address`. All registers of
+    /// its page are as the host has made them.
     ///
-    /// The vCPU begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC is
-    /// inhibited in its VM, or not any more. So it asks itself before it first enters the guest,
+    /// The vCPU begins with a request pending: `inhibition` is what the host asks a vCPU when AVIC
+    /// is inhibited in its VM, or not any more. So it asks itself before it first enters the guest,
     /// which is after the host has put it where those are found who are asked: no change is missed,
     /// whichever came first.
     ///
@@ -97,21 +97,23 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.layout().page()
     }
 
-    /// Its entry in the physical ID table.
+    /// The vCPU's entry in the physical ID table.
     pub fn physical_id(&self) -> &PhysicalId<A> {
         self.copies.own()
     }
 
-    /// The run state: for requests and kicks.
+    /// The run state, for requests and kicks.
     pub fn run_state(&self) -> &RunState<A::Platform> {
         self.post.run_state()
     }
 
-    /// The copies of where it is: its entry in the physical ID table, and the IRTEs that post to it.
+    /// The copies of where the vCPU is: its entry in the physical ID table, and the IRTEs that post
+    /// to it.
     ///
-    /// Who binds an IRTE [adds](ResidencyCopies::add) it, who unbinds it [removes](ResidencyCopies::remove) it: the `AmdBinding` of `doorbell-host`
-    /// does both. By what the IOMMU had read of it, a removed IRTE may post until its invalidation has completed; then
-    /// somebody looks at what was posted ([`logged`](AvicVcpu::logged)).
+    /// Whoever binds an IRTE [adds](ResidencyCopies::add) it, whoever unbinds it
+    /// [removes](ResidencyCopies::remove) it: the `AmdBinding` of `doorbell-host` does both. With
+    /// what the IOMMU had read of it, a removed IRTE may post until its invalidation has completed;
+    /// then somebody looks at what was posted ([`logged`](AvicVcpu::logged)).
     pub fn copies(&self) -> &ResidencyCopies<A::Platform, PhysicalId<A>, A::Irte> {
         &self.copies
     }
@@ -122,20 +124,22 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.post(vector)
     }
 
-    /// Hardware has set a bit in the page, and found IsRunning clear: this vCPU is a target of an IPI that was not
-    /// completed ([`IncompleteIpi::Tell`](super::IncompleteIpi::Tell)).
+    /// Returns how to tell the vCPU of a bit that hardware has set in the page, having found
+    /// IsRunning clear: this vCPU is a target of an IPI that was not completed
+    /// ([`IncompleteIpi::Tell`](super::IncompleteIpi::Tell)).
     #[inline]
     pub fn tell(&self) -> Notice<CpuId> {
         self.post.published()
     }
 
-    /// Hardware has written a log entry for this vCPU, or would have if the log had not been full; or an IRTE was unbound
-    /// from it, and the invalidation has completed.
+    /// Returns how to tell the vCPU of a log entry that hardware has written for it, or would have
+    /// written if the log had not been full; or that an IRTE was unbound from it, and the
+    /// invalidation has completed.
     ///
     /// The vCPU may be in the guest again by now, with AVIC: it is told all the same, by its
-    /// doorbell. That costs it no exit, and nothing is assumed about what the IOMMU did first,
-    /// writing the entry or posting by it. Without AVIC it is kicked, whatever the vector's
-    /// priority: the guest lowers its own at any moment.
+    /// doorbell. That costs the vCPU no exit, and nothing is assumed about what the IOMMU did
+    /// first, writing the entry or posting by the IRTE. Without AVIC the vCPU is kicked, whatever
+    /// the vector's priority: the guest lowers its own at any moment.
     #[inline]
     pub fn logged(&self) -> Notice<CpuId> {
         let looks = match self.post.run_state().mode() {
@@ -161,10 +165,11 @@ impl<A: Avic> AvicVcpu<A> {
         self.post.run_state().preempted();
     }
 
-    /// AVIC is inhibited, or not any more. By the owner, who was asked to ([`RunState::request`]) and is not in the guest.
+    /// Inhibits AVIC, or does so no more. Only the owner may call this, which was asked to
+    /// ([`RunState::request`]) and is not in the guest.
     ///
-    /// What was posted before finds the owner outside of the guest; what is posted from here on finds IsRunning clear, and
-    /// makes an exit or a log entry. IRTEs stay in guest mode.
+    /// What was posted before finds the owner outside of the guest; what is posted from here on
+    /// finds IsRunning clear, and makes an exit or a log entry. IRTEs stay in guest mode.
     pub fn inhibit(&self, inhibited: bool) {
         self.place(|place| place.with(Place::INHIBITED, inhibited));
     }
@@ -224,10 +229,10 @@ impl<A: Avic> AvicVcpu<A> {
         Ok(Sleeping { blocked, wakes })
     }
 
-    /// The vCPU is no more: its ID is free at once, its page is not.
+    /// Retires the vCPU: its ID is free at once, its page is not.
     ///
     /// # Errors
-    /// If IRTEs still post to it: those are to be [removed](ResidencyCopies::remove).
+    /// If IRTEs still post to the vCPU: those are to be [removed](ResidencyCopies::remove).
     pub fn retire(self) -> Result<Retiring<A::Page>, Self> {
         if self.copies.is_empty() { Ok(Retiring { page: self.post.into_layout().into_inner() }) } else { Err(self) }
     }
@@ -255,7 +260,7 @@ pub struct Sleeping<'a, A: Avic> {
 }
 
 impl<A: Avic> Sleeping<'_, A> {
-    /// Whether nobody has woken it.
+    /// Returns whether nobody has woken the vCPU.
     pub fn asleep(&self) -> bool {
         self.blocked.asleep()
     }
@@ -285,7 +290,8 @@ pub struct Retiring<D> {
 }
 
 impl<D> Retiring<D> {
-    /// Every vCPU of the VM has been out of the guest since, so no CPU uses the entry that named the page.
+    /// Returns what was kept until every vCPU of the VM had been out of the guest, which the caller
+    /// vouches for: no CPU uses the entry that named the page any more.
     pub fn after_all_have_exited(self) -> D {
         self.page
     }

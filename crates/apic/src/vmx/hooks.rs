@@ -52,7 +52,8 @@ impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
         &self.vcpu
     }
 
-    /// The vCPU's task runs on `cpu`: notifications go there. With preemption off; any locks may be held.
+    /// Says that the vCPU's task runs on `cpu`: notifications go there. With preemption off; any
+    /// locks may be held.
     ///
     /// # Panics
     /// If the host has no such CPU.
@@ -71,14 +72,14 @@ impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
         self.at = At::Loaded(cpu);
     }
 
-    /// The vCPU's task is switched away from, on the CPU that it was loaded on, `preempted` or because it sleeps. With
-    /// interrupts off; any locks may be held.
+    /// Says that the vCPU's task is switched away from, on the CPU that it was loaded on,
+    /// `preempted` or because it sleeps. With interrupts off; any locks may be held.
     ///
-    /// If the answer is yes, the CPU must send the wake-up vector to itself. That is all that this may ask for: there
-    /// is nobody to wake here, nothing to wait for, and nothing to free.
+    /// If the answer is yes, the CPU must send the wake-up vector to itself. That is all that this
+    /// may ask for: there is nobody to wake here, nothing to wait for, and nothing to free.
     ///
-    /// A vCPU that sleeps but for an interrupt (for a page, for a lock) counts as one that waits for a CPU: it looks
-    /// before it enters the guest.
+    /// A vCPU that sleeps for anything but an interrupt (for a page, for a lock) counts as one that
+    /// waits for a CPU: it looks before it enters the guest.
     pub fn put(&mut self, preempted: bool) -> SelfNotify {
         let At::Loaded(cpu) = self.at else { return SelfNotify(false) };
         let post = self.vcpu.descriptor();
@@ -95,7 +96,7 @@ impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
         post.gate().wake_with(host.destination(cpu), host.wakeup_vector(), || post.layout().any())
     }
 
-    /// The CPU in whose map the vCPU is, if it is in one.
+    /// Returns the CPU in whose map the vCPU is, if it is in one.
     pub fn sleeps_on(&self) -> Option<CpuId> {
         match self.at {
             At::Listed(cpu) => Some(cpu),

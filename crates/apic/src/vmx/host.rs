@@ -14,15 +14,17 @@ pub struct PiHost {
 }
 
 impl PiHost {
-    /// A host whose CPUs are in x2APIC mode: their APIC ids, in the order of [`CpuId`].
+    /// Creates a host whose CPUs are in x2APIC mode: `ids` are their APIC ids, in the order of
+    /// [`CpuId`].
     ///
-    /// `notification` is the posted-interrupt notification vector in the VMCS of every vCPU; as an interrupt of the host it has
-    /// nothing to do. The handler of `wakeup` is [`WakeupVcpus::handle_wakeup`](super::WakeupVcpus::handle_wakeup).
+    /// `notification` is the posted-interrupt notification vector in the VMCS of every vCPU; as an
+    /// interrupt of the host it has nothing to do. The handler of `wakeup` is
+    /// [`WakeupVcpus::handle_wakeup`](super::WakeupVcpus::handle_wakeup).
     pub fn x2apic(notification: Vector, wakeup: Vector, ids: impl IntoIterator<Item = u32>) -> Self {
         PiHost { notification, wakeup, cpus: ids.into_iter().map(Destination::x2apic).collect() }
     }
 
-    /// [`x2apic`](PiHost::x2apic), of CPUs in xAPIC mode.
+    /// Creates a host as [`x2apic`](PiHost::x2apic) does, of CPUs in xAPIC mode.
     pub fn xapic(notification: Vector, wakeup: Vector, ids: impl IntoIterator<Item = u8>) -> Self {
         PiHost { notification, wakeup, cpus: ids.into_iter().map(Destination::xapic).collect() }
     }
@@ -39,12 +41,12 @@ impl PiHost {
         self.wakeup
     }
 
-    /// How many CPUs there are.
+    /// Returns how many CPUs there are.
     pub fn cpus(&self) -> u32 {
         self.cpus.len() as u32
     }
 
-    /// How a CPU is addressed in a descriptor.
+    /// Returns how a CPU is addressed in a descriptor.
     ///
     /// # Panics
     /// If there is no such CPU.

@@ -20,7 +20,7 @@ pub struct VirtualApicPage<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> VirtualApicPage<'a, P> {
-    /// The page in that memory.
+    /// Creates the page in that memory.
     pub fn new(words: &'a [P::AtomicU32; 1024]) -> Self {
         VirtualApicPage { words }
     }
@@ -46,14 +46,15 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
         self.highest()
     }
 
-    /// [`take`](VirtualApicPage::take) of a vCPU that is not about to enter the guest, if there may be something.
+    /// Takes what is posted, as [`take`](VirtualApicPage::take) does, for a vCPU that is not about
+    /// to enter the guest, if there may be something.
     #[inline]
     #[must_use = "the guest is interrupted by what RVI says"]
     pub fn synchronize(&self, post: &PiDescriptor<P>) -> Option<u8> {
         post.synchronize(|pir| self.take(pir))
     }
 
-    /// The highest vector that is pending in VIRR, or 0.
+    /// Returns the highest vector that is pending in VIRR, or 0.
     #[inline]
     pub fn highest(&self) -> u8 {
         for register in (0..REGISTERS).rev() {

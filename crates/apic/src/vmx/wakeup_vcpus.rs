@@ -1,12 +1,15 @@
-//! Which vCPUs sleep, and on which CPU: what the handler of the wake-up vector looks at.
+//! The vCPUs that sleep, and the CPUs on which they do: what the handler of the wake-up vector
+//! looks at.
 //!
-//! Each CPU has a bitmap with a bit for each registered vCPU, and not a list under a lock. To enter it and to leave it is
-//! one read-modify-write, and the handler loads words: there is no lock whose order with the scheduler's locks could
-//! matter, nothing that a vCPU could be entered into twice, and nothing to annotate for a lock validator. A bit that is
-//! stale by the time the handler looks leads it to a vCPU that does not sleep or has nothing pending
+//! Each CPU has a bitmap with a bit for each registered vCPU, and not a list under a lock. To enter
+//! it and to leave it is one read-modify-write, and the handler loads words: there is no lock whose
+//! order with the scheduler's locks could matter, nothing that a vCPU could be entered into twice,
+//! and nothing to annotate for a lock validator. A bit that is stale by the time the handler looks
+//! leads it to a vCPU that does not sleep or has nothing pending
 //! ([`Post::notified`](doorbell_post::Post::notified)), and costs that look.
 //!
-//! What a vCPU's slot holds is replaced under RCU, so the handler may use what it finds there until it is done.
+//! What a vCPU's slot holds is replaced under RCU, so the handler may use what it finds there until
+//! it is done.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -20,7 +23,7 @@ use super::{PiHooks, PiHost};
 /// A host's vCPU, as far as its sleep is concerned.
 #[doc(alias = "Sleeper")]
 pub trait PiVcpu<P: Platform>: Send + Sync + 'static {
-    /// Its posted-interrupt descriptor.
+    /// The vCPU's posted-interrupt descriptor.
     fn descriptor(&self) -> &PiDescriptor<P>;
 }
 
@@ -52,7 +55,7 @@ pub struct WakeupVcpus<P: Platform, V: PiVcpu<P>> {
     slots: Box<[Slot<P, V>]>,
 }
 
-/// Of a CPU, a bit for each slot. It shares no cache line with that of another CPU.
+/// The bitmap of a CPU, with a bit for each slot. It shares no cache line with that of another CPU.
 struct Map<P: Platform> {
     lines: Box<[CachePadded<[P::AtomicU64; LINE]>]>,
 }
@@ -80,7 +83,7 @@ struct Slot<P: Platform, V: PiVcpu<P>> {
 pub(super) type Former<P, V> = Retired<<P as Platform>::Rcu, Option<Arc<V>>>;
 
 impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
-    /// Room for `slots` vCPUs. `rcu` pins what the handler looks at.
+    /// Creates room for `slots` vCPUs. `rcu` pins what the handler looks at.
     ///
     /// # Errors
     /// If that is more than [`MOST_SLOTS`].
@@ -113,8 +116,8 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         Ok(PiHooks::new(Arc::clone(self), slot, vcpu, before))
     }
 
-    /// The handler of the wake-up vector, on `cpu`: calls `wake` with those who sleep there and were notified. It must
-    /// wake the vCPU's task.
+    /// Handles the wake-up vector, on `cpu`: calls `wake` with those who sleep there and were
+    /// notified. `wake` must wake the vCPU's task.
     ///
     /// No lock is held meanwhile, only a read section of the RCU domain. Nothing is allocated.
     ///
@@ -125,11 +128,12 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         self.each(cpu, PiDescriptor::notified, wake);
     }
 
-    /// `cpu` goes offline: calls `wake` with all who sleep there. It must wake the vCPU's task, which then puts itself
-    /// elsewhere.
+    /// Takes `cpu` offline: calls `wake` with all who sleep there. `wake` must wake the vCPU's
+    /// task, which then puts itself elsewhere.
     ///
-    /// After the last task has been switched away from on `cpu`, so that nobody begins to sleep there any more, and
-    /// before interrupts cannot reach it any more: those that do so later find whom they are for awake.
+    /// The host calls this after the last task has been switched away from on `cpu`, so that nobody
+    /// begins to sleep there any more, and before interrupts cannot reach it any more: those that
+    /// arrive later find awake whom they are for.
     ///
     /// # Panics
     /// If the host has no such CPU.
@@ -138,7 +142,7 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         self.each(cpu, |post| post.run_state().wake(), wake);
     }
 
-    /// Whether nobody sleeps on `cpu`, as far as is known.
+    /// Returns whether nobody sleeps on `cpu`, as far as is known.
     ///
     /// # Panics
     /// If the host has no such CPU.

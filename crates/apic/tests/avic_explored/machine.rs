@@ -52,7 +52,7 @@ pub enum Flaw {
     None,
     /// Log entries are never asked for.
     NoLog,
-    /// It goes on saying that the vCPU runs when log entries are asked for.
+    /// The IRTE goes on saying that the vCPU runs when log entries are asked for.
     StaysRunning,
     /// The log's handler leaves a vCPU alone whose priority is too high for what is pending.
     AsksPriority,

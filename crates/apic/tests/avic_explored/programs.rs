@@ -68,14 +68,14 @@ pub struct Scope {
     pub again: bool,
     pub sender: bool,
     pub ipi: bool,
-    /// It is preempted at any moment, and goes on elsewhere.
+    /// The vCPU is preempted at any moment, and goes on elsewhere.
     pub moved: bool,
     /// The guest begins with a high priority, and lowers it at any moment.
     pub masks: bool,
     /// The device's IRTE is bound at any moment, and not from the beginning.
     pub late: bool,
     pub inhibited: Inhibited,
-    /// Of the log.
+    /// The number of entries that the log holds.
     pub capacity: usize,
     pub flaw: Flaw,
     pub restart: Restart,

@@ -53,7 +53,7 @@ struct Life {
     on: CpuId,
     /// Whenever it is switched away from.
     moves: bool,
-    /// It takes what is posted in the host, and something is.
+    /// The vCPU takes what is posted in the host, and something is.
     synchronizes: bool,
     sleeps: bool,
     /// Once, at any moment.
@@ -146,7 +146,7 @@ fn registered(m: &Machine) {
     }
 }
 
-/// It sleeps, something is posted, and it is dropped.
+/// The hooks are dropped while the vCPU sleeps and something is posted.
 fn dropped(m: &Machine) {
     let cpus = Cpus::new(m, 1);
     let (vcpu, mut hooks) = cpus.vcpu(A);

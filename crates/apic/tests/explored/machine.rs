@@ -82,7 +82,8 @@ impl Delivery for Seated {
 /// The CPUs, and who sleeps there.
 pub struct Cpus {
     pub wakeup_vcpus: Arc<WakeupVcpus<Sim, Vcpu>>,
-    /// Of each CPU, whether interrupts do not reach it any more. Changed by itself, with interrupts off.
+    /// Whether interrupts do not reach a CPU any more, by CPU. Each CPU changes its own, with
+    /// interrupts off.
     offline: Vec<Cell<bool>>,
 }
 
