@@ -79,7 +79,7 @@ impl<O: Mirror, M: Mirror> Drop for Unwritten<'_, O, M> {
 pub struct NoSuchCopy;
 
 impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
-    /// Of a vCPU that is away. `own` is written so.
+    /// Creates the copies of a vCPU that is away. `own` is written so.
     pub fn new(own: O) -> Self {
         let residency = Residency::Away { log: false };
         own.reflect(residency);
@@ -99,9 +99,10 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
         self.decide(|| residency);
     }
 
-    /// [`set`](ResidencyCopies::set), of what `residency` says under the lock, with interrupts off: the vCPU cannot be switched away
-    /// from between what it reads or writes there and the copies. It must do no more than that. If it panics, nothing has
-    /// changed.
+    /// Tells hardware where the vCPU is, as [`set`](ResidencyCopies::set) does: what `residency`
+    /// says under the lock, with interrupts off, so that the vCPU cannot be switched away from
+    /// between what `residency` reads or writes there and the copies. It must do no more than that.
+    /// If it panics, nothing has changed.
     pub fn decide(&self, residency: impl FnOnce() -> Residency) {
         let mut state = self.state.lock_irqsave();
         let residency = residency();
@@ -140,17 +141,17 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
         Ok(())
     }
 
-    /// How many copies there are beside its own.
+    /// Returns how many copies there are beside the vCPU's own.
     pub fn len(&self) -> usize {
         self.state.lock_irqsave().others.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no copies beside the vCPU's own.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What hardware was told.
+    /// Returns what hardware was told.
     pub fn residency(&self) -> Residency {
         self.state.lock_irqsave().residency
     }

@@ -4,17 +4,18 @@ use doorbell_platform::{CpuId, Platform};
 
 /// Where the pending bits are.
 pub trait Layout {
-    /// Which of them.
+    /// A name of one of the bits.
     type Bit: Copy;
 
-    /// Sets a bit, sequentially consistently; whether it was clear.
+    /// Sets a bit, sequentially consistently; returns whether it was clear.
     ///
-    /// Who finds it set has nothing more to do: whoever set it has not finished yet, or has made somebody responsible
-    /// who has not taken it yet.
+    /// Who finds it set has nothing more to do: whoever set it has not finished yet, or has made
+    /// somebody responsible who has not taken it yet.
     fn publish(&self, bit: Self::Bit) -> bool;
 
-    /// Whether a bit is set that the owner would take now, sequentially consistently. (One that only the owner can make
-    /// ready, such as an interrupt of too low a priority, need not count.)
+    /// Returns whether a bit is set that the owner would take now, sequentially consistently. (One
+    /// that only the owner can make ready, such as an interrupt of too low a priority, need not
+    /// count.)
     fn any(&self) -> bool;
 }
 
@@ -25,22 +26,23 @@ pub trait Gate<P: Platform> {
     /// How a vCPU in guest mode is told.
     type Notification;
 
-    /// After a publication: the full barrier, then the gate. `None` if another sender has announced already what the
-    /// owner has not taken yet.
+    /// Passes the full barrier after a publication, then reads the gate. Returns `None` if another
+    /// sender has announced already what the owner has not taken yet.
     fn announce(&self) -> Option<Self::Seen>;
 
-    /// How to tell a vCPU that is in guest mode on `cpu`.
+    /// Returns how to tell a vCPU that is in guest mode on `cpu`.
     fn notification(seen: Self::Seen, cpu: CpuId) -> Self::Notification;
 
-    /// By the owner, after a change of mode and a full barrier: whether there may be something to take. The bits say so,
-    /// unless the gate knows better.
+    /// Returns whether there may be something to take. The bits say so, unless the gate knows
+    /// better. Only the owner may call this, after a change of mode and a full barrier.
     #[inline]
     fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
         any()
     }
 
-    /// By the owner, before it takes the bits: senders announce again from here on. Whether there may be something to
-    /// take. There always may, unless the gate knows better.
+    /// Has senders announce again from here on, and returns whether there may be something to take.
+    /// There always may, unless the gate knows better. Only the owner may call this, before it
+    /// takes the bits.
     #[inline]
     fn retract(&self) -> bool {
         true

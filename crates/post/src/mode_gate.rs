@@ -16,7 +16,7 @@ use crate::Gate;
 pub struct ModeGate<P>(PhantomData<fn() -> P>);
 
 impl<P> ModeGate<P> {
-    /// The gate.
+    /// Creates the gate.
     pub const fn new() -> Self {
         ModeGate(PhantomData)
     }

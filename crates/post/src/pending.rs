@@ -11,13 +11,13 @@ use crate::Layout;
 pub struct Bit<const WORDS: usize>(u32);
 
 impl<const WORDS: usize> Bit<WORDS> {
-    /// Bit `number`, if there is one.
+    /// Creates the name of bit `number`, if there is such a bit.
     #[inline]
     pub const fn new(number: usize) -> Option<Self> {
         if number < WORDS * 64 { Some(Bit(number as u32)) } else { None }
     }
 
-    /// Its number, below `WORDS` × 64.
+    /// The bit's number, below `WORDS` × 64.
     #[inline]
     pub const fn number(self) -> usize {
         self.0 as usize
@@ -56,7 +56,7 @@ pub struct Pending<P: Platform, const WORDS: usize> {
 }
 
 impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
-    /// No bit is pending.
+    /// Creates the words, with no bit pending.
     pub fn new() -> Self {
         // Not `[ZERO; WORDS]`: a word is told by where it was made.
         Pending { words: core::array::from_fn(|_| P::AtomicU64::new(0)) }

@@ -17,12 +17,13 @@ const NDST: u64 = 0xffff_ffff << NDST_SHIFT;
 pub struct Destination(u32);
 
 impl Destination {
-    /// In xAPIC mode, the 8-bit APIC ID of a CPU is in bits 15:8 of the field, the others are zero.
+    /// Creates the destination in xAPIC mode: the 8-bit APIC ID of a CPU is in bits 15:8 of the
+    /// field, the others are zero.
     pub const fn xapic(id: u8) -> Self {
         Destination((id as u32) << 8)
     }
 
-    /// In x2APIC mode, the field is the 32-bit APIC ID.
+    /// Creates the destination in x2APIC mode: the field is the 32-bit APIC ID.
     pub const fn x2apic(id: u32) -> Self {
         Destination(id)
     }
@@ -49,47 +50,48 @@ impl PiControl {
         self.0
     }
 
-    /// Of a word.
+    /// Creates the control word from its bits.
     pub const fn from_bits(bits: u64) -> Self {
         PiControl(bits)
     }
 
-    /// ON, bit 256 of the descriptor: a notification was sent, and the bits that it announces were not taken yet.
+    /// Returns ON, bit 256 of the descriptor: a notification was sent, and the bits that it
+    /// announces were not taken yet.
     pub const fn outstanding(self) -> bool {
         self.0 & ON != 0
     }
 
-    /// SN, bit 257: hardware sets the PIR bits of non-urgent interrupts and does no more.
+    /// Returns SN, bit 257: hardware sets the PIR bits of non-urgent interrupts and does no more.
     pub const fn suppressed(self) -> bool {
         self.0 & SN != 0
     }
 
-    /// NV, bits 279:272.
+    /// Returns NV, bits 279:272.
     pub const fn vector(self) -> Vector {
         Vector((self.0 >> NV_SHIFT) as u8)
     }
 
-    /// NDST, bits 319:288.
+    /// Returns NDST, bits 319:288.
     pub const fn destination(self) -> Destination {
         Destination((self.0 >> NDST_SHIFT) as u32)
     }
 
-    /// With ON.
+    /// Returns the word with that ON.
     pub const fn with_outstanding(self, on: bool) -> Self {
         PiControl(if on { self.0 | ON } else { self.0 & !ON })
     }
 
-    /// With SN.
+    /// Returns the word with that SN.
     pub const fn with_suppressed(self, sn: bool) -> Self {
         PiControl(if sn { self.0 | SN } else { self.0 & !SN })
     }
 
-    /// With NV.
+    /// Returns the word with that NV.
     pub const fn with_vector(self, vector: Vector) -> Self {
         PiControl(self.0 & !NV | (vector.0 as u64) << NV_SHIFT)
     }
 
-    /// With NDST.
+    /// Returns the word with that NDST.
     pub const fn with_destination(self, destination: Destination) -> Self {
         PiControl(self.0 & !NDST | (destination.0 as u64) << NDST_SHIFT)
     }

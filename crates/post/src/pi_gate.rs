@@ -35,7 +35,7 @@ pub struct Notification {
 pub struct SelfNotify(pub bool);
 
 impl<P: Platform> PiGate<P> {
-    /// A gate whose notifications go to a CPU with a vector.
+    /// Creates a gate whose notifications go to a CPU with a vector.
     pub fn new(destination: Destination, vector: Vector) -> Self {
         PiGate {
             control: P::AtomicU64::new(PiControl::new(destination, vector).bits()),
@@ -48,36 +48,38 @@ impl<P: Platform> PiGate<P> {
         &self.control
     }
 
-    /// What the control word says at this moment.
+    /// Reads what the control word says at this moment.
     #[inline]
     pub fn load(&self) -> PiControl {
         PiControl::from_bits(self.control.load(SeqCst))
     }
 
-    /// The vCPU will run on the CPU of `destination`: notifications go there, with `vector`, and are not suppressed.
-    /// `any` tells whether a bit is pending.
+    /// Has notifications go to the CPU of `destination`, on which the vCPU will run, with `vector`,
+    /// and not be suppressed. `any` tells whether a bit is pending.
     ///
-    /// By the owner or its scheduler, with preemption off, before it enters the guest there.
+    /// The owner or its scheduler may call this, with preemption off, before it enters the guest
+    /// there.
     #[inline]
     pub fn run_on(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) {
         let _ = self.change(destination, vector, any);
     }
 
-    /// The vCPU is preempted: hardware is not to send notifications until [`run_on`](PiGate::run_on), which is
-    /// responsible for the bits from here on.
+    /// Has hardware send no notifications, because the vCPU is preempted, until
+    /// [`run_on`](PiGate::run_on), which is responsible for the bits from here on.
     #[inline]
     pub fn suppress(&self) {
         // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then `outstanding` would lie.
         self.control.fetch_or(SN, SeqCst);
     }
 
-    /// The vCPU sleeps: notifications go to the CPU of `destination` with its wake-up `vector`, whose handler wakes those who
-    /// sleep there and have ON set ([`Post::notified`](crate::Post::notified)). The caller has entered the vCPU among those.
+    /// Has notifications go to the CPU of `destination`, where the vCPU sleeps, with its wake-up
+    /// `vector`, whose handler wakes those who sleep there and have ON set
+    /// ([`Post::notified`](crate::Post::notified)). The caller has entered the vCPU among those.
     ///
-    /// A notification that was sent before the vector was changed has told nobody who would wake: if there was one, the
-    /// CPU must send itself the wake-up vector.
+    /// A notification that was sent before the vector was changed has told nobody who would wake:
+    /// if there was one, the CPU must send itself the wake-up vector.
     ///
-    /// By its scheduler, with preemption off, where it is switched away from.
+    /// The vCPU's scheduler calls this, with preemption off, where the vCPU is switched away from.
     #[inline]
     pub fn wake_with(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> SelfNotify {
         SelfNotify(self.change(destination, vector, any))

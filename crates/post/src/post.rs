@@ -24,7 +24,7 @@ pub struct Post<P: Platform, L, G> {
 pub type PiDescriptor<P> = Post<P, Pending<P, 4>, PiGate<P>>;
 
 impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
-    /// A vCPU that is in the host.
+    /// Creates the post of a vCPU that is in the host.
     pub fn new(layout: L, gate: G) -> Self {
         Post { layout, gate, run: RunState::new() }
     }
@@ -35,7 +35,7 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         &self.layout
     }
 
-    /// The bits, of a vCPU that is no more.
+    /// Returns the bits, of a vCPU that is no more.
     pub fn into_layout(self) -> L {
         self.layout
     }
@@ -61,8 +61,8 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         self.published()
     }
 
-    /// Hardware has set a bit, and could not tell the vCPU: an IPI whose target did not run, an entry of a log. What a
-    /// sender would do next is the caller's to do.
+    /// Returns what a sender would do next, after hardware has set a bit and could not tell the
+    /// vCPU: an IPI whose target did not run, an entry of a log. To do that is up to the caller.
     #[inline]
     pub fn published(&self) -> Notice<G::Notification> {
         match self.gate.announce() {
@@ -71,9 +71,11 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         }
     }
 
-    /// The wake-up vector has arrived at a CPU where this vCPU sleeps: whether its task must be woken.
+    /// Returns whether the task of this vCPU must be woken, after the wake-up vector has arrived at
+    /// a CPU where the vCPU sleeps. `false` if nothing is pending, or if the vCPU does not sleep
+    /// any more.
     ///
-    /// By the handler of the vector. `false` if nothing is pending, or if the vCPU does not sleep any more.
+    /// The handler of the vector calls this.
     #[inline]
     pub fn notified(&self) -> bool {
         self.gate.outstanding(|| self.layout.any()) && self.run.wake()
@@ -208,7 +210,7 @@ pub struct Blocked<'a, P: Platform> {
 }
 
 impl<P: Platform> Blocked<'_, P> {
-    /// Whether nobody has woken it.
+    /// Returns whether nobody has woken the vCPU.
     #[inline]
     pub fn asleep(&self) -> bool {
         self.run.mode() == Mode::Blocked

@@ -9,15 +9,15 @@ use crate::Notice;
 /// Where a vCPU is, and so who answers for its pending bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Its task runs, outside of the guest. The owner answers: it looks before it enters.
+    /// The vCPU's task runs, outside of the guest. The owner answers: it looks before it enters.
     Host,
     /// In the guest, or about to enter it with interrupts off. The sender answers: it notifies or kicks.
     Guest(Guest),
     /// Kicked out of the guest. The owner answers; another kick would tell it nothing.
     Kicked,
-    /// Its task waits for a CPU. The owner answers: it looks before it enters.
+    /// The vCPU's task waits for a CPU. The owner answers: it looks before it enters.
     Preempted,
-    /// Its task sleeps until something is pending. The sender answers: one of them wakes it.
+    /// The vCPU's task sleeps until something is pending. The sender answers: one of them wakes it.
     Blocked,
 }
 
@@ -90,12 +90,12 @@ pub struct RunState<P: Platform> {
 }
 
 impl<P: Platform> RunState<P> {
-    /// Of a vCPU that is in the host.
+    /// Creates the state of a vCPU that is in the host.
     pub fn new() -> Self {
         RunState { mode: P::AtomicU64::new(HOST), requests: P::AtomicU32::new(0) }
     }
 
-    /// Where the vCPU is at this moment.
+    /// Returns where the vCPU is at this moment.
     #[inline]
     pub fn mode(&self) -> Mode {
         Mode::from_bits(self.mode.load(SeqCst))
@@ -169,8 +169,8 @@ impl<P: Platform> RunState<P> {
         Some(Requests(self.requests.swap(0, SeqCst)))
     }
 
-    /// The vCPU's task is switched away from; if it was about to sleep, it still is. By its
-    /// scheduler, with preemption off.
+    /// Says that the vCPU's task is switched away from; if it was about to sleep, it still is. Its
+    /// scheduler calls this, with preemption off.
     pub fn preempted(&self) {
         // A load and a store: no sender changes the mode of a vCPU that is in the host, the owner
         // stands still, and no other hook can come between.
@@ -179,7 +179,7 @@ impl<P: Platform> RunState<P> {
         }
     }
 
-    /// The vCPU's task runs again. By its scheduler, with preemption off.
+    /// Says that the vCPU's task runs again. Its scheduler calls this, with preemption off.
     pub fn resumed(&self) {
         // As in `preempted`: nobody else changes the mode of a vCPU that is preempted.
         if self.mode() == Mode::Preempted {

@@ -53,12 +53,12 @@ struct Scope {
     binds: bool,
     binds_another: bool,
     unbinds: bool,
-    /// Who binds writes what the vCPU's entry said before it took the lock.
+    /// Whoever binds an IRTE writes what the vCPU's entry said before it took the lock.
     stale: bool,
     sleeps: bool,
     moves: bool,
     posts: bool,
-    /// By an interrupt of the CPU on which the vCPU runs, or on which it is bound.
+    /// An interrupt switches away from the vCPU, on the CPU where it runs or is bound.
     switched: bool,
 }
 
@@ -78,7 +78,8 @@ const BIT: Bit<1> = Bit::new(0).unwrap();
 
 const RUN: u64 = 1 << 32;
 const LOG: u64 = 1 << 33;
-/// It refers to the vCPU. Otherwise the device's interrupt goes to a handler of the host, which posts.
+/// The entry refers to the vCPU. Otherwise the device's interrupt goes to a handler of the host,
+/// which posts.
 const GUEST_MODE: u64 = 1 << 34;
 
 /// A table entry: the one of the vCPU, or an IRTE. One 64-bit word.
@@ -288,8 +289,8 @@ fn program(m: &Machine, scope: Scope) {
     });
 }
 
-/// Who only looks needs the lock, too.
-/// The lock is all that orders a copy that is added, and who looks.
+/// Counts the copies while one is added: even a mere look needs the lock, which is all that orders
+/// the two.
 pub fn looks() -> Program {
     Program::new("an IRTE is bound while the copies are counted", |m| {
         let copies = Arc::new(ResidencyCopies::<Sim, Entry, Entry>::new(Entry::new()));

@@ -61,16 +61,17 @@ const BEFORE: usize = 5;
 /// What the vCPU does.
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
-    /// It stays in the guest.
+    /// The vCPU stays in the guest.
     Stays,
-    /// It sleeps, on the list of a CPU, whenever it has nothing to do.
+    /// The vCPU sleeps, on the list of a CPU, whenever it has nothing to do.
     Sleeps,
-    /// It takes what is posted in the host, with interrupts on, and something is; then it stays in
-    /// the guest.
+    /// The vCPU takes what is posted in the host, with interrupts on, and something is; then it
+    /// stays in the guest.
     Synchronizes,
-    /// It does that, and then sleeps whenever it has nothing to do.
+    /// The vCPU takes what is posted in the host, and then sleeps whenever it has nothing to do.
     SynchronizesAndSleeps,
-    /// It sleeps once, and then stays in the guest: meanwhile it is asked for something, then posted to.
+    /// The vCPU sleeps once, and then stays in the guest: meanwhile it is asked for something, then
+    /// posted to.
     Asked,
 }
 
