@@ -132,7 +132,7 @@ mod eventfds {
         (EventFd::new(EFD_NONBLOCK).expect("an eventfd"), EventFd::new(EFD_NONBLOCK).expect("an eventfd"))
     }
 
-    /// Real eventfds, through the epoll thread: looked at once, or anew for each pair.
+    /// Measures real eventfds, through the epoll thread: looked at once, or anew for each pair.
     pub fn ours(threads: u32, time: Duration, anew: bool) -> f64 {
         let vm = vm();
         let events = Arc::new(EventLoop::new().expect("a thread"));

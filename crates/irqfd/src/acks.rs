@@ -1,4 +1,4 @@
-//! Who hears of acknowledgements of one GSI: resampling irqfds and ack notifiers.
+//! The listeners to acknowledgements of one GSI: resampling irqfds and ack notifiers.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

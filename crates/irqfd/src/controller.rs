@@ -21,16 +21,16 @@ use crate::{Msi, Pin, SourceId};
 /// Calls for the same pin must synchronise with each other, as those under one lock or on one `AcqRel` atomic do: who
 /// lowers a pin after someone raised it must see what that someone did before. Resampling rests on this.
 pub trait Controller: Send + Sync + 'static {
-    /// How many pins controller `chip` has; 0 if there is no such controller.
+    /// Returns how many pins controller `chip` has; 0 if there is no such controller.
     fn pins(&self, chip: u16) -> u32;
 
     /// Sets the level that `source` gives to a level-sensitive pin. The pin's level is the OR over all sources.
     fn set_irq(&self, pin: Pin, source: SourceId, level: bool);
 
-    /// An edge on a pin. It is latched: it cannot be over too soon.
+    /// Takes an edge on a pin, which is latched: it cannot be over too soon.
     fn edge(&self, pin: Pin);
 
-    /// A message-signalled interrupt arrives.
+    /// Takes a message-signalled interrupt, which arrives.
     fn msi(&self, msi: Msi);
 }
 
@@ -50,18 +50,20 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
     }
 }
 
-/// Who wants to know that the guest acknowledged an interrupt: the resamplefd of an irqfd, or an ack notifier.
+/// A listener that wants to know that the guest acknowledged an interrupt: the resamplefd of an
+/// irqfd, or an ack notifier.
 ///
-/// Called in task context without any lock held, but inside an SRCU read section of the VM: it may signal irqfds and
-/// even sleep for a moment, but must not wait for a grace period (use
-/// [`Irqfd::deassign_begin`](crate::Irqfd::deassign_begin), not [`Irqfd::deassign`](crate::Irqfd::deassign)). A call
-/// may be spurious. For a resampling irqfd it means: the line was lowered; look at the device, and signal again if it
-/// still wants an interrupt.
+/// Called in task context without any lock held, but inside an SRCU read section of the VM: the
+/// listener may signal irqfds and even sleep for a moment, but must not wait for a grace period
+/// (use [`Irqfd::deassign_begin`](crate::Irqfd::deassign_begin), not
+/// [`Irqfd::deassign`](crate::Irqfd::deassign)). A call may be spurious. For a resampling irqfd it
+/// means: the line was lowered; look at the device, and signal again if it still wants an
+/// interrupt.
 ///
-/// One that panics stays registered; the others are notified all the same, and then the panic goes
-/// to whoever has acknowledged.
+/// A listener that panics stays registered; the others are notified all the same, and then the
+/// panic goes to whoever has acknowledged.
 pub trait Notify: Send + Sync + 'static {
-    /// An acknowledgement happened.
+    /// Takes notice of an acknowledgement.
     fn notify(&self);
 }
 

@@ -18,12 +18,12 @@ impl fmt::Display for Gsi {
 pub struct Pin {
     /// The interrupt controller.
     pub chip: u16,
-    /// Its input, counted from 0.
+    /// The controller's input, counted from 0.
     pub number: u32,
 }
 
 impl Pin {
-    /// Input `number` of controller `chip`.
+    /// Returns input `number` of controller `chip`.
     pub const fn new(chip: u16, number: u32) -> Self {
         Pin { chip, number }
     }
@@ -35,8 +35,8 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Who drives a level-sensitive pin: one of 32. The level of a pin is the OR over all sources,
-/// which the controller computes, as a word with a [bit](SourceId::bit) for each.
+/// A source that drives a level-sensitive pin: one of 32. The level of a pin is the OR over all
+/// sources, which the controller computes, as a word with a [bit](SourceId::bit) for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceId(u8);
 
@@ -71,17 +71,17 @@ pub struct Msi {
     pub address: u64,
     /// What it writes.
     pub data: u32,
-    /// Who writes, for controllers that tell devices apart (an ITS).
+    /// The device that writes, for controllers that tell devices apart (an ITS).
     pub device: Option<u32>,
 }
 
 impl Msi {
-    /// A message of a device that nobody needs to know.
+    /// Creates a message of a device that nobody needs to know.
     pub const fn new(address: u64, data: u32) -> Self {
         Msi { address, data, device: None }
     }
 
-    /// A message of device `device` (the ITS's DeviceID).
+    /// Creates a message of device `device` (the ITS's DeviceID).
     pub const fn from_device(device: u32, address: u64, data: u32) -> Self {
         Msi { address, data, device: Some(device) }
     }

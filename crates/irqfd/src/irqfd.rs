@@ -35,8 +35,8 @@ pub(crate) struct Inner<P: Platform> {
 pub enum Signalled {
     /// The controller has it.
     Delivered,
-    /// It is pending in the irqfd, which delivers it when it is assigned, or its GSI has a route again. Pending events
-    /// coalesce into one.
+    /// The event is pending in the irqfd, which delivers it when it is assigned, or its GSI has a
+    /// route again. Pending events coalesce into one.
     Pending,
 }
 
@@ -55,7 +55,8 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         Irqfd { vm: vm.clone(), inner: Arc::new(Inner::new()) }
     }
 
-    /// An event: delivers it to the controller before it returns. Neither allocates, nor takes a lock, nor waits.
+    /// Signals an event: delivers it to the controller before this returns. Neither allocates, nor
+    /// takes a lock, nor waits.
     ///
     /// From any context in which the controller can be called.
     #[inline]
@@ -97,8 +98,8 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.deassign_begin().map(Deassigning::wait)
     }
 
-    /// The first half of [`deassign`](Irqfd::deassign), which does not wait. Until the second half is through, the
-    /// irqfd cannot be assigned again.
+    /// Begins to [`deassign`](Irqfd::deassign), and does not wait. Until the second half is
+    /// through, the irqfd cannot be assigned again.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned).
@@ -137,7 +138,8 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         Ok(())
     }
 
-    /// Whether it is assigned. It may have changed by the time the caller looks at it.
+    /// Returns whether the irqfd is assigned. That may have changed by the time the caller looks at
+    /// it.
     pub fn is_assigned(&self) -> bool {
         self.inner.link.load(Ordering::SeqCst) >= ACTIVE
     }
@@ -191,7 +193,7 @@ impl<P: Platform> Inner<P> {
         if self.link.load(Ordering::SeqCst) == IDLE { Ok(()) } else { Err(Error::Busy) }
     }
 
-    /// It may be assigned again.
+    /// Allows the irqfd to be assigned again.
     pub(crate) fn release(&self) {
         self.link.store(IDLE, Ordering::SeqCst);
     }

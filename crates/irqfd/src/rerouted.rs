@@ -20,11 +20,11 @@ impl Rerouted {
         Rerouted { former, now }
     }
 
-    /// The GSIs whose routes were replaced by others, in ascending order: also those that have lost theirs, or have some at
-    /// last.
+    /// Returns the GSIs whose routes were replaced by others, in ascending order: also those that
+    /// have lost theirs, or have some at last.
     ///
-    /// Another replacement may have followed by now, and says for itself what it has changed: look at the
-    /// [table in force](crate::Irqfds::table), not at this one.
+    /// Another replacement may have followed by now, and says for itself what it has changed: look
+    /// at the [table in force](crate::Irqfds::table), not at this one.
     pub fn gsis(&self) -> impl Iterator<Item = Gsi> {
         let gsis = self.former.gsis().max(self.now.gsis());
         (0..gsis).map(Gsi).filter(|gsi| !self.former.routes(*gsi).eq(self.now.routes(*gsi)))

@@ -58,7 +58,7 @@ impl RoutingTable {
     /// The longest table, and the number of GSIs, that any VM may have.
     pub const MAX: usize = 4096;
 
-    /// A table without routes.
+    /// Creates a table without routes.
     pub fn empty() -> Self {
         RoutingTable {
             routes: Vec::new(),
@@ -69,11 +69,12 @@ impl RoutingTable {
         }
     }
 
-    /// A table of these routes.
+    /// Creates a table of these routes.
     ///
     /// # Errors
-    /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange) at [`MAX`](Self::MAX),
-    /// [`MixedRoutes`](Error::MixedRoutes), [`DuplicateRoute`](Error::DuplicateRoute).
+    /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange) at
+    /// [`MAX`](Self::MAX), [`MixedRoutes`](Error::MixedRoutes),
+    /// [`DuplicateRoute`](Error::DuplicateRoute).
     pub fn new(routes: &[(Gsi, Route)]) -> Result<Self, Error> {
         if routes.len() > Self::MAX {
             return Err(Error::TooManyRoutes(Self::MAX));
@@ -107,7 +108,7 @@ impl RoutingTable {
         Ok(table)
     }
 
-    /// The routes of a GSI.
+    /// Returns the routes of a GSI.
     #[inline]
     pub fn routes(&self, gsi: Gsi) -> impl Iterator<Item = &Route> {
         let gsi = gsi.0 as usize;
@@ -118,12 +119,12 @@ impl RoutingTable {
         self.routes.get(range).unwrap_or_default().iter().map(|(_, route)| route)
     }
 
-    /// How many routes there are.
+    /// Returns how many routes there are.
     pub fn len(&self) -> usize {
         self.routes.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no routes.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }

@@ -54,7 +54,7 @@ pub(crate) struct Shared<P: Platform, C> {
     /// Written under the lock of `state`.
     routes: RcuCell<P, P::Srcu, Arc<RoutingTable>>,
     pub(crate) state: Lock<P, State<P>>,
-    /// By GSI.
+    /// The listeners to acknowledgements, by GSI.
     listeners: Box<[Listeners<P>]>,
 }
 
@@ -110,7 +110,7 @@ impl<P: Platform, C: Controller> Clone for Irqfds<P, C> {
 }
 
 impl<P: Platform, C: Controller> Irqfds<P, C> {
-    /// A VM without routes and irqfds. Limits above what is possible are lowered to it.
+    /// Creates a VM without routes and irqfds. Limits above what is possible are lowered to it.
     #[track_caller]
     pub fn new(controller: C, limits: Limits) -> Self {
         let max = RoutingTable::MAX;
@@ -138,12 +138,12 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         &self.shared.controller
     }
 
-    /// A new source of this VM, not yet assigned.
+    /// Creates a source of this VM, which is not yet assigned.
     pub fn irqfd(&self) -> Irqfd<P, C> {
         Irqfd::new(&self.shared)
     }
 
-    /// How many irqfds are assigned.
+    /// Returns how many irqfds are assigned.
     pub fn assigned(&self) -> u32 {
         self.shared.state.lock().irqfds.len()
     }
@@ -166,7 +166,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         self.shared.reroute(table)
     }
 
-    /// The routing table that is in force. When [`reroute`](Irqfds::reroute) has returned, that table or a later one.
+    /// Returns the routing table that is in force. When [`reroute`](Irqfds::reroute) has returned,
+    /// that is its table or a later one.
     pub fn table(&self) -> Arc<RoutingTable> {
         let section = self.shared.srcu.read();
         Arc::clone(self.shared.routes.get(&section))
@@ -195,11 +196,13 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         known.then_some(()).ok_or(Error::UnknownGsi(gsi))
     }
 
-    /// The guest acknowledged the interrupt of a pin (its end, for a controller that tells).
+    /// Says that the guest acknowledged the interrupt of a pin (its end, for a controller that
+    /// tells).
     ///
-    /// The controller's user calls this in task context, when the controller's locks are gone. It lowers the lines that
-    /// resampling irqfds raised there, then notifies who listens to the GSIs of the pin. In this order, so that a
-    /// device may raise its line again at once.
+    /// The controller's user calls this in task context, when the controller's locks are gone. The
+    /// lines that resampling irqfds raised there are lowered, and then those are notified who
+    /// listen to the GSIs of the pin. In this order, so that a device may raise its line again at
+    /// once.
     pub fn ack(&self, pin: Pin) {
         let section = self.shared.srcu.read();
         if let Some(group) = self.shared.table(&section).group_of_pin(pin) {
@@ -207,7 +210,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         }
     }
 
-    /// [`ack`](Irqfds::ack) for who knows the GSI.
+    /// Acknowledges as [`ack`](Irqfds::ack) does, for a caller that knows the GSI.
     pub fn notify_ack(&self, gsi: Gsi) {
         let section = self.shared.srcu.read();
         match self.shared.table(&section).group_of_gsi(gsi) {

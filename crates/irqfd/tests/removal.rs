@@ -68,7 +68,7 @@ fn assigned(vm: &Vm, gsi: Gsi) -> Arc<Source> {
     irqfd
 }
 
-/// Who does that returns when the event has arrived.
+/// Signals: the event has arrived when that returns.
 fn must_arrive(irqfd: &Source) {
     assert_eq!(irqfd.signal(), Signalled::Delivered, "it is assigned, and routed, all the time");
 }
@@ -141,7 +141,7 @@ fn at_once(two: [Does; 2]) -> Program {
     })
 }
 
-/// Of two events of one source that is assigned, neither is kept.
+/// Sends two events of one source that is assigned: neither is kept.
 fn two_events(m: &Machine) {
     let vm = vm();
     let irqfd = assigned(&vm, MESSAGE);

@@ -80,7 +80,7 @@ impl Device {
         self.irqfd.signal();
     }
 
-    /// By the guest's driver.
+    /// Serves the device, as the guest's driver does.
     fn serve(&self) {
         self.wants.change(|wants| *wants = false);
     }

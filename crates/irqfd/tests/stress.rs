@@ -14,7 +14,7 @@ use doorbell_platform::Std;
 /// should have waited for it has a chance to show that it did not.
 #[derive(Default)]
 struct Judge {
-    /// By the data of a message.
+    /// The messages that may arrive, by their data.
     allowed: [AtomicBool; 8],
     messages: AtomicU64,
     forbidden: AtomicU64,

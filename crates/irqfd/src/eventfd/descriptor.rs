@@ -55,10 +55,11 @@ pub(super) enum Drained {
 }
 
 impl Descriptor {
-    /// A duplicate of an eventfd. Its owner may close the original.
+    /// Duplicates an eventfd. Its owner may close the original.
     ///
     /// # Errors
-    /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd, [`Blocking`](EventError::Blocking).
+    /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,
+    /// [`Blocking`](EventError::Blocking).
     pub fn eventfd(event: &EventFd) -> Result<Self, EventError> {
         let event = event.try_clone().map_err(bad)?;
         let info = Info::of(event.as_raw_fd());
@@ -68,7 +69,8 @@ impl Descriptor {
         Self::checked(Kind::Event(event), info.eventfd_id)
     }
 
-    /// The reading end of a pipe or socket: each time something can be read is an event, and the end of it a hang-up.
+    /// Takes the reading end of a pipe or socket: each time something can be read is an event, and
+    /// the end of it a hang-up.
     ///
     /// # Errors
     /// [`Blocking`](EventError::Blocking).

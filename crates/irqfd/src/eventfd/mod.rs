@@ -42,9 +42,9 @@ use crate::{Controller, Deassigning, Error, Gsi, Irqfd, Irqfds, Notify, Signalle
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EventError {
-    /// It is not open, not an eventfd, or nothing that can be polled.
+    /// The descriptor is not open, not an eventfd, or nothing that can be polled.
     BadDescriptor,
-    /// It is a blocking one.
+    /// The descriptor is a blocking one.
     Blocking,
     /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way
     /// round: each acknowledgement would be the next event, without end.
@@ -129,9 +129,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Self::reporting(|_, _| {})
     }
 
-    /// [`new`](EventLoop::new), and `on_panic` hears of each panic of a controller, with the
-    /// descriptor whose event it was to deliver and what the controller has said; in the thread
-    /// that has served it, with no lock held.
+    /// Creates a loop as [`new`](EventLoop::new) does, whose `on_panic` hears of each panic of a
+    /// controller, with the descriptor whose event the controller was to deliver and what it has
+    /// said; in the thread that has served the descriptor, with no lock held.
     ///
     /// A controller that panics has taken the event: it is not delivered again. Everything goes on
     /// to be served, that descriptor as well, until the host takes it off, or shuts the VM down.
@@ -208,8 +208,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Ok(())
     }
 
-    /// [`deassign`](EventLoop::deassign) of many, for one grace period per VM. Those that are not assigned are passed
-    /// over.
+    /// Deassigns many descriptors as [`deassign`](EventLoop::deassign) does, for one grace period
+    /// per VM. Those that are not assigned are passed over.
     pub fn deassign_all(&self, served: impl IntoIterator<Item = Served>) {
         let entries: Vec<_> = served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
         entries.iter().for_each(|entry| entry.wait_for_server());
@@ -217,12 +217,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         entries.iter().for_each(|entry| entry.let_go());
     }
 
-    /// How many descriptors are served.
+    /// Returns how many descriptors are served.
     pub fn len(&self) -> usize {
         self.shared.entries().served.len()
     }
 
-    /// Whether none is served.
+    /// Returns whether no descriptor is served.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

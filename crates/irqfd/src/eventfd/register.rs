@@ -16,7 +16,7 @@ static REGISTER: Mutex<Register> = Mutex::new(Register { numbered: BTreeMap::new
 /// The open files of all descriptors that are alive. Each of them holds its file open, so neither a
 /// number nor a place in the order becomes that of another file while it stands here.
 struct Register {
-    /// By the kernel's number.
+    /// Those with a number, by the kernel's number.
     numbered: BTreeMap<u64, Weak<Source>>,
     /// Those without a number, in the kernel's order.
     compared: Vec<Weak<Source>>,
@@ -27,7 +27,7 @@ struct Register {
 pub(super) enum Identity {
     /// The number of an eventfd, from `fdinfo`.
     Numbered(u64),
-    /// It can be compared with others.
+    /// The file has no number, but can be compared with others.
     Compared,
     /// Nothing: duplicates pass for others.
     Unknown,

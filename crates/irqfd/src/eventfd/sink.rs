@@ -18,7 +18,7 @@ pub struct EventSink {
 }
 
 impl EventSink {
-    /// A duplicate of an eventfd. Its owner may close the original.
+    /// Duplicates an eventfd. Its owner may close the original.
     ///
     /// # Errors
     /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,

@@ -53,7 +53,7 @@ enum State {
 struct Model {
     states: [State; SOURCES],
     kept: [bool; SOURCES],
-    /// Of those that are leaving: the GSI whose line they have to lower.
+    /// The GSIs whose lines those that are leaving have to lower.
     owes: [Option<Gsi>; SOURCES],
     routes: Vec<(Gsi, Route)>,
     raised: BTreeSet<Pin>,
