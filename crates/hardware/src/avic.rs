@@ -41,7 +41,7 @@ pub(crate) struct Words {
 }
 
 impl Memory {
-    /// Memory with so many backing pages.
+    /// Creates memory with `pages` backing pages.
     pub fn new(pages: usize) -> Rc<Self> {
         Rc::new(Memory(Model::new("memory", Words { irr: vec![0; pages], irte: 0 })))
     }
@@ -55,7 +55,7 @@ pub struct BackingPage {
 }
 
 impl BackingPage {
-    /// Page `number` of that memory.
+    /// Returns page `number` of that memory.
     pub fn new(memory: &Rc<Memory>, number: usize) -> Self {
         BackingPage { memory: Rc::clone(memory), number }
     }
@@ -67,7 +67,7 @@ impl BackingPage {
         note(|| format!("sets IRR bit {vector} of page {}", self.number));
     }
 
-    /// The IRR.
+    /// Returns the IRR.
     #[track_caller]
     pub fn pending(&self) -> u64 {
         let irr = self.memory.0.observe(|words| words.irr[self.number]);
@@ -98,13 +98,14 @@ struct State {
 }
 
 impl AvicCpu {
-    /// A CPU that is not in guest mode.
+    /// Creates a CPU that is not in guest mode.
     #[track_caller]
     pub fn new(name: &'static str) -> Self {
         AvicCpu { name, state: Model::new(name, State::default()) }
     }
 
-    /// A doorbell from another CPU or from the IOMMU. A CPU that is not in guest mode with AVIC ignores it.
+    /// Rings the doorbell, as another CPU or the IOMMU does. A CPU that is not in guest mode with
+    /// AVIC ignores it.
     #[track_caller]
     pub fn doorbell(&self) {
         let heard = self.state.change(|state| {
@@ -115,7 +116,7 @@ impl AvicCpu {
         note(|| format!("rings {}{}", self.name, if heard { "" } else { ": not heard" }));
     }
 
-    /// An interrupt of the host. It ends guest mode, also if it comes just before.
+    /// Sends an interrupt of the host, which ends guest mode, also if it comes just before.
     #[track_caller]
     pub fn interrupt(&self) {
         self.state.change(|state| state.interrupt = true);

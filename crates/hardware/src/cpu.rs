@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Cpu {
-    /// A CPU in the host, where no vCPU is loaded.
+    /// Creates a CPU in the host, where no vCPU is loaded.
     #[track_caller]
     pub fn new(name: &'static str) -> Self {
         Cpu(Model::new(name, State::default()))
@@ -33,7 +33,7 @@ impl Cpu {
         self.0.take(|cpu| !cpu.taken, |cpu| cpu.taken = true);
     }
 
-    /// Nothing is loaded there any more.
+    /// Frees the CPU: nothing is loaded there any more.
     #[track_caller]
     pub fn free(&self) {
         self.0.change(|cpu| *cpu = State::default());
@@ -57,32 +57,33 @@ impl Cpu {
         self.0.change(|cpu| cpu.guest = None);
     }
 
-    /// Is in the host, with interrupts on: nothing of what it has heard is left.
+    /// Puts the CPU into the host, with interrupts on: nothing of what it has heard is left.
     #[track_caller]
     pub fn irqs_on(&self) {
         self.0.change(|cpu| *cpu = State { taken: cpu.taken, ..State::default() });
     }
 
-    /// Whether it is in guest mode, or was and has not told yet.
+    /// Returns whether the CPU is in guest mode, or was and has not told yet.
     #[track_caller]
     pub fn in_guest(&self) -> bool {
         self.0.observe(|cpu| cpu.guest.is_some())
     }
 
-    /// A doorbell. It is heard in guest mode with AVIC only.
+    /// Rings the CPU's doorbell, which is heard in guest mode with AVIC only.
     #[track_caller]
     pub fn ring(&self) {
         self.0.change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
     }
 
-    /// The notification vector of VMX: taken in guest mode, also if it came when interrupts were
-    /// off. If posting is inactive there, it is an interrupt like any other, and ends guest mode.
+    /// Sends the notification vector of VMX: it is taken in guest mode, also if it came when
+    /// interrupts were off. If posting is inactive there, it is an interrupt like any other, and
+    /// ends guest mode.
     #[track_caller]
     pub fn notify(&self) {
         self.0.change(|cpu| cpu.notified |= cpu.irqs_off || cpu.guest.is_some());
     }
 
-    /// An interrupt of the host, which ends guest mode and does nothing else.
+    /// Sends an interrupt of the host, which ends guest mode and does nothing else.
     #[track_caller]
     pub fn kick(&self) {
         self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());

@@ -11,13 +11,14 @@ struct State<E> {
 }
 
 impl<E: Copy + 'static> EntryCache<E> {
-    /// With nothing in it.
+    /// Creates a cache with nothing in it.
     #[track_caller]
     pub fn new(unit: &'static str) -> Self {
         EntryCache(Model::new(unit, State { cached: None, in_flight: 0 }))
     }
 
-    /// An interrupt comes, and stays under way until [`done`](EntryCache::done). What it uses, if the entry was read before.
+    /// Takes an interrupt, which stays under way until [`done`](EntryCache::done). Returns the
+    /// entry that it uses, if that was read before.
     #[track_caller]
     pub fn comes(&self) -> Option<E> {
         self.0.change(|unit| {
@@ -32,7 +33,7 @@ impl<E: Copy + 'static> EntryCache<E> {
         self.0.change(|unit| unit.cached = Some(entry));
     }
 
-    /// An interrupt has done all that it does by the entry.
+    /// Says that an interrupt has done all that it does by the entry.
     #[track_caller]
     pub fn done(&self) {
         self.0.change(|unit| unit.in_flight -= 1);

@@ -16,13 +16,13 @@ struct Log {
 }
 
 impl GaLog {
-    /// An empty one.
+    /// Creates an empty log.
     #[track_caller]
     pub fn new(capacity: usize) -> Self {
         GaLog(Model::new("GA log", Log { entries: VecDeque::new(), capacity, overflow: false }))
     }
 
-    /// The IOMMU writes an entry, or drops it if there is no room.
+    /// Writes an entry, as the IOMMU does, or drops it if there is no room.
     #[track_caller]
     pub fn write(&self, tag: u32) {
         self.0.change(|log| {
@@ -33,7 +33,7 @@ impl GaLog {
         });
     }
 
-    /// The tag of the next entry; `None` if there is no other, and some were dropped.
+    /// Reads the tag of the next entry; `None` if there is no other, and some were dropped.
     ///
     /// # Errors
     /// When the run is over.

@@ -17,9 +17,9 @@ pub struct Pin(Model<Registers>);
 pub struct Registers {
     /// Where its interrupts go.
     pub to: Option<Message>,
-    /// Its mask bit.
+    /// The pin's mask bit.
     pub masked: bool,
-    /// It was sent, and not ended by an EOI.
+    /// The interrupt was sent, and not ended by an EOI.
     pub remote_irr: bool,
     /// The line's level.
     pub high: bool,
@@ -28,7 +28,7 @@ pub struct Registers {
 }
 
 impl Pin {
-    /// A pin that is not masked, whose line is low.
+    /// Creates a pin that is not masked, whose line is low.
     #[track_caller]
     pub fn new(to: Message) -> Rc<Pin> {
         let registers = Registers { to: Some(to), masked: false, remote_irr: false, high: false, silent: false };
@@ -51,7 +51,7 @@ impl Pin {
         });
     }
 
-    /// The device raises its line, unless it is silent.
+    /// Raises the line for the device, unless that is silent.
     #[track_caller]
     pub fn raise(&self) {
         let high = self.0.change(|pin| {
@@ -61,7 +61,8 @@ impl Pin {
         note(|| if high { "raises the line" } else { "is silent" }.to_owned());
     }
 
-    /// The device is served, and lowers its line; it may be told to be silent from now on, or no longer.
+    /// Lowers the line for the device, which is served; the device may be told to be silent from
+    /// now on, or no longer.
     #[track_caller]
     pub fn lower(&self, silent: bool) {
         self.0.change(|pin| {
@@ -85,7 +86,7 @@ impl Pin {
         note(|| to.map_or_else(|| "pin: no vector".to_owned(), |to| format!("pin: {to}")));
     }
 
-    /// A local APIC tells of the EOI of a level-triggered vector.
+    /// Takes the EOI of a level-triggered vector, of which a local APIC tells.
     #[track_caller]
     pub fn eoi(&self, vector: Vector) {
         let matches = self.0.change(|pin| {
@@ -103,7 +104,7 @@ impl Pin {
         note(|| "Remote IRR is off".to_owned());
     }
 
-    /// What it holds.
+    /// Returns what the pin holds.
     #[track_caller]
     pub fn observe(&self) -> Registers {
         self.0.observe(|pin| *pin)

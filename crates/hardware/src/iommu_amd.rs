@@ -31,13 +31,13 @@ impl Irte {
     /// Remapped to a vector of the host.
     pub const HOST: Irte = Irte(REMAP_EN);
 
-    /// Posted to the backing page number `root`. Log entries say `tag`.
+    /// Creates an entry that posts to the backing page number `root`. Log entries say `tag`.
     pub fn guest(root: u32, tag: u32, vector: u8) -> Irte {
         let [root, tag, vector] = [root, tag, vector.into()].map(u128::from);
         Irte(REMAP_EN | GUEST_MODE | tag << GA_TAG | vector << VECTOR | root << GA_ROOT)
     }
 
-    /// The same with another gate.
+    /// Returns the same with another gate.
     pub fn with(self, gate: Gate) -> Irte {
         let rest = self.0 & !(GA_LOG_INTR | IS_RUN | 0xff_ffff << DESTINATION);
         Irte(match gate {
@@ -47,7 +47,7 @@ impl Irte {
         })
     }
 
-    /// Its gate.
+    /// The entry's gate.
     pub fn gate(self) -> Gate {
         match self.0 & IS_RUN {
             0 => Gate::Stopped { log: self.0 & GA_LOG_INTR != 0 },
@@ -77,7 +77,7 @@ impl fmt::Display for Irte {
 pub struct Entry(Rc<Memory>);
 
 impl Entry {
-    /// The entry of that memory, which says `irte` from now on.
+    /// Creates the entry of that memory, which says `irte` from now on.
     pub fn new(memory: &Rc<Memory>, irte: Irte) -> Rc<Self> {
         memory.0.change(|words| words.irte = irte.0);
         Rc::new(Entry(Rc::clone(memory)))
@@ -111,11 +111,11 @@ impl Entry {
 /// How the IOMMU posts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Post {
-    /// It reads the entry and sets the bit in one step.
+    /// The IOMMU reads the entry and sets the bit in one step.
     AtOnce,
-    /// It reads the entry, sets the bit, and reads anew whom to notify.
+    /// The IOMMU reads the entry, sets the bit, and reads anew whom to notify.
     GateAfterBit,
-    /// It reads the entry, sets the bit, and notifies whom the entry named before.
+    /// The IOMMU reads the entry, sets the bit, and notifies whom the entry named before.
     GateBeforeBit,
 }
 
@@ -125,21 +125,21 @@ pub struct Iommu {
     pub entry: Rc<Entry>,
     /// How it posts.
     pub post: Post,
-    /// By number.
+    /// The CPUs, by number.
     pub cpus: Rc<[AvicCpu]>,
     ga_log: GaLog,
     under_way: Model<u32>,
 }
 
 impl Iommu {
-    /// With nothing in its log.
+    /// Creates an IOMMU with nothing in its log.
     pub fn new(entry: Rc<Entry>, post: Post, cpus: Rc<[AvicCpu]>) -> Rc<Self> {
         // Overflow is another case's affair.
         let ga_log = GaLog::new(usize::MAX);
         Rc::new(Iommu { entry, post, cpus, ga_log, under_way: Model::new("posts under way", 0) })
     }
 
-    /// An MSI of the device arrives. `host` is what a vector of the host does.
+    /// Takes an MSI of the device, which arrives. `host` is what a vector of the host does.
     #[track_caller]
     pub fn msi(&self, host: impl FnOnce()) {
         if self.post != Post::AtOnce {
@@ -188,13 +188,13 @@ impl Iommu {
         self.under_way.wait(|count| *count == 0, |_| ());
     }
 
-    /// Whether its log has entries that nobody has read.
+    /// Returns whether the log has entries that nobody has read.
     #[track_caller]
     pub fn has_logged(&self) -> bool {
         !self.ga_log.is_empty()
     }
 
-    /// The tag of the next log entry.
+    /// Reads the tag of the next log entry.
     ///
     /// # Errors
     /// When the run is over.

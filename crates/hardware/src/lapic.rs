@@ -21,9 +21,9 @@ const ENTRY: Vector = Vector(0);
 /// A message to a local APIC, fixed delivery, edge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message {
-    /// Whose.
+    /// The CPU whose local APIC the message is for.
     pub cpu: CpuId,
-    /// Which of its vectors.
+    /// The vector of that CPU.
     pub vector: Vector,
 }
 
@@ -36,7 +36,8 @@ impl std::fmt::Display for Message {
 /// The local APIC of each CPU, and the bus between them.
 pub struct Lapics {
     each: Vec<Lapic>,
-    /// By the CPU that they fly to: those to different CPUs have nothing to do with each other.
+    /// Messages by the CPU that they fly to: those to different CPUs have nothing to do with each
+    /// other.
     flying: Vec<Model<VecDeque<Message>>>,
 }
 
@@ -57,7 +58,7 @@ struct InService {
 }
 
 impl Lapics {
-    /// So many, of CPUs 0 and up, which take no interrupts yet.
+    /// Creates the local APICs of CPUs 0 up to `cpus`, which take no interrupts yet.
     pub fn new(cpus: usize) -> Rc<Lapics> {
         let each = (0..cpus).map(|_| Lapic::default()).collect();
         let flying = (0..cpus).map(|_| Model::new("IPIs in flight", VecDeque::new())).collect();
@@ -97,7 +98,7 @@ impl Lapics {
         Vector(vector)
     }
 
-    /// A message arrives.
+    /// Takes a message, which arrives.
     #[track_caller]
     pub fn arrive(&self, message: Message) {
         self.entry(message.cpu).raise();
@@ -105,7 +106,7 @@ impl Lapics {
         note(|| format!("{:#x} in the IRR of {}", message.vector.0, message.cpu));
     }
 
-    /// Whether the vector is in the IRR of the CPU on which this is called.
+    /// Returns whether the vector is in the IRR of the CPU on which this is called.
     #[track_caller]
     pub fn is_requested(&self, vector: Vector) -> bool {
         let cpu = Sim::current_cpu();
@@ -115,7 +116,8 @@ impl Lapics {
         set
     }
 
-    /// The end of the interrupt that the CPU is in. It is given the next one, if one waits, when interrupts are on again.
+    /// Ends the interrupt that the CPU is in. The CPU is given the next one, if one waits, when
+    /// interrupts are on again.
     #[track_caller]
     pub fn eoi(&self) {
         let cpu = Sim::current_cpu();

@@ -30,7 +30,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// It masks, does not wait, and promises nothing of its messages.
+    /// A device that masks, does not wait, and promises nothing of its messages.
     pub const PLAIN: Kind = Kind { masks: true, heeds_mask: true, waits_for_driver: false, ordered: false };
 }
 
@@ -48,7 +48,7 @@ pub struct Registers {
     pub address: u32,
     /// The vector that the data names.
     pub data: u8,
-    /// Its mask bit.
+    /// The entry's mask bit.
     pub masked: bool,
     /// A message waits for the mask to be taken off.
     pub pending: bool,
@@ -99,7 +99,7 @@ impl Registers {
 }
 
 impl Device {
-    /// A device whose messages go to `to` and that has so many events, at any moments.
+    /// Creates a device whose messages go to `to` and that has that many `events`, at any moments.
     #[track_caller]
     pub fn new(name: &'static str, kind: Kind, to: Message, events: u32) -> Arc<Device> {
         let registers = Registers {
@@ -154,7 +154,7 @@ impl Device {
         Ok(message)
     }
 
-    /// One configuration write.
+    /// Writes the address, in one configuration write.
     #[track_caller]
     pub fn write_address(&self, cpu: CpuId) {
         self.write(|registers| registers.address = cpu.0);
@@ -182,21 +182,22 @@ impl Device {
         }
     }
 
-    /// One configuration write.
+    /// Writes the data, in one configuration write.
     #[track_caller]
     pub fn write_data(&self, vector: Vector) {
         self.write(|registers| registers.data = vector.0);
         note(|| format!("{}.data := {:#x}", self.name, vector.0));
     }
 
-    /// Both words, one after the other.
+    /// Writes both words, one after the other.
     #[track_caller]
     pub fn write_message(&self, message: Message) {
         self.write_address(message.cpu);
         self.write_data(message.vector);
     }
 
-    /// Both words, while it is masked: it does not look at them, so nobody can tell in how many steps.
+    /// Writes both words while the entry is masked: the device does not look at them, so nobody can
+    /// tell in how many steps.
     #[track_caller]
     pub fn write_masked_message(&self, message: Message) {
         let unmasked = Cell::new(false);
@@ -220,15 +221,16 @@ impl Device {
         }
     }
 
-    /// Its driver has it be silent.
+    /// Silences the device, as its driver does.
     #[track_caller]
     pub fn silence(&self) {
         self.registers.change(|registers| registers.silent = true);
         note(|| format!("silences {}", self.name));
     }
 
-    /// Its driver lets it speak again. If the driver `looks`, it sees what has happened meanwhile; if not, the device raises
-    /// it, unless it waits for something that it raised before.
+    /// Lets the device speak again, as its driver does. If the driver `looks`, it sees what has
+    /// happened meanwhile; if not, the device raises it, unless it waits for something that it
+    /// raised before.
     #[track_caller]
     pub fn enable(&self, looks: bool) {
         self.registers.change(|registers| {
@@ -245,7 +247,8 @@ impl Device {
         note(|| format!("enables {}", self.name));
     }
 
-    /// Its driver reads the status register, which acknowledges what it says: so many events.
+    /// Reads the status register, as the device's driver does, which acknowledges what it says.
+    /// Returns how many events that were.
     #[track_caller]
     pub fn acknowledge(&self) -> u32 {
         let events = self.registers.change(|registers| {
@@ -256,7 +259,7 @@ impl Device {
         events
     }
 
-    /// What it holds.
+    /// Returns what the device holds.
     #[track_caller]
     pub fn observe(&self) -> Registers {
         let registers = self.registers.observe(|registers| *registers);

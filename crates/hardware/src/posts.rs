@@ -70,19 +70,19 @@ pub trait Hooked: Gate<Sim> + Send + Sync + 'static {
     /// Tells a CPU of that vCPU.
     fn tell(vcpu: &Vcpu, notification: Self::Notification);
 
-    /// What a CPU in guest mode does first when it is told.
+    /// Does what a CPU in guest mode does first when it is told.
     fn taken(&self) {}
 
-    /// The vCPU's task runs on a CPU.
+    /// Says that the vCPU's task runs on a CPU.
     fn load(&self, cpu: CpuId, any: impl FnOnce() -> bool) {
         let _ = (cpu, any);
     }
 
-    /// It is switched away from, and waits for a CPU.
+    /// Says that the vCPU's task is switched away from, and waits for a CPU.
     fn suppress(&self) {}
 
-    /// It is switched away from on a CPU, and sleeps: whether the CPU interrupts itself with the
-    /// wake-up vector.
+    /// Says that the vCPU's task is switched away from on a CPU, and sleeps. Returns whether the
+    /// CPU interrupts itself with the wake-up vector.
     fn wake_with(&self, cpu: CpuId, any: impl FnOnce() -> bool) -> bool {
         let _ = (cpu, any);
         false
@@ -123,7 +123,7 @@ impl Hooked for SoftwareGate<Sim> {
     }
 }
 
-/// A coalescing gate whose notifications go to [`A`].
+/// Creates a coalescing gate whose notifications go to [`A`].
 pub fn coalescing() -> PiGate<Sim> {
     PiGate::new(Destination::x2apic(A.0), NOTIFY)
 }
@@ -138,19 +138,20 @@ pub struct Posts<G, L = Bits> {
 }
 
 impl<G: Hooked, L: Few> Posts<G, L> {
-    /// A vCPU with that gate, which begins on a CPU and [moves](Vcpu::new) or not.
+    /// Creates a vCPU with that gate, which begins on a CPU and [moves](Vcpu::new) or not.
     #[track_caller]
     pub fn new(gate: G, on: CpuId, moves: bool) -> Arc<Self> {
         let (post, vcpu) = (Post::new(L::empty(), gate), Vcpu::new(on, moves));
         Arc::new(Posts { post, vcpu, posted: AtomicBool::new(true) })
     }
 
-    /// From here on its CPU does, or does not, take what is posted. By its task.
+    /// Says whether the vCPU's CPU takes what is posted from here on. Only the vCPU's task may call
+    /// this.
     pub fn takes_posted(&self, takes: bool) {
         self.posted.store(takes, Ordering::Relaxed);
     }
 
-    /// Software posts a bit of that number.
+    /// Posts a bit of that number, as software does.
     pub fn send(&self, number: usize) {
         self.act(self.post.post(L::bit(number)));
     }
@@ -162,14 +163,14 @@ impl<G: Hooked, L: Few> Posts<G, L> {
 }
 
 impl Posts<PiGate<Sim>> {
-    /// An IOMMU posts a bit of that number.
+    /// Posts a bit of that number, as an IOMMU does.
     pub fn device(&self, number: usize) {
         if let Some(notification) = vtd::publish(&self.post, number) {
             self.vcpu.interrupt(notification.cpu, notification.vector);
         }
     }
 
-    /// The handler of the wake-up vector, on a CPU.
+    /// Installs the handler of the wake-up vector, on a CPU.
     pub fn wakes_on(self: &Arc<Self>, m: &Machine, cpu: CpuId) {
         let sleeps = Arc::clone(self);
         m.handler(cpu, WAKEUP, "wake-up", move || {

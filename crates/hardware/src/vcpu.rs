@@ -49,7 +49,7 @@ struct Place {
 }
 
 impl Vcpu {
-    /// A vCPU that begins on one of the two CPUs, and either stays there or, whenever it is
+    /// Creates a vCPU that begins on one of the two CPUs, and either stays there or, whenever it is
     /// switched away from, `moves` to the other one.
     #[track_caller]
     pub fn new(on: CpuId, moves: bool) -> Self {
@@ -72,13 +72,14 @@ impl Vcpu {
         self.cpus.get((cpu.0 as usize).checked_sub(A.0 as usize)?)
     }
 
-    /// Where its hooks have put it last. By its task, with interrupts off.
+    /// Returns where the vCPU's hooks have put it last. Only its task may call this, with
+    /// interrupts off.
     pub fn on(&self) -> CpuId {
         self.place().on
     }
 
-    /// An interrupt of the host is sent. Of a CPU that the vCPU may be on, the
-    /// [notification](NOTIFY) is taken by what runs there; any other vector has a handler.
+    /// Sends an interrupt of the host. On a CPU that the vCPU may be on, the [notification](NOTIFY)
+    /// is taken by what runs there; any other vector has a handler.
     #[track_caller]
     pub fn interrupt(&self, cpu: CpuId, vector: Vector) {
         match self.cpu(cpu) {
@@ -87,7 +88,7 @@ impl Vcpu {
         }
     }
 
-    /// The doorbell of a CPU is rung.
+    /// Rings the doorbell of a CPU.
     #[track_caller]
     pub fn ring(&self, cpu: CpuId) {
         if let Some(cpu) = self.cpu(cpu) {
@@ -110,7 +111,7 @@ impl Vcpu {
         self.cpu(self.on()).is_some_and(Cpu::is_kicked)
     }
 
-    /// The guest gets these.
+    /// Gives the guest these bits.
     #[track_caller]
     pub fn gets(&self, bits: u64) {
         if bits != 0 {
@@ -118,13 +119,13 @@ impl Vcpu {
         }
     }
 
-    /// What its guest has got.
+    /// Returns what the guest has got.
     #[track_caller]
     pub fn got(&self) -> u64 {
         self.got.observe(|got| *got)
     }
 
-    /// This task is the vCPU's: it is woken.
+    /// Says that this task is the vCPU's: it is the one that is woken.
     #[track_caller]
     pub fn begins(&self) {
         self.task.change(|task| *task = Some(Sim::current_task()));
@@ -151,9 +152,9 @@ pub struct Entry {
 /// Why a vCPU is in the host again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ran {
-    /// It has exited, or was kicked.
+    /// The vCPU has exited, or was kicked.
     Exited,
-    /// It did not enter, because something was requested of it.
+    /// The vCPU did not enter, because something was requested of it.
     Requested(Requests),
     /// Nothing more can happen.
     Over,
@@ -162,9 +163,9 @@ pub enum Ran {
 /// How long a vCPU stays in the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
-    /// It exits at once.
+    /// The vCPU exits at once.
     Halts,
-    /// It stays there until it is kicked.
+    /// The vCPU stays there until it is kicked.
     Kicked,
 }
 
@@ -173,7 +174,7 @@ pub trait Delivery: 'static {
     /// How a vCPU in guest mode is told.
     type Notification;
 
-    /// The vCPU that it is the code of.
+    /// The vCPU whose code this is.
     fn vcpu(&self) -> &Vcpu;
 
     /// Enters the guest on a CPU, calls `guest` there, and leaves.
@@ -186,11 +187,11 @@ pub trait Delivery: 'static {
     /// sleeps.
     fn block(&self, sleep: &mut dyn FnMut(&dyn Fn() -> bool));
 
-    /// The hook: its task runs on a CPU. Interrupts are off.
+    /// Tells the hook that the vCPU's task runs on a CPU. Interrupts are off.
     fn load(&self, cpu: CpuId);
 
-    /// The hook: its task is switched away from on a CPU, `preempted` or because it sleeps.
-    /// Interrupts are off.
+    /// Tells the hook that the vCPU's task is switched away from on a CPU, `preempted` or because
+    /// it sleeps. Interrupts are off.
     fn put(&self, cpu: CpuId, preempted: bool);
 
     /// Serves requests.
@@ -201,10 +202,11 @@ pub trait Delivery: 'static {
     /// Tells a CPU in guest mode.
     fn notify(&self, notification: Self::Notification);
 
-    /// Its CPU, in guest mode, was told: it takes what is pending.
+    /// Takes what is pending, because the vCPU's CPU, in guest mode, was told.
     fn told(&self);
 
-    /// Its guest has been entered. What it does by itself, and whether it exits by that.
+    /// Does what the guest does by itself once it has been entered, and returns whether it exits by
+    /// that.
     fn runs(&self, entry: Entry) -> bool {
         let _ = entry;
         false
@@ -220,14 +222,14 @@ pub trait Delivery: 'static {
         }
     }
 
-    /// This task is the vCPU's, and begins to run.
+    /// Begins to run: this task is the vCPU's.
     fn begin(&self) {
         self.vcpu().begins();
         let _irqs = IrqGuard::<Sim>::new();
         self.arrive();
     }
 
-    /// The task runs again.
+    /// Does what comes when the task runs again.
     #[doc(hidden)]
     fn arrive(&self) {
         let vcpu = self.vcpu();
@@ -236,7 +238,7 @@ pub trait Delivery: 'static {
         vcpu.place().away = false;
     }
 
-    /// The task is switched away from.
+    /// Does what comes when the task is switched away from.
     #[doc(hidden)]
     fn depart(&self, preempted: bool) {
         let vcpu = self.vcpu();
@@ -248,8 +250,8 @@ pub trait Delivery: 'static {
         }
     }
 
-    /// An interrupt asks the CPU of its task to switch: the guest exits for it; the task, unless it
-    /// is off its CPU, waits for one, and gets it.
+    /// Takes an interrupt that asks the CPU of the vCPU's task to switch: the guest exits for it;
+    /// the task, unless it is off its CPU, waits for one, and gets it.
     fn preempted(&self) {
         let vcpu = self.vcpu();
         let place = *vcpu.place();
@@ -334,14 +336,14 @@ pub trait Delivery: 'static {
     }
 }
 
-/// Interrupts that ask the CPU of a vCPU's task to switch: `times`, at any moment.
+/// Raises interrupts that ask the CPU of a vCPU's task to switch: `times`, at any moment.
 pub fn preempt<D: Delivery>(m: &Machine, delivery: &Arc<D>, times: u32) {
     let preempted = Arc::clone(delivery);
     let handler = m.handler(A, PREEMPT, "preemption", move || preempted.preempted());
     m.hardware("timer", move || (0..times).for_each(|_| handler.raise()));
 }
 
-/// The task of a vCPU.
+/// Starts the task of a vCPU.
 pub fn task<D: Delivery>(m: &Machine, delivery: &Arc<D>, run: impl FnOnce(&D) + 'static) {
     let delivery = Arc::clone(delivery);
     m.task_on(A, "vCPU", move || {
@@ -350,7 +352,7 @@ pub fn task<D: Delivery>(m: &Machine, delivery: &Arc<D>, run: impl FnOnce(&D) + 
     });
 }
 
-/// In the end, the guest has got what is `wanted`, and nothing else.
+/// Demands that in the end the guest has got what is `wanted`, and nothing else.
 pub fn has_got<D: Delivery>(m: &Machine, delivery: &Arc<D>, wanted: u64) {
     let delivery = Arc::clone(delivery);
     m.at_quiescence("the guest has got all that was posted", move || {

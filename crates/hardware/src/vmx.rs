@@ -23,7 +23,7 @@ pub struct GuestCpu {
 }
 
 impl GuestCpu {
-    /// CPU `cpu`, not in guest mode, for the vCPU with that descriptor.
+    /// Creates CPU `cpu`, not in guest mode, for the vCPU with that descriptor.
     pub fn new(m: &Machine, cpu: CpuId, descriptor: &Rc<Descriptor>) -> Rc<GuestCpu> {
         let descriptor = Rc::clone(descriptor);
         let this = Rc::new(GuestCpu {
@@ -43,7 +43,7 @@ impl GuestCpu {
         this
     }
 
-    /// The handler of its notifications.
+    /// The handler of the CPU's notifications.
     pub fn notification(&self) -> HandlerHandle {
         *self.notification.get().expect("it is set from the start")
     }
@@ -65,7 +65,7 @@ impl GuestCpu {
         self.in_guest.replace(false)
     }
 
-    /// What the guest has been told of.
+    /// Returns what the guest has been told of.
     pub fn delivered(&self) -> u8 {
         self.virr.get()
     }

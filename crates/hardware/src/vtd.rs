@@ -34,7 +34,7 @@ pub struct Posted {
 }
 
 impl Descriptor {
-    /// Nothing posted; notifications of `nv` go to `ndst`.
+    /// Creates a descriptor with nothing posted; notifications of `nv` go to `ndst`.
     #[track_caller]
     pub fn new(name: &'static str, nv: Vector, ndst: CpuId) -> Descriptor {
         Descriptor { name, line: Model::new(name, Posted { pir: 0, on: false, sn: false, nv, ndst }) }
@@ -65,14 +65,14 @@ impl Descriptor {
 #[must_use = "the hardware sends it"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notification {
-    /// Its vector in the host.
+    /// The notification's vector in the host.
     pub vector: Vector,
     /// Where it goes.
     pub cpu: CpuId,
 }
 
 impl Posted {
-    /// A request of an IOMMU, which is not urgent.
+    /// Posts by a request of an IOMMU, which is not urgent.
     pub fn post(&mut self, vector: u8) -> Option<Notification> {
         self.pir |= 1 << vector;
         if self.on || self.sn {
@@ -119,7 +119,7 @@ impl Notification {
     }
 }
 
-/// The interrupt of a device comes to the IOMMU, which posts it.
+/// Posts the interrupt of a device, which comes to the IOMMU.
 #[track_caller]
 pub fn post(descriptor: &Descriptor, vector: u8) {
     if let Some(notification) = descriptor.change(|posted| posted.post(vector)) {
@@ -127,8 +127,9 @@ pub fn post(descriptor: &Descriptor, vector: u8) {
     }
 }
 
-/// The same for a descriptor of `doorbell-post` (VT-d specification, section 5.2.3): one atomic step on the bit, ON and SN, for
-/// a vector below 64 that is not urgent; then the notification.
+/// Posts as [`post`] does, to a descriptor of `doorbell-post` (VT-d specification, section 5.2.3):
+/// one atomic step on the bit, ON and SN, for a vector below 64 that is not urgent; then the
+/// notification.
 #[track_caller]
 pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>, vector: usize) {
     if let Some(notification) = publish(descriptor, vector) {
@@ -136,7 +137,7 @@ pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, P
     }
 }
 
-/// The step of [`post_to`], without the notification.
+/// Takes the step of [`post_to`], without the notification.
 #[track_caller]
 pub fn publish<const WORDS: usize>(
     descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>,
@@ -151,7 +152,8 @@ pub fn publish<const WORDS: usize>(
     announces(word).then(|| Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) })
 }
 
-/// What a CPU in guest mode does first when its notification comes: nobody has been told any more.
+/// Does what a CPU in guest mode does first when its notification comes: nobody has been told any
+/// more.
 #[track_caller]
 pub fn taken(gate: &PiGate<Sim>) {
     gate.word().fetch_and(!1, SeqCst);

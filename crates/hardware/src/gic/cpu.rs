@@ -126,6 +126,9 @@ impl CpuInterface {
     /// Does one access of the guest, of which the trace shows the result.
     ///
     /// # Errors
+    /// If the guest does not run.
+    ///
+    /// # Errors
     /// If it does not run.
     #[track_caller]
     pub fn guest<R: fmt::Debug>(&self, access: impl FnOnce(&mut VirtualInterface) -> R) -> Result<R, Misuse> {
