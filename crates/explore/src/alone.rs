@@ -10,13 +10,13 @@ use crate::world::World;
 
 /// Why the current context goes on alone.
 pub(crate) enum Alone {
-    /// It is found out whether its loop gives up.
+    /// The context is probed, to find out whether its loop gives up.
     Probe(Box<Probe>),
-    /// Its loop gives up: all its looks until then are one step. It reads these objects, of which
-    /// none is written meanwhile.
+    /// The context's loop gives up: all its looks until then are one step. It reads these objects,
+    /// of which none is written meanwhile.
     Lapse { reads: Vec<(ObjId, u32)>, looks: Looks },
-    /// It panicked, and destructors run. Nothing can be suspended before the panic is caught, so
-    /// they belong to the step in which it panicked.
+    /// The context panicked, and destructors run. Nothing can be suspended before the panic is
+    /// caught, so they belong to the step in which it panicked.
     Unwinds { looks: u32 },
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Looks {
     begun: bool,
 }
 
-/// Who could go on though it rests in a loop.
+/// The contexts that could go on though they rest in a loop.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Resting {
     /// They have not seen yet all that their loop reads.
@@ -41,7 +41,7 @@ pub(crate) struct Resting {
     pub lapse: CtxSet,
     /// They might lapse, but have done so as often as they may.
     pub limited: CtxSet,
-    /// It is to be found out what this one's loop does.
+    /// The context of which it is to be found out what its loop does.
     pub unknown: Option<CtxId>,
 }
 

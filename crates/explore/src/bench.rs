@@ -44,7 +44,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// What it is called.
+    /// The program's name.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -55,7 +55,7 @@ impl Program {
     }
 }
 
-/// The standard programs, those with a million executions and more last.
+/// Returns the standard programs, those with a million executions and more last.
 pub fn programs() -> &'static [Program] {
     &PROGRAMS
 }
@@ -131,7 +131,8 @@ pub fn measure(program: &Program, jobs: usize, stop: &Arc<AtomicBool>) -> Option
     })
 }
 
-/// The largest resident set that this process has had, in KiB; `None` where `/proc` does not tell.
+/// Returns the largest resident set that this process has had, in KiB; `None` where `/proc` does
+/// not tell.
 pub fn peak_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -42,7 +42,7 @@ pub(crate) struct Ctx {
     pub spin: Option<Spin>,
     /// Whether it has changed something itself since then, once that is known.
     pub own_change: Cell<Option<bool>>,
-    /// It has looked in vain for as long as anybody may.
+    /// The context has looked in vain for as long as anybody may.
     pub spent: bool,
     /// How often it has looked since there was news.
     pub in_vain: u32,
@@ -78,12 +78,12 @@ pub(crate) struct Ctx {
     pub park: Option<SimTask>,
     /// For workers of a managed pool: what they do around each sleep.
     pub books: Option<Rc<WorkerAccounting>>,
-    /// It is a task for which a certain CPU was asked; others make way for such a task while the
-    /// program is set up.
+    /// The context is a task for which a certain CPU was asked; others make way for such a task
+    /// while the program is set up.
     pub pinned: bool,
     /// The program has said that it need not run.
     pub may_not_run: bool,
-    /// It serves the others: traces show it in a column of its own, not as a CPU.
+    /// The context serves the others: traces show it in a column of its own, not as a CPU.
     pub aside: bool,
     /// The job, until it starts.
     pub job: Option<Box<dyn FnOnce()>>,

@@ -47,12 +47,12 @@ struct Runner {
     coroutine: UnsafeCell<Option<Coroutine<Option<Job>, bool, ()>>>,
     yielder: *const Yielder,
     between_jobs: Cell<bool>,
-    /// It runs, or another one that it resumed.
+    /// The coroutine runs, or another one that it resumed.
     entered: Cell<bool>,
     /// The addresses of its stack, guard page included.
     stack: Range<usize>,
     bytes: usize,
-    /// Of the context whose job it does. It lives as long as the job.
+    /// The name of the context whose job it does. The name lives as long as the job.
     name: Cell<*const str>,
 }
 
@@ -137,9 +137,9 @@ fn runner(bytes: usize) -> Box<Runner> {
 /// The coroutines of one exploration on one OS thread, by context.
 pub(crate) struct Runners {
     runners: [OnceCell<Box<Runner>>; MOST],
-    /// Of the one that runs now; null while none does.
+    /// The yielder of the coroutine that runs now; null while none does.
     running: Cell<*const Yielder>,
-    /// Of each stack.
+    /// The size of each stack.
     bytes: usize,
 }
 

@@ -44,9 +44,9 @@ impl Cpu {
 pub(crate) enum CpuCount {
     /// Nobody has asked for it.
     Open,
-    /// It was stated in the set-up, or asked for there.
+    /// The number was stated in the set-up, or asked for there.
     Fixed,
-    /// It was asked for while contexts run. They have been told what it was when the set-up ended,
-    /// and no CPU has been added since.
+    /// The number was asked for while contexts run. They have been told what it was when the set-up
+    /// ended, and no CPU has been added since.
     Told,
 }

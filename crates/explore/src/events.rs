@@ -17,7 +17,7 @@ pub(crate) struct Event {
     pub signature: u64,
     /// The event before it of the same context.
     previous: u32,
-    /// Its first entry in `accesses`.
+    /// The event's first entry in `accesses`.
     accesses: u32,
 }
 
@@ -29,7 +29,7 @@ struct Use {
     before: History,
 }
 
-/// Who used an object last.
+/// The last uses of an object.
 #[derive(Clone, Copy)]
 struct History {
     /// The last acquisition (or write), with which later uses race: an event.

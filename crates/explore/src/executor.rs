@@ -574,7 +574,8 @@ impl World {
         Some((FailureKind::LostInterrupt, format!("The interrupt of {} stays pending for ever.", left.name)))
     }
 
-    /// Who waits, each as ` name:step:object`, with `:below` if it stands still under a handler.
+    /// Names those who wait, each as ` name:step:object`, with `:below` if it stands still under a
+    /// handler.
     fn who_waits(&self, waiting: CtxSet) -> String {
         let mut text = String::new();
         for id in waiting.iter() {

@@ -148,7 +148,7 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
-/// Which schedules are run.
+/// The schedules that are run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Schedules {
     /// All that are not equivalent to one that was run.
@@ -197,7 +197,8 @@ impl Explore {
     /// How many random schedules are run if nothing else limits them.
     pub const DEFAULT_SAMPLES: u64 = 10_000;
 
-    /// An exhaustive exploration on one OS thread. `name` says what is explored; replay tokens are tied to it.
+    /// Creates an exhaustive exploration on one OS thread. `name` says what is explored; replay
+    /// tokens are tied to it.
     pub fn new(name: impl Into<String>) -> Self {
         Explore {
             name: name.into(),
@@ -231,33 +232,34 @@ impl Explore {
         }
     }
 
-    /// A hash of the source that is explored: tokens of another source are refused.
+    /// Takes a hash of the source that is explored: tokens of another source are refused.
     pub fn source(mut self, hash: u64) -> Self {
         self.source = hash;
         self
     }
 
-    /// How many CPUs there are before tasks are placed; a task that is not pinned gets a free one, or a new one.
+    /// Says how many CPUs there are before tasks are placed; a task that is not pinned gets a free
+    /// one, or a new one.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
         self
     }
 
-    /// How large the stack of each context is, in bytes: 256 KiB if nothing is said, and never less
-    /// than 64 KiB. Memory is used for as much of it as is touched. A debug build needs more than a
-    /// release build: large values are copied there.
+    /// Says how large the stack of each context is, in bytes: 256 KiB if nothing is said, and never
+    /// less than 64 KiB. Memory is used for as much of it as is touched. A debug build needs more
+    /// than a release build: large values are copied there.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_bytes = bytes.max(LEAST_STACK_BYTES);
         self
     }
 
-    /// How many OS threads explore; 0 means as many as the machine has CPUs.
+    /// Says how many OS threads explore; 0 means as many as the machine has CPUs.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = if jobs == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { jobs };
         self
     }
 
-    /// Which schedules are run. Random ones have no end of their own: without a limit of
+    /// Says which schedules are run. Random ones have no end of their own: without a limit of
     /// executions, a budget or a flag to stop, there are
     /// [`DEFAULT_SAMPLES`](Explore::DEFAULT_SAMPLES) of them.
     pub fn schedules(mut self, schedules: Schedules) -> Self {
@@ -283,33 +285,34 @@ impl Explore {
         self
     }
 
-    /// The largest number of steps of one run; a longer one is a failure.
+    /// Says how many steps one run may have; a longer one is a failure.
     pub fn max_steps(mut self, steps: usize) -> Self {
         self.settings.max_steps = steps;
         self
     }
 
-    /// How often a context may lapse in one execution while others can go on: give up a wait, in a
-    /// loop with `cpu_relax` that counts its looks, though what it waits for may still come. If
-    /// that keeps the search from anything, it ends as [`Verdict::BoundReached`]. 4 without this.
+    /// Says how often a context may lapse in one execution while others can go on: give up a wait,
+    /// in a loop with `cpu_relax` that counts its looks, though what it waits for may still come.
+    /// If that keeps the search from anything, it ends as [`Verdict::BoundReached`]. 4 without
+    /// this.
     pub fn lapses(mut self, most: u32) -> Self {
         self.settings.lapses = most;
         self
     }
 
-    /// Whether a failing run is made minimal in preemptions before it is told (the default).
+    /// Says whether a failing run is made minimal in preemptions before it is told (the default).
     pub fn minimise(mut self, minimise: bool) -> Self {
         self.minimise = minimise;
         self
     }
 
-    /// Whether the lock validator looks on (the default).
+    /// Says whether the lock validator looks on (the default).
     pub fn validate(mut self, validate: bool) -> Self {
         self.settings.validate = validate;
         self
     }
 
-    /// Lock nestings and other rules that the validator knows.
+    /// Tells the validator of lock nestings and other rules.
     pub fn lock_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self
@@ -338,10 +341,11 @@ impl Explore {
         self
     }
 
-    /// For how long explored code may run on, or sleep, without a visible step: 10 seconds if
-    /// nothing is said, for ever with `None`. After that it hangs: it waits for something that the
-    /// machine does not see, or goes round without a step. It is named on stderr, with the place of
-    /// its last step, and the process ends, because nothing else can end it.
+    /// Says for how long explored code may run on, or sleep, without a visible step: 10 seconds if
+    /// nothing is said, for ever with `None`. Code that goes on for longer hangs: it waits for
+    /// something that the machine does not see, or goes round without a step. It is named on
+    /// stderr, with the place of its last step, and the process ends, because nothing else can end
+    /// it.
     ///
     /// Time in which the process is suspended, or the thread gets no CPU, does not count (the
     /// latter on Linux only).
@@ -358,7 +362,7 @@ impl Explore {
         self
     }
 
-    /// Called now and then on one of the exploring threads.
+    /// Has `f` called now and then on one of the exploring threads.
     pub fn on_progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
         self
@@ -489,9 +493,9 @@ impl Failure {
 /// Why a token cannot be replayed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReplayError {
-    /// It is not a token.
+    /// The text is not a token.
     Malformed,
-    /// It belongs to another program.
+    /// The token belongs to another program.
     OtherProgram,
     /// The program or the explorer has changed since.
     Stale,

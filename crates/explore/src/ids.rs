@@ -46,7 +46,7 @@ impl CtxSet {
     /// The empty set.
     pub const EMPTY: CtxSet = CtxSet(0);
 
-    /// Whether `ctx` is in it.
+    /// Returns whether `ctx` is in the set.
     #[inline]
     pub fn contains(self, ctx: CtxId) -> bool {
         self.0 & ctx.bit() != 0
@@ -64,24 +64,24 @@ impl CtxSet {
         self.0 &= !ctx.bit();
     }
 
-    /// Whether it is empty.
+    /// Returns whether the set is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// How many there are.
+    /// Returns how many contexts are in the set.
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
     }
 
-    /// The one with the lowest number.
+    /// Returns the context with the lowest number.
     #[inline]
     pub fn first(self) -> Option<CtxId> {
         (self.0 != 0).then(|| CtxId(self.0.trailing_zeros() as u8))
     }
 
-    /// All of them, by rising number.
+    /// Returns all of them, by rising number.
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = CtxId> {
         let mut rest = self.0;

@@ -1,4 +1,4 @@
-//! Which executions run now, on all OS threads.
+//! The executions that run now, on all OS threads.
 //!
 //! What is simulated belongs to the execution that uses it. If it is used in another one, it is
 //! anew what it is there, and free if it is a lock: so it must not be used in two that run at once.

@@ -119,24 +119,25 @@ impl World {
 }
 
 impl Report {
-    /// What the lock validator asked, and what the search answers. Within the scope of the program, an inversion is
-    /// [`Reachable`](Answer::Reachable) if the run that was found is the deadlock it asks for, and
-    /// [`Unreachable`](Answer::Unreachable) if the search was exhaustive and has not found it.
+    /// Returns what the lock validator asked, and what the search answers. Within the scope of the
+    /// program, an inversion is [`Reachable`](Answer::Reachable) if the run that was found is the
+    /// deadlock it asks for, and [`Unreachable`](Answer::Unreachable) if the search was exhaustive
+    /// and has not found it.
     pub fn lock_questions(&self) -> Vec<(&Question, Answer)> {
         let exhausted = self.verdict == Verdict::Exhausted;
         self.locks.questions().into_iter().map(|question| (question, self.locks.answer(question, exhausted))).collect()
     }
 
-    /// The classes of the locks that contexts took (or tried to), ordered by name. What is excused for not being among
-    /// them in any exploration is better excused by name.
+    /// Returns the classes of the locks that contexts took (or tried to), ordered by name. What is
+    /// excused for not being among them in any exploration is better excused by name.
     pub fn lock_classes(&self) -> impl Iterator<Item = &'static LockClass> {
         let mut classes: Vec<_> = self.locks.usages().map(|usage| usage.node.class).collect();
         classes.dedup();
         classes.into_iter()
     }
 
-    /// A report of each question and its answer. If the run that was found answers one, those that it does not answer are
-    /// only counted.
+    /// Returns a report of each question and its answer. If the run that was found answers one,
+    /// those that it does not answer are only counted.
     pub fn lock_report(&self) -> String {
         let name = |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
         let mut questions = self.lock_questions();

@@ -70,9 +70,10 @@ impl HandlerHandle {
         step(Op { target: self.ctx, ..Op::new(OpKind::Raise, self.pending) });
     }
 
-    /// Whether the interrupt is pending, as its own CPU sees it: no CPU can ask that of another's interrupts, nor hardware
-    /// of any, and to try breaks a rule. Whoever keeps more of an interrupt's state than this may look at that in the same
-    /// step, if it is changed only in steps that raise the interrupt and when its handler begins.
+    /// Returns whether the interrupt is pending, as its own CPU sees it: no CPU can ask that of
+    /// another's interrupts, nor hardware of any, and to try breaks a rule. Whoever keeps more of
+    /// an interrupt's state than this may look at that in the same step, if it is changed only in
+    /// steps that raise the interrupt and when its handler begins.
     #[track_caller]
     pub fn is_pending(self) -> bool {
         step(Op::new(OpKind::Observe, self.pending));
@@ -101,7 +102,7 @@ impl HandlerHandle {
         self.ctx
     }
 
-    /// Its pending interrupt, as an object.
+    /// The handler's pending interrupt, as an object.
     pub(crate) fn pending(self) -> ObjId {
         self.pending
     }
@@ -110,13 +111,14 @@ impl HandlerHandle {
 impl Machine {
     pub(crate) const NEW: Machine = Machine { _private: () };
 
-    /// A task on a CPU of its own: the first that has none, or a new one.
+    /// Creates a task on a CPU of its own: the first that has none, or a new one.
     #[track_caller]
     pub fn task(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
         spawn_task(name.into(), None, once(f), Location::caller())
     }
 
-    /// A task that is pinned to `cpu`. One that is there and is not pinned moves to another CPU.
+    /// Creates a task that is pinned to `cpu`. One that is there and is not pinned moves to another
+    /// CPU.
     ///
     /// # Panics
     /// If `cpu` has a pinned task already.
@@ -125,8 +127,9 @@ impl Machine {
         spawn_task(name.into(), Some(cpu), once(f), Location::caller())
     }
 
-    /// A handler of the interrupt `vector` of `cpu`. It runs with interrupts off, whenever the interrupt is pending and
-    /// interrupts are enabled there, and the context that it interrupts stands still until it returns.
+    /// Installs a handler of the interrupt `vector` of `cpu`. It runs with interrupts off, whenever
+    /// the interrupt is pending and interrupts are enabled there, and the context that it
+    /// interrupts stands still until it returns.
     #[track_caller]
     pub fn handler(
         &self,
@@ -164,9 +167,9 @@ impl Machine {
         })
     }
 
-    /// How many CPUs there are, for good: what [`Platform::cpu_count`] says. Tasks that are spawned
-    /// while the program runs are given those that no task has had. Without this, each gets a new
-    /// one, until somebody asks how many there are.
+    /// Says how many CPUs there are, for good: what [`Platform::cpu_count`] says. Tasks that are
+    /// spawned while the program runs are given those that no task has had. Without this, each gets
+    /// a new one, until somebody asks how many there are.
     ///
     /// # Panics
     /// If more are in use, or somebody has been told another number.
@@ -182,8 +185,8 @@ impl Machine {
         assert!(there == count as usize, "there are {there} CPUs already, not {count}");
     }
 
-    /// A [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]: each of them is in flight for
-    /// some time before it is pending.
+    /// Installs a [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]:
+    /// each of them is in flight for some time before it is pending.
     ///
     /// [`Platform::send_ipi`]: doorbell_platform::Platform::send_ipi
     #[track_caller]
@@ -202,17 +205,17 @@ impl Machine {
         handler
     }
 
-    /// What grace periods of domains that are created from here on need.
+    /// Says what grace periods of domains that are created from here on need.
     pub fn grace_periods(&self, on: GracePeriods) {
         with(|w| w.grace_periods = on);
     }
 
-    /// How many timeouts strike in one execution, at any moments. None without this.
+    /// Says how many timeouts strike in one execution, at any moments. None without this.
     pub fn timeouts(&self, count: u32) {
         *crate::sim::clock().state() = count;
     }
 
-    /// A piece of hardware: it runs beside the CPUs, one visible step at a time.
+    /// Creates a piece of hardware: it runs beside the CPUs, one visible step at a time.
     #[track_caller]
     pub fn hardware(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
         let site = Location::caller();
@@ -230,8 +233,8 @@ impl Machine {
         with(|w| w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f)))
     }
 
-    /// What must hold when nothing more can happen. It is checked in every execution that ends well; it may use the
-    /// objects of the program.
+    /// Demands what must hold when nothing more can happen. It is checked in every execution that
+    /// ends well; it may use the objects of the program.
     pub fn at_quiescence(
         &self,
         what: impl Into<Cow<'static, str>>,
@@ -240,7 +243,7 @@ impl Machine {
         with(|w| w.checks.push((what.into(), Box::new(check))));
     }
 
-    /// What tells the executions apart, if their outcomes are to be collected
+    /// Says what tells the executions apart, if their outcomes are to be collected
     /// ([`Explore::collect_outcomes`](crate::Explore::collect_outcomes)).
     pub fn outcome(&self, f: impl FnOnce() -> String + 'static) {
         with(|w| w.outcome = Some(Box::new(f)));

@@ -8,7 +8,7 @@ use doorbell_platform::LockClass;
 
 use crate::ids::{CtxId, CtxSet};
 
-/// Who holds a lock that nobody holds.
+/// The holder of a lock that nobody holds.
 pub(crate) const NOBODY: u8 = u8::MAX;
 
 /// What kind of thing an object is; decides how traces speak of it.
@@ -31,11 +31,11 @@ pub(crate) struct Obj {
     pub class: Option<&'static LockClass>,
     /// For locks that were created while the program runs: by whom, and how many it had created before.
     pub creator: Option<(CtxId, u32)>,
-    /// Who holds it, for locks.
+    /// The context that holds the object, for locks.
     pub holder: u8,
-    /// Who has used it since what the run does is not recorded any more.
+    /// The contexts that have used the object since what the run does is not recorded any more.
     pub users: CtxSet,
-    /// Who can end a wait for it; empty: anybody.
+    /// The contexts that can end a wait for the object; empty: any can.
     pub releasers: CtxSet,
     /// Says what those need in order to do so, and why they do not have it.
     pub needs: Option<Rc<dyn Fn() -> String>>,

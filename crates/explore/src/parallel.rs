@@ -103,7 +103,7 @@ pub(crate) struct Found {
     pub traces: HashSet<u64>,
     pub probes: u64,
     pub unwound: u64,
-    /// Who has used which object.
+    /// The contexts that have used each object.
     pub users: Vec<CtxSet>,
     pub validator: Validator,
     pub abandoned: usize,

@@ -69,11 +69,11 @@ impl fmt::Display for Taken {
 /// A place in the explored code, and what is taken out there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Site {
-    /// Its file, as the compiler knows it.
+    /// The place's file, as the compiler knows it.
     pub file: &'static str,
-    /// Its line.
+    /// The place's line.
     pub line: u32,
-    /// Its column.
+    /// The place's column.
     pub column: u32,
     /// What is taken out.
     pub taken: Taken,
@@ -94,9 +94,10 @@ impl Site {
 /// What an exploration does about sites.
 #[derive(Clone)]
 pub(crate) enum Removal {
-    /// It notes which are reached, and of acquisitions whether nothing but the lock orders them.
+    /// The exploration notes which sites are reached, and of acquisitions whether nothing but the
+    /// lock orders them.
     Collect(Arc<Mutex<BTreeMap<Site, bool>>>),
-    /// It runs the code without this one.
+    /// The exploration runs the code without this site.
     Without(Site),
 }
 
@@ -163,7 +164,7 @@ impl World {
         }
     }
 
-    /// Who holds a lock releases it.
+    /// Notes that the holder of a lock releases it.
     pub(crate) fn leaves_lock(&mut self, lock: ObjId) {
         let Some(last) = self.acquisitions.iter().find(|last| last.lock == lock) else { return };
         if let (Some((before, changed)), Some(sites)) = (last.races, self.collected())
@@ -184,7 +185,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program that is exhausted without a failure as long as nothing is missing.
+    /// Creates a program that is exhausted without a failure as long as nothing is missing.
     pub fn new(name: impl Into<String>, run: impl Fn(&Machine) + Send + Sync + 'static) -> Self {
         Program { name: name.into(), run: Box::new(run) }
     }
@@ -209,7 +210,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// The line of the source, which `root` is the directory of.
+    /// Returns the line of the source, which `root` is the directory of.
     ///
     /// # Panics
     /// If there is no such file or line.
@@ -222,7 +223,7 @@ impl Row {
     }
 }
 
-/// The leaves among `locks` that no context of the programs takes, by name.
+/// Returns the leaves among `locks` that no context of the programs takes, by name.
 ///
 /// # Panics
 /// If a program fails, or does not end.
@@ -264,8 +265,8 @@ fn reached<'p>(programs: &'p [Program], files: &str) -> BTreeMap<Site, Vec<(&'p 
     sites
 }
 
-/// The locks in the files whose path contains `files`, and which program needs each: the rows of [`table`] that take no
-/// further exploration.
+/// Returns the locks in the files whose path contains `files`, and which program needs each: the
+/// rows of [`table`] that take no further exploration.
 ///
 /// # Panics
 /// If a program fails, or does not end.
@@ -314,7 +315,7 @@ pub struct Printed<'a> {
     pub kept: &'a [(&'a str, Taken, &'a str)],
 }
 
-/// Of a line, so many characters are printed.
+/// The number of characters of a line that are printed.
 const SITE: usize = 68;
 
 impl Printed<'_> {

@@ -50,13 +50,13 @@ pub struct SpinLoop {
     pub gives_up: bool,
 }
 
-/// Which loop it is.
+/// The loop that a context is in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     ctx: CtxId,
     /// The address of the place of its `cpu_relax`.
     site: usize,
-    /// Of the steps by which the context has come there.
+    /// A hash of the steps by which the context has come there.
     path: u64,
 }
 

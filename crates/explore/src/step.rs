@@ -438,7 +438,7 @@ impl World {
         CtxSet(relaxing.fold(0, |set, id| set | id.bit()))
     }
 
-    /// Which context takes the next step; `None` ends the run.
+    /// Returns the context that takes the next step; `None` ends the run.
     #[inline]
     pub(crate) fn decide(&mut self) -> Option<CtxId> {
         if let Some(planned) = self.search.planned() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often that has happened in this process.
 static COUNT: AtomicU64 = AtomicU64::new(0);
-/// Who it was the last time.
+/// The name of the thread that did so last.
 static LAST: Mutex<String> = Mutex::new(String::new());
 
 /// How often it has happened.

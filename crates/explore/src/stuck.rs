@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// Who waits, and for what and whom.
+    /// Returns who waits, and for what and whom.
     pub(crate) fn wait_of(&self, id: CtxId) -> Wait {
         let ctx = self.ctx(id);
         let op = &ctx.pending;

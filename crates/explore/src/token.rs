@@ -24,9 +24,9 @@ const MOST_BYTES: usize = (MOST_CHARACTERS - PREFIX.len()) / 4 * 3;
 /// A schedule by its deviations from the default one, tied to a program and to what the schedule does there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Token {
-    /// Of the program's name and source.
+    /// A hash of the program's name and source.
     program: u32,
-    /// Of the steps of the run.
+    /// A hash of the steps of the run.
     run: u16,
     deviations: Vec<(usize, CtxId)>,
 }

@@ -75,9 +75,9 @@ pub struct Line {
 /// One of those who wait in a stuck set, and for what.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Wait {
-    /// Who waits, by name.
+    /// The name of the one who waits.
     pub who: String,
-    /// Its CPU or hardware, by the column's title.
+    /// The CPU or hardware of the one who waits, by the column's title.
     pub place: String,
     /// For what: `mutex resampler_lock, held by worker-1`.
     pub what: String,

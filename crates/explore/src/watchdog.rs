@@ -25,7 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Stall {
     /// The exploration's name.
     pub exploration: String,
-    /// Who it is: a context, by kind and name, or the set-up, or a condition of quiescence.
+    /// The code that hangs: a context, by kind and name, or the set-up, or a condition of
+    /// quiescence.
     pub who: String,
     /// `file:line` of its last visible step; of a context that has taken none, where it was
     /// created.
@@ -86,7 +87,7 @@ pub(crate) struct Watched {
     beat: AtomicU64,
     /// Whose turn it is, and above that the number of its step in the execution.
     turn: AtomicU64,
-    /// Of the last visible step.
+    /// The place of the last visible step.
     site: AtomicPtr<Location<'static>>,
     /// What is called how: what it is, and its name.
     names: Mutex<Vec<(u8, &'static str, Cow<'static, str>)>>,
@@ -285,11 +286,11 @@ struct Sample {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scheduled {
-    /// It waits for something.
+    /// The thread waits for something.
     Sleeps,
-    /// It runs, or would if it had a CPU.
+    /// The thread runs, or would if it had a CPU.
     Runs,
-    /// It is stopped, or waits for a device.
+    /// The thread is stopped, or waits for a device.
     Neither,
 }
 

@@ -81,9 +81,9 @@ pub(crate) struct World {
     pub late_cpus: u32,
     /// What tasks are given CPUs and numbers from while contexts run, as an object.
     cpu_numbers: Option<ObjId>,
-    /// Of each object how often it has changed.
+    /// How often each object has changed.
     pub versions: Vec<u32>,
-    /// Of each object its place among those that are in use.
+    /// The place of each object among those that are in use.
     places: Vec<u32>,
     pub objs: Vec<Obj>,
     pub checks: Vec<(Cow<'static, str>, Check)>,
@@ -122,10 +122,10 @@ pub(crate) struct World {
     pub panic_site: Option<String>,
     /// All contexts have ended; the conditions of quiescence are checked.
     pub over: bool,
-    /// Who waits for ever, where that is an outcome.
+    /// The contexts that wait for ever, where that is an outcome.
     pub waiting_outcome: Option<String>,
     pub recorder: Recorder,
-    /// Of each lock the last one, while it is found out what locks are for.
+    /// The last acquisition of each lock, while it is found out what locks are for.
     pub acquisitions: Vec<Acquisition>,
     pub grace_periods: GracePeriods,
     /// How many timeouts may still strike.
@@ -303,7 +303,8 @@ impl World {
         Ok(())
     }
 
-    /// Who is given a CPU or a number first matters: it is a use of this object.
+    /// Returns the object that is used whenever a CPU or a number is given out, because it matters
+    /// who is given one first.
     pub(crate) fn cpu_numbers(&mut self) -> ObjId {
         if let Some(numbers) = self.cpu_numbers {
             return numbers;

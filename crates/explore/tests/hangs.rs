@@ -114,8 +114,8 @@ fn child(mistake: &str) -> Child {
     child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child starts")
 }
 
-/// Its status, and what it says on stderr. One that does not end is ended, after so long that no
-/// machine is that slow.
+/// Returns the child's status, and what it says on stderr. A child that does not end is ended,
+/// after so long that no machine is that slow.
 fn end(mut child: Child) -> (Option<i32>, String) {
     let mut said = String::new();
     let mut stderr = child.stderr.take().expect("it is piped");

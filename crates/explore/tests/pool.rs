@@ -36,7 +36,8 @@ fn compare(program: impl Fn(&Machine) + Send + Sync + Copy) -> usize {
     brute.outcomes.len()
 }
 
-/// Who is left waiting is told by name, but workers are alike, and objects are numbered as they come.
+/// Strips outcomes of what differs between equivalent ones: who is left waiting is told by name,
+/// but workers are alike, and objects are numbered as they come.
 fn unnamed(outcomes: &BTreeSet<String>) -> BTreeSet<String> {
     let plain = |word: &str| match word.split_once(':') {
         Some((who, what)) => {

@@ -129,7 +129,7 @@ fn a_service_that_was_woken_and_never_gets_its_cpu_is_stuck() {
     assert!(failure.trace.why.contains("hog"), "{}", failure.trace.why);
 }
 
-/// Which task left its CPU, and whether it was preempted.
+/// Whether each task that left its CPU was preempted.
 #[derive(Clone, Default)]
 struct Seen(std::rc::Rc<std::cell::RefCell<Vec<bool>>>);
 

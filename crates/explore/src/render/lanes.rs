@@ -20,13 +20,13 @@ pub(super) struct Lanes {
     pub locks: Vec<String>,
     /// The columns in which something happens, by rising index into the trace's columns.
     pub used: Vec<usize>,
-    /// By column: its title.
+    /// The title of each column.
     pub titles: Vec<String>,
-    /// By column: the contexts that run there, handlers left out, in order of appearance.
+    /// The contexts that run in each column, handlers left out, in order of appearance.
     pub tasks: Vec<Vec<String>>,
-    /// By line: how many handlers deep it is; 0 for a task.
+    /// The number of handlers that each line is deep in; 0 for a task.
     pub depth: Vec<usize>,
-    /// By line, then by column: the state after it.
+    /// The state after each line, by column.
     pub after: Vec<Vec<Lane>>,
 }
 

@@ -38,12 +38,13 @@ impl Default for Options {
     }
 }
 
-/// The trace for a terminal: every line ends with a newline and is at most `options.width` characters wide.
+/// Renders the trace for a terminal: every line ends with a newline and is at most `options.width`
+/// characters wide.
 pub fn text(trace: &Trace, options: &Options) -> String {
     text::render(trace, *options)
 }
 
-/// The trace as an SVG document that needs nothing but itself.
+/// Renders the trace as an SVG document that needs nothing but itself.
 pub fn svg(trace: &Trace) -> String {
     svg::render(trace)
 }

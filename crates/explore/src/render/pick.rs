@@ -1,4 +1,4 @@
-//! Which steps are shown when not all of them fit.
+//! The steps that are shown when not all of them fit.
 
 use super::lanes::{Lanes, enters_handler};
 use super::words::clean;

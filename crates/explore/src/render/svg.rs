@@ -8,7 +8,7 @@ use super::svg_waits;
 use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap};
 use crate::trace::Trace;
 
-/// Of the monospaced text, in pixels; fonts differ little in this.
+/// The width of a character of the monospaced text, in pixels; fonts differ little in this.
 pub(super) const CHAR: f64 = 7.25;
 pub(super) const MARGIN: f64 = 28.0;
 pub(super) const RED: &str = "#c62828";

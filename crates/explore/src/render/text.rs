@@ -92,7 +92,7 @@ struct Layout {
     step: usize,
     /// The columns that are shown.
     shown: Vec<usize>,
-    /// By shown column: the letters in its gutter, and its width with the gutter.
+    /// The letters in each shown column's gutter, and the column's width with the gutter.
     columns: Vec<(usize, usize)>,
     site: usize,
     /// The file that is not said in each row, because most of them are in it.

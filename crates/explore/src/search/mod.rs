@@ -56,7 +56,7 @@ pub(crate) enum Strategy {
     Reduced,
     /// Exhaustively, without it.
     Brute,
-    /// By a sampler.
+    /// A sampler chooses.
     Sampled(Sampler),
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct OpenEvent {
     pub token: Option<ObjId>,
     /// Whether it may have had to wait.
     pub waited: bool,
-    /// Who sleeps in the state after it.
+    /// The contexts that sleep in the state after it.
     pub asleep: CtxSet,
 }
 

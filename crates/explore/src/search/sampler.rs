@@ -56,7 +56,7 @@ pub(crate) struct Falls {
     /// Whether several may fall at one of them: of three, the one that is to run next need not be
     /// the highest of the others.
     several: bool,
-    /// Who falls next falls below this.
+    /// The priority below which the next one falls.
     lowest: u64,
 }
 
@@ -85,9 +85,9 @@ impl Falls {
 /// can.
 #[derive(Clone, Default)]
 pub(crate) struct Replay {
-    /// Who takes the first steps.
+    /// The contexts that take the first steps.
     pub schedule: Vec<CtxId>,
-    /// Who takes a step that the default gives to another, by rising step.
+    /// The contexts that take a step that the default gives to another, by rising step.
     pub deviations: Vec<(usize, CtxId)>,
     /// The steps so far in which the run differed from the default.
     pub differed: Vec<(usize, CtxId)>,

@@ -16,7 +16,7 @@ use crate::trace::FailureKind;
 /// Executions that brute force may take for one program.
 const MOST: u64 = 3_000;
 
-/// Which of the comparisons are made.
+/// The comparisons that are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ways {
     /// Preemption bounds: these and those below.
@@ -178,7 +178,7 @@ struct Blocked<'a> {
     name: &'a str,
     /// What it would do next.
     step: &'a str,
-    /// It does not wait for that itself, but stands still under a handler.
+    /// The context does not wait for that itself, but stands still under a handler.
     below: bool,
 }
 
@@ -193,8 +193,8 @@ impl Blocked<'_> {
     }
 }
 
-/// Who is blocked in an outcome: behind its last bar, in pieces ` name:step:object` or ` name:step:object:below`. Names
-/// may have spaces and no colons, the rest has no spaces.
+/// Returns who is blocked in an outcome: behind its last bar, in pieces ` name:step:object` or `
+/// name:step:object:below`. Names may have spaces and no colons, the rest has no spaces.
 fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
     let mut rest = outcome.rsplit('|').next().unwrap_or("");
     let mut blocked = Vec::new();

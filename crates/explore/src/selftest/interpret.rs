@@ -163,7 +163,7 @@ impl State {
 /// One context of a run.
 struct Run {
     state: Rc<State>,
-    /// Which log is its own.
+    /// The number of the log that is its own.
     log: usize,
 }
 

@@ -154,7 +154,7 @@ pub fn run(options: &Options<'_>) -> Result<Summary, Box<Mismatch>> {
     }
 }
 
-/// Which program, itself, and what differs.
+/// A program by its number, the program itself, and what differs.
 type Differs = (u64, Program, String);
 
 struct Shared {

@@ -24,9 +24,9 @@ use crate::step::{NO_OBJ, step, step_of};
 pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
     /// Whether it needs the upper half.
     const WIDE: bool = false;
-    /// As bits.
+    /// Returns the value as bits.
     fn to_bits(self) -> u128;
-    /// From bits that [`to_bits`](Word::to_bits) made.
+    /// Returns the value from bits that [`to_bits`](Word::to_bits) made.
     fn from_bits(bits: u128) -> Self;
 }
 

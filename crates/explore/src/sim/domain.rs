@@ -96,7 +96,7 @@ struct Inner {
     asked: Model<Asked>,
     /// What the second has to do.
     over: Model<Over>,
-    /// Who does a grace period's work; nobody if it is a matter of readers alone.
+    /// The workers that do a grace period's work; none if it is a matter of readers alone.
     workers: Option<Workers>,
     name: &'static str,
 }
@@ -115,8 +115,8 @@ struct Reader {
     /// With workers, its end as an object: the end changes it, and who looks whether it has ended reads it.
     id: u64,
     ctx: CtxId,
-    /// It has not ended. One that has is kept until its context begins another: a grace period that begins now might
-    /// have begun before that end, and been waiting for it.
+    /// The section has not ended. One that has is kept until its context begins another: a grace
+    /// period that begins now might have begun before that end, and been waiting for it.
     reads: bool,
 }
 
@@ -147,7 +147,7 @@ struct Grace {
     then: After,
 }
 
-/// Who is told that a grace period is over.
+/// What is told that a grace period is over.
 enum After {
     Wakes(Arc<SimCompletion>),
     Calls(Box<dyn FnOnce() + Send>),

@@ -17,7 +17,7 @@ struct Life {
 }
 
 impl Ghost {
-    /// A live object with one reference.
+    /// Creates a live object with one reference.
     #[track_caller]
     pub fn new(name: &'static str) -> Self {
         Ghost { name, life: Model::new(name, Life { references: 1, freed: false }) }
@@ -68,7 +68,7 @@ impl Ghost {
         self.check(before);
     }
 
-    /// Whether it is freed, for conditions of quiescence.
+    /// Returns whether the object is freed, for conditions of quiescence.
     pub fn is_freed(&self) -> bool {
         self.life.observe(|life| life.freed)
     }

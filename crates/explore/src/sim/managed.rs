@@ -56,7 +56,7 @@ pub struct Managed {
 }
 
 impl Managed {
-    /// A per-CPU pool by Linux's rules. No interrupts, and creating workers fails.
+    /// Creates a per-CPU pool by Linux's rules. No interrupts come, and creating workers fails.
     pub fn new(workers: usize) -> Self {
         Managed {
             workers,
@@ -132,7 +132,7 @@ pub struct Queue {
 }
 
 impl ManagedPool {
-    /// A pool. Set it up before anything runs.
+    /// Creates a pool. Set it up before anything runs.
     #[track_caller]
     pub fn new(machine: &Machine, name: &'static str, how: Managed) -> ManagedPool {
         assert!(how.workers > 0, "a pool has at least one worker");
@@ -167,7 +167,8 @@ impl ManagedPool {
         pool
     }
 
-    /// A workqueue of this pool that has at most `max_active` pieces of work on it at once; the others wait.
+    /// Creates a workqueue of this pool that has at most `max_active` pieces of work on it at once;
+    /// the others wait.
     pub fn queue(&self, max_active: usize) -> Queue {
         let mut state = self.0.state.state();
         state.queues.push(QueueState { max_active, active: 0, inactive: VecDeque::new(), rescuer: None });
@@ -459,7 +460,7 @@ impl Queue {
         self.pool.0.kick(state);
     }
 
-    /// Who alone can do its work.
+    /// Returns the contexts that alone can do the queue's work.
     pub fn workers(&self) -> Vec<CtxId> {
         let rescuer = self.pool.0.state.state().queues[self.index].rescuer;
         self.pool.workers().chain(rescuer).collect()

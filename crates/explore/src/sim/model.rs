@@ -25,7 +25,7 @@ pub struct Model<T> {
 }
 
 impl<T> Model<T> {
-    /// An object of that name, as traces show it.
+    /// Creates an object of that name, as traces show it.
     #[track_caller]
     pub fn new(name: &'static str, state: T) -> Self {
         let this = Model { stamp: Stamp::new(), name, created: Location::caller(), state: Mutex::new(state) };
@@ -115,7 +115,8 @@ impl<T> Model<T> {
         f(&mut self.changed())
     }
 
-    /// [`take`](Model::take) by a service, which has nothing to do when the run is over.
+    /// Takes as [`take`](Model::take) does, for a service, which has nothing to do when the run is
+    /// over.
     ///
     /// # Errors
     /// When the run is over; the service returns then.
@@ -202,7 +203,8 @@ pub fn fail(why: impl std::fmt::Display) {
     });
 }
 
-/// [`fail`], as a failure of another kind: the model has seen something that must not be, and knows its name.
+/// Fails as [`fail`] does, as a failure of another kind: the model has seen something that must not
+/// be, and knows its name.
 pub fn fail_as(kind: FailureKind, message: impl Into<String>) {
     with(|w| w.fail_here(kind, message.into()));
 }

@@ -27,7 +27,7 @@ use crate::world::Ended;
 #[derive(Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
-    /// Who else does what is queued through this handle.
+    /// The context that also does what is queued through this handle.
     rescuer: Option<CtxId>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Last {
     pub f: Box<dyn FnOnce() -> Then + Send>,
 }
 
-/// Which [`Then`] it will be.
+/// The kind of the [`Then`] that a job will come to.
 #[derive(Clone, Copy)]
 pub(crate) enum Comes {
     Done,
@@ -79,9 +79,9 @@ pub(crate) enum Comes {
 pub(crate) enum Then {
     /// Nothing.
     Done,
-    /// It has queued another job.
+    /// The job has queued another one.
     Queue(&'static str, Box<dyn FnOnce() + Send>),
-    /// It was not the last one: there is more to do, and its worker is not free.
+    /// The step was not the job's last one: there is more to do, and its worker is not free.
     GoOn(Box<dyn FnOnce() + Send>),
 }
 
@@ -95,7 +95,7 @@ struct Waiting {
 struct Job {
     name: &'static str,
     what: What,
-    /// It ends with a step of its own, a [`Last`].
+    /// The job ends with a step of its own, a [`Last`].
     names_last: bool,
     /// The rescuer may do it.
     rescuer: Option<CtxId>,
@@ -126,7 +126,8 @@ impl Job {
 }
 
 impl Pool {
-    /// A pool with `workers` workers, each a task on a CPU of its own. Set it up before anything runs.
+    /// Creates a pool with `workers` workers, each a task on a CPU of its own. Set it up before
+    /// anything runs.
     #[track_caller]
     pub fn new(machine: &Machine, name: &'static str, workers: usize) -> Pool {
         let state = State {
@@ -154,13 +155,14 @@ impl Pool {
         pool
     }
 
-    /// The contexts of the workers (and of the rescuer): who alone can end a wait for this pool's work.
+    /// Returns the contexts of the workers (and of the rescuer), which alone can end a wait for
+    /// this pool's work.
     pub fn workers(&self) -> Vec<CtxId> {
         self.inner.workers.iter().filter_map(|worker| worker.ctx.get().copied()).chain(self.rescuer).collect()
     }
 
-    /// The same pool with a rescuer: a context of its own, which takes over what is queued through this handle, and
-    /// nothing else, when no worker is free.
+    /// Returns the same pool with a rescuer: a context of its own, which takes over what is queued
+    /// through this handle, and nothing else, when no worker is free.
     #[track_caller]
     pub fn with_rescuer(&self, machine: &Machine, name: &'static str) -> Pool {
         let pool = self.clone();
@@ -208,7 +210,7 @@ impl Pool {
         }
     }
 
-    /// Whether work waits for a worker, for conditions of quiescence.
+    /// Returns whether work waits for a worker, for conditions of quiescence.
     pub fn has_backlog(&self) -> bool {
         self.inner.free.observe(|()| ());
         self.inner.state.observe(|state| !state.backlog.is_empty())
@@ -405,7 +407,7 @@ impl SimWork {
         }
     }
 
-    /// How often it has run, for conditions of quiescence.
+    /// Returns how often the work has run, for conditions of quiescence.
     pub fn runs(&self) -> u64 {
         self.0.life.observe(|life| life.ended)
     }

@@ -45,7 +45,7 @@ pub enum Preempted {
 /// Where a worker that goes to sleep cannot be preempted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PreemptionOff {
-    /// It can be, anywhere.
+    /// The worker can be preempted anywhere.
     Nowhere,
     /// While it keeps its books: from the mark until it is not counted any more, and from counting itself again until
     /// the mark is gone.
@@ -75,7 +75,7 @@ pub(crate) struct WorkerAccounting {
     how: Managed,
     phase: Cell<Phase>,
     marked: Cell<bool>,
-    /// It lost its CPU and has to wait for its wake-up.
+    /// The worker lost its CPU and has to wait for its wake-up.
     out: Cell<bool>,
 }
 

@@ -43,12 +43,13 @@ pub enum Placement {
 
 /// What is called when tasks are switched.
 pub trait Hooks {
-    /// `task` leaves `cpu`: under the lock of its run queue, interrupts off. It may be `preempted`, or sleep.
+    /// Hears that `task` leaves `cpu`: under the lock of its run queue, interrupts off. The task
+    /// may be `preempted`, or sleep.
     fn sched_out(&self, task: SchedTask, cpu: CpuId, preempted: bool) {
         let _ = (task, cpu, preempted);
     }
 
-    /// `task` is on `cpu` again: no lock is held, interrupts are on.
+    /// Hears that `task` is on `cpu` again: no lock is held, interrupts are on.
     fn sched_in(&self, task: SchedTask, cpu: CpuId) {
         let _ = (task, cpu);
     }
@@ -106,8 +107,8 @@ pub(crate) struct Scheduled {
 }
 
 impl Scheduler {
-    /// A scheduler for the CPUs `0..cpus`. With `preemptible`, a task that is woken preempts the one that runs on its
-    /// CPU.
+    /// Creates a scheduler for the CPUs `0..cpus`. With `preemptible`, a task that is woken
+    /// preempts the one that runs on its CPU.
     #[track_caller]
     pub fn new(
         machine: &Machine,
@@ -158,7 +159,7 @@ impl Scheduler {
         this
     }
 
-    /// A task that begins on the run queue of `cpu`.
+    /// Creates a task that begins on the run queue of `cpu`.
     #[track_caller]
     pub fn task(
         &self,
@@ -180,8 +181,8 @@ impl Scheduler {
         task
     }
 
-    /// A task that calls `f` once for each wake-up, and sleeps on `cpu` until then: an interrupt's thread, a worker. It
-    /// may sleep when the run is over.
+    /// Creates a task that calls `f` once for each wake-up, and sleeps on `cpu` until then: an
+    /// interrupt's thread, a worker. It may sleep when the run is over.
     #[track_caller]
     pub fn service(&self, machine: &Machine, cpu: CpuId, name: impl Into<String>, f: impl Fn() + 'static) -> SchedTask {
         self.add(machine, cpu, name.into(), true, move |this, me| {
@@ -222,7 +223,8 @@ impl Scheduler {
         may_not_run(self.0.tasks.borrow()[task.0].ctx);
     }
 
-    /// A handle with which others wake a task ([`Platform::wake`](doorbell_platform::Platform::wake)).
+    /// Returns a handle with which others wake a task
+    /// ([`Platform::wake`](doorbell_platform::Platform::wake)).
     pub fn handle(&self, task: SchedTask) -> SimTask {
         SimTask::of(self.0.tasks.borrow()[task.0].ctx)
     }
@@ -365,8 +367,8 @@ impl Scheduler {
     }
 }
 
-/// A point at which the current task, of a scheduler, gives up its CPU if another one waits for it. It counts as
-/// preempted: it goes on as soon as it is its turn.
+/// Gives others a chance: the current task, of a scheduler, gives up its CPU if another one waits
+/// for it. The task counts as preempted: it goes on as soon as it is its turn.
 ///
 /// # Panics
 /// If the task is none of a scheduler.

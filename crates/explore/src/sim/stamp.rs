@@ -27,12 +27,12 @@ fn stamp(epoch: u64, id: ObjId) -> u64 {
     epoch << (OBJ_BITS + 1) | u64::from(id.0)
 }
 
-/// Which object this is, and in which execution that was found out.
+/// The number of the object, and the execution in which that was found out.
 ///
-/// Of two executions that run at once, at most one has the stamp: who finds that of an execution
-/// that runs is refused, and of two that find one of an execution that is over only one exchanges
-/// it. So whatever is behind a stamp is used by one OS thread at a time, and by the next one after
-/// all that the former has done (see [`live`]).
+/// Of two executions that run at once, at most one has the stamp: whoever finds that of an
+/// execution that runs is refused, and of two that find one of an execution that is over only one
+/// exchanges it. So whatever is behind a stamp is used by one OS thread at a time, and by the next
+/// one after all that the former has done (see [`live`]).
 pub(crate) struct Stamp(AtomicU64);
 
 impl Stamp {

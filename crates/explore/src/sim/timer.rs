@@ -11,7 +11,7 @@ use crate::sim::Model;
 #[derive(Clone)]
 pub struct Timer {
     model: Arc<Model<State>>,
-    /// Who expires.
+    /// The hardware that expires.
     hardware: TaskHandle,
 }
 
@@ -21,7 +21,8 @@ struct State {
 }
 
 impl Timer {
-    /// A timer that calls `expired`, as a piece of hardware (it typically raises an interrupt), at most `times` times.
+    /// Creates a timer that calls `expired`, as a piece of hardware (it typically raises an
+    /// interrupt), at most `times` times.
     #[track_caller]
     pub fn new(
         machine: &Machine,

@@ -11,17 +11,17 @@ use super::witness::Witness;
 /// The search's answer to a [`Question`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// It happens.
+    /// The deadlock happens.
     Reachable {
         /// Replays the simplest run known in which it does.
         token: String,
     },
-    /// It does not happen within the scope, which was gone through completely.
+    /// The deadlock does not happen within the scope, which was gone through completely.
     Unreachable {
         /// Why. Several, if some combinations are impossible for one reason and some for another.
         reasons: Vec<Reason>,
     },
-    /// It did not happen as far as the search has come.
+    /// The deadlock did not happen as far as the search has come.
     Unknown,
 }
 
@@ -32,30 +32,31 @@ pub struct Usage {
     pub node: Node,
     /// Handlers take it (and would wait for it).
     pub in_handler: bool,
-    /// It is held with interrupts on.
+    /// The class is held with interrupts on.
     pub irqs_on: bool,
 }
 
 impl Validator {
-    /// The questions, in their order.
+    /// Returns the questions, in their order.
     ///
-    /// One that goes a longer way round is left out while a single context makes all of the detour: the shorter one
-    /// asks for the same deadlocks.
+    /// One that goes a longer way round is left out while a single context makes all of the detour:
+    /// the shorter one asks for the same deadlocks.
     pub fn questions(&self) -> Vec<&Question> {
         self.questions.list.iter().filter(|question| !is_detour(&self.graph, question)).collect()
     }
 
-    /// Whether there are more questions than are kept.
+    /// Returns whether there are more questions than are kept.
     pub fn has_more_questions(&self) -> bool {
         self.questions.more
     }
 
-    /// The broken rules, each once.
+    /// Returns the broken rules, each once.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
         self.violations.iter()
     }
 
-    /// The answer to `question`. `exhausted`: the search has gone through everything within its scope.
+    /// Returns the answer to `question`. `exhausted`: the search has gone through everything within
+    /// its scope.
     pub fn answer(&self, question: &Question, exhausted: bool) -> Answer {
         let realised = self.deadlocks.iter().filter(|(members, _)| question.is_answered_by(members));
         let simplest = realised.map(|(_, token)| token).min_by_key(|token| (token.len(), *token));
@@ -66,17 +67,19 @@ impl Validator {
         }
     }
 
-    /// Why the deadlock that `question` asks for cannot happen, given that it cannot. Never empty.
+    /// Returns why the deadlock that `question` asks for cannot happen, given that it cannot. Never
+    /// empty.
     pub fn unreachable_reasons(&self, question: &Question) -> Vec<Reason> {
         reasons(&self.graph, question)
     }
 
-    /// All orders: the first was held when the second was awaited. The same class twice is a nesting.
+    /// Returns all orders: the first was held when the second was awaited. The same class twice is
+    /// a nesting.
     pub fn order_edges(&self) -> impl Iterator<Item = (Node, Node)> {
         self.graph.orders()
     }
 
-    /// The classes that were met, and how they are used.
+    /// Returns the classes that were met, and how they are used.
     pub fn usages(&self) -> impl Iterator<Item = Usage> {
         self.graph.all_uses().map(|(node, uses)| Usage {
             node,

@@ -33,7 +33,7 @@ impl CtxKind {
 pub struct Held {
     /// The lock; `None` for an annotation without a lock.
     pub lock: Option<ObjId>,
-    /// Its class.
+    /// The lock's class.
     pub class: &'static LockClass,
     /// The subclass it was taken with.
     pub subclass: Subclass,
@@ -48,7 +48,7 @@ pub struct Held {
 /// A lock is taken (successfully, or with certainty to wait): told once for each step that the search explores anew.
 #[derive(Clone, Copy, Debug)]
 pub struct AcquireEvent<'a> {
-    /// Who takes it.
+    /// The context that takes the lock.
     pub ctx: CtxId,
     /// What kind of context that is.
     pub kind: CtxKind,

@@ -60,7 +60,7 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// A validator that knows nothing yet.
+    /// Creates a validator that knows nothing yet.
     pub fn new(rules: Rules) -> Self {
         Validator {
             seen: Seen::new(),
@@ -72,7 +72,8 @@ impl Validator {
         }
     }
 
-    /// A lock is taken. Returns the gravest of the rules that this breaks, each time that it does.
+    /// Hears that a lock is taken. Returns the gravest of the rules that this breaks, each time
+    /// that it does.
     #[inline]
     pub fn acquire(&mut self, event: &AcquireEvent<'_>) -> Option<Box<Violation>> {
         let print = fingerprint(event);
@@ -105,7 +106,8 @@ impl Validator {
         self.assert_held_at(ctx, held, lock, class, Location::caller())
     }
 
-    /// The same for an assertion that stands elsewhere than the caller.
+    /// Asserts as [`assert_held`](Validator::assert_held) does, for an assertion that stands
+    /// elsewhere than the caller.
     pub fn assert_held_at(
         &mut self,
         ctx: CtxId,
@@ -119,7 +121,7 @@ impl Validator {
         Some(Box::new(violation))
     }
 
-    /// The search ended an execution in a deadlock of `members`, which `token` replays.
+    /// Hears that the search ended an execution in a deadlock of `members`, which `token` replays.
     pub fn deadlock_seen(&mut self, members: &[Stuck<'_>], token: &str) {
         let mut members: Vec<_> = members.iter().map(Member::of).collect();
         members.sort_unstable();

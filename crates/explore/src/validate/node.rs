@@ -21,12 +21,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node of an acquisition with the default subclass.
+    /// Returns the node of an acquisition with the default subclass.
     pub fn of(class: &'static LockClass) -> Self {
         Node { class, subclass: Subclass::DEFAULT }
     }
 
-    /// The node of `class` taken with subclass `n`.
+    /// Returns the node of `class` taken with subclass `n`.
     ///
     /// # Panics
     /// If `n` is above 7.

@@ -22,7 +22,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// The classes, in the order in which each was held when the next was awaited.
+    /// Returns the classes, in the order in which each was held when the next was awaited.
     pub fn nodes(&self) -> &[Node] {
         match self {
             Question::Inversion(nodes) | Question::IrqInversion(nodes) => nodes,
@@ -30,7 +30,7 @@ impl Question {
         }
     }
 
-    /// The orders that it is made of.
+    /// Returns the orders that the question is made of.
     pub fn orders(&self) -> Vec<(Node, Node)> {
         let nodes = self.nodes();
         let along = nodes.windows(2).map(|pair| (pair[0], pair[1]));
@@ -42,7 +42,7 @@ impl Question {
         }
     }
 
-    /// In lockdep's words.
+    /// Names the question in lockdep's words.
     pub fn title(&self) -> &'static str {
         match self {
             Question::Inversion(_) => "possible circular locking dependency",

@@ -26,7 +26,7 @@ const LONGEST_RING: usize = 4;
 pub enum Reason {
     /// One context would have to wait at two places at once.
     SameContext {
-        /// Which.
+        /// The contexts.
         ctx: Vec<CtxId>,
     },
     /// One context has ended before the other begins.
@@ -50,14 +50,14 @@ pub enum Reason {
     },
     /// Both would have to be at their place on one CPU, and neither lets the other run there.
     ExclusiveOnCpu {
-        /// Which.
+        /// The CPUs.
         cpu: Vec<CpuId>,
     },
     /// No simple rule covers it: no schedule within the scope makes them wait for each other.
     Search,
 }
 
-/// Which rule a [`Reason`] goes by.
+/// The rule that a [`Reason`] goes by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ReasonKind {
     /// [`Reason::SameContext`].
@@ -92,7 +92,7 @@ impl fmt::Display for ReasonKind {
 }
 
 impl Reason {
-    /// Which rule it goes by.
+    /// Returns the rule that the reason goes by.
     pub fn kind(&self) -> ReasonKind {
         match self {
             Reason::SameContext { .. } => ReasonKind::SameContext,
@@ -105,7 +105,7 @@ impl Reason {
         }
     }
 
-    /// A plain sentence; `name` names contexts.
+    /// Says the reason in a plain sentence; `name` names contexts.
     pub fn sentence(&self, name: &dyn Fn(CtxId) -> String) -> String {
         match self {
             Reason::SameContext { ctx } => match ctx.as_slice() {

@@ -9,7 +9,8 @@ use super::{CtxKind, Node, Validator};
 use crate::ids::{CtxId, ObjId};
 
 impl Validator {
-    /// A report of `question` and, if it is known, its answer, without a newline at the end. `name` names contexts.
+    /// Reports `question` and, if it is known, its answer, without a newline at the end. `name`
+    /// names contexts.
     ///
     /// One line for the question, one for each party to the deadlock, one for the answer.
     pub fn describe(&self, question: &Question, answer: Option<&Answer>, name: &dyn Fn(CtxId) -> String) -> String {

@@ -29,7 +29,7 @@ impl Default for Rules {
     }
 }
 
-/// Which rule was broken.
+/// The rule that was broken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ViolationKind {
     /// The context takes a lock that it holds, and waits for itself.
@@ -51,9 +51,9 @@ pub enum ViolationKind {
 /// A broken rule.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Violation {
-    /// Which.
+    /// The rule that was broken.
     pub kind: ViolationKind,
-    /// Who broke it.
+    /// The context that broke it.
     pub ctx: CtxId,
     /// What was taken, or asserted to be held.
     pub taken: Node,

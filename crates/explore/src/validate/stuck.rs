@@ -12,7 +12,7 @@ use crate::ids::{CtxId, ObjId};
 pub struct Waiting {
     /// The lock; `None` if it waits for what an annotation stands for.
     pub lock: Option<ObjId>,
-    /// Its class.
+    /// The lock's class.
     pub class: &'static LockClass,
     /// The subclass it is being taken with.
     pub subclass: Subclass,
@@ -21,7 +21,7 @@ pub struct Waiting {
 /// One member of a stuck set.
 #[derive(Clone, Copy, Debug)]
 pub struct Stuck<'a> {
-    /// Who.
+    /// The context.
     pub ctx: CtxId,
     /// What kind of context that is.
     pub kind: CtxKind,
@@ -34,8 +34,8 @@ pub struct Stuck<'a> {
 }
 
 impl Question {
-    /// Whether the deadlock of `members` is the one that is asked for: they wait for each other along the question's
-    /// orders, and each for a lock that the next one really holds.
+    /// Returns whether the deadlock of `members` is the one that is asked for: they wait for each
+    /// other along the question's orders, and each for a lock that the next one really holds.
     pub fn matches(&self, members: &[Stuck<'_>]) -> bool {
         let members: Vec<_> = members.iter().map(Member::of).collect();
         self.is_answered_by(&members)

@@ -1,4 +1,5 @@
-//! Who did it, where, and under which circumstances: what tells a possible deadlock from an impossible one.
+//! The context that did something, where, and under which circumstances: what tells a possible
+//! deadlock from an impossible one.
 
 use std::cmp::Ordering;
 use std::panic::Location;
@@ -16,7 +17,7 @@ pub type Site = &'static Location<'static>;
 /// a usage how the lock was taken.
 #[derive(Clone, Debug)]
 pub struct Witness {
-    /// Who took it.
+    /// The context that took the lock.
     pub ctx: CtxId,
     /// What kind of context that is.
     pub kind: CtxKind,

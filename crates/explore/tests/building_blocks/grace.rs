@@ -290,7 +290,7 @@ const NO_FAULT: u8 = 0;
 const FORGETS_STALE_READERS: u8 = 1;
 /// Says which counter it waits for after it has looked at it for the last time.
 const SAYS_IT_LATER: u8 = 2;
-/// Its readers look whether they are awaited, and then leave.
+/// Has its readers look whether they are awaited, and then leave.
 const LOOKS_BEFORE_IT_LEAVES: u8 = 3;
 /// Looks a few times whether the readers have left, and then does not wait for them.
 const LOSES_PATIENCE: u8 = 4;

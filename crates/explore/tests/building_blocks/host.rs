@@ -99,7 +99,7 @@ unsafe impl Platform for Host {
 }
 
 thread_local! {
-    /// Of the execution that runs on this OS thread.
+    /// The system queue of the execution that runs on this OS thread.
     static SYSTEM_QUEUE: RefCell<Option<Pool>> = const { RefCell::new(None) };
     /// Among how many shards the CPUs of the machine are divided: they are the CPUs of this host.
     static SHARDS: Cell<u32> = const { Cell::new(1) };

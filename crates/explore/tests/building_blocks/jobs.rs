@@ -168,7 +168,8 @@ fn two_workers_do_what_is_queued_once_within_two_preemptions() {
     assert_none_found(&works_within::<PoolWork<Host>>(Some(1), 2, &[&[Queue], &[Queue]]));
 }
 
-/// Of two jobs, the first waits for the second: a wake-up for the second must not end at the worker of the first.
+/// The first of two jobs waits for the second: a wake-up for the second must not end at the worker
+/// of the first.
 #[test]
 fn a_second_job_wakes_a_second_worker_within_two_preemptions() {
     let report = Explore::new("two jobs").bound(Some(2)).run(|m: &Machine| {

@@ -1,4 +1,4 @@
-//! Which CPUs there are, and who is given which.
+//! The CPUs that there are, and who is given which.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
