@@ -12,7 +12,7 @@ pub trait Atomic: Send + Sync + 'static {
     /// A word that holds zero (`false`), for statics.
     const ZERO: Self;
 
-    /// A word that holds `value`.
+    /// Creates a word that holds `value`.
     #[track_caller]
     fn new(value: Self::Value) -> Self;
 
@@ -30,7 +30,7 @@ pub trait Atomic: Send + Sync + 'static {
         let _ = name;
     }
 
-    /// The word, with a [name](Atomic::set_name).
+    /// Returns the word, with a [name](Atomic::set_name).
     #[inline]
     #[must_use]
     fn named(mut self, name: &'static str) -> Self
@@ -85,7 +85,7 @@ pub trait AtomicInt: Atomic {
 
 /// One atomic pointer.
 pub trait AtomicPtr<T>: Send + Sync {
-    /// A word that holds `ptr`.
+    /// Creates a word that holds `ptr`.
     #[track_caller]
     fn new(ptr: *mut T) -> Self;
 

@@ -30,7 +30,7 @@ pub struct LockClass {
 }
 
 impl LockClass {
-    /// A class of that name; `wait` must match the locks that are created with it.
+    /// Creates a class of that name; `wait` must match the locks that are created with it.
     pub const fn new(name: &'static str, wait: WaitType) -> Self {
         LockClass { name, wait, leaf: false }
     }
@@ -59,12 +59,12 @@ impl LockClass {
         self.name
     }
 
-    /// How locks of the class wait.
+    /// Returns how locks of the class wait.
     pub const fn wait_type(&self) -> WaitType {
         self.wait
     }
 
-    /// Whether locks of the class are [leaves](LockClass::leaf).
+    /// Returns whether locks of the class are [leaves](LockClass::leaf).
     pub const fn is_leaf(&self) -> bool {
         self.leaf
     }
@@ -119,7 +119,7 @@ pub struct Acquire {
 }
 
 impl Acquire {
-    /// An acquisition with the default subclass and no outer lock.
+    /// Creates an acquisition with the default subclass and no outer lock.
     pub const fn of(class: &'static LockClass) -> Self {
         Acquire { class, subclass: Subclass::DEFAULT, under: None }
     }

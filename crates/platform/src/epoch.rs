@@ -21,10 +21,10 @@ pub type EpochRcu<P> = Epoch<P, NonPreemptible>;
 
 /// What a read section does besides counting itself.
 pub trait Section: Send + Sync + 'static {
-    /// Before a section begins.
+    /// Does what comes before a section begins.
     #[track_caller]
     fn enter<P: Platform>();
-    /// After a section has ended.
+    /// Does what comes after a section has ended.
     #[track_caller]
     fn exit<P: Platform>();
 }

@@ -18,7 +18,8 @@ pub unsafe trait RawLock: Send + Sync + 'static {
     /// An unlocked lock, for statics.
     const INIT: Self;
 
-    /// An unlocked lock of `class`: [`INIT`](RawLock::INIT), unless the platform keeps account of its locks.
+    /// Creates an unlocked lock of `class`: [`INIT`](RawLock::INIT), unless the platform keeps
+    /// account of its locks.
     #[inline(always)]
     #[track_caller]
     fn new(class: &'static LockClass) -> Self
@@ -49,7 +50,8 @@ pub unsafe trait RawLock: Send + Sync + 'static {
     #[track_caller]
     fn assert_held(&self) {}
 
-    /// The calling context, which holds the lock, changes what the lock protects: for platforms that watch accesses.
+    /// Says that the calling context, which holds the lock, changes what the lock protects: for
+    /// platforms that watch accesses.
     #[inline(always)]
     fn changes(&self) {}
 }
@@ -75,14 +77,14 @@ unsafe impl<P: Platform, T: Send, R: RawLock> Sync for Lock<P, T, R> {}
 unsafe impl<P: Platform, T: Send, R: RawLock> Send for Lock<P, T, R> {}
 
 impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
-    /// A free lock of `class` around `data`.
+    /// Creates a free lock of `class` around `data`.
     #[inline]
     #[track_caller]
     pub fn new(class: &'static LockClass, data: T) -> Self {
         Lock { raw: R::new(class), class, platform: PhantomData, data: UnsafeCell::new(data) }
     }
 
-    /// The same, for statics.
+    /// Creates a free lock of `class` around `data` as [`new`](Lock::new) does, for statics.
     pub const fn constant(class: &'static LockClass, data: T) -> Self {
         Lock { raw: R::INIT, class, platform: PhantomData, data: UnsafeCell::new(data) }
     }
@@ -132,7 +134,7 @@ impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
         self.data.get_mut()
     }
 
-    /// The data, taken out.
+    /// Returns the data, taken out.
     pub fn into_inner(self) -> T {
         self.data.into_inner()
     }
@@ -158,7 +160,7 @@ impl<P: Platform, T> Lock<P, T> {
         self.lock_irqsave_nested(Subclass::DEFAULT)
     }
 
-    /// [`lock_irqsave`](Lock::lock_irqsave) with a subclass.
+    /// Locks as [`lock_irqsave`](Lock::lock_irqsave) does, with a subclass.
     #[inline]
     #[track_caller]
     pub fn lock_irqsave_nested(&self, subclass: Subclass) -> IrqLockGuard<'_, P, T> {

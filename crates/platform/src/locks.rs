@@ -20,14 +20,14 @@ pub struct LockUse {
 /// What may be taken under a lock that is no leaf, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Nests {
-    /// Which locks.
+    /// The locks that are taken.
     pub inner: &'static str,
     /// Why they are taken there.
     pub reason: &'static str,
 }
 
 impl LockUse {
-    /// A class of leaves.
+    /// Describes a class of leaves.
     ///
     /// # Panics
     /// If the class does not [say](LockClass::leaf) that it is one; in a `static` that is a
@@ -37,7 +37,7 @@ impl LockUse {
         LockUse { class, taken, purpose, nests: None }
     }
 
-    /// A class whose locks are held while others are taken.
+    /// Describes a class whose locks are held while others are taken.
     ///
     /// # Panics
     /// If the class says that it is one of leaves; in a `static` that is a compile-time error.

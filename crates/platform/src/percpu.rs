@@ -17,20 +17,20 @@ pub struct PerCpu<P: Platform, T> {
 }
 
 impl<P: Platform, T> PerCpu<P, T> {
-    /// One `init` of each CPU.
+    /// Creates a value for each CPU, by one `init` of each.
     pub fn new(mut init: impl FnMut(CpuId) -> T) -> Self {
         let each = (0..P::cpu_count()).map(|cpu| CachePadded(init(CpuId(cpu)))).collect();
         PerCpu { each, platform: PhantomData }
     }
 
-    /// This CPU's, which stays this CPU's while preemption is off.
+    /// Returns this CPU's value, which stays this CPU's while preemption is off.
     #[inline]
     pub fn this(&self, pinned: &PreemptGuard<P>) -> &T {
         let _ = pinned;
         self.of(P::current_cpu())
     }
 
-    /// That of `cpu`.
+    /// Returns the value of `cpu`.
     ///
     /// # Panics
     /// If there is no such CPU.
@@ -39,7 +39,7 @@ impl<P: Platform, T> PerCpu<P, T> {
         &self.each[cpu.0 as usize]
     }
 
-    /// Those of all CPUs, in order.
+    /// Returns the values of all CPUs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (CpuId, &T)> {
         (0..).map(CpuId).zip(self.each.iter().map(|padded| &padded.0))
     }

@@ -63,7 +63,7 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     /// Deferred work on a pool with a bounded number of workers.
     type WorkQueue: WorkQueue;
 
-    /// An atomic fence.
+    /// Executes an atomic fence.
     #[track_caller]
     fn fence(order: Ordering);
 
@@ -71,11 +71,11 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     #[track_caller]
     fn cpu_relax();
 
-    /// The CPU that this code runs on. It may have changed by the time the caller looks at it, unless preemption or
-    /// interrupts are off.
+    /// Returns the CPU that this code runs on. It may have changed by the time the caller looks at
+    /// it, unless preemption or interrupts are off.
     fn current_cpu() -> CpuId;
 
-    /// How many CPUs there are; `current_cpu` is always below it.
+    /// Returns how many CPUs there are; `current_cpu` is always below it.
     fn cpu_count() -> u32;
 
     /// Turns interrupts off on this CPU and returns what they were.
@@ -87,10 +87,10 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     #[track_caller]
     fn irq_restore(state: Self::IrqState);
 
-    /// Whether interrupts are enabled on this CPU.
+    /// Returns whether interrupts are enabled on this CPU.
     fn irqs_enabled() -> bool;
 
-    /// Whether this is hard-interrupt context.
+    /// Returns whether this is hard-interrupt context.
     fn in_hardirq() -> bool;
 
     /// Turns preemption off on this CPU; calls nest.
@@ -105,7 +105,7 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     #[track_caller]
     fn send_ipi(cpu: CpuId, vector: Vector);
 
-    /// The running task.
+    /// Returns the running task.
     fn current_task() -> Self::Task;
 
     /// Sleeps until [`wake`](Platform::wake) is called for this task; returns at once if that happened since the last

@@ -30,7 +30,7 @@ pub unsafe trait ReadDomain: Send + Sync + 'static {
     /// What a read section hands from its begin to its end.
     type Token: Copy;
 
-    /// A domain without readers. `name` is for traces.
+    /// Creates a domain without readers. `name` is for traces.
     #[track_caller]
     fn new(name: &'static str) -> Self;
 
@@ -60,7 +60,8 @@ pub unsafe trait ReadDomain: Send + Sync + 'static {
     #[track_caller]
     fn synchronize(&self);
 
-    /// [`synchronize`](ReadDomain::synchronize) that spends CPU time to be over sooner.
+    /// Waits as [`synchronize`](ReadDomain::synchronize) does, and spends CPU time to be over
+    /// sooner.
     #[track_caller]
     fn synchronize_expedited(&self);
 
@@ -82,7 +83,7 @@ pub struct ReadGuard<'a, D: ReadDomain> {
 }
 
 impl<D: ReadDomain> ReadGuard<'_, D> {
-    /// Whether this is a read section of `domain`.
+    /// Returns whether this is a read section of `domain`.
     #[inline]
     pub fn is_of(&self, domain: &D) -> bool {
         ptr::eq(self.domain, domain)
@@ -124,13 +125,13 @@ pub struct RcuCell<P: Platform, D: ReadDomain, T: Send + Sync + 'static> {
 }
 
 impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
-    /// A cell that holds `value`, for readers of `domain`.
+    /// Creates a cell that holds `value`, for readers of `domain`.
     #[track_caller]
     pub fn new(domain: &Arc<D>, value: Box<T>) -> Self {
         RcuCell { ptr: P::AtomicPtr::new(Box::into_raw(value)), domain: domain.clone(), owns: PhantomData }
     }
 
-    /// The cell, under a name for traces.
+    /// Returns the cell, under a name for traces.
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
         self.ptr.set_name(name);
@@ -143,7 +144,7 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
         &self.domain
     }
 
-    /// The value, in a read section of its own.
+    /// Returns the value, in a read section of its own.
     #[inline]
     #[track_caller]
     pub fn read(&self) -> RcuRef<'_, D, T> {
@@ -151,7 +152,7 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
         RcuRef { value: self.load(), section, borrows: PhantomData }
     }
 
-    /// The value, in a read section that the caller is in.
+    /// Returns the value, in a read section that the caller is in.
     ///
     /// # Panics
     /// If `section` is of another domain.
@@ -254,7 +255,7 @@ impl<D: ReadDomain, T: Send + Sync + 'static> Retired<D, T> {
         unsafe { self.unshared() }
     }
 
-    /// [`synchronize`](Retired::synchronize) that spends CPU time to be over sooner.
+    /// Waits as [`synchronize`](Retired::synchronize) does, and spends CPU time to be over sooner.
     #[track_caller]
     pub fn synchronize_expedited(self) -> Box<T> {
         self.domain.synchronize_expedited();

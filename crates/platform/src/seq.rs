@@ -50,14 +50,14 @@ impl<P: Platform, const N: usize> SeqWords<P, N> {
         SeqWords { seq: P::AtomicU32::ZERO.named("sequence"), words: words.map(P::AtomicU64::new) }
     }
 
-    /// The words, under a name for traces.
+    /// Returns the words, under a name for traces.
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
         self.words.iter_mut().for_each(|word| word.set_name(name));
         self
     }
 
-    /// The words as one write left them. Waits while a write is under way.
+    /// Reads the words as one write left them. Waits while a write is under way.
     #[inline]
     #[track_caller]
     pub fn read(&self) -> [u64; N] {

@@ -2,7 +2,7 @@
 
 /// "It is done": set once per generation, waited for by any number of tasks.
 pub trait Completion: Send + Sync + 'static {
-    /// A completion that is not done. `name` is for traces.
+    /// Creates a completion that is not done. `name` is for traces.
     #[track_caller]
     fn new(name: &'static str) -> Self;
 
@@ -14,14 +14,14 @@ pub trait Completion: Send + Sync + 'static {
     #[track_caller]
     fn wait(&self);
 
-    /// Whether it is done.
+    /// Returns whether the completion is done.
     #[track_caller]
     fn is_done(&self) -> bool;
 }
 
 /// A queue of tasks, each of which waits for its condition.
 pub trait WaitQueue: Send + Sync + 'static {
-    /// An empty queue. `name` is for traces.
+    /// Creates an empty queue. `name` is for traces.
     #[track_caller]
     fn new(name: &'static str) -> Self;
 

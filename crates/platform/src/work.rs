@@ -12,7 +12,7 @@ pub trait WorkQueue: Clone + Send + Sync + 'static {
     /// One piece of work.
     type Work: Work;
 
-    /// Work that calls `f` on this pool each time it is queued. Never two at once.
+    /// Creates work that calls `f` on this pool each time it is queued. Never two at once.
     #[track_caller]
     fn work(&self, name: &'static str, f: impl Fn() + Send + Sync + 'static) -> Self::Work;
 
@@ -38,6 +38,6 @@ pub trait Work: Clone + Send + Sync + 'static {
 
 /// A platform with a queue for what belongs to nobody in particular, such as the callbacks of RCU.
 pub trait SystemQueue: Platform {
-    /// A handle of that queue.
+    /// Returns a handle of that queue.
     fn system_queue() -> Self::WorkQueue;
 }

@@ -47,7 +47,7 @@ struct Pool<P: Platform> {
 }
 
 impl<P: Platform> PoolQueue<P> {
-    /// A pool without workers, and what makes a task one of them.
+    /// Creates a pool without workers, and what makes a task one of them.
     pub fn unmanned() -> (Self, Worker<P>) {
         let pool = Arc::new(Pool {
             jobs: Lock::new(&POOL, Jobs::default()),

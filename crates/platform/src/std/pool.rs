@@ -26,7 +26,7 @@ use crate::{Platform, PoolQueue};
 pub type StdWorkQueue = PoolQueue<Std>;
 
 impl PoolQueue<Std> {
-    /// A queue with its own `workers` threads, which are called `name`.
+    /// Creates a queue with its own `workers` threads, which are called `name`.
     ///
     /// # Panics
     /// If `workers` is 0, or the system refuses a thread.
