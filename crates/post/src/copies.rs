@@ -78,6 +78,14 @@ impl<O: Mirror, M: Mirror> Drop for Unwritten<'_, O, M> {
 #[doc(alias = "NotThere")]
 pub struct NoSuchCopy;
 
+impl core::fmt::Display for NoSuchCopy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("there is no such copy of where the vCPU is")
+    }
+}
+
+impl core::error::Error for NoSuchCopy {}
+
 impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// Creates the copies of a vCPU that is away. `own` is written so.
     pub fn new(own: O) -> Self {

@@ -126,6 +126,14 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Awake;
 
+impl core::fmt::Display for Awake {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("there is no reason to sleep")
+    }
+}
+
+impl core::error::Error for Awake {}
+
 /// A vCPU that is about to enter the guest: senders notify it already, and it has not looked yet.
 ///
 /// Interrupts cannot be turned on before it has:
