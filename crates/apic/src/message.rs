@@ -90,6 +90,14 @@ pub struct InterruptMessage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAMessage;
 
+impl core::fmt::Display for NotAMessage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the address is none to which a device could send an interrupt")
+    }
+}
+
+impl core::error::Error for NotAMessage {}
+
 impl InterruptMessage {
     /// The destination id that means all.
     pub const ALL: u32 = u32::MAX;

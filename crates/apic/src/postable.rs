@@ -1,6 +1,8 @@
 //! The messages that can be posted. Those that cannot take the way through the host's interrupt
 //! handler: remapped delivery, and the vCPUs' APICs in software.
 
+use core::fmt;
+
 use crate::{ApicTable, Delivery, GuestVector, InterruptMessage, TriggerMode, Who};
 
 /// Whether the guest's EOI of the vector exits.
@@ -42,6 +44,21 @@ pub enum NotPostable {
     /// The message is for several vCPUs: all of them, or the one of them with the lowest priority.
     Several,
 }
+
+impl fmt::Display for NotPostable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotPostable::Mode(delivery) => write!(f, "delivery mode {delivery:?} is no interrupt with a vector"),
+            NotPostable::IllegalVector(vector) => write!(f, "vector {vector} is below 16"),
+            NotPostable::LevelWithoutEoi => f.write_str("nobody would see the EOI of the level-triggered interrupt"),
+            NotPostable::Deasserted => f.write_str("the message says that a line is down"),
+            NotPostable::Nobody => f.write_str("the message is for none of the vCPUs"),
+            NotPostable::Several => f.write_str("the message is for several vCPUs"),
+        }
+    }
+}
+
+impl core::error::Error for NotPostable {}
 
 /// Decides whether a message can be posted.
 ///

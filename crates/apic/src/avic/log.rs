@@ -55,9 +55,25 @@ pub struct VmTag<P: Platform, V: Send + Sync + 'static> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
+impl core::fmt::Display for Full {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("all numbers of VMs are taken")
+    }
+}
+
+impl core::error::Error for Full {}
+
 /// vCPUs of a VM have numbers below 4096.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoSuchVcpu;
+
+impl core::fmt::Display for NoSuchVcpu {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the numbers of a VM's vCPUs are below 4096")
+    }
+}
+
+impl core::error::Error for NoSuchVcpu {}
 
 /// The vCPUs of a VM, as those who read the log see them.
 pub struct Members<V> {

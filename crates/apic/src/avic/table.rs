@@ -1,6 +1,7 @@
 //! The tables by which a CPU finds the vCPUs that an IPI is for.
 
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::Atomic;
@@ -57,6 +58,18 @@ pub enum TableError {
         id: u32,
     },
 }
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableError::Size { entries } => write!(f, "a physical ID table cannot have {entries} entries"),
+            TableError::Beyond { id, last } => write!(f, "the physical ID table has no entry {id}: its last is {last}"),
+            TableError::Taken { id } => write!(f, "another vCPU has the physical ID {id}"),
+        }
+    }
+}
+
+impl core::error::Error for TableError {}
 
 impl<A: Avic> PhysicalTable<A> {
     /// Creates a table without vCPUs.
@@ -208,6 +221,19 @@ pub enum LogicalError {
         index: usize,
     },
 }
+
+impl fmt::Display for LogicalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogicalError::Unrepresentable => f.write_str("the logical ID is not one bit of a cluster that there is"),
+            LogicalError::Everybody => f.write_str("the physical ID 255 means everybody, and is no vCPU's"),
+            LogicalError::Aliased { by } => write!(f, "the vCPU of physical ID {by} has the same logical ID"),
+            LogicalError::Beyond { index } => write!(f, "the logical ID table has no entry {index}"),
+        }
+    }
+}
+
+impl core::error::Error for LogicalError {}
 
 /// A vCPU's entry in the logical table. To be released when its register changes, or the vCPU is no more.
 #[derive(PartialEq, Eq, Debug)]

@@ -37,9 +37,25 @@ impl<P: Platform> PiVcpu<P> for PiDescriptor<P> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoSlot;
 
+impl core::fmt::Display for NoSlot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("all slots for vCPUs that may sleep are taken")
+    }
+}
+
+impl core::error::Error for NoSlot {}
+
 /// There are to be more slots than [`MOST_SLOTS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooMany;
+
+impl core::fmt::Display for TooMany {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "there cannot be more than {MOST_SLOTS} slots for vCPUs that may sleep")
+    }
+}
+
+impl core::error::Error for TooMany {}
 
 /// How many slots there can be: as many as a handler can still look through, a word for each 64.
 /// Each takes a bit for each CPU of the host, so that a mistaken number would take all memory; a
