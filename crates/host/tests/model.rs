@@ -198,7 +198,9 @@ impl World {
                 self.tokens.push(Token::Changed(token));
             }
             // Refused, and posted to none from here on.
-            Err(Bound(token)) => {
+            Err(bound) => {
+                assert_eq!(bound.to_string(), "the interrupt was posted to a vCPU already, and is posted to none now");
+                let Bound(token) = bound;
                 let former = device.to.take().expect("it is posted to none");
                 self.tokens.push(Token::Left(token, former));
             }
@@ -212,7 +214,9 @@ impl World {
                 let former = device.to.take().expect("it was bound");
                 self.tokens.push(Token::Left(token, former));
             }
-            Err(NotBound) => assert_eq!(device.to, None),
+            Err(unbound @ NotBound) => {
+                assert_eq!((unbound.to_string().as_str(), device.to), ("the interrupt is posted to no vCPU", None));
+            }
         }
     }
 

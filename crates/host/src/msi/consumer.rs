@@ -1,6 +1,7 @@
 //! The consumer of a line's interrupts: an irqfd in the kernel, or an eventfd of user space. It
 //! changes at any moment.
 
+use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Platform};
@@ -166,6 +167,14 @@ pub struct LineNotRequested<E> {
     pub line: FreedLine,
 }
 
+impl<E: fmt::Display> fmt::Display for LineNotRequested<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the line could not be requested: {}", self.error)
+    }
+}
+
+impl<E: core::error::Error> core::error::Error for LineNotRequested<E> {}
+
 /// A line that goes to its new consumer, which only the injection gives out.
 #[must_use = "what came while the line was free is lost unless it is injected"]
 #[doc(alias = "Requested")]
@@ -183,6 +192,7 @@ impl<C: Signal> RequestedLine<C> {
 #[cfg(test)]
 mod tests {
     extern crate std;
+    use std::string::ToString;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
 
@@ -233,6 +243,7 @@ mod tests {
     fn a_line_that_was_freed_is_used_again_only_with_one_injection() {
         let (_, direct, _) = line(MsiConsumer::Direct);
         let refused = FreedLine::by(|| {}).request::<Arc<Event>, _>(|| Err("no vector")).err().unwrap();
+        assert_eq!(refused.to_string(), "the line could not be requested: no vector");
         assert_eq!((refused.error, direct.0.load(SeqCst)), ("no vector", 0));
         let Ok(requested) = refused.line.request::<_, ()>(|| Ok(Arc::clone(&direct))) else { panic!("it is there") };
         requested.inject().signal(1);

@@ -9,6 +9,14 @@ use crate::{Invalidate, IrteIndex};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotBound;
 
+impl core::fmt::Display for NotBound {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the interrupt is posted to no vCPU")
+    }
+}
+
+impl core::error::Error for NotBound {}
+
 /// An interrupt that can be posted to a `V`.
 pub(crate) trait PostableInterrupt<V>: Sized {
     fn index(&self) -> IrteIndex;

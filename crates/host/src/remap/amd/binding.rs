@@ -46,6 +46,14 @@ pub struct RescanRequired<V>(pub Arc<V>);
 #[must_use = "the vCPU that it was posted to has to look at its pending bits"]
 pub struct Bound<V>(pub Invalidate<RescanRequired<V>>);
 
+impl<V> fmt::Display for Bound<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the interrupt was posted to a vCPU already, and is posted to none now")
+    }
+}
+
+impl<V> core::error::Error for Bound<V> {}
+
 impl<V> fmt::Debug for Bound<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bound").field(&self.0.index()).finish()
