@@ -59,6 +59,14 @@ pub(crate) struct Failed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ended;
 
+impl core::fmt::Display for Ended {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the run is over")
+    }
+}
+
+impl core::error::Error for Ended {}
+
 type Check = Box<dyn FnOnce() -> Result<(), String>>;
 
 /// One OS thread's machine.
