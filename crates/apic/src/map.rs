@@ -106,6 +106,8 @@ pub struct ApicTable<T> {
     duplicate: Option<DuplicateId>,
 }
 
+doorbell_platform::opaque_debug!([T] ApicTable<T>);
+
 /// How many physical destinations are looked up; of larger ones, all vCPUs are asked. A guest cannot make a table larger
 /// than that, whatever it writes.
 const DIRECT: u32 = 4096;
@@ -197,6 +199,8 @@ pub struct ApicMap<P: Platform, T: Send + Sync + 'static> {
     scan: Mutex<P, ()>,
     table: RcuCell<P, P::Rcu, ApicTable<T>>,
 }
+
+doorbell_platform::opaque_debug!([P: Platform, T: Send + Sync + 'static] ApicMap<P, T>);
 
 impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
     /// Creates a map that holds `table`, for readers of `rcu`.

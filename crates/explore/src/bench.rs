@@ -43,6 +43,8 @@ pub struct Program {
     set_up: fn(&Machine),
 }
 
+doorbell_platform::opaque_debug!([] Program; name);
+
 impl Program {
     /// The program's name.
     pub fn name(&self) -> &'static str {

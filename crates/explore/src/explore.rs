@@ -193,6 +193,8 @@ pub struct Explore {
     pub(crate) watchdog: Watchdog,
 }
 
+doorbell_platform::opaque_debug!([] Explore; name, source, cpus, stack_bytes, jobs, minimise, outcomes, count_traces);
+
 impl Explore {
     /// How many random schedules are run if nothing else limits them.
     pub const DEFAULT_SAMPLES: u64 = 10_000;

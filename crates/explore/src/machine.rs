@@ -28,6 +28,8 @@ pub struct Machine {
     _private: (),
 }
 
+doorbell_platform::opaque_debug!([] Machine);
+
 /// A task, to be waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskHandle(CtxId);

@@ -184,6 +184,8 @@ pub struct Program {
     run: Box<dyn Fn(&Machine) + Send + Sync>,
 }
 
+doorbell_platform::opaque_debug!([] Program; name);
+
 impl Program {
     /// Creates a program that is exhausted without a failure as long as nothing is missing.
     pub fn new(name: impl Into<String>, run: impl Fn(&Machine) + Send + Sync + 'static) -> Self {

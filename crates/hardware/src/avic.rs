@@ -33,6 +33,8 @@ impl fmt::Display for Gate {
 /// in one step.
 pub struct Memory(pub(crate) Model<Words>);
 
+doorbell_platform::opaque_debug!([] Memory);
+
 pub(crate) struct Words {
     /// One word of the IRR of each backing page. The vectors of cases are bits of it.
     pub irr: Vec<u64>,
@@ -53,6 +55,8 @@ pub struct BackingPage {
     memory: Rc<Memory>,
     number: usize,
 }
+
+doorbell_platform::opaque_debug!([] BackingPage; number);
 
 impl BackingPage {
     /// Returns page `number` of that memory.
@@ -88,6 +92,8 @@ pub struct AvicCpu {
     name: &'static str,
     state: Model<State>,
 }
+
+doorbell_platform::opaque_debug!([] AvicCpu; name);
 
 #[derive(Default)]
 struct State {

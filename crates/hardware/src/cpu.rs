@@ -7,6 +7,8 @@ use doorbell_explore::sim::Model;
 /// A CPU, and whether it would hear what it is told.
 pub struct Cpu(Model<State>);
 
+doorbell_platform::opaque_debug!([] Cpu);
+
 #[derive(Default)]
 struct State {
     /// A vCPU is loaded there.

@@ -5,6 +5,8 @@ use doorbell_explore::sim::Model;
 /// The cache for one entry, and the interrupts that may be using what was read.
 pub struct EntryCache<E: Copy + 'static>(Model<State<E>>);
 
+doorbell_platform::opaque_debug!([E: Copy + 'static] EntryCache<E>);
+
 struct State<E> {
     cached: Option<E>,
     in_flight: u32,

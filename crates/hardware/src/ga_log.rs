@@ -8,6 +8,8 @@ use doorbell_explore::sim::Model;
 /// Entries that nobody has read yet: the tags of IRTEs.
 pub struct GaLog(Model<Log>);
 
+doorbell_platform::opaque_debug!([] GaLog);
+
 struct Log {
     entries: VecDeque<u32>,
     capacity: usize,

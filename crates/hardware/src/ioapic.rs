@@ -12,6 +12,8 @@ use crate::lapic::{Lapics, Message};
 /// The pin.
 pub struct Pin(Model<Registers>);
 
+doorbell_platform::opaque_debug!([] Pin);
+
 /// What a [`Pin`] holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Registers {

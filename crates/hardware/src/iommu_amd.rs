@@ -76,6 +76,8 @@ impl fmt::Display for Irte {
 /// The entry in memory.
 pub struct Entry(Rc<Memory>);
 
+doorbell_platform::opaque_debug!([] Entry);
+
 impl Entry {
     /// Creates the entry of that memory, which says `irte` from now on.
     pub fn new(memory: &Rc<Memory>, irte: Irte) -> Rc<Self> {
@@ -130,6 +132,8 @@ pub struct Iommu {
     ga_log: GaLog,
     under_way: Model<u32>,
 }
+
+doorbell_platform::opaque_debug!([] Iommu);
 
 impl Iommu {
     /// Creates an IOMMU with nothing in its log.

@@ -41,6 +41,8 @@ pub struct Lapics {
     flying: Vec<Model<VecDeque<Message>>>,
 }
 
+doorbell_platform::opaque_debug!([] Lapics);
+
 /// The registers are used in the steps in which the entry is raised, begins, or is looked at, and in no others: so the
 /// search sees each use.
 #[derive(Default)]

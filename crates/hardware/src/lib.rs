@@ -3,6 +3,8 @@
 //!
 //! Each does in one visible step what the architecture says is atomic, and nothing more.
 
+#![warn(missing_debug_implementations)]
+
 pub mod avic;
 pub mod cpu;
 pub mod entry_cache;

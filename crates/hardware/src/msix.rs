@@ -41,6 +41,8 @@ pub struct Device {
     registers: Model<Registers>,
 }
 
+doorbell_platform::opaque_debug!([] Device; name, kind);
+
 /// What a [`Device`] holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Registers {

@@ -137,6 +137,8 @@ pub struct Posts<G, L = Bits> {
     posted: AtomicBool,
 }
 
+doorbell_platform::opaque_debug!([G, L] Posts<G, L>);
+
 impl<G: Hooked, L: Few> Posts<G, L> {
     /// Creates a vCPU with that gate, which begins on a CPU and [moves](Vcpu::new) or not.
     #[track_caller]

@@ -38,6 +38,8 @@ pub struct Vcpu {
     place: Mutex<Place>,
 }
 
+doorbell_platform::opaque_debug!([] Vcpu; moves);
+
 #[derive(Clone, Copy)]
 struct Place {
     on: CpuId,

@@ -22,6 +22,8 @@ pub struct GuestCpu {
     notification: OnceCell<HandlerHandle>,
 }
 
+doorbell_platform::opaque_debug!([] GuestCpu);
+
 impl GuestCpu {
     /// Creates CPU `cpu`, not in guest mode, for the vCPU with that descriptor.
     pub fn new(m: &Machine, cpu: CpuId, descriptor: &Rc<Descriptor>) -> Rc<GuestCpu> {

@@ -18,6 +18,8 @@ pub struct Descriptor {
     line: Model<Posted>,
 }
 
+doorbell_platform::opaque_debug!([] Descriptor; name);
+
 /// What a [`Descriptor`] holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
@@ -32,6 +34,8 @@ pub struct Posted {
     /// The CPU that gets it.
     pub ndst: CpuId,
 }
+
+doorbell_platform::opaque_debug!([] Posted; pir, on, sn, nv, ndst);
 
 impl Descriptor {
     /// Creates a descriptor with nothing posted; notifications of `nv` go to `ndst`.

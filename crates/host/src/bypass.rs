@@ -119,6 +119,8 @@ pub struct Bypass<P: Platform, D: Producer, C: Consumer<D>> {
     changed: P::WaitQueue,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, D: Producer, C: Consumer<D>] Bypass<P, D, C>);
+
 struct Slot<D, C: Consumer<D>> {
     producer: Option<Arc<D>>,
     consumer: Option<Arc<C>>,
@@ -389,6 +391,8 @@ pub struct Produces<P: Platform, D: Producer, C: Consumer<D>> {
     token: Token,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, D: Producer, C: Consumer<D>] Produces<P, D, C>);
+
 impl<P: Platform, D: Producer, C: Consumer<D>> Produces<P, D, C> {
     /// Returns what has become of the token, as [`Bypass::connection`] does.
     pub fn connection(&self) -> Connection<C::Refusal> {
@@ -409,6 +413,8 @@ pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
     bypass: Arc<Bypass<P, D, C>>,
     token: Token,
 }
+
+doorbell_platform::opaque_debug!([P: Platform, D: Producer, C: Consumer<D>] Consumes<P, D, C>);
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
     /// Returns what has become of the token, as [`Bypass::connection`] does.

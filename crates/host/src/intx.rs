@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Platform, RcuCell, ReadDomain, ReadGuard, Retired};
@@ -67,6 +68,8 @@ pub struct Intx<P: Platform, L, T: Signal> {
     trigger: RcuCell<P, P::Rcu, Option<T>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, L, T: Signal] Intx<P, L, T>);
+
 /// What the handler says.
 #[must_use = "user space learns of the interrupt by this"]
 pub enum Fired<'a, P: Platform, L, T: Signal> {
@@ -75,6 +78,15 @@ pub enum Fired<'a, P: Platform, L, T: Signal> {
     /// The interrupt was this device's, whose line is masked now. There is nobody to tell if
     /// whoever has masked the line has told.
     Ours(Option<Tell<'a, P, L, T>>),
+}
+
+impl<P: Platform, L, T: Signal> fmt::Debug for Fired<'_, P, L, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fired::NotOurs => f.write_str("NotOurs"),
+            Fired::Ours(tell) => f.debug_tuple("Ours").field(tell).finish(),
+        }
+    }
 }
 
 impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
@@ -182,6 +194,8 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
 #[must_use = "the line is masked, and user space does not know"]
 pub struct Tell<'a, P: Platform, L, T: Signal>(&'a Intx<P, L, T>);
 
+doorbell_platform::opaque_debug!(['a, P: Platform, L, T: Signal] Tell<'a, P, L, T>);
+
 impl<P: Platform, L: IntxLine, T: Signal> Tell<'_, P, L, T> {
     /// Signals the trigger that is there now, in a read section of its own: work that does this later needs no flush. If
     /// there is none, [`set_trigger`](Intx::set_trigger) answers for the interrupt.
@@ -221,6 +235,8 @@ pub struct Exchanged<'a, P: Platform, L, T: Signal> {
     tell: Option<Tell<'a, P, L, T>>,
     former: Retired<P::Rcu, Option<T>>,
 }
+
+doorbell_platform::opaque_debug!(['a, P: Platform, L, T: Signal] Exchanged<'a, P, L, T>);
 
 impl<P: Platform, L: IntxLine, T: Signal> Exchanged<'_, P, L, T> {
     /// Tells the new trigger of an interrupt that was pending. What is returned has the former trigger, after a grace period:

@@ -117,6 +117,8 @@ pub struct AckNotifier<P: Platform, C: Controller> {
     listener: Option<u32>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, C: Controller] AckNotifier<P, C>; gsi);
+
 impl<P: Platform, C: Controller> AckNotifier<P, C> {
     pub(crate) fn register(vm: &Arc<Shared<P, C>>, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Self, Error> {
         let listeners = vm.listeners(gsi).ok_or(Error::GsiOutOfRange(gsi))?;

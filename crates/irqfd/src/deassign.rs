@@ -61,6 +61,8 @@ pub struct Deassigning<P: Platform, C: Controller> {
     more: Vec<Deassigned<P>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, C: Controller] Deassigning<P, C>);
+
 impl<P: Platform, C: Controller> Deassigning<P, C> {
     pub(crate) fn one(vm: &Arc<Shared<P, C>>, departed: Deassigned<P>) -> Self {
         Deassigning { vm: vm.clone(), one: Some(departed), more: Vec::new() }

@@ -50,6 +50,8 @@ pub struct Irqfd<P: Platform, C: Controller> {
     inner: Arc<Inner<P>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, C: Controller] Irqfd<P, C>);
+
 impl<P: Platform, C: Controller> Irqfd<P, C> {
     pub(crate) fn new(vm: &Arc<Shared<P, C>>) -> Self {
         Irqfd { vm: vm.clone(), inner: Arc::new(Inner::new()) }

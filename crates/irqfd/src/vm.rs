@@ -45,6 +45,8 @@ pub struct Irqfds<P: Platform, C: Controller> {
     shared: Arc<Shared<P, C>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, C: Controller] Irqfds<P, C>);
+
 /// What all handles of a VM share.
 pub(crate) struct Shared<P: Platform, C> {
     pub(crate) controller: C,

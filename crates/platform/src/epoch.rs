@@ -30,6 +30,7 @@ pub trait Section: Send + Sync + 'static {
 }
 
 /// Nothing: read sections may be preempted and may sleep.
+#[derive(Debug)]
 pub struct MaySleep;
 
 impl Section for MaySleep {
@@ -40,6 +41,7 @@ impl Section for MaySleep {
 }
 
 /// Read sections run with preemption off.
+#[derive(Debug)]
 pub struct NonPreemptible;
 
 impl Section for NonPreemptible {
@@ -81,6 +83,8 @@ pub struct Epoch<P: SystemQueue, K: Section> {
     control: Arc<Control<P>>,
     section: PhantomData<K>,
 }
+
+crate::opaque_debug!([P: SystemQueue, K: Section] Epoch<P, K>);
 
 /// Where a read section was counted.
 #[derive(Clone, Copy, Debug)]

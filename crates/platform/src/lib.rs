@@ -1,6 +1,7 @@
 #![cfg_attr(feature = "std", doc = include_str!("../README.md"))]
 #![cfg_attr(not(feature = "std"), doc = "What a host gives to Doorbell. The front page needs the feature `std`.")]
 #![cfg_attr(not(feature = "std"), no_std)]
+#![warn(missing_debug_implementations)]
 
 extern crate alloc;
 
@@ -8,6 +9,7 @@ mod atomic;
 mod class;
 #[cfg(feature = "std")]
 mod counting;
+mod debug;
 mod epoch;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod fd;

@@ -67,6 +67,8 @@ pub struct Lock<P: Platform, T, R: RawLock = <P as Platform>::RawSpin> {
     data: UnsafeCell<T>,
 }
 
+crate::opaque_debug!([P: Platform, T, R: RawLock] Lock<P, T, R>; class);
+
 /// Data behind a sleeping lock.
 pub type Mutex<P, T> = Lock<P, T, <P as Platform>::RawMutex>;
 
@@ -176,6 +178,8 @@ pub struct LockGuard<'a, P: Platform, T, R: RawLock = <P as Platform>::RawSpin> 
     not_send: PhantomData<*mut ()>,
 }
 
+crate::opaque_debug!(['a, P: Platform, T, R: RawLock] LockGuard<'a, P, T, R>);
+
 // SAFETY: a shared guard gives out `&T` only.
 unsafe impl<P: Platform, T: Sync, R: RawLock> Sync for LockGuard<'_, P, T, R> {}
 
@@ -211,6 +215,8 @@ pub struct IrqLockGuard<'a, P: Platform, T> {
     guard: ManuallyDrop<LockGuard<'a, P, T>>,
     irq: P::IrqState,
 }
+
+crate::opaque_debug!(['a, P: Platform, T] IrqLockGuard<'a, P, T>);
 
 impl<P: Platform, T> Deref for IrqLockGuard<'_, P, T> {
     type Target = T;

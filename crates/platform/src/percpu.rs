@@ -16,6 +16,8 @@ pub struct PerCpu<P: Platform, T> {
     platform: PhantomData<fn() -> P>,
 }
 
+crate::opaque_debug!([P: Platform, T] PerCpu<P, T>);
+
 impl<P: Platform, T> PerCpu<P, T> {
     /// Creates a value for each CPU, by one `init` of each.
     pub fn new(mut init: impl FnMut(CpuId) -> T) -> Self {

@@ -149,6 +149,8 @@ pub struct IrqGuard<P: Platform> {
     not_send: PhantomData<*mut ()>,
 }
 
+crate::opaque_debug!([P: Platform] IrqGuard<P>);
+
 impl<P: Platform> IrqGuard<P> {
     /// Turns interrupts off.
     #[inline]
@@ -179,6 +181,8 @@ pub struct PreemptGuard<P: Platform> {
     platform: PhantomData<P>,
     not_send: PhantomData<*mut ()>,
 }
+
+crate::opaque_debug!([P: Platform] PreemptGuard<P>);
 
 impl<P: Platform> PreemptGuard<P> {
     /// Turns preemption off.

@@ -82,6 +82,8 @@ pub struct ReadGuard<'a, D: ReadDomain> {
     not_send: PhantomData<*mut ()>,
 }
 
+crate::opaque_debug!(['a, D: ReadDomain] ReadGuard<'a, D>);
+
 impl<D: ReadDomain> ReadGuard<'_, D> {
     /// Returns whether this is a read section of `domain`.
     #[inline]
@@ -123,6 +125,8 @@ pub struct RcuCell<P: Platform, D: ReadDomain, T: Send + Sync + 'static> {
     domain: Arc<D>,
     owns: PhantomData<Box<T>>,
 }
+
+crate::opaque_debug!([P: Platform, D: ReadDomain, T: Send + Sync + 'static] RcuCell<P, D, T>);
 
 impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
     /// Creates a cell that holds `value`, for readers of `domain`.
@@ -216,6 +220,8 @@ pub struct RcuRef<'a, D: ReadDomain, T> {
     borrows: PhantomData<&'a T>,
 }
 
+crate::opaque_debug!(['a, D: ReadDomain, T] RcuRef<'a, D, T>);
+
 impl<D: ReadDomain, T> RcuRef<'_, D, T> {
     /// The read section, for looking into further cells of the domain.
     #[inline]
@@ -241,6 +247,8 @@ pub struct Retired<D: ReadDomain, T: Send + Sync + 'static> {
     ptr: NonNull<T>,
     domain: Arc<D>,
 }
+
+crate::opaque_debug!([D: ReadDomain, T: Send + Sync + 'static] Retired<D, T>);
 
 // SAFETY: the pointer is the only owner of a box whose value may be sent and shared.
 unsafe impl<D: ReadDomain, T: Send + Sync + 'static> Send for Retired<D, T> {}

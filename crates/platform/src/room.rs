@@ -52,6 +52,8 @@ pub struct WithRoom<G, T> {
     _left: Vec<T>,
 }
 
+crate::opaque_debug!([G, T] WithRoom<G, T>);
+
 impl<G, T> WithRoom<G, T> {
     /// The lock's own guard.
     pub fn guard(&self) -> &G {

@@ -43,6 +43,8 @@ pub struct SeqWords<P: Platform, const N: usize> {
     words: [P::AtomicU64; N],
 }
 
+crate::opaque_debug!([P: Platform, const N: usize] SeqWords<P, N>);
+
 impl<P: Platform, const N: usize> SeqWords<P, N> {
     /// Words that hold `words`.
     #[track_caller]

@@ -9,6 +9,8 @@ pub struct SpinLock<P: Platform> {
     held: P::AtomicBool,
 }
 
+crate::opaque_debug!([P: Platform] SpinLock<P>);
+
 impl<P: Platform> SpinLock<P> {
     #[inline]
     #[track_caller]
@@ -73,6 +75,8 @@ pub struct TicketLock<P: Platform> {
     /// word, so that `try_lock` sees both at one time.
     tickets: P::AtomicU64,
 }
+
+crate::opaque_debug!([P: Platform] TicketLock<P>);
 
 const NEXT: u64 = 1 << 32;
 

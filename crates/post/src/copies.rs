@@ -46,6 +46,8 @@ pub struct ResidencyCopies<P: Platform, O: Mirror, M: Mirror> {
     state: Lock<P, State<M>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, O: Mirror, M: Mirror] ResidencyCopies<P, O, M>);
+
 struct State<M> {
     residency: Residency,
     others: Vec<Arc<M>>,

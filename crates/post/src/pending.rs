@@ -55,6 +55,8 @@ pub struct Pending<P: Platform, const WORDS: usize> {
     words: [P::AtomicU64; WORDS],
 }
 
+doorbell_platform::opaque_debug!([P: Platform, const WORDS: usize] Pending<P, WORDS>);
+
 impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
     /// Creates the words, with no bit pending.
     pub fn new() -> Self {

@@ -20,6 +20,8 @@ pub struct PiGate<P: Platform> {
     _reserved: [P::AtomicU64; 3],
 }
 
+doorbell_platform::opaque_debug!([P: Platform] PiGate<P>);
+
 /// An interrupt that is to be sent: how a vCPU in guest mode learns of its bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notification {

@@ -18,6 +18,8 @@ pub struct Post<P: Platform, L, G> {
     run: RunState<P>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, L, G] Post<P, L, G>);
+
 /// The posted-interrupt descriptor of VMX, in its exact form: its 64 bytes are the first of the object, aligned to 64.
 ///
 /// Intel SDM vol. 3 (253668-083), section 30.6; VT-d specification (D51397-015), section 9.11.
@@ -153,6 +155,8 @@ pub struct Entering<'a, P: Platform, L, G> {
     _irqs_off: PhantomData<&'a IrqGuard<P>>,
 }
 
+doorbell_platform::opaque_debug!(['a, P: Platform, L, G] Entering<'a, P, L, G>);
+
 impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
     /// Looks, and returns what `take` has taken, which is called if something may be pending.
     ///
@@ -182,6 +186,8 @@ pub struct InGuest<'a, P: Platform> {
     run: &'a RunState<P>,
     _irqs_off: PhantomData<&'a IrqGuard<P>>,
 }
+
+doorbell_platform::opaque_debug!(['a, P: Platform] InGuest<'a, P>);
 
 impl<P: Platform> InGuest<'_, P> {
     /// Says that the vCPU is out of the guest. After the fold: the owner has taken back what its
@@ -216,6 +222,8 @@ impl<P: Platform> Drop for InGuest<'_, P> {
 pub struct Blocked<'a, P: Platform> {
     run: &'a RunState<P>,
 }
+
+doorbell_platform::opaque_debug!(['a, P: Platform] Blocked<'a, P>);
 
 impl<P: Platform> Blocked<'_, P> {
     /// Returns whether nobody has woken the vCPU.

@@ -19,6 +19,8 @@ pub struct Recall<'a, P: Platform> {
     leaves: Option<&'a RunState<P>>,
 }
 
+doorbell_platform::opaque_debug!(['a, P: Platform] Recall<'a, P>);
+
 impl<P: Platform> RunState<P> {
     /// Asks the vCPU to leave the guest and to fold. By anybody who has published before what the
     /// vCPU is to see; waits for nobody. Returns what the caller must do first, and then what can

@@ -89,6 +89,8 @@ pub struct RunState<P: Platform> {
     requests: P::AtomicU32,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] RunState<P>);
+
 impl<P: Platform> RunState<P> {
     /// Creates the state of a vCPU that is in the host.
     pub fn new() -> Self {

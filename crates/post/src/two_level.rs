@@ -21,6 +21,8 @@ pub struct TwoLevel<P: Platform, const WORDS: usize> {
     words: [P::AtomicU64; WORDS],
 }
 
+doorbell_platform::opaque_debug!([P: Platform, const WORDS: usize] TwoLevel<P, WORDS>);
+
 impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
     const FITS: () = assert!(WORDS <= 64, "one word of summary");
 

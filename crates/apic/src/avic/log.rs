@@ -51,6 +51,8 @@ pub struct VmTag<P: Platform, V: Send + Sync + 'static> {
     generation: u8,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, V: Send + Sync + 'static] VmTag<P, V>; vm, generation);
+
 /// All numbers of VMs are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
@@ -81,6 +83,8 @@ pub struct Members<V> {
     vcpus: Vec<Option<Arc<V>>>,
 }
 
+doorbell_platform::opaque_debug!([V] Members<V>; generation);
+
 type Cell<P, V> = RcuCell<P, <P as Platform>::Rcu, Arc<Members<V>>>;
 
 /// What writers know of a VM's number: the same members, so that no read section is begun, nor
@@ -102,6 +106,8 @@ pub struct GaLog<P: Platform, V: Send + Sync + 'static> {
     vms: Box<[Cell<P, V>]>,
     writers: Mutex<P, Box<[Vm<V>]>>,
 }
+
+doorbell_platform::opaque_debug!([P: Platform, V: Send + Sync + 'static] GaLog<P, V>);
 
 impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     /// Creates the tags for `vms` VMs at once, at most 4096.
@@ -202,6 +208,8 @@ impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
 pub struct Reset<'a, P: Platform, V: Send + Sync + 'static> {
     log: &'a GaLog<P, V>,
 }
+
+doorbell_platform::opaque_debug!(['a, P: Platform, V: Send + Sync + 'static] Reset<'a, P, V>);
 
 impl<P: Platform, V: Send + Sync + 'static> Reset<'_, P, V> {
     /// Says that the log is running again: what is posted from here on has its entry. Each vCPU is

@@ -19,6 +19,8 @@ pub struct BackingPage<P: Platform> {
     registers: [P::AtomicU32; 1024],
 }
 
+doorbell_platform::opaque_debug!([P: Platform] BackingPage<P>);
+
 impl<P: Platform> BackingPage<P> {
     /// Creates a page whose registers are all zero.
     pub const fn new() -> Self {
@@ -98,6 +100,8 @@ impl<P: Platform> Default for BackingPage<P> {
 
 /// A page that was handed in, as a layout.
 pub struct Irr<D>(D);
+
+doorbell_platform::opaque_debug!([D] Irr<D>);
 
 impl<P: Platform, D: Deref<Target = BackingPage<P>>> Irr<D> {
     pub(super) fn new(page: D) -> Self {

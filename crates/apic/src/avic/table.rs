@@ -37,6 +37,8 @@ pub struct PhysicalTable<A: Avic> {
     words: A::Physical,
 }
 
+doorbell_platform::opaque_debug!([A: Avic] PhysicalTable<A>; kind);
+
 /// Why a table cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableError {
@@ -129,6 +131,8 @@ pub struct PhysicalId<A: Avic> {
     page: PageAddress,
 }
 
+doorbell_platform::opaque_debug!([A: Avic] PhysicalId<A>; id, page);
+
 impl<A: Avic> PhysicalId<A> {
     /// The guest's physical APIC ID.
     pub fn id(&self) -> u32 {
@@ -200,6 +204,8 @@ impl Model {
 pub struct LogicalTable<A: Avic> {
     words: A::Logical,
 }
+
+doorbell_platform::opaque_debug!([A: Avic] LogicalTable<A>);
 
 /// The guest has set up logical IDs that hardware cannot look up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,6 +28,8 @@ pub struct AvicVcpu<A: Avic> {
     place: AtomicU64<A>,
 }
 
+doorbell_platform::opaque_debug!([A: Avic] AvicVcpu<A>);
+
 /// What the owner remembers of where the vCPU is.
 #[derive(Clone, Copy)]
 struct Place(u64);
@@ -259,6 +261,8 @@ pub struct Sleeping<'a, A: Avic> {
     wakes: Wakes<'a, A>,
 }
 
+doorbell_platform::opaque_debug!(['a, A: Avic] Sleeping<'a, A>);
+
 impl<A: Avic> Sleeping<'_, A> {
     /// Returns whether nobody has woken the vCPU.
     pub fn asleep(&self) -> bool {
@@ -288,6 +292,8 @@ impl<A: Avic> Drop for Wakes<'_, A> {
 pub struct Retiring<D> {
     page: D,
 }
+
+doorbell_platform::opaque_debug!([D] Retiring<D>);
 
 impl<D> Retiring<D> {
     /// Returns what was kept until every vCPU of the VM had been out of the guest, which the caller

@@ -29,6 +29,8 @@ pub struct PiHooks<P: Platform, V: PiVcpu<P>> {
     before: Option<Former<P, V>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, V: PiVcpu<P>] PiHooks<P, V>; slot);
+
 /// What the hooks did last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {

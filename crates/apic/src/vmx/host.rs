@@ -13,6 +13,8 @@ pub struct PiHost {
     cpus: Box<[Destination]>,
 }
 
+doorbell_platform::opaque_debug!([] PiHost; notification, wakeup);
+
 impl PiHost {
     /// Creates a host whose CPUs are in x2APIC mode: `ids` are their APIC ids, in the order of
     /// [`CpuId`].

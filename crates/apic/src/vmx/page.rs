@@ -19,6 +19,8 @@ pub struct VirtualApicPage<'a, P: Platform> {
     words: &'a [P::AtomicU32; 1024],
 }
 
+doorbell_platform::opaque_debug!(['a, P: Platform] VirtualApicPage<'a, P>);
+
 impl<'a, P: Platform> VirtualApicPage<'a, P> {
     /// Creates the page in that memory.
     pub fn new(words: &'a [P::AtomicU32; 1024]) -> Self {

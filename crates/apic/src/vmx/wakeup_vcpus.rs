@@ -71,6 +71,8 @@ pub struct WakeupVcpus<P: Platform, V: PiVcpu<P>> {
     slots: Box<[Slot<P, V>]>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, V: PiVcpu<P>] WakeupVcpus<P, V>);
+
 /// The bitmap of a CPU, with a bit for each slot. It shares no cache line with that of another CPU.
 struct Map<P: Platform> {
     lines: Box<[CachePadded<[P::AtomicU64; LINE]>]>,

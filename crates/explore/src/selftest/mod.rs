@@ -42,6 +42,8 @@ pub struct Options<'a> {
     pub stop: &'a AtomicBool,
 }
 
+doorbell_platform::opaque_debug!(['a] Options<'a>; programs, seed, first, jobs);
+
 /// What was tested, and found to agree.
 #[derive(Clone, Default, Debug)]
 pub struct Summary {

@@ -70,6 +70,8 @@ pub struct SimAtomic<T: Word> {
     holds: PhantomData<T>,
 }
 
+doorbell_platform::opaque_debug!([T: Word] SimAtomic<T>; name);
+
 impl<T: Word> SimAtomic<T> {
     const fn holding(first: u128, created: Option<&'static Location<'static>>) -> Self {
         SimAtomic {
@@ -343,6 +345,8 @@ pub struct SimAtomicPtr<T> {
     created: &'static Location<'static>,
     name: &'static str,
 }
+
+doorbell_platform::opaque_debug!([T] SimAtomicPtr<T>; name);
 
 impl<T> SimAtomicPtr<T> {
     #[inline]

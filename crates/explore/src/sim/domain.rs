@@ -85,6 +85,8 @@ impl Workers {
 /// A domain of read sections.
 pub struct SimDomain<const READERS_SLEEP: bool>(Arc<Inner>);
 
+doorbell_platform::opaque_debug!([const READERS_SLEEP: bool] SimDomain<READERS_SLEEP>);
+
 struct Inner {
     /// Begins of read sections read it, begins of grace periods change it.
     gate: Model<State>,

@@ -11,6 +11,8 @@ pub struct Ghost {
     life: Model<Life>,
 }
 
+doorbell_platform::opaque_debug!([] Ghost; name);
+
 struct Life {
     references: u32,
     freed: bool,

@@ -21,6 +21,8 @@ macro_rules! raw_lock {
         $(#[$doc])*
         pub struct $name(Stamp);
 
+        doorbell_platform::opaque_debug!([] $name);
+
         // SAFETY: the machine lets `Lock` and a successful `TryLock` pass only while nobody holds
         // the object, one context runs at a time, and all contexts of an execution run on one OS
         // thread. In another execution the lock is another object, which is free; it becomes one

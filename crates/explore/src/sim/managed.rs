@@ -73,6 +73,8 @@ impl Managed {
 #[derive(Clone)]
 pub struct ManagedPool(Arc<Inner>);
 
+doorbell_platform::opaque_debug!([] ManagedPool);
+
 pub(crate) struct Inner {
     name: &'static str,
     pub(crate) how: Managed,

@@ -42,6 +42,7 @@ pub use timer::Timer;
 pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 
 /// The simulated machine. Its calls act on the exploration that runs on this OS thread.
+#[derive(Debug)]
 pub struct Sim;
 
 // SAFETY: one context runs at a time, all on one OS thread; `current_cpu` is below `cpu_count`, and what runs on a CPU

@@ -24,6 +24,8 @@ pub struct Model<T> {
     state: Mutex<T>,
 }
 
+doorbell_platform::opaque_debug!([T] Model<T>; name);
+
 impl<T> Model<T> {
     /// Creates an object of that name, as traces show it.
     #[track_caller]

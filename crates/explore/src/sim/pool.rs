@@ -381,6 +381,8 @@ impl WorkQueue for Pool {
 #[derive(Clone)]
 pub struct SimWork(Arc<WorkInner>);
 
+doorbell_platform::opaque_debug!([] SimWork);
+
 struct WorkInner {
     pool: Pool,
     name: &'static str,

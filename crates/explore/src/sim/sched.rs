@@ -66,6 +66,8 @@ pub struct SchedTask(usize);
 #[derive(Clone)]
 pub struct Scheduler(Rc<Inner>);
 
+doorbell_platform::opaque_debug!([] Scheduler);
+
 struct Inner {
     queues: Vec<RunQueue>,
     tasks: RefCell<Vec<Task>>,

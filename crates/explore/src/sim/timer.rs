@@ -15,6 +15,8 @@ pub struct Timer {
     hardware: TaskHandle,
 }
 
+doorbell_platform::opaque_debug!([] Timer; hardware);
+
 struct State {
     armed: bool,
     left: u32,

@@ -14,6 +14,8 @@ use crate::sim::model::{Model, wait};
 /// A completion of the simulated machine.
 pub struct SimCompletion(Model<bool>);
 
+doorbell_platform::opaque_debug!([] SimCompletion);
+
 impl SimCompletion {
     /// Says who alone can complete it.
     pub fn released_by(&self, ctxs: impl IntoIterator<Item = CtxId>) {
@@ -77,6 +79,8 @@ impl Completion for SimCompletion {
 /// A wait queue of the simulated machine: counts its wake-ups, and a waiter waits for the next one.
 pub struct SimWaitQueue(Model<u64>);
 
+doorbell_platform::opaque_debug!([] SimWaitQueue);
+
 impl WaitQueue for SimWaitQueue {
     #[track_caller]
     fn new(name: &'static str) -> Self {
@@ -107,6 +111,8 @@ pub struct SimTask {
     ctx: CtxId,
     woken: Arc<Model<bool>>,
 }
+
+doorbell_platform::opaque_debug!([] SimTask; ctx);
 
 impl SimTask {
     /// That of a context.

@@ -21,6 +21,8 @@ pub struct CpuInterface {
     state: Model<OnCpu>,
 }
 
+doorbell_platform::opaque_debug!([] CpuInterface; name);
+
 struct OnCpu {
     registers: VirtualInterface,
     in_guest: bool,

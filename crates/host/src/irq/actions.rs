@@ -88,6 +88,8 @@ pub struct Requested<P: Platform> {
     former: Retired<P::Rcu, List>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] Requested<P>);
+
 impl<P: Platform> Requested<P> {
     /// Waits until nobody reads the former list, and frees it. In task context, not from a handler.
     #[track_caller]
@@ -110,6 +112,8 @@ pub struct Freed<'a, P: Platform> {
     last: bool,
     threaded: &'a Threaded<P>,
 }
+
+doorbell_platform::opaque_debug!(['a, P: Platform] Freed<'a, P>; last);
 
 impl<P: Platform> Freed<'_, P> {
     /// Returns whether the line has no handler left: its vector can be

@@ -65,6 +65,8 @@ pub struct IrqDesc<P: Platform> {
     pub(crate) actions: Actions<P>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] IrqDesc<P>);
+
 pub(crate) struct State<P: Platform> {
     affinity: Arc<CpuSet>,
     /// The affinity stays, and no CPU beyond it is used.
@@ -88,6 +90,8 @@ pub struct AffinityChange<P: Platform, R> {
     notify: Option<Arc<dyn AffinityNotifier>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, R] AffinityChange<P, R>; cpu);
+
 impl<P: Platform, R> AffinityChange<P, R> {
     /// Wakes the thread, so that it moves itself, and calls the notifier. In task context, with no lock held. Returns what
     /// hardware still has to be told.
@@ -105,6 +109,8 @@ impl<P: Platform, R> AffinityChange<P, R> {
 /// The thread of an interrupt must be woken.
 #[must_use = "the interrupt is not handled before its thread runs"]
 pub struct WakeThread<P: Platform>(Option<P::Task>);
+
+doorbell_platform::opaque_debug!([P: Platform] WakeThread<P>);
 
 impl<P: Platform> WakeThread<P> {
     pub(crate) fn nobody() -> Self {

@@ -32,6 +32,8 @@ pub struct Handling<P: Platform> {
     pub spurious_disabled: bool,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] Handling<P>; mask, resend, moves, spurious_disabled);
+
 impl<P: Platform> Handling<P> {
     fn nothing() -> Self {
         Handling { wake: WakeThread::nobody(), mask: false, resend: false, moves: false, spurious_disabled: false }

@@ -55,6 +55,8 @@ pub struct ConsumerSwitch<P: Platform, D, U> {
     user: U,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, D, U] ConsumerSwitch<P, D, U>);
+
 const DIRECT: u32 = 0;
 const USER: u32 = 1;
 
@@ -179,6 +181,8 @@ impl<E: core::error::Error> core::error::Error for LineNotRequested<E> {}
 #[must_use = "what came while the line was free is lost unless it is injected"]
 #[doc(alias = "Requested")]
 pub struct RequestedLine<C>(C);
+
+doorbell_platform::opaque_debug!([C] RequestedLine<C>);
 
 impl<C: Signal> RequestedLine<C> {
     /// Injects one interrupt into the consumer. (While the guest masks the line, that is the eventfd of user space, whose

@@ -3,6 +3,7 @@
 //! PCI Local Bus 3.0, section 6.8.2; PCI Express 6.0, section 7.7.2.
 
 use alloc::boxed::Box;
+use core::fmt;
 use core::mem;
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -64,6 +65,16 @@ pub enum MsixWritten<'a, P: Platform> {
     Route(Reroute<'a, P>),
 }
 
+impl<P: Platform> fmt::Debug for MsixWritten<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MsixWritten::Nothing => f.write_str("Nothing"),
+            MsixWritten::Deliver(entry) => f.debug_tuple("Deliver").field(entry).finish(),
+            MsixWritten::Route(reroute) => f.debug_tuple("Route").field(reroute).finish(),
+        }
+    }
+}
+
 /// How many entries share a gate.
 const GROUP: u16 = 32;
 /// The bit of a gate that is set while all its entries are kept back: the function is masked, or MSI-X is not enabled.
@@ -96,6 +107,8 @@ pub struct Msix<P: Platform> {
     pending: Box<[P::AtomicU64]>,
     guest: Lock<P, Guest>,
 }
+
+doorbell_platform::opaque_debug!([P: Platform] Msix<P>; len);
 
 struct Guest {
     control: u16,
@@ -414,6 +427,8 @@ pub struct Reroute<'a, P: Platform> {
     message: MsiMessage,
 }
 
+doorbell_platform::opaque_debug!(['a, P: Platform] Reroute<'a, P>; entry);
+
 impl<'a, P: Platform> Reroute<'a, P> {
     /// The entry whose route is to change.
     pub fn entry(&self) -> u16 {
@@ -453,6 +468,8 @@ impl<P: Platform> Drop for Reroute<'_, P> {
 /// The guest has enabled MSI-X, or unmasked the function.
 #[must_use = "nothing is open, and nothing delivered, until this is acted upon"]
 pub struct Opened<'a, P: Platform>(Option<&'a Msix<P>>);
+
+doorbell_platform::opaque_debug!(['a, P: Platform] Opened<'a, P>);
 
 impl<'a, P: Platform> Opened<'a, P> {
     /// Opens the entries, 32 at a time, and has `act` do what that asks for, no lock being held. Ends early if the guest

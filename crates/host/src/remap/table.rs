@@ -74,6 +74,8 @@ pub struct RemapTable<P: Platform, M: IrteMemory<P>> {
     free: Lock<P, Free>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] RemapTable<P, M>);
+
 struct Free {
     indices: Box<[u32]>,
     len: usize,
@@ -126,6 +128,8 @@ pub struct IrteSlot<P: Platform, M: IrteMemory<P>> {
     index: IrteIndex,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] IrteSlot<P, M>; index);
+
 impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
     /// The entry's number, which the device's message says.
     pub fn index(&self) -> IrteIndex {
@@ -161,6 +165,8 @@ impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
 /// An entry that hardware does not read any more. Dropping it, in task context, makes it free.
 #[doc(alias = "Retired")]
 pub struct RetiredIrte<P: Platform, M: IrteMemory<P>>(IrteSlot<P, M>);
+
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] RetiredIrte<P, M>);
 
 impl<P: Platform, M: IrteMemory<P>> Drop for RetiredIrte<P, M> {
     fn drop(&mut self) {

@@ -128,6 +128,8 @@ pub struct Vectors<P: Platform> {
     vectors: RangeInclusive<u8>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] Vectors<P>);
+
 /// An interrupt goes from one place to another: the device is to be given a new message, and then this is to be
 /// [handed back](Vectors::moved).
 #[derive(Debug)]

@@ -74,6 +74,8 @@ pub struct VectorIrq<P: Platform> {
     spurious: P::AtomicU32,
 }
 
+doorbell_platform::opaque_debug!([P: Platform] VectorIrq<P>);
+
 impl<P: Platform> VectorIrq<P> {
     pub(super) fn new() -> Self {
         VectorIrq {

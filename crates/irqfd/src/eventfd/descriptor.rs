@@ -26,6 +26,8 @@ use crate::Error;
 #[derive(Clone)]
 pub struct Descriptor(Arc<Source>);
 
+doorbell_platform::opaque_debug!([] Descriptor);
+
 /// An open file that signals.
 pub(super) struct Source {
     kind: Kind,

@@ -94,6 +94,8 @@ pub struct EventLoop<P: Platform, C: Controller> {
     thread: Option<JoinHandle<()>>,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, C: Controller] EventLoop<P, C>);
+
 struct Loop<P: Platform, C: Controller> {
     epoll: Epoll,
     wake: EventFd,

@@ -17,6 +17,8 @@ pub struct EventSink {
     signals: &'static Signals,
 }
 
+doorbell_platform::opaque_debug!([] EventSink);
+
 impl EventSink {
     /// Duplicates an eventfd. Its owner may close the original.
     ///

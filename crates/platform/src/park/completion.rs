@@ -11,6 +11,8 @@ pub struct ParkCompletion<P: Platform> {
     queue: ParkWaitQueue<P>,
 }
 
+crate::opaque_debug!([P: Platform] ParkCompletion<P>);
+
 impl<P: Platform> Completion for ParkCompletion<P> {
     fn new(_name: &'static str) -> Self {
         ParkCompletion { done: P::AtomicBool::ZERO, queue: ParkWaitQueue::EMPTY }

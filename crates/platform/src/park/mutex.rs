@@ -19,6 +19,8 @@ pub struct ParkMutex<P: Platform> {
     queue: ParkWaitQueue<P>,
 }
 
+crate::opaque_debug!([P: Platform] ParkMutex<P>);
+
 impl<P: Platform> ParkMutex<P> {
     #[cold]
     #[inline(never)]

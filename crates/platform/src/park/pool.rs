@@ -20,6 +20,8 @@ pub struct PoolQueue<P: Platform> {
     handle: Arc<Handle<P>>,
 }
 
+crate::opaque_debug!([P: Platform] PoolQueue<P>);
+
 impl<P: Platform> Clone for PoolQueue<P> {
     fn clone(&self) -> Self {
         PoolQueue { handle: self.handle.clone() }
@@ -85,6 +87,8 @@ pub struct PoolWork<P: Platform> {
     entry: Arc<Entry<P>>,
 }
 
+crate::opaque_debug!([P: Platform] PoolWork<P>);
+
 impl<P: Platform> Clone for PoolWork<P> {
     fn clone(&self) -> Self {
         PoolWork { entry: self.entry.clone() }
@@ -143,6 +147,8 @@ impl<P: Platform> Work for PoolWork<P> {
 pub struct Worker<P: Platform> {
     pool: Arc<Pool<P>>,
 }
+
+crate::opaque_debug!([P: Platform] Worker<P>);
 
 impl<P: Platform> Clone for Worker<P> {
     fn clone(&self) -> Self {

@@ -17,6 +17,8 @@ pub struct ParkWaitQueue<P: Platform> {
     listed: P::AtomicU32,
 }
 
+crate::opaque_debug!([P: Platform] ParkWaitQueue<P>);
+
 impl<P: Platform> ParkWaitQueue<P> {
     /// An empty queue, for statics.
     #[allow(clippy::declare_interior_mutable_const)] // a constant to begin with, as `RawLock::INIT`

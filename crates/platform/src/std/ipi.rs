@@ -49,6 +49,8 @@ pub struct IpiHandler {
     work: PoolWork<Std>,
 }
 
+crate::opaque_debug!([] IpiHandler);
+
 impl Drop for IpiHandler {
     fn drop(&mut self) {
         let registered = HANDLERS.lock_irqsave().remove(&self.key);

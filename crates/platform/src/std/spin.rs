@@ -12,6 +12,8 @@ pub struct StdSpin {
     held: AtomicBool,
 }
 
+crate::opaque_debug!([] StdSpin);
+
 const SPINS: u32 = 64;
 const YIELDS: u32 = 256;
 const NAP: Duration = Duration::from_micros(50);

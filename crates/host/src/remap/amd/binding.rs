@@ -72,6 +72,8 @@ impl<V> fmt::Debug for Bound<V> {
 #[doc(alias = "Binding")]
 pub struct AmdBinding<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>>(Binding<AmdInterrupt<P, M>, V>);
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>] AmdBinding<P, M, V>);
+
 impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> PostableInterrupt<V> for AmdInterrupt<P, M> {
     fn index(&self) -> IrteIndex {
         self.entry().index()

@@ -13,6 +13,8 @@ use crate::{Invalidate, IrteMemory, IrteSlot, RetiredIrte};
 /// [`ResidencyCopies`](doorbell_post::ResidencyCopies) only, on which it is; where it would arrive in the host may change meanwhile.
 pub struct AmdInterrupt<P: Platform, M: IrteMemory<P>>(PostableIrte<P, M>);
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] AmdInterrupt<P, M>);
+
 impl<P: Platform, M: IrteMemory<P>> AmdInterrupt<P, M> {
     /// Creates an interrupt that arrives in the host.
     pub fn new(entry: IrteSlot<P, M>, host: HostMode) -> Self {

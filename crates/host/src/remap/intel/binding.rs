@@ -47,6 +47,8 @@ impl<V> core::error::Error for Misaligned<V> {}
 #[doc(alias = "PostedBinding")]
 pub struct IntelBinding<P: Platform, M: IrteMemory<P>, V: PiTarget>(Binding<IntelInterrupt<P, M>, V>);
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>, V: PiTarget] IntelBinding<P, M, V>);
+
 impl<P: Platform, M: IrteMemory<P>, V: PiTarget> PostableInterrupt<V> for IntelInterrupt<P, M> {
     fn index(&self) -> IrteIndex {
         self.entry().index()

@@ -15,6 +15,8 @@ pub struct IntelInterrupt<P: Platform, M: IrteMemory<P>> {
     pub(super) source: Source,
 }
 
+doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] IntelInterrupt<P, M>);
+
 impl<P: Platform, M: IrteMemory<P>> IntelInterrupt<P, M> {
     /// Creates an interrupt that comes from `source` and arrives in the host.
     pub fn new(entry: IrteSlot<P, M>, source: Source, host: RemappedIrte) -> Self {
