@@ -101,10 +101,14 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
         &self.own
     }
 
-    /// Tells hardware where the vCPU is. By the owner: hooks of its scheduler, with any locks held.
+    /// Tells hardware where the vCPU is.
     ///
-    /// The caller passes a full barrier after it and looks at the pending bits before it relies on hardware: the lock's
-    /// release is not one, the store of the mode ([`Post::enter`](crate::Post::enter), [`Post::block`](crate::Post::block)) is.
+    /// The caller passes a full barrier after it and looks at the pending bits before it relies on
+    /// hardware: the lock's release is not one, the store of the mode
+    /// ([`Post::enter`](crate::Post::enter), [`Post::block`](crate::Post::block)) is.
+    ///
+    /// # Context
+    /// The owner, or its scheduler's hooks, with any locks held; does not sleep.
     pub fn set(&self, residency: Residency) {
         self.decide(|| residency);
     }
@@ -113,6 +117,9 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// says under the lock, with interrupts off, so that the vCPU cannot be switched away from
     /// between what `residency` reads or writes there and the copies. It must do no more than that.
     /// If it panics, nothing has changed.
+    ///
+    /// # Context
+    /// The owner, or its scheduler's hooks, with any locks held; does not sleep.
     pub fn decide(&self, residency: impl FnOnce() -> Residency) {
         let mut state = self.state.lock_irqsave();
         let residency = residency();
@@ -123,10 +130,15 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
         Unwritten { own: Some(&self.own), others: state.others.iter(), residency }.write();
     }
 
-    /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is given, in one store.
+    /// Adds a copy. `program` makes the entry refer to this vCPU, with the residency that it is
+    /// given, in one store.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
-    /// Those of `program`: then it was not added, and the entry is as `program` left it. Just so if it panics.
+    /// Those of `program`: then it was not added, and the entry is as `program` left it. Just so if
+    /// it panics.
     pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
         let mut state = lock_reserving(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
         let programmed = program(&copy, state.residency);
@@ -136,11 +148,16 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
         programmed
     }
 
-    /// Removes a copy. `program` makes the entry refer to no vCPU, in one store. Hardware may use what it has cached of
-    /// the entry until it was told to forget it; bits that it sets until then are this vCPU's to find.
+    /// Removes a copy. `program` makes the entry refer to no vCPU, in one store. Hardware may use
+    /// what it has cached of the entry until it was told to forget it; bits that it sets until then
+    /// are this vCPU's to find.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If it is not there: then `program` was not called. (If that panics, the copy is still there.)
+    /// If it is not there: then `program` was not called. (If that panics, the copy is still
+    /// there.)
     pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NoSuchCopy> {
         let mut state = self.state.lock_irqsave();
         let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NoSuchCopy)?;
@@ -152,16 +169,25 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     }
 
     /// Returns how many copies there are beside the vCPU's own.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn len(&self) -> usize {
         self.state.lock_irqsave().others.len()
     }
 
     /// Returns whether there are no copies beside the vCPU's own.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns what hardware was told.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn residency(&self) -> Residency {
         self.state.lock_irqsave().residency
     }

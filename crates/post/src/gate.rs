@@ -11,6 +11,9 @@ pub trait Layout {
     ///
     /// Who finds it set has nothing more to do: whoever set it has not finished yet, or has made
     /// somebody responsible who has not taken it yet.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     fn publish(&self, bit: Self::Bit) -> bool;
 
     /// Returns whether a bit is set that the owner would take now, sequentially consistently. (One
@@ -28,21 +31,29 @@ pub trait Gate<P: Platform> {
 
     /// Passes the full barrier after a publication, then reads the gate. Returns `None` if another
     /// sender has announced already what the owner has not taken yet.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     fn announce(&self) -> Option<Self::Seen>;
 
     /// Returns how to tell a vCPU that is in guest mode on `cpu`.
     fn notification(seen: Self::Seen, cpu: CpuId) -> Self::Notification;
 
     /// Returns whether there may be something to take. The bits say so, unless the gate knows
-    /// better. Only the owner may call this, after a change of mode and a full barrier.
+    /// better.
+    ///
+    /// # Context
+    /// The owner, after a change of mode and a full barrier; does not sleep.
     #[inline]
     fn outstanding(&self, any: impl FnOnce() -> bool) -> bool {
         any()
     }
 
     /// Has senders announce again from here on, and returns whether there may be something to take.
-    /// There always may, unless the gate knows better. Only the owner may call this, before it
-    /// takes the bits.
+    /// There always may, unless the gate knows better.
+    ///
+    /// # Context
+    /// The owner, before it takes the bits; does not sleep.
     #[inline]
     fn retract(&self) -> bool {
         true

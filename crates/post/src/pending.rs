@@ -70,6 +70,9 @@ impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
     }
 
     /// Takes all bits: `each` gets the words that had any, by index.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take_words(&self, mut each: impl FnMut(usize, u64)) {
         let seen: [u64; WORDS] = core::array::from_fn(|index| self.words[index].load(SeqCst));
@@ -85,6 +88,9 @@ impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
     }
 
     /// Takes all bits, each by itself, in ascending order.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take(&self, mut each: impl FnMut(Bit<WORDS>)) {
         self.take_words(|index, bits| Bit::each(index, bits, &mut each));

@@ -51,6 +51,9 @@ impl<P: Platform> PiGate<P> {
     }
 
     /// Reads what the control word says at this moment.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn load(&self) -> PiControl {
         PiControl::from_bits(self.control.load(SeqCst))
@@ -59,8 +62,9 @@ impl<P: Platform> PiGate<P> {
     /// Has notifications go to the CPU of `destination`, on which the vCPU will run, with `vector`,
     /// and not be suppressed. `any` tells whether a bit is pending.
     ///
-    /// The owner or its scheduler may call this, with preemption off, before it enters the guest
-    /// there.
+    /// # Context
+    /// The owner, or its scheduler's hooks, with preemption off, before the guest is entered there;
+    /// does not sleep.
     #[inline]
     pub fn run_on(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) {
         let _ = self.change(destination, vector, any);
@@ -68,6 +72,9 @@ impl<P: Platform> PiGate<P> {
 
     /// Has hardware send no notifications, because the vCPU is preempted, until
     /// [`run_on`](PiGate::run_on), which is responsible for the bits from here on.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner; does not sleep.
     #[inline]
     pub fn suppress(&self) {
         // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then `outstanding` would lie.
@@ -81,7 +88,9 @@ impl<P: Platform> PiGate<P> {
     /// A notification that was sent before the vector was changed has told nobody who would wake:
     /// if there was one, the CPU must send itself the wake-up vector.
     ///
-    /// The vCPU's scheduler calls this, with preemption off, where the vCPU is switched away from.
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off, where the vCPU is switched away
+    /// from; does not sleep.
     #[inline]
     pub fn wake_with(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> SelfNotify {
         SelfNotify(self.change(destination, vector, any))

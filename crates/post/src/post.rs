@@ -54,7 +54,10 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
         &self.run
     }
 
-    /// Posts an interrupt. By anybody, anywhere; waits for nobody.
+    /// Posts an interrupt, and waits for nobody.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn post(&self, bit: L::Bit) -> Notice<G::Notification> {
         if !self.layout.publish(bit) {
@@ -65,6 +68,9 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
 
     /// Returns what a sender would do next, after hardware has set a bit and could not tell the
     /// vCPU: an IPI whose target did not run, an entry of a log. To do that is up to the caller.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn published(&self) -> Notice<G::Notification> {
         match self.gate.announce() {
@@ -77,18 +83,22 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     /// a CPU where the vCPU sleeps. `false` if nothing is pending, or if the vCPU does not sleep
     /// any more.
     ///
-    /// The handler of the vector calls this.
+    /// # Context
+    /// Any task or hard interrupt, of which the handler of the vector is one; does not sleep.
     #[inline]
     pub fn notified(&self) -> bool {
         self.gate.outstanding(|| self.layout.any()) && self.run.wake()
     }
 
-    /// Begins to enter the guest: from here on senders notify. By the owner.
+    /// Begins to enter the guest: from here on senders notify.
     ///
     /// The interrupts stay off until the vCPU is out of the guest again ([`InGuest::exited`]), but
     /// for what the guest's CPU does about interrupts of the host: they make it leave the guest. In
     /// a process, which no guard protects from signals, a sticky flag does the same: see [the front
     /// page](crate#in-a-process).
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
@@ -105,14 +115,20 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     }
 
     /// Takes what is pending, outside of the guest: what `take` says, which is called if there may
-    /// be something. By the owner; it may be preempted meanwhile.
+    /// be something.
+    ///
+    /// # Context
+    /// The owner, which may be preempted meanwhile; does not sleep.
     #[inline]
     #[must_use = "what was taken is pending nowhere else"]
     pub fn synchronize<R>(&self, take: impl FnOnce(&L) -> R) -> Option<R> {
         self.gate.retract().then(|| take(&self.layout))
     }
 
-    /// Begins to sleep until something is pending or requested. By the owner.
+    /// Begins to sleep until something is pending or requested.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     ///
     /// # Errors
     /// If something is.
@@ -160,8 +176,11 @@ doorbell_platform::opaque_debug!(['a, P: Platform, L, G] Entering<'a, P, L, G>);
 impl<'a, P: Platform, L: Layout, G: Gate<P>> Entering<'a, P, L, G> {
     /// Looks, and returns what `take` has taken, which is called if something may be pending.
     ///
-    /// What is published after this is announced to a vCPU in guest mode. Interrupts are off, so the notification waits
-    /// for the guest.
+    /// What is published after this is announced to a vCPU in guest mode. Interrupts are off, so
+    /// the notification waits for the guest.
+    ///
+    /// # Context
+    /// The owner, with interrupts off; does not sleep.
     #[inline]
     #[must_use = "dropped, the vCPU stays in the host; and what was taken is pending nowhere else"]
     pub fn rescan<R>(self, take: impl FnOnce(&L) -> R) -> (InGuest<'a, P>, Option<R>) {
@@ -195,6 +214,9 @@ impl<P: Platform> InGuest<'_, P> {
     /// memory says all that there is to know.
     ///
     /// Until then senders notify or kick, in vain; the owner looks before it enters again.
+    ///
+    /// # Context
+    /// The owner, with interrupts off; does not sleep.
     #[inline]
     pub fn exited(self) {
         drop(self);
@@ -202,6 +224,9 @@ impl<P: Platform> InGuest<'_, P> {
 
     /// Folds, and then says that the vCPU is out of the guest: what [`exited`](InGuest::exited)
     /// asks for, in that order.
+    ///
+    /// # Context
+    /// The owner, with interrupts off; does not sleep.
     #[inline]
     pub fn fold<R>(self, fold: impl FnOnce() -> R) -> R {
         let folded = fold();
@@ -227,12 +252,18 @@ doorbell_platform::opaque_debug!(['a, P: Platform] Blocked<'a, P>);
 
 impl<P: Platform> Blocked<'_, P> {
     /// Returns whether nobody has woken the vCPU.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn asleep(&self) -> bool {
         self.run.mode() == Mode::Blocked
     }
 
     /// Sleeps until somebody wakes it.
+    ///
+    /// # Context
+    /// The owner; may sleep.
     pub fn wait(self) {
         while self.asleep() {
             P::park();

@@ -22,9 +22,12 @@ pub struct Recall<'a, P: Platform> {
 doorbell_platform::opaque_debug!(['a, P: Platform] Recall<'a, P>);
 
 impl<P: Platform> RunState<P> {
-    /// Asks the vCPU to leave the guest and to fold. By anybody who has published before what the
-    /// vCPU is to see; waits for nobody. Returns what the caller must do first, and then what can
-    /// be waited for.
+    /// Asks the vCPU to leave the guest and to fold, and waits for nobody. Returns what the caller
+    /// must do first, and then what can be waited for.
+    ///
+    /// # Context
+    /// Any task or hard interrupt that has published before what the vCPU is to see; does not
+    /// sleep.
     #[inline]
     pub fn recall<N>(&self) -> (Notice<N>, Recall<'_, P>) {
         let seen = self.mode_word().load(SeqCst);
@@ -46,6 +49,9 @@ impl<P: Platform> RunState<P> {
 
 impl<P: Platform> Recall<'_, P> {
     /// Returns whether the vCPU has folded since the recall began; what it has folded is seen then.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn is_complete(&mut self) -> bool {
         // A vCPU that is kicked out of the guest for the second time looks as if it had not left:
@@ -55,7 +61,10 @@ impl<P: Platform> Recall<'_, P> {
     }
 
     /// Waits, without sleeping, until the vCPU has folded: for as long as its CPU takes to leave
-    /// the guest. From a task, with no lock held; the vCPU's CPU must be able to take the kick.
+    /// the guest.
+    ///
+    /// # Context
+    /// Any task, with no lock held, while the vCPU's CPU can take the kick; does not sleep.
     #[inline]
     pub fn wait(mut self) {
         while !self.is_complete() {

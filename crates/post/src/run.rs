@@ -98,6 +98,9 @@ impl<P: Platform> RunState<P> {
     }
 
     /// Returns where the vCPU is at this moment.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn mode(&self) -> Mode {
         Mode::from_bits(self.mode.load(SeqCst))
@@ -108,7 +111,10 @@ impl<P: Platform> RunState<P> {
         &self.mode
     }
 
-    /// Asks the vCPU for something before it enters the guest again. By anybody.
+    /// Asks the vCPU for something before it enters the guest again.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn request<N>(&self, requests: Requests) -> Notice<N> {
         if self.requests.fetch_or(requests.0, SeqCst) & requests.0 == requests.0 {
@@ -117,7 +123,10 @@ impl<P: Platform> RunState<P> {
         self.kick()
     }
 
-    /// Makes the vCPU look: out of the guest, or out of its sleep. By anybody who has published something before.
+    /// Makes the vCPU look: out of the guest, or out of its sleep.
+    ///
+    /// # Context
+    /// Any task or hard interrupt that has published something before; does not sleep.
     #[inline]
     pub fn kick<N>(&self) -> Notice<N> {
         self.kick_out_of(self.mode.load(SeqCst))
@@ -139,7 +148,11 @@ impl<P: Platform> RunState<P> {
         }
     }
 
-    /// Wakes a vCPU that sleeps, and leaves any other alone: whether the caller must wake its task. By anybody.
+    /// Wakes a vCPU that sleeps, and leaves any other alone. Returns whether the caller must wake
+    /// its task.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     #[must_use = "the vCPU's task sleeps on until it is woken"]
     pub fn wake(&self) -> bool {
@@ -160,7 +173,10 @@ impl<P: Platform> RunState<P> {
         self.kick_out_of(seen)
     }
 
-    /// Takes the requests. By the owner.
+    /// Takes the requests.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take_requests(&self) -> Option<Requests> {
         // Only the owner takes them, so what was seen is still there, and perhaps more: the
@@ -171,8 +187,10 @@ impl<P: Platform> RunState<P> {
         Some(Requests(self.requests.swap(0, SeqCst)))
     }
 
-    /// Says that the vCPU's task is switched away from; if it was about to sleep, it still is. Its
-    /// scheduler calls this, with preemption off.
+    /// Says that the vCPU's task is switched away from; if it was about to sleep, it still is.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off; does not sleep.
     pub fn preempted(&self) {
         // A load and a store: no sender changes the mode of a vCPU that is in the host, the owner
         // stands still, and no other hook can come between.
@@ -181,7 +199,10 @@ impl<P: Platform> RunState<P> {
         }
     }
 
-    /// Says that the vCPU's task runs again. Its scheduler calls this, with preemption off.
+    /// Says that the vCPU's task runs again.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off; does not sleep.
     pub fn resumed(&self) {
         // As in `preempted`: nobody else changes the mode of a vCPU that is preempted.
         if self.mode() == Mode::Preempted {

@@ -32,20 +32,28 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
         TwoLevel { summary: P::AtomicU64::new(0), words: core::array::from_fn(|_| P::AtomicU64::new(0)) }
     }
 
-    /// Returns which words may have any bits at this moment. By the owner.
+    /// Returns which words may have any bits at this moment.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn summary(&self) -> Summary<WORDS> {
         Summary(self.summary.load(SeqCst))
     }
 
-    /// Takes all bits: `each` gets the words that had any, by index, the lowest first. By the
-    /// owner.
+    /// Takes all bits: `each` gets the words that had any, by index, the lowest first.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take_words(&self, each: impl FnMut(usize, u64)) {
         self.take_words_of(self.summary(), each);
     }
 
-    /// Takes all bits of some words, as [`take_words`](TwoLevel::take_words) does. By the owner.
+    /// Takes all bits of some words, as [`take_words`](TwoLevel::take_words) does.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take_words_of(&self, words: Summary<WORDS>, mut each: impl FnMut(usize, u64)) {
         let mut summary = words.0;
@@ -69,19 +77,28 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
     }
 
     /// Returns the bits of a word at this moment.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn peek(&self, index: usize) -> u64 {
         // The remainder is the index: only bits of words are set, which the compiler does not know.
         self.words[index % WORDS].load(SeqCst)
     }
 
-    /// Takes all bits of a word. By the owner.
+    /// Takes all bits of a word.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take_word(&self, index: usize) -> u64 {
         self.words[index % WORDS].swap(0, SeqCst)
     }
 
-    /// Takes all bits, each by itself, in ascending order. By the owner.
+    /// Takes all bits, each by itself, in ascending order.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     #[inline]
     pub fn take(&self, mut each: impl FnMut(Bit<WORDS>)) {
         self.take_words(|index, bits| Bit::each(index, bits, &mut each));
