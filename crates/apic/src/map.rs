@@ -213,6 +213,9 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
     }
 
     /// Returns the table, in a read section.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn read(&self) -> RcuRef<'_, P::Rcu, ApicTable<T>> {
         self.table.read()
@@ -224,13 +227,16 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
         &self.table
     }
 
-    /// Registers, or the set of vCPUs, have been changed. `look` makes a table of what they are now, with sequentially
-    /// consistent loads or under the locks of those who change them. In task context; sleeps while another scans.
+    /// Registers, or the set of vCPUs, have been changed. `look` makes a table of what they are
+    /// now, with sequentially consistent loads or under the locks of those who change them.
     ///
     /// If `look` panics, the table that there was is in force, and whoever comes next looks.
     ///
-    /// `look` is not called if another call has looked meanwhile. Senders that have read the former table may still use
-    /// it for a moment, as if they had sent before.
+    /// `look` is not called if another call has looked meanwhile. Senders that have read the former
+    /// table may still use it for a moment, as if they had sent before.
+    ///
+    /// # Context
+    /// Any task; may sleep, while another scans.
     pub fn changed(&self, look: impl FnOnce() -> ApicTable<T>) {
         // After the change, so that no scan that comes before the change can use the mark up.
         self.state.store(DIRTY, SeqCst);

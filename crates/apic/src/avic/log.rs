@@ -131,6 +131,9 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
 
     /// Takes a number for a VM.
     ///
+    /// # Context
+    /// Any task; may sleep.
+    ///
     /// # Errors
     /// If there is none left.
     pub fn open(self: &Arc<Self>) -> Result<VmTag<P, V>, Full> {
@@ -146,6 +149,9 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     /// `None` if there is none, or it is not the one that was meant.
     ///
     /// What is to be done is what [`AvicVcpu::logged`](super::AvicVcpu::logged) says.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn entry<R>(&self, entry: LogEntry, look: impl FnOnce(&V) -> R) -> Option<R> {
         let tag = GaTag(entry.tag()?);
         let members = self.vms.get(tag.vm())?.read();
@@ -156,6 +162,9 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     }
 
     /// Begins to restart a log that was full: entries are missing.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn overflowed(&self) -> Reset<'_, P, V> {
         Reset { log: self }
     }
@@ -163,6 +172,9 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
 
 impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
     /// Returns the tag for IRTEs that post to a vCPU, once it was [added](VmTag::add).
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If there can be no vCPU of that number.
@@ -175,6 +187,9 @@ impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
 
     /// Adds a vCPU of the VM, in the place of the one of that number if there was one. When the VM
     /// is set up: memory is allocated, and what is returned is to be dropped after a grace period.
+    ///
+    /// # Context
+    /// Any task; may sleep.
     ///
     /// # Errors
     /// If there can be no vCPU of that number.
@@ -194,6 +209,9 @@ impl<P: Platform, V: Send + Sync + 'static> VmTag<P, V> {
 
     /// Gives the number back: the VM is no more, and what the log still says of it is ignored. What
     /// is returned is to be dropped after a grace period.
+    ///
+    /// # Context
+    /// Any task; may sleep.
     pub fn close(self) -> Former<P, V> {
         let none = Members { generation: self.generation.wrapping_add(1), vcpus: Vec::new() };
         let mut writers = self.log.writers.lock();
@@ -216,6 +234,9 @@ impl<P: Platform, V: Send + Sync + 'static> Reset<'_, P, V> {
     /// handed to `look`, as by [`entry`](GaLog::entry), because any of those that asked for log
     /// entries may be one whose entry is missing. (Those that did not have nothing to do, and
     /// [`AvicVcpu::logged`](super::AvicVcpu::logged) says so.)
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn restarted(self, mut look: impl FnMut(&V)) {
         for vm in &self.log.vms {
             vm.read().vcpus.iter().flatten().for_each(|vcpu| look(vcpu));

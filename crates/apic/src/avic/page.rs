@@ -55,7 +55,9 @@ impl<P: Platform> BackingPage<P> {
     /// pending, if it is of a higher priority class than the task's and than what is in service
     /// (APM vol. 2, section 16.6.4).
     ///
-    /// The owner may call this, or anybody about a vCPU that is not in the guest.
+    /// # Context
+    /// The owner, or any task or hard interrupt about a vCPU that is not in the guest; does not
+    /// sleep.
     pub fn deliverable(&self) -> Option<GuestVector> {
         let highest = self.highest(register::IRR)?;
         let task = self.register(register::TPR).load(SeqCst) as u8;
@@ -63,7 +65,10 @@ impl<P: Platform> BackingPage<P> {
         GuestVector::new(highest).filter(|_| highest >> 4 > class)
     }
 
-    /// Returns whether a vector is pending, whatever its priority. By anybody.
+    /// Returns whether a vector is pending, whatever its priority.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn pending(&self) -> bool {
         self.highest(register::IRR).is_some()
     }
@@ -71,7 +76,9 @@ impl<P: Platform> BackingPage<P> {
     /// Returns whether the highest vector that is pending waits for the guest to lower its task
     /// priority.
     ///
-    /// By the owner, or about a vCPU that is not in the guest.
+    /// # Context
+    /// The owner, or any task or hard interrupt about a vCPU that is not in the guest; does not
+    /// sleep.
     pub fn waits_for_task_priority(&self) -> bool {
         let task = self.register(register::TPR).load(SeqCst) as u8;
         self.highest(register::IRR).is_some_and(|highest| highest >> 4 <= task >> 4)
@@ -80,7 +87,8 @@ impl<P: Platform> BackingPage<P> {
     /// Takes a vector with which software interrupts the guest in the place of hardware: the vector
     /// is not pending any more, but in service.
     ///
-    /// Only the owner may call this, while AVIC is inhibited.
+    /// # Context
+    /// The owner, while AVIC is inhibited; does not sleep.
     pub fn accept(&self, vector: GuestVector) {
         let vector = vector.number();
         let bit = 1 << (vector % 32);

@@ -259,6 +259,9 @@ impl<A: Avic> LogicalTable<A> {
     /// Enters the vCPU of a physical ID, which has set its logical destination register (of which
     /// bits 31:24 count).
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If hardware cannot have it so.
     pub fn claim(&self, model: Model, ldr: u32, id: u8) -> Result<LogicalSlot, LogicalError> {
@@ -279,6 +282,9 @@ impl<A: Avic> LogicalTable<A> {
     }
 
     /// Removes the vCPU, which is not meant any more.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn release(&self, slot: LogicalSlot) {
         if let Some(word) = self.words.get(slot.index) {
             word.store(LogicalEntry::NONE.bits(), SeqCst);
@@ -286,6 +292,9 @@ impl<A: Avic> LogicalTable<A> {
     }
 
     /// Returns the physical IDs that a logical destination means.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn targets(&self, model: Model, destination: u8) -> impl Iterator<Item = u8> + '_ {
         let (first, bits) = model.split(destination).unwrap_or((0, 0));
         (0..8).filter(move |bit| bits >> bit & 1 != 0).filter_map(move |bit| {

@@ -120,7 +120,11 @@ impl<A: Avic> AvicVcpu<A> {
         &self.copies
     }
 
-    /// Posts an interrupt. By anybody, anywhere; waits for nobody. [`Notify`](Notice::Notify) is the doorbell of that CPU.
+    /// Posts an interrupt, and waits for nobody. [`Notify`](Notice::Notify) is the doorbell of that
+    /// CPU.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn post(&self, vector: GuestVector) -> Notice<CpuId> {
         self.post.post(vector)
@@ -129,6 +133,9 @@ impl<A: Avic> AvicVcpu<A> {
     /// Returns how to tell the vCPU of a bit that hardware has set in the page, having found
     /// IsRunning clear: this vCPU is a target of an IPI that was not completed
     /// ([`IncompleteIpi::Tell`](super::IncompleteIpi::Tell)).
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn tell(&self) -> Notice<CpuId> {
         self.post.published()
@@ -142,6 +149,9 @@ impl<A: Avic> AvicVcpu<A> {
     /// doorbell. That costs the vCPU no exit, and nothing is assumed about what the IOMMU did
     /// first, writing the entry or posting by the IRTE. Without AVIC the vCPU is kicked, whatever
     /// the vector's priority: the guest lowers its own at any moment.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[inline]
     pub fn logged(&self) -> Notice<CpuId> {
         let looks = match self.post.run_state().mode() {
@@ -153,25 +163,32 @@ impl<A: Avic> AvicVcpu<A> {
         if looks { self.post.published() } else { Notice::Nothing }
     }
 
-    /// Says that the vCPU's task runs on the CPU of that APIC ID. The owner's scheduler calls this,
-    /// with preemption off; any locks may be held.
+    /// Says that the vCPU's task runs on the CPU of that APIC ID.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off and any locks held; does not sleep.
     pub fn load(&self, host: HostApicId) {
         self.post.run_state().resumed();
         self.place(|place| place.loaded(Some(host)));
     }
 
-    /// Says that the vCPU's task is switched away from. The owner's scheduler calls this, with
-    /// preemption off; any locks may be held.
+    /// Says that the vCPU's task is switched away from.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off and any locks held; does not sleep.
     pub fn put(&self) {
         self.place(|place| place.loaded(None));
         self.post.run_state().preempted();
     }
 
-    /// Inhibits AVIC, or does so no more. Only the owner may call this, which was asked to
-    /// ([`RunState::request`]) and is not in the guest.
+    /// Inhibits AVIC, or does so no more.
     ///
     /// What was posted before finds the owner outside of the guest; what is posted from here on
     /// finds IsRunning clear, and makes an exit or a log entry. IRTEs stay in guest mode.
+    ///
+    /// # Context
+    /// The owner, which was asked to ([`RunState::request`]) and is not in the guest; does not
+    /// sleep.
     pub fn inhibit(&self, inhibited: bool) {
         self.place(|place| place.with(Place::INHIBITED, inhibited));
     }
@@ -188,13 +205,16 @@ impl<A: Avic> AvicVcpu<A> {
         Place(self.place.load(Relaxed))
     }
 
-    /// Enters the guest on `cpu`, where it is loaded. By the owner.
+    /// Enters the guest on `cpu`, where it is loaded.
     ///
     /// With AVIC, the CPU looks at the page itself when it enters (VMRUN). If AVIC is inhibited,
     /// `inject` does: it may [take](BackingPage::accept) what is
     /// [deliverable](BackingPage::deliverable), and make VMRUN interrupt the guest. Then the page's
     /// task priority is what the guest's CR8 begins with, and what the guest has made of that is to
     /// be written back before the vCPU has [exited](InGuest::exited).
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     ///
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
@@ -218,7 +238,10 @@ impl<A: Avic> AvicVcpu<A> {
         Ok((in_guest, if posted { Vmrun::WithAvic } else { without() }))
     }
 
-    /// Begins to sleep until something is deliverable or requested. By the owner.
+    /// Begins to sleep until something is deliverable or requested.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     ///
     /// # Errors
     /// If something is.
@@ -265,11 +288,17 @@ doorbell_platform::opaque_debug!(['a, A: Avic] Sleeping<'a, A>);
 
 impl<A: Avic> Sleeping<'_, A> {
     /// Returns whether nobody has woken the vCPU.
+    ///
+    /// # Context
+    /// The owner; does not sleep.
     pub fn asleep(&self) -> bool {
         self.blocked.asleep()
     }
 
     /// Sleeps until somebody wakes it.
+    ///
+    /// # Context
+    /// The owner; may sleep.
     pub fn wait(self) {
         let Sleeping { blocked, wakes } = self;
         blocked.wait();

@@ -54,8 +54,10 @@ impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
         &self.vcpu
     }
 
-    /// Says that the vCPU's task runs on `cpu`: notifications go there. With preemption off; any
-    /// locks may be held.
+    /// Says that the vCPU's task runs on `cpu`: notifications go there.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with preemption off and any locks held; does not sleep.
     ///
     /// # Panics
     /// If the host has no such CPU.
@@ -75,13 +77,16 @@ impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
     }
 
     /// Says that the vCPU's task is switched away from, on the CPU that it was loaded on,
-    /// `preempted` or because it sleeps. With interrupts off; any locks may be held.
+    /// `preempted` or because it sleeps.
     ///
     /// If the answer is yes, the CPU must send the wake-up vector to itself. That is all that this
     /// may ask for: there is nobody to wake here, nothing to wait for, and nothing to free.
     ///
     /// A vCPU that sleeps for anything but an interrupt (for a page, for a lock) counts as one that
     /// waits for a CPU: it looks before it enters the guest.
+    ///
+    /// # Context
+    /// The scheduler's hooks of the owner, with interrupts off and any locks held; does not sleep.
     pub fn put(&mut self, preempted: bool) -> SelfNotify {
         let At::Loaded(cpu) = self.at else { return SelfNotify(false) };
         let post = self.vcpu.descriptor();

@@ -27,11 +27,12 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
         VirtualApicPage { words }
     }
 
-    /// Makes what is posted pending in VIRR, and returns the vector to which RVI, bits 7:0 of the guest interrupt
-    /// status, is to be set: the highest that is pending now. 0 if none is.
+    /// Makes what is posted pending in VIRR, and returns the vector to which RVI, bits 7:0 of the
+    /// guest interrupt status, is to be set: the highest that is pending now. 0 if none is.
     ///
-    /// By the owner, outside of the guest, when [`Entering::rescan`](doorbell_post::Entering::rescan) says that there
-    /// may be something.
+    /// # Context
+    /// The owner, outside of the guest, when [`Entering::rescan`](doorbell_post::Entering::rescan)
+    /// says that there may be something; does not sleep.
     #[inline]
     #[must_use = "the guest is interrupted by what RVI says"]
     pub fn take(&self, pir: &Pending<P, 4>) -> u8 {
@@ -50,6 +51,9 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
 
     /// Takes what is posted, as [`take`](VirtualApicPage::take) does, for a vCPU that is not about
     /// to enter the guest, if there may be something.
+    ///
+    /// # Context
+    /// The owner, outside of the guest; does not sleep.
     #[inline]
     #[must_use = "the guest is interrupted by what RVI says"]
     pub fn synchronize(&self, post: &PiDescriptor<P>) -> Option<u8> {
@@ -57,6 +61,9 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
     }
 
     /// Returns the highest vector that is pending in VIRR, or 0.
+    ///
+    /// # Context
+    /// The owner, outside of the guest; does not sleep.
     #[inline]
     pub fn highest(&self) -> u8 {
         for register in (0..REGISTERS).rev() {

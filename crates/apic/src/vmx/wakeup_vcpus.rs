@@ -123,7 +123,10 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         &self.host
     }
 
-    /// Gives a vCPU a slot, and its owner what its scheduler's hooks need. In task context; allocates.
+    /// Gives a vCPU a slot, and its owner what its scheduler's hooks need.
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
     ///
     /// # Errors
     /// If all slots are taken.
@@ -139,6 +142,9 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
     ///
     /// No lock is held meanwhile, only a read section of the RCU domain. Nothing is allocated.
     ///
+    /// # Context
+    /// Hard interrupt, the wake-up vector's; does not sleep.
+    ///
     /// # Panics
     /// If the host has no such CPU.
     #[doc(alias = "wake_up")]
@@ -153,6 +159,9 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
     /// begins to sleep there any more, and before interrupts cannot reach it any more: those that
     /// arrive later find awake whom they are for.
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Panics
     /// If the host has no such CPU.
     #[doc(alias = "evacuate")]
@@ -161,6 +170,9 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
     }
 
     /// Returns whether nobody sleeps on `cpu`, as far as is known.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Panics
     /// If the host has no such CPU.
