@@ -177,7 +177,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     }
 
     /// Registers a producer. If there is a consumer of that token, both are connected when this
-    /// returns, or [`connection`](Bypass::connection) says why not. In task context.
+    /// returns, or [`connection`](Bypass::connection) says why not.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     ///
     /// # Errors
     /// If there is another producer of that token, or one that is about to leave.
@@ -187,7 +190,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     }
 
     /// Registers a consumer. If there is a producer of that token, both are connected when this
-    /// returns, or [`connection`](Bypass::connection) says why not. In task context.
+    /// returns, or [`connection`](Bypass::connection) says why not.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     ///
     /// # Errors
     /// If there is another consumer of that token, or one that is about to leave.
@@ -274,8 +280,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
 
     /// Has the connection of that token, if there is one, follow a route of its consumer that has
     /// changed: when this returns, the connection follows the new route, or there is no connection
-    /// any more. A consumer that could not be connected is asked again. Any task may call this,
-    /// where it may wait.
+    /// any more. A consumer that could not be connected is asked again.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     pub fn follow(&self, token: Token) {
         let Ok(mut claimed) = self.claim(token, |_| ()) else { return };
         let pair = match claimed.link.take() {
@@ -309,8 +317,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         }
     }
 
-    /// Returns what has become of a token, once nobody is about to change that. In task context,
-    /// where the caller may wait.
+    /// Returns what has become of a token, once nobody is about to change that.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     pub fn connection(&self, token: Token) -> Connection<C::Refusal> {
         let mut connection = Connection::None;
         self.changed.wait_until(|| {
@@ -395,6 +405,9 @@ doorbell_platform::opaque_debug!([P: Platform, D: Producer, C: Consumer<D>] Prod
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Produces<P, D, C> {
     /// Returns what has become of the token, as [`Bypass::connection`] does.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     pub fn connection(&self) -> Connection<C::Refusal> {
         self.bypass.connection(self.token)
     }
@@ -418,6 +431,9 @@ doorbell_platform::opaque_debug!([P: Platform, D: Producer, C: Consumer<D>] Cons
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Consumes<P, D, C> {
     /// Returns what has become of the token, as [`Bypass::connection`] does.
+    ///
+    /// # Context
+    /// Any task, with no lock held; may sleep.
     pub fn connection(&self) -> Connection<C::Refusal> {
         self.bypass.connection(self.token)
     }

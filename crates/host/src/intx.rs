@@ -107,7 +107,10 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         &self.line
     }
 
-    /// Handles an interrupt of the line. In hard-interrupt context.
+    /// Handles an interrupt of the line.
+    ///
+    /// # Context
+    /// Hard interrupt; does not sleep.
     pub fn fire(&self) -> Fired<'_, P, L, T> {
         let Status { pending, masked } = self.line.status();
         // Masked, it does not assert the line, whatever it says.
@@ -121,7 +124,10 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
     }
 
     /// Unmasks the line, because user space has served the device; or, if the device asserts its
-    /// interrupt still, tells again. From any context: an unmask eventfd calls this.
+    /// interrupt still, tells again.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep. An unmask eventfd calls this.
     pub fn unmask(&self) -> Option<Tell<'_, P, L, T>> {
         if self.word.load(SeqCst) & (MASKED | DISABLED) != MASKED {
             return None;
@@ -135,17 +141,26 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
 
     /// Masks the line until user space unmasks it, because user space wants silence. What fires at
     /// this moment may be told still.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn mask(&self) {
         self.set(MASKED);
     }
 
     /// Puts the line into use, not masked: what the device asserts by now fires.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn enable(&self) {
         self.clear(DISABLED | MASKED | KEPT);
     }
 
-    /// Exchanges the trigger. An interrupt that finds none is pending for the next one, one that the former was told of is
-    /// its reader's, who is to unmask. In task context; allocates.
+    /// Exchanges the trigger. An interrupt that finds none is pending for the next one, one that
+    /// the former was told of is its reader's, who is to unmask.
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
     pub fn set_trigger(&self, trigger: Option<T>) -> Exchanged<'_, P, L, T> {
         let some = trigger.is_some();
         let former = self.trigger.replace(Box::new(trigger));
@@ -154,6 +169,9 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
     }
 
     /// Takes the line out of use, and its trigger away.
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
     pub fn shut(&self) -> Exchanged<'_, P, L, T> {
         self.set(DISABLED);
         self.set_trigger(None)
@@ -197,8 +215,12 @@ pub struct Tell<'a, P: Platform, L, T: Signal>(&'a Intx<P, L, T>);
 doorbell_platform::opaque_debug!(['a, P: Platform, L, T: Signal] Tell<'a, P, L, T>);
 
 impl<P: Platform, L: IntxLine, T: Signal> Tell<'_, P, L, T> {
-    /// Signals the trigger that is there now, in a read section of its own: work that does this later needs no flush. If
-    /// there is none, [`set_trigger`](Intx::set_trigger) answers for the interrupt.
+    /// Signals the trigger that is there now, in a read section of its own: work that does this
+    /// later needs no flush. If there is none, [`set_trigger`](Intx::set_trigger) answers for the
+    /// interrupt.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn act(self) {
         let section = self.0.trigger.domain().read();
         if let Some((trigger, count)) = handover::raise(&Triggered { intx: self.0, section: &section }) {

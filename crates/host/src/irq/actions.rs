@@ -27,13 +27,15 @@ pub enum IrqReturn {
 
 /// A driver's part in an interrupt.
 pub trait Handler: Send + Sync + 'static {
-    /// Handles the interrupt, which has come. In hard-interrupt context, with interrupts off, on
-    /// one CPU at a time.
+    /// Handles the interrupt, which has come.
     ///
     /// A handler that panics is not taken off the line, and the panic goes on to whoever has called
     /// [`IrqDesc::handle`](crate::IrqDesc::handle): the handlers behind it in the list are not
     /// called this time, but the interrupt is not under way any more, and is pending, so whoever
     /// catches the panic may call `handle` again, and whoever comes next does.
+    ///
+    /// # Context
+    /// Hard interrupt, with interrupts off, on one CPU at a time; must not sleep.
     fn handle(&self) -> IrqReturn;
 }
 
@@ -91,13 +93,19 @@ pub struct Requested<P: Platform> {
 doorbell_platform::opaque_debug!([P: Platform] Requested<P>);
 
 impl<P: Platform> Requested<P> {
-    /// Waits until nobody reads the former list, and frees it. In task context, not from a handler.
+    /// Waits until nobody reads the former list, and frees it.
+    ///
+    /// # Context
+    /// Any task, but from no handler; may sleep.
     #[track_caller]
     pub fn synchronize(self) {
         drop(self.former.synchronize());
     }
 
     /// Has the handler freed when nobody reads it, without waiting for that.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     #[track_caller]
     pub fn reclaim_later(self) {
         self.former.reclaim_later();
@@ -123,7 +131,10 @@ impl<P: Platform> Freed<'_, P> {
     }
 
     /// Waits until no CPU runs the handler, and then until the interrupt's thread has done what was
-    /// asked of it until then. In task context, from neither of the two.
+    /// asked of it until then.
+    ///
+    /// # Context
+    /// Any task, but from neither of the two; may sleep.
     #[track_caller]
     pub fn synchronize(self) {
         drop(self.former.synchronize());

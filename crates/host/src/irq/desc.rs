@@ -93,8 +93,11 @@ pub struct AffinityChange<P: Platform, R> {
 doorbell_platform::opaque_debug!([P: Platform, R] AffinityChange<P, R>; cpu);
 
 impl<P: Platform, R> AffinityChange<P, R> {
-    /// Wakes the thread, so that it moves itself, and calls the notifier. In task context, with no lock held. Returns what
-    /// hardware still has to be told.
+    /// Wakes the thread, so that it moves itself, and calls the notifier. Returns what hardware
+    /// still has to be told.
+    ///
+    /// # Context
+    /// Any task, with no lock held; sleeps if the notifier does.
     pub fn act(self) -> R {
         if let Some(thread) = &self.wake {
             P::wake(thread);
@@ -117,7 +120,10 @@ impl<P: Platform> WakeThread<P> {
         WakeThread(None)
     }
 
-    /// Wakes it. Anywhere, with no lock held that a wake-up may need.
+    /// Wakes the thread.
+    ///
+    /// # Context
+    /// Any task or hard interrupt, with no lock held that a wake-up may need; does not sleep.
     pub fn act(self) {
         if let Some(thread) = &self.0 {
             P::wake(thread);
@@ -157,16 +163,25 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Returns where the interrupt goes.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn cpu(&self) -> CpuId {
         self.state.lock_irqsave().cpu
     }
 
     /// Returns where the interrupt may go.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn affinity(&self) -> Arc<CpuSet> {
         Arc::clone(&self.state.lock_irqsave().affinity)
     }
 
     /// Has the interrupt handled by a thread from now on, also what has come before.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
     /// If another thread handles it: that one is to be [detached](IrqDesc::detach_thread) first.
@@ -186,7 +201,10 @@ impl<P: Platform> IrqDesc<P> {
     /// Detaches the thread, which will not be woken any more. The host ends the thread, and waits
     /// for that, before it attaches another: of two that take work, one would take what is the
     /// other's, such as that it has to move itself. What the thread has not taken is left for the
-    /// next. With no lock held.
+    /// next.
+    ///
+    /// # Context
+    /// Any task, with no lock held; does not sleep.
     pub fn detach_thread(&self) -> Option<P::Task> {
         let thread = {
             let mut state = self.state.lock_irqsave();
@@ -198,19 +216,27 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Has a notifier told of each change of where the interrupt goes; returns the former one.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn set_notifier(&self, notifier: Option<Arc<dyn AffinityNotifier>>) -> Option<Arc<dyn AffinityNotifier>> {
         mem::replace(&mut self.state.lock_irqsave().notifier, notifier)
     }
 
-    /// Changes where the interrupt may go: to the CPU where it goes now if that is possible, else to the first of them that
-    /// is online. `None` if it stays there.
+    /// Changes where the interrupt may go: to the CPU where it goes now if that is possible, else
+    /// to the first of them that is online. `None` if it stays there.
     ///
-    /// `program` has hardware follow: it stores to the remapping entry ([`AmdInterrupt::set_host`](crate::AmdInterrupt::set_host)),
-    /// under the lock that orders changes, so that the last one is the one that stays. It must do no more than that: what
-    /// it returns (the invalidation) is for later. If it panics, nothing has changed but what it has stored.
+    /// `program` has hardware follow: it stores to the remapping entry
+    /// ([`AmdInterrupt::set_host`](crate::AmdInterrupt::set_host)), under the lock that orders
+    /// changes, so that the last one is the one that stays. It must do no more than that: what it
+    /// returns (the invalidation) is for later. If it panics, nothing has changed but what it has
+    /// stored.
     ///
     /// The affinity of a managed interrupt stays what it is: `affinity` says to which CPUs of it
     /// the interrupt goes for now.
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -229,6 +255,9 @@ impl<P: Platform> IrqDesc<P> {
     /// come. The handler is told by [`Handling::moves`](crate::Handling), and calls
     /// [`take_deferred`](IrqDesc::take_deferred).
     ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
+    ///
     /// # Errors
     /// See [`AffinityError`].
     pub fn defer_affinity(&self, affinity: CpuSet, online: &CpuSet) -> Result<(), AffinityError> {
@@ -246,6 +275,9 @@ impl<P: Platform> IrqDesc<P> {
 
     /// Takes a deferred affinity, once the interrupt has come: where the interrupt may go from here
     /// on.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn take_deferred(&self) -> Option<Arc<CpuSet>> {
         self.state.lock_irqsave().deferred.take()
     }
@@ -279,7 +311,10 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Changes the affinity as [`set_affinity`](IrqDesc::set_affinity) does, to a set that is
-    /// allocated already: from interrupt handlers, too.
+    /// allocated already.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// See [`AffinityError`].
@@ -310,9 +345,11 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Has the interrupt's thread handle an interrupt that has come: returns what wakes the thread.
-    /// Anywhere, in hard-interrupt context above all.
     ///
     /// Without a thread, whoever attaches one is responsible for it.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn wake_thread(&self) -> WakeThread<P> {
         if !self.threaded.ask_to_run() {
             return WakeThread(None);
@@ -320,14 +357,20 @@ impl<P: Platform> IrqDesc<P> {
         WakeThread(self.state.lock_irqsave().thread.clone())
     }
 
-    /// Takes what the thread has to do; `None` if there is nothing, so that it may sleep. The thread
-    /// calls this, and has handled what it has taken before by then.
+    /// Takes what the thread has to do; `None` if there is nothing, so that it may sleep. The
+    /// thread calls this, and has handled what it has taken before by then.
+    ///
+    /// # Context
+    /// The interrupt's thread; does not sleep.
     pub fn take_work(&self) -> Option<ThreadWork> {
         self.threaded.take()
     }
 
-    /// Says that the thread has handled what it has taken, and does not
-    /// [take](IrqDesc::take_work) more, because it ends or has something else to do first.
+    /// Says that the thread has handled what it has taken, and does not [take](IrqDesc::take_work)
+    /// more, because it ends or has something else to do first.
+    ///
+    /// # Context
+    /// The interrupt's thread; does not sleep.
     pub fn end_work(&self) {
         let _ = self.threaded.end();
     }

@@ -76,7 +76,10 @@ pub enum Enabled {
 }
 
 impl<P: Platform> IrqDesc<P> {
-    /// Adds a handler. In task context.
+    /// Adds a handler.
+    ///
+    /// # Context
+    /// Any task; may sleep.
     ///
     /// # Errors
     /// If there is one, and not both share the line.
@@ -85,10 +88,14 @@ impl<P: Platform> IrqDesc<P> {
         self.actions.request(handler, sharing)
     }
 
-    /// Removes a handler. In task context.
+    /// Removes a handler.
     ///
-    /// An interrupt that is in some CPU's IRR by then, or comes later, finds the other handlers, or none. Its own driver has quieted the
-    /// device before; who has not (VFIO) answers for what is lost.
+    /// An interrupt that is in some CPU's IRR by then, or comes later, finds the other handlers, or
+    /// none. Its own driver has quieted the device before; who has not (VFIO) answers for what is
+    /// lost.
+    ///
+    /// # Context
+    /// Any task; may sleep.
     ///
     /// # Errors
     /// If it is none of the line's.
@@ -98,9 +105,11 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Handles an interrupt that has come: calls the handlers, unless another CPU does so already,
-    /// which then calls them once more. In hard-interrupt context. For edges, which
-    /// message-signalled interrupts are; the end of interrupt is the host's and may be before or
-    /// after.
+    /// which then calls them once more. For edges, which message-signalled interrupts are; the end
+    /// of interrupt is the host's and may be before or after.
+    ///
+    /// # Context
+    /// Hard interrupt; does not sleep.
     #[inline]
     #[track_caller]
     pub fn handle(&self) -> Handling<P> {
@@ -164,7 +173,10 @@ impl<P: Platform> IrqDesc<P> {
 
     /// Disables the interrupt: the handlers are not called from here on, but may be running until
     /// [`synchronize`](IrqDesc::synchronize) returns. What comes is pending until the interrupt is
-    /// enabled. Calls nest. Anywhere.
+    /// enabled. Calls nest.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[track_caller]
     pub fn disable(&self) {
         let mut state = self.state.lock_irqsave();
@@ -172,7 +184,10 @@ impl<P: Platform> IrqDesc<P> {
         self.flow.disable();
     }
 
-    /// Undoes one [`disable`](IrqDesc::disable). Anywhere.
+    /// Undoes one [`disable`](IrqDesc::disable).
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If it is not disabled.
@@ -184,12 +199,18 @@ impl<P: Platform> IrqDesc<P> {
     }
 
     /// Returns whether the interrupt is disabled.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn is_disabled(&self) -> bool {
         self.flow.is_disabled()
     }
 
-    /// Masks a disabled interrupt in the device, by `mask(true)`; undoes that if it was enabled meanwhile. Who has enabled it unmasks it
-    /// too, but perhaps before it was masked.
+    /// Masks a disabled interrupt in the device, by `mask(true)`; undoes that if it was enabled
+    /// meanwhile. Who has enabled it unmasks it too, but perhaps before it was masked.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[track_caller]
     pub fn mask(&self, mask: impl Fn(bool)) {
         mask(true);
@@ -202,9 +223,12 @@ impl<P: Platform> IrqDesc<P> {
 
     /// Waits until no handler of it is running: of those that began before this call, none is when
     /// it returns. Then until the interrupt's thread has handled what they, and those before, have
-    /// left to it. In task context; not from a handler or the thread, nor under a lock that one
-    /// takes. It says nothing about interrupts that have arrived at a CPU and were not taken: no
-    /// CPU can see another's IRR ([`vector`](crate::vector) is about that).
+    /// left to it. It says nothing about interrupts that have arrived at a CPU and were not taken:
+    /// no CPU can see another's IRR ([`vector`](crate::vector) is about that).
+    ///
+    /// # Context
+    /// Any task, but neither a handler nor the interrupt's thread, and under no lock that one of
+    /// them takes; may sleep.
     #[track_caller]
     pub fn synchronize(&self) {
         while self.flow.in_progress() {

@@ -82,6 +82,9 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
 
     /// Signals an interrupt of the line. If it goes to the direct consumer, that is a load and the
     /// signal. Takes no lock.
+    ///
+    /// # Context
+    /// Any context in which the consumers can be signalled; does not sleep.
     #[inline]
     pub fn signal(&self) {
         if let Some(((), count)) = handover::raise(self) {
@@ -89,8 +92,10 @@ impl<P: Platform, D: Signal, U: Drain> ConsumerSwitch<P, D, U> {
         }
     }
 
-    /// Has the line go to `to`, whatever it went to. Neither waits nor allocates; anybody may call
-    /// this, at any moment.
+    /// Has the line go to `to`, whatever it went to. Neither waits nor allocates.
+    ///
+    /// # Context
+    /// Any task or hard interrupt, at any moment; does not sleep.
     pub fn switch(&self, to: MsiConsumer) {
         match to {
             // Nothing is drained: what the direct consumer was given is delivered.

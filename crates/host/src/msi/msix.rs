@@ -208,10 +208,13 @@ impl<P: Platform> Msix<P> {
         self.len
     }
 
-    /// Signals an interrupt of the device. From any context; takes no lock.
+    /// Signals an interrupt of the device. Takes no lock.
     ///
     /// While MSI-X is not enabled it is pending as well: a device whose driver uses another kind of
     /// interrupt does not signal.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If there is no such entry, which a guest may have told the device to use: nobody wants the
@@ -235,6 +238,9 @@ impl<P: Platform> Msix<P> {
     }
 
     /// Reads the table for the guest: `bytes` (1 to 8) from `offset` on, the first of them lowest.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn read_table(&self, offset: u64, bytes: usize) -> u64 {
         let guest = self.guest.lock();
         part(offset, bytes, |index| guest.quadword(index))
@@ -247,6 +253,9 @@ impl<P: Platform> Msix<P> {
     }
 
     /// Writes the table for the guest: the low `bytes` bytes of `value`, to `offset`.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn write_table(&self, offset: u64, bytes: usize, value: u64) -> MsixWritten<'_, P> {
         let defined = matches!(bytes, 4 | 8) && offset.is_multiple_of(bytes as u64);
         if !defined || offset >= u64::from(self.len) * MSIX_ENTRY_SIZE {
@@ -281,12 +290,18 @@ impl<P: Platform> Msix<P> {
 
     /// Returns message control as the guest reads it: the number of entries less one, function mask
     /// and enable.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn control(&self) -> u16 {
         self.guest.lock().control | (self.len - 1)
     }
 
     /// Writes message control for the guest. What that opens is open once the caller has acted on
     /// what is returned.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn write_control(&self, value: u16) -> Opened<'_, P> {
         let mut guest = self.guest.lock();
         let was_open = guest.is_open();
@@ -304,6 +319,9 @@ impl<P: Platform> Msix<P> {
     /// Resets the function: not enabled, all masked, nothing pending, all messages 0. What the
     /// device signals meanwhile may stay pending. Routes stay, and are used again if the guest
     /// writes the same messages.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn reset(&self) {
         let mut guest = self.guest.lock();
         guest.control = 0;
@@ -444,6 +462,9 @@ impl<'a, P: Platform> Reroute<'a, P> {
     /// Says that the route is there: what is delivered for this entry from now on goes by it.
     /// Returns what comes next: if the guest has changed the message meanwhile and unmasked the
     /// entry, that is another route. There is one for each such write at most.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn routed(self) -> MsixWritten<'a, P> {
         let Reroute { msix, entry, message } = self;
         mem::forget(self);
@@ -472,8 +493,11 @@ pub struct Opened<'a, P: Platform>(Option<&'a Msix<P>>);
 doorbell_platform::opaque_debug!(['a, P: Platform] Opened<'a, P>);
 
 impl<'a, P: Platform> Opened<'a, P> {
-    /// Opens the entries, 32 at a time, and has `act` do what that asks for, no lock being held. Ends early if the guest
-    /// masks the function meanwhile.
+    /// Opens the entries, 32 at a time, and has `act` do what that asks for, no lock being held.
+    /// Ends early if the guest masks the function meanwhile.
+    ///
+    /// # Context
+    /// Any task; sleeps if `act` does.
     pub fn each(self, mut act: impl FnMut(MsixWritten<'a, P>)) {
         let Some(msix) = self.0 else { return };
         for index in 0..msix.gates.len() {

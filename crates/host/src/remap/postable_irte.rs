@@ -31,7 +31,7 @@ impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
         self.entry
     }
 
-    /// Changes where the interrupt arrives in the host. By anybody.
+    /// Changes where the interrupt arrives in the host. Anybody may call this.
     ///
     /// There is something to be invalidated even if the entry is posted now: what it said before may be cached still.
     pub fn set_host(&self, host: u128) -> Invalidate<()> {

@@ -95,7 +95,10 @@ impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
         Ok(Arc::new(RemapTable { memory, free: Lock::new(&INDICES, Free { indices, len }) }))
     }
 
-    /// Takes an entry that blocks its interrupt. In task context.
+    /// Takes an entry that blocks its interrupt.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
     /// If there is none.
@@ -108,6 +111,9 @@ impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
     }
 
     /// Returns how many entries are free.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn free(&self) -> usize {
         self.free.lock().len
     }
@@ -141,6 +147,9 @@ impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
     }
 
     /// Reads what the entry holds.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn load(&self) -> u128 {
         self.word().load(SeqCst)
     }
@@ -155,7 +164,11 @@ impl<P: Platform, M: IrteMemory<P>> IrteSlot<P, M> {
         self.word().compare_exchange(current, new, SeqCst, SeqCst)
     }
 
-    /// Blocks the interrupt, and gives the entry back: others may have it when the invalidation has completed.
+    /// Blocks the interrupt, and gives the entry back: others may have it when the invalidation has
+    /// completed.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn retire(self) -> Invalidate<RetiredIrte<P, M>> {
         self.store(0);
         Invalidate::new(self.index, RetiredIrte(self))

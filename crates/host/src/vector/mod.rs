@@ -177,11 +177,13 @@ impl Cleanup {
         self.cpu
     }
 
-    /// Interrupts the CPU, with a vector whose handler calls [`Vectors::cleanup`]. With no lock
-    /// held that this interrupt might need.
+    /// Interrupts the CPU, with a vector whose handler calls [`Vectors::cleanup`].
     ///
     /// The vector should be that of the lowest priority: a CPU that is asked to look
     /// [again](Cleaned::Again) then takes what is in its IRR before.
+    ///
+    /// # Context
+    /// Any task or hard interrupt, with no lock held that the interrupt might need; does not sleep.
     #[track_caller]
     pub fn send<P: Platform>(self, vector: Vector) {
         P::send_ipi(self.cpu, vector);
@@ -249,11 +251,17 @@ impl<P: Platform> Vectors<P> {
     }
 
     /// Returns how many vectors are free and reserved for nobody, on all CPUs that are online.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn free(&self) -> u32 {
         self.state.lock_irqsave().matrix.unreserved()
     }
 
     /// Returns where an interrupt goes.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn place(&self, irq: Irq) -> Option<CpuVector> {
         self.state.lock_irqsave().irqs.get(irq.0 as usize)?.current
     }
@@ -288,7 +296,11 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// Promises that there will be a vector for an interrupt, on some CPU, when it is [activated](Vectors::activate).
+    /// Promises that there will be a vector for an interrupt, on some CPU, when it is
+    /// [activated](Vectors::activate).
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If all are in use or reserved; if the interrupt has a vector or one reserved, or is managed.
@@ -308,6 +320,9 @@ impl<P: Platform> Vectors<P> {
 
     /// Undoes [`reserve`](Vectors::reserve).
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If there is none.
     pub fn unreserve(&self, irq: Irq) -> Result<(), VectorError> {
@@ -321,12 +336,15 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// Makes an interrupt a managed one: a vector is set aside on each CPU of `mask`, so that it can be activated there as long as
-    /// one of them is online.
+    /// Makes an interrupt a managed one: a vector is set aside on each CPU of `mask`, so that it
+    /// can be activated there as long as one of them is online.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
-    /// If a CPU of `mask` has none; if there is no such CPU, or none at all; if the interrupt has a vector or one reserved, or is
-    /// managed already.
+    /// If a CPU of `mask` has none; if there is no such CPU, or none at all; if the interrupt has a
+    /// vector or one reserved, or is managed already.
     pub fn manage(&self, irq: Irq, mask: CpuSet) -> Result<(), VectorError> {
         let beyond = mask.iter().find(|cpu| cpu.0 as usize >= self.tables.len());
         if let Some(cpu) = beyond {
@@ -351,6 +369,9 @@ impl<P: Platform> Vectors<P> {
 
     /// Gives back what was set aside for a managed interrupt.
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If it has a vector, or is not managed.
     pub fn unmanage(&self, irq: Irq) -> Result<(), VectorError> {
@@ -370,6 +391,9 @@ impl<P: Platform> Vectors<P> {
     /// managed, of those set aside for it on the one where the fewest managed interrupts go. The
     /// caller then composes the device's message.
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If none is free; if the interrupt has one.
     pub fn activate(&self, irq: Irq, to: Affinity<'_>) -> Result<CpuVector, VectorError> {
@@ -388,9 +412,13 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// Takes its vector from an interrupt whose device has been kept from sending (masked, or its message cleared), and that
-    /// nobody moves. What was sent before and arrives from here on is counted as [late](Unhandled::late), and is lost: who shuts down
-    /// an interrupt whose device is in use (as VFIO does) answers for it, by injecting one once there is a receiver again.
+    /// Takes its vector from an interrupt whose device has been kept from sending (masked, or its
+    /// message cleared), and that nobody moves. What was sent before and arrives from here on is
+    /// counted as [late](Unhandled::late), and is lost: who shuts down an interrupt whose device is
+    /// in use (as VFIO does) answers for it, by injecting one once there is a receiver again.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If it has none; if it is being moved.
@@ -412,11 +440,14 @@ impl<P: Platform> Vectors<P> {
         })
     }
 
-    /// Begins to move an interrupt to one of the CPUs of `to`: `None` if it goes to one already. Both places are installed when
-    /// this returns.
+    /// Begins to move an interrupt to one of the CPUs of `to`: `None` if it goes to one already.
+    /// Both places are installed when this returns.
     ///
     /// A managed interrupt that goes to one of them is moved all the same if another has at least
     /// two fewer: asked of each one when a CPU has come back, they are spread evenly again.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If there is no vector; if the interrupt has none; if it is being moved.
@@ -455,6 +486,9 @@ impl<P: Platform> Vectors<P> {
     /// (Its mask bit, or what it was written, was read back, or the IOMMU's invalidation has
     /// completed.) The former vector is free once its CPU has seen its IRR clear.
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If the move is not one of these vectors.
     pub fn moved(&self, moved: Move) -> Result<Cleanup, VectorError> {
@@ -471,6 +505,9 @@ impl<P: Platform> Vectors<P> {
     ///
     /// Where the interrupt went may be [going offline](Vectors::begin_offline) by now. Then the
     /// vector that it gives back is reserved for it.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If the move is not one of these vectors.
@@ -500,12 +537,15 @@ impl<P: Platform> Vectors<P> {
     }
 
     /// Frees those quarantined vectors of the calling CPU that `irr` says are clear. A CPU calls
-    /// this of itself, in an interrupt handler; a task that calls this must not be moved to another
-    /// CPU meanwhile. A CPU that goes offline calls it too, as long as it takes interrupts: what is
-    /// in quarantine there may be in the way of an interrupt that has to leave.
+    /// this of itself. A CPU that goes offline calls it too, as long as it takes interrupts: what
+    /// is in quarantine there may be in the way of an interrupt that has to leave.
     ///
     /// `irr` reads the local APIC, under the lock. If it were read before, a vector that is
     /// quarantined between could have arrived after the look.
+    ///
+    /// # Context
+    /// Hard interrupt of the CPU, or a task that is not moved to another CPU meanwhile; does not
+    /// sleep.
     pub fn cleanup(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Cleaned {
         let mut state = self.state.lock_irqsave();
         if !state.matrix.takes(cpu) {
@@ -535,6 +575,9 @@ impl<P: Platform> Vectors<P> {
     /// [retriggered](Unhandled::retriggered). The CPU is to look at its quarantined vectors once
     /// its interrupts are on.
     ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    ///
     /// # Errors
     /// If the CPU is online, or does not exist.
     pub fn online(&self, cpu: CpuId) -> Result<Cleanup, VectorError> {
@@ -556,6 +599,9 @@ impl<P: Platform> Vectors<P> {
     /// handles what is [pending](Vectors::pending).
     ///
     /// One CPU at a time goes or comes.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
     /// If the others have not enough free vectors for what goes there and what was reserved; if the
@@ -597,6 +643,9 @@ impl<P: Platform> Vectors<P> {
     }
 
     /// Returns an interrupt that goes to `cpu`, if there is one.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn next_on(&self, cpu: CpuId) -> Option<Irq> {
         self.cpu(cpu).ok()?;
         let state = self.state.lock_irqsave();
@@ -611,6 +660,9 @@ impl<P: Platform> Vectors<P> {
     ///
     /// The interrupt is handled, not sent anew to where it goes now: that place could be another by
     /// the time the message arrives.
+    ///
+    /// # Context
+    /// The CPU that goes offline, with interrupts off for good; does not sleep.
     ///
     /// # Errors
     /// If the CPU is online; if an interrupt still goes there.

@@ -98,8 +98,11 @@ impl<P: Platform> VectorIrq<P> {
         self.words[usize::from(vector.0)].store(entry.bits(), SeqCst);
     }
 
-    /// Returns what an interrupt is that has arrived at the CPU, which calls this. In
-    /// hard-interrupt context. The end of interrupt (EOI) is the host's, whatever this says.
+    /// Returns what an interrupt is that has arrived at the CPU, which calls this. The end of
+    /// interrupt (EOI) is the host's, whatever this says.
+    ///
+    /// # Context
+    /// Hard interrupt of the CPU; does not sleep.
     #[inline]
     #[track_caller]
     pub fn arrived(&self, vector: Vector) -> Arrived {
@@ -122,6 +125,9 @@ impl<P: Platform> VectorIrq<P> {
     }
 
     /// Returns what the CPU has taken that nobody handled.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn unhandled(&self) -> Unhandled {
         Unhandled {
             late: self.late.load(Relaxed),

@@ -105,6 +105,9 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     /// Has the interrupt posted to a vCPU. Until the invalidation has completed, some may still
     /// arrive in the host.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// If the interrupt was posted to a vCPU already: then it is posted to none when this returns.
     pub fn bind(&mut self, vcpu: Arc<V>, posting: Posting) -> Result<Invalidate<()>, Bound<V>> {
@@ -124,6 +127,9 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     /// be posted to the vCPU, which must look at its pending bits after that: whoever unbinds is
     /// responsible for them until then.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// If the interrupt is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<RescanRequired<V>>, NotBound> {
@@ -132,8 +138,10 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
 
     /// Has the interrupt follow a route: posted to a vCPU, or, if there is none that it can be
     /// posted to, arriving in the host. The change is `invalidate`d, which returns when that has
-    /// completed, and the vCPU that the interrupt was posted to is then told to `look_again`. In
-    /// task context, if `invalidate` waits.
+    /// completed, and the vCPU that the interrupt was posted to is then told to `look_again`.
+    ///
+    /// # Context
+    /// Any task; sleeps if `invalidate` or `look_again` does.
     pub fn follow(
         &mut self,
         route: Option<(Arc<V>, Posting)>,
@@ -154,6 +162,9 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     }
 
     /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
     /// If it is posted to a vCPU, or if somebody shares the [interrupt](AmdBinding::interrupt).

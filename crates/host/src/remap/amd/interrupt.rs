@@ -27,14 +27,21 @@ impl<P: Platform, M: IrteMemory<P>> AmdInterrupt<P, M> {
     }
 
     /// Reads what the interrupt's entry says.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn load(&self) -> AmdIrte {
         AmdIrte::from_bits(self.entry().load())
     }
 
-    /// Changes where it arrives in the host: at once, or when it leaves guest mode. By anybody, with any locks held.
+    /// Changes where it arrives in the host: at once, or when it leaves guest mode.
     ///
-    /// Until the invalidation has completed, interrupts may come as they did before, also in guest mode, which it may have
-    /// entered just now: so long the former vector cannot be used for anything else.
+    /// Until the invalidation has completed, interrupts may come as they did before, also in guest
+    /// mode, which it may have entered just now: so long the former vector cannot be used for
+    /// anything else.
+    ///
+    /// # Context
+    /// Any task or hard interrupt, with any locks held; does not sleep.
     pub fn set_host(&self, host: HostMode) -> Invalidate<()> {
         self.0.set_host(AmdIrte::host(host).bits())
     }
@@ -50,6 +57,9 @@ impl<P: Platform, M: IrteMemory<P>> AmdInterrupt<P, M> {
     }
 
     /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn retire(self) -> Invalidate<RetiredIrte<P, M>> {
         self.0.into_entry().retire()
     }

@@ -80,6 +80,9 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     /// one store. If it is `urgent`, SN does not suppress its notification. Until the invalidation
     /// has completed, some may go where they went before.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// If the descriptor is not where hardware can find it: then the interrupt arrives in the host
     /// when this returns, wherever it went.
@@ -99,7 +102,10 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
 
     /// Has the interrupt follow a route: posted to a vCPU, as a vector in the guest, urgent or not;
     /// or, if there is none that it can be posted to, arriving in the host. The change is
-    /// `invalidate`d, which returns when that has completed. In task context, if that waits.
+    /// `invalidate`d, which returns when that has completed.
+    ///
+    /// # Context
+    /// Any task; sleeps if `invalidate` does.
     pub fn follow(&mut self, route: Option<(Arc<V>, u8, bool)>, invalidate: impl FnOnce(IrteIndex)) -> Followed {
         let former = match route {
             Some((to, vector, urgent)) => match self.post_to(to, vector, urgent) {
@@ -118,6 +124,9 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     /// Has the interrupt arrive in the host. Until the invalidation has completed, some may still
     /// be posted.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// If the interrupt is posted to none.
     pub fn unbind(&mut self) -> Result<Invalidate<Arc<V>>, NotBound> {
@@ -125,6 +134,9 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     }
 
     /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
     /// If it is posted to a vCPU, or if somebody shares the [interrupt](IntelBinding::interrupt).

@@ -30,19 +30,29 @@ impl<P: Platform, M: IrteMemory<P>> IntelInterrupt<P, M> {
     }
 
     /// Reads what the interrupt's entry says.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn load(&self) -> IntelIrte {
         IntelIrte::from_bits(self.entry().load())
     }
 
-    /// Changes where it arrives in the host: at once, or when it is not posted any more. By anybody, with any locks held.
+    /// Changes where it arrives in the host: at once, or when it is not posted any more.
     ///
-    /// Until the invalidation has completed, interrupts may come as they did before, also if it is posted, which may be so
-    /// only since just now: so long the former vector cannot be used for anything else.
+    /// Until the invalidation has completed, interrupts may come as they did before, also if it is
+    /// posted, which may be so only since just now: so long the former vector cannot be used for
+    /// anything else.
+    ///
+    /// # Context
+    /// Any task or hard interrupt, with any locks held; does not sleep.
     pub fn set_host(&self, host: RemappedIrte) -> Invalidate<()> {
         self.switch.set_host(IntelIrte::remapped(self.source, host).bits())
     }
 
     /// Blocks the interrupt, and gives its entry back.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn retire(self) -> Invalidate<RetiredIrte<P, M>> {
         self.switch.into_entry().retire()
     }
