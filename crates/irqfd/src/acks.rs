@@ -126,9 +126,11 @@ impl<P: Platform, C: Controller> AckNotifier<P, C> {
         Ok(AckNotifier { vm: vm.clone(), gsi, listener: Some(listener) })
     }
 
-    /// Unregisters it. When this returns, it is not being called, and never will be.
+    /// Unregisters the notifier. When this returns, it is not being called, and never will be.
     ///
-    /// Waits for a grace period: not from a notification or another read section of the VM.
+    /// # Context
+    /// Any task, with no lock held, from no read section of the VM (a notification is one); may
+    /// sleep, for a grace period.
     pub fn unregister(mut self) {
         if let Some(leaving) = self.begin() {
             leaving.wait();

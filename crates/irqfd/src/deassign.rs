@@ -72,15 +72,20 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
         Deassigning { vm: vm.clone(), one: None, more: departed }
     }
 
-    /// Waits for a grace period and ends the deassignment: nothing is delivered or notified any more.
+    /// Waits for a grace period and ends the deassignment: nothing is delivered or notified any
+    /// more.
     ///
-    /// In task context, without locks; neither from a notification nor from deferred work.
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     pub fn wait(mut self) {
         self.vm.srcu.synchronize_expedited();
         self.finish();
     }
 
     /// Waits for many at once, for one grace period per VM.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     pub fn wait_all(all: impl IntoIterator<Item = Self>) {
         // All have begun before the first grace period does.
         let mut all: Vec<Self> = all.into_iter().collect();
@@ -92,8 +97,11 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
         }
     }
 
-    /// Lets it end by itself after a grace period, without waiting. For workers, notifications, and whoever has no use
-    /// for the guarantee.
+    /// Lets the deassignment end by itself after a grace period, without waiting. For workers,
+    /// notifications, and whoever has no use for the guarantee.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn later(self) {
         drop(self);
     }

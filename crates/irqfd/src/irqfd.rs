@@ -60,27 +60,34 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// Signals an event: delivers it to the controller before this returns. Neither allocates, nor
     /// takes a lock, nor waits.
     ///
-    /// From any context in which the controller can be called.
+    /// # Context
+    /// Any context in which the controller can be called; does not sleep.
     #[inline]
     pub fn signal(&self) -> Signalled {
         self.vm.signal(&self.inner)
     }
 
-    /// Assigns it to a GSI with edge or MSI routes. An event that was pending is delivered.
+    /// Assigns the irqfd to a GSI with edge or MSI routes. An event that was pending is delivered.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
-    /// [`UnknownGsi`](Error::UnknownGsi), [`NeedsResampling`](Error::NeedsResampling), [`Busy`](Error::Busy),
-    /// [`TooManyIrqfds`](Error::TooManyIrqfds), [`Closed`](Error::Closed).
+    /// [`UnknownGsi`](Error::UnknownGsi), [`NeedsResampling`](Error::NeedsResampling),
+    /// [`Busy`](Error::Busy), [`TooManyIrqfds`](Error::TooManyIrqfds), [`Closed`](Error::Closed).
     pub fn assign(&self, gsi: Gsi) -> Result<(), Error> {
         self.link_to(gsi, None)
     }
 
-    /// Assigns it to a GSI with a level-sensitive pin: an event raises the line; the guest's acknowledgement lowers it
-    /// and then notifies `sink`, whose device signals again if it still wants an interrupt. Several irqfds may do this
-    /// on one GSI.
+    /// Assigns the irqfd to a GSI with a level-sensitive pin: an event raises the line; the guest's
+    /// acknowledgement lowers it and then notifies `sink`, whose device signals again if it still
+    /// wants an interrupt. Several irqfds may do this on one GSI.
     ///
-    /// Does not wait for a grace period: an acknowledgement that follows an event of this irqfd finds `sink`, since
-    /// acknowledging looks for listeners after it has lowered the line.
+    /// Does not wait for a grace period: an acknowledgement that follows an event of this irqfd
+    /// finds `sink`, since acknowledging looks for listeners after it has lowered the line.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     ///
     /// # Errors
     /// As for [`assign`](Irqfd::assign), with [`NotLevel`](Error::NotLevel) for `NeedsResampling`.
@@ -88,11 +95,15 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.link_to(gsi, Some(sink))
     }
 
-    /// Deassigns it. When this returns, none of its events is being delivered, its sink is not being notified, and
-    /// neither happens again; if it was the last resampling irqfd of its GSI, the line has been lowered.
+    /// Deassigns the irqfd. When this returns, none of its events is being delivered, its sink is
+    /// not being notified, and neither happens again; if it was the last resampling irqfd of its
+    /// GSI, the line has been lowered.
     ///
-    /// An event that comes meanwhile is delivered or pending. Waits for a grace period: not from a notification or another
-    /// read section of the VM.
+    /// An event that comes meanwhile is delivered or pending.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no read section of the VM (a notification is one); may
+    /// sleep, for a grace period.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned), also if another deassignment of it is still waiting.
@@ -103,6 +114,9 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// Begins to [`deassign`](Irqfd::deassign), and does not wait. Until the second half is
     /// through, the irqfd cannot be assigned again.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned).
     pub fn deassign_begin(&self) -> Result<Deassigning<P, C>, Error> {
@@ -110,7 +124,11 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         Ok(Deassigning::one(&self.vm, assigned.deassign(&self.vm)))
     }
 
-    /// Takes the event that is pending, if there is one; the caller is responsible for it from then on.
+    /// Takes the event that is pending, if there is one; the caller is responsible for it from then
+    /// on.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     #[doc(alias = "take_kept")]
     pub fn take_pending(&self) -> bool {
         self.inner.take_pending()
@@ -142,6 +160,9 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
 
     /// Returns whether the irqfd is assigned. That may have changed by the time the caller looks at
     /// it.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
     pub fn is_assigned(&self) -> bool {
         self.inner.link.load(Ordering::SeqCst) >= ACTIVE
     }

@@ -146,20 +146,26 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     }
 
     /// Returns how many irqfds are assigned.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn assigned(&self) -> u32 {
         self.shared.state.lock().irqfds.len()
     }
 
     /// Replaces the routing table. When this returns, no delivery uses the former one.
     ///
-    /// Events of irqfds that had lost their route and have one again are delivered. The line of a resampling irqfd that
-    /// has moved is lowered where it was, and its sink notified, so that it is raised where it is now. (A line that the
-    /// host raised itself stays as it was; the host knows its level.)
+    /// Events of irqfds that had lost their route and have one again are delivered. The line of a
+    /// resampling irqfd that has moved is lowered where it was, and its sink notified, so that it
+    /// is raised where it is now. (A line that the host raised itself stays as it was; the host
+    /// knows its level.)
     ///
-    /// Interrupts that hardware posts by a route of the former table, without a delivery, are the caller's affair:
-    /// [`Rerouted`] says which GSIs are concerned.
+    /// Interrupts that hardware posts by a route of the former table, without a delivery, are the
+    /// caller's affair: [`Rerouted`] says which GSIs are concerned.
     ///
-    /// Waits for a grace period: in task context, without locks; neither from a notification nor from deferred work.
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for a
+    /// grace period.
     ///
     /// # Errors
     /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange),
@@ -170,13 +176,19 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
 
     /// Returns the routing table that is in force. When [`reroute`](Irqfds::reroute) has returned,
     /// that is its table or a later one.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn table(&self) -> Arc<RoutingTable> {
         let section = self.shared.srcu.read();
         Arc::clone(self.shared.routes.get(&section))
     }
 
-    /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true` is an event and
-    /// `false` nothing.
+    /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true`
+    /// is an event and `false` nothing.
+    ///
+    /// # Context
+    /// Any context in which the controller can be called; does not sleep.
     ///
     /// # Errors
     /// [`UnknownGsi`](Error::UnknownGsi), [`ReservedSource`](Error::ReservedSource).
@@ -201,10 +213,12 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// Says that the guest acknowledged the interrupt of a pin (its end, for a controller that
     /// tells).
     ///
-    /// The controller's user calls this in task context, when the controller's locks are gone. The
-    /// lines that resampling irqfds raised there are lowered, and then those are notified who
+    /// The lines that resampling irqfds raised there are lowered, and then those are notified who
     /// listen to the GSIs of the pin. In this order, so that a device may raise its line again at
     /// once.
+    ///
+    /// # Context
+    /// Any task, with none of the controller's locks held; sleeps if a listener does.
     pub fn ack(&self, pin: Pin) {
         let section = self.shared.srcu.read();
         if let Some(group) = self.shared.table(&section).group_of_pin(pin) {
@@ -213,6 +227,9 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     }
 
     /// Acknowledges as [`ack`](Irqfds::ack) does, for a caller that knows the GSI.
+    ///
+    /// # Context
+    /// Any task, with none of the controller's locks held; sleeps if a listener does.
     pub fn notify_ack(&self, gsi: Gsi) {
         let section = self.shared.srcu.read();
         match self.shared.table(&section).group_of_gsi(gsi) {
@@ -223,15 +240,23 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
 
     /// Has `sink` notified of acknowledgements of a GSI, until the notifier is dropped.
     ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
     /// # Errors
     /// [`GsiOutOfRange`](Error::GsiOutOfRange).
     pub fn register_ack_notifier(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<AckNotifier<P, C>, Error> {
         AckNotifier::register(&self.shared, gsi, sink)
     }
 
-    /// Shuts the VM down: deassigns all irqfds, as one [`Deassigning`] with one grace period, and refuses new ones.
+    /// Shuts the VM down: deassigns all irqfds, as one [`Deassigning`] with one grace period, and
+    /// refuses new ones.
     ///
-    /// The sources stay, and their events stay pending. A second close finds nothing left; both may be waited for.
+    /// The sources stay, and their events stay pending. A second close finds nothing left; both may
+    /// be waited for.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
     pub fn close(&self) -> Deassigning<P, C> {
         let irqfds = {
             let mut state = self.shared.state.lock();

@@ -161,6 +161,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
     /// was [pending](Descriptor::take_pending), is injected.
     ///
+    /// # Context
+    /// Any task; may sleep.
+    ///
     /// # Errors
     /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this
     /// process; [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
@@ -169,8 +172,11 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
     }
 
-    /// Assigns a descriptor to a GSI with a level-sensitive pin; see [`Irqfd::assign_resample`]. `sink` can be an
-    /// [`EventSink`].
+    /// Assigns a descriptor to a GSI with a level-sensitive pin; see [`Irqfd::assign_resample`].
+    /// `sink` can be an [`EventSink`].
+    ///
+    /// # Context
+    /// Any task; may sleep.
     ///
     /// # Errors
     /// As for [`assign`](EventLoop::assign).
@@ -186,6 +192,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
 
     /// Makes an eventfd for a source that needs one, and assigns it to a GSI.
     ///
+    /// # Context
+    /// Any task; may sleep.
+    ///
     /// # Errors
     /// As for [`assign`](EventLoop::assign).
     pub fn open(&self, vm: &Irqfds<P, C>, gsi: Gsi) -> Result<(EventFd, Served), EventError> {
@@ -194,8 +203,11 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         Ok((event, served))
     }
 
-    /// Deassigns a descriptor; waits, and guarantees, as [`Irqfd::deassign`] does. An event that was read but found no
-    /// route stays in the [`Descriptor`], if somebody has a clone of it.
+    /// Deassigns a descriptor; waits, and guarantees, as [`Irqfd::deassign`] does. An event that
+    /// was read but found no route stays in the [`Descriptor`], if somebody has a clone of it.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned).
@@ -212,6 +224,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
 
     /// Deassigns many descriptors as [`deassign`](EventLoop::deassign) does, for one grace period
     /// per VM. Those that are not assigned are passed over.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     pub fn deassign_all(&self, served: impl IntoIterator<Item = Served>) {
         let entries: Vec<_> = served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
         entries.iter().for_each(|entry| entry.wait_for_server());
