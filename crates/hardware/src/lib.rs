@@ -1,7 +1,4 @@
-//! Hardware for the explorer, a small file for each piece: state whose uses are single steps, beside what software shares
-//! with it. For the cases of the catalogue, and for the explored tests of the shipped crates.
-//!
-//! Each does in one visible step what the architecture says is atomic, and nothing more.
+#![doc = include_str!("../README.md")]
 
 #![warn(missing_debug_implementations)]
 
