@@ -1,5 +1,6 @@
 //! What is written in `docs/` and beside it is so.
 
+mod links;
 mod races;
 
 use std::fs;
