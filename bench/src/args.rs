@@ -20,11 +20,11 @@ pub struct Args {
 
 /// A bench, as its help describes it.
 pub struct About {
-    /// Its name.
+    /// The name of the program.
     pub name: &'static str,
     /// What it measures.
     pub what: &'static str,
-    /// Its own option, which takes a positive number, with its explanation.
+    /// The program's own option, which takes a positive number, with its explanation.
     pub option: Option<(&'static str, &'static str)>,
 }
 

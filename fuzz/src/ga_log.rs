@@ -17,7 +17,7 @@ type Vcpu = u64;
 
 struct Vm {
     tag: VmTag<Std, Vcpu>,
-    /// By number, with the bits of its tag.
+    /// The vCPUs by number, with the bits of their tags.
     vcpus: BTreeMap<u32, (u32, Vcpu)>,
 }
 

@@ -11,7 +11,7 @@ use doorbell_explore::{Explore, Machine, ReplayError, Sim};
 use doorbell_platform::{Atomic, CpuId, Platform, Vector};
 
 const PREFIX: &str = "db1-";
-/// Of the program, and of what the run does.
+/// How many bytes say what the program is, and what the run does.
 const HEAD: usize = 6;
 
 type Word = <Sim as Platform>::AtomicU32;

@@ -38,15 +38,15 @@ pub struct Bundle<'a> {
 /// What a VM is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vm<'a> {
-    /// Its name.
+    /// The name of the VM.
     pub name: &'a str,
     /// How many vCPUs it has, from 1 on.
     pub vcpus: usize,
     /// How much RAM it has, in bytes.
     pub memory: u64,
-    /// Its kernel.
+    /// The kernel.
     pub kernel: Kernel<'a>,
-    /// Its initramfs, which may be empty.
+    /// The initramfs, which may be empty.
     pub initramfs: &'a [u8],
     /// What the kernel is told.
     pub arguments: &'a str,
@@ -71,9 +71,9 @@ pub enum Kernel<'a> {
 /// Why a file is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrong {
-    /// It does not begin as a bundle does.
+    /// The bytes do not begin as a bundle does.
     NoBundle,
-    /// It ends too early.
+    /// The bytes end too early.
     Truncated,
     /// There is a line or a word that is not known, or one is missing.
     Text,

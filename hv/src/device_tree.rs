@@ -9,7 +9,7 @@ use vm_fdt::{Error, FdtWriter};
 
 /// What differs from VM to VM.
 pub struct Vm<'a> {
-    /// Its RAM.
+    /// The RAM, by guest-physical addresses.
     pub ram: Range<u64>,
     /// How many vCPUs there are.
     pub vcpus: u64,

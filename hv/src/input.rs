@@ -18,7 +18,7 @@ static CLASS: LockClass = LockClass::new("hv.input", WaitType::Spin).leaf();
 static TYPED: Lock<Bare, Fifo<256>> = Lock::constant(&CLASS, Fifo::new());
 /// Whether there is something that a guest had no room for.
 static LEFT: AtomicBool = AtomicBool::new(false);
-/// Who passes it on.
+/// The task that passes it on.
 static READER: OnceCell<Bare, &'static Task> = OnceCell::new();
 
 /// Has the current task woken when something is typed. Once.

@@ -27,14 +27,14 @@ pub enum Call {
     CpuOff,
     /// CPU_ON, of the vCPU with that affinity, as MPIDR_EL1 has it.
     CpuOn {
-        /// Which one.
+        /// The affinity of the vCPU, as in MPIDR_EL1.
         mpidr: u64,
         /// Where it is to begin.
         start: Start,
     },
     /// AFFINITY_INFO, of an affinity and its lowest level.
     AffinityInfo {
-        /// Which one.
+        /// The affinity of the vCPU, as in MPIDR_EL1.
         mpidr: u64,
         /// 0 for a vCPU; other levels are of the past.
         level: u64,
@@ -96,7 +96,7 @@ pub enum Power {
     Off,
     /// Somebody has turned it on, and its task has not begun.
     Starting(Start),
-    /// Its task runs it.
+    /// The task of the vCPU runs it.
     On,
 }
 

@@ -15,7 +15,7 @@ pub enum Register {
     Ignored,
 }
 
-/// Which register of a timer.
+/// A register of a timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimerRegister {
     /// TVAL.

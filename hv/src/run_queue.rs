@@ -1,4 +1,4 @@
-//! Which tasks of a CPU wait for it.
+//! The tasks of a CPU that wait for it.
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 

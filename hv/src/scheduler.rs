@@ -1,4 +1,4 @@
-//! Who runs next, and the switch.
+//! The choice of the task that runs next, and the switch to it.
 //!
 //! A task stays on its CPU until it parks, ends, or its time slice is over while others wait there.
 //! It is enqueued again by the CPU that has left its stack, never before: so it is on one CPU at a

@@ -75,7 +75,7 @@ pub(crate) static STACKS: [Stack; RunQueue::TASKS + CPUS] =
 /// Where the stack of the idle task of the first CPU ends, in `STACKS`.
 pub(crate) const FIRST_IDLE_STACK_TOP: usize = (RunQueue::TASKS + 1) * STACK;
 
-/// Which tasks are in use.
+/// The tasks that are in use: a bit for each.
 static USED: AtomicU64 = AtomicU64::new(0);
 
 impl Task {

@@ -44,9 +44,9 @@ pub(crate) struct Vcpu {
 
 /// Why a vCPU is not in the guest.
 enum Left {
-    /// It has trapped.
+    /// The guest has trapped.
     Trapped,
-    /// By an exception that no guest is to cause: an SError, or FIQ.
+    /// An exception has come that no guest is to cause: an SError, or FIQ.
     Failed,
     /// An interrupt of the host has come, and was handled.
     Interrupted,
@@ -340,7 +340,7 @@ impl Vcpu {
     /// AArch64.TakeException).
     #[cold]
     pub(crate) fn undefined(&mut self) {
-        /// Of VBAR_EL1, where the vectors begin from EL1 with SP_EL0, with SP_EL1, from AArch64 and from
+        /// Offsets from VBAR_EL1 of the vectors from EL1 with SP_EL0, with SP_EL1, from AArch64 and from
         /// AArch32.
         const VECTORS: [u64; 4] = [0, 0x200, 0x400, 0x600];
         let (aarch32, mode, stack) = (self.frame.pstate >> 4 & 1, self.frame.pstate >> 2 & 3, self.frame.pstate & 1);

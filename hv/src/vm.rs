@@ -68,9 +68,9 @@ pub struct Plan {
 /// How a VM goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// It does not.
+    /// The VM does not go on.
     Off,
-    /// It begins again.
+    /// The VM begins again.
     Reset,
 }
 
@@ -105,7 +105,7 @@ pub struct Vm {
 
 /// What others use of a vCPU, besides its redistributor.
 struct Shared {
-    /// Who runs it.
+    /// The task that runs it.
     task: OnceCell<Bare, &'static Task>,
     power: Lock<Bare, Power>,
 }

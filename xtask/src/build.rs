@@ -75,7 +75,7 @@ pub fn image(program: &Path) -> Result<PathBuf, String> {
 enum Library {
     /// The compiler has it.
     Installed,
-    /// Its source is there.
+    /// The source of the standard library is there.
     Source(PathBuf),
 }
 

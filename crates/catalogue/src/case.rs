@@ -15,7 +15,7 @@ const SOURCES: &str = env!("DOORBELL_SOURCES");
 
 /// A system from a document.
 pub struct Case {
-    /// Its name on the command line, such as `irqfd-resampler`.
+    /// The name of the case on the command line, such as `irqfd-resampler`.
     pub name: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
@@ -80,7 +80,7 @@ impl Expected {
 /// What comes of the lock orders that the validator questions, all of them taken together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Inversions {
-    /// It questions none.
+    /// The variant questions none.
     Silent,
     /// The deadlock that one of them asks for is the one that was found.
     Reachable,
@@ -127,7 +127,7 @@ impl Inversions {
 
 /// One form of a case.
 pub struct Variant {
-    /// Its name within the case: `as-reported`, `shipped`, …
+    /// The name of the variant within the case: `as-reported`, `shipped`, …
     pub name: &'static str,
     /// Why it gets the verdict that it gets, in one sentence.
     pub summary: &'static str,

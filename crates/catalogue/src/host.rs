@@ -17,7 +17,7 @@ use doorbell_host::vector::{
 use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
 
-/// Of the lowest priority: what waits at the CPU comes before.
+/// A vector of the lowest priority: what waits at the CPU comes before.
 const CLEANUP: Vector = Vector(0x20);
 /// The first of those that devices get.
 const FIRST: u8 = 0x41;
@@ -29,7 +29,7 @@ pub(crate) struct Line {
     pub device: Arc<Device>,
     /// Messages that have left the device: ghost state.
     pub sent: Arc<AtomicU32>,
-    /// Of them, those that have arrived as this interrupt: ghost state.
+    /// Those of them that have arrived as this interrupt: ghost state.
     pub arrived: Cell<u32>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Host {
     pub online: Vec<Cleanup>,
     per_cpu: u8,
     free: u32,
-    /// Which device has sent what is on its way to a CPU, or waits there: ghost state.
+    /// The devices that have sent what is on its way to a CPU, or waits there: ghost state.
     senders: RefCell<BTreeMap<(u32, u8), Irq>>,
     /// This CPU has handed over all that it will not take.
     gone: Cell<Option<CpuId>>,
@@ -247,7 +247,7 @@ impl Host {
         self.asks(self.vectors.deactivate(irq).expect("it has a vector, and nobody moves it"));
     }
 
-    /// It is requested again, on a CPU of `to`, as soon as there is a vector.
+    /// Requests it again, on a CPU of `to`, as soon as there is a vector.
     pub(crate) fn requests_again(&self, irq: Irq, handler: &Arc<dyn Handler>, to: CpuId) {
         let to = CpuSet::of([to]);
         self.requests(irq, handler);

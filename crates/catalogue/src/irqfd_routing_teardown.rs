@@ -98,7 +98,7 @@ enum Late {
     Inactive { in_section: bool },
 }
 
-/// Who else is there, beside deassign and its worker.
+/// The actors beside deassign and its worker.
 #[derive(Clone, Copy)]
 struct Actors {
     update: bool,
@@ -149,7 +149,7 @@ fn told(route: u32) -> String {
 type Word = <Sim as Platform>::AtomicU32;
 
 struct Irqfd {
-    /// Its memory.
+    /// The memory of the irqfd.
     life: Ghost,
     /// The cached route. One word here, so it needs no sequence counter.
     route: Word,
@@ -168,7 +168,7 @@ struct Kvm {
     irqfds: Lock<Sim, Vec<Arc<Irqfd>>>,
     /// The irqfds that are posted to each virtual CPU.
     ir_list: [Lock<Sim, Vec<Arc<Irqfd>>>; 2],
-    /// Who hears of the eventfd, under the lock of its wait queue.
+    /// The listeners of the eventfd, under the lock of its wait queue.
     eventfd: Lock<Sim, Option<Arc<Irqfd>>>,
     irq_srcu: <Sim as Platform>::Srcu,
     /// The routing table.

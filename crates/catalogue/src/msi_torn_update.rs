@@ -34,7 +34,7 @@ const BETWEEN: Message = Message { cpu: OLD.cpu, vector: NEW.vector };
 enum Update {
     AddressFirst,
     DataFirst,
-    /// Of a device that can.
+    /// A device that can mask.
     Masked,
     /// The data first, then the address, and then a look at what came in between.
     TwoSteps {

@@ -35,7 +35,7 @@ enum Order {
 #[derive(Clone, Copy)]
 struct Scope {
     order: Order,
-    /// Who signals looks whether there is an eventfd.
+    /// The signalling side looks whether there is an eventfd.
     checks: bool,
 }
 

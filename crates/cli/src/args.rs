@@ -167,7 +167,7 @@ pub enum TraceFormat {
 /// `doorbell explain`
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// Which variant.
+    /// The variant, as CASE/VARIANT.
     #[arg(value_name = "CASE/VARIANT")]
     pub what: String,
     /// How to print.
@@ -181,7 +181,7 @@ pub struct Explain {
 /// `doorbell list`
 #[derive(Args, Debug)]
 pub struct List {
-    /// Which cases. All of them if nothing is said.
+    /// Cases to list. All of them if nothing is said.
     #[arg(value_name = "CASE[/VARIANT]")]
     pub what: Vec<String>,
     /// How to print: for people, or one JSON object per variant and line.

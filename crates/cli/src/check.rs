@@ -72,7 +72,7 @@ pub(crate) fn explore(
 struct Tally {
     /// Variants to run.
     of: usize,
-    /// Of those, finished.
+    /// How many of those have finished.
     done: usize,
     agree: usize,
     open: usize,

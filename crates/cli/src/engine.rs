@@ -14,7 +14,7 @@ pub use doorbell_explore::{Limit, Verdict};
 /// A system from a document.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Its name on the command line.
+    /// The name of the case on the command line.
     pub name: String,
     /// What it is, in one line.
     pub summary: String,
@@ -27,7 +27,7 @@ pub struct Case {
 /// One form of a case.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// Its name within the case.
+    /// The name of the variant within the case.
     pub name: String,
     /// Why its verdict is what it is, in one sentence.
     pub summary: String,

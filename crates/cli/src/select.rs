@@ -7,7 +7,7 @@ use crate::engine::{Case, Variant};
 pub(crate) struct Selected<'a> {
     pub case: &'a Case,
     pub variant: &'a Variant,
-    /// It was asked for by its own name, and not only by that of its case.
+    /// Whether it was asked for by its own name, and not only by that of its case.
     pub by_name: bool,
 }
 

@@ -26,9 +26,9 @@ pub struct Access<'a, P: Platform>(Progress<'a, P>);
 
 /// How far an access is.
 enum Progress<'a, P: Platform> {
-    /// It has taken effect. What was read, or zero.
+    /// The access has taken effect. The value that was read, or zero.
     Done(u64),
-    /// It takes effect when these have folded.
+    /// The access takes effect when these have folded.
     Waits { gic: &'a Gic<P>, what: What, recalled: VcpuSet },
 }
 

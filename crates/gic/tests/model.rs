@@ -22,7 +22,7 @@ const VCPU: VcpuId = VcpuId::new(0).unwrap();
 /// INTIDs that the sequences use, to END: 8 SGIs, 16 PPIs and 16 SPIs, half of them levels.
 const FIRST: u32 = 8;
 const END: u32 = 48;
-/// Of these, those from here on are backed by physical ones of 500 more.
+/// The first of these that a physical one backs, of 500 more, as those after it.
 const BACKED: u32 = 44;
 /// The PE.
 const PE: usize = 0;

@@ -17,7 +17,7 @@ use vm::{Vcpu, Vm, intid, vcpu};
 const D: Frame = Frame::Distributor;
 const CTLR: u32 = 0x0000;
 const WAKER: u32 = 0x0014;
-/// Of INTIDs from 32 on.
+/// The INTIDs from 32 on.
 const ISENABLER: u32 = 0x0104;
 const ICENABLER: u32 = 0x0184;
 const ISPENDR: u32 = 0x0204;

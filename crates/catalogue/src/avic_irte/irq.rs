@@ -95,7 +95,7 @@ pub(super) struct IrqThread {
     task: SchedTask,
     /// When a new affinity wakes it.
     woken: WakeUp,
-    /// Its own affinity is to be set: it does so itself when it runs next.
+    /// Whether its own affinity is to be set: the thread does so itself when it runs next.
     moves: <Sim as Platform>::AtomicBool,
     affinity: <Sim as Platform>::AtomicU32,
 }

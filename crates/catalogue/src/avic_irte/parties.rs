@@ -34,7 +34,7 @@ pub(super) struct Parties {
 pub(super) enum Leaves {
     /// Another task is to run.
     Preempted,
-    /// It sleeps, but is not halted: for a mutex, or a page.
+    /// The vCPU sleeps, but is not halted: for a mutex, or a page.
     Sleeps,
     /// The guest has nothing to do.
     Halts,

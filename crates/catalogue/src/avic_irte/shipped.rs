@@ -217,7 +217,7 @@ const LATE: Device = Device { late: true, ..BOUND };
 struct Scope {
     vcpus: &'static [Life],
     devices: &'static [Device],
-    /// By each device.
+    /// How often each device posts.
     posts: usize,
     inhibition: Inhibition,
     /// How many entries the log has.
@@ -230,11 +230,11 @@ struct Scope {
 /// What becomes of AVIC.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inhibition {
-    /// It is on.
+    /// AVIC is on.
     None,
-    /// It is inhibited at some moment.
+    /// AVIC is inhibited at some moment.
     Begins,
-    /// It is inhibited at first, and not any more at some moment.
+    /// AVIC is inhibited at first, and not any more at some moment.
     Ends,
 }
 

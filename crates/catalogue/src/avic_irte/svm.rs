@@ -38,7 +38,7 @@ pub(super) enum PutLooks {
 
 /// A vCPU.
 pub(super) struct Vcpu {
-    /// Its number: that of its backing page, and the tag of its log entries.
+    /// The number of the vCPU: that of its backing page, and the tag of its log entries.
     number: u32,
     pub page: BackingPage,
     /// AVIC is on: the guest is entered with it, and IRTEs are in guest mode.
@@ -49,7 +49,7 @@ pub(super) struct Vcpu {
     entry: <Sim as Platform>::AtomicU32,
     /// The IRTEs that are posted to it.
     ir_list: Lock<Sim, Vec<Rc<Entry>>>,
-    /// It sleeps in the host until it has an interrupt.
+    /// The vCPU sleeps in the host until it has an interrupt.
     blocking: <Sim as Platform>::AtomicBool,
     wake_up: Model<bool>,
 }
@@ -104,12 +104,12 @@ impl Vcpu {
         Vcpu { put_looks, ..self }
     }
 
-    /// It begins to run on a CPU.
+    /// Takes note that the vCPU begins to run on a CPU.
     pub(super) fn load(&self, cpu: u32) {
         self.set_gate(Gate::Running(cpu));
     }
 
-    /// It leaves its CPU. Where it was halted, the halt has done so already.
+    /// Takes note that the vCPU leaves its CPU. Where it was halted, the halt has done so already.
     pub(super) fn put(&self) {
         let stopped = Gate::Stopped { log: false };
         let runs = || matches!(self.gate(), Gate::Running(_));
@@ -126,13 +126,13 @@ impl Vcpu {
         }
     }
 
-    /// It halts: from here on an interrupt has to wake it.
+    /// Halts the vCPU: from here on an interrupt has to wake it.
     pub(super) fn halt(&self) {
         self.blocking.store(true, SeqCst);
         self.set_gate(Gate::Stopped { log: true });
     }
 
-    /// It is awake again, on a CPU.
+    /// Takes note that the vCPU is awake again, on a CPU.
     pub(super) fn unhalt(&self, cpu: u32) {
         self.blocking.store(false, SeqCst);
         self.load(cpu);

@@ -107,7 +107,7 @@ struct Kernel {
     entry: Model<Entry>,
     /// Others can have the vector.
     free: Model<bool>,
-    /// Of the vector's CPU: the vector was found in the IRR, and is free when it has been taken.
+    /// A state of the vector's CPU: the vector was found in the IRR, and is free when it has been taken.
     last_to_come: Cell<bool>,
     in_progress: Model<bool>,
     /// Interrupts that have met 'shutdown'.

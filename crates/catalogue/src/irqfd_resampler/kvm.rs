@@ -40,7 +40,7 @@ pub(super) enum Grace {
 /// What an acknowledgement does first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AckOrder {
-    /// It lowers the line, and then tells the irqfds: what the code does.
+    /// The line is lowered, and then the irqfds are told: what the code does.
     LowersFirst,
     /// The other way round: a planted fault.
     TellsFirst,

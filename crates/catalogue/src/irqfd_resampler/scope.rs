@@ -53,7 +53,7 @@ pub(super) enum Kind {
 pub(super) struct Rules {
     /// Workers that can be created.
     pub creatable: usize,
-    /// Of the workqueue of the cleanups.
+    /// How many works of the cleanups' workqueue run at once.
     pub max_active: usize,
     pub interrupts: u32,
     pub preempted: Preempted,

@@ -14,7 +14,7 @@ use super::scope::Scope;
 const GSI: Gsi = Gsi(0);
 const PINS: [Pin; 2] = [Pin::new(0, 0), Pin::new(0, 1)];
 
-/// Who acts, beside the pool.
+/// The actors beside the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Actor {
     /// Assigns a third irqfd to the GSI.
@@ -34,7 +34,7 @@ pub(super) enum Actor {
 /// All that the report's parties do.
 pub(super) const ALL: [Actor; 5] = [Actor::Assign, Actor::Shutdown, Actor::Inject, Actor::Ack, Actor::Reroute];
 
-/// Who acts at once, for people.
+/// The actors at once, for people.
 pub(super) fn names(actors: &[Actor]) -> String {
     let names: Vec<_> = actors.iter().map(|actor| format!("{actor:?}").to_lowercase()).collect();
     names.join(" ‖ ")
@@ -53,7 +53,7 @@ struct State {
     owed: bool,
     /// The first irqfd is gone for good.
     gone: bool,
-    /// It was signalled or notified all the same.
+    /// The irqfd was signalled or notified all the same.
     late: bool,
 }
 

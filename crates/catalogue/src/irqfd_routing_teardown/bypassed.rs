@@ -31,7 +31,7 @@ const fn msi(vcpu: usize) -> Msi {
     Msi::new(0xfee0_0000 | (vcpu as u64) << 12, vcpu as u32)
 }
 
-/// Who is there, beside the device.
+/// The actors beside the device.
 #[derive(Clone, Copy)]
 struct Actors {
     deassign: bool,

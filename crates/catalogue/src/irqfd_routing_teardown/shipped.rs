@@ -13,7 +13,7 @@ const GSI: Gsi = Gsi(1);
 const OLD: Msi = Msi::new(0xfee0_0000, 0x41);
 const NEW: Msi = Msi::new(0xfee0_1000, 0x42);
 
-/// Who is there.
+/// The actors.
 #[derive(Clone, Copy)]
 struct Actors {
     deassign: bool,

@@ -20,7 +20,7 @@ type Memory = Box<[<Sim as Platform>::AtomicU128]>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Posted {
     Never,
-    /// It is bound to a vCPU, which then runs.
+    /// The interrupt is bound to a vCPU, which then runs.
     Bound,
     /// And unbound again.
     Unbound,

@@ -23,7 +23,7 @@ struct Parties {
     events: u32,
     /// One has the device's vector on the new CPU; another the next one on the old CPU.
     neighbours: u32,
-    /// Of each neighbour.
+    /// How many events each neighbour has.
     neighbour_events: u32,
     ordered: bool,
     gives: fn(&Device, &Move),

@@ -27,7 +27,7 @@ pub(super) struct Kvm {
 struct PerCpu {
     /// The vCPUs that sleep, and were on this CPU before.
     sleepers: Lock<Sim, Vec<usize>>,
-    /// Who took the lock last. Not a visible step: only the message of a failure depends on it.
+    /// The last that took the lock. Not a visible step: only the message of a failure depends on it.
     taken_by: Cell<Option<Path>>,
 }
 

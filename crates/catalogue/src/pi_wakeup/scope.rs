@@ -72,13 +72,13 @@ pub(super) enum Fault {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Preemption {
     Off,
-    /// By the other vCPUs, which is all who are woken.
+    /// A wake-up of another vCPU preempts: no other task is woken.
     ByWakeUps,
     /// Also by a task that is no vCPU, which a timer wakes on CPU0.
     ByTimer,
 }
 
-/// Who takes the lock of a list.
+/// The taker of the lock of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Path {
     Handler,

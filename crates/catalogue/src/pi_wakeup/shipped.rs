@@ -38,9 +38,9 @@ struct Scope {
     vcpus: usize,
     /// Whether each vCPU begins on a CPU of its own, and not all of them on CPU0.
     apart: bool,
-    /// So many of the vCPUs have a device, which posts once.
+    /// How many of the vCPUs have a device, which posts once.
     devices: usize,
-    /// Who posts by software, and so wakes a vCPU where it is itself.
+    /// The one that posts by software, and so wakes a vCPU where it is itself.
     sender: Sender,
     /// Whether a timer wakes a task on CPU0 that is none of them, and preempts who runs there.
     timer: bool,
@@ -162,7 +162,7 @@ struct Vm {
     /// What the hooks of each vCPU's task need.
     hooks: Vec<RefCell<PiHooks<Sim, Vcpu>>>,
     tasks: Vec<OnceCell<SchedTask>>,
-    /// Of each CPU, the vCPU that is in the guest there: seen by its own interrupts only.
+    /// The vCPU that is in the guest on each CPU: seen by its own interrupts only.
     in_guest: Vec<Cell<Option<usize>>>,
     scheduler: Scheduler,
 }

@@ -26,7 +26,7 @@ static VECTOR_LOCK: LockClass = LockClass::new("vector_lock", WaitType::Spin);
 pub(super) enum Entry {
     /// Nobody's.
     Unused,
-    /// It was somebody's, and one more interrupt may come.
+    /// The vector was somebody's, and one more interrupt may come.
     Shutdown,
     /// The descriptor's.
     Installed,
@@ -35,9 +35,9 @@ pub(super) enum Entry {
 /// What the interrupt entry does about a vector that is nobody's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EntryCode {
-    /// It writes without the lock, by what it has read without it.
+    /// The handler writes without the lock, by what it has read without it.
     Unlocked,
-    /// It looks again under the vector lock, and goes by that.
+    /// The handler looks again under the vector lock, and goes by that.
     Reevaluates,
     /// The same, but it says of what it has not handled that it has, so that nobody ends it: a planted fault.
     ReevaluatesWrongly,

@@ -17,7 +17,7 @@ use doorbell_hardware::msix::{Device, Kind};
 /// an NMI) is the time that the search lets pass.
 const TO: Message = Message { cpu: CpuId(1), vector: Vector(0x41) };
 
-/// Who frees and requests.
+/// The side that frees and requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
     /// VFIO, on a device that goes on meanwhile: its handler signals an eventfd, by which the guest is interrupted.

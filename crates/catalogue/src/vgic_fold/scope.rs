@@ -115,9 +115,9 @@ pub(super) enum Stops {
 /// What a prune does about an interrupt that it hands over: it drops all locks in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Migration {
-    /// It looks once more whether the interrupt is on its list.
+    /// The walk looks once more whether the interrupt is on its list.
     pub checks: bool,
-    /// It holds a reference.
+    /// The walk holds a reference.
     pub holds: bool,
 }
 

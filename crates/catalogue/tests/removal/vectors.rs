@@ -1,4 +1,4 @@
-//! Who uses the vectors of CPUs, on the CPU that cleans up and at once. What happens to interrupts meanwhile is in the variants.
+//! Programs that use the vectors of CPUs, on the CPU that cleans up and at once. What happens to interrupts meanwhile is in the variants.
 
 use std::rc::Rc;
 
@@ -107,7 +107,7 @@ fn looked_at(m: &Machine) {
     });
 }
 
-/// It can be moved again when the CPU that it left has looked.
+/// Shows that it can be moved again when the CPU that it left has looked.
 fn moved_back(m: &Machine) {
     let all = vectors(true);
     m.task_on(OTHERS, "moves it", move || {

@@ -52,7 +52,7 @@ pub struct Machine<'a> {
     implementation: hw::Implementation,
     /// Ends of levels that the host was told of, as the model counts them.
     told: BTreeSet<(usize, u32)>,
-    /// Which of them a trigger was set for since: they were a level or not when they ended.
+    /// Those of them whose trigger was set since: they were a level or not when they ended.
     retriggered: BTreeSet<(usize, u32)>,
     /// The level that each device gives.
     sources: BTreeMap<(usize, u32), u32>,

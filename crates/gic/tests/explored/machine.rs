@@ -66,11 +66,11 @@ struct Devices {
 /// Where an SPI is in a list register.
 #[derive(Default)]
 struct Listed {
-    /// Of which CPU.
+    /// The CPU that has it in a list register.
     by: Option<usize>,
-    /// It was pending there when the guest was entered.
+    /// The interrupt was pending there when the guest was entered.
     pending: bool,
-    /// It must not be pending in any, from here on.
+    /// The interrupt must not be pending in any, from here on.
     over: bool,
 }
 
@@ -80,14 +80,14 @@ pub struct Vm {
     pub cpus: Vec<Cpu>,
     /// Whether the task of each vCPU was woken.
     pub woken: Vec<Model<bool>>,
-    /// Which CPU has each SPI in a list register.
+    /// The CPU that has each SPI in a list register.
     listed: [Model<Listed>; SPIS.len()],
     devices: Model<Devices>,
     /// How often the guest of each vCPU has acknowledged each SPI,
     acknowledged: Vec<[AtomicU32; SPIS.len()]>,
     /// and all guests any SGI.
     acknowledged_sgis: AtomicU32,
-    /// Which physical interrupts were deactivated.
+    /// The physical interrupts that were deactivated.
     deactivated: Mutex<Vec<u32>>,
     /// A moment that one task waits for and another one brings about.
     pub moments: [Model<bool>; 2],

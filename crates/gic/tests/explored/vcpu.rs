@@ -66,9 +66,9 @@ type Handler = Box<dyn FnOnce(&Vm)>;
 /// Why the guest was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Left {
-    /// It was kicked, or a maintenance interrupt has come.
+    /// A kick or a maintenance interrupt has come.
     Interrupted,
-    /// It has nothing to do.
+    /// The guest has nothing to do.
     Halted,
     /// Nothing more can happen.
     Over,
@@ -77,9 +77,9 @@ pub enum Left {
 /// What a guest does that has nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Idle {
-    /// It stays in the guest.
+    /// The vCPU stays in the guest.
     Waits,
-    /// It halts, which is an exit.
+    /// The guest halts, which is an exit.
     Halts,
 }
 

@@ -142,7 +142,7 @@ fn nothing_that_a_guest_does_to_the_controller_breaks_it_or_stays_behind() {
     println!("{all:?}");
 }
 
-/// Its predecessor holds the bit of group 1 when an interrupt is acknowledged as one of group 0.
+/// The predecessor holds the bit of group 1 when an interrupt is acknowledged as one of group 0.
 #[test]
 fn an_interrupt_that_changes_its_group_while_it_is_active_is_not_in_two_list_registers() {
     let (setup, _) = drawn(0, 0);

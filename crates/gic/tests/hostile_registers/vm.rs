@@ -26,7 +26,7 @@ const ROUNDS: u32 = 8;
 /// What the controller has asked of its host.
 #[derive(Default)]
 pub struct Asked {
-    /// By vCPU, whose interrupt has not arrived yet,
+    /// The senders whose interrupt has not arrived yet, by vCPU,
     kicked: u32,
     /// or whose task has not run yet.
     woken: u32,

@@ -35,7 +35,7 @@ type Memory = Box<[<Sim as Platform>::AtomicU128]>;
 /// An interrupt of a device, as `doorbell-host` has it, and the posts that may have read its entry.
 pub(super) struct Irte {
     interrupt: Arc<AmdInterrupt<Sim, Memory>>,
-    /// Of one task at a time.
+    /// The binding, which one task at a time uses.
     binding: RefCell<AmdBinding<Sim, Memory, Vcpu>>,
     under_way: Model<u32>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Vcpu {
     tag: GaTag,
     guest: Model<u32>,
     task: Model<Option<<Sim as Platform>::Task>>,
-    /// It is alone on its run queue.
+    /// The lock of the run queue, on which it is alone.
     run_queue: Lock<Sim, ()>,
     /// What freeing the vCPU would free.
     memory: Ghost,
@@ -182,14 +182,14 @@ impl System {
         self.bind(irte, to, number);
     }
 
-    /// It is bound to a vCPU once more without being unbound before, which fails.
+    /// Binds an IRTE to a vCPU once more without unbinding it before, which fails.
     pub(super) fn bind_again(&self, irte: &Irte, number: u8, looks: bool) {
         let failed = irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[0]), self.posting(0, number));
         let Bound(invalidate) = failed.expect_err("it is bound");
         self.arrives(irte, invalidate, looks);
     }
 
-    /// It arrives in the host from now on.
+    /// Has the interrupt arrive in the host from now on.
     fn arrives(&self, irte: &Irte, invalidate: Invalidate<RescanRequired<Vcpu>>, looks: bool) {
         irte.under_way.wait(|posts| *posts == 0, |_| ());
         let RescanRequired(former) = invalidate.completed();

@@ -33,7 +33,7 @@ pub(super) struct Scope {
     /// Each begins on a CPU of its own, if there are as many, and goes to the next one whenever it has slept.
     pub(super) vcpus: usize,
     pub(super) cpus: u32,
-    /// By the device of each vCPU, each of another vector.
+    /// How often the device of each vCPU posts, each time another vector.
     pub(super) posts: u8,
 }
 
@@ -67,7 +67,7 @@ impl Scope {
 
 struct Vcpu {
     post: PiDescriptor<Sim>,
-    /// Who is to be woken. Set before it first sleeps.
+    /// The task that is to be woken. Set before it first sleeps.
     task: OnceLock<<Sim as Platform>::Task>,
     /// The CPU that it left last.
     left: <Sim as Platform>::AtomicU32,

@@ -33,9 +33,9 @@ pub(super) struct Masked {
 /// What the user does when the guest unmasks its interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unmasks {
-    /// It opens the table's entry, delivers what was pending, and has the line go to the guest again.
+    /// The unmask opens the table's entry, delivers what was pending, and has the line go to the guest again.
     OpensThenSwitches,
-    /// It does not deliver what was pending: a planted fault.
+    /// The unmask does not deliver what was pending: a planted fault.
     DropsPending,
     /// The line stays where it is, though nobody reads there any more: a planted fault.
     ForgetsToSwitch,

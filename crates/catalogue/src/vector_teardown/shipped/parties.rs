@@ -24,9 +24,9 @@ const THERE: CpuId = CpuId(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Switch {
     None,
-    /// By exchanging the consumer.
+    /// Exchanging the consumer.
     InPlace,
-    /// By freeing the interrupt and requesting it again, once, with an injection after that.
+    /// Freeing the interrupt and requesting it again, once, with an injection after that.
     Reopened,
 }
 
