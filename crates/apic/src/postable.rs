@@ -63,7 +63,7 @@ impl core::error::Error for NotPostable {}
 /// Decides whether a message can be posted.
 ///
 /// # Errors
-/// If it cannot, with the reason.
+/// If it cannot be posted, with the reason.
 #[inline]
 pub fn postable<'a, T>(
     message: &InterruptMessage,

@@ -156,7 +156,7 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If it is not there: then `program` was not called. (If that panics, the copy is still
+    /// If the copy is not there: then `program` was not called. (If that panics, the copy is still
     /// there.)
     pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NoSuchCopy> {
         let mut state = self.state.lock_irqsave();

@@ -135,7 +135,7 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     /// Any task; may sleep.
     ///
     /// # Errors
-    /// If there is none left.
+    /// If there is no number left.
     pub fn open(self: &Arc<Self>) -> Result<VmTag<P, V>, Full> {
         let mut writers = self.writers.lock();
         let vm = writers.iter().position(|vm| !vm.taken).ok_or(Full)?;

@@ -11,8 +11,8 @@ pub(super) struct Edge {
     pub to: usize,
 }
 
-/// Returns who of the stuck set waits for whom of it. A wait names others in what comes after `held
-/// by`, or anywhere.
+/// Returns who of the stuck set waits for whom of it. A wait names others in what comes after
+/// `held by`, or anywhere.
 pub(super) fn between_waits(trace: &Trace) -> Vec<Edge> {
     let mut edges = Vec::new();
     for (from, wait) in trace.waits.iter().enumerate() {

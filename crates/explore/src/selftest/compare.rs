@@ -193,8 +193,8 @@ impl Blocked<'_> {
     }
 }
 
-/// Returns who is blocked in an outcome: behind its last bar, in pieces ` name:step:object` or `
-/// name:step:object:below`. Names may have spaces and no colons, the rest has no spaces.
+/// Returns who is blocked in an outcome: behind its last bar, in pieces ` name:step:object` or
+/// ` name:step:object:below`. Names may have spaces and no colons, the rest has no spaces.
 fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
     let mut rest = outcome.rsplit('|').next().unwrap_or("");
     let mut blocked = Vec::new();

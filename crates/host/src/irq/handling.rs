@@ -98,7 +98,7 @@ impl<P: Platform> IrqDesc<P> {
     /// Any task; may sleep.
     ///
     /// # Errors
-    /// If it is none of the line's.
+    /// If the handler is none of the line's.
     #[track_caller]
     pub fn free(&self, handler: &Arc<dyn Handler>) -> Result<Freed<'_, P>, NotRequested> {
         self.actions.free(handler, &self.threaded)
@@ -190,7 +190,7 @@ impl<P: Platform> IrqDesc<P> {
     /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
-    /// If it is not disabled.
+    /// If the interrupt is not disabled.
     #[track_caller]
     pub fn enable(&self) -> Result<Enabled, NotDisabled> {
         let mut state = self.state.lock_irqsave();

@@ -73,7 +73,7 @@ impl MessageUpdate {
     /// device can mask the interrupt.
     ///
     /// # Errors
-    /// If it cannot be done without masking.
+    /// If the change cannot be made without masking.
     pub fn new(from: MsiMessage, to: MsiMessage, can_mask: bool) -> Result<Self, NeedsMask> {
         let changed = changes(from, to).iter().flatten().count();
         let whole = Step { masked: changed > 1, message: to, from };

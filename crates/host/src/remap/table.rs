@@ -101,7 +101,7 @@ impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no free entry.
     pub fn allocate(self: &Arc<Self>) -> Result<IrteSlot<P, M>, TableFull> {
         let mut free = self.free.lock();
         free.len = free.len.checked_sub(1).ok_or(TableFull)?;

@@ -324,7 +324,7 @@ impl<P: Platform> Vectors<P> {
     /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the interrupt has no vector reserved.
     pub fn unreserve(&self, irq: Irq) -> Result<(), VectorError> {
         self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             // For one that has a vector, `begin_offline` has reserved the next.
@@ -373,7 +373,7 @@ impl<P: Platform> Vectors<P> {
     /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
-    /// If it has a vector, or is not managed.
+    /// If the interrupt has a vector, or is not managed.
     pub fn unmanage(&self, irq: Irq) -> Result<(), VectorError> {
         let mask = self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             if assigned.current.is_some() {
@@ -421,7 +421,7 @@ impl<P: Platform> Vectors<P> {
     /// Any task or hard interrupt; does not sleep.
     ///
     /// # Errors
-    /// If it has none; if it is being moved.
+    /// If the interrupt has no vector; if it is being moved.
     pub fn deactivate(&self, irq: Irq) -> Result<Cleanup, VectorError> {
         self.with(irq, Affinity::Anywhere, |matrix, assigned| {
             let place = assigned.current.ok_or(VectorError::Inactive(irq))?;

@@ -167,7 +167,7 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If it is posted to a vCPU, or if somebody shares the [interrupt](AmdBinding::interrupt).
+    /// If the interrupt is posted to a vCPU, or if somebody shares the [interrupt](AmdBinding::interrupt).
     pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
         self.0.into_interrupt().map(AmdInterrupt::retire).map_err(AmdBinding)
     }

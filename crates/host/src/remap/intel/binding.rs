@@ -139,7 +139,7 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If it is posted to a vCPU, or if somebody shares the [interrupt](IntelBinding::interrupt).
+    /// If the interrupt is posted to a vCPU, or if somebody shares the [interrupt](IntelBinding::interrupt).
     pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
         self.0.into_interrupt().map(IntelInterrupt::retire).map_err(IntelBinding)
     }
