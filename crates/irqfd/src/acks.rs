@@ -69,7 +69,7 @@ impl<P: Platform> Listeners<P> {
     /// period has passed, so that it is never freed by an acknowledgement.
     ///
     /// Whether it was the last resampling irqfd is decided here, under the lock, and acted upon later, without it
-    /// (seed 002).
+    /// (document 002).
     pub(crate) fn remove(&self, gsi: Gsi, listener: u32) -> Option<DeassignedListener> {
         let mut list = self.list.lock();
         let listener = list.listeners.remove(listener)?;

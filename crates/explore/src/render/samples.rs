@@ -1,4 +1,4 @@
-//! Traces made by hand, shaped like those that the machine makes of the documents in `seeds/`.
+//! Traces made by hand, shaped like those that the machine makes of the documents (`docs/races`).
 
 use crate::trace::{Column, FailureKind, Line, Trace, Wait};
 
