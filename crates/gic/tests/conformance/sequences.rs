@@ -190,7 +190,8 @@ fn step(machine: &mut Machine<'_>, random: &mut Random, done: &mut Done) {
         }
         17..=22 => {
             let id = one_of(random, &USED);
-            if id < 16 || random.one_in(3) {
+            // A physical interrupt that is still asserted at its end comes again.
+            if id == BACKED || id < 16 || random.one_in(3) {
                 machine.edge(pe, id);
             } else {
                 let source = one_of(random, &[0, 7, 31]);
