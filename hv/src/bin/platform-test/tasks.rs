@@ -50,7 +50,7 @@ struct Game {
 }
 
 pub fn two_tasks_wake_each_other() -> Checked {
-    const ROUNDS: u32 = 20_000;
+    const ROUNDS: u32 = 5_000;
     let last = CpuId(Bare::cpu_count() - 1);
     // On two CPUs, and on one.
     for cpus in [[CpuId(0), last], [last, last]] {
