@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Trouble;
 
@@ -107,7 +107,7 @@ pub fn is_there() -> Result<(), Trouble> {
 }
 
 /// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for
-/// so long. Calls `line` for each line on the console, and types what that returns. Nothing that is tested depends on the time:
+/// so long, or has not ended after five times that. Calls `line` for each line on the console, and types what that returns. Nothing that is tested depends on the time:
 /// an image that stands still is to end, that is all.
 ///
 /// # Errors
@@ -127,7 +127,11 @@ pub fn run(
         .spawn()
         .map_err(|error| format!("{QEMU} does not run: {error}"))?;
     let lines = lines_of(&mut qemu);
+    let began = Instant::now();
     let ended = loop {
+        if began.elapsed() > silence * 5 {
+            break Err(format!("it has not ended after {} s", began.elapsed().as_secs()));
+        }
         match lines.recv_timeout(silence) {
             Ok(text) => {
                 if let Some((typed, input)) = line(&text).zip(qemu.stdin.as_mut()) {
