@@ -169,15 +169,12 @@ pub fn move_to(cpu: CpuId) {
     schedule();
 }
 
-/// Returns whether other tasks wait for this CPU. By a task, with preemption off.
-pub(crate) fn others_wait() -> bool {
-    !Cpu::this().queue.is_empty()
-}
-
-/// Returns a CPU that has nothing to do, at this moment. By anybody.
-pub(crate) fn idle_cpu() -> Option<CpuId> {
-    let mut cpus = (0..Cpu::count()).map(CpuId);
-    cpus.find(|&cpu| Cpu::of(cpu).idles.load(Relaxed) && Cpu::of(cpu).queue.is_empty())
+/// Returns a CPU that has fewer tasks, at this moment, than wait for this one: the current task would
+/// be better off there, and those who wait here, too. By a task, with preemption off.
+pub(crate) fn better_cpu() -> Option<CpuId> {
+    let waiting = Cpu::this().queue.len();
+    let tasks = |cpu: &CpuId| Cpu::of(*cpu).queue.len() + u64::from(!Cpu::of(*cpu).idles.load(Relaxed));
+    (0..Cpu::count()).map(CpuId).min_by_key(tasks).filter(|cpu| tasks(cpu) < waiting)
 }
 
 /// Waits for tasks, on a CPU that has nothing else to do.

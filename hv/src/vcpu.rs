@@ -284,10 +284,10 @@ impl Vcpu {
         }
     }
 
-    /// Lets others run. Goes to another CPU if that has nothing to do.
+    /// Lets others run. Goes to another CPU if that has less to do.
     #[cold]
     fn makes_way(&mut self) {
-        match scheduler::idle_cpu().filter(|_| scheduler::others_wait()) {
+        match scheduler::better_cpu() {
             Some(cpu) => self.goes_to(cpu),
             None => scheduler::schedule(),
         }
