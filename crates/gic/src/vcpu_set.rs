@@ -22,7 +22,7 @@ impl VcpuSet {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::EMPTY
+        self.0.iter().fold(0, |any, word| any | word) == 0
     }
 
     /// Returns those for which `keep` is true.
