@@ -256,7 +256,7 @@ fn faults() -> Vec<Variant> {
             Expected::Found(FailureKind::SelfDeadlock),
             Inversions::Reachable,
             "the handler interrupts a sched-out on its own CPU, and waits for the lock that it holds",
-            Scope { names: BOTH, fault: Some(Fault::SchedOutIrqsOn), ..ONE },
+            Scope { names: BOTH, fault: Some(Fault::SchedOutIrqsOn), sender: false, ..ONE },
         ),
         variant(
             "sched-out-forgets-outstanding",
