@@ -280,6 +280,16 @@ impl Scope {
         CpuId(if self.apart { vcpu as u32 } else { 0 })
     }
 
+    /// Returns whether a vCPU with a device comes to a CPU: only there is anything notified.
+    fn is_notified(self, cpu: CpuId) -> bool {
+        let moves = |vcpu| match self.sender {
+            Sender::Nobody => false,
+            Sender::Task => vcpu == 0,
+            Sender::Vcpus => true,
+        };
+        (self.vcpus - self.devices..self.vcpus).any(|vcpu| self.first_cpu(vcpu) == cpu || moves(vcpu))
+    }
+
     /// What the guest of a vCPU waits for.
     fn wanted(self, vcpu: usize) -> u64 {
         let sent = match self.sender {
@@ -299,7 +309,7 @@ fn program(m: &Machine, scope: Scope) {
         // After the scheduler has taken its CPUs: the callbacks of RCU need one, too.
         Vm::new(scope, scheduler)
     });
-    for cpu in (0..scope.cpus).map(CpuId) {
+    for cpu in (0..scope.cpus).map(CpuId).filter(|&cpu| scope.is_notified(cpu)) {
         let on = Rc::clone(&vm);
         m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
             on.wakeup_vcpus.handle_wakeup(cpu, |vcpu| on.wake(vcpu))
