@@ -22,7 +22,8 @@ const HELD: u64 = 1 << 47;
 /// A list register of the holder has taken the latch over: it is pending there, or was acknowledged
 /// since. Who clears this takes that back.
 const TAKEN: u64 = 1 << 56;
-/// The priority or the group has changed: in the holder's lists, it may be in the wrong one.
+/// The priority, the group or the holder has changed: in the holder's lists, it may be in the wrong
+/// one. (A vCPU to which it comes back may have it there still, as it was.)
 const CHANGED: u64 = 1 << 57;
 /// Any vCPU that takes part may have it (`GICD_IROUTER<n>.Interrupt_Routing_Mode`).
 const ONE_OF_N: u64 = 1 << 58;
@@ -493,11 +494,14 @@ impl<P: Platform> Interrupt<P> {
             let route = self.route();
             let seen = State(self.word.load(SeqCst));
             let to = choose(seen, route);
-            let waits = seen.0 & (HELD | ACTIVE) != 0 && to != seen.holder();
+            let (held, moves) = (seen.0 & (HELD | ACTIVE) != 0, to != seen.holder());
+            let waits = held && moves;
             let number = to.map_or(HOLDER >> HOLDER_SHIFT, |vcpu| u64::from(vcpu.number()));
-            let new = match seen.0 & (HELD | ACTIVE) {
-                0 => seen.0 & !(HOLDER | REROUTED | ONE_OF_N) | number << HOLDER_SHIFT,
-                _ => seen.0 & !ONE_OF_N | if waits { REROUTED } else { 0 },
+            let new = if held {
+                seen.0 & !ONE_OF_N | if waits { REROUTED } else { 0 }
+            } else {
+                let changed = if moves { CHANGED } else { 0 };
+                seen.0 & !(HOLDER | REROUTED | ONE_OF_N) | number << HOLDER_SHIFT | changed
             };
             let new = State(new | if route.one_of_n { ONE_OF_N } else { 0 });
             if new != seen && self.word.compare_exchange(seen.0, new.0, SeqCst, SeqCst).is_err() {

@@ -72,6 +72,22 @@ fn an_spi_that_is_routed_to_it_wakes_it_though_it_was_in_the_lists_of_another_vc
     assert_eq!(vm.acknowledges(1), SPI);
 }
 
+/// The vCPU has it in the list of group 1 still.
+#[test]
+fn an_spi_that_comes_back_in_another_group_is_not_left_in_the_list_where_it_was() {
+    let mut vm = vm();
+    let route = |vm: &mut Vm, to| vm.write(Frame::Distributor, 0x6000 + 8 * SPI, to);
+    line(&mut vm);
+    assert!(signals(&mut vm, 1));
+    route(&mut vm, 0);
+    vm.write(Frame::Distributor, 0x84, !(1 << (SPI % 32)));
+    let _ = signals(&mut vm, 0);
+    // Group 0 alone, in which it is by now.
+    vm.write(Frame::Distributor, 0, 1);
+    let _ = signals(&mut vm, 1);
+    wakes(&mut vm, |vm| route(vm, 1));
+}
+
 #[test]
 fn a_group_that_the_distributor_enables_wakes_it() {
     let mut vm = vm();
