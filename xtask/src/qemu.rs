@@ -107,8 +107,9 @@ pub fn is_there() -> Result<(), Trouble> {
 }
 
 /// Runs an image, with a guest's in `-initrd`, until the machine is off, or has written nothing for
-/// so long, or has not ended after five times that. Calls `line` for each line on the console, and types what that returns. Nothing that is tested depends on the time:
-/// an image that stands still is to end, that is all.
+/// so long, or has not ended after five times that. Calls `line` for each line on the console, and
+/// types what that returns. Nothing that is tested depends on the time: an image that stands still
+/// is to end, that is all.
 ///
 /// # Errors
 /// Says that QEMU does not run, or that the image stands still.

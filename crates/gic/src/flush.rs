@@ -348,10 +348,8 @@ impl ApList {
                 break;
             }
             first = self.pending.unlink(id);
-            let number = flush.placed % 16;
-            flush.registers.set_list_register(number, edges.list_register() | lr::PENDING | u64::from(id.number()));
-            self.slots[number] = Slot::pending(id, true);
-            flush.placed += 1;
+            let bits = edges.list_register() | lr::PENDING | u64::from(id.number());
+            self.put(flush, Slot::pending(id, true), bits);
         }
         self.counts.unqueues((flush.placed - before) as u32);
         first
@@ -456,8 +454,14 @@ impl ApList {
         state: State,
         bits: u64,
     ) {
+        self.put(flush, slot, list_register(interrupt, slot, state, bits));
+    }
+
+    /// Fills the next list register with that.
+    #[inline]
+    fn put<I, R: ListRegisters>(&mut self, flush: &mut Flush<'_, I, R>, slot: Slot, bits: u64) {
         let number = flush.placed % 16;
-        flush.registers.set_list_register(number, list_register(interrupt, slot, state, bits));
+        flush.registers.set_list_register(number, bits);
         self.slots[number] = slot;
         flush.placed += 1;
     }

@@ -69,7 +69,7 @@ impl State {
     /// over, unless its holder has said since that it was acknowledged.
     #[inline]
     pub const fn reads_as_pending(self) -> bool {
-        self.is_pending() || self.0 & TAKEN != 0
+        self.is_pending() || self.is_taken()
     }
 
     /// Returns whether a list register of the holder has taken the latch over, as far as memory
@@ -204,8 +204,7 @@ impl State {
 
     /// Returns what it is with another group and priority.
     pub(crate) const fn at(self, group: Group, priority: Priority) -> State {
-        let group = (group as u64) << GROUP_ONE.trailing_zeros();
-        State(self.0 & !(GROUP_ONE | PRIORITY) | group | (priority.0 as u64) << PRIORITY_SHIFT)
+        State(self.0 & !(GROUP_ONE | PRIORITY) | order(group, priority))
     }
 
     /// Returns what it is when a list register has it, and if it is an SPI, it does not move.
@@ -229,7 +228,7 @@ impl State {
     /// knows: also if it is active, too.
     #[inline]
     pub(crate) const fn is_pending_inside(self) -> bool {
-        self.0 & TAKEN != 0 || self.0 & ACTIVE == 0
+        self.is_taken() || !self.is_active()
     }
 
     /// Returns whether the holder has it, and it does not move.
@@ -254,6 +253,12 @@ impl State {
     pub(crate) const fn is_held_by(self, vcpu: VcpuId) -> bool {
         self.holder_number() == vcpu.number()
     }
+}
+
+/// Returns what a word says of a group and a priority.
+#[inline]
+const fn order(group: Group, priority: Priority) -> u64 {
+    (group as u64) << GROUP_ONE.trailing_zeros() | (priority.0 as u64) << PRIORITY_SHIFT
 }
 
 /// Some of the candidates of a vCPU: what their words have in common.
@@ -284,8 +289,7 @@ impl Candidates {
     /// Returns those of another group and priority instead, of the [first](Candidates::first) ones.
     #[inline]
     pub(crate) const fn with(self, group: Group, priority: Priority) -> Candidates {
-        let group = (group as u64) << GROUP_ONE.trailing_zeros();
-        Candidates { mask: self.mask, bits: self.bits | group | (priority.0 as u64) << PRIORITY_SHIFT }
+        Candidates { mask: self.mask, bits: self.bits | order(group, priority) }
     }
 
     /// Returns whether it is one of them.
@@ -585,7 +589,7 @@ impl<P: Platform> Interrupt<P> {
         if !is_spi {
             let seen = self.state();
             // Nobody else takes a latch.
-            if seen.0 & TAKEN == 0 {
+            if !seen.is_taken() {
                 return seen;
             }
         }

@@ -1,9 +1,9 @@
 //! A vCPU that waits for an interrupt is woken by whatever makes one deliverable, and by the time
 //! it looks, it is.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
 use std::sync::Arc;

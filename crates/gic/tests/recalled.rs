@@ -1,9 +1,9 @@
 //! Accesses while another vCPU is in the guest: who is kicked for them, what they wait for, and what
 //! RWP says meanwhile.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What there cannot be: controllers, vCPUs and interrupts.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
 use doorbell_gic::spec::Vtr;

@@ -1,8 +1,8 @@
 //! Level-triggered devices behind irqfds: the end of an interrupt goes back to them.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
 use std::sync::atomic::AtomicBool;

@@ -1,8 +1,8 @@
 //! A state that is saved and restored: in another VM it goes on where it was.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 
 mod driver;
 mod ops;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other test files use the rest")]
 #[path = "../random/mod.rs"]
 mod random;
 #[path = "../registers/mod.rs"]
