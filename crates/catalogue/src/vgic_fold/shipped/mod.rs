@@ -2,7 +2,7 @@
 //! changes one word.
 //!
 //! Three vCPUs on two CPUs, with two list registers, enter and exit once each while two devices
-//! inject and an interrupt is routed elsewhere (`shipped`, some 790,000 executions); further variants
+//! inject and an interrupt is routed elsewhere (`shipped`, some 860,000 executions); further variants
 //! have what one list register is too few for. Then each vCPU runs once more, alone, and nothing may
 //! be left.
 
