@@ -83,7 +83,9 @@ fn run(token: fn(u64) -> u64, many: u64) -> [f64; 2] {
     [(); 2].map(|()| {
         all.clear();
         let begun = Instant::now();
-        all.extend((0..many).map(|n| measured::register(black_box(&bypass), Token(token(n)), &device)));
+        all.extend(
+            (0..many).map(|n| measured::register(black_box(&bypass), Token(token(n)), &device)),
+        );
         begun.elapsed().as_nanos() as f64 / many as f64
     })
 }
@@ -91,7 +93,8 @@ fn run(token: fn(u64) -> u64, many: u64) -> [f64; 2] {
 /// [`run`] in a process of its own.
 fn run_apart(tokens: &str, many: u64) -> [f64; 2] {
     let this = env::current_exe().expect("this program");
-    let output = Command::new(this).args(["run", tokens, &many.to_string()]).output().expect("it runs");
+    let output =
+        Command::new(this).args(["run", tokens, &many.to_string()]).output().expect("it runs");
     let text = String::from_utf8(output.stdout).expect("two numbers");
     let mut times = text.split_whitespace().map(|time| time.parse().expect("a number"));
     [(); 2].map(|()| times.next().expect("two numbers"))
@@ -102,7 +105,9 @@ fn quickest(tokens: &str) -> [[f64; 2]; 2] {
     let mut quickest = [[f64::INFINITY; 2]; 2];
     for _ in 0..RUNS {
         for (best, many) in quickest.iter_mut().zip([FEW, MANY]) {
-            best.iter_mut().zip(run_apart(tokens, many)).for_each(|(best, time)| *best = best.min(time));
+            best.iter_mut()
+                .zip(run_apart(tokens, many))
+                .for_each(|(best, time)| *best = best.min(time));
         }
     }
     quickest
@@ -132,7 +137,8 @@ fn main() {
         };
         // Twice as many registrations: first, and again.
         let counted = [FEW, MANY].map(|many| {
-            callgrind::instructions("bypass::measured", &[name, &many.to_string()], 2 * many).map(|count| count as f64)
+            callgrind::instructions("bypass::measured", &[name, &many.to_string()], 2 * many)
+                .map(|count| count as f64)
         });
         match counted {
             [Some(few), Some(many)] => row("instructions", few, many, 1.25),

@@ -8,12 +8,23 @@ use doorbell_bench::table::{count, rate};
 use doorbell_explore::bench;
 
 fn main() {
-    let about = About { name: "explore", what: "Measures the explorer on its standard programs.", option: None };
+    let about = About {
+        name: "explore",
+        what: "Measures the explorer on its standard programs.",
+        option: None,
+    };
     let args = about.args();
     if args.format == Format::Table {
         println!(
             "{:<10}  {:>4}  {:>11}  {:>11}  {:>18}  {:>13}  {:>7}  {:>9}",
-            "program", "jobs", "executions", "optimum", "executions/s/job", "steps/s", "scaling", "peak"
+            "program",
+            "jobs",
+            "executions",
+            "optimum",
+            "executions/s/job",
+            "steps/s",
+            "scaling",
+            "peak"
         );
     }
     bench::explore(&Arc::new(AtomicBool::new(false)), |row| match args.format {

@@ -104,7 +104,8 @@ fn run(operation: &str) {
     let gic = gic_vm::gic(4, vcpus, |number| if active { (70 - number as u8) << 3 } else { 0x80 });
     let vcpu = Vcpu::new(&gic, 0);
     let mut machine = Machine { gic, vcpu };
-    let (_, count, _) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
+    let (_, count, _) =
+        OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
     for _ in 0..ROUNDS {
         if operation.starts_with("idle") {
             machine.runs(|_| ());
@@ -116,7 +117,9 @@ fn run(operation: &str) {
             for _ in 0..count {
                 machine.runs(|registers| {
                     let best = registers.active[1][0].trailing_zeros();
-                    let inside = (0..16).find(|&n| registers.lrs[n] & lr::ACTIVE != 0 && registers.level(n) == best);
+                    let inside = (0..16).find(|&n| {
+                        registers.lrs[n] & lr::ACTIVE != 0 && registers.level(n) == best
+                    });
                     match inside {
                         Some(number) => registers.end(number),
                         None => registers.active[1][0] &= !(1 << best),
@@ -138,6 +141,7 @@ fn run(operation: &str) {
 }
 
 fn main() {
-    let operations = OPERATIONS.map(|(name, count, limit)| Operation { name, rounds: ROUNDS * count, limit });
+    let operations =
+        OPERATIONS.map(|(name, count, limit)| Operation { name, rounds: ROUNDS * count, limit });
     callgrind::table("gic::measured", operations, run);
 }

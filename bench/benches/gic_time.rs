@@ -32,7 +32,12 @@ const SENDERS: u32 = 4;
 
 /// The nanoseconds that each of `TIMES` takes: the median of turns. `before` is done before each,
 /// and not measured.
-fn median<T>(time: Duration, turn: &mut T, before: impl Fn(&mut T), measured: impl Fn(&mut T)) -> f64 {
+fn median<T>(
+    time: Duration,
+    turn: &mut T,
+    before: impl Fn(&mut T),
+    measured: impl Fn(&mut T),
+) -> f64 {
     let (mut turns, end) = (Vec::new(), Instant::now() + time);
     while turns.is_empty() || Instant::now() < end {
         before(turn);
@@ -50,7 +55,9 @@ fn fetch_or(time: Duration) -> f64 {
         time,
         &mut word,
         |_| (),
-        |word| (0..TIMES).for_each(|bit| _ = black_box(black_box(&*word).fetch_or(1 << bit, SeqCst))),
+        |word| {
+            (0..TIMES).for_each(|bit| _ = black_box(black_box(&*word).fetch_or(1 << bit, SeqCst)))
+        },
     )
 }
 
@@ -67,7 +74,8 @@ impl<'a> Machine<'a> {
     }
 
     fn inject(&self, count: u32) {
-        (self.first..self.first + count).for_each(|number| spi(black_box(self.gic), number).edge(&mut Nobody));
+        (self.first..self.first + count)
+            .for_each(|number| spi(black_box(self.gic), number).edge(&mut Nobody));
     }
 
     /// Runs until the guest has handled what was injected.
@@ -94,7 +102,12 @@ fn injects(senders: u32, time: Duration) -> f64 {
             scope.spawn(move || {
                 let mut machine = Machine::new(gic, number);
                 ready.wait();
-                median(time, &mut machine, |machine| machine.handles_rest(), |machine| machine.inject(TIMES))
+                median(
+                    time,
+                    &mut machine,
+                    |machine| machine.handles_rest(),
+                    |machine| machine.inject(TIMES),
+                )
             })
         };
         let senders: Vec<_> = (0..senders).map(sender).collect();
@@ -120,7 +133,10 @@ fn main() {
         }
         Format::Json => {
             let aim = aim.map(|aim| aim / 6.0);
-            println!("{}", serde_json::json!({ "what": what, "ns": nanos, "ratio": nanos / rmw, "aim": aim }));
+            println!(
+                "{}",
+                serde_json::json!({ "what": what, "ns": nanos, "ratio": nanos / rmw, "aim": aim })
+            );
         }
     };
     if matches!(args.format, Format::Table) {
@@ -155,7 +171,10 @@ fn main() {
     let what = format!("an injection, of {SENDERS} threads to {SENDERS} vCPUs");
     tell(&what, together, None);
     if matches!(args.format, Format::Table) {
-        println!("{SENDERS} threads take {:.2} times as long as one, and should at most 1.3.", together / alone);
+        println!(
+            "{SENDERS} threads take {:.2} times as long as one, and should at most 1.3.",
+            together / alone
+        );
         if cpus < SENDERS as usize {
             println!("The machine has {cpus} CPUs: only so many of the threads ran at once.");
         }

@@ -32,7 +32,10 @@ fn main() {
             peak.map_or_else(|| "unknown".to_owned(), |kib| format!("{} KiB", count(kib)))
         ),
         Format::Json => {
-            println!("{}", serde_json::json!({ "executions": executions, "per_second": per_second, "peak_kib": peak }))
+            println!(
+                "{}",
+                serde_json::json!({ "executions": executions, "per_second": per_second, "peak_kib": peak })
+            )
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Shows that the abstraction costs nothing natively: each operation twice, through `Std` and by hand, under callgrind's
-//! eyes. Counts instructions, so the result is the same each time; fails if an operation through `Std` executes more of
-//! them than its counterpart by hand.
+//! Shows that the abstraction costs nothing natively: each operation twice, through `Std` and by
+//! hand, under callgrind's eyes. Counts instructions, so the result is the same each time; fails if
+//! an operation through `Std` executes more of them than its counterpart by hand.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench native_cost
@@ -45,8 +45,8 @@ fn contended<T>(lock: &T) {
     black_box(lock);
 }
 
-/// One function for each operation: `callgrind` collects what runs inside of them. Not generic, or they would not have
-/// these names.
+/// One function for each operation: `callgrind` collects what runs inside of them. Not generic, or
+/// they would not have these names.
 mod measured {
     use super::*;
 
@@ -102,7 +102,8 @@ mod measured {
         loop {
             let before = h.seq.load(Ordering::Acquire);
             if before & 1 == 0 {
-                let words = [h.words[0].load(Ordering::Relaxed), h.words[1].load(Ordering::Relaxed)];
+                let words =
+                    [h.words[0].load(Ordering::Relaxed), h.words[1].load(Ordering::Relaxed)];
                 fence(Ordering::Acquire);
                 if h.seq.load(Ordering::Relaxed) == before {
                     return words;
@@ -217,7 +218,9 @@ fn main() {
     println!("{:14}{:>10}{:>10}  instructions per operation", "", "Std", "by hand");
     let mut dearer = Vec::new();
     for operation in OPERATIONS {
-        let (Some(through), Some(hand)) = (instructions(operation, "through"), instructions(operation, "hand")) else {
+        let (Some(through), Some(hand)) =
+            (instructions(operation, "through"), instructions(operation, "hand"))
+        else {
             return println!("native_cost: valgrind is not installed");
         };
         println!("{operation:14}{through:>10}{hand:>10}");

@@ -1,5 +1,5 @@
-//! The same programs explored by Doorbell, loom and shuttle, in one run, each on the thread that calls it. Rates are per
-//! second of that thread's CPU time.
+//! The same programs explored by Doorbell, loom and shuttle, in one run, each on the thread that
+//! calls it. Rates are per second of that thread's CPU time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +12,8 @@ use doorbell_bench::table::{count, rate};
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_platform::{Atomic, AtomicInt, Platform};
 
-/// `threads` threads do `steps` atomic increments each; with `racy`, a load and a store in place of each.
+/// `threads` threads do `steps` atomic increments each; with `racy`, a load and a store in place of
+/// each.
 #[derive(Clone, Copy)]
 struct Program {
     name: &'static str,
@@ -86,7 +87,8 @@ fn measure(patience: Duration, limit: u64, explore: impl Fn(Meter)) -> Measured 
     })
 }
 
-/// Enough to exhaust all but the largest program, and some seconds of work for the slowest explorer.
+/// Enough to exhaust all but the largest program, and some seconds of work for the slowest
+/// explorer.
 const LIMIT: usize = 100_000;
 
 fn doorbell(program: Program, patience: Duration) -> Measured {
@@ -167,7 +169,15 @@ fn main() {
     if args.format == Format::Table {
         println!(
             "{:<9} {:>11} {:>14}   {:>11} {:>10} {:>7}   {:>11} {:>11} {:>7}",
-            "program", "executions", "Doorbell", "executions", "loom", "ratio", "executions", "shuttle", "ratio"
+            "program",
+            "executions",
+            "Doorbell",
+            "executions",
+            "loom",
+            "ratio",
+            "executions",
+            "shuttle",
+            "ratio"
         );
     }
     // All of loom before any of shuttle: the panic hook that shuttle leaves behind makes loom slow.
@@ -175,7 +185,8 @@ fn main() {
     for (program, loom) in PROGRAMS.into_iter().zip(loom) {
         let ours = doorbell(program, patience);
         let shuttle = shuttle(program, patience);
-        let (to_loom, to_shuttle) = (ours.per_second / loom.per_second, ours.per_second / shuttle.per_second);
+        let (to_loom, to_shuttle) =
+            (ours.per_second / loom.per_second, ours.per_second / shuttle.per_second);
         let shown = |exhausted: Option<u64>| exhausted.map_or_else(|| "more".to_owned(), count);
         match args.format {
             Format::Table => println!(

@@ -1,5 +1,5 @@
-//! How many instructions a post takes, up to the returned notice, under callgrind's eyes: the result is the same each
-//! time. Fails if one takes more than it may.
+//! How many instructions a post takes, up to the returned notice, under callgrind's eyes: the
+//! result is the same each time. Fails if one takes more than it may.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench post
@@ -13,8 +13,8 @@ use doorbell_post::{Destination, Guest, ModeGate, Pending, PiDescriptor, PiGate,
 
 type Avic = Post<Std, Pending<Std, 4>, ModeGate<Std>>;
 
-/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
-/// these names.
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or
+/// they would not have these names.
 mod measured {
     use super::{Avic, PiDescriptor, Std};
     use doorbell_platform::CpuId;
@@ -68,11 +68,13 @@ fn run(operation: &str) {
     let guest = Guest { cpu: CpuId(3), posted: true };
     for _ in 0..ROUNDS {
         let (a, b) = (black_box(0x41), black_box(0xe2));
-        let in_guest =
-            (operation != "vmx: to a vCPU in the host").then(|| vmx.enter(&irqs_off, guest).unwrap().rescan(|_| ()).0);
+        let in_guest = (operation != "vmx: to a vCPU in the host")
+            .then(|| vmx.enter(&irqs_off, guest).unwrap().rescan(|_| ()).0);
         let (level_in_guest, _) = level.enter(&irqs_off, guest).unwrap().rescan(|_| ());
         match operation {
-            "vmx: to a running vCPU" | "vmx: to a vCPU in the host" => consume(measured::vmx(vmx, a)),
+            "vmx: to a running vCPU" | "vmx: to a vCPU in the host" => {
+                consume(measured::vmx(vmx, a))
+            }
             "vmx: the same vector again" => {
                 consume(vmx.post(a.into()));
                 consume(measured::vmx(vmx, a));

@@ -1,4 +1,5 @@
-//! Posts per second: senders to a vCPU of their own each, and several senders to one vCPU that runs.
+//! Posts per second: senders to a vCPU of their own each, and several senders to one vCPU that
+//! runs.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench senders
@@ -20,16 +21,21 @@ type Vcpu = CachePadded<PiDescriptor<Std>>;
 const GUEST: Guest = Guest { cpu: CpuId(0), posted: true };
 
 fn vcpu() -> Vcpu {
-    CachePadded(PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2))))
+    CachePadded(PiDescriptor::new(
+        Pending::new(),
+        PiGate::new(Destination::x2apic(0), Vector(0xf2)),
+    ))
 }
 
-/// Posts of `senders` threads to as many vCPUs. Each sender takes what it has posted itself, as the vCPU would.
+/// Posts of `senders` threads to as many vCPUs. Each sender takes what it has posted itself, as the
+/// vCPU would.
 fn apart(senders: usize, time: Duration) -> f64 {
     let vcpus: Vec<Vcpu> = (0..senders).map(|_| vcpu()).collect();
     run(senders, time, |sender, stop| {
         let post = &vcpus[sender];
         let irqs_off = IrqGuard::<Std>::new();
-        let (in_guest, _) = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
+        let (in_guest, _) =
+            post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
         let (mut posts, mut taken) = (0, 0);
         while !stop.load(Relaxed) {
             for vector in 0x40..0x60 {
@@ -51,7 +57,8 @@ fn together(senders: usize, time: Duration) -> f64 {
     thread::scope(|scope| {
         scope.spawn(|| {
             let irqs_off = IrqGuard::<Std>::new();
-            let (in_guest, _) = post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
+            let (in_guest, _) =
+                post.enter(&irqs_off, GUEST).expect("nothing is requested").rescan(|_| ());
             let mut taken = 0;
             while !over.load(Relaxed) {
                 let _taken = post.synchronize(|pir| pir.take_words(|_, bits| taken |= bits));
@@ -77,7 +84,8 @@ fn together(senders: usize, time: Duration) -> f64 {
 
 /// What `threads` threads do together in a second.
 fn run(threads: usize, time: Duration, work: impl Fn(usize, &AtomicBool) -> u64 + Sync) -> f64 {
-    let (stop, total, ready) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
+    let (stop, total, ready) =
+        (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
     let elapsed = thread::scope(|scope| {
         for number in 0..threads {
             let (stop, total, ready, work) = (&stop, &total, &ready, &work);
@@ -104,11 +112,15 @@ fn main() {
     let args = about.args();
     let time = Duration::from_secs_f64(args.number.unwrap_or(1.0));
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let tell = |what: &str, senders: usize, result: Result<f64, String>| match (args.format, result) {
+    let tell = |what: &str, senders: usize, result: Result<f64, String>| match (args.format, result)
+    {
         (Format::Table, Ok(posts)) => println!("{what:<9} {senders} senders {:>14}", rate(posts)),
         (Format::Table, Err(why)) => println!("{what:<9} {senders} senders   skipped: {why}"),
         (Format::Json, Ok(posts)) => {
-            println!("{}", serde_json::json!({ "what": what, "senders": senders, "per_second": posts }));
+            println!(
+                "{}",
+                serde_json::json!({ "what": what, "senders": senders, "per_second": posts })
+            );
         }
         (Format::Json, Err(why)) => {
             println!("{}", serde_json::json!({ "what": what, "senders": senders, "skipped": why }));

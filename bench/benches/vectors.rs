@@ -1,6 +1,6 @@
-//! How many instructions it takes from an interrupt's entry to its handler and back, and to give out and take back a vector
-//! when few are free and when many are. Callgrind counts, so the result is the same each time. Fails if one takes more than
-//! it may.
+//! How many instructions it takes from an interrupt's entry to its handler and back, and to give
+//! out and take back a vector when few are free and when many are. Callgrind counts, so the result
+//! is the same each time. Fails if one takes more than it may.
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench vectors
@@ -17,8 +17,8 @@ use doorbell_host::vector::{Affinity, Cleaned, Irq, Vectors};
 use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::CpuId;
 
-/// One function for each operation: callgrind collects what runs inside of them. Not generic, or they would not have
-/// these names.
+/// One function for each operation: callgrind collects what runs inside of them. Not generic, or
+/// they would not have these names.
 mod measured {
     use super::*;
     use doorbell_host::Handling;
@@ -26,21 +26,30 @@ mod measured {
     use doorbell_platform::Vector;
 
     #[inline(never)]
-    pub fn entry(cpu: &VectorIrq<Kernel>, descs: &[IrqDesc<Kernel>], vector: Vector) -> Option<Handling<Kernel>> {
+    pub fn entry(
+        cpu: &VectorIrq<Kernel>,
+        descs: &[IrqDesc<Kernel>],
+        vector: Vector,
+    ) -> Option<Handling<Kernel>> {
         match cpu.arrived(vector) {
             Arrived::Irq(Irq(irq)) => Some(descs[irq as usize].handle()),
             Arrived::Unhandled => None,
         }
     }
 
-    /// Callgrind stops when a function of this module begins in another, and goes on when it returns. It does not return.
+    /// Callgrind stops when a function of this module begins in another, and goes on when it
+    /// returns. It does not return.
     #[inline(never)]
     pub fn stop() -> IrqReturn {
         std::process::exit(0)
     }
 
     #[inline(never)]
-    pub fn activate(vectors: &Vectors<Kernel>, irq: Irq, to: Affinity<'_>) -> Result<CpuVector, VectorError> {
+    pub fn activate(
+        vectors: &Vectors<Kernel>,
+        irq: Irq,
+        to: Affinity<'_>,
+    ) -> Result<CpuVector, VectorError> {
         vectors.activate(irq, to)
     }
 
@@ -73,7 +82,8 @@ const ROUNDS: u64 = 1000;
 const TO_HANDLER: &str = "an interrupt's entry to its handler";
 const AND_BACK: &str = "and back";
 
-/// What is measured, on how many CPUs, how many vectors are taken before, and how many instructions it may take.
+/// What is measured, on how many CPUs, how many vectors are taken before, and how many instructions
+/// it may take.
 const OPERATIONS: [(&str, u32, u32, u64); 10] = [
     (TO_HANDLER, 1, 0, 40),
     (AND_BACK, 1, 0, 70),
@@ -89,7 +99,8 @@ const OPERATIONS: [(&str, u32, u32, u64); 10] = [
 
 /// Does one operation, some rounds long; this is what runs under callgrind.
 fn run(operation: &str) {
-    let (_, cpus, taken, _) = OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
+    let (_, cpus, taken, _) =
+        OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
     let irqs = taken + 1;
     let vectors = Vectors::<Kernel>::new(cpus, irqs, 0x20..=0x20 + 199).expect("not too many");
     for cpu in 0..cpus {
@@ -99,9 +110,14 @@ fn run(operation: &str) {
         consume(vectors.activate(Irq(irq), Affinity::Anywhere).expect("one is free"));
     }
     let here = CpuSet::of([CpuId(0)]);
-    let desc = IrqDesc::new(&std::sync::Arc::new(doorbell_platform::ReadDomain::new("irq")), here.clone(), &here)
-        .expect("it is online");
-    let driver: Arc<dyn Handler> = if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
+    let desc = IrqDesc::new(
+        &std::sync::Arc::new(doorbell_platform::ReadDomain::new("irq")),
+        here.clone(),
+        &here,
+    )
+    .expect("it is online");
+    let driver: Arc<dyn Handler> =
+        if operation == TO_HANDLER { Arc::new(Last) } else { Arc::new(Driver) };
     desc.request(driver, Sharing::Exclusive).expect("it has none").synchronize();
     let descs = [desc];
     let all = CpuSet::of((0..cpus).map(CpuId));
@@ -117,7 +133,8 @@ fn run(operation: &str) {
     }
     for _ in 0..ROUNDS {
         if operation.starts_with("activate") {
-            let place = measured::activate(black_box(&vectors), black_box(irq), black_box(to)).expect("one is free");
+            let place = measured::activate(black_box(&vectors), black_box(irq), black_box(to))
+                .expect("one is free");
             consume(vectors.deactivate(irq));
             consume(vectors.cleanup(place.cpu, |_| false));
         } else {
@@ -133,6 +150,7 @@ fn consume<T>(value: T) {
 
 fn main() {
     let rounds = |name| if name == TO_HANDLER { 1 } else { ROUNDS };
-    let operations = OPERATIONS.map(|(name, _, _, limit)| Operation { name, rounds: rounds(name), limit });
+    let operations =
+        OPERATIONS.map(|(name, _, _, limit)| Operation { name, rounds: rounds(name), limit });
     callgrind::table("vectors::measured", operations, run);
 }

@@ -29,8 +29,8 @@ pub struct About {
 }
 
 impl About {
-    /// The arguments of this process. Prints the help and ends the process if that was asked for, or a complaint if
-    /// something else is wrong (status 2).
+    /// The arguments of this process. Prints the help and ends the process if that was asked for,
+    /// or a complaint if something else is wrong (status 2).
     pub fn args(&self) -> Args {
         match self.parse(std::env::args().skip(1)) {
             Ok(Some(args)) => args,
@@ -61,8 +61,10 @@ impl About {
                     }
                 }
                 (given, Some((option, _))) if given == option => {
-                    let number = args.next().and_then(|text| text.parse().ok()).filter(|&n: &f64| n > 0.0);
-                    parsed.number = Some(number.ok_or_else(|| format!("{option} needs a positive number"))?);
+                    let number =
+                        args.next().and_then(|text| text.parse().ok()).filter(|&n: &f64| n > 0.0);
+                    parsed.number =
+                        Some(number.ok_or_else(|| format!("{option} needs a positive number"))?);
                 }
                 _ => return Err(format!("what is {arg}?")),
             }
@@ -71,7 +73,8 @@ impl About {
     }
 
     fn help(&self) -> String {
-        let own = self.option.map(|(option, what)| format!("  {option} N  {what}\n")).unwrap_or_default();
+        let own =
+            self.option.map(|(option, what)| format!("  {option} N  {what}\n")).unwrap_or_default();
         format!(
             "{}\n\nusage: cargo bench -p doorbell-bench --bench {} -- [OPTIONS]\n\n\
              {own}  --format table|json\n  --help\n",
@@ -84,7 +87,8 @@ impl About {
 mod tests {
     use super::*;
 
-    const ABOUT: About = About { name: "x", what: "Measures x.", option: Some(("--seconds", "how long")) };
+    const ABOUT: About =
+        About { name: "x", what: "Measures x.", option: Some(("--seconds", "how long")) };
 
     fn parse(args: &[&str]) -> Result<Option<Args>, String> {
         ABOUT.parse(args.iter().map(|&arg| arg.to_owned()))
@@ -103,7 +107,10 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        assert_eq!(parse(&["--seconds", "-1"]), Err("--seconds needs a positive number".to_owned()));
+        assert_eq!(
+            parse(&["--seconds", "-1"]),
+            Err("--seconds needs a positive number".to_owned())
+        );
         assert_eq!(parse(&["--format", "xml"]), Err("--format is table or json".to_owned()));
         assert_eq!(parse(&["fast"]), Err("what is fast?".to_owned()));
         assert_eq!(parse(&["--help"]), Ok(None));

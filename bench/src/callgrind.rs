@@ -3,8 +3,9 @@
 use std::env;
 use std::process::Command;
 
-/// Instructions per round inside of the functions of `module`, when this program is run with the arguments `run` and
-/// `operation` under callgrind. The functions must not be generic nor inlined. `None` without valgrind.
+/// Instructions per round inside of the functions of `module`, when this program is run with the
+/// arguments `run` and `operation` under callgrind. The functions must not be generic nor inlined.
+/// `None` without valgrind.
 ///
 /// # Panics
 /// If the program fails, or calls none of them.
@@ -19,13 +20,17 @@ pub fn instructions(module: &str, operation: &[&str], rounds: u64) -> Option<u64
         .ok()?;
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}");
-    let collected = report.lines().find_map(|line| line.split("Collected :").nth(1)).expect("callgrind's summary");
+    let collected = report
+        .lines()
+        .find_map(|line| line.split("Collected :").nth(1))
+        .expect("callgrind's summary");
     let total: u64 = collected.trim().parse().expect("a number of instructions");
     assert!(total > 0, "callgrind has not recognised the functions");
     Some(total / rounds)
 }
 
-/// An operation of a benchmark: its name, how many rounds of it are run, and how many instructions a round may take.
+/// An operation of a benchmark: its name, how many rounds of it are run, and how many instructions
+/// a round may take.
 pub struct Operation {
     /// What `run` gets.
     pub name: &'static str,
@@ -35,12 +40,16 @@ pub struct Operation {
     pub limit: u64,
 }
 
-/// The `main` of a benchmark that counts the instructions of some operations: prints a table of them. `run` does one of them, and
-/// is what runs under callgrind; see [`instructions`].
+/// The `main` of a benchmark that counts the instructions of some operations: prints a table of
+/// them. `run` does one of them, and is what runs under callgrind; see [`instructions`].
 ///
 /// # Panics
 /// If one takes more instructions than it may.
-pub fn table(module: &str, operations: impl IntoIterator<Item = Operation>, run: impl FnOnce(&str)) {
+pub fn table(
+    module: &str,
+    operations: impl IntoIterator<Item = Operation>,
+    run: impl FnOnce(&str),
+) {
     let args: Vec<String> = env::args().collect();
     if let [_, command, operation] = &args[..]
         && command == "run"

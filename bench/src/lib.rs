@@ -13,7 +13,8 @@
 //! cargo bench -p doorbell-bench --bench vectors       instructions of an interrupt's entry, and of giving out vectors
 //! ```
 //!
-//! Each takes `--help`, and `--format json` for one object a line; those that count instructions do not.
+//! Each takes `--help`, and `--format json` for one object a line; those that count instructions do
+//! not.
 
 pub mod args;
 pub mod callgrind;

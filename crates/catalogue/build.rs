@@ -1,4 +1,5 @@
-//! Hashes the sources that a run of a case depends on, so that a replay token of other sources is refused.
+//! Hashes the sources that a run of a case depends on, so that a replay token of other sources is
+//! refused.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let crates = here.parent().expect("this crate stands in a directory");
     let mut files = BTreeMap::new();
-    // Built from a package, this crate may stand among strangers, or alone. Then its own sources, and the version
-    // numbers of what it depends on, must do.
+    // Built from a package, this crate may stand among strangers, or alone. Then its own sources,
+    // and the version numbers of what it depends on, must do.
     if crates.join("explore/src").is_dir() && crates.join("platform/src").is_dir() {
         for entry in fs::read_dir(crates)? {
             let name = entry?.file_name();
@@ -29,7 +30,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Adds the Rust files below `directory`, each under its path relative to `root`: the same in every checkout.
+/// Adds the Rust files below `directory`, each under its path relative to `root`: the same in every
+/// checkout.
 fn read(root: &Path, directory: &Path, files: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", directory.display());
     for entry in fs::read_dir(directory)? {
@@ -46,8 +48,8 @@ fn read(root: &Path, directory: &Path, files: &mut BTreeMap<String, Vec<u8>>) ->
     Ok(())
 }
 
-/// FNV-1a over names and contents, each with its length before it. Line ends that a checkout may have changed do not
-/// count.
+/// FNV-1a over names and contents, each with its length before it. Line ends that a checkout may
+/// have changed do not count.
 fn hash(files: &BTreeMap<String, Vec<u8>>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {

@@ -61,7 +61,9 @@ pub fn run(bytes: &[u8]) {
     }
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => return assert!(!error.to_string().is_empty() && [0, 2].contains(&error.exit_code())),
+        Err(error) => {
+            return assert!(!error.to_string().is_empty() && [0, 2].contains(&error.exit_code()));
+        }
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut terminal = Terminal {
@@ -74,7 +76,8 @@ pub fn run(bytes: &[u8]) {
     };
     let status = doorbell_cli::run(&cli, &Fake::new(), &mut terminal);
     assert!([OK, DIFFERS, USAGE, INTERRUPTED].contains(&status), "{words:?}: {status}");
-    let (out, err) = (String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"));
+    let (out, err) =
+        (String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"));
     assert_eq!(
         status == USAGE,
         err.starts_with("doorbell: ") && out.is_empty() && status != DIFFERS,
@@ -88,7 +91,8 @@ pub fn run(bytes: &[u8]) {
         _ => false,
     };
     if json {
-        let parse = |line| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
+        let parse =
+            |line| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
         assert!(out.lines().map(parse).all(|row| row.is_object()), "{words:?}: {out}");
     }
 }

@@ -2,7 +2,8 @@
 //! logical ID gets it.
 
 use doorbell_apic::avic::{
-    Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, UnacceleratedAccess, access, incomplete_ipi,
+    Avic, BackingPage, Icr, IncompleteIpi, Kind, LogicalTable, Model, UnacceleratedAccess, access,
+    incomplete_ipi,
 };
 use doorbell_platform::{Platform, Std};
 use doorbell_post::{Mirror, Residency};
@@ -34,7 +35,8 @@ pub fn run(bytes: &[u8]) {
     let mut slots = Vec::new();
     while !bytes.is_empty() {
         let (what, info1, info2) = (bytes.u8(), bytes.u64(), bytes.u64());
-        let (kind, model) = if what & 1 == 0 { (Kind::Avic, Model::Flat) } else { (Kind::X2Avic, Model::Cluster) };
+        let (kind, model) =
+            if what & 1 == 0 { (Kind::Avic, Model::Flat) } else { (Kind::X2Avic, Model::Cluster) };
         let targets = |icr: Icr| {
             let mut count = 0;
             icr.targets(kind, u32::from(what), last, Some((&table, model)), |id| {
@@ -57,7 +59,9 @@ pub fn run(bytes: &[u8]) {
                 slots.extend(claimed);
             }
             UnacceleratedAccess::Eoi(vector) => page.accept(vector),
-            UnacceleratedAccess::Emulate { offset, .. } => assert!(offset < 4096 && offset % 16 == 0),
+            UnacceleratedAccess::Emulate { offset, .. } => {
+                assert!(offset < 4096 && offset % 16 == 0)
+            }
             UnacceleratedAccess::Nothing => {}
         }
         page.deliverable();

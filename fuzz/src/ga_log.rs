@@ -55,7 +55,8 @@ pub fn run(bytes: &[u8]) {
                 let mut seen = Vec::new();
                 log.overflowed().restarted(|vcpu| seen.push(*vcpu));
                 seen.sort_unstable();
-                let mut all: Vec<Vcpu> = vms.iter().flat_map(|vm| vm.vcpus.values().map(|vcpu| vcpu.1)).collect();
+                let mut all: Vec<Vcpu> =
+                    vms.iter().flat_map(|vm| vm.vcpus.values().map(|vcpu| vcpu.1)).collect();
                 all.sort_unstable();
                 assert_eq!(seen, all);
             }
@@ -71,7 +72,9 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn entry(log: &GaLog<Std, Vcpu>, vms: &[Vm], entry: LogEntry) {
-    let meant = |tag| vms.iter().flat_map(|vm| vm.vcpus.values()).find(|vcpu| vcpu.0 == tag).map(|vcpu| vcpu.1);
+    let meant = |tag| {
+        vms.iter().flat_map(|vm| vm.vcpus.values()).find(|vcpu| vcpu.0 == tag).map(|vcpu| vcpu.1)
+    };
     let wanted = (entry.0 >> 60 == 1).then(|| meant(entry.0 as u32)).flatten();
     assert_eq!(log.entry(entry, |vcpu| *vcpu), wanted, "{entry:x?}");
 }

@@ -54,7 +54,8 @@ fn routes(bytes: &mut Bytes<'_>) -> Vec<(Gsi, Route)> {
     for gsi in (0..GSIS).map(Gsi) {
         let kind = bytes.u8();
         let one = Pin::new(0, u32::from(kind / 8) % PINS);
-        let other = Pin::new(0, (u32::from(kind / 8) + 1 + u32::from(kind / 32) % (PINS - 1)) % PINS);
+        let other =
+            Pin::new(0, (u32::from(kind / 8) + 1 + u32::from(kind / 32) % (PINS - 1)) % PINS);
         match kind % 8 {
             0 | 1 => {}
             2 => routes.push((gsi, Route::Msi(Msi::new(0xfee0_0000, bytes.u32())))),

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use doorbell_apic::{
-    ApicMap, ApicTable, Delivery, DestinationIds, DestinationMode, Eoi, InterruptMessage, LogicalIds, NotPostable,
-    Registers, TriggerMode, Who, postable,
+    ApicMap, ApicTable, Delivery, DestinationIds, DestinationMode, Eoi, InterruptMessage,
+    LogicalIds, NotPostable, Registers, TriggerMode, Who, postable,
 };
 use doorbell_platform::{Platform, ReadDomain, Std};
 
@@ -45,12 +45,16 @@ pub fn run(bytes: &[u8]) {
         };
         let data = bytes.u32();
         let Ok(message) = InterruptMessage::decode(address, data, ids) else {
-            let upper = if ids == DestinationIds::ThirtyTwo { address & 0xff_ffff_ffff } else { address };
+            let upper =
+                if ids == DestinationIds::ThirtyTwo { address & 0xff_ffff_ffff } else { address };
             assert!(!(0xfee0_0000..0xfef0_0000).contains(&upper), "{address:#x} is one");
             continue;
         };
         assert_eq!(address & meaningful(ids), put_together(&message, ids), "{message:?}");
-        assert_eq!(data & 0x87ff | if data & 0x8000 == 0 { 0 } else { data & 0x4000 }, data_of(&message, data));
+        assert_eq!(
+            data & 0x87ff | if data & 0x8000 == 0 { 0 } else { data & 0x4000 },
+            data_of(&message, data)
+        );
         reach(&map.read(), &apics.borrow(), message, what & 0x80 != 0);
     }
     rcu.barrier();
@@ -95,7 +99,11 @@ fn put_together(message: &InterruptMessage, ids: DestinationIds) -> u64 {
         DestinationIds::ThirtyTwo => id >> 8 << 40,
     };
     let logical = message.mode == DestinationMode::Logical;
-    0xfee0_0000 | upper | (id & 0xff) << 12 | u64::from(message.redirection_hint) << 3 | u64::from(logical) << 2
+    0xfee0_0000
+        | upper
+        | (id & 0xff) << 12
+        | u64::from(message.redirection_hint) << 3
+        | u64::from(logical) << 2
 }
 
 /// The data that says the same. Two modes mean nothing, so one of them is as it was.
@@ -119,8 +127,14 @@ fn data_of(message: &InterruptMessage, data: u32) -> u32 {
     trigger | mode << 8 | u32::from(message.vector)
 }
 
-fn reach(table: &ApicTable<usize>, apics: &[Registers], message: InterruptMessage, intercepted: bool) {
-    let wanted: Vec<usize> = (0..apics.len()).filter(|apic| rule::reaches(&apics[*apic], &message)).collect();
+fn reach(
+    table: &ApicTable<usize>,
+    apics: &[Registers],
+    message: InterruptMessage,
+    intercepted: bool,
+) {
+    let wanted: Vec<usize> =
+        (0..apics.len()).filter(|apic| rule::reaches(&apics[*apic], &message)).collect();
     let found: Vec<usize> = table.targets(message.destination, message.mode).copied().collect();
     assert_eq!(found, wanted, "{message:?}, {apics:?}");
     assert_eq!(
@@ -133,7 +147,9 @@ fn reach(table: &ApicTable<usize>, apics: &[Registers], message: InterruptMessag
     );
     let eoi = if intercepted { Eoi::Intercepted } else { Eoi::NotIntercepted };
     match postable(&message, table, eoi) {
-        Ok(posted) => assert_eq!(([*posted.target], posted.vector.number()), ([wanted[0]], message.vector)),
+        Ok(posted) => {
+            assert_eq!(([*posted.target], posted.vector.number()), ([wanted[0]], message.vector))
+        }
         Err(NotPostable::Nobody) => assert!(wanted.is_empty()),
         Err(NotPostable::Several) => assert!(wanted.len() > 1),
         Err(NotPostable::IllegalVector(vector)) => assert!(vector == message.vector && vector < 16),
@@ -141,6 +157,8 @@ fn reach(table: &ApicTable<usize>, apics: &[Registers], message: InterruptMessag
         Err(NotPostable::LevelWithoutEoi) => {
             assert!(message.trigger == TriggerMode::Level { asserted: true } && !intercepted)
         }
-        Err(NotPostable::Deasserted) => assert_eq!(message.trigger, TriggerMode::Level { asserted: false }),
+        Err(NotPostable::Deasserted) => {
+            assert_eq!(message.trigger, TriggerMode::Level { asserted: false })
+        }
     }
 }

@@ -63,15 +63,19 @@ pub fn run(bytes: &[u8]) {
             format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(token))
         }
     };
-    let replay = || explore().replay(&text, program).map(|failure| (failure.kind, failure.token, failure.trace.why));
+    let replay = || {
+        explore()
+            .replay(&text, program)
+            .map(|failure| (failure.kind, failure.token, failure.trace.why))
+    };
     match replay() {
         Ok(failed) => {
             assert_eq!((failed.0, &failed.1), (FailureKind::Quiescence, &text));
             assert_eq!(replay(), Ok(failed), "it is the same each time");
         }
         Err(ReplayError::Malformed | ReplayError::OtherProgram | ReplayError::Stale) => {}
-        // A schedule that the program cannot follow ends in the middle of its contexts, whose stacks
-        // stay: after some 200,000 of them this process learns nothing more.
+        // A schedule that the program cannot follow ends in the middle of its contexts, whose
+        // stacks stay: after some 200,000 of them this process learns nothing more.
         Err(ReplayError::NoRoom(_)) => {}
     }
 }

@@ -47,8 +47,11 @@ fn body(name: &str) -> Body {
 fn run(name: &str) {
     let body = body(name);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut paths: Vec<_> =
-        corpus.read_dir().expect("each target has a corpus").map(|file| file.unwrap().path()).collect();
+    let mut paths: Vec<_> = corpus
+        .read_dir()
+        .expect("each target has a corpus")
+        .map(|file| file.unwrap().path())
+        .collect();
     paths.sort();
     assert!(!paths.is_empty(), "{name} has a corpus");
     for path in paths {
@@ -109,7 +112,8 @@ fn each_target_is_run_by_a_test_and_has_a_program() {
     let tested = include_str!("bodies.rs");
     for (name, _) in TARGETS {
         assert!(tested.contains(&format!("run(\"{name}\")")), "{name} is tested");
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets").join(format!("{name}.rs"));
+        let program =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("targets").join(format!("{name}.rs"));
         let source = std::fs::read_to_string(program).expect("it has a program");
         assert!(source.contains(&format!("doorbell_fuzz::{name}::run")), "{name} is run");
     }

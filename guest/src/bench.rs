@@ -1,5 +1,5 @@
-//! What operations cost, in instructions: the virtual counter of a QEMU that counts them ticks every
-//! 16.
+//! What operations cost, in instructions: the virtual counter of a QEMU that counts them ticks
+//! every 16.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -42,7 +42,10 @@ pub fn all() {
         let [instructions, exits] = measure(rounds, operation);
         let of_each = |total: u64, more: u64| total.saturating_sub(more) / u64::from(rounds);
         let instructions = of_each(instructions * TICK, empty[0] * TICK);
-        line(format_args!("bench {name}: {instructions} instructions, {} exits", of_each(exits, empty[1])));
+        line(format_args!(
+            "bench {name}: {instructions} instructions, {} exits",
+            of_each(exits, empty[1])
+        ));
         end();
     }
     irqs_off();

@@ -119,7 +119,10 @@ extern "C" fn main(device_tree: usize) -> ! {
     } else if told("garbage") {
         crate::checks::one("garbage in every register is stood", crate::hostile::writes_garbage);
     } else if told("timely") {
-        crate::checks::one("a timer is never later than a time slice", crate::hostile::is_never_late);
+        crate::checks::one(
+            "a timer is never later than a time slice",
+            crate::hostile::is_never_late,
+        );
     } else {
         crate::checks::all();
     }
@@ -159,6 +162,10 @@ pub fn power_off() -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    line(format_args!("panic: {}, at {}", info.message(), info.location().map_or(0, |place| place.line())));
+    line(format_args!(
+        "panic: {}, at {}",
+        info.message(),
+        info.location().map_or(0, |place| place.line())
+    ));
     power_off()
 }

@@ -48,7 +48,11 @@ pub fn all() {
             }
             Err(why) => {
                 failed += 1;
-                line(format_args!("check {name}: failed: {why}, {} taken, the first {}", taken(), nth(0)));
+                line(format_args!(
+                    "check {name}: failed: {why}, {} taken, the first {}",
+                    taken(),
+                    nth(0)
+                ));
             }
         }
         irqs_off();
@@ -78,13 +82,19 @@ fn wait_for(count: usize) {
 }
 
 fn an_unknown_call_is_not_supported() -> Checked {
-    verdict(call(0xc600_ff01, [0; 3]) == u64::MAX && call(0x8000_0000, [0; 3]) == u64::MAX, "it is not -1")
+    verdict(
+        call(0xc600_ff01, [0; 3]) == u64::MAX && call(0x8000_0000, [0; 3]) == u64::MAX,
+        "it is not -1",
+    )
 }
 
 fn the_firmware_is_psci_1_1() -> Checked {
     verdict(call(0x8400_0000, [0; 3]) == 0x1_0001, "the version is another")?;
     let features = |function| call(0x8400_000a, [function, 0, 0]);
-    verdict(features(0x8400_0008) == 0 && features(0x8400_00ff) == u64::MAX, "the features are others")
+    verdict(
+        features(0x8400_0008) == 0 && features(0x8400_00ff) == u64::MAX,
+        "the features are others",
+    )
 }
 
 fn smc_is_undefined() -> Checked {
@@ -230,7 +240,10 @@ fn the_physical_timer_fires_each_time() -> Checked {
         write_sysreg!("cntp_ctl_el0", 1);
         wait_for(round);
         let early = read_sysreg!("cntpct_el0") < begin + 5_000;
-        verdict(taken() == round && nth(round - 1) == 30 && !early, "another one came, or too early")?;
+        verdict(
+            taken() == round && nth(round - 1) == 30 && !early,
+            "another one came, or too early",
+        )?;
         verdict(read_sysreg!("cntp_ctl_el0") == 0, "the timer is on")?;
     }
     Ok(())

@@ -104,7 +104,9 @@ pub extern "C" fn irq() {
         return;
     }
     match intid {
-        VIRTUAL_TIMER if KEEPS_TIMER.load(Relaxed) > 0 => KEEPS_TIMER.store(KEEPS_TIMER.load(Relaxed) - 1, Relaxed),
+        VIRTUAL_TIMER if KEEPS_TIMER.load(Relaxed) > 0 => {
+            KEEPS_TIMER.store(KEEPS_TIMER.load(Relaxed) - 1, Relaxed)
+        }
         VIRTUAL_TIMER => write_sysreg!("cntv_ctl_el0", 0),
         PHYSICAL_TIMER => write_sysreg!("cntp_ctl_el0", 0),
         _ => {}

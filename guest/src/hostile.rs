@@ -28,7 +28,10 @@ pub fn writes_garbage() -> Checked {
         let (value, offset) = (random.rotate_left(32), (random >> 20) as usize % 0x1_0000);
         match random >> 8 & 15 {
             0..6 => mmio::write(gic::GICD + offset / 4 * 4, value as u32),
-            6..9 => mmio::write(gic::GICR + (random >> 16) as usize % 2 * 0x1_0000 + offset / 4 * 4, value as u32),
+            6..9 => mmio::write(
+                gic::GICR + (random >> 16) as usize % 2 * 0x1_0000 + offset / 4 * 4,
+                value as u32,
+            ),
             9 => mmio::write_double(gic::GICD + offset / 8 * 8, value),
             10 => mmio::write_byte(gic::GICD + offset, value as u8),
             // What is interesting is not far from the beginning.

@@ -1,8 +1,8 @@
 //! A bare-metal guest at EL1 that exercises its interrupt controller. It writes a line for each
 //! check, one that counts, and ends by PSCI.
 //!
-//! The MMU is off, so that all memory is device memory: atomics are loaded and stored only, and each
-//! word is written by one CPU.
+//! The MMU is off, so that all memory is device memory: atomics are loaded and stored only, and
+//! each word is written by one CPU.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

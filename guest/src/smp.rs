@@ -14,10 +14,16 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("each sends SGIs to each", each_sends_sgis_to_each),
     ("what is active elsewhere is seen", what_is_active_elsewhere_is_seen),
     ("what is disabled elsewhere does not come", what_is_disabled_elsewhere_does_not_come),
-    ("what is routed elsewhere comes once each time", what_is_routed_elsewhere_comes_once_each_time),
+    (
+        "what is routed elsewhere comes once each time",
+        what_is_routed_elsewhere_comes_once_each_time,
+    ),
     ("what any CPU may have comes once each time", what_any_cpu_may_have_comes_once_each_time),
     ("CPUs go off and on", cpus_go_off_and_on),
-    ("what is pending for a CPU that is off comes when it is on", what_is_pending_for_a_cpu_that_is_off_comes),
+    (
+        "what is pending for a CPU that is off comes when it is on",
+        what_is_pending_for_a_cpu_that_is_off_comes,
+    ),
 ];
 
 fn others() -> impl Iterator<Item = usize> {

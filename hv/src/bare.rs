@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{self, Ordering};
 
 use doorbell_platform::{
-    AtomicU128, CpuId, EpochRcu, EpochSrcu, OnceCell, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, PoolQueue,
-    SystemQueue, TicketLock, Vector,
+    AtomicU128, CpuId, EpochRcu, EpochSrcu, OnceCell, ParkCompletion, ParkMutex, ParkWaitQueue,
+    Platform, PoolQueue, SystemQueue, TicketLock, Vector,
 };
 
 use crate::cpu::Cpu;

@@ -11,9 +11,9 @@
 //!
 //! A VM has its name, how many vCPUs and MiB of RAM, and where its images begin in the file and how
 //! long they are; what follows is what its kernel is told. With `migrate`, vCPUs move to other CPUs
-//! at random, from that seed. With a line `console=raw`, what guests write comes out as it is, and not in
-//! lines that begin with their names. With `measure=exits`, each VM says at its end how long its longest exit
-//! has taken.
+//! at random, from that seed. With a line `console=raw`, what guests write comes out as it is, and
+//! not in lines that begin with their names. With `measure=exits`, each VM says at its end how long
+//! its longest exit has taken.
 
 use core::ops::Range;
 
@@ -119,7 +119,9 @@ impl<'a> Bundle<'a> {
         let mut vms = 0;
         for line in text.lines() {
             match line.split_once('=') {
-                Some(("migrate", seed)) => bundle.migrate = Some(seed.parse().map_err(|_| Wrong::Text)?),
+                Some(("migrate", seed)) => {
+                    bundle.migrate = Some(seed.parse().map_err(|_| Wrong::Text)?)
+                }
                 Some(("console", "raw")) => bundle.raw = true,
                 Some(("measure", "exits")) => bundle.measure = true,
                 _ => vms += bundle.vm(line).map(|_| 1)?,
@@ -136,12 +138,14 @@ impl<'a> Bundle<'a> {
     fn vm(&self, line: &'a str) -> Result<Vm<'a>, Wrong> {
         let mut rest = line;
         let mut word = |key: &str| -> Result<&'a str, Wrong> {
-            let (value, after) = rest.strip_prefix(key).ok_or(Wrong::Text)?.split_once(' ').ok_or(Wrong::Text)?;
+            let (value, after) =
+                rest.strip_prefix(key).ok_or(Wrong::Text)?.split_once(' ').ok_or(Wrong::Text)?;
             rest = after;
             Ok(value)
         };
         let number = |text: &str| text.parse::<u64>().map_err(|_| Wrong::Text);
-        let (name, vcpus, memory) = (word("vm=")?, number(word("vcpus=")?)?, number(word("memory=")?)?);
+        let (name, vcpus, memory) =
+            (word("vm=")?, number(word("vcpus=")?)?, number(word("memory=")?)?);
         let (kernel, initramfs) = (self.part(word("kernel=")?)?, self.part(word("initramfs=")?)?);
         if !(1..=MOST_VCPUS as u64).contains(&vcpus) {
             return Err(Wrong::Vcpus);
@@ -166,11 +170,14 @@ impl<'a> Kernel<'a> {
         if image.is_empty() {
             return Err(Wrong::NoKernel);
         }
-        let word = |at: usize| image.get(at..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        let word =
+            |at: usize| image.get(at..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
         Ok(match (image.get(56..60), word(8), word(16)) {
-            (Some(b"ARM\x64"), Some(text_offset), Some(size)) => {
-                Kernel::Linux { image, text_offset: text_offset % (2 << 20), size: size.max(image.len() as u64) }
-            }
+            (Some(b"ARM\x64"), Some(text_offset), Some(size)) => Kernel::Linux {
+                image,
+                text_offset: text_offset % (2 << 20),
+                size: size.max(image.len() as u64),
+            },
             _ => Kernel::Flat(image),
         })
     }
@@ -236,7 +243,8 @@ mod tests {
         file
     }
 
-    const ONE: &str = "doorbell\nvm=a vcpus=2 memory=16 kernel=KERNEL initramfs=INITRAMFS quiet x=y\n\n";
+    const ONE: &str =
+        "doorbell\nvm=a vcpus=2 memory=16 kernel=KERNEL initramfs=INITRAMFS quiet x=y\n\n";
 
     #[test]
     fn a_vm_is_what_its_line_says() {
@@ -250,17 +258,24 @@ mod tests {
             initramfs: &[2; 100],
             arguments: "quiet x=y",
         };
-        assert_eq!((bundle.vms().collect::<Vec<_>>(), bundle.migrate, bundle.raw), ([vm].into(), None, false));
+        assert_eq!(
+            (bundle.vms().collect::<Vec<_>>(), bundle.migrate, bundle.raw),
+            ([vm].into(), None, false)
+        );
         let end = (16 << 20) - (64 << 10);
-        let places = Places { kernel: 0x8_0000, initramfs: end - 4096..end - 3996, device_tree: end };
+        let places =
+            Places { kernel: 0x8_0000, initramfs: end - 4096..end - 3996, device_tree: end };
         assert_eq!(vm.places(), Some(places));
     }
 
     #[test]
     fn there_may_be_several_vms_and_options() {
         let line = "vcpus=1 memory=16 kernel=KERNEL initramfs=0+0 \n";
-        let file =
-            file(&format!("doorbell\nvm=a {line}migrate=77\nconsole=raw\nmeasure=exits\nvm=b {line}\n"), &[1], &[]);
+        let file = file(
+            &format!("doorbell\nvm=a {line}migrate=77\nconsole=raw\nmeasure=exits\nvm=b {line}\n"),
+            &[1],
+            &[],
+        );
         let bundle = Bundle::parse(&file).unwrap();
         assert!(bundle.vms().map(|vm| vm.name).eq(["a", "b"]));
         assert_eq!((bundle.migrate, bundle.raw, bundle.measure), (Some(77), true, true));
@@ -295,7 +310,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_cannot_be_is_told() {
-        let wrong = |from: &str, to: &str| Bundle::parse(&file(&ONE.replacen(from, to, 1), &[1], &[])).map(|_| ());
+        let wrong = |from: &str, to: &str| {
+            Bundle::parse(&file(&ONE.replacen(from, to, 1), &[1], &[])).map(|_| ())
+        };
         for vcpus in ["vcpus=0", "vcpus=9"] {
             assert_eq!(wrong("vcpus=2", vcpus), Err(Wrong::Vcpus));
         }

@@ -16,7 +16,8 @@ struct Console(Uart<'static>);
 
 impl Console {
     fn new() -> Self {
-        let registers = NonNull::new(core::ptr::with_exposed_provenance_mut::<PL011Registers>(UART));
+        let registers =
+            NonNull::new(core::ptr::with_exposed_provenance_mut::<PL011Registers>(UART));
         let registers = registers.expect("it is not 0");
         // SAFETY: the PL011 of the virt machine is there, mapped as device memory for ever. Others
         // that write to it at the same time may mix up characters, and no more.

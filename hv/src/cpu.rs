@@ -156,7 +156,8 @@ pub(crate) fn start() {
         let cpu = Cpu::of(CpuId(number));
         let idle: *const Task = Task::idle(cpu.id());
         let entry = (cpu_secondary as *const ()).expose_provenance();
-        let started = psci::cpu_on::<Smc>(cpu.mpidr(), entry as u64, idle.expose_provenance() as u64);
+        let started =
+            psci::cpu_on::<Smc>(cpu.mpidr(), entry as u64, idle.expose_provenance() as u64);
         assert!(started.is_ok(), "CPU {number} does not start: {started:?}");
     }
     while STARTED.load(SeqCst) != Cpu::count() {

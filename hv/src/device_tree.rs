@@ -89,7 +89,10 @@ fn devices(tree: &mut FdtWriter, vcpus: u64) -> Result<(), Error> {
     let timer = tree.begin_node("timer")?;
     tree.property_string("compatible", "arm,armv8-timer")?;
     tree.property_null("always-on")?;
-    tree.property_array_u32("interrupts", &[PPI, 13, LEVEL, PPI, 14, LEVEL, PPI, 11, LEVEL, PPI, 10, LEVEL])?;
+    tree.property_array_u32(
+        "interrupts",
+        &[PPI, 13, LEVEL, PPI, 14, LEVEL, PPI, 11, LEVEL, PPI, 10, LEVEL],
+    )?;
     tree.end_node(timer)?;
 
     let gic = tree.begin_node("intc@8000000")?;
@@ -134,7 +137,14 @@ mod tests {
     use fdt::Fdt;
 
     fn written(initramfs: Range<u64>) -> Vec<u8> {
-        write(&Vm { ram: 0x4000_0000..0x5000_0000, vcpus: 2, initramfs, arguments: "earlycon", resets: 3 }).unwrap()
+        write(&Vm {
+            ram: 0x4000_0000..0x5000_0000,
+            vcpus: 2,
+            initramfs,
+            arguments: "earlycon",
+            resets: 3,
+        })
+        .unwrap()
     }
 
     #[test]
@@ -145,19 +155,29 @@ mod tests {
         assert_eq!((ram.starting_address.addr(), ram.size), (0x4000_0000, Some(0x1000_0000)));
         assert_eq!(tree.cpus().map(|cpu| cpu.ids().first()).collect::<Vec<_>>(), [0, 1]);
         let gic = tree.find_compatible(&["arm,gic-v3"]).unwrap();
-        let frames: Vec<_> = gic.reg().unwrap().map(|frame| (frame.starting_address.addr(), frame.size)).collect();
+        let frames: Vec<_> =
+            gic.reg().unwrap().map(|frame| (frame.starting_address.addr(), frame.size)).collect();
         assert_eq!(frames, [(0x0800_0000, Some(0x1_0000)), (0x080a_0000, Some(0x4_0000))]);
-        let resets =
-            tree.find_node("/chosen").unwrap().property("doorbell,resets").and_then(|resets| resets.as_usize());
+        let resets = tree
+            .find_node("/chosen")
+            .unwrap()
+            .property("doorbell,resets")
+            .and_then(|resets| resets.as_usize());
         assert_eq!(resets, Some(3));
-        assert!(tree.find_compatible(&["arm,psci-0.2"]).is_some() && tree.find_compatible(&["arm,pl011"]).is_some());
+        assert!(
+            tree.find_compatible(&["arm,psci-0.2"]).is_some()
+                && tree.find_compatible(&["arm,pl011"]).is_some()
+        );
     }
 
     #[test]
     fn an_initramfs_is_told_if_there_is_one() {
         let end = |bytes: &[u8]| {
             let tree = Fdt::new(bytes).unwrap();
-            tree.find_node("/chosen").unwrap().property("linux,initrd-end").and_then(|property| property.as_usize())
+            tree.find_node("/chosen")
+                .unwrap()
+                .property("linux,initrd-end")
+                .and_then(|property| property.as_usize())
         };
         assert_eq!(end(&written(0x4f00_0000..0x4f10_0000)), Some(0x4f10_0000));
         assert_eq!(end(&written(0..0)), None);

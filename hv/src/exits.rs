@@ -90,7 +90,8 @@ impl Vcpu {
     #[cold]
     fn info(&self, mpidr: u64, level: u64) -> u64 {
         let vcpu = self.vm.gic.vcpu_of(Affinity::from_mpidr(mpidr)).filter(|_| level == 0);
-        vcpu.and_then(|vcpu| self.vm.power(vcpu)).map_or(psci::INVALID_PARAMETERS, |power| power.info())
+        vcpu.and_then(|vcpu| self.vm.power(vcpu))
+            .map_or(psci::INVALID_PARAMETERS, |power| power.info())
     }
 
     #[inline(never)]
@@ -167,8 +168,12 @@ impl Vcpu {
             }
             (icv::Register::Pmr, Direction::Write) => icv::write_pmr(&mut Ich, vtr, value),
             (icv::Register::Ctlr, Direction::Write) => icv::write_ctlr(&mut Ich, value),
-            (icv::Register::Pmr, Direction::Read) => self.set_register(access.rt, icv::read_pmr(&Ich)),
-            (icv::Register::Ctlr, Direction::Read) => self.set_register(access.rt, icv::read_ctlr(&Ich, vtr)),
+            (icv::Register::Pmr, Direction::Read) => {
+                self.set_register(access.rt, icv::read_pmr(&Ich))
+            }
+            (icv::Register::Ctlr, Direction::Read) => {
+                self.set_register(access.rt, icv::read_ctlr(&Ich, vtr))
+            }
             (icv::Register::Rpr, _) => self.set_register(access.rt, icv::read_rpr(&Ich, vtr)),
         }
     }

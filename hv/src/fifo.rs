@@ -60,7 +60,11 @@ mod tests {
     fn bytes_come_in_their_order_and_what_has_no_room_does_not() {
         let mut fifo = Fifo::<3>::new();
         for round in 0..5 {
-            assert!([1, 2, 3].iter().all(|byte| fifo.push(round + byte)) && !fifo.push(9) && fifo.is_full());
+            assert!(
+                [1, 2, 3].iter().all(|byte| fifo.push(round + byte))
+                    && !fifo.push(9)
+                    && fifo.is_full()
+            );
             assert_eq!([fifo.pop(), fifo.pop()], [Some(round + 1), Some(round + 2)]);
             assert!(fifo.push(7));
             assert_eq!([fifo.pop(), fifo.pop(), fifo.pop()], [Some(round + 3), Some(7), None]);

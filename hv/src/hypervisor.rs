@@ -58,7 +58,9 @@ pub fn run() -> Result<(), String> {
             }
         }
         // Whoever ends a life or types after that was looked at wakes this.
-        if !lives.iter().flatten().any(|life| life.end().is_some()) && lives.iter().any(Option::is_some) {
+        if !lives.iter().flatten().any(|life| life.end().is_some())
+            && lives.iter().any(Option::is_some)
+        {
             Bare::park();
         }
     }
@@ -72,14 +74,24 @@ fn plans(bundle: Bundle<'static>, mut start: u64, end: u64) -> Result<Vec<Plan>,
         let free = end.saturating_sub(start);
         if vm.memory > free {
             let (name, wanted) = (vm.name, vm.memory >> 20);
-            return Err(format!("{name} is to have {wanted} MiB of RAM, and {} MiB are free: -m", free >> 20));
+            return Err(format!(
+                "{name} is to have {wanted} MiB of RAM, and {} MiB are free: -m",
+                free >> 20
+            ));
         }
         let next = (start + vm.memory).next_multiple_of(BLOCK);
-        plans.push(Plan::new(vm, &bundle, start, plans.len() as u8 + 1).map_err(|why| format!("{}: {why}", vm.name))?);
+        plans.push(
+            Plan::new(vm, &bundle, start, plans.len() as u8 + 1)
+                .map_err(|why| format!("{}: {why}", vm.name))?,
+        );
         start = next;
     }
     let vcpus: usize = bundle.vms().map(|vm| vm.vcpus).sum();
-    if vcpus > MOST_VCPUS { Err(format!("there are {vcpus} vCPUs: at most {MOST_VCPUS}")) } else { Ok(plans) }
+    if vcpus > MOST_VCPUS {
+        Err(format!("there are {vcpus} vCPUs: at most {MOST_VCPUS}"))
+    } else {
+        Ok(plans)
+    }
 }
 
 /// A VM from its reset to the next one, with the tasks that run it.

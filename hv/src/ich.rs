@@ -126,6 +126,8 @@ impl Saved {
 /// Saves the registers. With interrupts off.
 pub(crate) fn save() -> Saved {
     let registers = vtr().active_priority_registers();
-    let of = |group| core::array::from_fn(|n| if n < registers { Ich.active_priorities(group, n) } else { 0 });
+    let of = |group| {
+        core::array::from_fn(|n| if n < registers { Ich.active_priorities(group, n) } else { 0 })
+    };
     Saved { vmcr: Ich.vmcr(), active_priorities: [of(Group::Zero), of(Group::One)] }
 }

@@ -13,7 +13,8 @@ pub(crate) fn read(iss: u32) -> Option<u64> {
     if (op0, op1, crn, read) != (3, 0, 0, 1) || !(1..8).contains(&crm) {
         return None;
     }
-    let without = |value: u64, fields: &[u32]| fields.iter().fold(value, |value, low| value & !(0xf << low));
+    let without =
+        |value: u64, fields: &[u32]| fields.iter().fold(value, |value, low| value & !(0xf << low));
     Some(match (crm, op2) {
         // ID_AA64PFR0_EL1: EL2, RAS, SVE, MPAM and AMU are hidden.
         (4, 0) => without(read_sysreg!("id_aa64pfr0_el1"), &[8, 28, 32, 40, 44]),

@@ -68,10 +68,13 @@ pub(crate) enum Sgi {
 pub(crate) fn init(distributor: usize, redistributors: usize) {
     let distributor = NonNull::new(core::ptr::with_exposed_provenance_mut(distributor));
     let redistributors = NonNull::new(core::ptr::with_exposed_provenance_mut(redistributors));
-    let (distributor, redistributors) = distributor.zip(redistributors).expect("the GIC is not at 0");
+    let (distributor, redistributors) =
+        distributor.zip(redistributors).expect("the GIC is not at 0");
     // SAFETY: the device tree says that they are there, mapped as device memory for ever, and this
     // is their one driver.
-    let gic = unsafe { GicV3::new(UniqueMmioPointer::new(distributor), redistributors, Cpu::count() as usize) };
+    let gic = unsafe {
+        GicV3::new(UniqueMmioPointer::new(distributor), redistributors, Cpu::count() as usize)
+    };
     let mut gic = gic.expect("the GIC is a GICv3");
     GicCpuInterface::enable_system_register_el2(true);
     gic.setup(0);
@@ -101,7 +104,8 @@ pub(crate) fn init_this(cpu: CpuId) {
             let intid = intid_of(intid);
             let _ = redistributor.set_interrupt_priority(intid, PRIORITY);
             // What is of the guests is enabled always: it comes only while one is loaded.
-            let enabled = u32::from(intid) <= RESCHED || [MAINTENANCE, VIRTUAL_TIMER].contains(&u32::from(intid));
+            let enabled = u32::from(intid) <= RESCHED
+                || [MAINTENANCE, VIRTUAL_TIMER].contains(&u32::from(intid));
             let _ = redistributor.enable_interrupt(intid, enabled);
         }
     }
@@ -148,7 +152,8 @@ pub(crate) fn send(cpu: CpuId, sgi: Sgi) {
     };
     let mpidr = Cpu::of(cpu).mpidr();
     // ICC_SGI1R_EL1 (Arm IHI 0069H, section 12.2.19): affinities, INTID, and one target of 16.
-    let affinities = (mpidr >> 32 & 0xff) << 48 | (mpidr >> 16 & 0xff) << 32 | (mpidr >> 8 & 0xff) << 16;
+    let affinities =
+        (mpidr >> 32 & 0xff) << 48 | (mpidr >> 16 & 0xff) << 32 | (mpidr >> 8 & 0xff) << 16;
     let value = affinities | (mpidr >> 4 & 0xf) << 44 | u64::from(intid) << 24 | 1 << (mpidr & 0xf);
     // What was written before is seen by who is interrupted.
     // SAFETY: a barrier, and an interrupt, whose handler keeps to the locks.
@@ -213,8 +218,8 @@ pub(crate) fn is_active(intid: u32) -> bool {
     unsafe { register_of_this(ISACTIVER).read_volatile() >> (intid % 32) & 1 != 0 }
 }
 
-/// Returns where a register of this CPU's redistributor is. (They are in the order of the CPUs on the
-/// virt machine.)
+/// Returns where a register of this CPU's redistributor is. (They are in the order of the CPUs on
+/// the virt machine.)
 fn register_of_this(offset: usize) -> *mut u32 {
     let frames = REDISTRIBUTORS.load(Relaxed) + Bare::current_cpu().0 as usize % CPUS * FRAMES;
     core::ptr::with_exposed_provenance_mut(frames + offset)

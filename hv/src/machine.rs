@@ -47,13 +47,21 @@ pub(crate) unsafe fn init(device_tree: usize) {
     let tree = tree.expect("the bootloader passes a device tree");
     let cpus = || tree.cpus().map(|cpu| cpu.ids().first() as u64);
     if cpus().count() > CPUS {
-        refuse(format_args!("the machine has {} CPUs, and {CPUS} are possible: -smp", cpus().count()));
+        refuse(format_args!(
+            "the machine has {} CPUs, and {CPUS} are possible: -smp",
+            cpus().count()
+        ));
     }
     cpu::init(cpus());
     let ram = ram(&tree);
     let (image, bundle) = (image(), bundle(&tree));
     let loaded = [bundle.clone(), device_tree..device_tree + tree.total_size()];
-    let first = loaded.iter().filter(|range| !range.is_empty()).map(|range| range.start).min().unwrap_or(ram.end);
+    let first = loaded
+        .iter()
+        .filter(|range| !range.is_empty())
+        .map(|range| range.start)
+        .min()
+        .unwrap_or(ram.end);
     let last = loaded.iter().map(|range| range.end).max().unwrap_or(image.end);
     assert!(image.end < first && last < ram.end, "images are above the hypervisor, and in RAM");
     // SAFETY: between the image and what the bootloader has put above it.
@@ -63,8 +71,10 @@ pub(crate) unsafe fn init(device_tree: usize) {
     let Some(gic) = tree.find_compatible(&["arm,gic-v3"]) else {
         refuse(format_args!("the machine has no GICv3: -machine gic-version=3"));
     };
-    let mut frames = gic.reg().expect("the GIC has registers").map(|region| region.starting_address.addr());
-    let (distributor, redistributors) = frames.next().zip(frames.next()).expect("the GIC has two regions");
+    let mut frames =
+        gic.reg().expect("the GIC has registers").map(|region| region.starting_address.addr());
+    let (distributor, redistributors) =
+        frames.next().zip(frames.next()).expect("the GIC has two regions");
     irq::init(distributor, redistributors);
 }
 

@@ -58,7 +58,16 @@ impl Pl011 {
     /// Returns one as after a reset.
     pub fn new() -> Self {
         let (line, received) = (Vec::with_capacity(LINE), Fifo::new());
-        Pl011 { line, received, divisor: [0; 2], line_control: 0, control: 0x300, levels: 0x12, mask: 0, raised: 0 }
+        Pl011 {
+            line,
+            received,
+            divisor: [0; 2],
+            line_control: 0,
+            control: 0x300,
+            levels: 0x12,
+            mask: 0,
+            raised: 0,
+        }
     }
 
     /// Reads a register.
@@ -76,7 +85,9 @@ impl Pl011 {
             IMSC => self.mask,
             RIS => self.raised(),
             MIS => self.raised() & self.mask,
-            PERIPHERAL_ID..0x1000 => IDENTIFICATION.get((offset - PERIPHERAL_ID) as usize / 4).copied().unwrap_or(0),
+            PERIPHERAL_ID..0x1000 => {
+                IDENTIFICATION.get((offset - PERIPHERAL_ID) as usize / 4).copied().unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -190,7 +201,10 @@ mod tests {
     fn a_driver_finds_a_pl011() {
         let mut uart = Pl011::new();
         let part = uart.read(0xfe0) | (uart.read(0xfe4) & 0xf) << 8;
-        assert_eq!((part, uart.read(0xff0), uart.read(0xffc), uart.read(FR) & EMPTY), (0x011, 0x0d, 0xb1, EMPTY));
+        assert_eq!(
+            (part, uart.read(0xff0), uart.read(0xffc), uart.read(FR) & EMPTY),
+            (0x011, 0x0d, 0xb1, EMPTY)
+        );
         assert_eq!((uart.read(0x1000), uart.read(0xfff)), (0, 0xb1));
     }
 }

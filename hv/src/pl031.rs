@@ -1,5 +1,5 @@
-//! The PL031 of a guest (Arm DDI 0224), a clock that says the time of day. Its alarm has no interrupt
-//! in the device tree, and does not go off.
+//! The PL031 of a guest (Arm DDI 0224), a clock that says the time of day. Its alarm has no
+//! interrupt in the device tree, and does not go off.
 
 const DR: u32 = 0x00;
 const MR: u32 = 0x04;
@@ -33,7 +33,9 @@ impl Pl031 {
             MR => self.alarm,
             CR => 1,
             IMSC => self.mask,
-            PERIPHERAL_ID..0x1000 => IDENTIFICATION.get((offset - PERIPHERAL_ID) as usize / 4).copied().unwrap_or(0),
+            PERIPHERAL_ID..0x1000 => {
+                IDENTIFICATION.get((offset - PERIPHERAL_ID) as usize / 4).copied().unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -73,6 +75,9 @@ mod tests {
     fn a_driver_finds_a_pl031() {
         let clock = Pl031::new();
         let part = clock.read(0xfe0, 0) | (clock.read(0xfe4, 0) & 0xf) << 8;
-        assert_eq!((part, clock.read(0xff0, 0), clock.read(0xffc, 0), clock.read(0x1000, 0)), (0x031, 0x0d, 0xb1, 0));
+        assert_eq!(
+            (part, clock.read(0xff0, 0), clock.read(0xffc, 0), clock.read(0x1000, 0)),
+            (0x031, 0x0d, 0xb1, 0)
+        );
     }
 }

@@ -9,7 +9,8 @@ const ON_PENDING: u64 = -5i64 as u64;
 /// The answer to an address that is not in RAM.
 pub const INVALID_ADDRESS: u64 = -9i64 as u64;
 
-/// The function of [`Call::Exits`], among those that are a hypervisor vendor's (SMCCC, section 6.2).
+/// The function of [`Call::Exits`], among those that are a hypervisor vendor's (SMCCC, section
+/// 6.2).
 const EXITS: u32 = 0xc600_0001;
 
 /// A call.
@@ -67,7 +68,9 @@ impl Call {
             0x8400_0000 => Call::Version,
             0x8400_0001 | 0xc400_0001 => Call::CpuSuspend,
             0x8400_0002 => Call::CpuOff,
-            0x8400_0003 | 0xc400_0003 => Call::CpuOn { mpidr: first, start: Start { entry: second, context: third } },
+            0x8400_0003 | 0xc400_0003 => {
+                Call::CpuOn { mpidr: first, start: Start { entry: second, context: third } }
+            }
             0x8400_0004 | 0xc400_0004 => Call::AffinityInfo { mpidr: first, level: second },
             0x8400_0008 => Call::SystemOff,
             0x8400_0009 => Call::SystemReset,
@@ -136,9 +139,16 @@ mod tests {
 
     #[test]
     fn what_is_answered_is_a_feature_and_nothing_else_is() {
-        for function in
-            [0x8400_0000, 0xc400_0001, 0x8400_0002, 0xc400_0003, 0xc400_0004, 0x8400_0008, 0x8400_0009, 0x8400_000a]
-        {
+        for function in [
+            0x8400_0000,
+            0xc400_0001,
+            0x8400_0002,
+            0xc400_0003,
+            0xc400_0004,
+            0x8400_0008,
+            0x8400_0009,
+            0x8400_000a,
+        ] {
             assert_eq!(features(function), 0, "{function:#x}");
         }
         for function in [0, 0x8000_0000, 0xc400_0002, 0x8400_000b, 0xc400_0008, u32::MAX] {
@@ -150,7 +160,9 @@ mod tests {
     fn the_upper_halves_of_registers_are_ignored_where_they_do_not_count() {
         let features = [0xffff_ffff_8400_000a, 0x8400_0008, 0, 0];
         assert_eq!(Call::from_registers(features), Call::Features(0x8400_0008));
-        let on = |function| Call::from_registers([function, 1 << 32 | 3, 1 << 40 | 0x4000_0000, 1 << 63 | 7]);
+        let on = |function| {
+            Call::from_registers([function, 1 << 32 | 3, 1 << 40 | 0x4000_0000, 1 << 63 | 7])
+        };
         let start = Start { entry: 0x4000_0000, context: 7 };
         assert_eq!(on(0x8400_0003), Call::CpuOn { mpidr: 3, start });
         let start = Start { entry: 1 << 40 | 0x4000_0000, context: 1 << 63 | 7 };

@@ -82,7 +82,8 @@ mod tests {
         assert_eq!(of(2, 0, 0, 2, 2), Some(Register::Mdscr));
         assert_eq!(of(2, 0, 1, 1, 4), Some(Register::OsLockStatus));
         assert_eq!(of(2, 0, 0, 0, 5), Some(Register::Ignored), "DBGBCR0_EL1");
-        for none in [of(3, 3, 9, 12, 0), of(3, 0, 10, 4, 0), of(2, 1, 0, 0, 0), of(3, 3, 14, 2, 3)] {
+        for none in [of(3, 3, 9, 12, 0), of(3, 0, 10, 4, 0), of(2, 1, 0, 0, 0), of(3, 3, 14, 2, 3)]
+        {
             assert_eq!(none, None);
         }
     }

@@ -169,11 +169,12 @@ pub fn move_to(cpu: CpuId) {
     schedule();
 }
 
-/// Returns a CPU that has fewer tasks, at this moment, than wait for this one: the current task would
-/// be better off there, and those who wait here, too. By a task, with preemption off.
+/// Returns a CPU that has fewer tasks, at this moment, than wait for this one: the current task
+/// would be better off there, and those who wait here, too. By a task, with preemption off.
 pub(crate) fn better_cpu() -> Option<CpuId> {
     let waiting = Cpu::this().queue.len();
-    let tasks = |cpu: &CpuId| Cpu::of(*cpu).queue.len() + u64::from(!Cpu::of(*cpu).idles.load(Relaxed));
+    let tasks =
+        |cpu: &CpuId| Cpu::of(*cpu).queue.len() + u64::from(!Cpu::of(*cpu).idles.load(Relaxed));
     (0..Cpu::count()).map(CpuId).min_by_key(tasks).filter(|cpu| tasks(cpu) < waiting)
 }
 

@@ -63,11 +63,13 @@ impl Stage2 {
     /// # Errors
     /// If it cannot be mapped.
     pub fn map(&mut self, guest: Range<u64>, machine: u64) -> Result<(), NotToBeMapped> {
-        let whole = [guest.start, guest.end, machine].iter().all(|address| address.is_multiple_of(BLOCK));
+        let whole =
+            [guest.start, guest.end, machine].iter().all(|address| address.is_multiple_of(BLOCK));
         if !whole || guest.end > SIZE || guest.is_empty() {
             return Err(NotToBeMapped);
         }
-        for (address, to) in guest.step_by(BLOCK as usize).zip((machine..).step_by(BLOCK as usize)) {
+        for (address, to) in guest.step_by(BLOCK as usize).zip((machine..).step_by(BLOCK as usize))
+        {
             let (gib, block) = ((address >> 30) as usize, (address >> 21) as usize % 512);
             self.second_of(gib).0[block] = to | NORMAL;
         }
@@ -94,7 +96,8 @@ impl Stage2 {
     #[cfg(test)]
     fn walk(&self, address: u64) -> Option<u64> {
         let entry = self.first.0[(address >> 30) as usize];
-        let (_, table) = self.second.iter().find(|(_, table)| table.address() | VALID | TABLE == entry)?;
+        let (_, table) =
+            self.second.iter().find(|(_, table)| table.address() | VALID | TABLE == entry)?;
         let block = table.0[(address >> 21) as usize % 512];
         (block & (VALID | TABLE) == VALID).then_some((block & 0xffff_ffe0_0000) + address % BLOCK)
     }
@@ -120,9 +123,13 @@ mod tests {
     #[test]
     fn what_is_not_whole_or_too_far_is_not_mapped() {
         let mut tables = Stage2::new();
-        for (guest, machine) in
-            [(1..BLOCK, 0), (0..BLOCK + 1, 0), (0..BLOCK, 4096), (SIZE..SIZE + BLOCK, 0), (BLOCK..BLOCK, 0)]
-        {
+        for (guest, machine) in [
+            (1..BLOCK, 0),
+            (0..BLOCK + 1, 0),
+            (0..BLOCK, 4096),
+            (SIZE..SIZE + BLOCK, 0),
+            (BLOCK..BLOCK, 0),
+        ] {
             assert_eq!(tables.map(guest, machine), Err(NotToBeMapped));
         }
         assert_eq!(tables.vttbr(3) >> 48, 3);

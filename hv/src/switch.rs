@@ -89,7 +89,8 @@ registers! {
 /// Returns whether the CPU has PAuth: APA, API, GPA and GPI of ID_AA64ISAR1_EL1, and GPA3 and APA3
 /// of ID_AA64ISAR2_EL1, by its encoding.
 fn has_pauth() -> bool {
-    read_sysreg!("id_aa64isar1_el1") & 0xff00_0ff0 != 0 || read_sysreg!("s3_0_c0_c6_2") & 0xff00 != 0
+    read_sysreg!("id_aa64isar1_el1") & 0xff00_0ff0 != 0
+        || read_sysreg!("s3_0_c0_c6_2") & 0xff00 != 0
 }
 
 /// Q0 to Q31, FPSR and FPCR. The order is that of the assembly.
@@ -177,7 +178,8 @@ static SAVED: [Lock<Bare, Registers>; RunQueue::TASKS] = [const {
 /// By that task.
 pub(crate) fn reset(vttbr: u64, mpidr: u64, cntvoff: u64) {
     put(&IrqGuard::new());
-    let system = System { vttbr, vmpidr: 1 << 31 | mpidr, cntvoff, sctlr: SCTLR_EL1, ..System::ZERO };
+    let system =
+        System { vttbr, vmpidr: 1 << 31 | mpidr, cntvoff, sctlr: SCTLR_EL1, ..System::ZERO };
     let new = Registers { system, fp: Fp([0; 66]), keys: Keys::ZERO, interface: Saved::RESET };
     *SAVED[Task::current().number() % RunQueue::TASKS].lock_irqsave() = new;
 }

@@ -257,7 +257,9 @@ impl Task {
 /// `main` is from [`Task::spawn`], and was not used.
 pub(crate) unsafe extern "C" fn run(main: usize) -> ! {
     // SAFETY: it is from `Box::into_raw`, by the caller's promise.
-    let main = unsafe { Box::from_raw(core::ptr::with_exposed_provenance_mut::<Box<dyn FnOnce() + Send>>(main)) };
+    let main = unsafe {
+        Box::from_raw(core::ptr::with_exposed_provenance_mut::<Box<dyn FnOnce() + Send>>(main))
+    };
     main();
     Task::current().end();
     loop {

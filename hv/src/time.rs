@@ -59,7 +59,8 @@ pub(crate) fn of_day() -> u32 {
     /// Where the PL031 of the virt machine is.
     const DATA: usize = 0x0901_0000;
     let data: *const u32 = core::ptr::with_exposed_provenance(DATA);
-    // SAFETY: the register is there, mapped as device memory for ever, and reading it changes nothing.
+    // SAFETY: the register is there, mapped as device memory for ever, and reading it changes
+    // nothing.
     unsafe { data.read_volatile() }
 }
 

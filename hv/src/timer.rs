@@ -1,4 +1,5 @@
-//! A guest's timer: its registers, and when it asserts its interrupt (Arm DDI 0487, section D11.2.4).
+//! A guest's timer: its registers, and when it asserts its interrupt (Arm DDI 0487, section
+//! D11.2.4).
 
 const ENABLE: u64 = 1 << 0;
 const IMASK: u64 = 1 << 1;
@@ -68,7 +69,9 @@ mod tests {
     #[test]
     fn the_interrupt_is_asserted_from_its_time_on_unless_it_is_off_or_masked() {
         let timer = |control| Timer::new(control, 1000);
-        for (control, asserted, status) in [(0, false, 0), (1, true, 5), (2, false, 2), (3, false, 7)] {
+        for (control, asserted, status) in
+            [(0, false, 0), (1, true, 5), (2, false, 2), (3, false, 7)]
+        {
             assert_eq!(timer(control).is_asserted(1000), asserted, "{control}");
             assert_eq!(timer(control).control(1000), status, "{control}");
             assert!(!timer(control).is_asserted(999));

@@ -25,7 +25,10 @@ impl Default for Trace {
 impl Trace {
     /// Returns one without exits.
     pub const fn new() -> Self {
-        Trace { count: AtomicU64::new(0), last: [const { [const { AtomicU64::new(0) }; 2] }; EXITS] }
+        Trace {
+            count: AtomicU64::new(0),
+            last: [const { [const { AtomicU64::new(0) }; 2] }; EXITS],
+        }
     }
 
     /// Takes note of an exit.
@@ -71,6 +74,9 @@ mod tests {
         }
         let text = format!("{trace}");
         assert!(text.starts_with("20 exits, 0x13 at 0x40000013, 0x12 at "), "{text}");
-        assert!(text.ends_with(", 0x4 at 0x40000004") && text.matches(" at ").count() == EXITS, "{text}");
+        assert!(
+            text.ends_with(", 0x4 at 0x40000004") && text.matches(" at ").count() == EXITS,
+            "{text}"
+        );
     }
 }

@@ -41,8 +41,8 @@ impl Trap {
     pub const fn from_syndrome(esr: u64, far: u64, hpfar: u64) -> Trap {
         let iss = (esr & 0x1ff_ffff) as u32;
         match esr >> 26 & 0x3f {
-            // Coprocessors of AArch32, what is trapped with FP, LS64, PAuth, SVE, ERET, SME, and the
-            // unknown.
+            // Coprocessors of AArch32, what is trapped with FP, LS64, PAuth, SVE, ERET, SME, and
+            // the unknown.
             0x00 | 0x03..=0x0c | 0x19..=0x1d => Trap::Undefined,
             0x01 => Trap::Wait,
             0x16 => Trap::Hvc,
@@ -99,7 +99,8 @@ mod tests {
 
     /// The syndrome of a data abort of level 3 with these fields.
     fn abort(size: u32, signed: bool, register: u32, wide: bool, write: bool) -> u64 {
-        let iss = 1 << 24 | size << 22 | u32::from(signed) << 21 | register << 16 | u32::from(wide) << 15;
+        let iss =
+            1 << 24 | size << 22 | u32::from(signed) << 21 | register << 16 | u32::from(wide) << 15;
         0x24 << 26 | 1 << 25 | u64::from(iss | u32::from(write) << 6 | 0b000111)
     }
 
@@ -113,7 +114,10 @@ mod tests {
     #[test]
     fn a_store_says_where_and_what() {
         let store = memory(abort(2, false, 25, false, true));
-        assert_eq!((store.address, store.bytes, store.write, store.register), (0x8000_4104, 4, true, 25));
+        assert_eq!(
+            (store.address, store.bytes, store.write, store.register),
+            (0x8000_4104, 4, true, 25)
+        );
         assert_eq!(store.truncate(0x1_2345_6789), 0x2345_6789);
         assert_eq!(memory(abort(3, false, 31, true, true)).truncate(u64::MAX), u64::MAX);
     }

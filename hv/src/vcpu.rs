@@ -102,8 +102,18 @@ impl Vcpu {
         let task = Task::current();
         vm.runs(id, task);
         let frame = Frame { x: [0; 31], pc: 0, pstate: PSTATE };
-        let moves = seed.map(|seed| Random::new(seed.wrapping_mul(64).wrapping_add(u64::from(id.number()))));
-        Ok(Vcpu { vm, id, task, frame, interface, physical_timer: Timer::default(), moves, moves_at: None })
+        let moves = seed
+            .map(|seed| Random::new(seed.wrapping_mul(64).wrapping_add(u64::from(id.number()))));
+        Ok(Vcpu {
+            vm,
+            id,
+            task,
+            frame,
+            interface,
+            physical_timer: Timer::default(),
+            moves,
+            moves_at: None,
+        })
     }
 
     /// Runs the vCPU whenever it is on, until its VM has stopped.
@@ -167,11 +177,18 @@ impl Vcpu {
             match self.enter() {
                 Left::Trapped => {
                     // Interrupts that have come since then change none of these.
-                    let [esr, far, hpfar] =
-                        [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
+                    let [esr, far, hpfar] = [
+                        read_sysreg!("esr_el2"),
+                        read_sysreg!("far_el2"),
+                        read_sysreg!("hpfar_el2"),
+                    ];
                     let trap = Trap::from_syndrome(esr, far, hpfar);
                     // How long a guest waits is its own affair.
-                    let began = if self.vm.measure && trap != Trap::Wait { Some(time::now()) } else { None };
+                    let began = if self.vm.measure && trap != Trap::Wait {
+                        Some(time::now())
+                    } else {
+                        None
+                    };
                     let flow = self.handle(trap);
                     if let Some(began) = began {
                         self.has_taken(time::now() - began);
@@ -200,7 +217,8 @@ impl Vcpu {
         if self.task.due() || cpu.resched() {
             return Left::Wanted;
         }
-        let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu.id(), &mut Ich, &mut host) else {
+        let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu.id(), &mut Ich, &mut host)
+        else {
             return Left::Requested;
         };
         // SAFETY: interrupts are off, and this vCPU is loaded here.
@@ -245,7 +263,10 @@ impl Vcpu {
         const ASSERTED: u64 = 0b101;
         let Some(line) = self.vm.timer(self.id, irq::VIRTUAL_TIMER) else { return };
         let state = line.state();
-        if state.sources() == 0 || state.is_active() || read_sysreg!("cntv_ctl_el0") & 0b111 == ASSERTED {
+        if state.sources() == 0
+            || state.is_active()
+            || read_sysreg!("cntv_ctl_el0") & 0b111 == ASSERTED
+        {
             return;
         }
         self.vm.set_timer(self.id, irq::VIRTUAL_TIMER, false);
@@ -279,7 +300,8 @@ impl Vcpu {
     fn comes_to_cpu(&mut self) {
         let irqs_off = IrqGuard::<Bare>::new();
         if switch::load(&irqs_off) {
-            self.interface.load(&self.vm.gic, |physical, active| irq::set_active(physical.number(), active));
+            self.interface
+                .load(&self.vm.gic, |physical, active| irq::set_active(physical.number(), active));
             self.physical_timer_changes();
         }
     }
@@ -333,17 +355,21 @@ impl Vcpu {
 
     /// Stops the VM because of what the guest has done.
     pub(crate) fn fails(&self, why: core::fmt::Arguments<'_>) {
-        self.vm.stop(End::Off, format_args!("vCPU {} has left by {why}, PC {:#x}", self.id.number(), self.frame.pc));
+        self.vm.stop(
+            End::Off,
+            format_args!("vCPU {} has left by {why}, PC {:#x}", self.id.number(), self.frame.pc),
+        );
     }
 
     /// Makes the instruction UNDEFINED: the guest takes an exception to EL1 (Arm DDI 0487,
     /// AArch64.TakeException).
     #[cold]
     pub(crate) fn undefined(&mut self) {
-        /// Offsets from VBAR_EL1 of the vectors from EL1 with SP_EL0, with SP_EL1, from AArch64 and from
-        /// AArch32.
+        /// Offsets from VBAR_EL1 of the vectors from EL1 with SP_EL0, with SP_EL1, from AArch64 and
+        /// from AArch32.
         const VECTORS: [u64; 4] = [0, 0x200, 0x400, 0x600];
-        let (aarch32, mode, stack) = (self.frame.pstate >> 4 & 1, self.frame.pstate >> 2 & 3, self.frame.pstate & 1);
+        let (aarch32, mode, stack) =
+            (self.frame.pstate >> 4 & 1, self.frame.pstate >> 2 & 3, self.frame.pstate & 1);
         let from = match (aarch32, mode, stack) {
             (1, ..) => 3,
             (_, 1, 0) => 0,

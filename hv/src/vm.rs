@@ -8,7 +8,9 @@ use core::ops::Range;
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use doorbell_gic::{Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, VcpuId, Width};
+use doorbell_gic::{
+    Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, VcpuId, Width,
+};
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, WaitType};
 use doorbell_post::{Notice, Requests};
 
@@ -133,8 +135,8 @@ impl Plan {
 }
 
 impl Vm {
-    /// Returns the VM of a plan after so many resets, whose first vCPU is about to begin. By a task, once all CPUs have
-    /// put the one that was before.
+    /// Returns the VM of a plan after so many resets, whose first vCPU is about to begin. By a
+    /// task, once all CPUs have put the one that was before.
     ///
     /// # Errors
     /// Says in a line what is wrong.
@@ -163,12 +165,26 @@ impl Vm {
             clean(*at + offset, bytes.len() as u64);
         }
         let mut stage2 = Stage2::new();
-        stage2.map(ram.clone(), *at).map_err(|_| "a VM has an even number of MiB, and less than 512 GiB")?;
+        stage2
+            .map(ram.clone(), *at)
+            .map_err(|_| "a VM has an even number of MiB, and less than 512 GiB")?;
         // SAFETY: makes CPUs forget the stage 2 that had the VMID, and see this one.
-        unsafe { core::arch::asm!("dsb ishst", "tlbi alle1is", "ic ialluis", "dsb ish", "isb", options(nostack)) };
+        unsafe {
+            core::arch::asm!(
+                "dsb ishst",
+                "tlbi alle1is",
+                "ic ialluis",
+                "dsb ish",
+                "isb",
+                options(nostack)
+            )
+        };
         let affinities: Vec<_> = (0..vcpus as u32).map(Affinity).collect();
-        let gic = Gic::new(crate::ich::vtr(), SPIS, &affinities).map_err(|_| "there is no such GIC")?;
-        for line in (0..vcpus).filter_map(|number| timer(&gic, VcpuId::new(number as u32)?, VIRTUAL_TIMER)) {
+        let gic =
+            Gic::new(crate::ich::vtr(), SPIS, &affinities).map_err(|_| "there is no such GIC")?;
+        for line in
+            (0..vcpus).filter_map(|number| timer(&gic, VcpuId::new(number as u32)?, VIRTUAL_TIMER))
+        {
             line.set_physical(PhysicalIntId::new(VIRTUAL_TIMER));
         }
         let start = Start { entry: RAM + places.kernel, context: RAM + places.device_tree };
@@ -213,7 +229,10 @@ impl Vm {
     }
 
     /// Returns whether a vCPU is on. None if there is no such vCPU.
-    pub(crate) fn power(&self, vcpu: VcpuId) -> Option<doorbell_platform::IrqLockGuard<'_, Bare, Power>> {
+    pub(crate) fn power(
+        &self,
+        vcpu: VcpuId,
+    ) -> Option<doorbell_platform::IrqLockGuard<'_, Bare, Power>> {
         Some(self.vcpus.get(vcpu.number() as usize)?.power.lock_irqsave())
     }
 
@@ -244,7 +263,9 @@ impl Vm {
     }
 
     fn wake(&self, vcpu: VcpuId) {
-        if let Some(task) = self.vcpus.get(vcpu.number() as usize).and_then(|shared| shared.task.get()) {
+        if let Some(task) =
+            self.vcpus.get(vcpu.number() as usize).and_then(|shared| shared.task.get())
+        {
             task.wake();
         }
     }
@@ -258,13 +279,17 @@ impl Vm {
             (Frame::Distributor, address - GICD.start)
         } else if GICR.contains(&address) {
             let offset = address - GICR.start;
-            let vcpu =
-                VcpuId::new((offset / REDISTRIBUTOR) as u32).filter(|vcpu| self.gic.redistributor(*vcpu).is_ok())?;
+            let vcpu = VcpuId::new((offset / REDISTRIBUTOR) as u32)
+                .filter(|vcpu| self.gic.redistributor(*vcpu).is_ok())?;
             (Frame::Redistributor(vcpu), offset % REDISTRIBUTOR)
         } else if UART.contains(&address) {
-            return Some(self.uart((address - UART.start) as u32, access.write.then_some(value as u32)));
+            return Some(
+                self.uart((address - UART.start) as u32, access.write.then_some(value as u32)),
+            );
         } else if RTC.contains(&address) {
-            return Some(self.rtc((address - RTC.start) as u32, access.write.then_some(value as u32)).into());
+            return Some(
+                self.rtc((address - RTC.start) as u32, access.write.then_some(value as u32)).into(),
+            );
         } else {
             return None;
         };
@@ -308,7 +333,9 @@ impl Vm {
             Some(byte) if self.raw && offset == pl011::DR => console::byte(byte as u8),
             Some(_) if self.raw => {}
             Some(_) => {
-                if let Some(text) = length.and_then(|length| core::str::from_utf8(&line[..length]).ok()) {
+                if let Some(text) =
+                    length.and_then(|length| core::str::from_utf8(&line[..length]).ok())
+                {
                     say!("{}| {text}", self.name);
                 }
             }
@@ -393,7 +420,9 @@ fn clean(start: u64, length: u64) {
     let line = 4 << (read_sysreg!("ctr_el0") >> 16 & 0xf);
     for address in (start / line * line..start + length).step_by(line as usize) {
         // SAFETY: cleans a cache line, which changes no memory.
-        unsafe { core::arch::asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags))
+        };
     }
 }
 
@@ -427,7 +456,9 @@ impl Host for Told<'_> {
     fn ended(&mut self, ended: Ended) {
         match ended {
             // The hardware's timer interrupts again, if it still does.
-            Ended::Level(id) if id.number() == VIRTUAL_TIMER => self.vm.set_timer(self.vcpu, VIRTUAL_TIMER, false),
+            Ended::Level(id) if id.number() == VIRTUAL_TIMER => {
+                self.vm.set_timer(self.vcpu, VIRTUAL_TIMER, false)
+            }
             // The level of the other timer, and of the UART, is what it is until the guest writes.
             Ended::Level(_) => {}
             Ended::Physical(id) => irq::deactivate(id.number()),

@@ -33,7 +33,16 @@ pub fn build() -> Result<PathBuf, Trouble> {
     let target = target_directory().join("hv");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--quiet", "--release", "--workspace", "--bins", "--target", TARGET, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--workspace",
+            "--bins",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(&target)
         .current_dir(&hv);
     if let Library::Source(source) = library {
@@ -57,10 +66,15 @@ pub fn image(program: &Path) -> Result<PathBuf, String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", program.display());
     let data = fs::read(program).map_err(|error| at(&error))?;
     let elf = object::File::parse(&*data).map_err(|error| at(&error))?;
-    let start = elf.segments().map(|segment| segment.address()).min().ok_or_else(|| at(&"it has no segments"))?;
+    let start = elf
+        .segments()
+        .map(|segment| segment.address())
+        .min()
+        .ok_or_else(|| at(&"it has no segments"))?;
     let mut image = Vec::new();
     for segment in elf.segments() {
-        let (bytes, offset) = (segment.data().map_err(|error| at(&error))?, (segment.address() - start) as usize);
+        let (bytes, offset) =
+            (segment.data().map_err(|error| at(&error))?, (segment.address() - start) as usize);
         if !bytes.is_empty() {
             image.resize(image.len().max(offset + bytes.len()), 0);
             image[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -82,11 +96,14 @@ enum Library {
 /// Looks for the standard library of the target, which `tools/aarch64` gets.
 fn library() -> Result<Library, Trouble> {
     let rustc = |arguments: &[&str]| {
-        let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).args(arguments).output();
+        let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+            .args(arguments)
+            .output();
         output.map_err(|error| format!("rustc does not run: {error}"))
     };
     let sysroot = rustc(&["--print", "sysroot"])?;
-    let installed = Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib").join(TARGET);
+    let installed =
+        Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib").join(TARGET);
     if installed.is_dir() {
         return Ok(Library::Installed);
     }
@@ -97,6 +114,7 @@ fn library() -> Result<Library, Trouble> {
     if source.is_dir() {
         return Ok(Library::Source(source));
     }
-    let what = format!("the standard library of {TARGET}: tools/aarch64, or rustup target add {TARGET}");
+    let what =
+        format!("the standard library of {TARGET}: tools/aarch64, or rustup target add {TARGET}");
     Err(Trouble::Missing(what))
 }

@@ -16,11 +16,17 @@ pub struct Vm {
     pub arguments: String,
 }
 
-/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed, and whose exits are measured or not. Returns the file.
+/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed, and whose exits are
+/// measured or not. Returns the file.
 ///
 /// # Errors
 /// Says which file is not to be read or written.
-pub fn write(name: &Path, vms: &[Vm], migrate: Option<u64>, measure: bool) -> Result<PathBuf, String> {
+pub fn write(
+    name: &Path,
+    vms: &[Vm],
+    migrate: Option<u64>,
+    measure: bool,
+) -> Result<PathBuf, String> {
     let migrate = migrate.map_or(String::new(), |seed| format!("migrate={seed}\n"));
     write_with(name, vms, &(migrate + if measure { "measure=exits\n" } else { "" }))
 }
@@ -53,7 +59,9 @@ fn write_with(name: &Path, vms: &[Vm], options: &str) -> Result<PathBuf, String>
     for Vm { name, vcpus, memory, kernel, initramfs, arguments } in vms {
         let kernel = place(fs::read(kernel).map_err(|error| at(kernel, error))?);
         let initramfs = place(initramfs.clone());
-        text += &format!("vm={name} vcpus={vcpus} memory={memory} kernel={kernel} initramfs={initramfs} {arguments}\n");
+        text += &format!(
+            "vm={name} vcpus={vcpus} memory={memory} kernel={kernel} initramfs={initramfs} {arguments}\n"
+        );
     }
     text.push('\n');
     if text.len() > TEXT {
@@ -99,7 +107,8 @@ impl Archive {
         // Inode, mode, owner, group, links, time, length, the device that it is on, the device that
         // it is, the length of the name, and a sum that is not used.
         let name_length = name.len() as u32 + 1;
-        let fields = [self.files, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
+        let fields =
+            [self.files, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
         self.bytes.extend(b"070701");
         for field in fields {
             self.bytes.extend(format!("{field:08x}").bytes());

@@ -21,7 +21,9 @@ pub fn images(init: &str) -> Result<(PathBuf, Vec<u8>), Trouble> {
     let at = build::target_directory().join("linux");
     let fetched = Command::new(build::project().join("tools/aarch64-linux")).arg(&at).status();
     if !fetched.is_ok_and(|status| status.success()) {
-        return Err(Trouble::Missing("Debian's kernel and busybox, which tools/aarch64-linux fetches".into()));
+        return Err(Trouble::Missing(
+            "Debian's kernel and busybox, which tools/aarch64-linux fetches".into(),
+        ));
     }
     let busybox = at.join("busybox");
     let busybox = fs::read(&busybox).map_err(|error| format!("{}: {error}", busybox.display()))?;

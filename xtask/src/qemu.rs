@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::Trouble;
 
 /// Makes a run the same each time.
-const COUNTED: [&str; 4] = ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01T00:00:00,clock=vm"];
+const COUNTED: [&str; 4] =
+    ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01T00:00:00,clock=vm"];
 
 const QEMU: &str = "qemu-system-aarch64";
 
@@ -45,8 +46,14 @@ pub enum Threads {
 
 impl Machine<'_> {
     /// One that can run the hypervisor.
-    pub const DEFAULT: Machine<'static> =
-        Machine { cpu: "neoverse-n1", cpus: 1, threads: Threads::One, el2: true, gic: 3, arguments: "" };
+    pub const DEFAULT: Machine<'static> = Machine {
+        cpu: "neoverse-n1",
+        cpus: 1,
+        threads: Threads::One,
+        el2: true,
+        gic: 3,
+        arguments: "",
+    };
 
     /// Returns a QEMU that has this machine, with so many MiB, and runs an image.
     fn command(&self, memory: u32, image: &Path, guest: Option<&Path>) -> Command {
@@ -62,15 +69,18 @@ impl Machine<'_> {
         let gic = self.gic;
         let el2 = if self.el2 { "on" } else { "off" };
         let mut qemu = Command::new(QEMU);
-        qemu.args(["-machine", &format!("virt,virtualization={el2},gic-version={gic},dtb-randomness=off")])
-            .args(["-m", &format!("{memory}M"), "-nic", "none", "-seed", "42"])
-            .args(counted)
-            .args(append)
-            .args(["-accel", accelerator])
-            .args(["-cpu", self.cpu, "-smp", &self.cpus.to_string()])
-            .args(["-no-reboot", "-kernel"])
-            .arg(image)
-            .args(guest.iter().flat_map(|guest| [Path::new("-initrd"), guest]));
+        qemu.args([
+            "-machine",
+            &format!("virt,virtualization={el2},gic-version={gic},dtb-randomness=off"),
+        ])
+        .args(["-m", &format!("{memory}M"), "-nic", "none", "-seed", "42"])
+        .args(counted)
+        .args(append)
+        .args(["-accel", accelerator])
+        .args(["-cpu", self.cpu, "-smp", &self.cpus.to_string()])
+        .args(["-no-reboot", "-kernel"])
+        .arg(image)
+        .args(guest.iter().flat_map(|guest| [Path::new("-initrd"), guest]));
         qemu
     }
 }
@@ -136,11 +146,15 @@ pub fn run(
         match lines.recv_timeout(silence) {
             Ok(text) => {
                 if let Some((typed, input)) = line(&text).zip(qemu.stdin.as_mut()) {
-                    input.write_all(typed.as_bytes()).map_err(|error| format!("{QEMU} reads nothing: {error}"))?;
+                    input
+                        .write_all(typed.as_bytes())
+                        .map_err(|error| format!("{QEMU} reads nothing: {error}"))?;
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break Ok(()),
-            Err(RecvTimeoutError::Timeout) => break Err(format!("nothing was written for {} s", silence.as_secs())),
+            Err(RecvTimeoutError::Timeout) => {
+                break Err(format!("nothing was written for {} s", silence.as_secs()));
+            }
         }
     };
     let _ = qemu.kill();
@@ -152,9 +166,15 @@ pub fn run(
 ///
 /// # Errors
 /// Says that QEMU does not run.
-pub fn interact(machine: Machine<'_>, memory: u32, image: &Path, guest: &Path) -> Result<bool, String> {
+pub fn interact(
+    machine: Machine<'_>,
+    memory: u32,
+    image: &Path,
+    guest: &Path,
+) -> Result<bool, String> {
     let mut qemu = machine.command(memory, image, Some(guest));
-    let status = qemu.arg("-nographic").status().map_err(|error| format!("{QEMU} does not run: {error}"))?;
+    let status =
+        qemu.arg("-nographic").status().map_err(|error| format!("{QEMU} does not run: {error}"))?;
     Ok(status.success())
 }
 

@@ -42,7 +42,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<bool, Trouble> {
     qemu::is_there()?;
     let programs = build::build()?;
-    let read = |file: &PathBuf| fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
+    let read =
+        |file: &PathBuf| fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
     let (kernel, shell) = match &options.kernel {
         Some(kernel) => (kernel.clone(), Vec::new()),
         None => linux::images(linux::SHELL)?,
@@ -57,6 +58,16 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
         arguments: options.arguments.clone(),
     };
     let bundle = bundle::write_raw(&programs.join("vm"), &vm)?;
-    let machine = Machine { cpu: &options.cpu, cpus: options.cpus, threads: Threads::Each, ..Machine::DEFAULT };
-    Ok(qemu::interact(machine, options.memory + 512, &build::image(&programs.join("hv"))?, &bundle)?)
+    let machine = Machine {
+        cpu: &options.cpu,
+        cpus: options.cpus,
+        threads: Threads::Each,
+        ..Machine::DEFAULT
+    };
+    Ok(qemu::interact(
+        machine,
+        options.memory + 512,
+        &build::image(&programs.join("hv"))?,
+        &bundle,
+    )?)
 }

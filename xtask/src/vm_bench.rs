@@ -19,8 +19,8 @@ pub struct Cost {
     pub exits: u64,
 }
 
-/// An operation, by its first words, and what KVM of Linux 6.1 and 7.2 and the aim are. The guest behind
-/// KVM's figures was another one.
+/// An operation, by its first words, and what KVM of Linux 6.1 and 7.2 and the aim are. The guest
+/// behind KVM's figures was another one.
 const OPERATIONS: &[(&str, &str, &str, u64)] = &[
     ("HVC, unknown function", "1071", "1576", 150),
     ("read GICD_IIDR", "1916", "2583", 200),
@@ -53,7 +53,9 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
     qemu::is_there()?;
     let programs = build::build()?;
     let (bare, vm) = (measure(&programs, false)?, measure(&programs, true)?);
-    println!("| operation | guest alone | KVM 6.1 | KVM 7.2 | Doorbell | less the guest | at most | exits |");
+    println!(
+        "| operation | guest alone | KVM 6.1 | KVM 7.2 | Doorbell | less the guest | at most | exits |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for (name, old, new, most) in OPERATIONS {
         let of = |costs: &[Cost]| costs.iter().find(|cost| cost.name == *name).cloned();
@@ -103,12 +105,23 @@ pub fn measure(programs: &Path, in_vm: bool) -> Result<Vec<Cost>, Trouble> {
     let guest = build::image(&programs.join("guest"))?;
     let (image, bundle) = if in_vm {
         let arguments = "bench".into();
-        let vm = Vm { name: "vm0".into(), vcpus: 1, memory: 16, kernel: guest, initramfs: Vec::new(), arguments };
-        (build::image(&programs.join("hv"))?, Some(bundle::write(&programs.join("bench"), &[vm], None, false)?))
+        let vm = Vm {
+            name: "vm0".into(),
+            vcpus: 1,
+            memory: 16,
+            kernel: guest,
+            initramfs: Vec::new(),
+            arguments,
+        };
+        (
+            build::image(&programs.join("hv"))?,
+            Some(bundle::write(&programs.join("bench"), &[vm], None, false)?),
+        )
     } else {
         (guest, None)
     };
-    let machine = Machine { threads: Threads::Counted, el2: in_vm, arguments: "bench", ..Machine::DEFAULT };
+    let machine =
+        Machine { threads: Threads::Counted, el2: in_vm, arguments: "bench", ..Machine::DEFAULT };
     let mut costs = Vec::new();
     qemu::run(machine, &image, bundle.as_deref(), Duration::from_secs(120), |line| {
         costs.extend(Cost::parse(line));
@@ -123,7 +136,11 @@ impl Cost {
         let line = line.split_once("| ").map_or(line, |(_, line)| line);
         let (name, rest) = line.strip_prefix("bench ")?.rsplit_once(": ")?;
         let (instructions, exits) = rest.strip_suffix(" exits")?.split_once(" instructions, ")?;
-        Some(Cost { name: name.into(), instructions: instructions.parse().ok()?, exits: exits.parse().ok()? })
+        Some(Cost {
+            name: name.into(),
+            instructions: instructions.parse().ok()?,
+            exits: exits.parse().ok()?,
+        })
     }
 }
 
@@ -151,6 +168,9 @@ mod tests {
         assert_eq!((wrong(|_| ()), wrong(|cost| cost.exits += 1)), (0, OPERATIONS.len()));
         assert_eq!(wrong(|cost| cost.instructions += cost.instructions / 25), 0);
         assert_eq!(wrong(|cost| cost.instructions -= cost.instructions / 15), OPERATIONS.len());
-        assert_eq!(compare(&[]).iter().filter(|(_, verdict)| verdict.is_err()).count(), OPERATIONS.len());
+        assert_eq!(
+            compare(&[]).iter().filter(|(_, verdict)| verdict.is_err()).count(),
+            OPERATIONS.len()
+        );
     }
 }

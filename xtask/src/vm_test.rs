@@ -76,20 +76,37 @@ const fn linux(vcpus: u32) -> Guest {
 const LONGEST_EXIT: u64 = 20_000 / 16;
 
 /// What Linux says when a CPU does not get on.
-const STALLS: &[&str] = &["detected stall", "self-detected stall", "soft lockup", "blocked for more than"];
+const STALLS: &[&str] =
+    &["detected stall", "self-detected stall", "soft lockup", "blocked for more than"];
 
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
 
-const NOTHING: Test = Test { name: "", image: "hv", vms: &[], moves: false, short_exits: false, machines: &[] };
+const NOTHING: Test =
+    Test { name: "", image: "hv", vms: &[], moves: false, short_exits: false, machines: &[] };
 
 /// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
 /// wait for a core of the host; two of them run at the same time.
 const TESTS: &[Test] = &[
     Test { name: "boot", image: "boot-test", machines: &[(1, Threads::One)], ..NOTHING },
-    Test { name: "platform", image: "platform-test", machines: &[(4, Threads::One), (2, Threads::Each)], ..NOTHING },
-    Test { name: "bare-guest", image: "guest", machines: &[(1, Threads::One), (4, Threads::Each)], ..NOTHING },
-    Test { name: "guest", vms: &[bare(1)], machines: &[(1, Threads::One), (2, Threads::Each)], ..NOTHING },
+    Test {
+        name: "platform",
+        image: "platform-test",
+        machines: &[(4, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
+    Test {
+        name: "bare-guest",
+        image: "guest",
+        machines: &[(1, Threads::One), (4, Threads::Each)],
+        ..NOTHING
+    },
+    Test {
+        name: "guest",
+        vms: &[bare(1)],
+        machines: &[(1, Threads::One), (2, Threads::Each)],
+        ..NOTHING
+    },
     Test {
         name: "guest-4",
         vms: &[bare(4)],
@@ -114,7 +131,12 @@ const TESTS: &[Test] = &[
     Test { name: "linux-1", vms: &[linux(1)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-2", vms: &[linux(2)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-4", vms: &[linux(4)], machines: &[(4, Threads::One)], ..NOTHING },
-    Test { name: "linux-8", vms: &[linux(8)], machines: &[(2, Threads::Each), (4, Threads::One)], ..NOTHING },
+    Test {
+        name: "linux-8",
+        vms: &[linux(8)],
+        machines: &[(2, Threads::Each), (4, Threads::One)],
+        ..NOTHING
+    },
     Test {
         name: "linux-reboot",
         vms: &[Guest { arguments: "reboots", ..linux(2) }],
@@ -144,9 +166,11 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
     qemu::is_there()?;
     let programs = build::build()?;
     let mut all = Count::default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let seed = options.seed.unwrap_or(now);
-    let wanted = |name: &str| options.name.as_ref().is_none_or(|wanted| name.contains(wanted.as_str()));
+    let wanted =
+        |name: &str| options.name.as_ref().is_none_or(|wanted| name.contains(wanted.as_str()));
     let mut missing = Vec::new();
     for (number, test) in TESTS.iter().enumerate().filter(|(_, test)| wanted(test.name)) {
         let image = build::image(&programs.join(test.image))?;
@@ -189,10 +213,13 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
 impl Test {
     /// Returns the machines to run it on.
     fn machines(&self, options: &Options, number: usize) -> Vec<Machine<'static>> {
-        let models = MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
-        let all = models.flat_map(|cpu| self.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
+        let models =
+            MODELS.iter().filter(|&&model| options.cpu.as_ref().is_none_or(|cpu| cpu == model));
+        let all = models
+            .flat_map(|cpu| self.machines.iter().map(move |&(cpus, threads)| (cpu, cpus, threads)));
         let el2 = self.image != "guest";
-        let all = all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, ..Machine::DEFAULT });
+        let all =
+            all.map(|(cpu, cpus, threads)| Machine { cpu, cpus, threads, el2, ..Machine::DEFAULT });
         if options.short {
             // One model after the other, and for each test the last machine.
             let of_one: Vec<_> = all.collect();
@@ -204,17 +231,25 @@ impl Test {
     }
 
     /// Runs it on a machine.
-    fn run(&self, options: &Options, machine: Machine<'_>, image: &Path, bundle: Option<&Path>, seed: u64) -> Count {
+    fn run(
+        &self,
+        options: &Options,
+        machine: Machine<'_>,
+        image: &Path,
+        bundle: Option<&Path>,
+        seed: u64,
+    ) -> Count {
         let began = Instant::now();
         let mut seen = Seen::default();
-        let ended = qemu::run(machine, image, bundle, Duration::from_secs(options.silence), |line| {
-            if options.verbose {
-                println!("{line}");
-            }
-            seen.line(line);
-            // What is typed is for the first VM.
-            line.ends_with("vm0| type a line").then_some("typed\n")
-        });
+        let ended =
+            qemu::run(machine, image, bundle, Duration::from_secs(options.silence), |line| {
+                if options.verbose {
+                    println!("{line}");
+                }
+                seen.line(line);
+                // What is typed is for the first VM.
+                line.ends_with("vm0| type a line").then_some("typed\n")
+            });
         let (moves, longest) = (seen.moves, seen.longest);
         let mut count = seen.count(self.vms.len().max(1));
         // A few, however slow the machine is.
@@ -224,7 +259,9 @@ impl Test {
         if self.short_exits {
             match longest {
                 Some(ticks) if ticks <= LONGEST_EXIT => count.passed += 1,
-                _ => count.failures.push(format!("the longest exit has taken {longest:?} times 16 instructions")),
+                _ => count
+                    .failures
+                    .push(format!("the longest exit has taken {longest:?} times 16 instructions")),
             }
         }
         count.failures.extend(ended.err());
@@ -249,9 +286,21 @@ impl Test {
             };
             let typed = if number == 0 { "typed" } else { "" };
             let arguments = format!("console=ttyAMA0 vcpus={vcpus} {typed} {arguments}");
-            vms.push(Vm { name: format!("vm{number}"), vcpus: *vcpus, memory, kernel, initramfs, arguments });
+            vms.push(Vm {
+                name: format!("vm{number}"),
+                vcpus: *vcpus,
+                memory,
+                kernel,
+                initramfs,
+                arguments,
+            });
         }
-        Ok(Some(bundle::write(&programs.join(self.name), &vms, self.moves.then_some(seed), self.short_exits)?))
+        Ok(Some(bundle::write(
+            &programs.join(self.name),
+            &vms,
+            self.moves.then_some(seed),
+            self.short_exits,
+        )?))
     }
 }
 
@@ -280,7 +329,8 @@ impl Seen {
         if STALLS.iter().any(|stall| line.contains(stall)) {
             self.counts.entry(vm.to_owned()).or_default().stalls.push(line.to_owned());
         }
-        if line.starts_with("check ") || line.starts_with("panic: ") || line.starts_with("result: ") {
+        if line.starts_with("check ") || line.starts_with("panic: ") || line.starts_with("result: ")
+        {
             self.counts.entry(vm.to_owned()).or_default().line(line);
         }
     }
@@ -365,10 +415,18 @@ mod tests {
 
     #[test]
     fn passes_and_failures_are_counted_and_compared_with_the_result() {
-        let one = count(&["noise", "check one: passed", "check two: failed: 3", "result: 1 passed, 1 failed"]);
+        let one = count(&[
+            "noise",
+            "check one: passed",
+            "check two: failed: 3",
+            "result: 1 passed, 1 failed",
+        ]);
         assert_eq!((one.passed, &*one.failures), (1, &["two: failed: 3".to_owned()][..]));
-        let two =
-            count(&["vm0| check one: passed", "vm1| result: 0 passed, 0 failed", "vm0| result: 1 passed, 0 failed"]);
+        let two = count(&[
+            "vm0| check one: passed",
+            "vm1| result: 0 passed, 0 failed",
+            "vm0| result: 1 passed, 0 failed",
+        ]);
         assert_eq!((two.passed, two.failures.len()), (1, 0));
     }
 
@@ -380,7 +438,10 @@ mod tests {
             &["check one: passed", "result: 2 passed, 0 failed"],
             &["panic: oh", "result: 0 passed, 0 failed"],
             &["vm0| check one: passed", "vm1| result: 1 passed, 0 failed"],
-            &["vm0| [ 30.1] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "vm0| result: 0 passed, 0 failed"],
+            &[
+                "vm0| [ 30.1] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+                "vm0| result: 0 passed, 0 failed",
+            ],
         ] {
             assert!(!count(lines).failures.is_empty(), "{lines:?}");
         }

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use doorbell_bench::Kernel;
 use doorbell_gic::spec::{Vtr, lr};
 use doorbell_gic::{
-    Affinity, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Kick, Line, ListRegisters, VcpuId, Width,
+    Affinity, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Kick, Line, ListRegisters,
+    VcpuId, Width,
 };
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::Notice;
@@ -72,7 +73,12 @@ impl ListRegisters for Registers {
 
 impl Registers {
     fn new() -> Self {
-        Registers { vmcr: 0xf8 << 24 | 2 << 21 | 3 << 18 | 0b11, hcr: 0, lrs: [0; 16], active: [[0; 4]; 2] }
+        Registers {
+            vmcr: 0xf8 << 24 | 2 << 21 | 3 << 18 | 0b11,
+            hcr: 0,
+            lrs: [0; 16],
+            active: [[0; 4]; 2],
+        }
     }
 
     /// The guest acknowledges and ends all that is pending. Returns how many.
@@ -115,14 +121,21 @@ pub fn gic(lrs: u64, vcpus: u32, priority: impl Fn(u32) -> u8) -> Gic<Kernel> {
     let vtr = Vtr::from_bits(4 << 29 | 4 << 26 | 1 << 19 | (lrs - 1));
     let affinities: Vec<_> = (0..vcpus).map(Affinity).collect();
     let gic = Gic::new(vtr, SPIS * vcpus, &affinities).expect("there can be one");
-    let write = |frame, offset, width, value| _ = gic.write(frame, offset, width, value, &mut Nobody).wait(&mut Nobody);
+    let write = |frame, offset, width, value| {
+        _ = gic.write(frame, offset, width, value, &mut Nobody).wait(&mut Nobody)
+    };
     write(Frame::Distributor, 0, Width::Word, 2);
     for vcpu in (0..vcpus).filter_map(VcpuId::new) {
         write(Frame::Redistributor(vcpu), 0x14, Width::Word, 0);
     }
     for number in 32..32 + SPIS * vcpus {
         write(Frame::Distributor, 0x400 + number, Width::Byte, priority(number).into());
-        write(Frame::Distributor, 0x6000 + 8 * number, Width::Double, u64::from((number - 32) / SPIS));
+        write(
+            Frame::Distributor,
+            0x6000 + 8 * number,
+            Width::Double,
+            u64::from((number - 32) / SPIS),
+        );
     }
     for word in 1..1 + SPIS * vcpus / 32 {
         write(Frame::Distributor, 0x100 + 4 * word, Width::Word, 0xffff_ffff);
@@ -157,7 +170,8 @@ impl Vcpu {
     #[inline]
     pub fn runs<R>(&mut self, gic: &Gic<Kernel>, guest: impl FnOnce(&mut Registers) -> R) -> R {
         let irqs_off = IrqGuard::new();
-        let entered = self.interface.enter(gic, &irqs_off, CpuId(0), &mut self.registers, &mut Nobody);
+        let entered =
+            self.interface.enter(gic, &irqs_off, CpuId(0), &mut self.registers, &mut Nobody);
         let Ok(in_guest) = entered else { unreachable!("nothing is requested") };
         let ran = guest(&mut self.registers);
         let _ = self.interface.exit(gic, in_guest, &mut self.registers, &mut Nobody);

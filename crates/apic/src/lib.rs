@@ -15,6 +15,8 @@ pub mod vmx;
 
 pub use locks::LOCKS;
 pub use map::{ApicMap, ApicTable, DuplicateId, LogicalIds, Registers, Who};
-pub use message::{Delivery, DestinationIds, DestinationMode, InterruptMessage, NotAMessage, TriggerMode};
+pub use message::{
+    Delivery, DestinationIds, DestinationMode, InterruptMessage, NotAMessage, TriggerMode,
+};
 pub use postable::{Eoi, NotPostable, PostableMessage, postable};
 pub use vector::GuestVector;

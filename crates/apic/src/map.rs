@@ -12,7 +12,8 @@ use crate::{DestinationMode, InterruptMessage};
 
 pub(crate) static APIC_MAP: LockClass = LockClass::new("apic.map", WaitType::Sleep);
 
-/// How an xAPIC understands logical destinations: its destination format register (Intel SDM vol. 3, section 12.6.2.2).
+/// How an xAPIC understands logical destinations: its destination format register (Intel SDM vol.
+/// 3, section 12.6.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogicalIds {
     /// Each bit is an APIC.
@@ -59,7 +60,9 @@ impl Registers {
         }
         match (*self, mode) {
             (Registers::Disabled, _) => false,
-            (Registers::XApic { id, .. }, DestinationMode::Physical) => destination == 0xff || destination == id as u32,
+            (Registers::XApic { id, .. }, DestinationMode::Physical) => {
+                destination == 0xff || destination == id as u32
+            }
             (Registers::XApic { logical, format, .. }, DestinationMode::Logical) => {
                 if destination > 0xff {
                     return false;
@@ -69,12 +72,14 @@ impl Registers {
                     LogicalIds::Flat => destination & logical != 0,
                     // Cluster 15 means all clusters.
                     LogicalIds::Cluster => {
-                        (destination >> 4 == 15 || destination >> 4 == logical >> 4) && destination & logical & 15 != 0
+                        (destination >> 4 == 15 || destination >> 4 == logical >> 4)
+                            && destination & logical & 15 != 0
                     }
                 }
             }
             (Registers::X2Apic { id }, DestinationMode::Physical) => destination == id,
-            // Section 12.12.10.2: logical x2APIC id = x2APIC id bits 19:4 << 16 | 1 << x2APIC id bits 3:0.
+            // Section 12.12.10.2: logical x2APIC id = x2APIC id bits 19:4 << 16 | 1 << x2APIC id
+            // bits 3:0.
             (Registers::X2Apic { id }, DestinationMode::Logical) => {
                 destination >> 16 == id >> 4 & 0xffff && destination & 1 << (id & 15) != 0
             }
@@ -101,15 +106,16 @@ pub struct DuplicateId(pub u32);
 #[doc(alias = "Table")]
 pub struct ApicTable<T> {
     vcpus: Vec<(Registers, T)>,
-    /// For each physical destination below its length, the one that it means; nothing if it is none or several.
+    /// For each physical destination below its length, the one that it means; nothing if it is none
+    /// or several.
     physical: Box<[Option<T>]>,
     duplicate: Option<DuplicateId>,
 }
 
 doorbell_platform::opaque_debug!([T] ApicTable<T>);
 
-/// How many physical destinations are looked up; of larger ones, all vCPUs are asked. A guest cannot make a table larger
-/// than that, whatever it writes.
+/// How many physical destinations are looked up; of larger ones, all vCPUs are asked. A guest
+/// cannot make a table larger than that, whatever it writes.
 const DIRECT: u32 = 4096;
 
 impl<T> ApicTable<T> {
@@ -120,7 +126,8 @@ impl<T> ApicTable<T> {
         T: Clone,
     {
         let vcpus: Vec<_> = vcpus.into_iter().collect();
-        let mut ids: Vec<(u32, usize)> = (0..vcpus.len()).filter_map(|at| Some((vcpus[at].0.id()?, at))).collect();
+        let mut ids: Vec<(u32, usize)> =
+            (0..vcpus.len()).filter_map(|at| Some((vcpus[at].0.id()?, at))).collect();
         ids.retain(|(id, _)| *id < DIRECT);
         ids.sort_unstable();
         let len = ids.last().map_or(0, |(id, _)| id + 1);
@@ -151,7 +158,9 @@ impl<T> ApicTable<T> {
 
     /// Returns the vCPUs that a message is for.
     pub fn targets(&self, destination: u32, mode: DestinationMode) -> impl Iterator<Item = &T> {
-        let accepts = move |(registers, vcpu)| Registers::accepts(registers, destination, mode).then_some(vcpu);
+        let accepts = move |(registers, vcpu)| {
+            Registers::accepts(registers, destination, mode).then_some(vcpu)
+        };
         self.vcpus.iter().map(|(registers, vcpu)| (registers, vcpu)).filter_map(accepts)
     }
 
@@ -190,10 +199,11 @@ const SCANNING: u32 = 2;
 
 /// The table of a VM, replaced as a whole whenever an APIC's registers have changed.
 ///
-/// Whoever changes a register calls [`changed`](ApicMap::changed) after the change. When that returns, the table has it:
-/// either this call has looked at the registers after it, or another has. The word that says whether there is anything to
-/// do has three states for that (known race X12): a scan that is under way declares the table clean only if nobody has
-/// changed anything since it began, and as long as it has not, nobody takes the table for clean.
+/// Whoever changes a register calls [`changed`](ApicMap::changed) after the change. When that
+/// returns, the table has it: either this call has looked at the registers after it, or another
+/// has. The word that says whether there is anything to do has three states for that (known race
+/// X12): a scan that is under way declares the table clean only if nobody has changed anything
+/// since it began, and as long as it has not, nobody takes the table for clean.
 pub struct ApicMap<P: Platform, T: Send + Sync + 'static> {
     state: P::AtomicU32,
     scan: Mutex<P, ()>,
@@ -254,7 +264,8 @@ impl<P: Platform, T: Send + Sync + 'static> ApicMap<P, T> {
         }
         self.state.store(SCANNING, SeqCst);
         let former = self.table.replace(Box::new(look()));
-        // If this fails, there was a change that the scan may have missed, and whoever made it waits for the mutex.
+        // If this fails, there was a change that the scan may have missed, and whoever made it
+        // waits for the mutex.
         let _ = self.state.compare_exchange(SCANNING, CLEAN, SeqCst, SeqCst);
         drop(scan);
         former.reclaim_later();
@@ -305,8 +316,11 @@ mod tests {
 
     #[test]
     fn flat_logical_destinations_are_sets() {
-        let table =
-            table(&[xapic(0, 1, LogicalIds::Flat), xapic(1, 2, LogicalIds::Flat), xapic(2, 0, LogicalIds::Flat)]);
+        let table = table(&[
+            xapic(0, 1, LogicalIds::Flat),
+            xapic(1, 2, LogicalIds::Flat),
+            xapic(2, 0, LogicalIds::Flat),
+        ]);
         assert_eq!(targets(&table, 2, Logical), [1]);
         assert_eq!(targets(&table, 0xfe, Logical), [1]);
         assert_eq!(targets(&table, 3, Logical), [0, 1]);
@@ -326,8 +340,11 @@ mod tests {
 
     #[test]
     fn the_logical_id_of_an_x2apic_is_made_of_its_id() {
-        let table =
-            table(&[Registers::X2Apic { id: 0x25 }, Registers::X2Apic { id: 0x26 }, Registers::X2Apic { id: 5 }]);
+        let table = table(&[
+            Registers::X2Apic { id: 0x25 },
+            Registers::X2Apic { id: 0x26 },
+            Registers::X2Apic { id: 5 },
+        ]);
         assert_eq!(targets(&table, 0x0002_0020, Logical), [0]);
         assert_eq!(targets(&table, 0x0002_0060, Logical), [0, 1]);
         assert_eq!(targets(&table, 0x20, Logical), [2]);
@@ -344,7 +361,11 @@ mod tests {
 
     #[test]
     fn xapics_take_255_for_all_and_the_x2apic_of_that_id_for_itself() {
-        let table = table(&[Registers::X2Apic { id: 255 }, xapic(1, 0, LogicalIds::Flat), Registers::X2Apic { id: 7 }]);
+        let table = table(&[
+            Registers::X2Apic { id: 255 },
+            xapic(1, 0, LogicalIds::Flat),
+            Registers::X2Apic { id: 7 },
+        ]);
         assert_eq!(targets(&table, 0xff, Physical), [0, 1]);
     }
 
@@ -365,7 +386,8 @@ mod tests {
     #[test]
     fn a_look_that_panics_leaves_the_table_as_it_was_and_the_next_one_looks_again() {
         let rcu = Arc::new(<Std as Platform>::Rcu::new("apic map"));
-        let map = ApicMap::<Std, ()>::new(&rcu, ApicTable::new([(Registers::X2Apic { id: 1 }, ())]));
+        let map =
+            ApicMap::<Std, ()>::new(&rcu, ApicTable::new([(Registers::X2Apic { id: 1 }, ())]));
         let looks = AssertUnwindSafe(|| map.changed(|| panic!("a register that is wrong")));
         assert!(catch_unwind(looks).is_err());
         assert_eq!(map.read().who(1, Physical), Who::One(&()));

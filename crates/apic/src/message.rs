@@ -1,7 +1,8 @@
 //! What an MSI says.
 //!
-//! Intel SDM vol. 3 (253668-083), section 12.11 "Message Signalled Interrupts": 12.11.1 for the address, 12.11.2 for the
-//! data. What destination ids mean is in section 12.6.2, and for x2APICs in 12.12.
+//! Intel SDM vol. 3 (253668-083), section 12.11 "Message Signalled Interrupts": 12.11.1 for the
+//! address, 12.11.2 for the data. What destination ids mean is in section 12.6.2, and for x2APICs
+//! in 12.12.
 
 use crate::GuestVector;
 
@@ -18,8 +19,8 @@ const REDIRECTION_HINT: u64 = 1 << 3;
 pub enum DestinationIds {
     /// Bits 19:12, as in the manual. 0xff means all, also to x2APICs.
     Eight,
-    /// Bits 11:5 in addition, as bits 14:8 of the id: what hypervisors offer their guests as the extended destination
-    /// id. 0xff means all xAPICs, and the x2APIC of that id.
+    /// Bits 11:5 in addition, as bits 14:8 of the id: what hypervisors offer their guests as the
+    /// extended destination id. 0xff means all xAPICs, and the x2APIC of that id.
     Fifteen,
     /// Bits 63:40 in addition, as bits 31:8 of the id: the form in which KVM's routes state x2APIC
     /// ids above 255 (`KVM_X2APIC_API_USE_32BIT_IDS`), which no device writes. Bits 39:32 are zero.
@@ -172,9 +173,15 @@ mod tests {
     fn the_fields_are_where_sdm_12_11_has_them() {
         let of = |address, data| InterruptMessage::decode(address, data, DestinationIds::Eight);
         assert_eq!(of(0xfee0_3000, 0x41), Ok(PLAIN));
-        assert_eq!(of(0xfee0_3004, 0x41), Ok(InterruptMessage { mode: DestinationMode::Logical, ..PLAIN }));
+        assert_eq!(
+            of(0xfee0_3004, 0x41),
+            Ok(InterruptMessage { mode: DestinationMode::Logical, ..PLAIN })
+        );
         assert_eq!(of(0xfee0_3008, 0x41), Ok(InterruptMessage { redirection_hint: true, ..PLAIN }));
-        assert_eq!(of(0xfee0_3000, 0x0141), Ok(InterruptMessage { delivery: Delivery::LowestPriority, ..PLAIN }));
+        assert_eq!(
+            of(0xfee0_3000, 0x0141),
+            Ok(InterruptMessage { delivery: Delivery::LowestPriority, ..PLAIN })
+        );
         assert_eq!(of(0xfee0_3000, 0x4041), Ok(PLAIN));
         assert_eq!(
             of(0xfee0_3000, 0x8041),
@@ -191,8 +198,10 @@ mod tests {
     #[test]
     fn each_delivery_mode_has_its_number() {
         use Delivery::*;
-        let of =
-            |mode: u32| InterruptMessage::decode(0xfee0_0000, mode << 8, DestinationIds::Eight).map(|it| it.delivery);
+        let of = |mode: u32| {
+            InterruptMessage::decode(0xfee0_0000, mode << 8, DestinationIds::Eight)
+                .map(|it| it.delivery)
+        };
         let modes = [Fixed, LowestPriority, Smi, Reserved, Nmi, Init, Reserved, ExtInt];
         for (number, mode) in (0..).zip(modes) {
             assert_eq!(of(number), Ok(mode));
@@ -211,7 +220,10 @@ mod tests {
 
     #[test]
     fn an_id_of_a_route_of_kvm_has_32_bits() {
-        let of = |address| InterruptMessage::decode(address, 0x41, DestinationIds::ThirtyTwo).map(|it| it.destination);
+        let of = |address| {
+            InterruptMessage::decode(address, 0x41, DestinationIds::ThirtyTwo)
+                .map(|it| it.destination)
+        };
         assert_eq!(of(0x100_fee2_3000), Ok(0x123));
         assert_eq!(of(0xabcd_ef00_fee1_2000), Ok(0xabcd_ef12));
         assert_eq!([of(0xfee0_3fe0), of(0xfeef_f000)], [Ok(3), Ok(0xff)]);

@@ -7,8 +7,8 @@ use crate::{ApicTable, Delivery, GuestVector, InterruptMessage, TriggerMode, Who
 
 /// Whether the guest's EOI of the vector exits.
 ///
-/// It has to be so before a level-triggered interrupt is posted: hardware that posts knows edges only, and nobody would
-/// tell the source that the guest is done.
+/// It has to be so before a level-triggered interrupt is posted: hardware that posts knows edges
+/// only, and nobody would tell the source that the guest is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Eoi {
     /// The EOI exits: the vector's bit in the EOI-exit bitmap was set, and the vCPU has seen it.
@@ -48,9 +48,13 @@ pub enum NotPostable {
 impl fmt::Display for NotPostable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotPostable::Mode(delivery) => write!(f, "delivery mode {delivery:?} is no interrupt with a vector"),
+            NotPostable::Mode(delivery) => {
+                write!(f, "delivery mode {delivery:?} is no interrupt with a vector")
+            }
             NotPostable::IllegalVector(vector) => write!(f, "vector {vector} is below 16"),
-            NotPostable::LevelWithoutEoi => f.write_str("nobody would see the EOI of the level-triggered interrupt"),
+            NotPostable::LevelWithoutEoi => {
+                f.write_str("nobody would see the EOI of the level-triggered interrupt")
+            }
             NotPostable::Deasserted => f.write_str("the message says that a line is down"),
             NotPostable::Nobody => f.write_str("the message is for none of the vCPUs"),
             NotPostable::Several => f.write_str("the message is for several vCPUs"),
@@ -77,7 +81,9 @@ pub fn postable<'a, T>(
     match (message.trigger, eoi) {
         (TriggerMode::Edge, _) | (TriggerMode::Level { asserted: true }, Eoi::Intercepted) => {}
         (TriggerMode::Level { asserted: false }, _) => return Err(NotPostable::Deasserted),
-        (TriggerMode::Level { asserted: true }, Eoi::NotIntercepted) => return Err(NotPostable::LevelWithoutEoi),
+        (TriggerMode::Level { asserted: true }, Eoi::NotIntercepted) => {
+            return Err(NotPostable::LevelWithoutEoi);
+        }
     }
     // The way that has to be short: one step, without a detour by `Who`.
     if let Some(target) = table.direct(message.destination, message.mode) {
@@ -108,7 +114,9 @@ mod tests {
 
     #[test]
     fn an_edge_to_one_vcpu_is_posted_however_it_is_addressed() {
-        for (address, data) in [(ONE, 0x41), (LOGICAL | 2 << 12, 0x41), (LOGICAL | 2 << 12, 0x141), (ONE | 8, 0x41)] {
+        for (address, data) in
+            [(ONE, 0x41), (LOGICAL | 2 << 12, 0x41), (LOGICAL | 2 << 12, 0x141), (ONE | 8, 0x41)]
+        {
             assert_eq!(decide(address, data, Eoi::NotIntercepted), Ok((11, 0x41)));
         }
     }
@@ -130,10 +138,15 @@ mod tests {
 
     #[test]
     fn what_is_no_interrupt_or_has_no_legal_vector_is_remapped() {
-        for (data, mode) in [(0x200, Delivery::Smi), (0x400, Delivery::Nmi), (0x741, Delivery::ExtInt)] {
+        for (data, mode) in
+            [(0x200, Delivery::Smi), (0x400, Delivery::Nmi), (0x741, Delivery::ExtInt)]
+        {
             assert_eq!(decide(ONE, data, Eoi::Intercepted), Err(NotPostable::Mode(mode)));
         }
-        assert_eq!(decide(ONE, 0x300, Eoi::Intercepted), Err(NotPostable::Mode(Delivery::Reserved)));
+        assert_eq!(
+            decide(ONE, 0x300, Eoi::Intercepted),
+            Err(NotPostable::Mode(Delivery::Reserved))
+        );
         assert_eq!(decide(ONE, 0x0f, Eoi::Intercepted), Err(NotPostable::IllegalVector(15)));
     }
 

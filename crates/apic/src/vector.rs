@@ -2,8 +2,8 @@
 
 use doorbell_post::Bit;
 
-/// A vector that an interrupt may have: 16 to 255. (0 to 15 are illegal in every register and message of an APIC: Intel
-/// SDM vol. 3, section 12.5.2.)
+/// A vector that an interrupt may have: 16 to 255. (0 to 15 are illegal in every register and
+/// message of an APIC: Intel SDM vol. 3, section 12.5.2.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GuestVector(u8);
 

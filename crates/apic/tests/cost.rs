@@ -17,7 +17,8 @@ struct Rig {
 
 fn rig() -> Rig {
     let rcu = Arc::new(<P as Platform>::Rcu::new("vCPUs"));
-    let wakeup_vcpus = WakeupVcpus::new(PiHost::x2apic(Vector(0xf2), Vector(0xf1), [0, 1]), 128, &rcu).unwrap();
+    let wakeup_vcpus =
+        WakeupVcpus::new(PiHost::x2apic(Vector(0xf2), Vector(0xf1), [0, 1]), 128, &rcu).unwrap();
     let gate = PiGate::new(Destination::x2apic(0), Vector(0xf2));
     let vcpu = Arc::new(PiDescriptor::new(Pending::new(), gate));
     let mut hooks = wakeup_vcpus.register(Arc::clone(&vcpu)).unwrap();
@@ -58,7 +59,8 @@ fn to_load_where_it_is_takes_nothing() {
 fn the_handler_takes_a_load_for_64_vcpus_and_wakes_with_one_read_modify_write() {
     let mut rig = rig();
     let section = of(|| drop(rig.rcu.read())).1;
-    let and = |rmws, loads| Counts { rmws: section.rmws + rmws, loads: section.loads + loads, ..section };
+    let and =
+        |rmws, loads| Counts { rmws: section.rmws + rmws, loads: section.loads + loads, ..section };
     let handler = |rig: &Rig| of(|| rig.wakeup_vcpus.handle_wakeup(CpuId(0), |_| ())).1;
     assert_eq!(handler(&rig), and(0, 2));
     std::mem::forget(rig.vcpu.block().unwrap());

@@ -1,12 +1,12 @@
-//! Random messages to random sets of APICs, against matching rules that are written down in another way.
-//! `DOORBELL_CASES` says how many, instead of 10,000.
+//! Random messages to random sets of APICs, against matching rules that are written down in another
+//! way. `DOORBELL_CASES` says how many, instead of 10,000.
 
 #[path = "messages/rule.rs"]
 mod rule;
 
 use doorbell_apic::{
-    ApicTable, Delivery, DestinationIds, Eoi, InterruptMessage, LogicalIds, NotPostable, Registers, TriggerMode, Who,
-    postable,
+    ApicTable, Delivery, DestinationIds, Eoi, InterruptMessage, LogicalIds, NotPostable, Registers,
+    TriggerMode, Who, postable,
 };
 use proptest::prelude::*;
 use rule::reaches;
@@ -23,7 +23,11 @@ fn registers() -> impl Strategy<Value = Registers> {
 }
 
 fn ids() -> impl Strategy<Value = DestinationIds> {
-    prop_oneof![Just(DestinationIds::Eight), Just(DestinationIds::Fifteen), Just(DestinationIds::ThirtyTwo)]
+    prop_oneof![
+        Just(DestinationIds::Eight),
+        Just(DestinationIds::Fifteen),
+        Just(DestinationIds::ThirtyTwo)
+    ]
 }
 
 fn cases() -> u32 {

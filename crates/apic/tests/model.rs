@@ -1,5 +1,5 @@
-//! Random lives of a few vCPUs, on one thread, against a plain model: where notifications go, who is on which map, and
-//! who is woken. `DOORBELL_CASES` says how many lives, instead of 10,000.
+//! Random lives of a few vCPUs, on one thread, against a plain model: where notifications go, who
+//! is on which map, and who is woken. `DOORBELL_CASES` says how many lives, instead of 10,000.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{
-    Awake, Destination, Gate, Layout, Mode, Notice, Pending, PiControl, PiDescriptor, PiGate, SelfNotify,
+    Awake, Destination, Gate, Layout, Mode, Notice, Pending, PiControl, PiDescriptor, PiGate,
+    SelfNotify,
 };
 use proptest::prelude::*;
 
@@ -116,7 +117,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> = LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
+        static RCU: LazyLock<Arc<<Std as Platform>::Rcu>> =
+            LazyLock::new(|| Arc::new(ReadDomain::new("vCPUs")));
         let host = PiHost::x2apic(NOTIFY, WAKE_UP, 0..CPUS);
         World {
             wakeup_vcpus: WakeupVcpus::new(host, SLOTS, &RCU).unwrap(),
@@ -221,7 +223,10 @@ impl World {
     fn take(&mut self, n: usize) {
         let known = &mut self.vcpus[n];
         let mut taken = BTreeSet::new();
-        let _taken = known.vcpu.post.synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
+        let _taken = known
+            .vcpu
+            .post
+            .synchronize(|pir| pir.take(|bit| assert!(taken.insert(bit.number() as u8))));
         if known.control.outstanding() {
             known.control = known.control.with_outstanding(false);
             assert_eq!(taken, std::mem::take(&mut known.pir));
@@ -252,7 +257,8 @@ impl World {
             let listed = if let At::Listed(cpu) = known.at { Some(CpuId(cpu)) } else { None };
             assert_eq!(known.hooks.as_ref().and_then(PiHooks::sleeps_on), listed);
             // Nothing that is posted is without somebody who answers for it.
-            let answered = known.control.outstanding() || known.control.suppressed() || known.pir.is_empty();
+            let answered =
+                known.control.outstanding() || known.control.suppressed() || known.pir.is_empty();
             assert!(answered, "{:?}", known.at);
         }
         for cpu in 0..CPUS {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use doorbell_apic::vmx::{MOST_SLOTS, NoSlot, PiHost, PiVcpu, TooMany, WakeupVcpus};
 use doorbell_platform::{CpuId, Platform, ReadDomain, Std, Vector};
-use doorbell_post::{Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, PiGate, SelfNotify};
+use doorbell_post::{
+    Destination, Gate, Layout, Mode, Notice, Pending, PiDescriptor, PiGate, SelfNotify,
+};
 
 const NOTIFY: Vector = Vector(0xf2);
 const WAKE_UP: Vector = Vector(0xf1);
@@ -32,7 +34,11 @@ struct Rig {
 
 fn rig(slots: usize) -> Rig {
     let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
-    Rig { wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu).unwrap(), rcu }
+    Rig {
+        wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKE_UP, [0, 1]), slots, &rcu)
+            .unwrap(),
+        rcu,
+    }
 }
 
 #[test]
@@ -40,7 +46,10 @@ fn more_slots_than_a_handler_can_look_through_are_refused_before_memory_is_taken
     let rcu = Arc::new(<Std as Platform>::Rcu::new("vCPUs"));
     let host = || PiHost::x2apic(NOTIFY, WAKE_UP, [0]);
     let new = |slots| WakeupVcpus::<Std, Vcpu>::new(host(), slots, &rcu).err();
-    assert_eq!([new(usize::MAX), new(MOST_SLOTS + 1), new(MOST_SLOTS)], [Some(TooMany), Some(TooMany), None]);
+    assert_eq!(
+        [new(usize::MAX), new(MOST_SLOTS + 1), new(MOST_SLOTS)],
+        [Some(TooMany), Some(TooMany), None]
+    );
 }
 
 impl Rig {
@@ -76,7 +85,8 @@ fn sleep(vcpu: &Vcpu) {
 fn only_who_sleeps_on_the_cpu_and_was_notified_is_woken() {
     let rig = rig(130);
     let vcpus: Vec<_> = (0..130).map(vcpu).collect();
-    let mut hooks: Vec<_> = vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
+    let mut hooks: Vec<_> =
+        vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
     for (vcpu, hooks) in vcpus.iter().zip(&mut hooks) {
         hooks.load(CpuId(vcpu.number as u32 % 2));
         sleep(vcpu);
@@ -143,7 +153,8 @@ fn to_put_what_was_not_loaded_and_to_load_twice_changes_nothing() {
 fn a_cpu_that_goes_offline_wakes_all_who_sleep_there_notified_or_not() {
     let rig = rig(3);
     let vcpus: Vec<_> = (0..3).map(vcpu).collect();
-    let mut hooks: Vec<_> = vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
+    let mut hooks: Vec<_> =
+        vcpus.iter().map(|vcpu| rig.wakeup_vcpus.register(vcpu.clone()).unwrap()).collect();
     for (hooks, vcpu) in hooks.iter_mut().zip(&vcpus) {
         hooks.load(CpuId(u32::from(vcpu.number == 1)));
         sleep(vcpu);

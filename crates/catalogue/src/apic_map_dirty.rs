@@ -1,13 +1,14 @@
 //! X12: a dirty flag that is cleared after the scan loses a request that came during the scan.
 //!
-//! KVM sends inter-processor interrupts by a map from APIC ids to virtual CPUs. Whoever changes an APIC id marks the map
-//! dirty and then asks for it to be computed again; who finds it clean, returns. The computation runs under a mutex,
-//! publishes the new map under RCU, and declares it clean at its end. Whoever changes an id that the scan has passed
-//! already, and marks the map dirty while the scan runs, has the mark wiped off by that declaration: interrupts go by a
-//! map that nobody will ever compute again.
+//! KVM sends inter-processor interrupts by a map from APIC ids to virtual CPUs. Whoever changes an
+//! APIC id marks the map dirty and then asks for it to be computed again; who finds it clean,
+//! returns. The computation runs under a mutex, publishes the new map under RCU, and declares it
+//! clean at its end. Whoever changes an id that the scan has passed already, and marks the map
+//! dirty while the scan runs, has the mark wiped off by that declaration: interrupts go by a map
+//! that nobody will ever compute again.
 //!
-//! `shipped` is [`ApicMap`] of `doorbell-apic`, which has the three states, and lets nobody mark the map without asking for
-//! it to be computed again.
+//! `shipped` is [`ApicMap`] of `doorbell-apic`, which has the three states, and lets nobody mark
+//! the map without asking for it to be computed again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -106,8 +107,9 @@ pub(crate) fn case() -> Case {
 }
 
 fn shipped(name: &'static str, summary: &'static str, vcpus: u32) -> Variant {
-    let text =
-        format!("doorbell-apic, {vcpus} vCPUs, each changes its APIC id once, map right on return and in the end");
+    let text = format!(
+        "doorbell-apic, {vcpus} vCPUs, each changes its APIC id once, map right on return and in the end"
+    );
     Variant::new(name, Expected::Exhausted, summary, text, move |m| shipped_program(m, vcpus))
 }
 
@@ -134,13 +136,19 @@ struct Scope {
     mark: Mark,
     /// Whether the flag is looked at before the mutex is taken.
     early_look: bool,
-    /// Whether the map must have an id as soon as the write that sets it returns, and not only in the end.
+    /// Whether the map must have an id as soon as the write that sets it returns, and not only in
+    /// the end.
     current_on_return: bool,
     vcpus: usize,
 }
 
-const TWO: Scope =
-    Scope { clear: Clear::AfterScan, mark: Mark::After, early_look: true, current_on_return: false, vcpus: 2 };
+const TWO: Scope = Scope {
+    clear: Clear::AfterScan,
+    mark: Mark::After,
+    early_look: true,
+    current_on_return: false,
+    vcpus: 2,
+};
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let when = if scope.current_on_return { "map right on return" } else { "map right in the end" };
@@ -206,7 +214,8 @@ impl Vm {
         match self.scope.clear {
             Clear::AfterScan => self.dirty.store(CLEAN, SeqCst),
             Clear::Exchange => {
-                // If this fails, the map is dirty again, and whoever made it so is on its way to the mutex.
+                // If this fails, the map is dirty again, and whoever made it so is on its way to
+                // the mutex.
                 let _ = self.dirty.compare_exchange(SCANNING, CLEAN, SeqCst, SeqCst);
             }
             Clear::BeforeScan => {}
@@ -253,7 +262,9 @@ fn shipped_program(m: &Machine, vcpus: u32) {
     let rcu = Arc::new(<Sim as Platform>::Rcu::new("apic map"));
     let ids: Arc<Vec<Word>> = Arc::new((0..vcpus).map(Word::new).collect());
     let look = |ids: &[Word]| {
-        ApicTable::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)))
+        ApicTable::new(
+            (0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)),
+        )
     };
     let map = Arc::new(ApicMap::<Sim, u32>::new(&rcu, look(&ids)));
     for vcpu in 0..vcpus {
@@ -268,8 +279,13 @@ fn shipped_program(m: &Machine, vcpus: u32) {
     }
     m.at_quiescence("map == recompute(ids)", move || {
         let table = map.read();
-        let right = (0..vcpus).all(|vcpu| table.who(10 + vcpu, DestinationMode::Physical) == Who::One(&vcpu));
+        let right = (0..vcpus)
+            .all(|vcpu| table.who(10 + vcpu, DestinationMode::Physical) == Who::One(&vcpu));
         let left = (0..vcpus).any(|id| table.who(id, DestinationMode::Physical) != Who::Nobody);
-        if right && !left { Ok(()) } else { Err("the map has ids that nobody has, or misses some".into()) }
+        if right && !left {
+            Ok(())
+        } else {
+            Err("the map has ids that nobody has, or misses some".into())
+        }
     });
 }

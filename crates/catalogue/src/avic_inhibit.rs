@@ -1,11 +1,13 @@
 //! X06: AVIC is turned off between a sender's look at it and the interrupt that it posts.
 //!
-//! Whoever sends an interrupt to a vCPU sets a bit in its IRR and then notifies it: by a doorbell while AVIC is on, by a
-//! request and a kick while it is off. The vCPU turns AVIC off by itself, outside of the guest, and looks at its IRR
-//! afterwards. If the sender decides which way to notify before it sets the bit, the vCPU may look in between: then the
-//! doorbell rings at a guest that has no AVIC, and no request is made.
+//! Whoever sends an interrupt to a vCPU sets a bit in its IRR and then notifies it: by a doorbell
+//! while AVIC is on, by a request and a kick while it is off. The vCPU turns AVIC off by itself,
+//! outside of the guest, and looks at its IRR afterwards. If the sender decides which way to notify
+//! before it sets the bit, the vCPU may look in between: then the doorbell rings at a guest that
+//! has no AVIC, and no request is made.
 //!
-//! What is shipped runs in another case, with IRTEs: `avic-irte/shipped-inhibited` and those beside it.
+//! What is shipped runs in another case, with IRTEs: `avic-irte/shipped-inhibited` and those beside
+//! it.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -113,12 +115,15 @@ struct Scope {
     senders: u8,
 }
 
-const FIXED: Scope = Scope { sender: Sender::ActiveLast, target: Target::Fixed, turns: Turns::Off, senders: 1 };
+const FIXED: Scope =
+    Scope { sender: Sender::ActiveLast, target: Target::Fixed, turns: Turns::Off, senders: 1 };
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let turns = if scope.turns == Turns::Off { "off" } else { "on" };
     let senders = if scope.senders == 1 { "1 sender" } else { "2 senders" };
-    let text = format!("1 vCPU that turns AVIC {turns} once and stays in the guest; {senders}, 1 interrupt each");
+    let text = format!(
+        "1 vCPU that turns AVIC {turns} once and stays in the guest; {senders}, 1 interrupt each"
+    );
     Variant::new(name, expected, summary, text, move |m| program(m, scope))
 }
 

@@ -30,7 +30,12 @@ impl Case {
     ///
     /// # Panics
     /// If two of them have the same name.
-    pub fn new(name: &'static str, summary: &'static str, document: &'static str, mut variants: Vec<Variant>) -> Case {
+    pub fn new(
+        name: &'static str,
+        summary: &'static str,
+        document: &'static str,
+        mut variants: Vec<Variant>,
+    ) -> Case {
         for (at, variant) in variants.iter().enumerate() {
             let twice = variants[..at].iter().any(|other| other.name == variant.name);
             assert!(!twice, "{name} has two variants {}", variant.name);
@@ -73,7 +78,8 @@ impl Expected {
 
     /// Whether the report is what must come out.
     pub fn is(self, report: &Report) -> bool {
-        report.verdict == self.verdict() && report.failure.as_ref().map(|failure| failure.kind) == self.kind()
+        report.verdict == self.verdict()
+            && report.failure.as_ref().map(|failure| failure.kind) == self.kind()
     }
 }
 
@@ -84,7 +90,8 @@ pub enum Inversions {
     Silent,
     /// The deadlock that one of them asks for is the one that was found.
     Reachable,
-    /// None of them can become a deadlock; these are the reasons that the search gives, in their order.
+    /// None of them can become a deadlock; these are the reasons that the search gives, in their
+    /// order.
     Unreachable(Vec<ReasonKind>),
     /// The search did not get so far as to answer them.
     Unknown,
@@ -102,11 +109,17 @@ impl Inversions {
         for (_, answer) in questions {
             match answer {
                 Answer::Reachable { .. } => return Inversions::Reachable,
-                Answer::Unreachable { reasons: these } => reasons.extend(these.iter().map(|reason| reason.kind())),
+                Answer::Unreachable { reasons: these } => {
+                    reasons.extend(these.iter().map(|reason| reason.kind()))
+                }
                 Answer::Unknown => unknown = true,
             }
         }
-        if unknown { Inversions::Unknown } else { Inversions::Unreachable(reasons.into_iter().collect()) }
+        if unknown {
+            Inversions::Unknown
+        } else {
+            Inversions::Unreachable(reasons.into_iter().collect())
+        }
     }
 
     /// In a word.
@@ -133,7 +146,8 @@ pub struct Variant {
     pub summary: &'static str,
     /// The verdict that it must get.
     pub expected: Expected,
-    /// What must come of the lock orders that the validator questions, where that is what the variant is about.
+    /// What must come of the lock orders that the validator questions, where that is what the
+    /// variant is about.
     pub inversions: Option<Inversions>,
     /// Too large for the default run.
     pub full_only: bool,
@@ -178,7 +192,9 @@ impl Variant {
         let inversions = match &self.inversions {
             Some(stated) => *stated == Inversions::of(report),
             // A question of the validator's that nobody states is a surprise.
-            None => self.expected != Expected::Exhausted || Inversions::of(report) == Inversions::Silent,
+            None => {
+                self.expected != Expected::Exhausted || Inversions::of(report) == Inversions::Silent
+            }
         };
         let all_ran = self.expected != Expected::Exhausted || report.never_ran.is_empty();
         self.expected.is(report) && inversions && all_ran
@@ -189,7 +205,8 @@ impl Variant {
         Variant { full_only: true, ..self }
     }
 
-    /// Explored within that bound on preemptions, unless the caller states another. The scope should mention it.
+    /// Explored within that bound on preemptions, unless the caller states another. The scope
+    /// should mention it.
     pub fn bound(self, preemptions: u32) -> Variant {
         Variant { bound: Some(preemptions), ..self }
     }
@@ -206,7 +223,11 @@ impl Variant {
 
     /// Explores it. Progress is told on the thread that calls.
     pub fn run(&self, options: &RunOptions<'_>) -> Report {
-        let mut explore = self.explore().jobs(options.jobs).bound(options.bound.or(self.bound)).budget(options.budget);
+        let mut explore = self
+            .explore()
+            .jobs(options.jobs)
+            .bound(options.bound.or(self.bound))
+            .budget(options.budget);
         if let Some(stop) = &options.stop {
             explore = explore.stop_when(Arc::clone(stop));
         }
@@ -250,7 +271,14 @@ impl Variant {
 
 impl fmt::Debug for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Variant({}, {:?}, {:?}, {})", self.path(), self.expected, self.inversions, self.scope)
+        write!(
+            f,
+            "Variant({}, {:?}, {:?}, {})",
+            self.path(),
+            self.expected,
+            self.inversions,
+            self.scope
+        )
     }
 }
 
@@ -259,8 +287,8 @@ impl fmt::Debug for Variant {
 pub struct RunOptions<'a> {
     /// OS threads that explore; 0 means as many as the machine has CPUs.
     pub jobs: usize,
-    /// Only schedules with at most so many preemptions; `None` for what the variant states, which is all of them unless
-    /// its scope says otherwise.
+    /// Only schedules with at most so many preemptions; `None` for what the variant states, which
+    /// is all of them unless its scope says otherwise.
     pub bound: Option<u32>,
     /// The longest time that it may take.
     pub budget: Option<Duration>,

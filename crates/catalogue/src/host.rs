@@ -1,5 +1,6 @@
-//! A host on `doorbell-host`, for what is shipped: vectors and descriptors, and the entry code that joins them to the local
-//! APICs. Of whatever is done, it says if a device's interrupt is taken for another's, or a handler called for nothing.
+//! A host on `doorbell-host`, for what is shipped: vectors and descriptors, and the entry code that
+//! joins them to the local APICs. Of whatever is done, it says if a device's interrupt is taken for
+//! another's, or a handler called for nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
 use doorbell_host::vector::{
-    Affinity, Arrived, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update, VectorError, Vectors,
+    Affinity, Arrived, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update, VectorError,
+    Vectors,
 };
 use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
@@ -55,7 +57,8 @@ impl Driver {
 
 impl Handler for Driver {
     fn handle(&self) -> IrqReturn {
-        // Part of the step that acknowledges the device, which each message that has left it has to do with.
+        // Part of the step that acknowledges the device, which each message that has left it has to
+        // do with.
         self.device.acknowledge();
         let calls = self.calls.fetch_add(1, Relaxed) + 1;
         if calls > self.sent.load(Relaxed) {
@@ -89,16 +92,19 @@ pub(crate) enum Reads {
 }
 
 impl Host {
-    /// With so many vectors on each CPU, and devices: where their interrupts go, and how many events they have.
+    /// With so many vectors on each CPU, and devices: where their interrupts go, and how many
+    /// events they have.
     pub(crate) fn new(cpus: u32, vectors: u8, devices: &[(Kind, CpuId, u32)]) -> Rc<Self> {
-        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1)).expect("not too many");
-        let online = (0..cpus).map(|cpu| table.online(CpuId(cpu)).expect("it is offline")).collect();
+        let table = Vectors::new(cpus, devices.len() as u32, FIRST..=FIRST + (vectors - 1))
+            .expect("not too many");
+        let online =
+            (0..cpus).map(|cpu| table.online(CpuId(cpu)).expect("it is offline")).collect();
         let free = table.free();
         let lines = devices.iter().zip(0..).map(|(&(kind, cpu, events), number)| {
             let (irq, here) = (Irq(number), CpuSet::of([cpu]));
             let place = table.activate(irq, Affinity::In(&here)).expect("one is free");
-            let desc =
-                IrqDesc::new(&Arc::new(ReadDomain::new("irq actions")), here.clone(), &here).expect("it is online");
+            let desc = IrqDesc::new(&Arc::new(ReadDomain::new("irq actions")), here.clone(), &here)
+                .expect("it is online");
             let name = ["device", "other device", "third device"][number as usize];
             let device = Device::new(name, kind, message(place), events);
             Line { irq, desc, device, sent: Arc::default(), arrived: Cell::new(0) }
@@ -106,11 +112,25 @@ impl Host {
         let lines = lines.collect();
         let senders = RefCell::default();
         let apics = Lapics::new(cpus as usize);
-        Rc::new(Host { vectors: table, lines, apics, online, per_cpu: vectors, free, senders, gone: Cell::new(None) })
+        Rc::new(Host {
+            vectors: table,
+            lines,
+            apics,
+            online,
+            per_cpu: vectors,
+            free,
+            senders,
+            gone: Cell::new(None),
+        })
     }
 
     /// Has the devices run, and those CPUs take their interrupts that any come to.
-    pub(crate) fn run(self: &Rc<Self>, m: &Machine, cpus: impl IntoIterator<Item = CpuId>, irr: Reads) {
+    pub(crate) fn run(
+        self: &Rc<Self>,
+        m: &Machine,
+        cpus: impl IntoIterator<Item = CpuId>,
+        irr: Reads,
+    ) {
         for line in &self.lines {
             let (this, irq) = (Rc::clone(self), line.irq);
             line.device.run(m, &self.apics, move |sent| {
@@ -129,7 +149,11 @@ impl Host {
     }
 
     pub(crate) fn requests(&self, irq: Irq, handler: &Arc<dyn Handler>) {
-        self.line(irq).desc.request(Arc::clone(handler), Sharing::Exclusive).expect("it has none").synchronize();
+        self.line(irq)
+            .desc
+            .request(Arc::clone(handler), Sharing::Exclusive)
+            .expect("it has none")
+            .synchronize();
     }
 
     pub(crate) fn line(&self, irq: Irq) -> &Line {
@@ -227,7 +251,9 @@ impl Host {
         gives: impl FnOnce(&Device, &Move),
     ) -> Result<(), VectorError> {
         let to = CpuSet::of([to]);
-        let Some(moved) = self.vectors.begin_move(irq, Affinity::In(&to), update)? else { return Ok(()) };
+        let Some(moved) = self.vectors.begin_move(irq, Affinity::In(&to), update)? else {
+            return Ok(());
+        };
         gives(&self.line(irq).device, &moved);
         let change = self.line(irq).desc.set_affinity(to.clone(), &to, drop).expect("it is online");
         if let Some(change) = change {
@@ -293,7 +319,10 @@ impl Host {
 
     /// What the CPUs have taken that nobody handled, all together.
     pub(crate) fn unhandled(&self) -> Unhandled {
-        let each = self.online.iter().map(|cpu| self.vectors.cpu(cpu.cpu()).expect("it is there").unhandled());
+        let each = self
+            .online
+            .iter()
+            .map(|cpu| self.vectors.cpu(cpu.cpu()).expect("it is there").unhandled());
         each.fold(Unhandled::default(), |all, one| Unhandled {
             late: all.late + one.late,
             retriggered: all.retriggered + one.retriggered,
@@ -301,7 +330,8 @@ impl Host {
         })
     }
 
-    /// When nothing more can happen: every device's events were seen, and no vector is free that is used.
+    /// When nothing more can happen: every device's events were seen, and no vector is free that is
+    /// used.
     pub(crate) fn quiet(&self) -> Result<(), String> {
         for line in &self.lines {
             let state = line.device.observe();
@@ -317,9 +347,12 @@ impl Host {
 
     /// When all CPUs have looked: nothing is in quarantine.
     pub(crate) fn clean(&self) -> Result<(), String> {
-        let used = self.lines.iter().filter(|line| self.vectors.place(line.irq).is_some()).count() as u32;
+        let used =
+            self.lines.iter().filter(|line| self.vectors.place(line.irq).is_some()).count() as u32;
         let free = self.vectors.free();
-        (free + used == self.free).then_some(()).ok_or(format!("{free} vectors are free, of {}", self.free))
+        (free + used == self.free)
+            .then_some(())
+            .ok_or(format!("{free} vectors are free, of {}", self.free))
     }
 }
 

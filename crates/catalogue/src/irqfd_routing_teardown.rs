@@ -1,15 +1,16 @@
 //! F01: a field that is overwritten to tell one reader something, and is read by another one.
 //!
-//! An irqfd caches its route. Deassigning takes it off the list of irqfds that routing updates go through, so from then
-//! on its cached route may be out of date. KVM told the delivery path by overwriting the route's type; what tears the
-//! irqfd down later asks the very same type whether it has to stop the device from posting to a virtual CPU. It
-//! concludes that there is nothing to stop, frees the irqfd, and leaves it on the list that the virtual CPU walks when
-//! it is loaded.
+//! An irqfd caches its route. Deassigning takes it off the list of irqfds that routing updates go
+//! through, so from then on its cached route may be out of date. KVM told the delivery path by
+//! overwriting the route's type; what tears the irqfd down later asks the very same type whether it
+//! has to stop the device from posting to a virtual CPU. It concludes that there is nothing to
+//! stop, frees the irqfd, and leaves it on the list that the virtual CPU walks when it is loaded.
 //!
-//! The rendering has no IOMMU: deliveries go through the eventfd, and the list of each virtual CPU is software.
-//! `bypassed.rs` has one, and what is shipped. Invariants: an irqfd is freed only when it is on no
-//! such list; after a routing update has returned, no delivery goes by the old route; a delivery that begins when the
-//! irqfd is off the update list does not go by the cached route, whether an update has passed it over yet or not.
+//! The rendering has no IOMMU: deliveries go through the eventfd, and the list of each virtual CPU
+//! is software. `bypassed.rs` has one, and what is shipped. Invariants: an irqfd is freed only when
+//! it is on no such list; after a routing update has returned, no delivery goes by the old route; a
+//! delivery that begins when the irqfd is off the update list does not go by the cached route,
+//! whether an update has passed it over yet or not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,7 +29,8 @@ static IRQFDS: LockClass = LockClass::new("irqfds.lock", WaitType::Spin);
 static IR_LIST: LockClass = LockClass::new("ir_list_lock", WaitType::Spin);
 static WAIT_QUEUE: LockClass = LockClass::new("eventfd.wqh", WaitType::Spin);
 
-// KVM takes these with interrupts off, because an eventfd is signalled from interrupt handlers too. There are none here.
+// KVM takes these with interrupts off, because an eventfd is signalled from interrupt handlers too.
+// There are none here.
 
 /// The case.
 pub(crate) fn case() -> Case {
@@ -38,7 +40,11 @@ pub(crate) fn case() -> Case {
             "as-reported",
             Expected::Found(FailureKind::UseAfterFree),
             "deassign wipes the route's type, so the teardown believes that nothing is posted and frees what is still listed",
-            Scope { late_event: Late::WipedType, actors: Actors { load: true, ..NOBODY }, ..POSTED },
+            Scope {
+                late_event: Late::WipedType,
+                actors: Actors { load: true, ..NOBODY },
+                ..POSTED
+            },
         ),
         variant(
             "as-reported-not-posted",
@@ -56,7 +62,12 @@ pub(crate) fn case() -> Case {
             "keep-type-without-update",
             Expected::Found(FailureKind::Invariant),
             "also when no update has passed it over yet, an irqfd off the list is asked for a route that nobody keeps up",
-            Scope { late_event: Late::Unnoticed, actors: Actors { fire: true, ..NOBODY }, off_list: true, ..POSTED },
+            Scope {
+                late_event: Late::Unnoticed,
+                actors: Actors { fire: true, ..NOBODY },
+                off_list: true,
+                ..POSTED
+            },
         ),
         variant(
             "ask-the-list",
@@ -68,13 +79,22 @@ pub(crate) fn case() -> Case {
             "active-outside-section",
             Expected::Found(FailureKind::Invariant),
             "between the look at 'active' and the delivery, deassign and a whole routing update fit",
-            Scope { late_event: Late::Inactive { in_section: false }, actors: Actors { load: false, ..ALL }, ..POSTED },
+            Scope {
+                late_event: Late::Inactive { in_section: false },
+                actors: Actors { load: false, ..ALL },
+                ..POSTED
+            },
         ),
         variant(
             "fixed",
             exhausted,
             "the type stays, and a delivery asks 'is it active?' in the read section that the routing update waits for",
-            Scope { late_event: Late::Inactive { in_section: true }, actors: ALL, off_list: true, ..POSTED },
+            Scope {
+                late_event: Late::Inactive { in_section: true },
+                actors: ALL,
+                off_list: true,
+                ..POSTED
+            },
         ),
     ];
     variants.extend(shipped::variants());
@@ -114,13 +134,19 @@ struct Scope {
     late_event: Late,
     teardown_asks_list: bool,
     posted: bool,
-    /// Whether a delivery that begins when the irqfd is off the list must not go by the cached route.
+    /// Whether a delivery that begins when the irqfd is off the list must not go by the cached
+    /// route.
     off_list: bool,
     actors: Actors,
 }
 
-const POSTED: Scope =
-    Scope { late_event: Late::Unnoticed, teardown_asks_list: false, posted: true, off_list: false, actors: NOBODY };
+const POSTED: Scope = Scope {
+    late_event: Late::Unnoticed,
+    teardown_asks_list: false,
+    posted: true,
+    off_list: false,
+    actors: NOBODY,
+};
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let Actors { update, fire, load } = scope.actors;
@@ -262,7 +288,8 @@ impl Kvm {
             Late::Inactive { .. } => irqfd.active.load(SeqCst),
             Late::WipedType | Late::Unnoticed => true,
         };
-        let seen_before = (self.scope.late_event == Late::Inactive { in_section: false }).then(active);
+        let seen_before =
+            (self.scope.late_event == Late::Inactive { in_section: false }).then(active);
         let _section = self.irq_srcu.read();
         irqfd.life.access();
         let route = match seen_before.unwrap_or_else(active) {
@@ -276,7 +303,9 @@ impl Kvm {
         let cached = route != WIPED;
         let route = if cached { route } else { self.table.load(SeqCst) };
         let updated = self.chip.observe(|chip| chip.updated);
-        remark(|| format!("the event goes by {} route", if route == OLD { "the old" } else { "the new" }));
+        remark(|| {
+            format!("the event goes by {} route", if route == OLD { "the old" } else { "the new" })
+        });
         if updated && route == OLD {
             fail("an event goes by the old route, and the routing update has returned");
         }

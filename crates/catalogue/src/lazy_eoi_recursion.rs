@@ -1,16 +1,17 @@
 //! F09: an acknowledgement that is reported from inside the pin update that caused it.
 //!
-//! On AMD's AVIC the guest's end-of-interrupt of an edge-triggered interrupt does not exit, so KVM's IOAPIC notices it
-//! late: when the pin is raised the next time, it first looks whether the local APICs are done with the last one, and if
-//! so, tells the ack notifiers. One of them belongs to a resampling irqfd, and lowers its own source of the same pin.
-//! The pin's level is the OR over all sources: with another one still up, that is one more update of a pin that is up,
-//! which again finds the local APICs done, and so on until the stack ends.
+//! On AMD's AVIC the guest's end-of-interrupt of an edge-triggered interrupt does not exit, so
+//! KVM's IOAPIC notices it late: when the pin is raised the next time, it first looks whether the
+//! local APICs are done with the last one, and if so, tells the ack notifiers. One of them belongs
+//! to a resampling irqfd, and lowers its own source of the same pin. The pin's level is the OR over
+//! all sources: with another one still up, that is one more update of a pin that is up, which again
+//! finds the local APICs done, and so on until the stack ends.
 //!
-//! The IOAPIC's lock is not held over the notifiers, so nothing deadlocks; the depth of `set_irq` on one stack is the
-//! invariant, and a deeper call ends the run, as the guard page does.
+//! The IOAPIC's lock is not held over the notifiers, so nothing deadlocks; the depth of `set_irq`
+//! on one stack is the invariant, and a deeper call ends the run, as the guard page does.
 //!
-//! The controller is a small rendering of an IOAPIC with one pin in all variants; in `shipped`, everything between the
-//! device and its pin is the real `doorbell-irqfd`.
+//! The controller is a small rendering of an IOAPIC with one pin in all variants; in `shipped`,
+//! everything between the device and its pin is the real `doorbell-irqfd`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -25,8 +26,8 @@ use crate::{Case, Expected, Variant};
 
 static IOAPIC: LockClass = LockClass::new("ioapic.lock", WaitType::Spin);
 
-/// Calls of `set_irq` on one stack. One is inside an acknowledgement that was reported from outside; a third one has no
-/// business there.
+/// Calls of `set_irq` on one stack. One is inside an acknowledgement that was reported from
+/// outside; a third one has no business there.
 const MOST_NESTED: u32 = 3;
 
 /// The case.
@@ -91,7 +92,12 @@ pub(crate) fn case() -> Case {
     )
 }
 
-fn rendering(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
+fn rendering(
+    name: &'static str,
+    expected: Expected,
+    summary: &'static str,
+    scope: Scope,
+) -> Variant {
     Variant::new(name, expected, summary, scope_text(scope), move |m| reported(m, scope))
 }
 
@@ -121,11 +127,13 @@ const SHIPPED: Scope = LEVEL;
 fn scope_text(scope: Scope) -> String {
     let sources = if scope.other_source { "2 sources" } else { "1 source" };
     let reset = if scope.reset { ", a reset of the IOAPIC" } else { "" };
-    format!("1 pin, {sources}, 1 resampling irqfd that fires once, 1 EOI{reset}; set_irq at most {MOST_NESTED} deep")
+    format!(
+        "1 pin, {sources}, 1 resampling irqfd that fires once, 1 EOI{reset}; set_irq at most {MOST_NESTED} deep"
+    )
 }
 
-/// How deep `set_irq` is nested on each CPU, hence on each stack: every task has a CPU of its own here. Not a visible
-/// step: nobody looks at another one's depth.
+/// How deep `set_irq` is nested on each CPU, hence on each stack: every task has a CPU of its own
+/// here. Not a visible step: nobody looks at another one's depth.
 #[derive(Default)]
 struct Depth([AtomicU32; 8]);
 
@@ -137,7 +145,9 @@ impl Depth {
         let before = depth.fetch_add(1, Relaxed);
         let guard = Deeper(depth);
         if before == MOST_NESTED {
-            fail(format_args!("set_irq is called {MOST_NESTED} deep, and once more: the stack ends somewhere"));
+            fail(format_args!(
+                "set_irq is called {MOST_NESTED} deep, and once more: the stack ends somewhere"
+            ));
         }
         guard
     }
@@ -176,7 +186,9 @@ impl Ioapic {
     fn set_irq(&self, source: SourceId, level: bool, notify: &dyn Fn()) {
         let _deeper = self.depth.enter();
         let mut pin = self.pin.lock();
-        remark(|| format!("{} source {}", if level { "raises" } else { "lowers" }, source.number()));
+        remark(|| {
+            format!("{} source {}", if level { "raises" } else { "lowers" }, source.number())
+        });
         let bit = 1 << source.number();
         pin.sources = if level { pin.sources | bit } else { pin.sources & !bit };
         if pin.sources == 0 {
@@ -198,12 +210,14 @@ impl Ioapic {
         pin.in_service = true;
     }
 
-    /// The guest ends the interrupt. If there was one, tells the ack notifiers, and then delivers it again if a level is
-    /// still up: without any lock of this chip's while it tells.
+    /// The guest ends the interrupt. If there was one, tells the ack notifiers, and then delivers
+    /// it again if a level is still up: without any lock of this chip's while it tells.
     fn eoi(&self, notify: &dyn Fn()) {
         let ended = {
             let mut pin = self.pin.lock();
-            remark(|| if pin.in_service { "ends the interrupt" } else { "no interrupt to end" }.to_owned());
+            remark(|| {
+                if pin.in_service { "ends the interrupt" } else { "no interrupt to end" }.to_owned()
+            });
             std::mem::take(&mut pin.in_service)
         };
         if ended {
@@ -217,7 +231,11 @@ impl Ioapic {
     fn check(&self) -> Result<(), String> {
         let pin = self.pin.lock();
         let lost = pin.sources != 0 && !pin.edge && !pin.in_service;
-        if lost { Err(format!("the sources {:#b} hold it up, and it is not in service", pin.sources)) } else { Ok(()) }
+        if lost {
+            Err(format!("the sources {:#b} hold it up, and it is not in service", pin.sources))
+        } else {
+            Ok(())
+        }
     }
 
     fn take_late_eoi(&self) -> bool {
@@ -286,7 +304,8 @@ impl Controller for Ioapic {
 
 type Vm = Irqfds<Sim, Arc<Ioapic>>;
 
-/// After whatever may have raised a pin: the late ends that were noticed meanwhile are acknowledgements.
+/// After whatever may have raised a pin: the late ends that were noticed meanwhile are
+/// acknowledgements.
 fn report_late_eois(vm: &Vm) {
     while vm.controller().take_late_eoi() {
         vm.ack(PIN);
@@ -296,7 +315,9 @@ fn report_late_eois(vm: &Vm) {
 fn shipped(m: &Machine, scope: Scope) {
     let ioapic = Arc::new(Ioapic::new(scope));
     let vm: Vm = Irqfds::new(ioapic.clone(), Limits { gsis: 6, ..Limits::default() });
-    let _ = vm.reroute(RoutingTable::new(&[(GSI, Route::Level(PIN))]).expect("a good table")).expect("an open VM");
+    let _ = vm
+        .reroute(RoutingTable::new(&[(GSI, Route::Level(PIN))]).expect("a good table"))
+        .expect("an open VM");
     let irqfd = Arc::new(vm.irqfd());
     let resamples = Arc::new(Model::new("resamplefd", 0));
     let sink = {

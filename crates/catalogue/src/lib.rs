@@ -63,14 +63,20 @@ pub struct Replayed {
 /// Runs the failing run of a token once more, of whichever variant it is.
 ///
 /// # Errors
-/// [`Malformed`](ReplayError::Malformed) if it is not a token; [`OtherProgram`](ReplayError::OtherProgram) if none of
-/// the variants made it, or one did when the sources were others; [`Stale`](ReplayError::Stale) if the run does not come
-/// out as it did then.
+/// [`Malformed`](ReplayError::Malformed) if it is not a token;
+/// [`OtherProgram`](ReplayError::OtherProgram) if none of the variants made it, or one did when the
+/// sources were others; [`Stale`](ReplayError::Stale) if the run does not come out as it did then.
 pub fn replay(token: &str) -> Result<Replayed, ReplayError> {
     for case in cases() {
         for variant in case.variants {
             match variant.replay(token) {
-                Ok(failure) => return Ok(Replayed { case: case.name, variant: variant.name, trace: failure.trace }),
+                Ok(failure) => {
+                    return Ok(Replayed {
+                        case: case.name,
+                        variant: variant.name,
+                        trace: failure.trace,
+                    });
+                }
                 // Tokens do not name their variant.
                 Err(ReplayError::OtherProgram) => {}
                 Err(error) => return Err(error),

@@ -1,13 +1,15 @@
-//! V01: a message whose address and data are written one after the other, in a device that cannot mask.
+//! V01: a message whose address and data are written one after the other, in a device that cannot
+//! mask.
 //!
-//! The way out that was taken goes by way of the new vector on the old CPU, so that each write changes one word and every
-//! message is one of three that software knows. What came in between is found in the CPU's own IRR, which is why the
-//! update runs there, with interrupts off, and is sent once more. It costs spurious interrupts, of which the authors name
-//! three; each has a variant that shows it, and there is no other. A handler that is called once for each message is not
+//! The way out that was taken goes by way of the new vector on the old CPU, so that each write
+//! changes one word and every message is one of three that software knows. What came in between is
+//! found in the CPU's own IRR, which is why the update runs there, with interrupts off, and is sent
+//! once more. It costs spurious interrupts, of which the authors name three; each has a variant
+//! that shows it, and there is no other. A handler that is called once for each message is not
 //! called for nothing, even if it has seen to the event of the second at its first call.
 //!
-//! What they do not say: a write that has completed must have pushed the messages before it as far as the IRR
-//! (`two-steps-in-flight`).
+//! What they do not say: a write that has completed must have pushed the messages before it as far
+//! as the IRR (`two-steps-in-flight`).
 
 mod shipped;
 
@@ -48,7 +50,8 @@ enum Update {
 
 const TWO_STEPS: Update = Update::TwoSteps { marks: true, tests: true, irqs_off: true };
 
-/// A call of a handler beyond one for each message of its device, or an interrupt that meets no handler.
+/// A call of a handler beyond one for each message of its device, or an interrupt that meets no
+/// handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Spurious {
     /// The message in between met a vector that is nobody's: the mark says that somebody knows.
@@ -65,7 +68,8 @@ struct Scope {
     /// A neighbour has the new vector on the old CPU, and one event.
     in_use: bool,
     events: u32,
-    /// Messages of two configurations are reported when they are sent, and vectors that are nobody's when they come.
+    /// Messages of two configurations are reported when they are sent, and vectors that are
+    /// nobody's when they come.
     strict: bool,
     ordered: bool,
     permitted: &'static [Spurious],
@@ -96,7 +100,12 @@ pub(crate) fn case() -> Case {
 fn reported() -> Vec<Variant> {
     let torn = Scope { update: Update::AddressFirst, ..STEPS };
     vec![
-        variant("as-reported", SPURIOUS, "between the two writes, the new CPU is sent the old vector", torn),
+        variant(
+            "as-reported",
+            SPURIOUS,
+            "between the two writes, the new CPU is sent the old vector",
+            torn,
+        ),
         variant(
             "as-reported-lost",
             LOST,
@@ -119,7 +128,10 @@ fn reported() -> Vec<Variant> {
 }
 
 fn two_steps() -> Vec<Variant> {
-    let steps = |marks, tests, irqs_off| Scope { update: Update::TwoSteps { marks, tests, irqs_off }, ..STEPS };
+    let steps = |marks, tests, irqs_off| Scope {
+        update: Update::TwoSteps { marks, tests, irqs_off },
+        ..STEPS
+    };
     vec![
         variant(
             "two-steps",
@@ -145,7 +157,12 @@ fn two_steps() -> Vec<Variant> {
             "without the mark, the entry reports a vector that is nobody's",
             steps(false, true, true),
         ),
-        variant("two-steps-not-tested", LOST, "what came in between is not sent once more", steps(true, false, true)),
+        variant(
+            "two-steps-not-tested",
+            LOST,
+            "what came in between is not sent once more",
+            steps(true, false, true),
+        ),
         variant(
             "two-steps-irqs-on",
             LOST,
@@ -187,8 +204,10 @@ fn spurious() -> Vec<Variant> {
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
     let s = if scope.events == 1 { "" } else { "s" };
-    let neighbour = if scope.in_use { "; a neighbour on the new vector there, 1 event" } else { "" };
-    let text = format!("1 move to another CPU and vector; 1 device, {} event{s}{neighbour}", scope.events);
+    let neighbour =
+        if scope.in_use { "; a neighbour on the new vector there, 1 event" } else { "" };
+    let text =
+        format!("1 move to another CPU and vector; 1 device, {} event{s}{neighbour}", scope.events);
     Variant::new(name, expected, why, text, move |m| program(m, scope))
 }
 
@@ -324,7 +343,8 @@ impl Kernel {
 fn program(m: &Machine, scope: Scope) {
     let apics = Lapics::new(2);
     apics.carry_ipis(m);
-    let kind = Kind { masks: scope.update == Update::Masked, ordered: scope.ordered, ..Kind::PLAIN };
+    let kind =
+        Kind { masks: scope.update == Update::Masked, ordered: scope.ordered, ..Kind::PLAIN };
     let device = Device::new("device", kind, OLD, scope.events);
     let neighbour = Device::new("neighbour", Kind::PLAIN, BETWEEN, u32::from(scope.in_use));
     let between = if scope.in_use { Entry::Neighbour } else { Entry::Unused };
@@ -352,10 +372,12 @@ fn program(m: &Machine, scope: Scope) {
     if scope.in_use {
         neighbour.run(m, &apics, move |_| kernel.neighbour_calls.sent());
     }
-    m.at_quiescence("nothing is lost", move || match (device.observe().unseen, neighbour.observe().unseen) {
-        (0, 0) => Ok(()),
-        (events, neighbours) => {
-            Err(format!("{events} events of the device and {neighbours} of its neighbour were not seen to"))
+    m.at_quiescence("nothing is lost", move || {
+        match (device.observe().unseen, neighbour.observe().unseen) {
+            (0, 0) => Ok(()),
+            (events, neighbours) => Err(format!(
+                "{events} events of the device and {neighbours} of its neighbour were not seen to"
+            )),
         }
     });
 }

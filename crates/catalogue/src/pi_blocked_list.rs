@@ -1,12 +1,15 @@
-//! X03: "is there an assigned device?" is asked once when a vCPU goes on a list and once more when it comes off.
+//! X03: "is there an assigned device?" is asked once when a vCPU goes on a list and once more when
+//! it comes off.
 //!
-//! Only vCPUs of guests with assigned devices have interrupts posted by hardware, so KVM kept the others off the lists of
-//! sleeping vCPUs. It asked for devices before the vCPU slept, and asked again after it had been woken, and in between the
-//! last device may go: the vCPU stays on the list, notified as if it slept, and when it sleeps the next time, with a device
-//! again, it is added to the list that it is on. What undoes something has to ask whether it was done.
+//! Only vCPUs of guests with assigned devices have interrupts posted by hardware, so KVM kept the
+//! others off the lists of sleeping vCPUs. It asked for devices before the vCPU slept, and asked
+//! again after it had been woken, and in between the last device may go: the vCPU stays on the
+//! list, notified as if it slept, and when it sleeps the next time, with a device again, it is
+//! added to the list that it is on. What undoes something has to ask whether it was done.
 //!
-//! The other way round, a vCPU that went to sleep when there was no device is on no list, and a device that is assigned
-//! then posts without waking it; it has to be kicked, so that it goes to sleep anew (Linux a2486020a82e, 2021).
+//! The other way round, a vCPU that went to sleep when there was no device is on no list, and a
+//! device that is assigned then posts without waking it; it has to be kicked, so that it goes to
+//! sleep anew (Linux a2486020a82e, 2021).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -103,7 +106,8 @@ struct Scope {
     checks_end: bool,
 }
 
-const REPLACED: Scope = Scope { off: Off::IfOn, detaches: true, then: Then::Attaches, sends: 2, checks_end: true };
+const REPLACED: Scope =
+    Scope { off: Off::IfOn, detaches: true, then: Then::Attaches, sends: 2, checks_end: true };
 const ASLEEP: Scope = Scope { detaches: false, sends: 0, ..REPLACED };
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
@@ -113,7 +117,11 @@ fn variant(name: &'static str, expected: Expected, summary: &'static str, scope:
         Then::Attaches => ", 1 is attached",
         Then::AttachesAndPosts { .. } => ", 1 is attached and posts 1 interrupt",
     };
-    let sends = if scope.sends > 0 { format!("; software sends {} interrupts", scope.sends) } else { String::new() };
+    let sends = if scope.sends > 0 {
+        format!("; software sends {} interrupts", scope.sends)
+    } else {
+        String::new()
+    };
     let end = if scope.checks_end { "" } else { "; what is left on the list is not looked at" };
     let text = format!("1 vCPU; {detaches}{then}{sends}{end}");
     Variant::new(name, expected, summary, text, move |m| program(m, scope))

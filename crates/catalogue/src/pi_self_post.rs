@@ -1,18 +1,21 @@
 //! X04: "the target is the vCPU that runs here, so there is nothing to do" drops a wake-up.
 //!
-//! Software that posts an interrupt notifies a vCPU in its guest, and wakes one that sleeps. If the vCPU to be told is the
-//! one that runs on this very CPU, the poster must be an interrupt handler that stopped it, outside of its guest: it will
-//! look at the requests before it enters the guest, so KVM did neither. But the handler may also have stopped it on its
-//! way to sleep, between its last look and the moment when it no longer runs. Then nobody wakes it; and since ON stays
-//! set, whoever posts later believes that somebody else has.
+//! Software that posts an interrupt notifies a vCPU in its guest, and wakes one that sleeps. If the
+//! vCPU to be told is the one that runs on this very CPU, the poster must be an interrupt handler
+//! that stopped it, outside of its guest: it will look at the requests before it enters the guest,
+//! so KVM did neither. But the handler may also have stopped it on its way to sleep, between its
+//! last look and the moment when it no longer runs. Then nobody wakes it; and since ON stays set,
+//! whoever posts later believes that somebody else has.
 //!
-//! One CPU is enough. The wake-up here is the ordinary one of the scheduler; the lists of `pi-wakeup` are for vCPUs that
-//! hardware posts to.
+//! One CPU is enough. The wake-up here is the ordinary one of the scheduler; the lists of
+//! `pi-wakeup` are for vCPUs that hardware posts to.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{
+    Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable,
+};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::{GuestCpu, NOTIFY};
@@ -98,13 +101,16 @@ struct Scope {
     interrupts: u8,
 }
 
-const HALTS: Scope = Scope { skips_own: false, vcpu: Does::Halts, device_on: CpuId(0), interrupts: 1 };
+const HALTS: Scope =
+    Scope { skips_own: false, vcpu: Does::Halts, device_on: CpuId(0), interrupts: 1 };
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let does = if scope.vcpu == Does::Halts { "halts" } else { "enters its guest" };
     let s = if scope.interrupts == 1 { "" } else { "s" };
-    let text =
-        format!("1 vCPU on CPU0 that {does}, {} interrupt{s} of a device on {}", scope.interrupts, scope.device_on);
+    let text = format!(
+        "1 vCPU on CPU0 that {does}, {} interrupt{s} of a device on {}",
+        scope.interrupts, scope.device_on
+    );
     Variant::new(name, expected, summary, text, move |m| program(m, scope))
 }
 
@@ -125,7 +131,9 @@ impl Kvm {
         if self.descriptor.change(|posted| std::mem::replace(&mut posted.on, true)) {
             return;
         }
-        if self.scope.skips_own && self.running[Sim::current_cpu().0 as usize].observe(|running| *running) {
+        if self.scope.skips_own
+            && self.running[Sim::current_cpu().0 as usize].observe(|running| *running)
+        {
             return;
         }
         if self.in_guest.observe(|in_guest| *in_guest) {
@@ -152,7 +160,8 @@ impl Kvm {
         self.cpu.enter();
     }
 
-    /// The handler of the device's interrupt. It takes the CPU out of the guest, and back when it is done.
+    /// The handler of the device's interrupt. It takes the CPU out of the guest, and back when it
+    /// is done.
     fn device_handler(&self, number: u8) {
         let was_in_guest = Sim::current_cpu() == CpuId(0) && self.cpu.leave();
         if was_in_guest {
@@ -205,14 +214,19 @@ fn program(m: &Machine, scope: Scope) {
     for number in 0..scope.interrupts {
         let delivers = Rc::clone(&kvm);
         let vector = Vector(DEVICE.0 + number);
-        let handler =
-            m.handler(scope.device_on, vector, format!("device {number}"), move || delivers.device_handler(number));
+        let handler = m.handler(scope.device_on, vector, format!("device {number}"), move || {
+            delivers.device_handler(number)
+        });
         m.hardware(format!("device {number}"), move || handler.raise());
     }
     m.at_quiescence("the guest has got what was posted, or will look", move || {
         let (posted, got) = ((1 << scope.interrupts) - 1, cpu.delivered());
         let waits = descriptor.observe(|posted| posted.pir);
         let looks = scope.vcpu == Does::Halts;
-        if got == posted || looks && waits == posted { Ok(()) } else { Err(format!("it has got {got:#b}")) }
+        if got == posted || looks && waits == posted {
+            Ok(())
+        } else {
+            Err(format!("it has got {got:#b}"))
+        }
     });
 }

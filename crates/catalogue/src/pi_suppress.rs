@@ -1,11 +1,12 @@
 //! X01: notifications are allowed again, but what was posted while they were not stays unseen.
 //!
-//! A vCPU that is preempted needs no notifications, so sched-out sets SN in its descriptor. An IOMMU that posts then sets
-//! the request bit and leaves ON alone. Sched-in clears SN, and the code that enters the guest looks at the requests only
-//! if ON is set. What came in between waits for some later interrupt, if there is one.
+//! A vCPU that is preempted needs no notifications, so sched-out sets SN in its descriptor. An
+//! IOMMU that posts then sets the request bit and leaves ON alone. Sched-in clears SN, and the code
+//! that enters the guest looks at the requests only if ON is set. What came in between waits for
+//! some later interrupt, if there is one.
 //!
-//! The IOMMU's write of the request and its look at SN are one step, so it suffices to clear SN first and to look at the
-//! requests then; the other way round there is a window again.
+//! The IOMMU's write of the request and its look at SN are one step, so it suffices to clear SN
+//! first and to look at the requests then; the other way round there is a window again.
 
 use std::rc::Rc;
 
@@ -85,7 +86,8 @@ struct Scope {
     preemptions: u32,
 }
 
-const ONE: Scope = Scope { sched_in: SchedIn::ClearsOnly, entry_asks_on: true, devices: 1, preemptions: 1 };
+const ONE: Scope =
+    Scope { sched_in: SchedIn::ClearsOnly, entry_asks_on: true, devices: 1, preemptions: 1 };
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
     let s = |n: u32| if n == 1 { "" } else { "s" };
@@ -152,6 +154,10 @@ fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("the guest has got what was posted", move || {
         let (posted, got) = ((1 << scope.devices) - 1, cpu.delivered());
         let waits = descriptor.observe(|posted| posted.pir);
-        if got == posted { Ok(()) } else { Err(format!("{waits:#b} is posted, and nobody will look")) }
+        if got == posted {
+            Ok(())
+        } else {
+            Err(format!("{waits:#b} is posted, and nobody will look"))
+        }
     });
 }

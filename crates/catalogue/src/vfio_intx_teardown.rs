@@ -1,9 +1,10 @@
 //! F07: VFIO drops the eventfd of an INTx line that others may be about to signal.
 //!
-//! Three signal it: the handler of the line, the work that an unmask by eventfd queues because the line is still up, and
-//! neither of them can take the lock under which the user changes the eventfd, since one is an interrupt and the other
-//! begins as a wake-up. So the eventfd can be put only when whoever has loaded the pointer is done: the handler by
-//! synchronizing with it, the work by flushing it, both after the pointer was exchanged.
+//! Three signal it: the handler of the line, the work that an unmask by eventfd queues because the
+//! line is still up, and neither of them can take the lock under which the user changes the
+//! eventfd, since one is an interrupt and the other begins as a wake-up. So the eventfd can be put
+//! only when whoever has loaded the pointer is done: the handler by synchronizing with it, the work
+//! by flushing it, both after the pointer was exchanged.
 
 mod shipped;
 
@@ -52,19 +53,42 @@ pub(crate) fn case() -> Case {
 fn reported() -> Vec<Variant> {
     let null = Expected::Found(FailureKind::Invariant);
     let freed = Expected::Found(FailureKind::UseAfterFree);
-    let swap = |synchronizes, flushes| Scope { order: Order::Swap { synchronizes, flushes }, checks: true };
+    let swap = |synchronizes, flushes| Scope {
+        order: Order::Swap { synchronizes, flushes },
+        checks: true,
+    };
     let reported = Scope { order: Order::PutThenClear, checks: false };
     vec![
-        variant("as-reported", null, "an unmask that finds the line up signals an eventfd that is no more", reported),
+        variant(
+            "as-reported",
+            null,
+            "an unmask that finds the line up signals an eventfd that is no more",
+            reported,
+        ),
         variant(
             "as-reported-checked",
             freed,
             "to look whether there is one does not help: it is put after the look",
             Scope { checks: true, ..reported },
         ),
-        variant("swapped-only", freed, "whoever has loaded the pointer before may use it after", swap(false, false)),
-        variant("not-synchronized", freed, "the handler of the line has loaded the pointer", swap(false, true)),
-        variant("not-flushed", freed, "the work of an unmask has loaded the pointer", swap(true, false)),
+        variant(
+            "swapped-only",
+            freed,
+            "whoever has loaded the pointer before may use it after",
+            swap(false, false),
+        ),
+        variant(
+            "not-synchronized",
+            freed,
+            "the handler of the line has loaded the pointer",
+            swap(false, true),
+        ),
+        variant(
+            "not-flushed",
+            freed,
+            "the work of an unmask has loaded the pointer",
+            swap(true, false),
+        ),
         variant(
             "flushed-before",
             freed,
@@ -81,7 +105,8 @@ fn reported() -> Vec<Variant> {
 }
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let text = "1 line that is up, 1 interrupt, 1 unmask by eventfd, 1 worker; the eventfd is taken away";
+    let text =
+        "1 line that is up, 1 interrupt, 1 unmask by eventfd, 1 worker; the eventfd is taken away";
     Variant::new(name, expected, why, text, move |m| Vfio::program(m, scope))
 }
 
@@ -143,11 +168,16 @@ impl Vfio {
         note(|| "handler done".to_owned());
     }
 
-    /// The eventfd of unmasking is written: called where it may not sleep. The line is still up, so it stays masked, and
-    /// the user has to be told once more.
+    /// The eventfd of unmasking is written: called where it may not sleep. The line is still up, so
+    /// it stays masked, and the user has to be told once more.
     fn unmask(&self) {
         let again = self.masked.observe(|masked| *masked);
-        note(|| format!("unmask: {}", if again { "still up, to be signalled again" } else { "is not masked" }));
+        note(|| {
+            format!(
+                "unmask: {}",
+                if again { "still up, to be signalled again" } else { "is not masked" }
+            )
+        });
         if again {
             self.inject.queue();
         }

@@ -1,5 +1,6 @@
-//! The locks of the shipped crates: the tables of ARCHITECTURE.md are those that the crates state, no class is left out of
-//! them, and `doorbell check` takes each leaf, or it is known where else that is explored.
+//! The locks of the shipped crates: the tables of ARCHITECTURE.md are those that the crates state,
+//! no class is left out of them, and `doorbell check` takes each leaf, or it is known where else
+//! that is explored.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,9 +12,15 @@ use doorbell_platform::{LockUse, WaitType};
 
 /// The crates, as in the tables.
 fn locks() -> impl Iterator<Item = &'static LockUse> {
-    [doorbell_irqfd::LOCKS, doorbell_post::LOCKS, doorbell_host::LOCKS, doorbell_apic::LOCKS, doorbell_platform::LOCKS]
-        .into_iter()
-        .flatten()
+    [
+        doorbell_irqfd::LOCKS,
+        doorbell_post::LOCKS,
+        doorbell_host::LOCKS,
+        doorbell_apic::LOCKS,
+        doorbell_platform::LOCKS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn root() -> PathBuf {
@@ -43,21 +50,28 @@ fn the_tables_of_architecture_are_what_the_crates_say_of_their_locks() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
     for table in tables() {
         println!("{}\n", table.join("\n"));
-        let written: Vec<&str> =
-            text.lines().skip_while(|line| *line != table[0]).take_while(|line| line.starts_with('|')).collect();
+        let written: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != table[0])
+            .take_while(|line| line.starts_with('|'))
+            .collect();
         assert_eq!(written, table, "replace it by what this test prints");
     }
 }
 
 /// The lines of code of all sources below `directory`, each up to its first comment.
 fn code(directory: &Path, lines: &mut Vec<String>) {
-    for entry in fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+    for entry in
+        fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+    {
         let path = entry.expect("it can be read").path();
         if path.is_dir() {
             code(&path, lines);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source");
-            lines.extend(text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned()));
+            lines.extend(
+                text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned()),
+            );
         }
     }
 }
@@ -93,9 +107,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
 fn the_catalogue_takes_every_leaf_that_is_not_excused_by_name() {
     let mut taken = BTreeSet::new();
     let variants = cases().into_iter().flat_map(|case| case.variants);
-    for variant in variants.filter(|variant| variant.name.starts_with("shipped") && !variant.full_only) {
+    for variant in
+        variants.filter(|variant| variant.name.starts_with("shipped") && !variant.full_only)
+    {
         // What it ever takes, it takes soon.
-        let report = Explore::new(variant.path()).max_executions(200).minimise(false).run(|m| variant.set_up(m));
+        let report = Explore::new(variant.path())
+            .max_executions(200)
+            .minimise(false)
+            .run(|m| variant.set_up(m));
         taken.extend(report.lock_classes().map(|class| class.name()));
     }
     let leaves = locks().filter(|lock| lock.class.is_leaf()).map(|lock| lock.class.name());

@@ -14,9 +14,10 @@ Exit status:
 
 /// Interrupt delivery for hypervisors, explored interleaving by interleaving.
 ///
-/// Doorbell's catalogue holds documented races of interrupt delivery: each as it was reported, with the ways out that were proposed, and
-/// as Doorbell's own code does it. `doorbell check` runs them all on simulated CPUs under every interleaving that matters, and compares
-/// what it finds with what it must find.
+/// Doorbell's catalogue holds documented races of interrupt delivery: each as it was reported, with
+/// the ways out that were proposed, and as Doorbell's own code does it. `doorbell check` runs them
+/// all on simulated CPUs under every interleaving that matters, and compares what it finds with
+/// what it must find.
 #[derive(Parser, Debug)]
 #[command(name = "doorbell", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = EXIT)]
 pub struct Cli {
@@ -203,7 +204,8 @@ pub struct Replay {
 /// What to measure.
 #[derive(Subcommand, Debug)]
 pub enum Bench {
-    /// How fast the explorer is, and how many executions it needs for programs whose least number is known.
+    /// How fast the explorer is, and how many executions it needs for programs whose least number
+    /// is known.
     Explore {
         /// How to print.
         #[arg(long, value_name = "FORMAT", default_value = "table")]

@@ -8,9 +8,22 @@ use crate::engine::{BenchRow, Engine, stopped};
 use crate::words::{count, rate, time};
 use crate::{Fault, INTERRUPTED, OK, Terminal};
 
-pub(crate) fn explore(format: TableFormat, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+pub(crate) fn explore(
+    format: TableFormat,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
     if format == TableFormat::Table {
-        let titles = line(["program", "jobs", "executions", "optimum", "time", "executions", "steps", "scaling"]);
+        let titles = line([
+            "program",
+            "jobs",
+            "executions",
+            "optimum",
+            "time",
+            "executions",
+            "steps",
+            "scaling",
+        ]);
         let titles = terminal.ink(&titles, "1");
         writeln!(terminal.out, "{titles}")?;
     }

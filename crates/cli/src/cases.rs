@@ -1,5 +1,5 @@
-//! The engine that is built in: `doorbell-catalogue` and `doorbell-explore` in the words of [`engine`](crate::engine).
-//! Nothing else in this crate knows where cases come from.
+//! The engine that is built in: `doorbell-catalogue` and `doorbell-explore` in the words of
+//! [`engine`](crate::engine). Nothing else in this crate knows where cases come from.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,8 +8,8 @@ use doorbell_catalogue as catalogue;
 use doorbell_explore as explore;
 
 use crate::engine::{
-    BenchRow, Case, Engine, Failure, Inversions, Outcome, Programs, Progress, Replayed, SelftestSummary, Settings,
-    Variant,
+    BenchRow, Case, Engine, Failure, Inversions, Outcome, Programs, Progress, Replayed,
+    SelftestSummary, Settings, Variant,
 };
 
 /// The catalogue and the explorer of this build.
@@ -30,7 +30,8 @@ impl Engine for BuiltIn {
 
     fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome {
         let case = self.cases.iter().find(|c| c.name == case).expect("a case of this catalogue");
-        let variant = case.variants.iter().find(|v| v.name == variant).expect("a variant of this case");
+        let variant =
+            case.variants.iter().find(|v| v.name == variant).expect("a variant of this case");
         let show = settings.progress.map(|show| {
             move |p: explore::Progress| {
                 show(Progress { executions: p.executions, share: p.share, elapsed: p.elapsed });
@@ -47,7 +48,11 @@ impl Engine for BuiltIn {
             verdict: report.verdict,
             inversions: told(&catalogue::Inversions::of(&report)),
             lock_report: report.lock_report(),
-            failure: report.failure.map(|f| Failure { kind: f.kind, token: f.token, trace: f.trace }),
+            failure: report.failure.map(|f| Failure {
+                kind: f.kind,
+                token: f.token,
+                trace: f.trace,
+            }),
             never_ran: report.never_ran,
             executions: report.executions,
             bound: report.bound,

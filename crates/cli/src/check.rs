@@ -10,7 +10,11 @@ use crate::select::{Selected, select};
 use crate::words::{elide, name, of, time};
 use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal, settings};
 
-pub(crate) fn run(args: &Check, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+pub(crate) fn run(
+    args: &Check,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
     let selected = select(engine.cases(), &args.what).map_err(Fault::Usage)?;
     let wanted = |s: &Selected<'_>| args.search.full || s.by_name || !s.variant.full_only;
     let (run, left_out): (Vec<_>, Vec<_>) = selected.into_iter().partition(wanted);
@@ -29,7 +33,10 @@ pub(crate) fn run(args: &Check, engine: &dyn Engine, terminal: &mut Terminal<'_>
         match args.format {
             TableFormat::Table => table.row(terminal, selected, &outcome, standing)?,
             TableFormat::Json => {
-                serde_json::to_writer(&mut *terminal.out, &Record::new(selected, &outcome, standing))?;
+                serde_json::to_writer(
+                    &mut *terminal.out,
+                    &Record::new(selected, &outcome, standing),
+                )?;
                 writeln!(terminal.out)?;
             }
         }
@@ -37,7 +44,8 @@ pub(crate) fn run(args: &Check, engine: &dyn Engine, terminal: &mut Terminal<'_>
         terminal.out.flush()?;
         tally.add(selected, &outcome, standing);
     }
-    tally.interrupted = stopped(&terminal.stop) && (tally.unfinished.is_some() || tally.done < run.len());
+    tally.interrupted =
+        stopped(&terminal.stop) && (tally.unfinished.is_some() || tally.done < run.len());
 
     let mut summary: Vec<String> = tally.notes.clone();
     summary.push(tally.summary(&time(begin.elapsed())));
@@ -92,7 +100,10 @@ impl Tally {
             Standing::Agrees => self.agree += 1,
             Standing::Differs => {
                 self.differ += 1;
-                let see = outcome.failure.as_ref().map(|f| format!("; see `doorbell replay {}`", f.token));
+                let see = outcome
+                    .failure
+                    .as_ref()
+                    .map(|f| format!("; see `doorbell replay {}`", f.token));
                 self.notes.push(format!(
                     "✗ {path} must be {expected}, and is {}{}",
                     record::got(selected, outcome),
@@ -102,8 +113,9 @@ impl Tally {
             Standing::Open => {
                 self.open += 1;
                 let limit = outcome.limit.map(|limit| format!(": {limit}")).unwrap_or_default();
-                self.notes
-                    .push(format!("? {path} must be {expected}, and the search ended before it could tell{limit}"));
+                self.notes.push(format!(
+                    "? {path} must be {expected}, and the search ended before it could tell{limit}"
+                ));
             }
             Standing::Interrupted => {
                 self.unfinished = Some(path);
@@ -115,20 +127,30 @@ impl Tally {
 
     fn summary(&self, elapsed: &str) -> String {
         let mut line = if self.interrupted {
-            let during = self.unfinished.as_ref().map(|p| format!(" during {p}")).unwrap_or_default();
-            format!("interrupted{during}; {} of {} done in {elapsed}: ", self.done, of(self.of, "variant"))
+            let during =
+                self.unfinished.as_ref().map(|p| format!(" during {p}")).unwrap_or_default();
+            format!(
+                "interrupted{during}; {} of {} done in {elapsed}: ",
+                self.done,
+                of(self.of, "variant")
+            )
         } else {
             format!("{} in {elapsed}: ", of(self.of, "variant"))
         };
-        let parts = [(self.agree, "as stated"), (self.differ, "not as stated"), (self.open, "undecided")];
-        let said: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let parts =
+            [(self.agree, "as stated"), (self.differ, "not as stated"), (self.open, "undecided")];
+        let said: Vec<String> =
+            parts.iter().filter(|p| p.0 > 0).map(|(n, what)| format!("{n} {what}")).collect();
         match said.len() {
             0 => line.push_str("nothing is known"),
             1 if self.agree > 0 && self.agree == self.of => line.push_str("all as stated"),
             _ => line.push_str(&said.join(", ")),
         }
         if self.left_out > 0 {
-            line.push_str(&format!(" ({} left out; --full runs them)", of(self.left_out, "large variant")));
+            line.push_str(&format!(
+                " ({} left out; --full runs them)",
+                of(self.left_out, "large variant")
+            ));
         }
         line
     }
@@ -154,8 +176,9 @@ struct Table {
 impl Table {
     fn new(run: &[Selected<'_>], budget: bool, width: Option<usize>) -> Table {
         let mut widths = TITLES.map(|t| t.chars().count());
-        let widest =
-            |of: &dyn Fn(&Selected<'_>) -> usize, least: usize| run.iter().map(of).max().unwrap_or(0).max(least);
+        let widest = |of: &dyn Fn(&Selected<'_>) -> usize, least: usize| {
+            run.iter().map(of).max().unwrap_or(0).max(least)
+        };
         widths[0] = 1;
         widths[1] = widest(&|s| s.case.name.chars().count(), widths[1]);
         widths[2] = widest(&|s| s.variant.name.chars().count(), widths[2]);

@@ -1,5 +1,5 @@
-//! What the command needs from the catalogue and the explorer. The real ones stand behind it in [`cases`](crate::cases), and
-//! scripted ones in the tests.
+//! What the command needs from the catalogue and the explorer. The real ones stand behind it in
+//! [`cases`](crate::cases), and scripted ones in the tests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -170,11 +170,12 @@ pub trait Engine {
     /// Says in a sentence why the token is refused: malformed, unknown, or from other sources.
     fn replay(&self, token: &str) -> Result<Replayed, String>;
 
-    /// Measures the explorer, and hands over each row as soon as it is known. Ends early when `stop` is set.
+    /// Measures the explorer, and hands over each row as soon as it is known. Ends early when
+    /// `stop` is set.
     fn bench_explore(&self, stop: &Arc<AtomicBool>, row: &mut dyn FnMut(BenchRow));
 
-    /// Compares the search with brute force on random programs; `done` is told how many are through. When `stop` is set it ends early
-    /// and the summary says how far it came.
+    /// Compares the search with brute force on random programs; `done` is told how many are
+    /// through. When `stop` is set it ends early and the summary says how far it came.
     ///
     /// # Errors
     /// Describes the first program on which the two differ.

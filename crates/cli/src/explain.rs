@@ -10,7 +10,11 @@ use crate::select::{Selected, one};
 use crate::words::{count, name, time};
 use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
-pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+pub(crate) fn run(
+    args: &Explain,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
     let selected = one(engine.cases(), &args.what).map_err(Fault::Usage)?;
     let (outcome, standing) = explore(&selected, engine, &args.search, terminal);
     let mut status = match standing {
@@ -25,24 +29,30 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
             serde_json::to_writer(&mut *terminal.out, &record)?;
             writeln!(terminal.out)?;
         }
-        (Some(failure), TraceFormat::Svg) => write!(terminal.out, "{}", render::svg(&failure.trace))?,
+        (Some(failure), TraceFormat::Svg) => {
+            write!(terminal.out, "{}", render::svg(&failure.trace))?
+        }
         (Some(failure), TraceFormat::Text) => {
             let head = terminal.ink(&selected.path(), "1");
             writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
-            // With the line above and the one below it still fits a page of thirty; what the validator questions comes
-            // after that page.
+            // With the line above and the one below it still fits a page of thirty; what the
+            // validator questions comes after that page.
             text(&failure.trace, 28, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
             validator(&selected, &outcome, terminal)?;
         }
         (None, format) => {
-            let within = outcome.bound.map(|b| format!(" within {b} preemptions")).unwrap_or_default();
+            let within =
+                outcome.bound.map(|b| format!(" within {b} preemptions")).unwrap_or_default();
             let said = match (standing, outcome.verdict) {
                 (Standing::Interrupted, _) => "interrupted".to_owned(),
                 (_, verdict) => name(verdict),
             };
-            let early = outcome.limit.map(|limit| format!(" What ended the search: {limit}.")).unwrap_or_default();
+            let early = outcome
+                .limit
+                .map(|limit| format!(" What ended the search: {limit}."))
+                .unwrap_or_default();
             let idle = match &*outcome.never_ran {
                 [] => String::new(),
                 idle => format!(" Never ran: {}.", idle.join(", ")),
@@ -72,18 +82,33 @@ pub(crate) fn run(args: &Explain, engine: &dyn Engine, terminal: &mut Terminal<'
     Ok(status)
 }
 
-/// What the lock validator says, where the variant is about that: after the page of the trace, if there is one.
-fn validator(selected: &Selected<'_>, outcome: &Outcome, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
+/// What the lock validator says, where the variant is about that: after the page of the trace, if
+/// there is one.
+fn validator(
+    selected: &Selected<'_>,
+    outcome: &Outcome,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Fault> {
     if selected.variant.inversions.is_some() || record::surprises(outcome) {
         let silent = outcome.lock_report.is_empty();
-        let report = if silent { "the lock validator questions no lock order" } else { &outcome.lock_report };
+        let report = if silent {
+            "the lock validator questions no lock order"
+        } else {
+            &outcome.lock_report
+        };
         writeln!(terminal.out, "\n{report}")?;
     }
     Ok(())
 }
 
-pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
-    let run = engine.replay(&args.token).map_err(|why| Fault::Usage(format!("the token is refused: {why}")))?;
+pub(crate) fn replay(
+    args: &Replay,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
+    let run = engine
+        .replay(&args.token)
+        .map_err(|why| Fault::Usage(format!("the token is refused: {why}")))?;
     match args.format {
         TraceFormat::Json => {
             #[derive(serde::Serialize)]
@@ -93,7 +118,12 @@ pub(crate) fn replay(args: &Replay, engine: &dyn Engine, terminal: &mut Terminal
                 token: &'a str,
                 trace: &'a Trace,
             }
-            let out = Out { case: &run.case, variant: &run.variant, token: &args.token, trace: &run.trace };
+            let out = Out {
+                case: &run.case,
+                variant: &run.variant,
+                token: &args.token,
+                trace: &run.trace,
+            };
             serde_json::to_writer(&mut *terminal.out, &out)?;
             writeln!(terminal.out)?;
         }

@@ -1,5 +1,6 @@
-//! The `doorbell` command as a library: [`run`] does what a command line says, with a given [`engine::Engine`] and given
-//! outputs, and returns the exit status. The program itself adds only the terminal and Ctrl-C.
+//! The `doorbell` command as a library: [`run`] does what a command line says, with a given
+//! [`engine::Engine`] and given outputs, and returns the exit status. The program itself adds only
+//! the terminal and Ctrl-C.
 
 pub mod args;
 mod bench;
@@ -52,7 +53,11 @@ pub struct Terminal<'a> {
 impl Terminal<'_> {
     /// The text in red, green, …, where colour is wanted.
     fn ink(&self, text: &str, code: &str) -> String {
-        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -76,7 +81,9 @@ pub fn run(cli: &Cli, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> u8 {
         Some(Command::Explain(explain)) => explain::run(explain, engine, terminal),
         Some(Command::List(list)) => list::run(list, engine, terminal),
         Some(Command::Replay(replay)) => explain::replay(replay, engine, terminal),
-        Some(Command::Bench(Bench::Explore { format })) => bench::explore(*format, engine, terminal),
+        Some(Command::Bench(Bench::Explore { format })) => {
+            bench::explore(*format, engine, terminal)
+        }
         Some(Command::Selftest(selftest)) => selftest::run(selftest, engine, terminal),
     };
     let done = done.and_then(|status| Ok(terminal.out.flush().map(|()| status)?));

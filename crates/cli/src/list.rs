@@ -22,7 +22,11 @@ struct Row<'a> {
     document: &'a str,
 }
 
-pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
+pub(crate) fn run(
+    args: &List,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
     let selected = select(engine.cases(), &args.what).map_err(Fault::Usage)?;
     if args.format == TableFormat::Json {
         for s in &selected {
@@ -43,7 +47,8 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
         return Ok(OK);
     }
     let names = selected.iter().map(|s| s.variant.name.chars().count()).max().unwrap_or(0);
-    let verdicts = selected.iter().map(|s| record::expected_in_short(s).chars().count()).max().unwrap_or(0);
+    let verdicts =
+        selected.iter().map(|s| record::expected_in_short(s).chars().count()).max().unwrap_or(0);
     let mut last = "";
     for s in &selected {
         if s.case.name != last {
@@ -59,7 +64,11 @@ pub(crate) fn run(args: &List, engine: &dyn Engine, terminal: &mut Terminal<'_>)
         let full = if s.variant.full_only { " (only with --full)" } else { "" };
         let verdict = record::expected_in_short(s);
         let summary = &s.variant.summary;
-        writeln!(terminal.out, "  {:<names$}  {verdict:<verdicts$}  {summary}{full}", s.variant.name)?;
+        writeln!(
+            terminal.out,
+            "  {:<names$}  {verdict:<verdicts$}  {summary}{full}",
+            s.variant.name
+        )?;
     }
     Ok(OK)
 }

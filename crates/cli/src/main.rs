@@ -60,7 +60,8 @@ fn advise() {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let first = given.first().map(String::as_str).unwrap_or_default();
     let case = first.split('/').next();
-    let meant = first.starts_with('-') || cases::built_in().cases().iter().any(|c| Some(c.name.as_str()) == case);
+    let meant = first.starts_with('-')
+        || cases::built_in().cases().iter().any(|c| Some(c.name.as_str()) == case);
     let with = [&["doorbell".to_owned(), "check".to_owned()], given.as_slice()].concat();
     if meant && Cli::try_parse_from(&with).is_ok() {
         eprintln!("\nPerhaps `{}`?", with.join(" "));

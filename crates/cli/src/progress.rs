@@ -39,7 +39,8 @@ impl Drop for Meter {
     }
 }
 
-/// Short enough for 80 columns, with shares and times that are estimates: `12,345 executions, 1.10 M/s, ~42 % done, ~3.1 s left`.
+/// Short enough for 80 columns, with shares and times that are estimates: `12,345 executions, 1.10
+/// M/s, ~42 % done, ~3.1 s left`.
 fn line(progress: Progress) -> String {
     let Progress { executions, share, elapsed } = progress;
     let mut line = format!("{} executions, {}", count(executions), rate(executions, elapsed));
@@ -61,9 +62,13 @@ mod tests {
 
     #[test]
     fn the_line_tells_the_rate_the_share_and_the_time_left() {
-        let at =
-            |executions, share, seconds| line(Progress { executions, share, elapsed: Duration::from_secs(seconds) });
-        assert_eq!(at(2_000_000, 0.25, 2), "2,000,000 executions, 1.00 M/s, ~25 % done, ~6.0 s left");
+        let at = |executions, share, seconds| {
+            line(Progress { executions, share, elapsed: Duration::from_secs(seconds) })
+        };
+        assert_eq!(
+            at(2_000_000, 0.25, 2),
+            "2,000,000 executions, 1.00 M/s, ~25 % done, ~6.0 s left"
+        );
         assert_eq!(at(500, 0.0, 1), "500 executions, 500/s, < 0.1 % done");
         assert_eq!(at(500, 0.05, 1), "500 executions, 500/s, ~5.0 % done, ~19.0 s left");
         assert_eq!(at(500, f64::NAN, 1), "500 executions, 500/s, < 0.1 % done");

@@ -24,7 +24,9 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     let kind = outcome.failure.as_ref().map(|f| f.kind);
     if outcome.verdict == Verdict::BoundReached && stopped {
         Standing::Interrupted
-    } else if outcome.verdict == expected.verdict() && (outcome.verdict != Verdict::Found || kind == expected.kind()) {
+    } else if outcome.verdict == expected.verdict()
+        && (outcome.verdict != Verdict::Found || kind == expected.kind())
+    {
         let as_stated = match &selected.variant.inversions {
             Some(stated) => *stated == outcome.inversions,
             None => !surprises(outcome),
@@ -38,7 +40,8 @@ pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool
     }
 }
 
-/// Whether the validator questions a lock order though all went well: where nobody states that, it is a surprise.
+/// Whether the validator questions a lock order though all went well: where nobody states that, it
+/// is a surprise.
 pub(crate) fn surprises(outcome: &Outcome) -> bool {
     outcome.verdict == Verdict::Exhausted && !outcome.inversions.is_silent()
 }
@@ -69,7 +72,11 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(selected: &Selected<'a>, outcome: &'a Outcome, standing: Standing) -> Record<'a> {
+    pub(crate) fn new(
+        selected: &Selected<'a>,
+        outcome: &'a Outcome,
+        standing: Standing,
+    ) -> Record<'a> {
         let variant = selected.variant;
         Record {
             case: &selected.case.name,
@@ -94,10 +101,15 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a variant must get, in words: `found deadlock`, `exhausted, unreachable (different instances)`.
+/// What a variant must get, in words: `found deadlock`, `exhausted, unreachable (different
+/// instances)`.
 pub(crate) fn expected(selected: &Selected<'_>) -> String {
     let expected = selected.variant.expected;
-    in_words(expected.verdict(), expected.kind(), selected.variant.inversions.as_ref().map(ToString::to_string))
+    in_words(
+        expected.verdict(),
+        expected.kind(),
+        selected.variant.inversions.as_ref().map(ToString::to_string),
+    )
 }
 
 /// The same without reasons, for a column.

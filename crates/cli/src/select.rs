@@ -17,7 +17,8 @@ impl Selected<'_> {
     }
 }
 
-/// The variants that `what` names, each once, in the order of the catalogue; all of them if `what` is empty.
+/// The variants that `what` names, each once, in the order of the catalogue; all of them if `what`
+/// is empty.
 pub(crate) fn select<'a>(cases: &'a [Case], what: &[String]) -> Result<Vec<Selected<'a>>, String> {
     for name in what {
         check(cases, name)?;
@@ -25,7 +26,8 @@ pub(crate) fn select<'a>(cases: &'a [Case], what: &[String]) -> Result<Vec<Selec
     let mut selected = Vec::new();
     for case in cases {
         for variant in &case.variants {
-            let by_name = what.iter().any(|w| w.split_once('/') == Some((&case.name, &variant.name)));
+            let by_name =
+                what.iter().any(|w| w.split_once('/') == Some((&case.name, &variant.name)));
             if by_name || what.is_empty() || what.contains(&case.name) {
                 selected.push(Selected { case, variant, by_name });
             }
@@ -39,12 +41,16 @@ pub(crate) fn one<'a>(cases: &'a [Case], what: &str) -> Result<Selected<'a>, Str
     let selected = select(cases, &[what.to_owned()])?;
     match selected[..] {
         [only] => Ok(only),
-        _ => Err(format!("`{what}` has several variants: {}", list(selected.iter().map(Selected::path)))),
+        _ => Err(format!(
+            "`{what}` has several variants: {}",
+            list(selected.iter().map(Selected::path))
+        )),
     }
 }
 
 fn check(cases: &[Case], what: &str) -> Result<(), String> {
-    let (name, variant) = what.split_once('/').map_or((what, None), |(case, variant)| (case, Some(variant)));
+    let (name, variant) =
+        what.split_once('/').map_or((what, None), |(case, variant)| (case, Some(variant)));
     let Some(case) = cases.iter().find(|c| c.name == name) else {
         return Err(unknown_case(cases, name, variant));
     };
@@ -63,7 +69,8 @@ fn check(cases: &[Case], what: &str) -> Result<(), String> {
 }
 
 fn unknown_case(cases: &[Case], name: &str, variant: Option<&str>) -> String {
-    let owners = cases.iter().filter(|c| variant.is_none() && c.variants.iter().any(|v| v.name == name));
+    let owners =
+        cases.iter().filter(|c| variant.is_none() && c.variants.iter().any(|v| v.name == name));
     let owners: Vec<String> = owners.map(|c| format!("{}/{name}", c.name)).collect();
     if !owners.is_empty() {
         return format!("`{name}` is a variant, not a case; did you mean {}?", either(owners));
@@ -74,7 +81,10 @@ fn unknown_case(cases: &[Case], name: &str, variant: Option<&str>) -> String {
     if near.is_empty() {
         format!("there is no case `{name}`; `doorbell list` shows those that there are")
     } else {
-        format!("there is no case `{name}`; did you mean {}?", either(near.iter().map(|n| format!("{n}{tail}"))))
+        format!(
+            "there is no case `{name}`; did you mean {}?",
+            either(near.iter().map(|n| format!("{n}{tail}")))
+        )
     }
 }
 
@@ -85,7 +95,8 @@ fn near<'a>(typed: &str, names: &[&'a str]) -> Vec<&'a str> {
         let part = typed.len() >= 3 && name.contains(&typed);
         strsim::jaro_winkler(&typed, name).max(if part { 0.95 } else { 0.0 })
     };
-    let mut near: Vec<(f64, &str)> = names.iter().map(|n| (likeness(n), *n)).filter(|(l, _)| *l >= 0.8).collect();
+    let mut near: Vec<(f64, &str)> =
+        names.iter().map(|n| (likeness(n), *n)).filter(|(l, _)| *l >= 0.8).collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     near.into_iter().map(|(_, name)| name).take(3).collect()
 }

@@ -9,8 +9,13 @@ use crate::engine::{Engine, Programs, stopped};
 use crate::words::{count, time};
 use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
-pub(crate) fn run(args: &Selftest, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> Result<u8, Fault> {
-    let bar = if terminal.progress { ProgressBar::new(args.programs) } else { ProgressBar::hidden() };
+pub(crate) fn run(
+    args: &Selftest,
+    engine: &dyn Engine,
+    terminal: &mut Terminal<'_>,
+) -> Result<u8, Fault> {
+    let bar =
+        if terminal.progress { ProgressBar::new(args.programs) } else { ProgressBar::hidden() };
     let style = "{bar:30} {human_pos} of {human_len} programs, {per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);

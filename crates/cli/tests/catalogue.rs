@@ -12,12 +12,20 @@ fn doorbell(args: &[&str]) -> Output {
 
 fn stdout(args: &[&str], status: i32) -> String {
     let output = doorbell(args);
-    assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn json(args: &[&str], status: i32) -> Vec<Value> {
-    stdout(args, status).lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+    stdout(args, status)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON object a line"))
+        .collect()
 }
 
 const FOUND: &str = "apic-map-dirty/as-reported";
@@ -27,7 +35,10 @@ const FIXED: &str = "apic-map-dirty/fixed";
 fn check_gets_what_the_variants_of_a_case_state() {
     let said = stdout(&["check", "apic-map-dirty"], 0);
     assert!(said.contains("all as stated"), "{said}");
-    assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("found quiescence")), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("✓") && line.contains("found quiescence")),
+        "{said}"
+    );
     assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("exhausted")), "{said}");
 }
 
@@ -60,12 +71,17 @@ fn check_in_json_has_no_token_where_nothing_fails() {
 #[test]
 fn a_bound_that_keeps_the_search_from_an_end_is_status_1() {
     let rows = json(&["check", FIXED, "--bound", "0", "--format", "json"], 1);
-    assert_eq!((&rows[0]["verdict"], &rows[0]["bound"]), (&Value::from("bound-reached"), &Value::from(0)));
+    assert_eq!(
+        (&rows[0]["verdict"], &rows[0]["bound"]),
+        (&Value::from("bound-reached"), &Value::from(0))
+    );
 }
 
 #[test]
 fn several_jobs_count_the_same_executions_within_a_percent() {
-    let executions = |jobs| json(&["check", FIXED, "--jobs", jobs, "--format", "json"], 0)[0]["executions"].as_u64();
+    let executions = |jobs| {
+        json(&["check", FIXED, "--jobs", jobs, "--format", "json"], 0)[0]["executions"].as_u64()
+    };
     let (one, four) = (executions("1").expect("a number"), executions("4").expect("a number"));
     assert!(one.abs_diff(four) * 100 <= one.max(100), "{one} and {four}");
 }
@@ -92,13 +108,17 @@ fn explain_tells_the_failure_on_one_page() {
 #[test]
 fn every_failure_of_the_catalogue_fits_on_a_page() {
     let found = doorbell_catalogue::cases().into_iter().flat_map(|case| {
-        let found = case.variants.into_iter().filter(|variant| matches!(variant.expected, Expected::Found(_)));
+        let found = case
+            .variants
+            .into_iter()
+            .filter(|variant| matches!(variant.expected, Expected::Found(_)));
         found.map(move |variant| format!("{}/{}", case.name, variant.name))
     });
     for variant in found {
         let said = stdout(&["explain", &variant], 0);
         // What the validator has to say comes after the page.
-        let end = said.lines().position(|line| line.starts_with("again: ")).expect("how to see it again");
+        let end =
+            said.lines().position(|line| line.starts_with("again: ")).expect("how to see it again");
         assert!(end < 30, "{variant}:\n{said}");
         let wide = said.lines().take(end).skip(1).map(|line| line.chars().count()).max();
         assert!(wide <= Some(120), "{variant}: {wide:?} wide:\n{said}");
@@ -129,7 +149,10 @@ fn explain_says_so_where_nothing_fails() {
 fn explain_says_why_a_lock_order_that_the_validator_questions_is_no_deadlock() {
     let said = stdout(&["explain", "pi-wakeup/without-annotations"], 0);
     assert!(said.contains("pi_lock → rq lock → wake-up lock → pi_lock"), "{said}");
-    assert!(said.contains("UNREACHABLE within the scope. Both would have to be on CPU0 at once"), "{said}");
+    assert!(
+        said.contains("UNREACHABLE within the scope. Both would have to be on CPU0 at once"),
+        "{said}"
+    );
     let rows = json(&["check", "pi-wakeup/without-annotations", "--format", "json"], 0);
     assert_eq!(rows[0]["inversions"], "unreachable (exclusive on one CPU)");
     assert_eq!(rows[0]["expected_inversions"], rows[0]["inversions"]);
@@ -148,13 +171,21 @@ fn explain_says_which_lock_order_the_deadlock_that_was_found_is() {
 fn where_a_possible_deadlock_is_unreachable_check_says_so_and_explain_says_why() {
     const ASKED: &str = "avic-irte/plain-handler";
     let rows = json(&["check", ASKED, "--format", "json"], 0);
-    assert_eq!((&rows[0]["verdict"], &rows[0]["agrees"]), (&Value::from("exhausted"), &Value::from(true)));
+    assert_eq!(
+        (&rows[0]["verdict"], &rows[0]["agrees"]),
+        (&Value::from("exhausted"), &Value::from(true))
+    );
     let said = stdout(&["check", ASKED], 0);
-    assert!(said.lines().any(|line| line.starts_with("✓") && line.contains("exhausted, unreachable")), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("✓") && line.contains("exhausted, unreachable")),
+        "{said}"
+    );
     let said = stdout(&["explain", ASKED], 0);
-    for part in
-        ["none failed", "possible circular locking dependency: ir_list_lock → irq_desc → rq lock", "UNREACHABLE"]
-    {
+    for part in [
+        "none failed",
+        "possible circular locking dependency: ir_list_lock → irq_desc → rq lock",
+        "UNREACHABLE",
+    ] {
         assert!(said.contains(part), "{part} is missing in\n{said}");
     }
 }
@@ -168,12 +199,17 @@ fn a_token_that_check_printed_is_replayed_to_the_same_trace() {
     assert_eq!(said, stdout(&["replay", token], 0));
     assert!(said.lines().count() <= 30, "{said}");
     let replayed = json(&["replay", token, "--format", "json"], 0);
-    assert_eq!((&replayed[0]["variant"], &replayed[0]["token"]), (&rows[0]["variant"], &rows[0]["token"]));
+    assert_eq!(
+        (&replayed[0]["variant"], &replayed[0]["token"]),
+        (&rows[0]["variant"], &rows[0]["token"])
+    );
 }
 
 #[test]
 fn a_token_that_nobody_here_made_is_status_2_and_says_why() {
-    for (token, why) in [("db1-AAAAAAAA", "the sources have changed since"), ("hello", "not a replay token")] {
+    for (token, why) in
+        [("db1-AAAAAAAA", "the sources have changed since"), ("hello", "not a replay token")]
+    {
         let output = doorbell(&["replay", token]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");

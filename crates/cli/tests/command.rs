@@ -20,7 +20,8 @@ struct Said {
 
 fn doorbell(engine: &Fake, line: &str) -> Said {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace()).expect("a good command line");
+    let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace())
+        .expect("a good command line");
     let mut terminal = Terminal {
         out: &mut out,
         err: &mut err,
@@ -43,7 +44,11 @@ fn all_verdicts_as_stated_is_status_0_and_a_row_per_variant() {
     let said = doorbell(&Fake::new(), "check");
     assert_eq!((said.status, said.err.as_str()), (OK, ""));
     assert_eq!(said.out.lines().filter(|l| l.starts_with('✓')).count(), 3);
-    assert!(said.out.contains("all as stated (1 large variant left out; --full runs them)"), "{}", said.out);
+    assert!(
+        said.out.contains("all as stated (1 large variant left out; --full runs them)"),
+        "{}",
+        said.out
+    );
     assert!(said.out.contains("12,870"), "{}", said.out);
 }
 
@@ -66,10 +71,18 @@ fn explain_says_what_the_lock_validator_says_where_the_variant_is_about_that() {
     let said = doorbell(&Fake::new(), "explain irq-inversion");
     assert!(said.out.contains("the lock validator questions no lock order"), "{}", said.out);
     let said = doorbell(&Fake::questioned(), "explain irq-inversion");
-    assert!(said.status == DIFFERS && said.out.contains("a → b → a\n  UNREACHABLE"), "{}", said.out);
+    assert!(
+        said.status == DIFFERS && said.out.contains("a → b → a\n  UNREACHABLE"),
+        "{}",
+        said.out
+    );
     assert!(said.err.contains("and is exhausted, unreachable"), "{}", said.err);
     let said = doorbell(&Fake::questioned(), "explain irqfd-resampler/shipped");
-    assert!(said.status == DIFFERS && said.out.contains("a → b → a"), "nobody states it: {}", said.out);
+    assert!(
+        said.status == DIFFERS && said.out.contains("a → b → a"),
+        "nobody states it: {}",
+        said.out
+    );
     let said = doorbell(&Fake::questioned(), "explain irqfd-resampler/as-reported");
     assert!(said.status == OK && !said.out.contains("a → b → a"), "{}", said.out);
 }
@@ -103,7 +116,11 @@ fn another_kind_of_failure_than_stated_is_a_difference() {
 fn a_search_that_ends_at_its_bound_has_not_shown_what_is_stated() {
     let said = doorbell(&Fake::new(), "check --bound 2 irqfd-resampler/shipped");
     assert_eq!(said.status, DIFFERS);
-    assert!(said.out.contains("bound-reached (2)") && said.out.contains("1 undecided"), "{}", said.out);
+    assert!(
+        said.out.contains("bound-reached (2)") && said.out.contains("1 undecided"),
+        "{}",
+        said.out
+    );
     let why = "and the search ended before it could tell: runs with more than 2 preemptions were left out\n";
     assert!(said.out.contains(why), "{}", said.out);
 }
@@ -115,7 +132,11 @@ fn what_ended_a_search_early_stands_beside_the_verdict() {
     let said = doorbell(&Fake::new(), "check --budget 3 irqfd-resampler/shipped --format json");
     assert_eq!(json(&said)[0]["limit"], "the budget of 3s was spent");
     let said = doorbell(&Fake::new(), "explain --budget 3 irqfd-resampler/shipped");
-    assert!(said.out.contains("none failed. What ended the search: the budget of 3s was spent."), "{}", said.out);
+    assert!(
+        said.out.contains("none failed. What ended the search: the budget of 3s was spent."),
+        "{}",
+        said.out
+    );
 }
 
 #[test]
@@ -157,7 +178,8 @@ fn large_variants_run_with_full_or_when_they_are_named() {
 
 #[test]
 fn a_variant_that_is_named_twice_runs_once() {
-    let said = doorbell(&Fake::new(), "check irqfd-resampler irqfd-resampler/shipped --format json");
+    let said =
+        doorbell(&Fake::new(), "check irqfd-resampler irqfd-resampler/shipped --format json");
     assert_eq!(json(&said).len(), 2);
 }
 
@@ -166,11 +188,18 @@ fn an_interrupted_check_prints_what_is_known_and_is_status_130() {
     let engine = Fake::interrupted_at("irqfd-resampler/shipped");
     let said = doorbell(&engine, "check");
     assert_eq!(said.status, INTERRUPTED);
-    assert!(said.out.contains("interrupted during irqfd-resampler/shipped; 1 of 3 variants done"), "{}", said.out);
+    assert!(
+        said.out.contains("interrupted during irqfd-resampler/shipped; 1 of 3 variants done"),
+        "{}",
+        said.out
+    );
     assert!(!said.out.contains("irq-inversion"), "what was not begun is not shown:\n{}", said.out);
     let rows = json(&doorbell(&engine, "check --format json"));
     assert_eq!(rows.len(), 2);
-    assert_eq!((&rows[0]["interrupted"], &rows[1]["interrupted"]), (&Value::Bool(false), &Value::Bool(true)));
+    assert_eq!(
+        (&rows[0]["interrupted"], &rows[1]["interrupted"]),
+        (&Value::Bool(false), &Value::Bool(true))
+    );
 }
 
 #[test]
@@ -178,7 +207,11 @@ fn a_failure_that_was_found_when_ctrl_c_came_still_counts() {
     let engine = Fake::interrupted_at("irqfd-resampler/as-reported");
     let said = doorbell(&engine, "check");
     assert_eq!(said.status, INTERRUPTED);
-    assert!(said.out.contains("interrupted; 1 of 3 variants done") && said.out.contains("1 as stated"), "{}", said.out);
+    assert!(
+        said.out.contains("interrupted; 1 of 3 variants done") && said.out.contains("1 as stated"),
+        "{}",
+        said.out
+    );
 }
 
 #[test]
@@ -188,7 +221,10 @@ fn an_unknown_name_is_status_2_and_suggests_what_is_near() {
         ("resampler/shipped", "did you mean `irqfd-resampler/shipped`?"),
         ("irqfd-resampler/as-reportd", "did you mean `irqfd-resampler/as-reported`?"),
         ("irqfd-resampler/zzz", "it has `as-reported`, `shipped`, `large`"),
-        ("as-reported", "`as-reported` is a variant, not a case; did you mean `irqfd-resampler/as-reported`?"),
+        (
+            "as-reported",
+            "`as-reported` is a variant, not a case; did you mean `irqfd-resampler/as-reported`?",
+        ),
         ("zzz", "`doorbell list` shows those that there are"),
         ("irqfd-resampler/", "has no variant ``"),
     ] {
@@ -204,9 +240,12 @@ fn an_unknown_name_is_status_2_and_suggests_what_is_near() {
 fn explain_shows_the_trace_why_and_how_to_see_it_again() {
     let said = doorbell(&Fake::new(), "explain irqfd-resampler/as-reported");
     assert_eq!(said.status, OK);
-    for part in
-        ["CPU0  worker-0", "✖ waits for mutex resampler_lock", "irqfd_resampler.rs:82", "again: doorbell replay db1-"]
-    {
+    for part in [
+        "CPU0  worker-0",
+        "✖ waits for mutex resampler_lock",
+        "irqfd_resampler.rs:82",
+        "again: doorbell replay db1-",
+    ] {
         assert!(said.out.contains(part), "{part} is missing in\n{}", said.out);
     }
     assert!(said.out.lines().count() <= 30);
@@ -227,7 +266,8 @@ fn explain_says_so_where_nothing_fails() {
     let said = doorbell(&Fake::new(), "explain irqfd-resampler/shipped");
     assert_eq!(said.status, OK);
     assert!(
-        said.out.contains("exhausted: 12,870 executions in 7 ms, and none failed. Scope: plain pool"),
+        said.out
+            .contains("exhausted: 12,870 executions in 7 ms, and none failed. Scope: plain pool"),
         "{}",
         said.out
     );
@@ -241,13 +281,19 @@ fn explain_wants_one_variant() {
     let said = doorbell(&Fake::new(), "explain irqfd-resampler");
     assert_eq!(said.status, USAGE);
     assert!(said.err.contains("several variants: `irqfd-resampler/as-reported`"), "{}", said.err);
-    assert_eq!(doorbell(&Fake::new(), "explain irq-inversion").status, OK, "it has one variant only");
+    assert_eq!(
+        doorbell(&Fake::new(), "explain irq-inversion").status,
+        OK,
+        "it has one variant only"
+    );
 }
 
 #[test]
 fn a_token_is_replayed_or_refused() {
     let engine = Fake::new();
-    let token = json(&doorbell(&engine, "check irqfd-resampler --format json"))[0]["token"].as_str().map(str::to_owned);
+    let token = json(&doorbell(&engine, "check irqfd-resampler --format json"))[0]["token"]
+        .as_str()
+        .map(str::to_owned);
     let said = doorbell(&engine, &format!("replay {}", token.expect("a token")));
     assert_eq!(said.status, OK);
     assert!(said.out.starts_with("irqfd-resampler/as-reported\ndeadlock"), "{}", said.out);
@@ -269,7 +315,10 @@ fn list_shows_every_variant_with_what_it_must_get_and_why() {
 #[test]
 fn bench_and_selftest_report() {
     let said = doorbell(&Fake::new(), "bench explore --format json");
-    assert_eq!((said.status, &json(&said)[0]["executions_per_second"]), (OK, &Value::from(1_287_000.0)));
+    assert_eq!(
+        (said.status, &json(&said)[0]["executions_per_second"]),
+        (OK, &Value::from(1_287_000.0))
+    );
     let said = doorbell(&Fake::new(), "selftest --programs 1000");
     assert!(said.out.starts_with("1,000 of 1,000 random programs from seed 0"), "{}", said.out);
     let said = doorbell(&Fake::new(), "selftest --programs 1 --seed 13");
@@ -288,10 +337,16 @@ fn a_reader_that_goes_away_ends_it_quietly() {
             Ok(())
         }
     }
-    let lines =
-        ["check", "check --format json", "explain irqfd-resampler/as-reported --format json", "list", "bench explore"];
+    let lines = [
+        "check",
+        "check --format json",
+        "explain irqfd-resampler/as-reported --format json",
+        "list",
+        "bench explore",
+    ];
     for line in lines {
-        let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace()).expect("a good command line");
+        let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace())
+            .expect("a good command line");
         let mut err = Vec::new();
         let mut terminal = Terminal {
             out: &mut Closed,
@@ -316,7 +371,8 @@ fn bad_values_are_refused_before_anything_runs() {
         "check --format xml",
         "selftest --programs 0",
     ] {
-        let error = Cli::try_parse_from(format!("doorbell {line}").split_whitespace()).expect_err(line);
+        let error =
+            Cli::try_parse_from(format!("doorbell {line}").split_whitespace()).expect_err(line);
         assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
     }
 }

@@ -25,7 +25,8 @@ fn stderr(args: &[&str], status: i32) -> String {
 /// The name of some case, whatever the catalogue holds.
 fn some_case() -> String {
     let list = stdout(&["list", "--format", "json"]);
-    let first: serde_json::Value = serde_json::from_str(list.lines().next().expect("a case")).expect("JSON");
+    let first: serde_json::Value =
+        serde_json::from_str(list.lines().next().expect("a case")).expect("JSON");
     first["case"].as_str().expect("a name").to_owned()
 }
 
@@ -73,11 +74,17 @@ fn output_that_is_no_terminal_has_no_colour_unless_it_is_asked_for() {
 
 #[test]
 fn a_closed_stdout_ends_it_without_a_panic() {
-    for (args, status) in [(&["list"][..], 141), (&["list", "--format", "json"], 141), (&["--help"], 0)] {
+    for (args, status) in
+        [(&["list"][..], 141), (&["list", "--format", "json"], 141), (&["--help"], 0)]
+    {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let output =
-            doorbell().args(args).stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().expect("it runs");
+        let output = doorbell()
+            .args(args)
+            .stdout(Stdio::from(writer))
+            .stderr(Stdio::piped())
+            .output()
+            .expect("it runs");
         assert_eq!(output.status.code(), Some(status), "{args:?}");
         assert!(output.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

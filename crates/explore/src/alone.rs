@@ -57,7 +57,9 @@ impl World {
             let (lapses, limit) = (self.ctx(id).lapses, self.search.settings.lapses);
             let free = self.ctx(id).looks_on == Some(self.ctx(id).pending.site);
             match self.spin(id).cloned() {
-                None if self.search.is_searching() => resting.unknown = resting.unknown.or(Some(id)),
+                None if self.search.is_searching() => {
+                    resting.unknown = resting.unknown.or(Some(id))
+                }
                 // The run is only brought to its end.
                 None => resting.limited.insert(id),
                 Some(Spin::Await(all)) => {
@@ -154,7 +156,13 @@ impl World {
         true
     }
 
-    fn lapse_goes_on(&mut self, me: CtxId, op: &Op, reads: &[(ObjId, u32)], looks: &mut Looks) -> bool {
+    fn lapse_goes_on(
+        &mut self,
+        me: CtxId,
+        op: &Op,
+        reads: &[(ObjId, u32)],
+        looks: &mut Looks,
+    ) -> bool {
         let known = |obj: ObjId| reads.iter().any(|&(read, _)| read == obj);
         let goes_on = match op.kind {
             OpKind::Relax => {
@@ -162,10 +170,16 @@ impl World {
                 looks.begun = false;
                 looks.whole < LOOKS
             }
-            OpKind::Lock | OpKind::TryLock | OpKind::Unlock => known(op.obj) && self.op_enabled(me, op),
+            OpKind::Lock | OpKind::TryLock | OpKind::Unlock => {
+                known(op.obj) && self.op_enabled(me, op)
+            }
             _ => {
                 let looks = matches!(self.becomes(me, op), OpKind::Load | OpKind::Observe);
-                looks && op.obj != NO_OBJ && op.obj2.is_none() && self.ctx(me).more.is_none() && known(op.obj)
+                looks
+                    && op.obj != NO_OBJ
+                    && op.obj2.is_none()
+                    && self.ctx(me).more.is_none()
+                    && known(op.obj)
             }
         } && self.on_cpu(me);
         if !goes_on {

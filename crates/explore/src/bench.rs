@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, Ordering::SeqCst};
 use std::time::Duration;
 
-use doorbell_platform::{Atomic, AtomicInt, CpuId, Lock, LockClass, Mutex, Platform, Vector, WaitType};
+use doorbell_platform::{
+    Atomic, AtomicInt, CpuId, Lock, LockClass, Mutex, Platform, Vector, WaitType,
+};
 use serde::Serialize;
 
 use crate::explore::{Explore, Verdict};
@@ -76,8 +78,9 @@ static PROGRAMS: [Program; 8] = [
 /// For how long a small program is explored over and over.
 const MEASURE: Duration = Duration::from_millis(400);
 
-/// Measures all programs, the last one also with 2 and 4 OS threads where there are as many CPUs. Each row is handed over
-/// as soon as it is known. Ends soon after `stop` is set, without the row that is being measured.
+/// Measures all programs, the last one also with 2 and 4 OS threads where there are as many CPUs.
+/// Each row is handed over as soon as it is known. Ends soon after `stop` is set, without the row
+/// that is being measured.
 pub fn explore(stop: &Arc<AtomicBool>, mut row: impl FnMut(Row)) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for (index, program) in PROGRAMS.iter().enumerate() {
@@ -94,8 +97,8 @@ pub fn explore(stop: &Arc<AtomicBool>, mut row: impl FnMut(Row)) {
     }
 }
 
-/// Explores `program` until it is exhausted, again and again for a while, and reports the fastest time; `None` if `stop`
-/// was set before that.
+/// Explores `program` until it is exhausted, again and again for a while, and reports the fastest
+/// time; `None` if `stop` was set before that.
 ///
 /// # Panics
 /// If the search fails or needs other than the known number of executions.
@@ -103,8 +106,10 @@ pub fn measure(program: &Program, jobs: usize, stop: &Arc<AtomicBool>) -> Option
     let mut best: Option<crate::Report> = None;
     let mut spent = Duration::ZERO;
     while spent < MEASURE {
-        let report =
-            Explore::new(program.name).jobs(jobs).stop_when(Arc::clone(stop)).run(|machine| program.set_up(machine));
+        let report = Explore::new(program.name)
+            .jobs(jobs)
+            .stop_when(Arc::clone(stop))
+            .run(|machine| program.set_up(machine));
         if stop.load(Ordering::Relaxed) {
             return None;
         }
@@ -191,7 +196,8 @@ fn philosophers<const N: usize>(machine: &Machine) {
     });
 }
 
-/// Two spin locks, one in the other: most steps are acquisitions, which the lock validator looks at.
+/// Two spin locks, one in the other: most steps are acquisitions, which the lock validator looks
+/// at.
 fn nested<const N: usize, const K: usize>(machine: &Machine) {
     let locks = (Lock::<Sim, u64>::new(&OUTER, 0), Lock::<Sim, u64>::new(&INNER, 0));
     tasks(N, machine, locks, |(outer, inner), _| {
@@ -203,12 +209,14 @@ fn nested<const N: usize, const K: usize>(machine: &Machine) {
     });
 }
 
-/// `N` CPUs whose tasks and handlers share a lock that is taken with interrupts off; each task raises its handler.
+/// `N` CPUs whose tasks and handlers share a lock that is taken with interrupts off; each task
+/// raises its handler.
 fn interrupts<const N: usize, const K: usize>(machine: &Machine) {
     let shared = Arc::new(Lock::<Sim, u64>::new(&OUTER, 0));
     for cpu in 0..N as u32 {
         let (in_handler, in_task) = (Arc::clone(&shared), Arc::clone(&shared));
-        let handler = machine.handler(CpuId(cpu), Vector(0x40), "handler", move || *in_handler.lock() += 1);
+        let handler =
+            machine.handler(CpuId(cpu), Vector(0x40), "handler", move || *in_handler.lock() += 1);
         machine.task_on(CpuId(cpu), "task", move || {
             for round in 0..K {
                 if round == 0 {

@@ -67,7 +67,11 @@ pub(crate) struct WorldCell {
 
 impl WorldCell {
     pub(crate) fn new(world: World, stack_bytes: usize) -> Rc<Self> {
-        Rc::new(WorldCell { runners: Runners::new(stack_bytes), world: UnsafeCell::new(world), busy: Cell::new(false) })
+        Rc::new(WorldCell {
+            runners: Runners::new(stack_bytes),
+            world: UnsafeCell::new(world),
+            busy: Cell::new(false),
+        })
     }
 
     /// The world, of whoever has the cell alone.
@@ -77,7 +81,12 @@ impl WorldCell {
 
     /// Makes this the world of the OS thread until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
-        Entered { outer: CURRENT.replace(self), recording: RECORDING.get(), removing: REMOVING.get(), _cell: self }
+        Entered {
+            outer: CURRENT.replace(self),
+            recording: RECORDING.get(),
+            removing: REMOVING.get(),
+            _cell: self,
+        }
     }
 
     #[inline(always)]
@@ -88,23 +97,28 @@ impl WorldCell {
         result
     }
 
-    /// Begins to use the world. [`with`](WorldCell::with) is this for whole closures, which may not be inlined.
+    /// Begins to use the world. [`with`](WorldCell::with) is this for whole closures, which may not
+    /// be inlined.
     #[inline(always)]
     pub(crate) fn inside(&self) -> Inside<'_> {
-        assert!(!self.busy.replace(true), "the simulated machine was entered again by a condition that it evaluates");
+        assert!(
+            !self.busy.replace(true),
+            "the simulated machine was entered again by a condition that it evaluates"
+        );
         Inside(self)
     }
 }
 
-/// The world, in use. Dropped only when a panic leaves the machine: whoever used it unwinds now, and uses it again while
-/// it does.
+/// The world, in use. Dropped only when a panic leaves the machine: whoever used it unwinds now,
+/// and uses it again while it does.
 pub(crate) struct Inside<'a>(&'a WorldCell);
 
 impl Inside<'_> {
     #[inline(always)]
     pub(crate) fn world(&mut self) -> &mut World {
-        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), and the flag is set once, by the one `Inside` that
-        // there is until it takes the flag back; so this is the only reference while it lives.
+        // SAFETY: the cell belongs to one OS thread (it is not `Sync`), and the flag is set once,
+        // by the one `Inside` that there is until it takes the flag back; so this is the only
+        // reference while it lives.
         unsafe { &mut *self.0.world.get() }
     }
 
@@ -190,7 +204,8 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     here().with(f)
 }
 
-/// The cell of this OS thread's world, for as long as that is entered: it is not to be kept any longer than a step.
+/// The cell of this OS thread's world, for as long as that is entered: it is not to be kept any
+/// longer than a step.
 pub(crate) struct Here(*const WorldCell);
 
 impl Deref for Here {
@@ -198,7 +213,8 @@ impl Deref for Here {
 
     #[inline(always)]
     fn deref(&self) -> &WorldCell {
-        // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back before the cell goes.
+        // SAFETY: `enter` set the pointer and its guard, which borrows the cell, takes it back
+        // before the cell goes.
         unsafe { &*self.0 }
     }
 }

@@ -6,19 +6,20 @@
 //! is dropped with the thread: all in it are between jobs, so they end, and their stacks are
 //! unmapped.
 //!
-//! A coroutine sits in its loop between jobs. It is dropped only there; one that is stuck in the middle of a failing
-//! run is leaked with its stack, because unwinding it would run the program's destructors in a state that the program
-//! was never meant to see.
+//! A coroutine sits in its loop between jobs. It is dropped only there; one that is stuck in the
+//! middle of a failing run is leaked with its stack, because unwinding it would run the program's
+//! destructors in a state that the program was never meant to see.
 //!
-//! The memory of a leaked stack is neither used again nor given back, though nobody runs on it any more. Others may point
-//! into it: a task that waits in a `ParkWaitQueue` is a node on its own stack, and code under test may rely on `Pin` or on
-//! a scope in the same way. They rightly take such a node to stay valid until its destructor has run. If what holds the
-//! pointer outlives the run (a static, or an object that the program captured and did not create anew), the next run
-//! follows it. So a failing run costs two mappings (the stack and its guard page) and a few touched pages for each
-//! context that had not ended; `Executor` caps how many one search leaves.
+//! The memory of a leaked stack is neither used again nor given back, though nobody runs on it any
+//! more. Others may point into it: a task that waits in a `ParkWaitQueue` is a node on its own
+//! stack, and code under test may rely on `Pin` or on a scope in the same way. They rightly take
+//! such a node to stay valid until its destructor has run. If what holds the pointer outlives the
+//! run (a static, or an object that the program captured and did not create anew), the next run
+//! follows it. So a failing run costs two mappings (the stack and its guard page) and a few touched
+//! pages for each context that had not ended; `Executor` caps how many one search leaves.
 //!
-//! Coroutines resume one another: who suspends goes back to whoever resumed it. So two that take turns need one switch
-//! for each turn, not two by way of the executor.
+//! Coroutines resume one another: who suspends goes back to whoever resumed it. So two that take
+//! turns need one switch for each turn, not two by way of the executor.
 
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::ops::Range;
@@ -61,9 +62,11 @@ impl Runner {
         #[cfg(unix)]
         crate::overflow::install();
         let stack = DefaultStack::new(bytes).unwrap_or_else(|error| {
-            // Nothing can unwind from here: contexts may be in the middle of their code. And a panic
-            // of this thread may be taken for one of explored code, and be silent.
-            eprintln!("there is no memory for the stack of another context, so this process ends: {error}");
+            // Nothing can unwind from here: contexts may be in the middle of their code. And a
+            // panic of this thread may be taken for one of explored code, and be silent.
+            eprintln!(
+                "there is no memory for the stack of another context, so this process ends: {error}"
+            );
             std::process::abort();
         });
         let addresses = stack.limit().get()..stack.base().get();
@@ -95,8 +98,8 @@ impl Runner {
     #[inline(always)]
     fn go(&self, job: Option<Job>) -> bool {
         assert!(!self.entered.replace(true), "a context is resumed while it runs");
-        // SAFETY: the flag was down, so this is the only reference to the coroutine while it lives. Nothing unwinds out
-        // of `resume`: jobs catch their panics.
+        // SAFETY: the flag was down, so this is the only reference to the coroutine while it lives.
+        // Nothing unwinds out of `resume`: jobs catch their panics.
         let coroutine = unsafe { &mut *self.coroutine.get() };
         let between_jobs = match coroutine.as_mut().map(|coroutine| coroutine.resume(job)) {
             Some(CoroutineResult::Yield(between_jobs)) => between_jobs,
@@ -145,7 +148,11 @@ pub(crate) struct Runners {
 
 impl Runners {
     pub(crate) fn new(bytes: usize) -> Self {
-        Runners { runners: [const { OnceCell::new() }; MOST], running: Cell::new(std::ptr::null()), bytes }
+        Runners {
+            runners: [const { OnceCell::new() }; MOST],
+            running: Cell::new(std::ptr::null()),
+            bytes,
+        }
     }
 
     /// Runs `job` as `id` until it suspends or ends; `true` if it ended. The name must live until
@@ -159,7 +166,11 @@ impl Runners {
 
     /// The context at whose stack the address is, and how large that is.
     pub(crate) fn owner(&self, address: usize) -> Option<(*const str, usize)> {
-        let runner = self.runners.iter().filter_map(OnceCell::get).find(|runner| runner.stack.contains(&address))?;
+        let runner = self
+            .runners
+            .iter()
+            .filter_map(OnceCell::get)
+            .find(|runner| runner.stack.contains(&address))?;
         Some((runner.name.get(), runner.bytes))
     }
 
@@ -193,12 +204,14 @@ impl Runners {
     pub(crate) fn suspend(&self) {
         let yielder = self.running.get();
         assert!(!yielder.is_null(), "only contexts suspend");
-        // SAFETY: `go` set the pointer to the yielder of the coroutine that it switched to, and takes it back when that
-        // one is left; so this runs on that coroutine's stack, on which the yielder lives.
+        // SAFETY: `go` set the pointer to the yielder of the coroutine that it switched to, and
+        // takes it back when that one is left; so this runs on that coroutine's stack, on which the
+        // yielder lives.
         unsafe { (*yielder).suspend(false) };
     }
 
-    /// Gives up `id` if it is in the middle of its job: its stack and what lives on it are leaked. Whether it was.
+    /// Gives up `id` if it is in the middle of its job: its stack and what lives on it are leaked.
+    /// Whether it was.
     pub(crate) fn abandon(&mut self, id: CtxId) -> bool {
         let runner = &mut self.runners[id.index()];
         let busy = runner.get().is_some_and(|runner| !runner.between_jobs.get());
@@ -211,8 +224,12 @@ impl Runners {
 
 impl Drop for Runners {
     fn drop(&mut self) {
-        let runners =
-            self.runners.iter_mut().rev().filter_map(OnceCell::take).filter(|runner| runner.between_jobs.get());
+        let runners = self
+            .runners
+            .iter_mut()
+            .rev()
+            .filter_map(OnceCell::take)
+            .filter(|runner| runner.between_jobs.get());
         // At the end of the OS thread the list may be gone; then they end here.
         let _ = IDLE.try_with(|idle| {
             let mut idle = idle.borrow_mut();

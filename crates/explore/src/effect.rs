@@ -1,4 +1,5 @@
-//! A step that is performed: the event that it is to the search, and the machine's share of what it does.
+//! A step that is performed: the event that it is to the search, and the machine's share of what it
+//! does.
 
 use std::panic::Location;
 
@@ -67,13 +68,20 @@ impl World {
     /// Calls `f` with all that the step `op` of `id` uses, if it is done now and becomes `kind`.
     /// Returns the token that stands for whose turn it is on its CPU, if it uses one.
     #[inline(always)]
-    pub(crate) fn op_uses(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
+    pub(crate) fn op_uses(
+        &self,
+        id: CtxId,
+        op: &Op,
+        kind: OpKind,
+        f: &mut impl FnMut(ObjId, Access),
+    ) -> Option<ObjId> {
         if op.obj != NO_OBJ && op.kind != OpKind::Relax {
             f(op.obj, kind.access());
         }
         let ctx = self.ctx(id);
         let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
-        let plain = cpu.is_none_or(|cpu| !cpu.has_handlers && cpu.switch.is_none()) && ctx.more.is_none();
+        let plain =
+            cpu.is_none_or(|cpu| !cpu.has_handlers && cpu.switch.is_none()) && ctx.more.is_none();
         if plain && matches!(op.kind, OpKind::Load | OpKind::Store | OpKind::Rmw) {
             return None;
         }
@@ -81,7 +89,13 @@ impl World {
     }
 
     /// [`op_uses`](World::op_uses), but for the object that the step is about.
-    fn uses_beside(&self, id: CtxId, op: &Op, kind: OpKind, f: &mut impl FnMut(ObjId, Access)) -> Option<ObjId> {
+    fn uses_beside(
+        &self,
+        id: CtxId,
+        op: &Op,
+        kind: OpKind,
+        f: &mut impl FnMut(ObjId, Access),
+    ) -> Option<ObjId> {
         if let Some(obj2) = op.obj2 {
             f(obj2, Access::Write);
         }
@@ -140,8 +154,8 @@ impl World {
     #[inline]
     pub(crate) fn more_uses(&self, id: CtxId, f: &mut impl FnMut(ObjId, Access)) {
         if let Some(more) = self.ctx(id).more {
-            // SAFETY: it lives on the stack of the context that announced the step and that is suspended in it, or is
-            // the caller.
+            // SAFETY: it lives on the stack of the context that announced the step and that is
+            // suspended in it, or is the caller.
             unsafe { (*more)(&mut |obj, access| f(obj, access)) };
         }
     }
@@ -166,18 +180,20 @@ impl World {
         let ctx = self.ctx(sleeper);
         let op = &ctx.pending;
         let clash = |obj: ObjId, access: Access| {
-            open.uses()
-                .iter()
-                .any(|&(other, theirs)| other == obj && !(access == Access::Read && theirs == Access::Read))
+            open.uses().iter().any(|&(other, theirs)| {
+                other == obj && !(access == Access::Read && theirs == Access::Read)
+            })
         };
         let mut clashes = ctx.may_change.is_some_and(|obj| clash(obj, Access::Write));
-        let blind = self.search.settings.fault == Some(Fault::BlindExchange) && op.kind == OpKind::Rmw;
+        let blind =
+            self.search.settings.fault == Some(Fault::BlindExchange) && op.kind == OpKind::Rmw;
         let kind = if blind { OpKind::Load } else { self.becomes(sleeper, op) };
         self.op_uses(sleeper, op, kind, &mut |obj, access| clashes |= clash(obj, access));
         clashes
     }
 
-    /// Does the machine's share of an access of `id` to a word; `false`, with nothing done, if the step is another one.
+    /// Does the machine's share of an access of `id` to a word; `false`, with nothing done, if the
+    /// step is another one.
     #[inline(always)]
     pub(crate) fn access(&mut self, id: CtxId, kind: OpKind, obj: ObjId) -> bool {
         match kind {
@@ -206,9 +222,13 @@ impl World {
         match kind {
             OpKind::Observe if obj == NO_OBJ => {}
             OpKind::Switch => {
-                // The spin locks of the one that leaves (that of the run queue), the next one holds.
-                while let Some(place) =
-                    self.ctx(id).held.iter().position(|held| held.class.wait_type() == WaitType::Spin)
+                // The spin locks of the one that leaves (that of the run queue), the next one
+                // holds.
+                while let Some(place) = self
+                    .ctx(id)
+                    .held
+                    .iter()
+                    .position(|held| held.class.wait_type() == WaitType::Spin)
                 {
                     let held = self.ctx_mut(id).let_go(place);
                     if let Some(lock) = held.lock {
@@ -254,7 +274,12 @@ impl World {
                 ctx.after.0 |= ended.0 | target.bit();
             }
             // `access` does the first three.
-            OpKind::Load | OpKind::Store | OpKind::Rmw | OpKind::Await | OpKind::Spawn | OpKind::Lapse => {}
+            OpKind::Load
+            | OpKind::Store
+            | OpKind::Rmw
+            | OpKind::Await
+            | OpKind::Spawn
+            | OpKind::Lapse => {}
         }
         if let Some(obj2) = obj2 {
             self.versions[obj2.index()] += 1;
@@ -313,7 +338,14 @@ impl World {
         self.obj_mut(lock).holder = id.0;
         self.versions[lock.index()] += 1;
         let irqs_on = self.ctx(id).cpu.is_some_and(|cpu| self.cpus[cpu.0 as usize].irqs_on);
-        let taken = Held { lock: Some(lock), class: how.class, subclass: how.subclass, tried, irqs_on, site };
+        let taken = Held {
+            lock: Some(lock),
+            class: how.class,
+            subclass: how.subclass,
+            tried,
+            irqs_on,
+            site,
+        };
         self.note_acquire(id, taken, how.under);
         if removing() {
             self.takes_lock(id, lock, site);
@@ -335,7 +367,11 @@ impl World {
                 ctx.let_go(place);
             }
             _ => {
-                let message = format!("{} releases {}, which it does not hold", self.ctx(id).name, self.name(lock));
+                let message = format!(
+                    "{} releases {}, which it does not hold",
+                    self.ctx(id).name,
+                    self.name(lock)
+                );
                 self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
             }
         }
@@ -346,7 +382,8 @@ impl World {
         ctx.active = false;
         let left = ctx.held.first().map(|held| held.class.name());
         if let Some(name) = left {
-            let message = format!("the handler {} returns while it holds {name}", self.ctx(id).name);
+            let message =
+                format!("the handler {} returns while it holds {name}", self.ctx(id).name);
             self.fail(FailureKind::LockRule, CtxSet(id.bit()), message);
         }
         self.ctx_mut(id).irq_saves.clear();
@@ -421,7 +458,10 @@ impl World {
         let ctx = self.ctx(id);
         let message = if let Some(held) = ctx.held.first() {
             format!("{} ends while it holds {}", ctx.name, held.class.name())
-        } else if ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]).is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id))
+        } else if ctx
+            .cpu
+            .map(|cpu| &self.cpus[cpu.0 as usize])
+            .is_some_and(|cpu| !cpu.irqs_on && cpu.task == Some(id))
         {
             format!("{} ends with interrupts off", ctx.name)
         } else if ctx.preempt_off > 0 {

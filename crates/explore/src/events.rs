@@ -1,7 +1,8 @@
-//! The recorded run: events with vector clocks, kept across executions as far as their common prefix goes.
+//! The recorded run: events with vector clocks, kept across executions as far as their common
+//! prefix goes.
 //!
-//! Everything here is a stack. Going back to depth `d` undoes the events above it exactly, so the analysis of a prefix
-//! is never done again.
+//! Everything here is a stack. Going back to depth `d` undoes the events above it exactly, so the
+//! analysis of a prefix is never done again.
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::op::{Access, OpKind};
@@ -36,7 +37,8 @@ struct History {
     acquired: u32,
     /// The last event that changed it, which later uses come after.
     changed: u32,
-    /// The uses that only read it since `changed`: the last entry in `accesses`; older ones hang on it.
+    /// The uses that only read it since `changed`: the last entry in `accesses`; older ones hang on
+    /// it.
     read: u32,
     /// The use that made `acquired`: an entry in `accesses`.
     acquisition: u32,
@@ -61,8 +63,8 @@ fn join(clocks: &mut [Lane], lanes: usize, event: usize) {
 pub(crate) struct Events {
     events: Vec<Event>,
     uses: Vec<Use>,
-    /// Per event, per context: how many events of the run (as an index + 1) of that context happen before it. Those of one
-    /// event take `lanes` entries.
+    /// Per event, per context: how many events of the run (as an index + 1) of that context happen
+    /// before it. Those of one event take `lanes` entries.
     clocks: Vec<Lane>,
     lanes: usize,
     history: Vec<History>,
@@ -179,7 +181,11 @@ impl Events {
         }
         let previous = self.last[ctx];
         for lane in 0..self.lanes {
-            let known = if previous == NONE { [0; LANE] } else { self.clocks[previous as usize * self.lanes + lane] };
+            let known = if previous == NONE {
+                [0; LANE]
+            } else {
+                self.clocks[previous as usize * self.lanes + lane]
+            };
             self.clocks.push(known);
         }
         self.events.push(Event {
@@ -191,21 +197,24 @@ impl Events {
         });
     }
 
-    /// Joins the clock of an event that enabled the one that is being added, such as the spawn of its context.
+    /// Joins the clock of an event that enabled the one that is being added, such as the spawn of
+    /// its context.
     #[inline]
     pub(crate) fn join(&mut self, event: usize) {
         join(&mut self.clocks, self.lanes, event);
     }
 
-    /// The release that let an acquisition of `obj` by `ctx` in, unless it is ordered before it anyway.
+    /// The release that let an acquisition of `obj` by `ctx` in, unless it is ordered before it
+    /// anyway.
     pub(crate) fn release(&self, obj: ObjId, ctx: CtxId) -> Option<Race> {
         let history = self.history.get(obj.index())?;
         let released = history.changed != NONE && history.changed != history.acquired;
-        (released && !self.known_by(history.changed, ctx)).then_some(Race { event: history.changed, chain: None })
+        (released && !self.known_by(history.changed, ctx))
+            .then_some(Race { event: history.changed, chain: None })
     }
 
-    /// Lists in `races` the earlier uses of `obj` that a use by `ctx` races with directly, as far as this one object
-    /// can tell: not ordered before it by what `ctx` itself has done.
+    /// Lists in `races` the earlier uses of `obj` that a use by `ctx` races with directly, as far
+    /// as this one object can tell: not ordered before it by what `ctx` itself has done.
     #[inline(always)]
     pub(crate) fn races(&self, obj: ObjId, access: Access, ctx: CtxId, races: &mut Vec<Race>) {
         let Some(history) = self.history.get(obj.index()) else { return };
@@ -233,9 +242,17 @@ impl Events {
         }
     }
 
-    /// [`races`](Events::races), and those that they came after, as long as they are not ordered either: for steps that
-    /// may have had to wait, and whose chance came before the last change. One of a `chain` is enough.
-    pub(crate) fn race_chain(&self, obj: ObjId, access: Access, ctx: CtxId, chain: u8, races: &mut Vec<Race>) {
+    /// [`races`](Events::races), and those that they came after, as long as they are not ordered
+    /// either: for steps that may have had to wait, and whose chance came before the last change.
+    /// One of a `chain` is enough.
+    pub(crate) fn race_chain(
+        &self,
+        obj: ObjId,
+        access: Access,
+        ctx: CtxId,
+        chain: u8,
+        races: &mut Vec<Race>,
+    ) {
         let Some(&history) = self.history.get(obj.index()) else { return };
         let race = |event| Race { event, chain: Some(chain) };
         if access != Access::Read {
@@ -294,7 +311,8 @@ impl Events {
         match access {
             Access::Read => history.read = entry,
             Access::Write | Access::Acquire => {
-                *history = History { acquired: event, changed: event, read: NONE, acquisition: entry }
+                *history =
+                    History { acquired: event, changed: event, read: NONE, acquisition: entry }
             }
             Access::Release => {
                 history.changed = event;

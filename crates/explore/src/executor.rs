@@ -70,7 +70,8 @@ pub(crate) enum RunEnd {
     Halted(Limit),
 }
 
-/// Every execution of every OS thread has its own number. Each thread takes a block of them at a time.
+/// Every execution of every OS thread has its own number. Each thread takes a block of them at a
+/// time.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 const EPOCHS: u64 = 1 << 12;
 
@@ -170,15 +171,19 @@ impl Executor {
         }
         let (failed, some_wait, has_checks) =
             cell.with(|w| (w.conclude(halted.is_some()), w.some_wait(), w.has_checks()));
-        if some_wait && (failed.is_none() && halted.is_none() || self.search(|search| search.settings.contexts_return))
+        if some_wait
+            && (failed.is_none() && halted.is_none()
+                || self.search(|search| search.settings.contexts_return))
         {
             self.end_services();
         }
-        let failed = failed.or_else(|| if halted.is_none() && has_checks { self.check() } else { None });
+        let failed =
+            failed.or_else(|| if halted.is_none() && has_checks { self.check() } else { None });
         if self.traces.is_some() && failed.is_none() && halted.is_none() {
             self.count_trace();
         }
-        let failed = if strays::count() == self.strays { failed } else { Some(self.with_strays(failed)) };
+        let failed =
+            if strays::count() == self.strays { failed } else { Some(self.with_strays(failed)) };
         self.watch.0.rest();
         let stuck = if some_wait { self.stuck_ones() } else { Vec::new() };
         self.unwound += cell.with(|w| {
@@ -206,7 +211,8 @@ impl Executor {
 
     #[cold]
     fn count_trace(&mut self) {
-        let trace = self.cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence()));
+        let trace =
+            self.cell.with(|w| (!w.search.was_cut()).then(|| w.search.events.equivalence()));
         self.traces.as_mut().into_iter().for_each(|traces| traces.extend(trace));
     }
 
@@ -243,7 +249,10 @@ impl Executor {
     #[cold]
     fn with_strays(&self, failed: Option<FailedRun>) -> FailedRun {
         match failed {
-            Some(failed) => FailedRun { message: format!("{} {}", failed.message, strays::sentence()), ..failed },
+            Some(failed) => FailedRun {
+                message: format!("{} {}", failed.message, strays::sentence()),
+                ..failed
+            },
             None => self.failed(FailureKind::Panic, strays::sentence()),
         }
     }
@@ -295,7 +304,8 @@ impl Executor {
         let mut failed = None;
         for (what, check) in checks {
             self.watch.0.condition(what.clone());
-            let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|payload| Err(self.panicked(&*payload)));
+            let result = catch_unwind(AssertUnwindSafe(check))
+                .unwrap_or_else(|payload| Err(self.panicked(&*payload)));
             if let Err(why) = result
                 && failed.is_none()
             {
@@ -305,9 +315,12 @@ impl Executor {
                 ));
             }
         }
-        let failed = failed.or_else(|| self.cell.with(|w| w.failed.take()).map(|failed| (failed.kind, failed.message)));
+        let failed = failed.or_else(|| {
+            self.cell.with(|w| w.failed.take()).map(|failed| (failed.kind, failed.message))
+        });
         let mut panicked = None;
-        // What a run that was cut comes to is what another one came to; if it is not, that must not stay hidden.
+        // What a run that was cut comes to is what another one came to; if it is not, that must not
+        // stay hidden.
         let cut = self.search(|search| search.was_cut());
         if let (Some(outcomes), Some(outcome), false) = (&mut self.outcomes, outcome, cut) {
             let waiting = self.cell.with(|w| w.waiting_outcome.take()).unwrap_or_default();
@@ -319,7 +332,10 @@ impl Executor {
         }
         let failed = failed.or_else(|| {
             let panicked = panicked.map(|payload| self.panicked(&*payload))?;
-            Some((FailureKind::Panic, format!("What tells the executions apart cannot be told: {panicked}.")))
+            Some((
+                FailureKind::Panic,
+                format!("What tells the executions apart cannot be told: {panicked}."),
+            ))
         });
         failed.map(|(kind, message)| self.failed(kind, message))
     }
@@ -327,11 +343,15 @@ impl Executor {
     /// What came of a condition or an outcome that panicked.
     fn panicked(&self, payload: &(dyn Any + Send)) -> String {
         let site = self.cell.with(|w| w.panic_site.take());
-        format!("it panicked{}: {}", site.map(|site| format!(" at {site}")).unwrap_or_default(), told(payload))
+        format!(
+            "it panicked{}: {}",
+            site.map(|site| format!(" at {site}")).unwrap_or_default(),
+            told(payload)
+        )
     }
 
-    /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of the program expect a
-    /// machine that runs.
+    /// Leaves the stacks of a failed run behind, and what it would still have done: destructors of
+    /// the program expect a machine that runs.
     #[cold]
     fn abandon(&mut self) {
         self.cell.with(|w| {
@@ -355,7 +375,9 @@ impl Executor {
     pub(crate) fn too_many_abandoned(&self) -> Option<Limit> {
         if self.abandoned >= MOST_ABANDONED {
             Some(Limit::AbandonedStacks(MOST_ABANDONED))
-        } else if self.abandoned > FEW_ABANDONED && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS {
+        } else if self.abandoned > FEW_ABANDONED
+            && ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_BY_PROCESS
+        {
             Some(Limit::AbandonedByProcess(MOST_ABANDONED_BY_PROCESS))
         } else {
             None
@@ -379,12 +401,18 @@ impl Executor {
         self.cell.with(|w| {
             let all = w.ctxs.iter().take(w.set_up_ctxs).enumerate();
             let expected = all.filter(|(_, ctx)| !ctx.may_not_run);
-            expected.map(|(index, ctx)| (CtxId(index as u8), format!("{} {}", ctx.kind.noun(), ctx.name))).collect()
+            expected
+                .map(|(index, ctx)| {
+                    (CtxId(index as u8), format!("{} {}", ctx.kind.noun(), ctx.name))
+                })
+                .collect()
         })
     }
 
     pub(crate) fn take_validator(&mut self) -> Validator {
-        self.search(|search| std::mem::replace(&mut search.validator, Validator::new(Rules::default())))
+        self.search(|search| {
+            std::mem::replace(&mut search.validator, Validator::new(Rules::default()))
+        })
     }
 }
 
@@ -446,7 +474,8 @@ pub(crate) fn replay(
         if let Some(limit) = no_room() {
             return Err(limit);
         }
-        let mut executor = Executor::new(explore, Strategy::Sampled(Sampler::Replay(replay)), settings);
+        let mut executor =
+            Executor::new(explore, Strategy::Sampled(Sampler::Replay(replay)), settings);
         let failed = match executor.execute(program) {
             RunEnd::Failed(failed) => Some(failed),
             RunEnd::Ended | RunEnd::Halted(_) => None,
@@ -479,7 +508,8 @@ enum Course {
 }
 
 impl WorldCell {
-    /// Lets contexts take their turns: until it is that of the context `me`, who calls this, or the run is over.
+    /// Lets contexts take their turns: until it is that of the context `me`, who calls this, or the
+    /// run is over.
     ///
     /// Coroutines resume one another: whoever is entered already waits for the caller to leave.
     pub(crate) fn run(&self, me: Option<CtxId>) {
@@ -513,7 +543,11 @@ impl World {
                 self.current = id;
                 self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
                 let ctx = self.ctx_mut(id);
-                return Course::Start(id, &*ctx.name, ctx.job.take().expect("a context starts once"));
+                return Course::Start(
+                    id,
+                    &*ctx.name,
+                    ctx.job.take().expect("a context starts once"),
+                );
             }
             self.close();
             self.hand_on();
@@ -571,7 +605,10 @@ impl World {
     /// An interrupt that is pending for ever, though nobody waits.
     fn left_over(&self) -> Option<(FailureKind, String)> {
         let left = self.ctxs.iter().find(|ctx| ctx.raised)?;
-        Some((FailureKind::LostInterrupt, format!("The interrupt of {} stays pending for ever.", left.name)))
+        Some((
+            FailureKind::LostInterrupt,
+            format!("The interrupt of {} stays pending for ever.", left.name),
+        ))
     }
 
     /// Names those who wait, each as ` name:step:object`, with `:below` if it stands still under a
@@ -582,8 +619,8 @@ impl World {
             let ctx = self.ctx(id);
             let what = match ctx.pending.obj {
                 NO_OBJ => String::new(),
-                // Those that appear while contexts run are numbered as they come, also where it is the
-                // same in which order they do.
+                // Those that appear while contexts run are numbered as they come, also where it is
+                // the same in which order they do.
                 obj if obj.index() >= self.set_up => self.obj(obj).name.to_string(),
                 obj => obj.0.to_string(),
             };

@@ -142,7 +142,8 @@ pub struct Progress {
     pub cut: u64,
     /// Steps so far.
     pub steps: u64,
-    /// The explored share of the tree, from 0 to 1, if what is known of its breadth now is all there is.
+    /// The explored share of the tree, from 0 to 1, if what is known of its breadth now is all
+    /// there is.
     pub share: f64,
     /// Time since the start.
     pub elapsed: Duration,
@@ -257,7 +258,11 @@ impl Explore {
 
     /// Says how many OS threads explore; 0 means as many as the machine has CPUs.
     pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = if jobs == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { jobs };
+        self.jobs = if jobs == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            jobs
+        };
         self
     }
 
@@ -320,8 +325,8 @@ impl Explore {
         self
     }
 
-    /// Collects what [`Machine::outcome`] says of each execution. Then contexts that wait for ever are an outcome, not a
-    /// failure: they are named in it.
+    /// Collects what [`Machine::outcome`] says of each execution. Then contexts that wait for ever
+    /// are an outcome, not a failure: they are named in it.
     pub fn collect_outcomes(mut self) -> Self {
         self.outcomes = true;
         self.settings.stop_at_stuck = false;
@@ -377,8 +382,9 @@ impl Explore {
         self
     }
 
-    /// Explores `program`, which sets up one execution: it creates objects and adds tasks, handlers, hardware and
-    /// conditions to the machine. It must do the same each time it is called.
+    /// Explores `program`, which sets up one execution: it creates objects and adds tasks,
+    /// handlers, hardware and conditions to the machine. It must do the same each time it is
+    /// called.
     pub fn run(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
         let this = Explore { spins: Spins::default(), ..self.clone() };
         calmly(|| this.run_this(program))
@@ -432,18 +438,24 @@ impl Explore {
     /// Runs the schedule of a token again.
     ///
     /// # Errors
-    /// If it is not a token, or one of another program or another state of its source, or if failing
-    /// runs have left so many stacks in this process that there is no room for more.
-    pub fn replay(&self, token: &str, program: impl Fn(&Machine) + Send + Sync) -> Result<Failure, ReplayError> {
+    /// If it is not a token, or one of another program or another state of its source, or if
+    /// failing runs have left so many stacks in this process that there is no room for more.
+    pub fn replay(
+        &self,
+        token: &str,
+        program: impl Fn(&Machine) + Send + Sync,
+    ) -> Result<Failure, ReplayError> {
         let parsed = Token::parse(token)?;
         parsed.check(self)?;
         let this = Explore { spins: Spins::default(), ..self.clone() };
         let replayed = replay(&this, &program, parsed.replay());
         let Replayed { failed, recorder, .. } = replayed.map_err(ReplayError::NoRoom)?;
         match failed {
-            Some(failed) if parsed.fits(&failed, &recorder) => {
-                Ok(Failure { kind: failed.kind, token: token.to_owned(), trace: recorder.trace(failed, None) })
-            }
+            Some(failed) if parsed.fits(&failed, &recorder) => Ok(Failure {
+                kind: failed.kind,
+                token: token.to_owned(),
+                trace: recorder.trace(failed, None),
+            }),
             _ => Err(ReplayError::Stale),
         }
     }
@@ -455,7 +467,8 @@ impl Explore {
         }
         let (mut failed, minimal) = crate::minimise::minimise(self, program, failed);
         if let Some(token) = Token::of(self, program, &failed)
-            && let Ok(Replayed { failed: Some(again), recorder, .. }) = replay(self, program, token.replay())
+            && let Ok(Replayed { failed: Some(again), recorder, .. }) =
+                replay(self, program, token.replay())
         {
             let trace = recorder.trace(again, Some(minimal));
             return Failure { kind: trace.kind, token: token.to_string(), trace };
@@ -483,12 +496,19 @@ impl Failure {
             };
             return format!("it cannot be run again: {why}");
         }
-        format!("run it again with `Explore::replay(\"{}\", …)` in place of `Explore::run`", self.token)
+        format!(
+            "run it again with `Explore::replay(\"{}\", …)` in place of `Explore::run`",
+            self.token
+        )
     }
 
     /// A run that cannot be run again has neither token nor steps.
     fn unrepeatable(failed: FailedRun) -> Failure {
-        Failure { kind: failed.kind, token: String::new(), trace: Recorder::default().trace(failed, None) }
+        Failure {
+            kind: failed.kind,
+            token: String::new(),
+            trace: Recorder::default().trace(failed, None),
+        }
     }
 }
 
@@ -509,10 +529,14 @@ pub enum ReplayError {
 impl std::fmt::Display for ReplayError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            ReplayError::NoRoom(limit) => return write!(f, "no run can be replayed in this process any more: {limit}"),
+            ReplayError::NoRoom(limit) => {
+                return write!(f, "no run can be replayed in this process any more: {limit}");
+            }
             ReplayError::Malformed => "this is not a replay token",
             ReplayError::OtherProgram => "the token belongs to another program",
-            ReplayError::Stale => "the token is stale: the code has changed since it was made; run the check again",
+            ReplayError::Stale => {
+                "the token is stale: the code has changed since it was made; run the check again"
+            }
         })
     }
 }

@@ -1,10 +1,12 @@
-//! Newtyped identifiers of the simulated machine. All count from 0 in creation order, so a replay sees the same ones.
+//! Newtyped identifiers of the simulated machine. All count from 0 in creation order, so a replay
+//! sees the same ones.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// A context: a task, a handler of one CPU and vector, or a piece of hardware. At most 64 in one program.
+/// A context: a task, a handler of one CPU and vector, or a piece of hardware. At most 64 in one
+/// program.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct CtxId(pub u8);
 

@@ -1,7 +1,9 @@
-//! Leaves ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)): what a context must not do while it holds one.
+//! Leaves ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)): what a context must not do
+//! while it holds one.
 //!
-//! Leaves are counted for each context, so whoever interrupts the holder, or preempts it, is free. Destructors of a
-//! panic that unwinds are, too: they have to do what the code does not come to any more, and the panic is what is told.
+//! Leaves are counted for each context, so whoever interrupts the holder, or preempts it, is free.
+//! Destructors of a panic that unwinds are, too: they have to do what the code does not come to any
+//! more, and the panic is what is told.
 
 use std::panic::Location;
 
@@ -37,8 +39,8 @@ impl World {
         self.mode == Mode::Running && self.ctx(self.current).leaves > 0
     }
 
-    /// Has what is done meanwhile not count as done by the context, which is preempted. Returns what
-    /// gives it its leaves back.
+    /// Has what is done meanwhile not count as done by the context, which is preempted. Returns
+    /// what gives it its leaves back.
     pub(crate) fn set_leaves_aside(&mut self, id: CtxId) -> u32 {
         std::mem::take(&mut self.ctx_mut(id).leaves)
     }
@@ -60,7 +62,8 @@ pub(crate) fn acts_at(at: &'static Location<'static>, what: impl FnOnce() -> Str
     }
 }
 
-/// [`acts`] for code that also runs where nothing is explored, or inside of the machine: destructors.
+/// [`acts`] for code that also runs where nothing is explored, or inside of the machine:
+/// destructors.
 #[track_caller]
 pub(crate) fn assert_none(what: &'static str) {
     if try_with(|w| w.under_leaf()) == Some(true) {

@@ -23,7 +23,13 @@ pub(crate) struct StuckLocks {
 
 impl StuckLocks {
     pub(crate) fn view(&self) -> Stuck<'_> {
-        Stuck { ctx: self.ctx, kind: self.kind, held: &self.held, waits: self.waits, interrupted: self.interrupted }
+        Stuck {
+            ctx: self.ctx,
+            kind: self.kind,
+            held: &self.held,
+            waits: self.waits,
+            interrupted: self.interrupted,
+        }
     }
 }
 
@@ -39,8 +45,9 @@ impl World {
         (me, *created - 1)
     }
 
-    /// What the validator, which looks at all executions, knows a lock by: the same number in each of them. Objects are numbered
-    /// in the order in which they appear, and only while the program is set up is that always the same.
+    /// What the validator, which looks at all executions, knows a lock by: the same number in each
+    /// of them. Objects are numbered in the order in which they appear, and only while the program
+    /// is set up is that always the same.
     fn numbered(&self, mut lock: Held) -> Held {
         if let Some((creator, before)) = lock.lock.and_then(|lock| self.obj(lock).creator) {
             lock.lock = Some(ObjId(CREATED_LATER | u32::from(creator.0) << 24 | before));
@@ -49,7 +56,12 @@ impl World {
     }
 
     /// Tells the validator that a lock is taken, and remembers that it is held.
-    pub(crate) fn note_acquire(&mut self, id: CtxId, taken: Held, under: Option<&'static LockClass>) {
+    pub(crate) fn note_acquire(
+        &mut self,
+        id: CtxId,
+        taken: Held,
+        under: Option<&'static LockClass>,
+    ) {
         if self.search.settings.validate && self.search.last_is_new() {
             self.tell_validator(id, taken, under);
         }
@@ -76,12 +88,16 @@ impl World {
             after: ctx.after,
         };
         if let Some(violation) = self.search.validator.acquire(&event) {
-            self.fail(FailureKind::LockRule, CtxSet(id.bit()), format!("{}: {violation}.", self.ctx(id).name));
+            self.fail(
+                FailureKind::LockRule,
+                CtxSet(id.bit()),
+                format!("{}: {violation}.", self.ctx(id).name),
+            );
         }
     }
 
-    /// What the members of a stuck set hold and wait for. Locks that they wait for count as taken: in other runs they
-    /// may never be.
+    /// What the members of a stuck set hold and wait for. Locks that they wait for count as taken:
+    /// in other runs they may never be.
     pub(crate) fn stuck_locks(&mut self, members: CtxSet) -> Vec<StuckLocks> {
         let mut locks = Vec::new();
         for id in members.iter() {
@@ -125,7 +141,11 @@ impl Report {
     /// and has not found it.
     pub fn lock_questions(&self) -> Vec<(&Question, Answer)> {
         let exhausted = self.verdict == Verdict::Exhausted;
-        self.locks.questions().into_iter().map(|question| (question, self.locks.answer(question, exhausted))).collect()
+        self.locks
+            .questions()
+            .into_iter()
+            .map(|question| (question, self.locks.answer(question, exhausted)))
+            .collect()
     }
 
     /// Returns the classes of the locks that contexts took (or tried to), ordered by name. What is
@@ -139,16 +159,22 @@ impl Report {
     /// Returns a report of each question and its answer. If the run that was found answers one,
     /// those that it does not answer are only counted.
     pub fn lock_report(&self) -> String {
-        let name = |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
+        let name =
+            |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
         let mut questions = self.lock_questions();
         let all = questions.len();
         if questions.iter().any(|(_, answer)| matches!(answer, Answer::Reachable { .. })) {
             questions.retain(|(_, answer)| *answer != Answer::Unknown);
         }
-        let describe = |(question, answer): &(&Question, Answer)| self.locks.describe(question, Some(answer), &name);
+        let describe = |(question, answer): &(&Question, Answer)| {
+            self.locks.describe(question, Some(answer), &name)
+        };
         let mut texts: Vec<_> = questions.iter().map(describe).collect();
         if questions.len() < all {
-            texts.push(format!("({} more questioned, and not answered by this run)", all - questions.len()));
+            texts.push(format!(
+                "({} more questioned, and not answered by this run)",
+                all - questions.len()
+            ));
         }
         texts.join("\n\n")
     }

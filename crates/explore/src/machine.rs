@@ -63,7 +63,8 @@ pub struct HandlerHandle {
 }
 
 impl HandlerHandle {
-    /// Makes the interrupt pending at its CPU. The handler runs once for any number of times before it begins.
+    /// Makes the interrupt pending at its CPU. The handler runs once for any number of times before
+    /// it begins.
     #[track_caller]
     pub fn raise(self) {
         if with(|w| w.current_cpu().is_some()) {
@@ -115,7 +116,11 @@ impl Machine {
 
     /// Creates a task on a CPU of its own: the first that has none, or a new one.
     #[track_caller]
-    pub fn task(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+    pub fn task(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        f: impl FnOnce() + 'static,
+    ) -> TaskHandle {
         spawn_task(name.into(), None, once(f), Location::caller())
     }
 
@@ -125,7 +130,12 @@ impl Machine {
     /// # Panics
     /// If `cpu` has a pinned task already.
     #[track_caller]
-    pub fn task_on(&self, cpu: CpuId, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+    pub fn task_on(
+        &self,
+        cpu: CpuId,
+        name: impl Into<Cow<'static, str>>,
+        f: impl FnOnce() + 'static,
+    ) -> TaskHandle {
         spawn_task(name.into(), Some(cpu), once(f), Location::caller())
     }
 
@@ -202,8 +212,10 @@ impl Machine {
         let handler = self.handler(cpu, vector, name, f);
         let wire = Wire::new();
         with(|w| w.ctx_mut(handler.ctx).wire = Some(wire.clone()));
-        self.hardware(format!("IPI to {cpu}"), move || while wire.deliver(handler.ctx, handler.pending).is_ok() {})
-            .may_not_run();
+        self.hardware(format!("IPI to {cpu}"), move || {
+            while wire.deliver(handler.ctx, handler.pending).is_ok() {}
+        })
+        .may_not_run();
         handler
     }
 
@@ -219,7 +231,11 @@ impl Machine {
 
     /// Creates a piece of hardware: it runs beside the CPUs, one visible step at a time.
     #[track_caller]
-    pub fn hardware(&self, name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+    pub fn hardware(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        f: impl FnOnce() + 'static,
+    ) -> TaskHandle {
         let site = Location::caller();
         let name = name.into();
         with(|w| {
@@ -230,7 +246,12 @@ impl Machine {
 
     /// A task of a scheduler: it waits for its CPU before it does anything.
     #[track_caller]
-    pub(crate) fn scheduled(&self, cpu: CpuId, name: Cow<'static, str>, f: impl FnOnce() + 'static) -> CtxId {
+    pub(crate) fn scheduled(
+        &self,
+        cpu: CpuId,
+        name: Cow<'static, str>,
+        f: impl FnOnce() + 'static,
+    ) -> CtxId {
         let site = Location::caller();
         with(|w| w.add_ctx(name, CtxKind::Task, Some(cpu), first(site), once(f)))
     }
@@ -259,7 +280,10 @@ pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> 
 }
 
 /// [`spawn`] for contexts that return when the run is over.
-pub(crate) fn try_spawn(name: &'static str, f: impl FnOnce() + 'static) -> Result<TaskHandle, Ended> {
+pub(crate) fn try_spawn(
+    name: &'static str,
+    f: impl FnOnce() + 'static,
+) -> Result<TaskHandle, Ended> {
     let site = Location::caller();
     try_step(numbers(site))?;
     if full(name)? {
@@ -345,8 +369,9 @@ fn add_task(
             Some(cpu) => {
                 w.need_cpus(cpu.0 as usize + 1)?;
                 // A task that runs anywhere makes way: nobody can have seen yet where it is.
-                if let Some(aside) =
-                    w.cpus[cpu.0 as usize].task.filter(|task| !w.ctx(*task).pinned && w.mode == Mode::Alone)
+                if let Some(aside) = w.cpus[cpu.0 as usize]
+                    .task
+                    .filter(|task| !w.ctx(*task).pinned && w.mode == Mode::Alone)
                 {
                     let other = CpuId(w.cpus.len() as u32);
                     w.need_cpus(other.0 as usize + 1)?;
@@ -394,7 +419,8 @@ fn guarded(f: impl FnOnce()) -> bool {
             let text = told(&*payload);
             with(|w| {
                 let name = w.ctx(w.current).name.clone();
-                let place = w.panic_site.take().map(|site| format!(" at {site}")).unwrap_or_default();
+                let place =
+                    w.panic_site.take().map(|site| format!(" at {site}")).unwrap_or_default();
                 w.leave_alone();
                 let members = CtxSet(w.current.bit());
                 w.fail(FailureKind::Panic, members, format!("{name} panicked{place}: {text}"));

@@ -11,7 +11,8 @@ use crate::search::{Replay, Settings, Strategy};
 /// How long the search for a smaller failing run may take, all bounds together.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// A failing run with the fewest preemptions, and whether that is known: the bound is raised from 0 until a run fails.
+/// A failing run with the fewest preemptions, and whether that is known: the bound is raised from 0
+/// until a run fails.
 pub(crate) fn minimise(
     explore: &Explore,
     program: &(impl Fn(&Machine) + Send + Sync),
@@ -39,10 +40,18 @@ enum Bounded {
     Unknown,
 }
 
-fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound: u32, started: Instant) -> Bounded {
-    let until =
-        Until { deadline: started.checked_add(PATIENCE).map(|end| (end, PATIENCE)), stop: explore.stop.clone() };
-    let settings = Settings { bound: Some(bound), until: until.clone(), ..explore.settings.clone() };
+fn search(
+    explore: &Explore,
+    program: &(impl Fn(&Machine) + Send + Sync),
+    bound: u32,
+    started: Instant,
+) -> Bounded {
+    let until = Until {
+        deadline: started.checked_add(PATIENCE).map(|end| (end, PATIENCE)),
+        stop: explore.stop.clone(),
+    };
+    let settings =
+        Settings { bound: Some(bound), until: until.clone(), ..explore.settings.clone() };
     let mut executor = Executor::new(explore, Strategy::Reduced, settings);
     for run in 0u64.. {
         match executor.execute(program) {
@@ -60,7 +69,11 @@ fn search(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), bound:
     unreachable!("a tree has an end")
 }
 
-fn preemptions(explore: &Explore, program: &(impl Fn(&Machine) + Send + Sync), failed: &FailedRun) -> Option<u32> {
+fn preemptions(
+    explore: &Explore,
+    program: &(impl Fn(&Machine) + Send + Sync),
+    failed: &FailedRun,
+) -> Option<u32> {
     let replay = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
     executor::replay(explore, program, replay).ok().map(|replayed| replayed.recorder.preemptions())
 }

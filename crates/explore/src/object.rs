@@ -29,7 +29,8 @@ pub(crate) struct Obj {
     pub kind: ObjKind,
     pub name: Cow<'static, str>,
     pub class: Option<&'static LockClass>,
-    /// For locks that were created while the program runs: by whom, and how many it had created before.
+    /// For locks that were created while the program runs: by whom, and how many it had created
+    /// before.
     pub creator: Option<(CtxId, u32)>,
     /// The context that holds the object, for locks.
     pub holder: u8,

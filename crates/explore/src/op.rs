@@ -8,8 +8,8 @@ use crate::ids::{CtxId, ObjId};
 
 /// How a step uses an object, which decides what it races with.
 ///
-/// A `Write` is an `Acquire` and its `Release` in one. Between the two, whoever acquires must wait: so an acquisition
-/// races with the acquisition before it, not with the release that let it in.
+/// A `Write` is an `Acquire` and its `Release` in one. Between the two, whoever acquires must wait:
+/// so an acquisition races with the acquisition before it, not with the release that let it in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
     Read,
@@ -69,9 +69,12 @@ impl OpKind {
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {
-            OpKind::Load | OpKind::Observe | OpKind::Await | OpKind::Join | OpKind::Relax | OpKind::Lapse => {
-                Access::Read
-            }
+            OpKind::Load
+            | OpKind::Observe
+            | OpKind::Await
+            | OpKind::Join
+            | OpKind::Relax
+            | OpKind::Lapse => Access::Read,
             OpKind::Lock => Access::Acquire,
             OpKind::Unlock => Access::Release,
             _ => Access::Write,
@@ -81,7 +84,15 @@ impl OpKind {
     /// Whether the step can find that it has to wait.
     #[inline]
     pub(crate) fn can_wait(self) -> bool {
-        matches!(self, OpKind::Lock | OpKind::Enter | OpKind::Await | OpKind::Take | OpKind::Relax | OpKind::Join)
+        matches!(
+            self,
+            OpKind::Lock
+                | OpKind::Enter
+                | OpKind::Await
+                | OpKind::Take
+                | OpKind::Relax
+                | OpKind::Join
+        )
     }
 }
 
@@ -89,8 +100,8 @@ impl OpKind {
 /// context that announces the step.
 pub(crate) type Condition = *const dyn Fn() -> bool;
 
-/// Tells of the objects that a step uses beside those that its [`Op`] names, if it is done in the state in which this is
-/// called. It lives on the stack of the context that announces the step.
+/// Tells of the objects that a step uses beside those that its [`Op`] names, if it is done in the
+/// state in which this is called. It lives on the stack of the context that announces the step.
 pub(crate) type MoreUses = *const dyn Fn(&mut Uses<'_>);
 
 /// Is told of the objects that a step uses, one by one.
@@ -111,7 +122,8 @@ pub(crate) struct Op {
     pub condition: Option<Condition>,
     /// For joins: for whom.
     pub target: CtxId,
-    /// Whether the context is a service that may wait here for ever: it is told when the run is over.
+    /// Whether the context is a service that may wait here for ever: it is told when the run is
+    /// over.
     pub idle: bool,
     /// For tries: whether the context waits for the lock if it does not get it.
     pub or_waits: bool,

@@ -68,7 +68,11 @@ impl Alternate {
                 return Alternate { ours: None };
             }
             let mut ours = Vec::<u8>::with_capacity(ALTERNATE_BYTES);
-            stack = libc::stack_t { ss_sp: ours.as_mut_ptr().cast(), ss_flags: 0, ss_size: ALTERNATE_BYTES };
+            stack = libc::stack_t {
+                ss_sp: ours.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: ALTERNATE_BYTES,
+            };
             libc::sigaltstack(&stack, ptr::null_mut());
             Alternate { ours: Some(ours) }
         }
@@ -81,8 +85,11 @@ impl Drop for Alternate {
             // SAFETY: the call reads one value of the type. The thread ends: it is not in a
             // handler.
             unsafe {
-                let stack =
-                    libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: ALTERNATE_BYTES };
+                let stack = libc::stack_t {
+                    ss_sp: ptr::null_mut(),
+                    ss_flags: libc::SS_DISABLE,
+                    ss_size: ALTERNATE_BYTES,
+                };
                 libc::sigaltstack(&stack, ptr::null_mut());
             }
         }
@@ -112,7 +119,8 @@ extern "C" fn fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
 
 /// Leaves a fault that is not an overflow to the handler that was there.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let before = BEFORE.iter().find(|(other, _)| *other == signal).and_then(|(_, before)| before.get());
+    let before =
+        BEFORE.iter().find(|(other, _)| *other == signal).and_then(|(_, before)| before.get());
     // SAFETY: what is called is what the kernel would have called, as it would have: the flag says
     // which of the two types the address has. Without a handler the default is put back, and the
     // fault, when this returns, happens again.

@@ -13,7 +13,8 @@ pub(crate) fn install() {
     INSTALL.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let site = info.location().map(|location| format!("{}:{}", location.file(), location.line()));
+            let site =
+                info.location().map(|location| format!("{}:{}", location.file(), location.line()));
             let ours = panics_inside(&site).or_else(|| {
                 try_with(|w| {
                     let ours = w.mode == Mode::Running || w.over;
@@ -35,5 +36,6 @@ pub(crate) fn install() {
 /// The text of a panic.
 pub(crate) fn told(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -1,9 +1,10 @@
 //! One tree, several OS threads.
 //!
-//! Each thread walks its own path depth first. When another one is idle, it gives away the shallowest branch that
-//! nobody has begun: the nodes down to there become common, and whoever begins a branch sees the branches that were
-//! begun before as done. A race that a thread finds in common ground adds its branch there; every thread takes what is
-//! open in the nodes of its own path before it leaves them, so none is forgotten.
+//! Each thread walks its own path depth first. When another one is idle, it gives away the
+//! shallowest branch that nobody has begun: the nodes down to there become common, and whoever
+//! begins a branch sees the branches that were begun before as done. A race that a thread finds in
+//! common ground adds its branch there; every thread takes what is open in the nodes of its own
+//! path before it leaves them, so none is forgotten.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -44,7 +45,9 @@ impl Shared {
         Shared {
             started,
             until: Until {
-                deadline: explore.budget.and_then(|budget| Some((started.checked_add(budget)?, budget))),
+                deadline: explore
+                    .budget
+                    .and_then(|budget| Some((started.checked_add(budget)?, budget))),
                 stop: explore.stop.clone(),
             },
             halt: AtomicBool::new(false),
@@ -117,14 +120,19 @@ pub(crate) struct Found {
 const BATCH: u64 = 256;
 
 /// Explores `program` with the threads that `explore` asks for.
-pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Machine) + Send + Sync)) -> Found {
+pub(crate) fn explore(
+    explore: &Explore,
+    shared: &Shared,
+    program: &(impl Fn(&Machine) + Send + Sync),
+) -> Found {
     let jobs = explore.jobs.max(1);
     if jobs == 1 {
         return work(explore, shared, program, 0, jobs);
     }
     let mut all: Vec<Found> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..jobs).map(|job| scope.spawn(move || work(explore, shared, program, job, jobs))).collect();
+        let threads: Vec<_> = (0..jobs)
+            .map(|job| scope.spawn(move || work(explore, shared, program, job, jobs)))
+            .collect();
         threads
             .into_iter()
             .map(|thread| {
@@ -141,7 +149,10 @@ pub(crate) fn explore(explore: &Explore, shared: &Shared, program: &(impl Fn(&Ma
         sum.cut += found.cut;
         sum.steps += found.steps;
         sum.limit = sum.limit.or(found.limit);
-        sum.failed = [sum.failed, found.failed].into_iter().flatten().min_by_key(|failed| failed.schedule.len());
+        sum.failed = [sum.failed, found.failed]
+            .into_iter()
+            .flatten()
+            .min_by_key(|failed| failed.schedule.len());
         sum.outcomes.extend(found.outcomes);
         sum.traces.extend(found.traces);
         sum.probes += found.probes;
@@ -172,8 +183,12 @@ fn strategy(explore: &Explore, job: usize, jobs: usize) -> Strategy {
     match explore.schedules {
         Schedules::Reduced => Strategy::Reduced,
         Schedules::All => Strategy::Brute,
-        Schedules::Uniform { seed } => Strategy::Sampled(Sampler::uniform(seed, job as u64, jobs as u64)),
-        Schedules::Priorities { seed } => Strategy::Sampled(Sampler::priorities(seed, job as u64, jobs as u64)),
+        Schedules::Uniform { seed } => {
+            Strategy::Sampled(Sampler::uniform(seed, job as u64, jobs as u64))
+        }
+        Schedules::Priorities { seed } => {
+            Strategy::Sampled(Sampler::priorities(seed, job as u64, jobs as u64))
+        }
     }
 }
 
@@ -182,7 +197,9 @@ fn strategy(explore: &Explore, job: usize, jobs: usize) -> Strategy {
 fn most_executions(explore: &Explore, sampled: bool) -> Option<(u64, Limit)> {
     let stated = explore.max_executions.map(|most| (most, Limit::Executions(most)));
     let unlimited = sampled && explore.budget.is_none() && explore.stop.is_none();
-    stated.or(unlimited.then_some((Explore::DEFAULT_SAMPLES, Limit::Samples(Explore::DEFAULT_SAMPLES))))
+    stated
+        .or(unlimited
+            .then_some((Explore::DEFAULT_SAMPLES, Limit::Samples(Explore::DEFAULT_SAMPLES))))
 }
 
 fn work(
@@ -192,7 +209,8 @@ fn work(
     job: usize,
     jobs: usize,
 ) -> Found {
-    let sampled = matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
+    let sampled =
+        matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
     // A panic of the program's set-up must not leave the other threads waiting.
     let on_panic = HaltOnPanic(shared);
     let settings = Settings { until: shared.until.clone(), ..explore.settings.clone() };
@@ -223,7 +241,8 @@ fn work(
     let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
     while more && !shared.halt.load(Ordering::Relaxed) {
         let end = executor.execute(program);
-        let (cut, all_cut, overdue) = executor.search(|search| (search.was_cut(), search.cut, search.overdue));
+        let (cut, all_cut, overdue) =
+            executor.search(|search| (search.was_cut(), search.cut, search.overdue));
         if let RunEnd::Halted(limit) = end {
             shared.end_early(limit);
             break;
@@ -243,19 +262,27 @@ fn work(
         let runs = found.executions + all_cut;
         if runs.is_multiple_of(BATCH) || most.is_some() || overdue.is_some() {
             let now = executor.search(|search| (found.executions, search.cut, search.steps));
-            let executions = shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;
+            let executions =
+                shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;
             let cut = shared.cut.fetch_add(now.1 - told.1, Ordering::Relaxed) + now.1 - told.1;
             let steps = shared.steps.fetch_add(now.2 - told.2, Ordering::Relaxed) + now.2 - told.2;
             told = now;
             let spent = most.filter(|(most, _)| executions >= *most).map(|(_, limit)| limit);
             let batch = runs.is_multiple_of(BATCH);
-            let limit = overdue.or(spent).or_else(|| if batch { shared.until.reached() } else { None });
+            let limit =
+                overdue.or(spent).or_else(|| if batch { shared.until.reached() } else { None });
             if let (0, Some(progress), true) = (job, &explore.progress, batch)
                 && last_progress.elapsed() >= Duration::from_millis(100)
             {
                 last_progress = Instant::now();
                 let share = executor.search(|search| search.share());
-                progress(Progress { executions, cut, steps, share, elapsed: shared.started.elapsed() });
+                progress(Progress {
+                    executions,
+                    cut,
+                    steps,
+                    share,
+                    elapsed: shared.started.elapsed(),
+                });
             }
             if let Some(limit) = limit {
                 // The last schedule may have been just the last one.
@@ -271,7 +298,8 @@ fn work(
         if jobs > 1 && shared.idle.load(Ordering::Relaxed) > 0 {
             give(&mut executor, shared);
         }
-        more = executor.search(|search| search.backtrack()) || jobs > 1 && adopt(&mut executor, shared, jobs);
+        more = executor.search(|search| search.backtrack())
+            || jobs > 1 && adopt(&mut executor, shared, jobs);
     }
     std::mem::forget(on_panic);
     executor.search(|search| {

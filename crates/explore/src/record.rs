@@ -55,7 +55,9 @@ impl World {
             holds: ctx
                 .held
                 .iter()
-                .map(|held| held.lock.map_or_else(|| held.class.name().to_owned(), |lock| self.name(lock)))
+                .map(|held| {
+                    held.lock.map_or_else(|| held.class.name().to_owned(), |lock| self.name(lock))
+                })
                 .collect(),
             preempts,
             stuck: false,
@@ -90,7 +92,8 @@ impl World {
             OpKind::IrqOff => "turns interrupts off".to_owned(),
             OpKind::IrqOn => "turns interrupts on".to_owned(),
             OpKind::Enter => {
-                let vector = self.ctx(id).vector.map(|vector| format!(" of {vector}")).unwrap_or_default();
+                let vector =
+                    self.ctx(id).vector.map(|vector| format!(" of {vector}")).unwrap_or_default();
                 format!("the handler{vector} begins")
             }
             OpKind::Return => "the handler returns".to_owned(),
@@ -100,7 +103,9 @@ impl World {
             OpKind::Observe => format!("looks at {}", name()),
             OpKind::Change => format!("changes {}", name()),
             OpKind::Await | OpKind::Take => format!("has waited for {}", name()),
-            OpKind::Relax if matches!(self.alone, Some(Alone::Lapse { .. })) => "waits no longer".to_owned(),
+            OpKind::Relax if matches!(self.alone, Some(Alone::Lapse { .. })) => {
+                "waits no longer".to_owned()
+            }
             OpKind::Relax | OpKind::Lapse => "looks again".to_owned(),
             OpKind::Spawn => "starts a task".to_owned(),
             OpKind::Join => format!("has joined {}", self.ctx(op.target).name),
@@ -127,7 +132,11 @@ impl World {
                 self.recorder.waits.push(wait);
                 let op = self.ctx(id).pending;
                 let what = self.describe_wait(&op);
-                let text = if self.on_cpu(id) { format!("waits for {what}") } else { "stands still".to_owned() };
+                let text = if self.on_cpu(id) {
+                    format!("waits for {what}")
+                } else {
+                    "stands still".to_owned()
+                };
                 let mut entry = self.entry(id, &op, text, false);
                 entry.line.stuck = true;
                 self.recorder.stuck.push(entry);
@@ -136,8 +145,8 @@ impl World {
     }
 }
 
-/// Says in the words of a model what its last step was, instead of "changes" and "looks at", if the run is being recorded.
-/// It must not take visible steps.
+/// Says in the words of a model what its last step was, instead of "changes" and "looks at", if the
+/// run is being recorded. It must not take visible steps.
 #[cold]
 #[inline(never)]
 pub fn note(text: impl FnOnce() -> String) {
@@ -152,8 +161,8 @@ pub fn note(text: impl FnOnce() -> String) {
     });
 }
 
-/// Adds a remark to the trace, at the step that the current context did last: what it means to the case. `text` is
-/// called only if there is a trace to write.
+/// Adds a remark to the trace, at the step that the current context did last: what it means to the
+/// case. `text` is called only if there is a trace to write.
 pub fn remark(text: impl FnOnce() -> String) {
     if !crate::cell::recording() {
         return;
@@ -213,7 +222,8 @@ impl Recorder {
         }))
     }
 
-    /// The trace of the run. `minimal`: whether it is known to be minimal in preemptions, if that was looked at.
+    /// The trace of the run. `minimal`: whether it is known to be minimal in preemptions, if that
+    /// was looked at.
     pub(crate) fn trace(self, failed: FailedRun, minimal: Option<bool>) -> Trace {
         let preemptions = self.preemptions();
         let looping = self.endless_loop().filter(|_| failed.kind == FailureKind::TooLong);
@@ -226,13 +236,19 @@ impl Recorder {
         }));
         // CPUs first, by number.
         let mut order: Vec<usize> = (0..self.columns.len()).collect();
-        order.sort_by_key(|&column| (self.columns[column].0.is_none(), self.columns[column].0, column));
+        order.sort_by_key(|&column| {
+            (self.columns[column].0.is_none(), self.columns[column].0, column)
+        });
         let mut place = vec![0; order.len()];
         for (new, &old) in order.iter().enumerate() {
             place[old] = new;
         }
-        let lines = entries.into_iter().map(|entry| Line { column: place[entry.line.column], ..entry.line }).collect();
-        let columns = order.iter().map(|&column| Column { title: self.columns[column].1.clone() }).collect();
+        let lines = entries
+            .into_iter()
+            .map(|entry| Line { column: place[entry.line.column], ..entry.line })
+            .collect();
+        let columns =
+            order.iter().map(|&column| Column { title: self.columns[column].1.clone() }).collect();
         Trace {
             kind: failed.kind,
             columns,
@@ -257,8 +273,8 @@ fn most_frequent<T: Ord>(all: impl Iterator<Item = T>) -> Option<T> {
     times.into_iter().rev().max_by_key(|(_, times)| *times).map(|(one, _)| one)
 }
 
-/// Decides which steps matter: those by contexts that are stuck or failed, and those by others on objects that the
-/// former used, looked at from the end.
+/// Decides which steps matter: those by contexts that are stuck or failed, and those by others on
+/// objects that the former used, looked at from the end.
 fn mark(entries: &mut [Entry], stuck: &[Entry], members: CtxSet) {
     if members.is_empty() {
         return;

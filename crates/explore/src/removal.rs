@@ -1,12 +1,15 @@
-//! What each access of the explored code is there for: the code with one of them taken out must fail somewhere.
+//! What each access of the explored code is there for: the code with one of them taken out must
+//! fail somewhere.
 //!
-//! A site is a place where explored code uses an atomic word, takes a lock, or turns interrupts off. Taken out are the
-//! indivisibility of a read-modify-write, the knowledge that a load gives, or the interrupts-off region. [`table`] does
-//! that for every site that some programs reach, one at a time, and says which program finds it.
+//! A site is a place where explored code uses an atomic word, takes a lock, or turns interrupts
+//! off. Taken out are the indivisibility of a read-modify-write, the knowledge that a load gives,
+//! or the interrupts-off region. [`table`] does that for every site that some programs reach, one
+//! at a time, and says which program finds it.
 //!
-//! A lock that does not exclude would break the memory safety of what it protects, so it is not taken out. Instead, it is
-//! found out what it is for: two contexts take the same lock, nothing but that lock orders the two, and one of them changes
-//! what it protects. Without the lock, that is a data race.
+//! A lock that does not exclude would break the memory safety of what it protects, so it is not
+//! taken out. Instead, it is found out what it is for: two contexts take the same lock, nothing but
+//! that lock orders the two, and one of them changes what it protects. Without the lock, that is a
+//! data race.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -127,7 +130,8 @@ pub(crate) struct Acquisition {
     event: u32,
     /// Whether what the lock protects is changed under it.
     changes: bool,
-    /// The acquisition before it, if nothing but the lock orders the two, and whether that one changed anything.
+    /// The acquisition before it, if nothing but the lock orders the two, and whether that one
+    /// changed anything.
     races: Option<(&'static Location<'static>, bool)>,
 }
 
@@ -142,7 +146,11 @@ impl World {
     /// `id` takes a lock: the step that is being done.
     pub(crate) fn takes_lock(&mut self, id: CtxId, lock: ObjId, site: &'static Location<'static>) {
         let Some(sites) = self.collected() else { return };
-        sites.lock().expect("no panic while it is held").entry(Site::at(site, Taken::Exclusion)).or_default();
+        sites
+            .lock()
+            .expect("no panic while it is held")
+            .entry(Site::at(site, Taken::Exclusion))
+            .or_default();
         let before = self.acquisitions.iter().position(|before| before.lock == lock);
         let before = before.map(|place| self.acquisitions.swap_remove(place));
         let new = self.search.last_is_new();
@@ -204,8 +212,8 @@ impl Program {
 pub struct Row {
     /// The site.
     pub site: Site,
-    /// The first program that fails without it, or that takes the lock there with nothing else to order it; `None` if none
-    /// does.
+    /// The first program that fails without it, or that takes the lock there with nothing else to
+    /// order it; `None` if none does.
     pub found_by: Option<String>,
     /// Programs that reach the site, and whose search without it ended at its limit of executions.
     pub unfinished: Vec<String>,
@@ -218,9 +226,12 @@ impl Row {
     /// If there is no such file or line.
     pub fn line(&self, root: impl AsRef<Path>) -> String {
         let path = root.as_ref().join(self.site.file);
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let line =
-            text.lines().nth(self.site.line as usize - 1).expect("the source has not changed since it was built");
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let line = text
+            .lines()
+            .nth(self.site.line as usize - 1)
+            .expect("the source has not changed since it was built");
         line.trim().to_owned()
     }
 }
@@ -231,7 +242,8 @@ impl Row {
 /// If a program fails, or does not end.
 #[track_caller]
 pub fn leaves_not_taken(programs: &[Program], locks: &[LockUse]) -> Vec<&'static str> {
-    let mut left: Vec<_> = locks.iter().map(|lock| lock.class).filter(|class| class.is_leaf()).collect();
+    let mut left: Vec<_> =
+        locks.iter().map(|lock| lock.class).filter(|class| class.is_leaf()).collect();
     for program in programs {
         if left.is_empty() {
             break;
@@ -249,10 +261,13 @@ const FACTOR: u64 = 20;
 /// so many more, before it counts as unfinished.
 const MORE: u64 = 50_000;
 
-/// The sites in the files whose path contains `files`, and of each which programs reach it: in how many executions, and
-/// whether something races there.
+/// The sites in the files whose path contains `files`, and of each which programs reach it: in how
+/// many executions, and whether something races there.
 #[track_caller]
-fn reached<'p>(programs: &'p [Program], files: &str) -> BTreeMap<Site, Vec<(&'p Program, u64, bool)>> {
+fn reached<'p>(
+    programs: &'p [Program],
+    files: &str,
+) -> BTreeMap<Site, Vec<(&'p Program, u64, bool)>> {
     let mut sites: BTreeMap<Site, Vec<(&Program, u64, bool)>> = BTreeMap::new();
     for program in programs {
         let reached = Arc::new(Mutex::new(BTreeMap::new()));
@@ -279,8 +294,8 @@ pub fn locks(programs: &[Program], files: &str) -> Vec<Row> {
     sites.into_iter().map(|(site, programs)| row(site, programs)).collect()
 }
 
-/// Takes each site out of the files whose path contains `files`, one at a time, and runs the programs that reach it until
-/// one fails. Of locks, says which program needs them.
+/// Takes each site out of the files whose path contains `files`, one at a time, and runs the
+/// programs that reach it until one fails. Of locks, says which program needs them.
 ///
 /// # Panics
 /// If a program fails, or does not end, with nothing taken out.
@@ -303,8 +318,8 @@ pub fn merged(rows: Vec<Row>, others: Vec<Row>) -> Vec<Row> {
     all.into_values().collect()
 }
 
-/// A table of a document in Markdown that says what each access is there for: the lines that begin with `|` below a line
-/// `<!-- removal: name -->`.
+/// A table of a document in Markdown that says what each access is there for: the lines that begin
+/// with `|` below a line `<!-- removal: name -->`.
 #[derive(Clone, Copy, Debug)]
 pub struct Printed<'a> {
     /// The directory that the paths of sources begin in.
@@ -313,7 +328,8 @@ pub struct Printed<'a> {
     pub document: &'a str,
     /// The name of the table.
     pub name: &'a str,
-    /// What no program finds: a part of the line, what is taken out, and why it is there all the same.
+    /// What no program finds: a part of the line, what is taken out, and why it is there all the
+    /// same.
     pub kept: &'a [(&'a str, Taken, &'a str)],
 }
 
@@ -321,9 +337,10 @@ pub struct Printed<'a> {
 const SITE: usize = 68;
 
 impl Printed<'_> {
-    /// Compares rows with the table of the document. Returns what is not as it should be: sites that no program finds and
-    /// that are not [kept](Printed::kept), those that are kept though one does, and what the document says that is not so
-    /// any more. With `DOORBELL_REPRINT` in the environment, prints the table into the document before that.
+    /// Compares rows with the table of the document. Returns what is not as it should be: sites
+    /// that no program finds and that are not [kept](Printed::kept), those that are kept though one
+    /// does, and what the document says that is not so any more. With `DOORBELL_REPRINT` in the
+    /// environment, prints the table into the document before that.
     ///
     /// # Panics
     /// If there is no such document, or no such table in it; as [`Row::line`].
@@ -332,7 +349,9 @@ impl Printed<'_> {
         let (mut wrong, mut table) = (Vec::new(), Vec::new());
         for row in rows {
             let line = row.line(self.root);
-            let is = |(part, taken, _): &&(&str, Taken, &str)| line.contains(part) && row.site.taken == *taken;
+            let is = |(part, taken, _): &&(&str, Taken, &str)| {
+                line.contains(part) && row.site.taken == *taken
+            };
             let found_by = match (&row.found_by, self.kept.iter().find(is)) {
                 (Some(program), None) => program.clone(),
                 (None, Some((.., why))) => format!("none: {why}"),
@@ -341,7 +360,10 @@ impl Printed<'_> {
                     continue;
                 }
                 (None, None) => {
-                    wrong.push(format!("{}: no program finds it ({:?}): {line}", row.site, row.unfinished));
+                    wrong.push(format!(
+                        "{}: no program finds it ({:?}): {line}",
+                        row.site, row.unfinished
+                    ));
                     continue;
                 }
             };
@@ -354,21 +376,24 @@ impl Printed<'_> {
             table.push(format!("| `{file}` | `{site}` | {} | {found_by} |", row.site.taken));
         }
         let path = Path::new(self.root).join(self.document);
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let head = format!("<!-- removal: {} -->", self.name);
         let begin = text.lines().position(|line| line == head);
         let begin = begin.unwrap_or_else(|| panic!("{} has no line {head}", self.document)) + 3;
-        let has: Vec<_> = text.lines().skip(begin).take_while(|line| line.starts_with('|')).collect();
+        let has: Vec<_> =
+            text.lines().skip(begin).take_while(|line| line.starts_with('|')).collect();
         if std::env::var_os("DOORBELL_REPRINT").is_some() {
             let before = text.lines().take(begin);
             let after = text.lines().skip(begin + has.len());
             let lines = before.chain(table.iter().map(String::as_str)).chain(after);
             let new: String = lines.flat_map(|line| [line, "\n"]).collect();
-            std::fs::write(&path, new).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            std::fs::write(&path, new)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             return wrong;
         }
-        let differ =
-            (0..has.len().max(table.len())).find(|at| has.get(*at).copied() != table.get(*at).map(|line| &**line));
+        let differ = (0..has.len().max(table.len()))
+            .find(|at| has.get(*at).copied() != table.get(*at).map(|line| &**line));
         if let Some(at) = differ {
             let line = |line: Option<&str>| line.unwrap_or("nothing").to_owned();
             let [is, says] = [line(table.get(at).map(|line| &**line)), line(has.get(at).copied())];
@@ -385,7 +410,8 @@ impl Printed<'_> {
 fn row(site: Site, programs: Vec<(&Program, u64, bool)>) -> Row {
     let mut row = Row { site, found_by: None, unfinished: Vec::new() };
     if site.taken == Taken::Exclusion {
-        row.found_by = programs.iter().find(|(_, _, races)| *races).map(|(program, ..)| program.name.clone());
+        row.found_by =
+            programs.iter().find(|(_, _, races)| *races).map(|(program, ..)| program.name.clone());
         return row;
     }
     for (program, executions, _) in programs {

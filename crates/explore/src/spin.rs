@@ -79,14 +79,21 @@ impl Spins {
     /// Those that were met.
     pub(crate) fn told(&self) -> Vec<SpinLoop> {
         let known = self.0.lock().expect("no panic while it is held");
-        known.values().map(|known| known.told.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        known
+            .values()
+            .map(|known| known.told.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// A loop that is taken for an await though others use what it changes; `users` says who has
     /// used which object.
     pub(crate) fn mistaken(&self, users: &[CtxSet]) -> Option<SpinLoop> {
         let known = self.0.lock().expect("no panic while it is held");
-        let shared = |key: &Key, obj: &ObjId| users.get(obj.index()).is_some_and(|by| by.0 & !key.ctx.bit() != 0);
+        let shared = |key: &Key, obj: &ObjId| {
+            users.get(obj.index()).is_some_and(|by| by.0 & !key.ctx.bit() != 0)
+        };
         known
             .iter()
             .find(|(key, known)| known.private.iter().any(|obj| shared(key, obj)))
@@ -147,7 +154,8 @@ impl World {
     /// has read nothing.
     pub(crate) fn has_news(&self, id: CtxId) -> bool {
         let reads = &self.ctx(id).reads;
-        reads.is_empty() || reads.iter().any(|&(obj, version)| self.versions[obj.index()] != version)
+        reads.is_empty()
+            || reads.iter().any(|&(obj, version)| self.versions[obj.index()] != version)
     }
 
     /// Returns whether `id` has changed something itself since the last `cpu_relax`: the next look
@@ -167,10 +175,14 @@ impl World {
     pub(crate) fn changes_at(&self, id: CtxId, depth: usize) -> bool {
         let steps = self.search.events.steps_of(id, depth);
         let changes = |step: &&u64| {
-            [OpKind::Store, OpKind::Rmw, OpKind::Change, OpKind::Take].iter().any(|&kind| is(**step, kind))
+            [OpKind::Store, OpKind::Rmw, OpKind::Change, OpKind::Take]
+                .iter()
+                .any(|&kind| is(**step, kind))
         };
         let mut rounds = steps.rsplit(relaxes).map(|round| round.iter().filter(changes));
-        let Some(last) = rounds.next().filter(|last| last.clone().next().is_some()) else { return false };
+        let Some(last) = rounds.next().filter(|last| last.clone().next().is_some()) else {
+            return false;
+        };
         !rounds.next().is_some_and(|before| before.eq(last))
     }
 
@@ -204,12 +216,14 @@ impl World {
         let mut before: &[u64] = &[];
         for round in steps.split_inclusive(relaxes) {
             if round != before {
-                path =
-                    round.iter().fold(path, |path, &step| (path ^ step).wrapping_mul(0x100_0000_01b3).rotate_left(23));
+                path = round.iter().fold(path, |path, &step| {
+                    (path ^ step).wrapping_mul(0x100_0000_01b3).rotate_left(23)
+                });
             }
             before = round;
         }
-        let held = |&&(obj, _): &&(ObjId, u32)| self.obj(obj).is_lock() && self.obj(obj).holder != NOBODY;
+        let held =
+            |&&(obj, _): &&(ObjId, u32)| self.obj(obj).is_lock() && self.obj(obj).holder != NOBODY;
         path = path.rotate_left(1) ^ ctx.reads.iter().filter(held).count() as u64;
         Key { ctx: id, site: std::ptr::from_ref(ctx.pending.site) as usize, path }
     }
@@ -250,7 +264,8 @@ impl World {
             probe.elsewhere = 0;
             (probe.looks >= LOOKS).then_some(Found::StaysForEver)
         } else if !alone {
-            let lock = op.kind == OpKind::Lock && self.ctx(id).reads.iter().any(|&(obj, _)| obj == op.obj);
+            let lock =
+                op.kind == OpKind::Lock && self.ctx(id).reads.iter().any(|&(obj, _)| obj == op.obj);
             Some(if lock { Found::Unclear } else { Found::Left })
         } else {
             probe.elsewhere += (op.kind == OpKind::Relax) as u32;
@@ -283,7 +298,8 @@ impl World {
         self.search.end_probe();
         let Some(probe) = self.probed.take() else { return };
         let others = |obj: ObjId| {
-            let anybody = self.search.events.users().get(obj.index()).copied().unwrap_or(CtxSet::EMPTY);
+            let anybody =
+                self.search.events.users().get(obj.index()).copied().unwrap_or(CtxSet::EMPTY);
             (anybody.0 | self.obj(obj).users.0) & !probe.ctx.bit() != 0
         };
         let visible = probe.changes.keys().any(|&obj| obj == NO_OBJ || others(obj));
@@ -293,7 +309,9 @@ impl World {
         let spin = match probe.found {
             Some(Found::StaysForEver) if once => Spin::Counts,
             Some(Found::StaysForEver) if visible => Spin::Rounds,
-            Some(Found::StaysForEver) => Spin::Await(probe.reads.iter().copied().filter(stable).collect()),
+            Some(Found::StaysForEver) => {
+                Spin::Await(probe.reads.iter().copied().filter(stable).collect())
+            }
             Some(Found::Unclear) => Spin::Await(Arc::default()),
             Some(Found::Left) | None => Spin::Counts,
         };

@@ -1,7 +1,8 @@
 //! How a step is announced and chosen.
 //!
-//! A context announces what it will do next and suspends; when it is chosen, the machine performs its share (who holds
-//! which lock, which interrupts are on) and the context does the rest inline: nobody else runs until it announces again.
+//! A context announces what it will do next and suspends; when it is chosen, the machine performs
+//! its share (who holds which lock, which interrupts are on) and the context does the rest inline:
+//! nobody else runs until it announces again.
 
 use std::panic::Location;
 
@@ -24,7 +25,8 @@ pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
 
 enum Next {
     Go,
-    /// Others have their turn before the context, or the run is over: it gives way to whoever resumed it.
+    /// Others have their turn before the context, or the run is over: it gives way to whoever
+    /// resumed it.
     Leave,
     /// The context lets another one have its turn.
     Resume {
@@ -48,10 +50,12 @@ enum Come {
     ToNothing,
 }
 
-/// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is where a service waits.
+/// Announces `op` and returns when it has been performed; `Err` if the run ended first and `op` is
+/// where a service waits.
 ///
-/// Inlined as far as the place where the step is kept, so that it is written there field by field and not copied. The
-/// switches are inlined, too: each function that one happens in is one return address that the processor mispredicts.
+/// Inlined as far as the place where the step is kept, so that it is written there field by field
+/// and not copied. The switches are inlined, too: each function that one happens in is one return
+/// address that the processor mispredicts.
 #[inline(always)]
 pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
     let cell = here();
@@ -59,8 +63,8 @@ pub(crate) fn try_step(op: Op) -> Result<(), Ended> {
     carry_on(cell, next)
 }
 
-/// Announces `op`, but of the object behind `stamp`, and returns when it has been performed. `false`, with nothing
-/// announced, if there is none yet in this execution.
+/// Announces `op`, but of the object behind `stamp`, and returns when it has been performed.
+/// `false`, with nothing announced, if there is none yet in this execution.
 #[inline(always)]
 pub(crate) fn step_of(stamp: &Stamp, op: Op) -> bool {
     let cell = here();
@@ -120,7 +124,8 @@ fn later(cell: &WorldCell, mut next: Next) -> Result<(), Ended> {
     }
 }
 
-/// The current task was preempted where it announced a step: others run, and then it announces the step again.
+/// The current task was preempted where it announced a step: others run, and then it announces the
+/// step again.
 #[cold]
 fn preempt() -> Op {
     let (scheduled, op, leaves) = with(|w| {
@@ -164,8 +169,9 @@ impl World {
         }
     }
 
-    /// Does a step of the current context on the object behind `stamp`, if that goes on as when this schedule ran before
-    /// and no more is to be done than to count. Most steps of most executions are such.
+    /// Does a step of the current context on the object behind `stamp`, if that goes on as when
+    /// this schedule ran before and no more is to be done than to count. Most steps of most
+    /// executions are such.
     #[inline(always)]
     fn repeats(&mut self, stamp: &Stamp, kind: OpKind, site: &'static Location<'static>) -> Come {
         let Some(obj) = stamp.get(self) else { return Come::ToNothing };
@@ -194,7 +200,10 @@ impl World {
 
     /// Returns whether more is to be looked at than what was recorded of the next step.
     fn is_unusual(&mut self) -> bool {
-        let unusual = self.starting || !self.unstarted.is_empty() || self.failed.is_some() || self.alone.is_some();
+        let unusual = self.starting
+            || !self.unstarted.is_empty()
+            || self.failed.is_some()
+            || self.alone.is_some();
         self.repeats = !unusual && !self.schedules;
         unusual
     }
@@ -250,8 +259,9 @@ impl World {
         }
     }
 
-    /// Does the machine's share of the next step, if it was recorded when this schedule ran before: then all about it is
-    /// known, but for what it does. `false` if it was not, or is another one now.
+    /// Does the machine's share of the next step, if it was recorded when this schedule ran before:
+    /// then all about it is known, but for what it does. `false` if it was not, or is another one
+    /// now.
     #[inline(always)]
     fn repeat(&mut self) -> bool {
         let Some(event) = self.search.recorded() else { return false };
@@ -290,7 +300,9 @@ impl World {
         if !self.schedules {
             return false;
         }
-        let Some(cpu) = self.ctx(id).cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else { return false };
+        let Some(cpu) = self.ctx(id).cpu.map(|cpu| &self.cpus[cpu.0 as usize]) else {
+            return false;
+        };
         cpu.need_resched && self.may_reschedule(id, cpu)
     }
 
@@ -300,11 +312,13 @@ impl World {
         // Who spins for a lock has preemption off.
         ctx.scheduled.is_some()
             && cpu.running() == Some(id)
-            && !(ctx.pending.kind == OpKind::Lock && self.obj(ctx.pending.obj).kind == ObjKind::Spin)
+            && !(ctx.pending.kind == OpKind::Lock
+                && self.obj(ctx.pending.obj).kind == ObjKind::Spin)
             && !self.atomic(id)
     }
 
-    /// Steps outside of the search: while the program sets up, while a panic unwinds, when the run is over.
+    /// Steps outside of the search: while the program sets up, while a panic unwinds, when the run
+    /// is over.
     #[inline(never)]
     fn alone(&mut self) -> Next {
         let op = self.pending_alone;
@@ -318,7 +332,11 @@ impl World {
                     OpKind::Relax => true,
                     _ => false,
                 };
-                assert!(!waits, "{} would wait for ever: no context runs yet", self.describe_wait(&op));
+                assert!(
+                    !waits,
+                    "{} would wait for ever: no context runs yet",
+                    self.describe_wait(&op)
+                );
             }
             _ => {}
         }
@@ -360,7 +378,11 @@ impl World {
             ctx if ctx.preempt_off > 0 => "with preemption off".to_owned(),
             _ => "with interrupts off".to_owned(),
         };
-        let message = format!("{} {} may sleep, but is called {why}", self.ctx(me).name, self.describe_wait(op));
+        let message = format!(
+            "{} {} may sleep, but is called {why}",
+            self.ctx(me).name,
+            self.describe_wait(op)
+        );
         self.fail(FailureKind::SleepInAtomic, CtxSet(me.bit()), message);
         false
     }
@@ -371,7 +393,10 @@ impl World {
         this.kind == CtxKind::Handler
             || this.preempt_off > 0
             || this.cpu.is_some_and(|cpu| !self.cpus[cpu.0 as usize].irqs_on)
-            || this.held.iter().any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
+            || this
+                .held
+                .iter()
+                .any(|held| held.class.wait_type() == WaitType::Spin && held.lock.is_some())
     }
 
     /// Returns whether the condition of a step holds, which is not one that a program may have
@@ -402,14 +427,17 @@ impl World {
             let cpu = &self.cpus[ctx.cpu.expect("a handler has a CPU").0 as usize];
             return ctx.raised && cpu.irqs_on;
         }
-        self.on_cpu(id) && (!op.kind.can_wait() || self.op_enabled(id, op) || self.must_reschedule(id))
+        self.on_cpu(id)
+            && (!op.kind.can_wait() || self.op_enabled(id, op) || self.must_reschedule(id))
     }
 
     /// Whether what a step waits for is there, its CPU aside.
     pub(crate) fn op_enabled(&self, id: CtxId, op: &Op) -> bool {
         match op.kind {
             OpKind::Lock => self.obj(op.obj).holder == NOBODY,
-            OpKind::Await | OpKind::Take => op.condition.is_none() || self.evaluate(id, || self.holds(op)),
+            OpKind::Await | OpKind::Take => {
+                op.condition.is_none() || self.evaluate(id, || self.holds(op))
+            }
             OpKind::Join => self.ctx(op.target).finished,
             OpKind::Relax => self.looks_again(id),
             _ => true,
@@ -461,7 +489,10 @@ impl World {
             enabled.0 |= resting.look.0 | resting.lapse.0;
             self.search.limited |= self.search.is_searching() && !resting.limited.is_empty();
         }
-        if !waiting.is_empty() && self.search.settings.stop_at_stuck && !self.probing && self.someone_new_waits(enabled)
+        if !waiting.is_empty()
+            && self.search.settings.stop_at_stuck
+            && !self.probing
+            && self.someone_new_waits(enabled)
         {
             let stuck = self.stuck(CtxSet(enabled.0 | resting.limited.0));
             if self.a_condition_panicked() {
@@ -476,7 +507,8 @@ impl World {
             return None;
         }
         if self.search.depth() >= self.search.settings.max_steps {
-            let message = format!("the run has not ended after {} steps", self.search.settings.max_steps);
+            let message =
+                format!("the run has not ended after {} steps", self.search.settings.max_steps);
             self.fail(FailureKind::TooLong, CtxSet::EMPTY, message);
             return None;
         }
@@ -489,18 +521,21 @@ impl World {
         let analysed = self.search.analyses();
         let chosen = self.search.choose(enabled, resting.lapse);
         if analysed && self.search.was_cut() {
-            // What can go on from here is run elsewhere. What cannot may have its turn nowhere but before.
+            // What can go on from here is run elsewhere. What cannot may have its turn nowhere but
+            // before.
             self.analyse_waiting(enabled);
         }
         if !enabled.contains(chosen) {
-            let message = format!("the schedule cannot be followed at step {}", self.search.depth());
+            let message =
+                format!("the schedule cannot be followed at step {}", self.search.depth());
             self.fail(FailureKind::Nondeterministic, CtxSet::EMPTY, message);
             return None;
         }
         Some(chosen)
     }
 
-    /// Whether the context that just ran has come to wait or has ended: only then can a stuck set be new.
+    /// Whether the context that just ran has come to wait or has ended: only then can a stuck set
+    /// be new.
     #[inline]
     fn someone_new_waits(&self, enabled: CtxSet) -> bool {
         !enabled.contains(self.current) && self.ctxs.len() > 1
@@ -522,7 +557,8 @@ impl World {
     fn reschedule(&mut self, id: CtxId) {
         let ctx = self.ctx_mut(id);
         ctx.preempted = Some(Box::new(ctx.pending));
-        ctx.pending = Op { kind: OpKind::Observe, obj: NO_OBJ, obj2: None, condition: None, ..ctx.pending };
+        ctx.pending =
+            Op { kind: OpKind::Observe, obj: NO_OBJ, obj2: None, condition: None, ..ctx.pending };
         self.cpu_of(id).need_resched = false;
     }
 

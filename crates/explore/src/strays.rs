@@ -20,7 +20,8 @@ pub(crate) fn count() -> u64 {
 #[cold]
 pub(crate) fn refuse() -> ! {
     let thread = std::thread::current();
-    let name = thread.name().map_or_else(|| format!("{:?}", thread.id()), |name| format!("{name:?}"));
+    let name =
+        thread.name().map_or_else(|| format!("{:?}", thread.id()), |name| format!("{name:?}"));
     *LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = name.clone();
     COUNT.fetch_add(1, Ordering::Relaxed);
     panic!(

@@ -10,9 +10,9 @@ use crate::validate::CtxKind;
 use crate::world::World;
 
 impl World {
-    /// Those who can never go on, whatever the others do: the largest set of waiting contexts none of which can be
-    /// released from outside of it. Services that wait for something to do, and interrupts that are not pending, wait
-    /// for a stimulus and are not stuck.
+    /// Those who can never go on, whatever the others do: the largest set of waiting contexts none
+    /// of which can be released from outside of it. Services that wait for something to do, and
+    /// interrupts that are not pending, wait for a stimulus and are not stuck.
     pub(crate) fn stuck(&self, enabled: CtxSet) -> CtxSet {
         let mut live = enabled;
         let mut waiting = CtxSet::EMPTY;
@@ -116,7 +116,8 @@ impl World {
     /// Whether the holder of a lock is who runs on that CPU.
     fn on_cpu_of(&self, cpu: Option<doorbell_platform::CpuId>, lock: ObjId) -> bool {
         let holder = self.obj(lock).holder;
-        cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running()).is_some_and(|running| running.0 == holder)
+        cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running())
+            .is_some_and(|running| running.0 == holder)
     }
 
     /// For whom a stuck context waits, if it is for somebody.
@@ -137,7 +138,11 @@ impl World {
             OpKind::Join => Some(op.target),
             _ if op.obj == NO_OBJ => None,
             OpKind::Enter => ctx.cpu.and_then(|cpu| self.cpus[cpu.0 as usize].running()),
-            _ => self.obj(op.obj).releasers.iter().find(|&other| !self.ctx(other).finished && other != id),
+            _ => self
+                .obj(op.obj)
+                .releasers
+                .iter()
+                .find(|&other| !self.ctx(other).finished && other != id),
         }
     }
 
@@ -179,7 +184,8 @@ impl World {
     pub(crate) fn switched_out(&self, id: CtxId) -> bool {
         let ctx = self.ctx(id);
         let cpu = ctx.cpu.map(|cpu| &self.cpus[cpu.0 as usize]);
-        ctx.kind == CtxKind::Task && cpu.is_some_and(|cpu| cpu.switch.is_some() && cpu.task != Some(id))
+        ctx.kind == CtxKind::Task
+            && cpu.is_some_and(|cpu| cpu.switch.is_some() && cpu.task != Some(id))
     }
 
     /// The place of a context, as a column of a trace is headed.
@@ -229,13 +235,19 @@ impl World {
         let place = self.place(id);
         let place = if *ctx.name == place { ctx.name.to_string() } else { place };
         let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
-        let holding = if held.is_empty() { String::new() } else { format!(" (itself holding {})", held.join(", ")) };
+        let holding = if held.is_empty() {
+            String::new()
+        } else {
+            format!(" (itself holding {})", held.join(", "))
+        };
         let mut told = false;
         let mut what = if self.switched_out(id) {
             "a wake-up, which nobody is left to send".to_owned()
         } else if op.kind != OpKind::Enter && !self.on_cpu(id) {
             match self.blocker(id) {
-                Some(handler) => format!("its CPU, where {} interrupted it", self.ctx(handler).name),
+                Some(handler) => {
+                    format!("its CPU, where {} interrupted it", self.ctx(handler).name)
+                }
                 None => "its CPU".to_owned(),
             }
         } else {
@@ -247,7 +259,8 @@ impl World {
             };
             match self.blocker(id) {
                 _ if !releasers.is_empty() && self.obj(op.obj).needs.is_some() => {
-                    let needs = self.obj(op.obj).needs.as_ref().map(|needs| needs()).unwrap_or_default();
+                    let needs =
+                        self.obj(op.obj).needs.as_ref().map(|needs| needs()).unwrap_or_default();
                     told = true;
                     format!("{what}{holding}, which {needs}")
                 }
@@ -259,7 +272,9 @@ impl World {
                         .collect();
                     format!("{what}, which only {} can bring about", names.join(" or "))
                 }
-                Some(holder) if op.kind == OpKind::Lock => format!("{what}, held by {}", self.ctx(holder).name),
+                Some(holder) if op.kind == OpKind::Lock => {
+                    format!("{what}, held by {}", self.ctx(holder).name)
+                }
                 Some(other) if op.kind == OpKind::Enter => {
                     format!("{what}, which {} has turned off", self.ctx(other).name)
                 }
@@ -284,7 +299,11 @@ impl World {
         while let Some(id) = at.filter(|&id| !told.contains(id) && members.contains(id)) {
             told.insert(id);
             let wait = self.wait_of(id);
-            let who = if wait.place == wait.who { wait.who } else { format!("{} ({})", wait.who, wait.place) };
+            let who = if wait.place == wait.who {
+                wait.who
+            } else {
+                format!("{} ({})", wait.who, wait.place)
+            };
             let joint = if sentence.is_empty() { "" } else { "; " };
             sentence.push_str(&format!("{joint}{who} waits for {}", wait.what));
             at = self

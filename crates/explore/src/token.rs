@@ -21,7 +21,8 @@ const MOST_STEPS: usize = 10_000_000;
 const LEAST_TRIES: usize = 256;
 const MOST_BYTES: usize = (MOST_CHARACTERS - PREFIX.len()) / 4 * 3;
 
-/// A schedule by its deviations from the default one, tied to a program and to what the schedule does there.
+/// A schedule by its deviations from the default one, tied to a program and to what the schedule
+/// does there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Token {
     /// A hash of the program's name and source.
@@ -42,7 +43,8 @@ impl Token {
     ) -> Option<Token> {
         let exact = Replay { schedule: failed.schedule.clone(), ..Replay::default() };
         let run = |replay: Replay| {
-            let Replayed { failed: again, deviations, recorder } = executor::replay(explore, program, replay).ok()?;
+            let Replayed { failed: again, deviations, recorder } =
+                executor::replay(explore, program, replay).ok()?;
             again.filter(|again| again.kind == failed.kind).map(|again| Token {
                 program: identity(explore),
                 run: fingerprint(&again, &recorder),
@@ -64,7 +66,9 @@ impl Token {
             fewer.drain(place..(place + at_once).min(fewer.len()));
             tries -= 1;
             match run(Replay { deviations: fewer, ..Replay::default() }) {
-                Some(shorter) if shorter.deviations.len() < token.deviations.len() => token = shorter,
+                Some(shorter) if shorter.deviations.len() < token.deviations.len() => {
+                    token = shorter
+                }
                 _ => place += at_once,
             }
         }
@@ -118,7 +122,11 @@ impl Token {
             }
             deviations.push((step, CtxId(ctx)));
         }
-        Ok(Token { program: u32::from_le_bytes(*program), run: u16::from_le_bytes(*run), deviations })
+        Ok(Token {
+            program: u32::from_le_bytes(*program),
+            run: u16::from_le_bytes(*run),
+            deviations,
+        })
     }
 }
 
@@ -149,9 +157,12 @@ fn get(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// FNV-1a: the hash must be the same for every build, which those of the standard library do not promise.
+/// FNV-1a: the hash must be the same for every build, which those of the standard library do not
+/// promise.
 pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 fn identity(explore: &Explore) -> u32 {
@@ -160,6 +171,7 @@ fn identity(explore: &Explore) -> u32 {
 }
 
 fn fingerprint(failed: &FailedRun, recorder: &Recorder) -> u16 {
-    let hash = hash(format!("{:?}", failed.kind).bytes().chain(recorder.fingerprint().to_le_bytes()));
+    let hash =
+        hash(format!("{:?}", failed.kind).bytes().chain(recorder.fingerprint().to_le_bytes()));
     (hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16
 }

@@ -10,9 +10,11 @@ pub enum FailureKind {
     Deadlock,
     /// An interrupt handler waits for a lock that the context it interrupted holds.
     SelfDeadlock,
-    /// Something that sleeps was called with interrupts or preemption off, in a handler, or under a spin lock.
+    /// Something that sleeps was called with interrupts or preemption off, in a handler, or under a
+    /// spin lock.
     SleepInAtomic,
-    /// A context that holds a leaf has done more than decide ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)).
+    /// A context that holds a leaf has done more than decide
+    /// ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)).
     UnderLeaf,
     /// A freed object was touched.
     UseAfterFree,
@@ -20,9 +22,11 @@ pub enum FailureKind {
     RefUnderflow,
     /// The code panicked.
     Panic,
-    /// The program says that something has happened which must not ([`sim::fail`](crate::sim::fail)).
+    /// The program says that something has happened which must not
+    /// ([`sim::fail`](crate::sim::fail)).
     Invariant,
-    /// The program says that what was looked for has happened, which it may ([`sim::witness`](crate::sim::witness)).
+    /// The program says that what was looked for has happened, which it may
+    /// ([`sim::witness`](crate::sim::witness)).
     Witness,
     /// Work was left that nobody will do.
     LostWork,
@@ -30,7 +34,8 @@ pub enum FailureKind {
     LostInterrupt,
     /// A condition of the case does not hold when nothing more can happen.
     Quiescence,
-    /// The lock validator's rules were broken (recursion, interrupt state restored out of order, lock not held, …).
+    /// The lock validator's rules were broken (recursion, interrupt state restored out of order,
+    /// lock not held, …).
     LockRule,
     /// The program did something else when the same schedule was run again.
     Nondeterministic,
@@ -56,7 +61,8 @@ pub struct Line {
     pub column: usize,
     /// The context that did it, by name.
     pub context: String,
-    /// What was done: `lock irq_desc#7`, `enter handler of vector 0x41`, `waits for mutex resampler_lock`.
+    /// What was done: `lock irq_desc#7`, `enter handler of vector 0x41`, `waits for mutex
+    /// resampler_lock`.
     pub text: String,
     /// Where: `file:line`.
     pub site: String,
@@ -68,7 +74,8 @@ pub struct Line {
     pub preempts: bool,
     /// The context never gets beyond this step.
     pub stuck: bool,
-    /// Whether the step has something to do with the failure (others may be left out to stay within a page).
+    /// Whether the step has something to do with the failure (others may be left out to stay within
+    /// a page).
     pub matters: bool,
 }
 

@@ -38,7 +38,10 @@ pub struct Stall {
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stall { exploration, who, site, time } = self;
-        write!(f, "the exploration {exploration:?} hangs: {who} has taken no visible step for {time:?}")?;
+        write!(
+            f,
+            "the exploration {exploration:?} hangs: {who} has taken no visible step for {time:?}"
+        )?;
         if let Some(site) = site {
             write!(f, ", since the one at {site}")?;
         }
@@ -306,7 +309,11 @@ struct Patience {
 impl Patience {
     /// Another tick is over, with that progress; `None` if it has made some. If it has not, the
     /// thread is looked at.
-    fn tick(&mut self, progress: Option<(u64, u64)>, sample: impl FnOnce() -> Option<Sample>) -> Option<Duration> {
+    fn tick(
+        &mut self,
+        progress: Option<(u64, u64)>,
+        sample: impl FnOnce() -> Option<Sample>,
+    ) -> Option<Duration> {
         if progress.is_none() || progress != self.last {
             *self = Patience { last: progress, ..Patience::default() };
             return None;
@@ -315,7 +322,9 @@ impl Patience {
         let before = std::mem::replace(&mut self.sample, sample);
         self.time += match (sample.map(|sample| sample.state), before.zip(sample)) {
             (None | Some(Scheduled::Sleeps), _) => TICK,
-            (Some(Scheduled::Runs), Some((before, now))) => now.cpu.saturating_sub(before.cpu).min(TICK),
+            (Some(Scheduled::Runs), Some((before, now))) => {
+                now.cpu.saturating_sub(before.cpu).min(TICK)
+            }
             (Some(Scheduled::Runs | Scheduled::Neither), _) => Duration::ZERO,
         };
         Some(self.time)
@@ -352,7 +361,8 @@ mod clock {
             "R" => Scheduled::Runs,
             _ => Scheduled::Neither,
         };
-        let (user, system) = (fields.nth(10)?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
+        let (user, system) =
+            (fields.nth(10)?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
         Some(Sample { state, cpu: Duration::from_millis(10 * (user + system)) })
     }
 }
@@ -371,7 +381,11 @@ mod tests {
     fn after(samples: impl IntoIterator<Item = Option<Sample>>) -> Duration {
         let mut patience = Patience::default();
         assert_eq!(patience.tick(HERE, || panic!("it has made progress")), None);
-        samples.into_iter().filter_map(|sample| patience.tick(HERE, || sample)).last().expect("one at least")
+        samples
+            .into_iter()
+            .filter_map(|sample| patience.tick(HERE, || sample))
+            .last()
+            .expect("one at least")
     }
 
     #[test]

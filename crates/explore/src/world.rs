@@ -36,7 +36,8 @@ const UNUSED: u32 = u32::MAX;
 pub(crate) enum Mode {
     /// No execution: simulated objects work, with nobody else there.
     Outside,
-    /// The program sets itself up, or its quiescence conditions are checked: steps are done at once.
+    /// The program sets itself up, or its quiescence conditions are checked: steps are done at
+    /// once.
     Alone,
     /// Contexts run.
     Running,
@@ -72,7 +73,8 @@ type Check = Box<dyn FnOnce() -> Result<(), String>>;
 /// One OS thread's machine.
 pub(crate) struct World {
     pub mode: Mode,
-    /// Distinguishes executions, of all OS threads: simulated objects know by it whether they are new here.
+    /// Distinguishes executions, of all OS threads: simulated objects know by it whether they are
+    /// new here.
     pub epoch: u64,
     pub current: CtxId,
     /// A context has been started and runs to its first step.
@@ -101,8 +103,8 @@ pub(crate) struct World {
     pub relaxes: bool,
     /// The current context goes on whatever the search says.
     pub alone: Option<Alone>,
-    /// Nothing else is to be looked at before a step that was recorded when this schedule ran before. Whoever starts a
-    /// context, ends the run or lets a context go on alone takes it back.
+    /// Nothing else is to be looked at before a step that was recorded when this schedule ran
+    /// before. Whoever starts a context, ends the run or lets a context go on alone takes it back.
     pub repeats: bool,
     /// What was found out about a loop in this run, which is no execution then.
     pub probed: Option<Box<Probe>>,
@@ -250,7 +252,8 @@ impl World {
         self.repeats = false;
     }
 
-    /// Forgets the last execution and makes ready for one with `cpus` CPUs. Contexts must have ended or been abandoned.
+    /// Forgets the last execution and makes ready for one with `cpus` CPUs. Contexts must have
+    /// ended or been abandoned.
     pub(crate) fn reset(&mut self, epoch: u64, cpus: u32) {
         self.epoch = epoch;
         self.current = CtxId(0);
@@ -408,7 +411,11 @@ impl World {
         assert!(self.ctxs.len() < MOST, "{}", too_many(&name));
         let id = CtxId(self.ctxs.len() as u8);
         // Most programs name them alike in each execution.
-        if !self.named.get(id.index()).is_some_and(|named| std::ptr::eq(&**named, &*name) || *named == name) {
+        if !self
+            .named
+            .get(id.index())
+            .is_some_and(|named| std::ptr::eq(&**named, &*name) || *named == name)
+        {
             self.watched.named(id, kind.noun(), name.clone());
             self.named.truncate(id.index());
             self.named.push(name.clone());
@@ -529,7 +536,8 @@ impl World {
 
     /// [`fail`](World::fail), by the current context.
     pub(crate) fn fail_here(&mut self, kind: FailureKind, message: String) {
-        let members = if self.mode == Mode::Running { CtxSet(self.current.bit()) } else { CtxSet::EMPTY };
+        let members =
+            if self.mode == Mode::Running { CtxSet(self.current.bit()) } else { CtxSet::EMPTY };
         self.fail(kind, members, message);
     }
 }

@@ -21,7 +21,11 @@ fn first_line(report: &Report) -> String {
 
 /// The first line of this file with that in it.
 fn line_of(part: &str) -> usize {
-    include_str!("endless.rs").lines().position(|line| line.trim() == part).expect("it is in this file") + 1
+    include_str!("endless.rs")
+        .lines()
+        .position(|line| line.trim() == part)
+        .expect("it is in this file")
+        + 1
 }
 
 /// A task that looks at a flag which another one sets, without `cpu_relax`; before the loop it does
@@ -45,7 +49,8 @@ fn a_loop_that_forgets_cpu_relax_is_named_with_its_line_in_the_first_line() {
          has not ended after 20000 steps)"
     );
     assert_eq!(first_line(&report), said);
-    let again = Explore::new("endless").replay(&report.failure.expect("it fails").token, looks_for_ever);
+    let again =
+        Explore::new("endless").replay(&report.failure.expect("it fails").token, looks_for_ever);
     assert_eq!(again.expect("it fails again").trace.why, said);
 }
 
@@ -105,6 +110,9 @@ fn random_schedules_without_an_end_are_told_and_replayed() {
         assert!(first_line(&report).starts_with("a loop at crates/explore/tests/endless.rs:"));
         let token = &report.failure.as_ref().expect("it fails").token;
         assert!(token.len() <= 80, "{token}");
-        assert_eq!(explore.replay(token, program).expect("it fails again").kind, FailureKind::TooLong);
+        assert_eq!(
+            explore.replay(token, program).expect("it fails again").kind,
+            FailureKind::TooLong
+        );
     }
 }

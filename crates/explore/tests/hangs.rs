@@ -75,7 +75,8 @@ fn no_step_at_all(m: &Machine) {
 }
 
 fn in_a_handler(m: &Machine) {
-    let handler = m.handler(doorbell_platform::CpuId(0), doorbell_platform::Vector(0x20), "tick", round);
+    let handler =
+        m.handler(doorbell_platform::CpuId(0), doorbell_platform::Vector(0x20), "tick", round);
     m.hardware("timer", move || handler.raise());
 }
 
@@ -98,7 +99,12 @@ type Mistake = (&'static str, fn(&Machine), &'static str, Option<&'static str>);
 const MISTAKES: [Mistake; 8] = [
     ("std mutex", std_mutex, "task two", Some("word.load(SeqCst);\n        let _held = mutex")),
     ("native lock", native_lock, "task two", Some("word.load(SeqCst);\n        let _held = lock")),
-    ("channel", channel, "task receiver", Some("word.fetch_add(1, SeqCst);\n        let _ = receive")),
+    (
+        "channel",
+        channel,
+        "task receiver",
+        Some("word.fetch_add(1, SeqCst);\n        let _ = receive"),
+    ),
     ("no step", no_step, "task spinner", Some("word.store(1, SeqCst);\n        round")),
     ("no step at all", no_step_at_all, "hardware device", Some("m.hardware(\"device\"")),
     ("handler", in_a_handler, "handler tick", Some("let handler = m.handler")),
@@ -150,7 +156,8 @@ fn the_child_makes_its_mistake() {
         "told" => told(&explore),
         "nested" => nested(&explore),
         mistake => {
-            let (_, program, ..) = MISTAKES.iter().find(|known| known.0 == mistake).expect("a known mistake");
+            let (_, program, ..) =
+                MISTAKES.iter().find(|known| known.0 == mistake).expect("a known mistake");
             explore.run(program);
         }
     }
@@ -163,11 +170,16 @@ fn whoever_hangs_is_named_with_its_last_step_and_the_process_ends() {
         let (status, said) = end(child);
         assert_eq!(status, Some(101), "{name}: {said}");
         assert!(
-            said.contains(&format!("the exploration {name:?} hangs: {who} has taken no visible step for")),
+            said.contains(&format!(
+                "the exploration {name:?} hangs: {who} has taken no visible step for"
+            )),
             "{said}"
         );
         match step {
-            Some(step) => assert!(said.contains(&format!(", since the one at {}. ", line_of(step))), "{name}: {said}"),
+            Some(step) => assert!(
+                said.contains(&format!(", since the one at {}. ", line_of(step))),
+                "{name}: {said}"
+            ),
             None => assert!(!said.contains("since the one"), "{name}: {said}"),
         }
     }
@@ -215,11 +227,13 @@ fn a_slow_program_that_takes_steps_does_not_hang_though_it_is_suspended_for_long
 fn told(explore: &Explore) {
     let explore = explore.clone().on_stall(|stall| {
         assert_eq!((stall.exploration.as_str(), stall.who.as_str()), ("told", "task spinner"));
-        std::process::exit(if stall.site.as_deref() == Some(&line_of("word.store(1, SeqCst);\n        round")) {
-            7
-        } else {
-            8
-        });
+        std::process::exit(
+            if stall.site.as_deref() == Some(&line_of("word.store(1, SeqCst);\n        round")) {
+                7
+            } else {
+                8
+            },
+        );
     });
     explore.run(no_step);
 }
@@ -249,7 +263,8 @@ fn a_context_that_explores_something_else_meanwhile_does_not_hang() {
 fn without_patience_nothing_is_watched() {
     let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let flag = Arc::clone(&told);
-    let explore = Explore::new("patient").watchdog(None).on_stall(move |_| flag.store(true, Relaxed));
+    let explore =
+        Explore::new("patient").watchdog(None).on_stall(move |_| flag.store(true, Relaxed));
     let report = explore.run(|m: &Machine| {
         let model = sim::Model::new("model", ());
         m.task("task", move || {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::sim::{
-    GracePeriods, Managed, ManagedPool, Placement, Pool, Scheduler, SimCompletion, SimSrcu, SimWaitQueue, yield_now,
+    GracePeriods, Managed, ManagedPool, Placement, Pool, Scheduler, SimCompletion, SimSrcu,
+    SimWaitQueue, yield_now,
 };
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim, spawn};
 use doorbell_platform::{
-    Atomic, Completion, CpuId, Lock, LockClass, Mutex, Platform, RcuCell, ReadDomain, Subclass, Vector, WaitQueue,
-    WaitType, Work, WorkQueue,
+    Atomic, Completion, CpuId, Lock, LockClass, Mutex, Platform, RcuCell, ReadDomain, Subclass,
+    Vector, WaitQueue, WaitType, Work, WorkQueue,
 };
 
 static LEAF: LockClass = LockClass::new("leaf", WaitType::Spin).leaf();
@@ -48,7 +49,8 @@ fn found(said: &str, what: impl Fn(&Machine) -> Does + Send + Sync + Copy + 'sta
         let name = if sleeps { "mutex sleeping leaf" } else { "lock leaf" };
         assert!(why.contains(&format!("holder {said}")), "{why}");
         assert!(why.contains(&format!("while it holds {name}")), "{why}");
-        // Where it was done (a guard that is dropped has no line of its own), and where the leaf was taken.
+        // Where it was done (a guard that is dropped has no line of its own), and where the leaf
+        // was taken.
         let lines = why.matches("leaves.rs:").count() + why.matches("platform/src/rcu.rs:").count();
         assert_eq!(lines, 2, "{why}");
     }
@@ -195,7 +197,9 @@ fn under_a_leaf_no_cpu_is_given_up() {
             yield_now();
         });
     });
-    assert!(report.assert_found(FailureKind::UnderLeaf).trace.why.contains("holder gives up its CPU"));
+    assert!(
+        report.assert_found(FailureKind::UnderLeaf).trace.why.contains("holder gives up its CPU")
+    );
 }
 
 /// Everything that asks or waits for a grace period.
@@ -310,7 +314,13 @@ fn a_destructor_that_asserts_it_is_not_run_under_a_leaf() {
         })
     };
     let report = dropped(true);
-    assert!(report.assert_found(FailureKind::UnderLeaf).trace.why.contains("holder drops what is owned"));
+    assert!(
+        report
+            .assert_found(FailureKind::UnderLeaf)
+            .trace
+            .why
+            .contains("holder drops what is owned")
+    );
     dropped(false).assert_exhausted();
 }
 
@@ -457,7 +467,8 @@ fn a_lock_that_is_no_leaf_may_have_others_under_it() {
 #[test]
 fn a_report_says_which_classes_were_taken() {
     let report = Explore::new("classes").run(|m: &Machine| {
-        let (leaf, other) = (Lock::<Sim, ()>::new(&LEAF, ()), Mutex::<Sim, ()>::new(&OTHER_SLEEPS, ()));
+        let (leaf, other) =
+            (Lock::<Sim, ()>::new(&LEAF, ()), Mutex::<Sim, ()>::new(&OTHER_SLEEPS, ()));
         let never = Lock::<Sim, ()>::new(&OTHER, ());
         m.task("one", move || {
             drop(leaf.try_lock());
@@ -485,7 +496,8 @@ fn where_grace_periods_need_workers_the_rule_is_the_same() {
 #[test]
 fn a_task_that_is_spawned_while_a_leaf_is_held_holds_none() {
     let report = Explore::new("spawned").run(|m: &Machine| {
-        let (leaf, other) = (Mutex::<Sim, ()>::new(&SLEEPING, ()), Lock::<Sim, ()>::new(&OTHER, ()));
+        let (leaf, other) =
+            (Mutex::<Sim, ()>::new(&SLEEPING, ()), Lock::<Sim, ()>::new(&OTHER, ()));
         m.task("holder", move || {
             let _held = leaf.lock();
             spawn("child", move || drop(other.lock()));

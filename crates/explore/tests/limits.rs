@@ -29,14 +29,19 @@ fn adding(tasks: u32, times: u32) -> impl Fn(&Machine) + Send + Sync {
 
 /// What `assert_exhausted` says.
 fn complaint(report: &Report) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(|| report.assert_exhausted())).expect_err("it was not exhausted");
+    let panic = catch_unwind(AssertUnwindSafe(|| report.assert_exhausted()))
+        .expect_err("it was not exhausted");
     panic.downcast_ref::<String>().expect("it has a text").clone()
 }
 
 #[track_caller]
 fn ends_by(report: &Report, limit: Limit) {
     assert_eq!((report.verdict, report.limit), (Verdict::BoundReached, Some(limit)));
-    assert!(complaint(report).starts_with(&format!("not exhausted: {limit}; ")), "{}", complaint(report));
+    assert!(
+        complaint(report).starts_with(&format!("not exhausted: {limit}; ")),
+        "{}",
+        complaint(report)
+    );
 }
 
 #[test]
@@ -132,6 +137,9 @@ fn a_failing_run_says_how_it_is_run_again_from_a_test() {
     });
     let token = &report.failure.as_ref().expect("it fails").token;
     let complaint = complaint(&report);
-    assert!(complaint.contains(&format!("run it again with `Explore::replay(\"{token}\", …)`")), "{complaint}");
+    assert!(
+        complaint.contains(&format!("run it again with `Explore::replay(\"{token}\", …)`")),
+        "{complaint}"
+    );
     assert!(!complaint.contains("doorbell replay"), "{complaint}");
 }

@@ -52,7 +52,9 @@ fn reachable(report: &Report, kind: FailureKind) {
     let failure = report.assert_found(kind);
     let questions = report.lock_questions();
     assert!(
-        questions.iter().any(|(_, answer)| matches!(answer, Answer::Reachable { token } if *token == failure.token)),
+        questions.iter().any(
+            |(_, answer)| matches!(answer, Answer::Reachable { token } if *token == failure.token)
+        ),
         "{}\n{}",
         report.lock_report(),
         doorbell_explore::render::text(&failure.trace, &Default::default()),
@@ -79,7 +81,11 @@ fn opposite_orders_one_after_the_other_in_one_task_are_unreachable() {
             locks.ba();
         });
     });
-    assert!(matches!(unreachable(&report)[..], [Reason::SameContext { .. }]), "{}", report.lock_report());
+    assert!(
+        matches!(unreachable(&report)[..], [Reason::SameContext { .. }]),
+        "{}",
+        report.lock_report()
+    );
 }
 
 #[test]
@@ -96,7 +102,11 @@ fn opposite_orders_under_a_gate_lock_are_unreachable() {
             other.ba();
         });
     });
-    assert!(matches!(unreachable(&report)[..], [Reason::GateLock { .. }]), "{}", report.lock_report());
+    assert!(
+        matches!(unreachable(&report)[..], [Reason::GateLock { .. }]),
+        "{}",
+        report.lock_report()
+    );
 }
 
 #[test]
@@ -109,7 +119,11 @@ fn opposite_orders_where_the_second_task_starts_after_the_first_was_joined_are_u
             spawn("two", move || locks.ba()).join();
         });
     });
-    assert!(matches!(unreachable(&report)[..], [Reason::Ordered { .. }]), "{}", report.lock_report());
+    assert!(
+        matches!(unreachable(&report)[..], [Reason::Ordered { .. }]),
+        "{}",
+        report.lock_report()
+    );
 }
 
 #[test]
@@ -119,7 +133,8 @@ fn opposite_orders_of_locks_that_are_others_of_the_same_classes_are_unreachable(
         let (a, b, other_a) = (spin(&A), spin(&B), spin(&A));
         let gate = Arc::new(Mutex::<Sim, _>::new(&GATE, ()));
         let (other_b, other_gate) = (Arc::clone(&b), Arc::clone(&gate));
-        // Whoever comes first through the gate takes the first of the others: which lock that is must not matter.
+        // Whoever comes first through the gate takes the first of the others: which lock that is
+        // must not matter.
         m.task("one", move || {
             drop(gate.lock());
             let _a = a.lock();
@@ -131,7 +146,11 @@ fn opposite_orders_of_locks_that_are_others_of_the_same_classes_are_unreachable(
             let _a = other_a.lock();
         });
     });
-    assert!(matches!(unreachable(&report)[..], [Reason::DifferentInstances]), "{}", report.lock_report());
+    assert!(
+        matches!(unreachable(&report)[..], [Reason::DifferentInstances]),
+        "{}",
+        report.lock_report()
+    );
 }
 
 #[test]
@@ -154,7 +173,11 @@ fn opposite_orders_with_locks_that_each_task_creates_for_itself_are_unreachable(
             let _a = a.lock();
         });
     });
-    assert!(matches!(unreachable(&report)[..], [Reason::DifferentInstances]), "{}", report.lock_report());
+    assert!(
+        matches!(unreachable(&report)[..], [Reason::DifferentInstances]),
+        "{}",
+        report.lock_report()
+    );
 }
 
 #[test]
@@ -167,7 +190,13 @@ fn a_lock_taken_in_a_handler_and_with_interrupts_on_in_a_task_of_the_same_cpu_is
         m.hardware("device", move || handler.raise());
     });
     reachable(&report, FailureKind::SelfDeadlock);
-    println!("{}", doorbell_explore::render::text(&report.failure.as_ref().unwrap().trace, &Default::default()));
+    println!(
+        "{}",
+        doorbell_explore::render::text(
+            &report.failure.as_ref().unwrap().trace,
+            &Default::default()
+        )
+    );
 }
 
 #[test]
@@ -197,7 +226,13 @@ fn the_three_party_interrupt_cycle_in_which_handler_and_task_share_nothing_is_re
         m.hardware("device", move || handler.raise());
     });
     reachable(&report, FailureKind::Deadlock);
-    println!("{}", doorbell_explore::render::text(&report.failure.as_ref().unwrap().trace, &Default::default()));
+    println!(
+        "{}",
+        doorbell_explore::render::text(
+            &report.failure.as_ref().unwrap().trace,
+            &Default::default()
+        )
+    );
 }
 
 #[test]

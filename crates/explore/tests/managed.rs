@@ -8,7 +8,9 @@ use doorbell_explore::sim::{
 };
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report, Sim};
-use doorbell_platform::{Atomic, AtomicInt, Completion, LockClass, Mutex, Platform, ReadDomain, WaitType};
+use doorbell_platform::{
+    Atomic, AtomicInt, Completion, LockClass, Mutex, Platform, ReadDomain, WaitType,
+};
 
 static MUTEX: LockClass = LockClass::new("mutex", WaitType::Sleep);
 
@@ -105,8 +107,10 @@ fn waits_for_other(m: &Machine, how: Managed, first: usize, rescue: bool) {
 
 #[test]
 fn a_worker_that_sleeps_is_replaced_as_long_as_workers_can_be_created() {
-    explore(|m| waits_for_other(m, Managed { creatable: 1, ..Managed::new(2) }, 9, false)).assert_exhausted();
-    explore(|m| waits_for_other(m, Managed { creatable: 2, ..Managed::new(1) }, 9, false)).assert_exhausted();
+    explore(|m| waits_for_other(m, Managed { creatable: 1, ..Managed::new(2) }, 9, false))
+        .assert_exhausted();
+    explore(|m| waits_for_other(m, Managed { creatable: 2, ..Managed::new(1) }, 9, false))
+        .assert_exhausted();
     explore(|m| waits_for_other(m, Managed::new(3), 9, false)).assert_exhausted();
 }
 
@@ -155,7 +159,11 @@ fn no_more_than_max_active_pieces_of_a_queue_are_under_way_and_all_are_done() {
         let expected = format!("0 left, {most} at once");
         assert!(report.outcomes.contains(&expected), "{:?}", report.outcomes);
         for more in most + 1..4 {
-            assert!(!report.outcomes.contains(&format!("0 left, {more} at once")), "{:?}", report.outcomes);
+            assert!(
+                !report.outcomes.contains(&format!("0 left, {more} at once")),
+                "{:?}",
+                report.outcomes
+            );
         }
     }
 }
@@ -178,7 +186,8 @@ fn work_that_waits_for_work_of_its_own_queue_can_use_up_max_active() {
 /// One piece of work waits for a grace period of the same pool, and one interrupt comes.
 fn interrupted(preempted: Preempted, preemption_off: PreemptionOff) -> Report {
     explore(move |m| {
-        let how = Managed { creatable: 1, interrupts: 1, preempted, preemption_off, ..Managed::new(2) };
+        let how =
+            Managed { creatable: 1, interrupts: 1, preempted, preemption_off, ..Managed::new(2) };
         let pool = ManagedPool::new(m, "pool", how);
         m.grace_periods(GracePeriods::OnQueue(pool.queue(usize::MAX)));
         let domain = Arc::new(Srcu::new("domain"));
@@ -193,7 +202,8 @@ fn a_preempted_worker_that_stays_runnable_finishes_its_bookkeeping() {
 }
 
 #[test]
-fn hooks_that_run_on_preemption_leave_the_count_too_high_unless_preemption_is_off_until_the_worker_is_asleep() {
+fn hooks_that_run_on_preemption_leave_the_count_too_high_unless_preemption_is_off_until_the_worker_is_asleep()
+ {
     for off in [PreemptionOff::Nowhere, PreemptionOff::InHooks, PreemptionOff::OutsideHooks] {
         let report = interrupted(Preempted::RunsHooks, off);
         let why = &report.assert_found(FailureKind::Deadlock).trace.why;

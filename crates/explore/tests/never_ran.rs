@@ -14,7 +14,11 @@ const IPI: Vector = Vector(0x30);
 fn explore(program: impl Fn(&Machine) + Send + Sync) -> Report {
     let one = Explore::new("never ran").run(&program);
     let two = Explore::new("never ran").jobs(2).run(&program);
-    assert_eq!((one.verdict, &one.never_ran), (Verdict::Exhausted, &two.never_ran), "with two threads");
+    assert_eq!(
+        (one.verdict, &one.never_ran),
+        (Verdict::Exhausted, &two.never_ran),
+        "with two threads"
+    );
     one
 }
 
@@ -39,7 +43,8 @@ fn a_handler_that_nobody_raises_is_listed_and_refused() {
         m.ipi_handler(CpuId(1), IPI, "call", || ());
     });
     assert_eq!(report.never_ran, ["handler tick", "handler call"]);
-    let panic = catch_unwind(AssertUnwindSafe(|| report.assert_exhausted())).expect_err("it is refused");
+    let panic =
+        catch_unwind(AssertUnwindSafe(|| report.assert_exhausted())).expect_err("it is refused");
     let said = "never ran, in any of 20 executions: handler tick, handler call; if that is meant, `may_not_run` on its \
                 handle says so";
     assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(said));

@@ -48,7 +48,9 @@ fn run(case: &str) {
         "fault" => explore(small(), fault),
         "fault with a handler" => {
             // SAFETY: the handler only ends the process.
-            unsafe { libc::signal(libc::SIGSEGV, leaves as extern "C" fn(_) as libc::sighandler_t) };
+            unsafe {
+                libc::signal(libc::SIGSEGV, leaves as extern "C" fn(_) as libc::sighandler_t)
+            };
             explore(small(), fault);
         }
         "thread" => {
@@ -81,7 +83,8 @@ fn a_large_array_and_a_recursion_without_end_are_told_by_the_name_of_their_conte
     for case in ["large", "deep"] {
         let (output, said) = child(case);
         assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{case}: {said}");
-        for part in ["overflowed its stack of 256 KiB", "`Explore::stack_size`", "task of 4 words"] {
+        for part in ["overflowed its stack of 256 KiB", "`Explore::stack_size`", "task of 4 words"]
+        {
             assert!(said.contains(part), "{case}: {said}");
         }
     }

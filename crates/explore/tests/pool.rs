@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use doorbell_explore::sim::{GracePeriods, Managed, ManagedPool, Model, Pool, SimCompletion};
 use doorbell_explore::{Explore, Machine, Schedules, Sim};
-use doorbell_platform::{Completion, LockClass, Mutex, Platform, ReadDomain, WaitType, Work, WorkQueue};
+use doorbell_platform::{
+    Completion, LockClass, Mutex, Platform, ReadDomain, WaitType, Work, WorkQueue,
+};
 
 static MUTEX: LockClass = LockClass::new("mutex", WaitType::Sleep);
 
@@ -31,7 +33,12 @@ impl Log {
 fn compare(program: impl Fn(&Machine) + Send + Sync + Copy) -> usize {
     let reduced = Explore::new("reduced").collect_outcomes().run(program);
     let brute = Explore::new("brute").collect_outcomes().schedules(Schedules::All).run(program);
-    println!("{} of {} executions, {} outcomes", reduced.executions, brute.executions, brute.outcomes.len());
+    println!(
+        "{} of {} executions, {} outcomes",
+        reduced.executions,
+        brute.executions,
+        brute.outcomes.len()
+    );
     assert_eq!(unnamed(&reduced.outcomes), unnamed(&brute.outcomes));
     brute.outcomes.len()
 }
@@ -104,7 +111,9 @@ fn jobs_that_wait_for_jobs_exhaust_the_pool_in_the_reduced_search_as_they_do_by_
             let done = Arc::new(SimCompletion::new("done"));
             done.released_by(pool.workers());
             let (completes, queue) = (Arc::clone(&done), pool.clone());
-            m.task("one", move || queue.spawn("completes", Box::new(move || completes.complete_all())));
+            m.task("one", move || {
+                queue.spawn("completes", Box::new(move || completes.complete_all()))
+            });
             for name in ['a', 'b'] {
                 let (log, done) = (log.clone(), Arc::clone(&done));
                 pool.spawn(
@@ -163,7 +172,8 @@ fn grace_periods_on_a_pool_come_in_every_order() {
             let pool = Pool::new(m, "pool", workers);
             m.grace_periods(GracePeriods::OnPool(pool));
             let domain = Arc::new(<Sim as Platform>::Srcu::new("domain"));
-            let (reads, calls, reader, caller) = (Arc::clone(&domain), Arc::clone(&domain), log.clone(), log.clone());
+            let (reads, calls, reader, caller) =
+                (Arc::clone(&domain), Arc::clone(&domain), log.clone(), log.clone());
             m.task("reader", move || {
                 let _section = reads.read();
                 reader.add('r');
@@ -219,7 +229,9 @@ impl Program {
     fn random(seed: u64) -> Program {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut draw = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
         let mut names = ('a'..='z').cycle();
@@ -248,7 +260,8 @@ impl Program {
             })
             .collect();
         let creatable = draw(2) as usize;
-        let managed = (draw(2) == 0).then(|| Managed { creatable, ..Managed::new(1 + draw(2) as usize) });
+        let managed =
+            (draw(2) == 0).then(|| Managed { creatable, ..Managed::new(1 + draw(2) as usize) });
         Program { workers: 1 + draw(2) as usize, tasks, managed, rescuer: draw(4) == 0 }
     }
 
@@ -258,7 +271,8 @@ impl Program {
         let spawn: Arc<dyn Fn(Job) + Send + Sync> = match self.managed {
             None => {
                 let pool = Pool::new(m, "pool", self.workers);
-                let graces = if self.rescuer { pool.with_rescuer(m, "rescuer") } else { pool.clone() };
+                let graces =
+                    if self.rescuer { pool.with_rescuer(m, "rescuer") } else { pool.clone() };
                 m.grace_periods(GracePeriods::OnPool(graces));
                 Arc::new(move |job| pool.spawn("job", job))
             }
@@ -306,12 +320,17 @@ fn random_programs_on_pools_have_the_outcomes_that_brute_force_finds() {
     for seed in seeds() {
         let program = Program::random(seed);
         let explore = Explore::new("random").collect_outcomes();
-        let brute = explore.clone().schedules(Schedules::All).max_executions(5_000).run(|m| program.run(m));
+        let brute =
+            explore.clone().schedules(Schedules::All).max_executions(5_000).run(|m| program.run(m));
         if brute.verdict != doorbell_explore::Verdict::Exhausted {
             continue;
         }
         let reduced = explore.run(|m| program.run(m));
-        assert_eq!(unnamed(&reduced.outcomes), unnamed(&brute.outcomes), "seed {seed}: {program:?}");
+        assert_eq!(
+            unnamed(&reduced.outcomes),
+            unnamed(&brute.outcomes),
+            "seed {seed}: {program:?}"
+        );
         compared += 1;
     }
     println!("{compared} programs compared");

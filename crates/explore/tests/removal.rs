@@ -1,5 +1,5 @@
-//! What is found out about locks: whether nothing else orders two contexts that take one, and one of them changes what it
-//! protects.
+//! What is found out about locks: whether nothing else orders two contexts that take one, and one
+//! of them changes what it protects.
 
 use std::sync::Arc;
 

@@ -30,7 +30,9 @@ fn replays_that_leave_stacks_behind_are_refused_by_name_before_there_is_no_room_
     let mut replays = 0;
     let refused = loop {
         match explore.replay(&failure.token, twenty_wait) {
-            Ok(again) => assert_eq!((again.kind, &again.token), (FailureKind::Deadlock, &failure.token)),
+            Ok(again) => {
+                assert_eq!((again.kind, &again.token), (FailureKind::Deadlock, &failure.token))
+            }
             Err(refused) => break refused,
         }
         replays += 1;
@@ -46,5 +48,8 @@ fn replays_that_leave_stacks_behind_are_refused_by_name_before_there_is_no_room_
     assert_eq!(replays, 30_000 / 20 - 4);
     // A search could not tell what it finds.
     let report = explore.run(twenty_wait);
-    assert_eq!((report.verdict, report.limit, report.executions), (Verdict::BoundReached, Some(full), 0));
+    assert_eq!(
+        (report.verdict, report.limit, report.executions),
+        (Verdict::BoundReached, Some(full), 0)
+    );
 }

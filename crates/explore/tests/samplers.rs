@@ -55,7 +55,8 @@ fn registers_too_late(m: &Machine) {
     });
 }
 
-/// Fails only if the second task runs as a whole between two certain steps of the first, among many others.
+/// Fails only if the second task runs as a whole between two certain steps of the first, among many
+/// others.
 fn one_preemption(m: &Machine) {
     let words: Arc<[Word; 2]> = Arc::new(std::array::from_fn(|_| Word::new(0)));
     let other = Arc::clone(&words);
@@ -81,7 +82,8 @@ fn each_sampler_finds_lost_wake_ups_within_a_thousand_schedules_for_each_of_25_s
     for seed in 0..25 {
         for schedules in samplers(seed) {
             for program in [looks_then_sleeps, registers_too_late] {
-                let explore = Explore::new("lost wake-up").schedules(schedules).max_executions(1_000);
+                let explore =
+                    Explore::new("lost wake-up").schedules(schedules).max_executions(1_000);
                 explore.run(program).assert_found(FailureKind::Deadlock);
             }
         }
@@ -91,7 +93,8 @@ fn each_sampler_finds_lost_wake_ups_within_a_thousand_schedules_for_each_of_25_s
 #[test]
 fn priorities_find_a_failure_that_needs_one_preemption_among_many_places() {
     for seed in 0..25 {
-        let explore = Explore::new("one").schedules(Schedules::Priorities { seed }).max_executions(1_000);
+        let explore =
+            Explore::new("one").schedules(Schedules::Priorities { seed }).max_executions(1_000);
         let report = explore.run(one_preemption);
         let failure = report.assert_found(FailureKind::Panic);
         assert!(failure.trace.minimal);
@@ -133,10 +136,16 @@ fn turns(m: &Machine, turns: u64, third: bool) {
 }
 
 /// How many schedules it takes on average, over many seeds.
-fn schedules_needed(schedules: impl Fn(u64) -> Schedules, program: impl Fn(&Machine) + Send + Sync + Copy) -> u64 {
+fn schedules_needed(
+    schedules: impl Fn(u64) -> Schedules,
+    program: impl Fn(&Machine) + Send + Sync + Copy,
+) -> u64 {
     const SEEDS: u64 = 40;
     let needed = |seed| {
-        let explore = Explore::new("needed").schedules(schedules(seed)).minimise(false).max_executions(100_000);
+        let explore = Explore::new("needed")
+            .schedules(schedules(seed))
+            .minimise(false)
+            .max_executions(100_000);
         let report = explore.run(program);
         report.assert_found(FailureKind::Quiescence);
         report.executions
@@ -147,7 +156,10 @@ fn schedules_needed(schedules: impl Fn(u64) -> Schedules, program: impl Fn(&Mach
 #[test]
 fn priorities_find_deep_failures_about_as_fast_as_shallow_ones() {
     for count in [2, 4, 6, 8, 10] {
-        let needed = schedules_needed(|seed| Schedules::Priorities { seed }, move |m| turns(m, count, false));
+        let needed = schedules_needed(
+            |seed| Schedules::Priorities { seed },
+            move |m| turns(m, count, false),
+        );
         assert!(needed <= 60, "{count} turns take {needed} schedules");
     }
 }

@@ -56,7 +56,9 @@ fn sleeper(m: &Machine, placement: Placement, careful: bool) {
 #[test]
 fn a_wake_up_after_the_flag_is_never_lost_wherever_the_task_goes() {
     for placement in [Placement::Previous, Placement::Waker] {
-        Explore::new("sleeper").run(move |m: &Machine| sleeper(m, placement, true)).assert_exhausted();
+        Explore::new("sleeper")
+            .run(move |m: &Machine| sleeper(m, placement, true))
+            .assert_exhausted();
     }
 }
 
@@ -159,8 +161,8 @@ fn a_task_that_yields_is_preempted_if_and_only_if_another_one_waits() {
 
 static LIST: LockClass = LockClass::new("list", WaitType::Spin);
 
-/// The sched-out hook takes a lock under that of the run queue; a waker that holds that lock takes both in the other
-/// order.
+/// The sched-out hook takes a lock under that of the run queue; a waker that holds that lock takes
+/// both in the other order.
 struct Lists(Arc<Lock<Sim, ()>>);
 
 impl Hooks for Lists {
@@ -186,7 +188,8 @@ fn a_lock_of_the_sched_out_hook_that_is_held_around_a_wake_up_deadlocks() {
     println!("{text}");
     assert!(text.contains(RQ_LOCK.name()) && text.contains("list"), "{text}");
     let nested = report.locks.order_edges().any(|(from, to)| {
-        from == doorbell_explore::validate::Node::of(&PI_LOCK) && to == doorbell_explore::validate::Node::of(&RQ_LOCK)
+        from == doorbell_explore::validate::Node::of(&PI_LOCK)
+            && to == doorbell_explore::validate::Node::of(&RQ_LOCK)
     });
     assert!(nested, "waking takes the task's lock, then the run queue's");
 }

@@ -22,7 +22,11 @@ fn agrees(first: u64, programs: u64) {
                 assert!(*count > 0, "none of the programs {what}");
             }
             let often = |what: &str| {
-                let count = summary.coverage.iter().find(|(other, _)| *other == what).map_or(0, |(_, count)| *count);
+                let count = summary
+                    .coverage
+                    .iter()
+                    .find(|(other, _)| *other == what)
+                    .map_or(0, |(_, count)| *count);
                 assert!(count * 20 >= programs, "only {count} of {programs} programs {what}");
             };
             often("failed to exchange a word");
@@ -62,9 +66,18 @@ fn outcomes_of_the_last_quarter_of_the_programs_equal_those_of_brute_force() {
 
 #[test]
 fn who_waits_for_what_does_not_depend_on_the_order_in_which_objects_appear() {
-    // A task waits below a handler at a static that appears before or after the CPU of another task's child.
+    // A task waits below a handler at a static that appears before or after the CPU of another
+    // task's child.
     let stop = AtomicBool::new(false);
-    let options = Options { programs: 1, seed: 0, first: 52_787, jobs: 1, fault: None, progress: &|_| {}, stop: &stop };
+    let options = Options {
+        programs: 1,
+        seed: 0,
+        first: 52_787,
+        jobs: 1,
+        fault: None,
+        progress: &|_| {},
+        stop: &stop,
+    };
     run(&options).unwrap_or_else(|mismatch| panic!("{mismatch}"));
 }
 

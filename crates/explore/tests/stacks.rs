@@ -28,8 +28,10 @@ fn forty_searches_that_each_leave_stuck_stacks_end_by_name_and_not_for_want_of_m
         assert_eq!(report.verdict, Verdict::BoundReached);
         limits.extend(report.limit);
     }
-    let of_one_search = limits.iter().filter(|limit| matches!(limit, Limit::AbandonedStacks(1024))).count();
-    let of_all = limits.iter().filter(|limit| matches!(limit, Limit::AbandonedByProcess(16_384))).count();
+    let of_one_search =
+        limits.iter().filter(|limit| matches!(limit, Limit::AbandonedStacks(1024))).count();
+    let of_all =
+        limits.iter().filter(|limit| matches!(limit, Limit::AbandonedByProcess(16_384))).count();
     assert_eq!((of_one_search, of_all), (15, 25));
     // What fails can still be told, and explored as far as it need be.
     let report = Explore::new("six wait").run(six_wait);

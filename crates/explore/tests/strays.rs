@@ -20,10 +20,12 @@ fn starts_a_thread(m: &Machine, then: fn(std::thread::JoinHandle<()>)) {
 }
 
 #[test]
-fn a_real_thread_that_uses_the_machine_is_named_in_the_report_whether_or_not_its_panic_is_passed_on() {
+fn a_real_thread_that_uses_the_machine_is_named_in_the_report_whether_or_not_its_panic_is_passed_on()
+ {
     let about = "The thread \"real\", which is a real one and no context, used a simulated object meanwhile: contexts are \
                  started by `Machine::task` or `doorbell_explore::spawn`, not by `std::thread`.";
-    let report = Explore::new("strays").run(|m| starts_a_thread(m, |thread| thread.join().expect("it ends well")));
+    let report = Explore::new("strays")
+        .run(|m| starts_a_thread(m, |thread| thread.join().expect("it ends well")));
     let why = &report.assert_found(FailureKind::Panic).trace.why;
     assert!(why.starts_with("task panicked at ") && why.ends_with(about), "{why}");
 

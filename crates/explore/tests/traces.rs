@@ -36,7 +36,8 @@ fn a_named_word_is_called_by_its_name_and_others_by_the_line_that_made_them() {
         });
     });
     let unnamed = format!("0 → 1, word of traces.rs:{line}");
-    let named = ["writes pending: true", "reads pending: true", "pending: true, not false, so no exchange"];
+    let named =
+        ["writes pending: true", "reads pending: true", "pending: true, not false, so no exchange"];
     assert_eq!(texts(&trace), [&named[..], &[&unnamed]].concat());
 }
 
@@ -104,7 +105,8 @@ fn callbacks_of_a_grace_period_have_a_column_of_their_own() {
     let columns: Vec<&str> = trace.columns.iter().map(|column| column.title.as_str()).collect();
     assert_eq!(columns, ["CPU1", "rcu callbacks"]);
     assert!(texts(&trace).contains(&"updates cell"), "{:?}", texts(&trace));
-    let last: Vec<_> = trace.lines.iter().filter(|line| line.column == 1).map(|line| line.text.as_str()).collect();
+    let last: Vec<_> =
+        trace.lines.iter().filter(|line| line.column == 1).map(|line| line.text.as_str()).collect();
     assert_eq!(last[last.len() - 2..], ["begins a callback", "writes freed: true"]);
     assert_eq!(trace.why, "rcu callbacks: it is called back");
 }

@@ -23,9 +23,18 @@ fn exhausts(executions: u64, program: impl Fn(&Machine) + Send + Sync) {
     report.assert_exhausted();
     assert_eq!(report.executions, executions, "executions ({} cut)", report.cut);
     assert_eq!(report.traces, Some(executions), "two of them are equivalent");
-    let all = Explore::new("waits").count_traces().schedules(Schedules::All).max_executions(100_000).run(&program);
+    let all = Explore::new("waits")
+        .count_traces()
+        .schedules(Schedules::All)
+        .max_executions(100_000)
+        .run(&program);
     if all.limit.is_none() {
-        assert_eq!(all.traces, Some(executions), "{} executions without the reduction", all.executions);
+        assert_eq!(
+            all.traces,
+            Some(executions),
+            "{} executions without the reduction",
+            all.executions
+        );
     }
 }
 
@@ -165,7 +174,8 @@ fn two_tasks_exclude_each_other_by_petersons_algorithm() {
     let peterson = |m: &Machine| {
         let (wants, turn) = ([word(0), word(0)], word(0));
         for me in 0..2u64 {
-            let (mine, other) = (Arc::clone(&wants[me as usize]), Arc::clone(&wants[1 - me as usize]));
+            let (mine, other) =
+                (Arc::clone(&wants[me as usize]), Arc::clone(&wants[1 - me as usize]));
             let turn = Arc::clone(&turn);
             m.task("task", move || {
                 mine.store(1, SeqCst);
@@ -183,7 +193,11 @@ fn two_tasks_exclude_each_other_by_petersons_algorithm() {
 #[test]
 fn no_two_executions_are_equivalent() {
     let report = Explore::new("locks").count_traces().run(|m: &Machine| {
-        let (a, b, sum) = (Arc::new(Lock::<Sim, ()>::new(&A, ())), Arc::new(Lock::<Sim, ()>::new(&A, ())), word(0));
+        let (a, b, sum) = (
+            Arc::new(Lock::<Sim, ()>::new(&A, ())),
+            Arc::new(Lock::<Sim, ()>::new(&A, ())),
+            word(0),
+        );
         for name in ["one", "two", "three"] {
             let (a, b, sum) = (Arc::clone(&a), Arc::clone(&b), Arc::clone(&sum));
             m.task(name, move || {

@@ -53,7 +53,11 @@ impl<'a, P: Platform> Access<'a, P> {
             Progress::Done(value) => Ok(value),
             Progress::Waits { gic, what, recalled } => {
                 let recalled = gic.still_kicked(recalled);
-                if recalled.is_empty() { Ok(gic.recalled(what, host)) } else { Err(Access::new(gic, what, recalled)) }
+                if recalled.is_empty() {
+                    Ok(gic.recalled(what, host))
+                } else {
+                    Err(Access::new(gic, what, recalled))
+                }
             }
         }
     }
@@ -84,9 +88,11 @@ impl<P: Platform> fmt::Debug for Access<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Progress::Done(value) => f.debug_tuple("Done").field(value).finish(),
-            Progress::Waits { what, recalled, .. } => {
-                f.debug_struct("Waits").field("what", what).field("complete", &recalled.is_empty()).finish()
-            }
+            Progress::Waits { what, recalled, .. } => f
+                .debug_struct("Waits")
+                .field("what", what)
+                .field("complete", &recalled.is_empty())
+                .finish(),
         }
     }
 }

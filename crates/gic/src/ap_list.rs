@@ -121,7 +121,13 @@ impl ApList {
 
     /// [Looks](ApList::look) at those of 64 interrupts from one on whose bits are set.
     #[inline(always)]
-    pub(crate) fn look_at<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, first: u32, bits: u64, vmcr: u64) {
+    pub(crate) fn look_at<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        first: u32,
+        bits: u64,
+        vmcr: u64,
+    ) {
         let plain = Candidates::plain(self.vcpu);
         let mut left = bits;
         while left != 0 {
@@ -141,7 +147,13 @@ impl ApList {
     }
 
     #[inline(never)]
-    fn look_closely<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
+    fn look_closely<P: Platform>(
+        &mut self,
+        interrupt: &Interrupt<P>,
+        id: IntId,
+        state: State,
+        vmcr: u64,
+    ) {
         if self.counts.active() != 0 || state.is_active() {
             self.look_at_active(interrupt, id, state, vmcr);
         }
@@ -193,7 +205,13 @@ impl ApList {
     }
 
     #[inline(never)]
-    fn look_at_active<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
+    fn look_at_active<P: Platform>(
+        &mut self,
+        interrupt: &Interrupt<P>,
+        id: IntId,
+        state: State,
+        vmcr: u64,
+    ) {
         let level = self.level(state.priority(), state.group(), vmcr);
         let active = state.is_active() && state.is_held_by(self.vcpu);
         match (active, self.known.contains(id)) {
@@ -287,7 +305,12 @@ impl ApList {
     /// owner, outside of the guest. Returns whether it is this vCPU's; if not, it may be active on
     /// another one.
     #[inline]
-    pub fn deactivate<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, vmcr: u64) -> bool {
+    pub fn deactivate<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        id: IntId,
+        vmcr: u64,
+    ) -> bool {
         let state = interrupts.interrupt(id).state();
         let level = self.level(state.priority(), state.group(), vmcr);
         let known = self.forget(id, Some(level));
@@ -298,7 +321,12 @@ impl ApList {
     }
 
     /// Says that an active interrupt holds a bit: a state was restored. By the owner.
-    pub(crate) fn holds<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, id: IntId, level: Level) {
+    pub(crate) fn holds<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        id: IntId,
+        level: Level,
+    ) {
         if self.others.remove(id) {
             self.holders.set(level, id, interrupts.interrupt(id).state().is_seen_at_its_end());
         }
@@ -313,7 +341,9 @@ impl ApList {
                 self.holders.clear(level);
                 true
             }
-            None => self.others.remove(id) || self.known.contains(id) && self.forget_other_level(id),
+            None => {
+                self.others.remove(id) || self.known.contains(id) && self.forget_other_level(id)
+            }
         }
     }
 
@@ -369,7 +399,13 @@ impl ApList {
 
     /// Deactivates an interrupt, which holds no bit any more, and is none of the others.
     #[inline]
-    pub(crate) fn end<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, outside: bool, vmcr: u64) {
+    pub(crate) fn end<P: Platform>(
+        &mut self,
+        interrupt: &Interrupt<P>,
+        id: IntId,
+        outside: bool,
+        vmcr: u64,
+    ) {
         self.counts(id, false);
         // Whoever makes it pending from here on tells its holder.
         let was = interrupt.deactivate();
@@ -404,7 +440,13 @@ impl ApList {
     /// Puts what the vCPU has let go of into its list, or lets it leave. (If it is no candidate by
     /// now, whoever makes it one again tells its holder.)
     #[inline]
-    pub(crate) fn stays<P: Platform>(&mut self, interrupt: &Interrupt<P>, id: IntId, state: State, vmcr: u64) {
+    pub(crate) fn stays<P: Platform>(
+        &mut self,
+        interrupt: &Interrupt<P>,
+        id: IntId,
+        state: State,
+        vmcr: u64,
+    ) {
         if state.is_rerouted() || state.is_one_of_n() && self.takes_no_part(state, vmcr) {
             self.leaves(id);
         } else if state.is_candidate() {

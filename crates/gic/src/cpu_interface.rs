@@ -9,7 +9,8 @@ use crate::access::Access;
 use crate::flush::Entry;
 use crate::groups::Groups;
 use crate::{
-    ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId, Redistributor, VcpuId,
+    ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId,
+    Redistributor, VcpuId,
 };
 
 /// The owned half of a vCPU: of the one task that runs it.
@@ -32,7 +33,9 @@ impl fmt::Display for NotToBeHad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotToBeHad::NoSuch(no_such) => no_such.fmt(f),
-            NotToBeHad::Owned(vcpu) => write!(f, "somebody has the CPU interface of vCPU {}", vcpu.number()),
+            NotToBeHad::Owned(vcpu) => {
+                write!(f, "somebody has the CPU interface of vCPU {}", vcpu.number())
+            }
         }
     }
 }
@@ -79,20 +82,28 @@ impl CpuInterface {
         registers: &mut impl ListRegisters,
         host: &mut impl Kick,
     ) -> Result<InGuest<'a, P>, Requests> {
-        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return Err(Requests(0)) };
+        let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else {
+            return Err(Requests(0));
+        };
         let entering = redistributor.news.enter(irqs_off, Guest { cpu, posted: false })?;
         let changed = redistributor.news.layout().summary();
         if changed.is_empty() && self.list.flush_idle(registers, self.list.hcr(registers)) {
             return Ok(entering.rescan(|_| ()).0);
         }
         // One interrupt alone, most often.
-        Ok(match changed.only().filter(|&word| redistributor.news.layout().peek(word).is_power_of_two()) {
-            Some(word) => self.takes_one(gic, redistributor, entering, word, registers, host),
-            None => self.takes_any(gic, redistributor, entering, changed, registers, host),
-        })
+        Ok(
+            match changed
+                .only()
+                .filter(|&word| redistributor.news.layout().peek(word).is_power_of_two())
+            {
+                Some(word) => self.takes_one(gic, redistributor, entering, word, registers, host),
+                None => self.takes_any(gic, redistributor, entering, changed, registers, host),
+            },
+        )
     }
 
-    /// Takes the news, if there are any, and fills the list registers, if anything has to be in one.
+    /// Takes the news, if there are any, and fills the list registers, if anything has to be in
+    /// one.
     #[inline(never)]
     fn takes_any<'a, P: Platform>(
         &mut self,
@@ -124,7 +135,8 @@ impl CpuInterface {
         let (view, first) = (gic.view(self.vcpu()), index as u32 * 64);
         let word = redistributor.news.layout().take_word(index);
         // Or more by now.
-        let only = if word.is_power_of_two() { IntId::new(first + word.trailing_zeros()) } else { None };
+        let only =
+            if word.is_power_of_two() { IntId::new(first + word.trailing_zeros()) } else { None };
         if let Some(id) = only
             && self.list.fill_with(&view, registers, self.entry(gic, redistributor, registers), id)
         {
@@ -208,18 +220,30 @@ impl CpuInterface {
     /// to the guest if it were entered: a vCPU that waits for one (WFI) may go on. If not, it
     /// [blocks](doorbell_post::Post::block) until there are other news. By the owner. Does not
     /// sleep.
-    pub fn signals<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) -> bool {
+    pub fn signals<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        registers: &impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> bool {
         self.look(gic, registers, host);
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
         self.list.signals(&gic.view(self.vcpu()), registers, gic.groups(redistributor).each())
     }
 
-    fn look<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
+    fn look<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        registers: &impl ListRegisters,
+        host: &mut impl Kick,
+    ) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         let view = gic.view(self.vcpu());
         let vmcr = registers.vmcr();
         let _ = redistributor.news.synchronize(|bits| {
-            bits.take_words(|index, word| self.list.look_at_word(&view, index as u32 * 64, word, vmcr));
+            bits.take_words(|index, word| {
+                self.list.look_at_word(&view, index as u32 * 64, word, vmcr)
+            });
         });
         self.list.sees_groups(&view, vmcr);
         self.hands_over(gic, host);
@@ -281,7 +305,12 @@ impl CpuInterface {
 
     /// Powers the vCPU on: looks at everything that is pending or active for it. By the owner,
     /// outside of the guest.
-    pub fn power_on<P: Platform>(&mut self, gic: &Gic<P>, registers: &impl ListRegisters, host: &mut impl Kick) {
+    pub fn power_on<P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        registers: &impl ListRegisters,
+        host: &mut impl Kick,
+    ) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         if redistributor.set_off(false) {
             gic.choose_again(self.vcpu(), host);

@@ -236,7 +236,11 @@ impl ApList {
     ) -> u64 {
         let (room, active) = (self.vtr.list_registers(), self.counts.active());
         let mut outside = self.place_pending(flush, 1, true);
-        let mut inside = if drops_only { 0 } else { self.place_holders(flush, room, Holders::first_seen_enters) };
+        let mut inside = if drops_only {
+            0
+        } else {
+            self.place_holders(flush, room, Holders::first_seen_enters)
+        };
         if outside {
             outside = self.place_pending(flush, room, true);
         }
@@ -244,7 +248,8 @@ impl ApList {
         if drops_only {
             return outside;
         }
-        let uncounted = |inside| active.saturating_sub(inside).saturating_sub(MOST_UNCOUNTED) as usize;
+        let uncounted =
+            |inside| active.saturating_sub(inside).saturating_sub(MOST_UNCOUNTED) as usize;
         if uncounted(inside) != 0 {
             // If there is room, it was enough for those whose end has to be seen.
             let most = room.min(flush.placed + uncounted(inside));
@@ -258,7 +263,10 @@ impl ApList {
     /// not for one that disables the group, and is again for one that enables it; and what waits of
     /// a group that the guest has disabled waits for that.
     #[inline]
-    fn waits_for_groups<P: Platform>(&mut self, flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>) -> u64 {
+    fn waits_for_groups<P: Platform>(
+        &mut self,
+        flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+    ) -> u64 {
         let mut enables = self.counts.apart();
         if self.counts.queued() != 0 && self.pending.best(!flush.entry.enabled()).is_some() {
             enables = enables | self.waits_disabled(flush.interrupts, flush.entry);
@@ -272,7 +280,11 @@ impl ApList {
     /// Returns the groups that the guest alone has disabled, and of which a candidate waits. Takes
     /// what comes before the first candidate of each group that is disabled out of the lists.
     #[inline(never)]
-    fn waits_disabled<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, entry: Entry) -> Groups {
+    fn waits_disabled<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        entry: Entry,
+    ) -> Groups {
         let disabled = !entry.enabled();
         let waits = Group::BOTH.map(|group| {
             let group = Groups::only(group) & disabled;
@@ -314,7 +326,13 @@ impl ApList {
                     if state.is_one_of_n() {
                         flush.has_one_of_n(list.group());
                     }
-                    self.place(flush, interrupt, Slot::pending(id, state.is_latched()), state, lr::PENDING);
+                    self.place(
+                        flush,
+                        interrupt,
+                        Slot::pending(id, state.is_latched()),
+                        state,
+                        lr::PENDING,
+                    );
                 }
             }
             self.pending.set_first(list, first);
@@ -358,7 +376,11 @@ impl ApList {
     /// Takes the first out of a list where it does not belong, and puts it where it does, if it
     /// still is a candidate.
     #[inline(never)]
-    pub(crate) fn moves_first<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, list: ListNumber) {
+    pub(crate) fn moves_first<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        list: ListNumber,
+    ) {
         let Some(id) = self.pending.first(list).id() else { return };
         let next = self.pending.unlink(id);
         self.pending.set_first(list, next);
@@ -417,7 +439,10 @@ impl ApList {
     /// Makes what is active and pending again both, in its list register: nothing waits outside
     /// that would have to come before it when it has ended.
     #[inline(never)]
-    fn place_both<P: Platform>(&mut self, flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>) {
+    fn place_both<P: Platform>(
+        &mut self,
+        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+    ) {
         for number in 0..flush.placed {
             let slot = self.slots[number % 16];
             if !slot.is_again() {
@@ -476,7 +501,12 @@ fn hcr_of_mode(vmcr: u64) -> u64 {
 /// Returns what is written for an interrupt. Its end is told, unless nobody waits for it or, of a
 /// physical one, the CPU does all that there is to do.
 #[inline(always)]
-fn list_register<P: Platform>(interrupt: &Interrupt<P>, slot: Slot, state: State, bits: u64) -> u64 {
+fn list_register<P: Platform>(
+    interrupt: &Interrupt<P>,
+    slot: Slot,
+    state: State,
+    bits: u64,
+) -> u64 {
     let word = bits | state.list_register() | u64::from(slot.id.number());
     if state.is_virtual_edge() && !slot.is_again() {
         return word;

@@ -26,7 +26,11 @@ impl ApList {
     /// know. By the owner, with interrupts off, on the CPU where the guest was left, before it says
     /// that the vCPU is out of the guest.
     #[inline]
-    pub fn fold<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &mut impl ListRegisters) {
+    pub fn fold<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+    ) {
         if !self.is_idle() && !self.fold_only_edge(interrupts, registers) {
             self.fold_all(interrupts, registers);
         }
@@ -49,7 +53,9 @@ impl ApList {
                 stale = number + 1;
             }
             let slot = self.slots[number % 16];
-            let only_active = slot.is_active() && !slot.is_latched() && bits & (lr::PENDING | lr::ACTIVE) == lr::ACTIVE;
+            let only_active = slot.is_active()
+                && !slot.is_latched()
+                && bits & (lr::PENDING | lr::ACTIVE) == lr::ACTIVE;
             if !only_active || !self.stays_active(interrupts.interrupt(slot.id), slot) {
                 self.take_back(interrupts, slot, bits, registers.vmcr());
             }
@@ -70,7 +76,8 @@ impl ApList {
         interrupts: &impl Interrupts<P>,
         registers: &mut impl ListRegisters,
     ) -> bool {
-        let only = self.counts == Counts::of_list_registers(1) && self.fold_edge(interrupts, registers, 0);
+        let only =
+            self.counts == Counts::of_list_registers(1) && self.fold_edge(interrupts, registers, 0);
         if only {
             self.counts = Counts::ZERO;
         }
@@ -94,7 +101,11 @@ impl ApList {
 
     /// Calls `each` for what has ended since it was asked last. By the owner, with nothing held.
     #[inline]
-    pub fn take_ended<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, mut each: impl FnMut(Ended)) {
+    pub fn take_ended<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        mut each: impl FnMut(Ended),
+    ) {
         self.take_physical(interrupts, |physical| each(Ended::Physical(physical)));
         self.take_levels(|id| each(Ended::Level(id)));
     }
@@ -130,7 +141,13 @@ impl ApList {
     /// Takes back a list register other than that of an edge that has ended: `bits` are what it
     /// says.
     #[inline(never)]
-    fn take_back<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, slot: Slot, bits: u64, vmcr: u64) {
+    fn take_back<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        slot: Slot,
+        bits: u64,
+        vmcr: u64,
+    ) {
         let interrupt = interrupts.interrupt(slot.id);
         let (pending, active) = (bits & lr::PENDING != 0, bits & lr::ACTIVE != 0);
         // Its deactivation has deactivated the physical interrupt.
@@ -217,7 +234,11 @@ impl ApList {
 
     /// Finds out whose priority was dropped: the bits that are held and gone.
     #[inline]
-    fn see_drops<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, registers: &impl ListRegisters) {
+    fn see_drops<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &impl ListRegisters,
+    ) {
         for word in self.holders.words() {
             let register = registers.active_priorities(word.group(), word.number());
             for level in self.holders.take_gone(word, register) {

@@ -30,9 +30,15 @@ pub enum BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BuildError::Spis(spis) => write!(f, "{spis} SPIs: a multiple of 32 up to 960 is possible, or 988"),
-            BuildError::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs: 1 to {} are possible", VcpuId::COUNT),
-            BuildError::SameAffinity(affinity) => write!(f, "two vCPUs have the affinity {:#010x}", affinity.0),
+            BuildError::Spis(spis) => {
+                write!(f, "{spis} SPIs: a multiple of 32 up to 960 is possible, or 988")
+            }
+            BuildError::Vcpus(vcpus) => {
+                write!(f, "{vcpus} vCPUs: 1 to {} are possible", VcpuId::COUNT)
+            }
+            BuildError::SameAffinity(affinity) => {
+                write!(f, "two vCPUs have the affinity {:#010x}", affinity.0)
+            }
         }
     }
 }
@@ -52,7 +58,9 @@ pub enum NoSuch {
 impl fmt::Display for NoSuch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoSuch::Interrupt(id) => write!(f, "the VM has no such interrupt: INTID {}", id.number()),
+            NoSuch::Interrupt(id) => {
+                write!(f, "the VM has no such interrupt: INTID {}", id.number())
+            }
             NoSuch::Vcpu(vcpu) => write!(f, "the VM has no vCPU {}", vcpu.number()),
         }
     }
@@ -109,7 +117,8 @@ impl<P: Platform> Gic<P> {
         if let Some(two) = by_affinity.windows(2).find(|two| two[0].0 == two[1].0) {
             return Err(BuildError::SameAffinity(two[0].0));
         }
-        let redistributors = affinities.iter().zip(vcpus()).map(|(&affinity, id)| Redistributor::new(id, affinity));
+        let redistributors =
+            affinities.iter().zip(vcpus()).map(|(&affinity, id)| Redistributor::new(id, affinity));
         let gic = Gic {
             vtr,
             ctlr: P::AtomicU32::new(0),
@@ -158,7 +167,8 @@ impl<P: Platform> Gic<P> {
     /// If there is no such SPI.
     pub fn spi(&self, id: IntId) -> Result<Line<'_, P>, NoSuch> {
         let index = id.index().checked_sub(IntId::FIRST_SPI.index());
-        let interrupt = index.and_then(|index| self.spis.get(index)).ok_or(NoSuch::Interrupt(id))?;
+        let interrupt =
+            index.and_then(|index| self.spis.get(index)).ok_or(NoSuch::Interrupt(id))?;
         Ok(Line { gic: self, interrupt, id })
     }
 
@@ -167,7 +177,8 @@ impl<P: Platform> Gic<P> {
     /// # Errors
     /// If there is no such vCPU, or if it is no private interrupt.
     pub fn private(&self, vcpu: VcpuId, id: IntId) -> Result<Line<'_, P>, NoSuch> {
-        let interrupt = self.redistributor(vcpu)?.private.get(id.index()).ok_or(NoSuch::Interrupt(id))?;
+        let interrupt =
+            self.redistributor(vcpu)?.private.get(id.index()).ok_or(NoSuch::Interrupt(id))?;
         Ok(Line { gic: self, interrupt, id })
     }
 
@@ -184,13 +195,19 @@ impl<P: Platform> Gic<P> {
     #[inline]
     fn private_or_absent(&self, vcpu: VcpuId, id: IntId) -> &Interrupt<P> {
         let redistributor = self.redistributors.get(vcpu.index());
-        redistributor.and_then(|redistributor| redistributor.private.get(id.index())).unwrap_or(&self.absent)
+        redistributor
+            .and_then(|redistributor| redistributor.private.get(id.index()))
+            .unwrap_or(&self.absent)
     }
 
     /// Returns which groups the distributor and the redistributor let through.
     #[inline]
     pub(crate) fn groups(&self, redistributor: &Redistributor<P>) -> Groups {
-        if redistributor.is_asleep() { Groups::NONE } else { Groups::from_bits(self.ctlr.load(SeqCst).into()) }
+        if redistributor.is_asleep() {
+            Groups::NONE
+        } else {
+            Groups::from_bits(self.ctlr.load(SeqCst).into())
+        }
     }
 
     /// Tells the holder of an interrupt that its word has changed.
@@ -218,7 +235,12 @@ impl<P: Platform> Gic<P> {
 
     /// Makes the holder of an interrupt fold, if that may have it in a list register. Returns which
     /// vCPU still has to.
-    pub(crate) fn recall_holder(&self, state: State, id: IntId, host: &mut impl Kick) -> Option<VcpuId> {
+    pub(crate) fn recall_holder(
+        &self,
+        state: State,
+        id: IntId,
+        host: &mut impl Kick,
+    ) -> Option<VcpuId> {
         // A private interrupt is not said to be held.
         if id.is_spi() && !state.is_held() {
             return None;
@@ -231,7 +253,8 @@ impl<P: Platform> Gic<P> {
     pub(crate) fn still_kicked(&self, vcpus: VcpuSet) -> VcpuSet {
         let kicked = |vcpu: VcpuId| {
             let redistributor = self.redistributors.get(vcpu.index());
-            redistributor.is_some_and(|redistributor| redistributor.run_state().mode() == Mode::Kicked)
+            redistributor
+                .is_some_and(|redistributor| redistributor.run_state().mode() == Mode::Kicked)
         };
         vcpus.filter(kicked)
     }
@@ -239,7 +262,11 @@ impl<P: Platform> Gic<P> {
 
 impl<P: Platform> fmt::Debug for Gic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let some = self.spis.iter().map(Interrupt::state).filter(|state| state.is_pending() || state.is_active());
+        let some = self
+            .spis
+            .iter()
+            .map(Interrupt::state)
+            .filter(|state| state.is_pending() || state.is_active());
         f.debug_struct("Gic")
             .field("ctlr", &self.ctlr.load(SeqCst))
             .field("redistributors", &self.redistributors)

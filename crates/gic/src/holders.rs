@@ -126,7 +126,13 @@ impl Holders {
     /// Returns bits that nobody holds, with so many bits of priority for preemption: 5 to 7.
     pub(crate) fn new(preemption_bits: u32) -> Self {
         let ids = vec![0; 2 << preemption_bits].into();
-        Holders { held: Levels::EMPTY, outside: Levels::EMPTY, seen: Levels::EMPTY, ids, preemption_bits }
+        Holders {
+            held: Levels::EMPTY,
+            outside: Levels::EMPTY,
+            seen: Levels::EMPTY,
+            ids,
+            preemption_bits,
+        }
     }
 
     #[inline]
@@ -189,8 +195,8 @@ impl Holders {
         !self.seen.is_empty()
     }
 
-    /// Says of a bit that its holder is in a list register: of the bit of the highest priority whose
-    /// holder is in none, and whose end has to be seen. Returns both.
+    /// Says of a bit that its holder is in a list register: of the bit of the highest priority
+    /// whose holder is in none, and whose end has to be seen. Returns both.
     #[inline]
     pub(crate) fn first_seen_enters(&mut self) -> Option<(Level, IntId)> {
         let level = self.seen.first()?;
@@ -199,8 +205,8 @@ impl Holders {
         Some((level, self.last(level)?))
     }
 
-    /// Says of a bit that its holder is in a list register: of the bit of the highest priority whose
-    /// holder is in none, if no end [has to be seen](Holders::any_seen). Returns both.
+    /// Says of a bit that its holder is in a list register: of the bit of the highest priority
+    /// whose holder is in none, if no end [has to be seen](Holders::any_seen). Returns both.
     #[inline]
     pub(crate) fn first_enters(&mut self) -> Option<(Level, IntId)> {
         let level = self.outside.first()?;

@@ -23,7 +23,9 @@ const CTLR: [(u64, u64); 2] = [(ctlr::CBPR, vmcr::VCBPR), (ctlr::EOIMODE, vmcr::
 #[inline]
 pub fn read_ctlr(registers: &impl ListRegisters, vtr: Vtr) -> u64 {
     let vmcr = registers.vmcr();
-    CTLR.into_iter().filter(|(_, there)| vmcr & there != 0).fold(vtr.ctlr(), |ctlr, (here, _)| ctlr | here)
+    CTLR.into_iter()
+        .filter(|(_, there)| vmcr & there != 0)
+        .fold(vtr.ctlr(), |ctlr, (here, _)| ctlr | here)
 }
 
 /// Writes ICV_CTLR_EL1: EOImode and CBPR. By the owner, outside of the guest, after the
@@ -32,7 +34,10 @@ pub fn read_ctlr(registers: &impl ListRegisters, vtr: Vtr) -> u64 {
 #[inline]
 pub fn write_ctlr(registers: &mut impl ListRegisters, value: u64) {
     let vmcr = registers.vmcr();
-    let set = CTLR.into_iter().filter(|(here, _)| value & here != 0).fold(0, |set, (_, there)| set | there);
+    let set = CTLR
+        .into_iter()
+        .filter(|(here, _)| value & here != 0)
+        .fold(0, |set, (_, there)| set | there);
     registers.set_vmcr(vmcr & !(vmcr::VCBPR | vmcr::VEOIM) | set);
 }
 

@@ -302,7 +302,10 @@ impl Candidates {
     /// hears, and which no other vCPU may have.
     #[inline]
     pub(crate) const fn edges(self) -> Edges {
-        Edges { mask: self.mask | EDGE | LATCH | PHYSICAL | ONE_OF_N, bits: self.bits | EDGE | LATCH }
+        Edges {
+            mask: self.mask | EDGE | LATCH | PHYSICAL | ONE_OF_N,
+            bits: self.bits | EDGE | LATCH,
+        }
     }
 }
 
@@ -375,7 +378,10 @@ impl<P: Platform> Interrupt<P> {
     pub fn new(trigger: Trigger, holder: VcpuId) -> Self {
         let edge = if trigger == Trigger::Edge { EDGE } else { 0 };
         let holder = u64::from(holder.number()) << HOLDER_SHIFT;
-        Interrupt { word: P::AtomicU64::new(GROUP_ONE | edge | holder), route: P::AtomicU64::new(0) }
+        Interrupt {
+            word: P::AtomicU64::new(GROUP_ONE | edge | holder),
+            route: P::AtomicU64::new(0),
+        }
     }
 
     /// Returns what it is at this moment. By anybody.
@@ -566,7 +572,10 @@ impl<P: Platform> Interrupt<P> {
     #[cold]
     fn take_after_all(&self, is_spi: bool, seen: State, now: State) -> Option<State> {
         let mut now = now;
-        while now.is_candidate() && now.holder_number() == seen.holder_number() && !now.is_rerouted() {
+        while now.is_candidate()
+            && now.holder_number() == seen.holder_number()
+            && !now.is_rerouted()
+        {
             match self.word.compare_exchange(now.0, now.taken(is_spi).0, SeqCst, SeqCst) {
                 Ok(_) => return Some(now),
                 Err(again) => now = State(again),
@@ -603,7 +612,8 @@ impl<P: Platform> Interrupt<P> {
     pub(crate) fn let_go_for_good(&self) -> bool {
         let seen = self.state();
         let to = seen.0 & !(HELD | TAKEN);
-        seen.ends_for_good() && (to == seen.0 || self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok())
+        seen.ends_for_good()
+            && (to == seen.0 || self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok())
     }
 
     /// Gives back that an interrupt is pending by itself, unless that was taken back meanwhile;

@@ -90,7 +90,9 @@ impl Lists {
     /// whether it was in none.
     #[inline]
     pub(crate) fn push(&mut self, list: ListNumber, id: IntId) -> bool {
-        let (Some(head), link) = (self.heads.get_mut(list.0 as usize), &mut self.links[id.index() % 1024]) else {
+        let (Some(head), link) =
+            (self.heads.get_mut(list.0 as usize), &mut self.links[id.index() % 1024])
+        else {
             return false;
         };
         if *link != Link::FREE {

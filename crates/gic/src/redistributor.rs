@@ -35,8 +35,9 @@ pub struct Redistributor<P: Platform> {
 
 impl<P: Platform> Redistributor<P> {
     pub(crate) fn new(id: VcpuId, affinity: Affinity) -> Self {
-        let private =
-            core::array::from_fn(|number| Interrupt::new(if number < 16 { Trigger::Edge } else { Trigger::Level }, id));
+        let private = core::array::from_fn(|number| {
+            Interrupt::new(if number < 16 { Trigger::Edge } else { Trigger::Level }, id)
+        });
         let news = News::new(TwoLevel::new(), SoftwareGate::new());
         let control = P::AtomicU32::new(ASLEEP);
         let (written, complete) = (P::AtomicU32::new(0), P::AtomicU32::new(0));
@@ -131,7 +132,11 @@ impl<P: Platform> Redistributor<P> {
     }
 
     fn set(&self, bit: u32, on: bool) -> bool {
-        let was = if on { self.control.fetch_or(bit, SeqCst) } else { self.control.fetch_and(!bit, SeqCst) };
+        let was = if on {
+            self.control.fetch_or(bit, SeqCst)
+        } else {
+            self.control.fetch_and(!bit, SeqCst)
+        };
         (was & bit != 0) != on
     }
 }

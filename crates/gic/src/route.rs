@@ -64,7 +64,8 @@ impl<P: Platform> Gic<P> {
     /// vCPU. By its owner.
     pub(crate) fn takes_part(&self, vcpu: VcpuId, apart: Groups, host: &mut impl Kick) {
         let Ok(redistributor) = self.redistributor(vcpu) else { return };
-        let changed = Group::BOTH.map(|group| redistributor.set_apart(group, apart.contains(group)));
+        let changed =
+            Group::BOTH.map(|group| redistributor.set_apart(group, apart.contains(group)));
         if changed.contains(&true) {
             self.choose_again(vcpu, host);
         }

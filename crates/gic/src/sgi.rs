@@ -32,12 +32,15 @@ impl<P: Platform> Gic<P> {
         let Some(id) = IntId::new((value >> 24 & 0xf) as u32) else { return Ok(()) };
         // IRM: all but itself.
         if value >> 40 & 1 != 0 {
-            for redistributor in self.redistributors.iter().filter(|redistributor| redistributor.id() != by) {
+            for redistributor in
+                self.redistributors.iter().filter(|redistributor| redistributor.id() != by)
+            {
                 self.sgi(redistributor, id, register, host);
             }
             return Ok(());
         }
-        let cluster = (value >> 48 & 0xff) << 24 | (value >> 32 & 0xff) << 16 | (value >> 16 & 0xff) << 8;
+        let cluster =
+            (value >> 48 & 0xff) << 24 | (value >> 32 & 0xff) << 16 | (value >> 16 & 0xff) << 8;
         // RS: which 16 of the values of Aff0 the target list is for.
         let first = (value >> 44 & 0xf) << 4;
         let mut targets = value & 0xffff;
@@ -52,7 +55,13 @@ impl<P: Platform> Gic<P> {
         Ok(())
     }
 
-    fn sgi(&self, redistributor: &Redistributor<P>, id: IntId, register: SgiRegister, host: &mut impl Kick) {
+    fn sgi(
+        &self,
+        redistributor: &Redistributor<P>,
+        id: IntId,
+        register: SgiRegister,
+        host: &mut impl Kick,
+    ) {
         let Ok(line) = self.private(redistributor.id(), id) else { return };
         // The target's configuration decides, and it is forwarded if that is the register's group.
         let group = line.state().group();

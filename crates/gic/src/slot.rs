@@ -57,6 +57,10 @@ impl Slot {
     /// Returns the bit of the active priority registers that it held, if it was active.
     #[inline]
     pub(crate) const fn level(self) -> Option<Level> {
-        if self.is_active() { Some(Level::from_bits((self.flags >> LEVEL_SHIFT) as u8)) } else { None }
+        if self.is_active() {
+            Some(Level::from_bits((self.flags >> LEVEL_SHIFT) as u8))
+        } else {
+            None
+        }
     }
 }

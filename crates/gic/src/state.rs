@@ -10,7 +10,8 @@ use crate::holders::Level;
 use crate::interrupt::Route;
 use crate::vcpu_set::VcpuSet;
 use crate::{
-    Affinity, CpuInterface, Gic, Group, IntId, Interrupt, Interrupts, Kick, ListRegisters, PhysicalIntId, VcpuId,
+    Affinity, CpuInterface, Gic, Group, IntId, Interrupt, Interrupts, Kick, ListRegisters,
+    PhysicalIntId, VcpuId,
 };
 
 /// What an interrupt controller is, apart from the registers of the virtual CPU interfaces
@@ -105,14 +106,24 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StateError::Missing(vcpu) => write!(f, "the CPU interface of vCPU {} is not there once", vcpu.number()),
+            StateError::Missing(vcpu) => {
+                write!(f, "the CPU interface of vCPU {} is not there once", vcpu.number())
+            }
             StateError::InGuest(vcpu) => write!(f, "vCPU {} is in the guest", vcpu.number()),
-            StateError::Untold(vcpu) => write!(f, "nobody was told of levels that vCPU {} has ended", vcpu.number()),
-            StateError::Version(version) => write!(f, "a state of version {version}, which is not known"),
+            StateError::Untold(vcpu) => {
+                write!(f, "nobody was told of levels that vCPU {} has ended", vcpu.number())
+            }
+            StateError::Version(version) => {
+                write!(f, "a state of version {version}, which is not known")
+            }
             StateError::Vcpus => write!(f, "the state is of a controller with other vCPUs"),
             StateError::Spis(spis) => write!(f, "the state is of a controller with {spis} SPIs"),
-            StateError::Redistributor(vcpu) => write!(f, "vCPU {}: no redistributor can be like that", vcpu.number()),
-            StateError::Interrupt(id) => write!(f, "INTID {id}: no interrupt can be like that here"),
+            StateError::Redistributor(vcpu) => {
+                write!(f, "vCPU {}: no redistributor can be like that", vcpu.number())
+            }
+            StateError::Interrupt(id) => {
+                write!(f, "INTID {id}: no interrupt can be like that here")
+            }
         }
     }
 }
@@ -130,8 +141,12 @@ impl<P: Platform> Gic<P> {
     ///
     /// # Errors
     /// If a vCPU is missing, is in the guest, or has ends to tell.
-    pub fn save<'a>(&self, vcpus: impl IntoIterator<Item = &'a mut CpuInterface>) -> Result<GicState, StateError> {
-        let mut levels: Vec<Vec<(u16, u8, u8)>> = self.redistributors.iter().map(|_| Vec::new()).collect();
+    pub fn save<'a>(
+        &self,
+        vcpus: impl IntoIterator<Item = &'a mut CpuInterface>,
+    ) -> Result<GicState, StateError> {
+        let mut levels: Vec<Vec<(u16, u8, u8)>> =
+            self.redistributors.iter().map(|_| Vec::new()).collect();
         let mut seen = VcpuSet::EMPTY;
         for interface in vcpus {
             self.is_stopped(interface, &mut seen)?;
@@ -141,18 +156,22 @@ impl<P: Platform> Gic<P> {
             let active = |id| list.known.contains(id) && view.interrupt(id).state().is_active();
             levels[interface.vcpu().index()] = (list.holders.all())
                 .filter(|&(_, id)| active(id))
-                .map(|(level, id)| (id.number() as u16, level.group() as u8, list.holders.priority(level).0))
+                .map(|(level, id)| {
+                    (id.number() as u16, level.group() as u8, list.holders.priority(level).0)
+                })
                 .collect();
         }
         self.all_are(seen)?;
         let redistributors =
-            self.redistributors.iter().zip(levels).map(|(redistributor, active_priorities)| RedistributorState {
-                affinity: redistributor.affinity().0,
-                asleep: redistributor.is_asleep(),
-                off: redistributor.is_off(),
-                dpg: redistributor.dpg(),
-                private: redistributor.private.iter().map(InterruptState::of).collect(),
-                active_priorities,
+            self.redistributors.iter().zip(levels).map(|(redistributor, active_priorities)| {
+                RedistributorState {
+                    affinity: redistributor.affinity().0,
+                    asleep: redistributor.is_asleep(),
+                    off: redistributor.is_off(),
+                    dpg: redistributor.dpg(),
+                    private: redistributor.private.iter().map(InterruptState::of).collect(),
+                    active_priorities,
+                }
             });
         Ok(GicState {
             version: GicState::VERSION,
@@ -187,7 +206,11 @@ impl<P: Platform> Gic<P> {
         self.ctlr.store(state.enabled_groups, SeqCst);
         for (redistributor, saved) in self.redistributors.iter().zip(&state.redistributors) {
             redistributor.restore(saved);
-            redistributor.private.iter().zip(&saved.private).for_each(|(interrupt, saved)| interrupt.restore(saved));
+            redistributor
+                .private
+                .iter()
+                .zip(&saved.private)
+                .for_each(|(interrupt, saved)| interrupt.restore(saved));
         }
         for (spi, saved) in self.spis.iter().zip(&state.spis) {
             spi.restore(saved);
@@ -201,7 +224,10 @@ impl<P: Platform> Gic<P> {
             let bits = self.vtr.preemption_bits();
             let view = self.view(interface.vcpu());
             for &(id, group, priority) in &saved.active_priorities {
-                let level = Level::new(Group::BOTH[usize::from(group & 1)], u32::from(priority) >> (8 - bits));
+                let level = Level::new(
+                    Group::BOTH[usize::from(group & 1)],
+                    u32::from(priority) >> (8 - bits),
+                );
                 if let Some(id) = IntId::new(id.into()) {
                     interface.list.holds(&view, id, level);
                 }
@@ -228,7 +254,8 @@ impl<P: Platform> Gic<P> {
     }
 
     fn all_are(&self, seen: VcpuSet) -> Result<(), StateError> {
-        let missing = self.redistributors.iter().find(|redistributor| !seen.contains(redistributor.id()));
+        let missing =
+            self.redistributors.iter().find(|redistributor| !seen.contains(redistributor.id()));
         missing.map_or(Ok(()), |redistributor| Err(StateError::Missing(redistributor.id())))
     }
 
@@ -241,17 +268,23 @@ impl<P: Platform> Gic<P> {
             return Err(StateError::Spis(state.spis.len()));
         }
         let affinities = self.redistributors.iter().map(|redistributor| redistributor.affinity().0);
-        if !affinities.eq(state.redistributors.iter().map(|saved| saved.affinity)) || state.enabled_groups > 3 {
+        if !affinities.eq(state.redistributors.iter().map(|saved| saved.affinity))
+            || state.enabled_groups > 3
+        {
             return Err(StateError::Vcpus);
         }
         for (redistributor, saved) in self.redistributors.iter().zip(&state.redistributors) {
             let preemption = 0xffu32 << (8 - self.vtr.preemption_bits());
             let holds = |&(id, group, priority): &(u16, u8, u8)| {
-                IntId::new(id.into()).is_some_and(|id| id.index() < IntId::FIRST_SPI.index() + self.spis.len())
+                IntId::new(id.into())
+                    .is_some_and(|id| id.index() < IntId::FIRST_SPI.index() + self.spis.len())
                     && group < 2
                     && u32::from(priority) & !preemption == 0
             };
-            if saved.private.len() != 32 || saved.dpg > 3 || !saved.active_priorities.iter().all(holds) {
+            if saved.private.len() != 32
+                || saved.dpg > 3
+                || !saved.active_priorities.iter().all(holds)
+            {
                 return Err(StateError::Redistributor(redistributor.id()));
             }
             for (number, interrupt) in (0..).zip(&saved.private) {
@@ -262,7 +295,9 @@ impl<P: Platform> Gic<P> {
                 }
             }
         }
-        (32..).zip(&state.spis).try_for_each(|(number, interrupt)| self.fits_interrupt(number, interrupt))
+        (32..)
+            .zip(&state.spis)
+            .try_for_each(|(number, interrupt)| self.fits_interrupt(number, interrupt))
     }
 
     fn fits_interrupt(&self, number: u32, interrupt: &InterruptState) -> Result<(), StateError> {

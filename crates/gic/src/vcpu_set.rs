@@ -61,7 +61,9 @@ mod tests {
         assert!(set.is_empty());
         for (n, &number) in SOME.iter().enumerate() {
             assert!(set.insert(vcpu(number)) && !set.insert(vcpu(number)));
-            assert!(all().filter(|&vcpu| set.contains(vcpu)).eq(SOME[..=n].iter().copied().map(vcpu)));
+            assert!(
+                all().filter(|&vcpu| set.contains(vcpu)).eq(SOME[..=n].iter().copied().map(vcpu))
+            );
             assert!(!set.is_empty());
         }
     }

@@ -139,7 +139,8 @@ fn an_sgi_wakes_it() {
     let mut vm = vm();
     vm.write(Frame::Redistributor(vcpu(1)), 0x1_0100, 1 << 3);
     wakes(&mut vm, |vm| {
-        let sent = vm.gic.generate_sgi(vcpu(0), SgiRegister::Sgi1R, 3 << 24 | 1 << 1, &mut vm.asked);
+        let sent =
+            vm.gic.generate_sgi(vcpu(0), SgiRegister::Sgi1R, 3 << 24 | 1 << 1, &mut vm.asked);
         sent.expect("there is such a vCPU");
     });
 }
@@ -152,7 +153,9 @@ fn a_guest_that_disables_the_group_leaves_what_any_may_have_to_the_one_that_wait
     line(&mut vm);
     assert!(signals(&mut vm, 0));
     vm.write(Frame::Redistributor(vcpu(1)), 0, 0);
-    wakes(&mut vm, |vm| vm.runs(0, |guest| guest.write_igrpen(hw::Group::One, false).expect("it is not trapped")));
+    wakes(&mut vm, |vm| {
+        vm.runs(0, |guest| guest.write_igrpen(hw::Group::One, false).expect("it is not trapped"))
+    });
 }
 
 #[test]
@@ -160,7 +163,9 @@ fn a_guest_that_enables_the_group_again_gets_what_nobody_could_have() {
     let mut vm = vm();
     vm.write(Frame::Distributor, 0x6000 + 8 * SPI, 1 << 31);
     for number in 0..2 {
-        vm.runs(number, |guest| guest.write_igrpen(hw::Group::One, false).expect("it is not trapped"));
+        vm.runs(number, |guest| {
+            guest.write_igrpen(hw::Group::One, false).expect("it is not trapped")
+        });
     }
     line(&mut vm);
     // Each that hears of it finds out that it takes no part.
@@ -230,7 +235,9 @@ fn another_group_that_one_vcpu_alone_takes_part_in_wakes_that_one() {
     vm.write(Frame::Redistributor(vcpu(0)), 0, 1 << 24);
     line(&mut vm);
     assert!(signals(&mut vm, 0));
-    wakes(&mut vm, |vm| vm.write(Frame::Distributor, 0x84, u64::from(u32::MAX) & !(1 << (SPI % 32))));
+    wakes(&mut vm, |vm| {
+        vm.write(Frame::Distributor, 0x84, u64::from(u32::MAX) & !(1 << (SPI % 32)))
+    });
     assert_eq!(vm.acknowledges(0), 1023);
 }
 

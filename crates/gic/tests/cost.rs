@@ -43,7 +43,8 @@ fn implementation() -> Implementation {
 /// groups that `part` says. The first has all SPIs, which are of group 1.
 fn busy(spis: u32, vcpus: usize, part: [bool; 2]) -> Gic<P> {
     let affinities: Vec<_> = (0..vcpus as u32).map(Affinity).collect();
-    let gic = Gic::new(Vtr::from_bits(implementation().vtr()), spis, &affinities).expect("there can be one");
+    let gic = Gic::new(Vtr::from_bits(implementation().vtr()), spis, &affinities)
+        .expect("there can be one");
     write(&gic, Frame::Distributor, 0, 3);
     let dpg = u64::from(!part[0]) << 24 | u64::from(!part[1]) << 25;
     for of in 0..vcpus {
@@ -102,7 +103,8 @@ fn cost(spis: u32, vcpus: usize, part: [bool; 2], access: (Frame, u32, Option<u6
 fn most(spis: u32, vcpus: usize, registers: &[(Frame, u32)]) -> u64 {
     let values = [None, Some(0), Some(0xffff_ffff), Some(0x5555_5555)];
     let parts = [[true, true], [false, true], [false, false]];
-    let all = registers.iter().flat_map(|&(frame, offset)| values.map(|value| (frame, offset, value)));
+    let all =
+        registers.iter().flat_map(|&(frame, offset)| values.map(|value| (frame, offset, value)));
     let costs = all.flat_map(|access| parts.map(|part| cost(spis, vcpus, part, access)));
     costs.max().unwrap_or_default()
 }
@@ -122,7 +124,11 @@ fn an_access_takes_no_more_than_there_are_interrupts_in_the_register_or_vcpus_or
         let redistributor = Frame::Redistributor(vcpu(0));
         let spis_of = most(spis, vcpus, &of_interrupts(Frame::Distributor, 0));
         let private = most(spis, vcpus, &of_interrupts(redistributor, 0x1_0000));
-        let router = most(spis, vcpus, &[(Frame::Distributor, 0x6000 + 8 * 40), (Frame::Distributor, 0x6004 + 8 * 40)]);
+        let router = most(
+            spis,
+            vcpus,
+            &[(Frame::Distributor, 0x6000 + 8 * 40), (Frame::Distributor, 0x6004 + 8 * 40)],
+        );
         let ctlr = most(spis, vcpus, &[(Frame::Distributor, 0)]);
         let parts = most(spis, vcpus, &[(redistributor, 0), (redistributor, 0x14)]);
         println!("{spis} SPIs, {vcpus} vCPUs: {spis_of} {private} {router} {ctlr} {parts}");
@@ -147,7 +153,8 @@ fn an_exit_takes_no_more_than_each_spi_and_vcpu() {
         let Running(in_guest, mut interface, mut registers) = enter(&gic, &irqs_off, 0);
         registers.0.write_igrpen(Group::One, false).expect("it is not trapped");
         let (_, exit) = P::measure(|| interface.exit(&gic, in_guest, &mut registers, &mut Quiet));
-        let (in_guest, entry) = P::measure(|| interface.enter(&gic, &irqs_off, CpuId(0), &mut registers, &mut Quiet));
+        let (in_guest, entry) =
+            P::measure(|| interface.enter(&gic, &irqs_off, CpuId(0), &mut registers, &mut Quiet));
         drop(in_guest.expect("nothing was requested"));
         let of = |counts: Counts| counts.loads + counts.stores + counts.rmws + counts.fences;
         println!("{spis} SPIs, {vcpus} vCPUs: {} {}", of(exit), of(entry));

@@ -8,7 +8,9 @@ mod registers;
 
 use doorbell_gic::icv::{self, Access, Direction, Register};
 use doorbell_gic::spec::Vtr;
-use doorbell_gic::{ApList, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger, VcpuId};
+use doorbell_gic::{
+    ApList, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger, VcpuId,
+};
 use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::Std;
@@ -67,7 +69,13 @@ fn host(random: &mut Random, interrupt: &Interrupt<Std>) {
 }
 
 /// What a guest does that is trapped, with any ISS and value.
-fn trapped(random: &mut Random, list: &mut ApList, table: &Table, registers: &mut Registers, vtr: Vtr) {
+fn trapped(
+    random: &mut Random,
+    list: &mut ApList,
+    table: &Table,
+    registers: &mut Registers,
+    vtr: Vtr,
+) {
     let near = [0x30_100c, 0x32_3016, 0x36_3016, 0x38_3018][random.below(4) as usize];
     let iss = if random.one_in(8) { random.bits() as u32 } else { near | random.below(2) };
     let Some(Access { register, direction, .. }) = Access::from_iss(iss) else { return };
@@ -89,16 +97,22 @@ fn trapped(random: &mut Random, list: &mut ApList, table: &Table, registers: &mu
 
 fn lives(seed: u64) {
     let mut random = Random::new(seed);
-    let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+    let (priority_bits, preemption_bits) =
+        [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
     let lrs = 1 + random.below(16) as u8;
-    let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
-    let implementation = if random.one_in(2) { implementation.counting_strays() } else { implementation };
+    let implementation =
+        hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+    let implementation =
+        if random.one_in(2) { implementation.counting_strays() } else { implementation };
     let mut registers = Registers(VirtualInterface::new(implementation));
     registers.0.set_vmcr(0xff << 24 | 0b11);
     let triggers = [Trigger::Edge, Trigger::Level];
-    let table = Table((0..COUNT).map(|number| Interrupt::new(triggers[number as usize % 2], VCPU)).collect());
+    let table = Table(
+        (0..COUNT).map(|number| Interrupt::new(triggers[number as usize % 2], VCPU)).collect(),
+    );
     for number in 0..COUNT {
-        let physical = (number >= 48).then(|| PhysicalIntId::new(100 + number).expect("it is small"));
+        let physical =
+            (number >= 48).then(|| PhysicalIntId::new(100 + number).expect("it is small"));
         table.interrupt(id(number)).configure(Priority((number * 8) as u8), Group::One, physical);
         table.interrupt(id(number)).set_enabled(true);
     }
@@ -118,7 +132,13 @@ fn lives(seed: u64) {
             list.deactivate(&table, id(random.below(COUNT)), vmcr);
         }
         if random.one_in(4) {
-            trapped(&mut random, &mut list, &table, &mut registers, Vtr::from_bits(implementation.vtr()));
+            trapped(
+                &mut random,
+                &mut list,
+                &table,
+                &mut registers,
+                Vtr::from_bits(implementation.vtr()),
+            );
         }
         let groups = [!random.one_in(8), !random.one_in(8)];
         // What changes behind the vCPU's back may be seen by the one and not by the other.
@@ -132,7 +152,8 @@ fn lives(seed: u64) {
 
 #[test]
 fn nothing_that_a_guest_does_panics_or_makes_an_entry_that_hardware_does_not_allow() {
-    let lives_of = std::env::var("DOORBELL_LIVES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
+    let lives_of =
+        std::env::var("DOORBELL_LIVES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
     for seed in 0..lives_of {
         if let Err(panic) = std::panic::catch_unwind(|| lives(seed)) {
             eprintln!("in life {seed}");

@@ -91,7 +91,8 @@ impl Twins {
         let bits = [(5, 5), (6, 5), (6, 6), (7, 5), (7, 6), (7, 7), (8, 5), (8, 6), (8, 7)];
         let (priority_bits, preemption_bits) = bits[random.below(bits.len() as u32) as usize];
         let lrs = 4 + random.below(13) as u8;
-        let mut implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+        let mut implementation =
+            hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
         if random.one_in(2) {
             implementation = implementation.with_long_ids();
         }
@@ -109,7 +110,10 @@ impl Twins {
     }
 
     /// Does the same to both, which no bit traps.
-    fn both<R: PartialEq + std::fmt::Debug>(&mut self, access: impl Fn(&mut VirtualInterface) -> R) {
+    fn both<R: PartialEq + std::fmt::Debug>(
+        &mut self,
+        access: impl Fn(&mut VirtualInterface) -> R,
+    ) {
         let (plain, emulated) = (access(&mut self.plain), access(&mut self.emulated.registers.0));
         assert_eq!(plain, emulated);
     }
@@ -185,7 +189,11 @@ impl Twins {
                 let number = self.some_intid(random) | extra;
                 let intid = hw::IntId::new(number).expect("it is small");
                 let _ = self.plain.write_dir(intid).expect(COMMON);
-                self.emulated.traps(Register::Dir, Direction::Write, u64::from(number) | bits << 24);
+                self.emulated.traps(
+                    Register::Dir,
+                    Direction::Write,
+                    u64::from(number) | bits << 24,
+                );
             }
         }
     }
@@ -273,7 +281,9 @@ fn bits_of_the_mask_that_are_not_implemented_stay_zero_also_in_what_was_saved() 
 #[test]
 fn a_write_of_ctlr_changes_two_bits_and_no_others() {
     let ones = !(vmcr::VCBPR | vmcr::VEOIM);
-    for (value, set) in [(0, 0), (ctlr::CBPR, vmcr::VCBPR), (ctlr::EOIMODE, vmcr::VEOIM), (!0, !ones)] {
+    for (value, set) in
+        [(0, 0), (ctlr::CBPR, vmcr::VCBPR), (ctlr::EOIMODE, vmcr::VEOIM), (!0, !ones)]
+    {
         for before in [0, ones, !0] {
             let mut saved = Saved { vmcr: before, ..Saved::default() };
             icv::write_ctlr(&mut saved, value);
@@ -291,7 +301,11 @@ fn ctlr_says_what_ich_vtr_el2_and_the_host_say() {
     assert_eq!(read(all), 4 << 8 | 1 << 11 | 1 << 14 | 1 << 15);
     assert_eq!(read(vtr(5, 5).with_ctlr(1 << 18)), 4 << 8 | 1 << 18);
     assert_eq!(read(vtr(5, 5).with_ctlr(1 << 19)), 4 << 8 | 1 << 19);
-    assert_eq!(read(vtr(5, 5).with_ctlr(!(3 << 18))), 4 << 8, "the modes of the host are not the guest's");
+    assert_eq!(
+        read(vtr(5, 5).with_ctlr(!(3 << 18))),
+        4 << 8,
+        "the modes of the host are not the guest's"
+    );
 }
 
 #[test]
@@ -308,10 +322,16 @@ fn the_running_priority_is_the_highest_of_both_groups_with_all_bits_of_preemptio
 
 #[test]
 fn a_write_of_dir_deactivates_what_is_kept_by_the_distributor_and_only_with_eoimode_1() {
-    let writes = |vmcr, value| icv::write_dir(&Saved { vmcr, ..Saved::default() }, vtr(5, 5), value).map(IntId::number);
+    let writes = |vmcr, value| {
+        icv::write_dir(&Saved { vmcr, ..Saved::default() }, vtr(5, 5), value).map(IntId::number)
+    };
     for number in [0, 15, 31, 32, 1019] {
         assert_eq!(writes(vmcr::VEOIM, number), Some(number as u32));
-        assert_eq!(writes(vmcr::VEOIM, number | !0xffff), Some(number as u32), "16 bits are implemented");
+        assert_eq!(
+            writes(vmcr::VEOIM, number | !0xffff),
+            Some(number as u32),
+            "16 bits are implemented"
+        );
         assert_eq!(writes(!vmcr::VEOIM, number), None);
     }
     for number in [1020, 1023, 1024, 5119, 8191, 8192, 0xffff] {
@@ -320,7 +340,11 @@ fn a_write_of_dir_deactivates_what_is_kept_by_the_distributor_and_only_with_eoim
     let long = Vtr::from_bits(1 << 23);
     let saved = Saved { vmcr: vmcr::VEOIM, ..Saved::default() };
     assert_eq!(icv::write_dir(&saved, long, 1 << 16 | 32), None, "an LPI");
-    assert_eq!(icv::write_dir(&saved, long, 1 << 24 | 32), IntId::new(32), "24 bits are implemented");
+    assert_eq!(
+        icv::write_dir(&saved, long, 1 << 24 | 32),
+        IntId::new(32),
+        "24 bits are implemented"
+    );
 }
 
 #[test]

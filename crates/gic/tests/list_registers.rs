@@ -5,7 +5,8 @@ mod registers;
 
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, ApList, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Interrupt, Interrupts, Kick, ListRegisters,
+    Affinity, ApList, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Interrupt, Interrupts,
+    Kick, ListRegisters,
 };
 use doorbell_gic::{PhysicalIntId, Priority, Trigger, VcpuId, Width};
 use doorbell_hardware::gic::spec as hw;
@@ -46,7 +47,8 @@ impl<P: Platform> Vcpu<P> {
         let mut registers = Registers(VirtualInterface::new(implementation));
         registers.0.set_vmcr(0xf8 << 24 | 0b11 | u64::from(drops_only) << 9);
         let private = std::iter::repeat_n(&Trigger::Edge, FIRST as usize);
-        let table = Table(private.chain(triggers).map(|&trigger| Interrupt::new(trigger, VCPU)).collect());
+        let table =
+            Table(private.chain(triggers).map(|&trigger| Interrupt::new(trigger, VCPU)).collect());
         for number in FIRST..FIRST + triggers.len() as u32 {
             let interrupt = table.interrupt(id(number));
             interrupt.configure(Priority(priority(number - FIRST)), Group::One, None);
@@ -148,13 +150,17 @@ fn five_interrupts_that_are_dropped_and_not_deactivated_do_not_keep_a_sixth_from
         assert_eq!(ended, [Ended::Level(id(number))]);
         vcpu.enter();
     }
-    assert!(!vcpu.list.deactivate(&vcpu.table, id(FIRST), vcpu.registers.0.vmcr()), "it is not active any more");
+    assert!(
+        !vcpu.list.deactivate(&vcpu.table, id(FIRST), vcpu.registers.0.vmcr()),
+        "it is not active any more"
+    );
 }
 
 #[test]
 fn the_ends_of_edges_outside_are_told_only_when_eoicount_could_not_count_them() {
     // Each preempts the one before: 32 levels of priority, of which the lowest is never signalled.
-    let mut vcpu = Vcpu::<Std>::new(1, false, &[Trigger::Edge; 31], |number| (30 - number as u8) << 3);
+    let mut vcpu =
+        Vcpu::<Std>::new(1, false, &[Trigger::Edge; 31], |number| (30 - number as u8) << 3);
     vcpu.enter();
     for number in 0..31 {
         vcpu.inject(FIRST + number);
@@ -171,13 +177,15 @@ fn the_ends_of_edges_outside_are_told_only_when_eoicount_could_not_count_them() 
         }
     }
     vcpu.exit();
-    let active = (FIRST..FIRST + 31).filter(|&number| vcpu.table.interrupt(id(number)).state().is_active());
+    let active =
+        (FIRST..FIRST + 31).filter(|&number| vcpu.table.interrupt(id(number)).state().is_active());
     assert_eq!(active.count(), 0);
 }
 
 #[test]
 fn a_disabled_group_leaves_the_list_register_to_the_other_one_and_is_heard_when_it_is_enabled() {
-    let mut vcpu = Vcpu::<Std>::new(1, false, &[Trigger::Edge; 2], |number| 0x40 + 8 * number as u8);
+    let mut vcpu =
+        Vcpu::<Std>::new(1, false, &[Trigger::Edge; 2], |number| 0x40 + 8 * number as u8);
     vcpu.table.interrupt(id(FIRST)).configure(Priority(0x40), Group::Zero, None);
     vcpu.registers.0.write_igrpen(hw::Group::Zero, false).expect("it is not trapped");
     (FIRST..FIRST + 2).for_each(|number| vcpu.inject(number));
@@ -189,7 +197,10 @@ fn a_disabled_group_leaves_the_list_register_to_the_other_one_and_is_heard_when_
     vcpu.registers.0.write_igrpen(hw::Group::Zero, true).expect("it is not trapped");
     assert!(vcpu.maintains());
     vcpu.exit();
-    assert_eq!(vcpu.registers.0.read_iar(hw::Group::Zero).expect("it is not trapped").number(), FIRST);
+    assert_eq!(
+        vcpu.registers.0.read_iar(hw::Group::Zero).expect("it is not trapped").number(),
+        FIRST
+    );
 }
 
 #[test]
@@ -207,7 +218,11 @@ fn what_has_another_priority_by_now_comes_before_what_it_came_after() {
     let mut vcpu = Vcpu::<Std>::new(1, false, &[Trigger::Edge; 2], |_| 0x80);
     (FIRST..FIRST + 2).for_each(|number| vcpu.inject(number));
     for number in FIRST..FIRST + 2 {
-        vcpu.table.interrupt(id(number)).configure(Priority(0x40 + 8 * (number - FIRST) as u8), Group::One, None);
+        vcpu.table.interrupt(id(number)).configure(
+            Priority(0x40 + 8 * (number - FIRST) as u8),
+            Group::One,
+            None,
+        );
         vcpu.look(number);
     }
     vcpu.enter();
@@ -227,7 +242,8 @@ fn says(registers: &Registers, number: u32) -> Vec<(bool, bool)> {
 
 #[test]
 fn an_edge_that_comes_again_is_signalled_after_its_end_without_an_exit_if_nothing_waits() {
-    let mut vcpu = Vcpu::<Std>::new(2, false, &[Trigger::Edge; 3], |number| 0x40 + 0x10 * number as u8);
+    let mut vcpu =
+        Vcpu::<Std>::new(2, false, &[Trigger::Edge; 3], |number| 0x40 + 0x10 * number as u8);
     vcpu.inject(FIRST);
     vcpu.exit();
     assert_eq!(vcpu.acknowledge(), FIRST);
@@ -308,7 +324,8 @@ fn an_edge_that_was_taken_again_in_its_list_register_is_forgotten_when_it_has_en
 
 #[test]
 fn an_edge_that_comes_again_and_is_disabled_is_not_signalled_beside_one_that_is_enabled() {
-    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 - 0x10 * number as u8);
+    let mut vcpu =
+        Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 - 0x10 * number as u8);
     for number in FIRST..FIRST + 2 {
         vcpu.inject(number);
         vcpu.exit();
@@ -344,14 +361,16 @@ fn what_was_made_inactive_while_it_ran_is_not_ended_by_what_runs_at_its_priority
         // Meanwhile the first one is made active by a write, of which the vCPU has not heard.
         vcpu.table.interrupt(id(FIRST)).set_active(true);
         vcpu.exit();
-        let active = [0, 1].map(|number| vcpu.table.interrupt(id(FIRST + number)).state().is_active());
+        let active =
+            [0, 1].map(|number| vcpu.table.interrupt(id(FIRST + number)).state().is_active());
         assert_eq!(active, [true, true], "{changes_priority}");
     }
 }
 
 #[test]
 fn an_edge_that_comes_again_with_another_priority_is_signalled_by_that_one() {
-    let mut vcpu = Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 + 0x40 * number as u8);
+    let mut vcpu =
+        Vcpu::<Std>::new(4, false, &[Trigger::Edge; 2], |number| 0x40 + 0x40 * number as u8);
     vcpu.inject(FIRST);
     vcpu.exit();
     assert_eq!(vcpu.acknowledge(), FIRST);
@@ -369,10 +388,12 @@ fn an_edge_that_comes_again_with_another_priority_is_signalled_by_that_one() {
 
 #[test]
 fn what_is_pending_has_all_the_room_beside_what_is_active() {
-    let mut vcpu =
-        Vcpu::<Std>::new(4, false, &[Trigger::Level, Trigger::Edge, Trigger::Edge, Trigger::Edge], |number| {
-            0x80 - 0x10 * number as u8
-        });
+    let mut vcpu = Vcpu::<Std>::new(
+        4,
+        false,
+        &[Trigger::Level, Trigger::Edge, Trigger::Edge, Trigger::Edge],
+        |number| 0x80 - 0x10 * number as u8,
+    );
     vcpu.inject(FIRST);
     vcpu.exit();
     assert_eq!(vcpu.acknowledge(), FIRST);
@@ -435,7 +456,8 @@ impl Vm {
         let implementation = hw::Implementation::new(4, 5, 5).expect("it is legal");
         let mut registers = Registers(VirtualInterface::new(implementation));
         registers.0.set_vmcr(0xf8 << 24 | 0b11);
-        let gic = Gic::new(Vtr::from_bits(implementation.vtr()), 32, &[Affinity(0)]).expect("there can be one");
+        let gic = Gic::new(Vtr::from_bits(implementation.vtr()), 32, &[Affinity(0)])
+            .expect("there can be one");
         let interface = gic.cpu_interface(VCPU).expect("nobody has it");
         let write = |frame, offset, value| {
             gic.write(frame, offset, Width::Word, value, &mut Nobody).wait(&mut Nobody);
@@ -462,7 +484,8 @@ impl Vm {
             inject();
             let irqs_off = IrqGuard::new();
             let registers = &mut self.registers;
-            let entered = self.interface.enter(&self.gic, &irqs_off, CpuId(0), registers, &mut Nobody);
+            let entered =
+                self.interface.enter(&self.gic, &irqs_off, CpuId(0), registers, &mut Nobody);
             let in_guest = entered.expect("nothing is requested");
             for _ in 0..handled {
                 let got = registers.0.read_iar(hw::Group::One).expect("it is not trapped");

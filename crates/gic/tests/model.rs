@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use doorbell_gic::icv;
 use doorbell_gic::spec::Vtr;
-use doorbell_gic::{ApList, Ended, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger, VcpuId};
+use doorbell_gic::{
+    ApList, Ended, Group, IntId, Interrupt, Interrupts, PhysicalIntId, Priority, Trigger, VcpuId,
+};
 use doorbell_hardware::gic::spec as hw;
 use doorbell_hardware::gic::{Physical, VirtualInterface};
 use doorbell_platform::Std;
@@ -65,9 +67,12 @@ struct Machine {
 
 impl Machine {
     fn new(random: &mut Random, lrs: u8, drops_only: bool, maintenance: Maintenance) -> Self {
-        let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
-        let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
-        let implementation = if random.one_in(2) { implementation } else { implementation.without_tds() };
+        let (priority_bits, preemption_bits) =
+            [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+        let implementation =
+            hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+        let implementation =
+            if random.one_in(2) { implementation } else { implementation.without_tds() };
         let mut registers = Registers(VirtualInterface::new(implementation));
         registers.0.set_vmcr(0xff << 24 | 0b11 | u64::from(drops_only) << 9);
         let mut reference = Gic::new(&[0], 32, priority_bits.into(), preemption_bits.into());
@@ -76,19 +81,27 @@ impl Machine {
         let (mask, interface) = (reference.priority_mask(), &mut reference.pes[PE].interface);
         (interface.mask, interface.enabled, interface.drops_only) = (mask, [true; 2], drops_only);
         let few = random.one_in(2);
-        let table = Table((0..END).map(|number| Self::configured(number, few, random, &mut reference)).collect());
+        let table = Table(
+            (0..END).map(|number| Self::configured(number, few, random, &mut reference)).collect(),
+        );
         let list = ApList::new(Vtr::from_bits(implementation.vtr()), VCPU);
         let (told, deactivated) = (BTreeSet::new(), vec![0; END as usize]);
         Machine { table, list, registers, reference, maintenance, told, deactivated, exits: 0 }
     }
 
     /// Returns an interrupt of its own priority, group and trigger, enabled, here and there.
-    fn configured(number: u32, few: bool, random: &mut Random, reference: &mut Gic) -> Interrupt<Std> {
+    fn configured(
+        number: u32,
+        few: bool,
+        random: &mut Random,
+        reference: &mut Gic,
+    ) -> Interrupt<Std> {
         let edge = number < 16 || number.is_multiple_of(3) || number >= BACKED;
         let interrupt = Interrupt::new(if edge { Trigger::Edge } else { Trigger::Level }, VCPU);
         let priority = (random.below(if few { 4 } else { 32 }) << 3) as u8;
         let group = if random.one_in(4) { Group::Zero } else { Group::One };
-        let physical = (number >= BACKED).then(|| PhysicalIntId::new(500 + number).expect("it is small"));
+        let physical =
+            (number >= BACKED).then(|| PhysicalIntId::new(500 + number).expect("it is small"));
         interrupt.configure(Priority(priority), group, physical);
         interrupt.set_enabled(true);
         let same = reference.interrupt_mut(PE, number);
@@ -119,7 +132,11 @@ impl Machine {
         for number in 0..END {
             let state = self.table.interrupt(id(number)).state();
             let expected = self.reference.state(PE, number);
-            assert_eq!((state.is_pending(), state.is_active()), expected, "pending and active, of {number}");
+            assert_eq!(
+                (state.is_pending(), state.is_active()),
+                expected,
+                "pending and active, of {number}"
+            );
         }
         // Every end of a level is told, though several may be told at once.
         let ended = std::mem::take(&mut self.reference.ended);
@@ -128,8 +145,13 @@ impl Machine {
             ended.iter().map(|&(_, number)| number).collect(),
             "told of the ends"
         );
-        let deactivated = |number| self.reference.deactivated.get(&(PE, number)).copied().unwrap_or(0);
-        assert_eq!(self.deactivated, (0..END).map(deactivated).collect::<Vec<_>>(), "deactivated physically");
+        let deactivated =
+            |number| self.reference.deactivated.get(&(PE, number)).copied().unwrap_or(0);
+        assert_eq!(
+            self.deactivated,
+            (0..END).map(deactivated).collect::<Vec<_>>(),
+            "deactivated physically"
+        );
     }
 
     /// Asks what would be signalled, out of the guest.
@@ -160,32 +182,50 @@ impl Machine {
         let candidates = self.reference.candidates(PE);
         let outside = candidates.iter().filter(|number| !pending.contains(number)).count();
         if let Some(best) = self.reference.best(PE, &candidates) {
-            assert!(pending.iter().any(|number| best.contains(number)), "{pending:?} has none of {best:?}");
+            assert!(
+                pending.iter().any(|number| best.contains(number)),
+                "{pending:?} has none of {best:?}"
+            );
         }
         let armed = |field: hw::Field| field.is_set(interface.hcr());
         assert_eq!(armed(hw::hcr::NPIE), outside > 0, "NPIE, with {outside} outside");
         let inside = |number: &u32| {
-            interface.implemented_lrs().iter().any(|lr| lr.state().is_active() && lr.intid().number() == *number)
+            interface
+                .implemented_lrs()
+                .iter()
+                .any(|lr| lr.state().is_active() && lr.intid().number() == *number)
         };
-        let active: Vec<_> =
-            (0..END).filter(|&number| self.reference.state(PE, number).1 && !inside(&number)).collect();
+        let active: Vec<_> = (0..END)
+            .filter(|&number| self.reference.state(PE, number).1 && !inside(&number))
+            .collect();
         let interface = &self.reference.pes[PE].interface;
         let drops_only = interface.drops_only;
         // Somebody waits for the end and would not hear of it later: the source, the physical
         // distributor, or the guest, for which the interrupt is pending again.
         let seen = active.iter().any(|&number| {
             let interrupt = self.reference.interrupt(PE, number);
-            interface.is_running(number) && (!interrupt.edge || interrupt.physical || interrupt.latch)
+            interface.is_running(number)
+                && (!interrupt.edge || interrupt.physical || interrupt.latch)
         });
-        assert_eq!(armed(hw::hcr::LRENPIE), !drops_only && seen, "LRENPIE, with {active:?} outside");
+        assert_eq!(
+            armed(hw::hcr::LRENPIE),
+            !drops_only && seen,
+            "LRENPIE, with {active:?} outside"
+        );
         // What DIR deactivates is in no list register that the CPU knows to be right.
         let apart = self.vtr().traps_dir();
-        assert_eq!((armed(hw::hcr::TDIR), armed(hw::hcr::TC)), (apart, !apart && drops_only), "TDIR and TC");
+        assert_eq!(
+            (armed(hw::hcr::TDIR), armed(hw::hcr::TC)),
+            (apart, !apart && drops_only),
+            "TDIR and TC"
+        );
     }
 
     /// Takes the maintenance interrupt, if there is one.
     fn maintains(&mut self, random: &mut Random) {
-        while self.registers.0.maintenance() && (self.maintenance == Maintenance::AtOnce || random.one_in(4)) {
+        while self.registers.0.maintenance()
+            && (self.maintenance == Maintenance::AtOnce || random.one_in(4))
+        {
             self.exits(|_| ());
         }
     }
@@ -216,7 +256,8 @@ impl Machine {
                 let point = random.below(8) as u8;
                 if self.reference.nothing_active(PE) {
                     self.registers.0.write_bpr(hardware(group), point).expect("it is not trapped");
-                    let point = self.registers.0.read_bpr(hardware(group)).expect("it is not trapped");
+                    let point =
+                        self.registers.0.read_bpr(hardware(group)).expect("it is not trapped");
                     self.reference.pes[PE].interface.set_binary_point(group as usize, point);
                 }
             }
@@ -246,7 +287,9 @@ impl Machine {
             ),
             // What waits outside comes later; what is inside may be acknowledged all the same.
             Maintenance::Late if got == 1023 => return,
-            Maintenance::Late => assert!(self.reference.candidates(PE).contains(&got), "{got} is no candidate"),
+            Maintenance::Late => {
+                assert!(self.reference.candidates(PE).contains(&got), "{got} is no candidate")
+            }
         }
         if got != 1023 {
             self.reference.acknowledge(PE, got);
@@ -254,7 +297,9 @@ impl Machine {
     }
 
     fn ends(&mut self) {
-        let Some((number, group)) = self.reference.pes[PE].interface.last_acknowledged() else { return };
+        let Some((number, group)) = self.reference.pes[PE].interface.last_acknowledged() else {
+            return;
+        };
         let intid = hw::IntId::new(number).expect("it is small");
         let physical = self.registers.0.write_eoir([hw::Group::Zero, hw::Group::One][group], intid);
         self.deactivated_by_hardware(physical.expect("it is not trapped"));
@@ -349,7 +394,10 @@ fn sequence(seed: u64, operations: u32) -> u32 {
 
 #[test]
 fn a_guest_gets_and_ends_what_the_architecture_says_whatever_the_number_of_list_registers() {
-    let sequences = std::env::var("DOORBELL_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let sequences = std::env::var("DOORBELL_SEQUENCES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10_000);
     let mut exits = 0u64;
     for seed in 0..sequences {
         let run = std::panic::catch_unwind(|| sequence(seed, 64));

@@ -28,9 +28,12 @@ fn a_vcpu_that_took_no_part_when_it_was_powered_off_takes_part_when_it_is_on_aga
     let implementation = hw::Implementation::new(4, 5, 5).expect("it is legal");
     let mut registers = Registers(VirtualInterface::new(implementation));
     let affinities = [Affinity(0), Affinity(1)];
-    let gic = Gic::<Std>::new(Vtr::from_bits(implementation.vtr()), 32, &affinities).expect("there can be one");
+    let gic = Gic::<Std>::new(Vtr::from_bits(implementation.vtr()), 32, &affinities)
+        .expect("there can be one");
     let mut interface = gic.cpu_interface(VCPU).expect("nobody has it");
-    let write = |frame, offset, value| _ = gic.write(frame, offset, Width::Word, value, &mut Nobody).wait(&mut Nobody);
+    let write = |frame, offset, value| {
+        _ = gic.write(frame, offset, Width::Word, value, &mut Nobody).wait(&mut Nobody)
+    };
     write(Frame::Distributor, 0x000, 1 << 1); // GICD_CTLR.EnableGrp1
     write(Frame::Redistributor(VCPU), 0x014, 0); // GICR_WAKER; the other one is asleep.
     write(Frame::Distributor, 0xc08, 0b10); // GICD_ICFGR2
@@ -43,7 +46,8 @@ fn a_vcpu_that_took_no_part_when_it_was_powered_off_takes_part_when_it_is_on_aga
     registers.0.set_vmcr(0xf8 << 24);
     let irqs_off = IrqGuard::new();
     let entered = interface.enter(&gic, &irqs_off, CpuId(0), &mut registers, &mut Nobody);
-    let _ = interface.exit(&gic, entered.expect("nothing is requested"), &mut registers, &mut Nobody);
+    let _ =
+        interface.exit(&gic, entered.expect("nothing is requested"), &mut registers, &mut Nobody);
     assert_eq!(spi.state().holder(), None);
 
     interface.power_off(&gic, &mut Nobody);

@@ -1,5 +1,5 @@
-//! Accesses while another vCPU is in the guest: who is kicked for them, what they wait for, and what
-//! RWP says meanwhile.
+//! Accesses while another vCPU is in the guest: who is kicked for them, what they wait for, and
+//! what RWP says meanwhile.
 
 #[allow(dead_code, reason = "other test files use the rest")]
 mod registers;
@@ -57,7 +57,12 @@ fn two() -> Vm {
     vm
 }
 
-fn enters<'a>(vm: &mut Vm, gic: &'a Gic<Std>, irqs_off: &'a IrqGuard<Std>, number: u32) -> InGuest<'a, Std> {
+fn enters<'a>(
+    vm: &mut Vm,
+    gic: &'a Gic<Std>,
+    irqs_off: &'a IrqGuard<Std>,
+    number: u32,
+) -> InGuest<'a, Std> {
     let Vcpu { interface, registers } = &mut vm.vcpus[number as usize];
     let entered = interface.enter(gic, irqs_off, CpuId(number), registers, &mut vm.asked);
     vm.asked.notices.clear();
@@ -81,7 +86,9 @@ fn kicked(vm: &mut Vm) -> Vec<VcpuId> {
 /// Returns RWP of the distributor and of each redistributor.
 fn write_pending(vm: &mut Vm) -> Vec<bool> {
     let mut rwp = vec![vm.read(D, CTLR) >> 31 & 1 != 0];
-    rwp.extend((0..vm.vcpus.len() as u32).map(|number| vm.read(redistributor(number), CTLR) >> 3 & 1 != 0));
+    rwp.extend(
+        (0..vm.vcpus.len() as u32).map(|number| vm.read(redistributor(number), CTLR) >> 3 & 1 != 0),
+    );
     rwp
 }
 
@@ -106,7 +113,11 @@ fn a_write_that_a_vcpu_has_to_fold_for_is_pending_until_it_has() {
         }
         // Only what reads as enabled, or as asleep, is so at once.
         let asleep = vm.read(redistributor(1), WAKER);
-        assert_eq!(asleep, if offset == WAKER { 2 } else { 0 }, "ChildrenAsleep is set when it has folded");
+        assert_eq!(
+            asleep,
+            if offset == WAKER { 2 } else { 0 },
+            "ChildrenAsleep is set when it has folded"
+        );
         let _ = exits(&mut vm, in_guest, 1);
         assert_eq!(vm.read(redistributor(1), WAKER), asleep * 3);
         assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}");
@@ -160,7 +171,9 @@ fn a_write_that_nobody_has_to_fold_for_is_complete_and_kicks_nobody() {
         assert_eq!(kicked(&mut vm), [], "{offset:#x}");
         assert_eq!(write_pending(&mut vm), [false; 3], "{offset:#x}");
     }
-    for offset in [0x84, ISENABLER, ICENABLER, IPRIORITYR + SPI / 4 * 4, ICFGR, IROUTER + 8 * SPI, CTLR] {
+    for offset in
+        [0x84, ISENABLER, ICENABLER, IPRIORITYR + SPI / 4 * 4, ICFGR, IROUTER + 8 * SPI, CTLR]
+    {
         let _ = vm.read(D, offset);
         assert_eq!(kicked(&mut vm), [], "{offset:#x} is read");
     }
@@ -195,11 +208,19 @@ fn a_level_kicks_when_the_first_source_rises_and_when_the_last_falls_before_it_i
     // There are 32.
     assert!(kicks(&mut vm, SPI, 33, true));
     assert_eq!(vm.gic.spi(intid(SPI)).expect("there is one").state().sources(), 1 << 1);
-    assert!(!kicks(&mut vm, SPI, 32, true) && !kicks(&mut vm, SPI, 1, false) && kicks(&mut vm, SPI, 32, false));
+    assert!(
+        !kicks(&mut vm, SPI, 32, true)
+            && !kicks(&mut vm, SPI, 1, false)
+            && kicks(&mut vm, SPI, 32, false)
+    );
     // What is active is looked at when it has ended.
     assert!(kicks(&mut vm, SPI, 5, true));
     assert_eq!(vm.acknowledges(1), SPI);
-    assert!(!kicks(&mut vm, SPI, 5, false) && !kicks(&mut vm, SPI, 5, true) && !kicks(&mut vm, SPI, 6, true));
+    assert!(
+        !kicks(&mut vm, SPI, 5, false)
+            && !kicks(&mut vm, SPI, 5, true)
+            && !kicks(&mut vm, SPI, 6, true)
+    );
     vm.ends(1, SPI);
     // In no list register, for its group is disabled: there is nothing to take out.
     vm.write(D, CTLR, 1);
@@ -234,7 +255,11 @@ fn an_edge_kicks_when_a_source_rises_and_it_was_not_latched_before() {
 }
 
 /// The second vCPU acknowledges the SPI, and stays in the guest.
-fn acknowledged<'a>(vm: &mut Vm, gic: &'a Gic<Std>, irqs_off: &'a IrqGuard<Std>) -> InGuest<'a, Std> {
+fn acknowledged<'a>(
+    vm: &mut Vm,
+    gic: &'a Gic<Std>,
+    irqs_off: &'a IrqGuard<Std>,
+) -> InGuest<'a, Std> {
     vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));
     let in_guest = enters(vm, gic, irqs_off, 1);
     let got = vm.vcpus[1].registers.0.read_iar(hw::Group::One).expect("it is not trapped");
@@ -244,9 +269,12 @@ fn acknowledged<'a>(vm: &mut Vm, gic: &'a Gic<Std>, irqs_off: &'a IrqGuard<Std>)
 
 #[test]
 fn an_access_to_what_is_active_waits_for_the_vcpu_that_may_have_acknowledged_it() {
-    for (offset, value) in
-        [(ISACTIVER, None), (ICACTIVER, None), (ICACTIVER, Some(bit(SPI))), (ISACTIVER, Some(bit(SPI)))]
-    {
+    for (offset, value) in [
+        (ISACTIVER, None),
+        (ICACTIVER, None),
+        (ICACTIVER, Some(bit(SPI))),
+        (ISACTIVER, Some(bit(SPI))),
+    ] {
         let mut vm = two();
         let (gic, irqs_off) = (Arc::clone(&vm.gic), IrqGuard::<Std>::new());
         let in_guest = acknowledged(&mut vm, &gic, &irqs_off);
@@ -274,7 +302,12 @@ fn an_access_to_what_is_active_waits_for_the_vcpu_that_may_have_acknowledged_it(
 }
 
 /// Deactivates an interrupt in the name of a vCPU, as its guest's DIR does.
-fn deactivates<'a>(vm: &mut Vm, gic: &'a Gic<Std>, by: u32, id: u32) -> doorbell_gic::Access<'a, Std> {
+fn deactivates<'a>(
+    vm: &mut Vm,
+    gic: &'a Gic<Std>,
+    by: u32,
+    id: u32,
+) -> doorbell_gic::Access<'a, Std> {
     let Vcpu { interface, registers } = &mut vm.vcpus[by as usize];
     interface.deactivate(gic, intid(id), registers, &mut vm.asked)
 }
@@ -365,7 +398,10 @@ fn a_route_that_is_written_makes_a_vcpu_leave_if_it_changes_what_its_list_regist
         assert_eq!(kicked(&mut vm), [vcpu(1)], "{route:#x}");
         let _ = exits(&mut vm, in_guest, 1);
         let _ = gic.spi(intid(SPI)).expect("there is one").state();
-        assert_eq!(gic.spi(intid(SPI)).expect("there is one").state().holder(), Some(vcpu(u32::from(route == irm))));
+        assert_eq!(
+            gic.spi(intid(SPI)).expect("there is one").state().holder(),
+            Some(vcpu(u32::from(route == irm)))
+        );
     }
     // Active and nothing else: it stays, and goes when it has ended.
     let mut vm = two();

@@ -6,7 +6,9 @@ mod registers;
 mod vm;
 
 use doorbell_gic::spec::Vtr;
-use doorbell_gic::{Affinity, BuildError, Frame, Gic, IntId, NoSuch, NotToBeHad, PhysicalIntId, SgiRegister, VcpuId};
+use doorbell_gic::{
+    Affinity, BuildError, Frame, Gic, IntId, NoSuch, NotToBeHad, PhysicalIntId, SgiRegister, VcpuId,
+};
 use doorbell_platform::Std;
 use vm::{Vm, intid, vcpu};
 
@@ -40,7 +42,10 @@ fn a_vcpu_is_found_by_its_affinity_in_whatever_order_they_are() {
     let gic = gic(32, &affinities).expect("there can be one");
     for (number, affinity) in (0..).zip(affinities) {
         assert_eq!(gic.vcpu_of(Affinity(affinity)), VcpuId::new(number));
-        assert_eq!(gic.redistributor(vcpu(number)).expect("there is one").affinity(), Affinity(affinity));
+        assert_eq!(
+            gic.redistributor(vcpu(number)).expect("there is one").affinity(),
+            Affinity(affinity)
+        );
     }
     assert_eq!(gic.vcpu_of(Affinity(1)), None);
 }
@@ -58,7 +63,10 @@ fn an_spi_goes_to_the_affinity_0_after_a_reset_or_to_nobody() {
 #[test]
 fn intids_and_vcpus_have_their_ends() {
     assert_eq!((IntId::new(1019).map(IntId::number), IntId::new(1020)), (Some(1019), None));
-    assert_eq!((PhysicalIntId::new(1019).map(PhysicalIntId::number), PhysicalIntId::new(1020)), (Some(1019), None));
+    assert_eq!(
+        (PhysicalIntId::new(1019).map(PhysicalIntId::number), PhysicalIntId::new(1020)),
+        (Some(1019), None)
+    );
     assert_eq!((VcpuId::new(511).map(VcpuId::number), VcpuId::new(512)), (Some(511), None));
     assert_eq!((intid(31).is_spi(), intid(32).is_spi()), (false, true));
 }
@@ -71,12 +79,19 @@ fn what_a_vm_does_not_have_is_named() {
     assert_eq!(gic.redistributor(vcpu(2)).err(), Some(absent));
     assert_eq!(gic.cpu_interface(vcpu(2)).err(), Some(NotToBeHad::NoSuch(absent)));
     assert_eq!(gic.cpu_interface(vcpu(1)).err(), Some(NotToBeHad::Owned(vcpu(1))));
-    assert_eq!((gic.spi(intid(31)).err(), gic.spi(intid(64)).err()), (interrupt(31), interrupt(64)));
+    assert_eq!(
+        (gic.spi(intid(31)).err(), gic.spi(intid(64)).err()),
+        (interrupt(31), interrupt(64))
+    );
     assert_eq!((gic.spi(intid(32)).err(), gic.spi(intid(63)).err()), (None, None));
     assert_eq!(gic.private(vcpu(1), intid(32)).err(), interrupt(32));
     assert_eq!(gic.private(vcpu(2), intid(0)).err(), Some(absent));
     assert_eq!(gic.private(vcpu(1), intid(31)).err(), None);
     let sent = gic.generate_sgi(vcpu(2), SgiRegister::Sgi1R, 1 << 40 | 3 << 24, &mut vm.asked);
     assert_eq!(sent, Err(absent));
-    assert_eq!([0, 1].map(|number| vm.read(Frame::Redistributor(vcpu(number)), 0x1_0200)), [0, 0], "nothing was sent");
+    assert_eq!(
+        [0, 1].map(|number| vm.read(Frame::Redistributor(vcpu(number)), 0x1_0200)),
+        [0, 0],
+        "nothing was sent"
+    );
 }

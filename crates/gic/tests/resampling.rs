@@ -39,7 +39,8 @@ impl Notify for Resample {
 }
 
 #[test]
-fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_line_is_low_when_it_does_not() {
+fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_line_is_low_when_it_does_not()
+ {
     let mut vm = Vm::new(1, 32);
     vm.enable_spi(SPI);
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -52,7 +53,10 @@ fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_li
     let table = RoutingTable::new(&[(GSI, Route::Level(pin))]).expect("a good table");
     let _ = irqfds.reroute(table).expect("an open VM");
     let device = Arc::new(Device { irqfd: irqfds.irqfd(), wants: AtomicBool::new(true) });
-    device.irqfd.assign_resample(GSI, Arc::new(Resample(Arc::clone(&device)))).expect("the GSI is routed");
+    device
+        .irqfd
+        .assign_resample(GSI, Arc::new(Resample(Arc::clone(&device))))
+        .expect("the GSI is routed");
 
     let line = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
     let tells_ends = |vm: &mut Vm| {
@@ -107,7 +111,8 @@ fn an_edge_of_an_irqfd_makes_its_pin_pending_and_its_vcpu_is_told() {
     let state = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
     // A vCPU that waits is woken by what the function is told.
     let gic = Arc::clone(&vm.gic);
-    let redistributor = gic.redistributor(VcpuId::new(0).expect("it is small")).expect("there is one");
+    let redistributor =
+        gic.redistributor(VcpuId::new(0).expect("it is small")).expect("there is one");
     let news = redistributor.news();
     let vm::Vcpu { interface, registers } = &mut vm.vcpus[0];
     assert!(!interface.signals(&gic, registers, &mut vm.asked));

@@ -21,7 +21,8 @@ const OTHERS: u32 = 42;
 /// A VM whose CPUs have 8 bits of priority, of which 7 preempt.
 fn finest() -> (Gic<Std>, Vec<Vcpu>) {
     let implementation = hw::Implementation::new(4, 8, 7).expect("it is legal");
-    let gic = Gic::new(Vtr::from_bits(implementation.vtr()), 32, &[Affinity(0)]).expect("there can be one");
+    let gic = Gic::new(Vtr::from_bits(implementation.vtr()), 32, &[Affinity(0)])
+        .expect("there can be one");
     let interface = gic.cpu_interface(vcpu(0)).expect("nobody has it");
     let registers = registers::Registers(VirtualInterface::new(implementation));
     (gic, vec![Vcpu { interface, registers }])
@@ -44,8 +45,14 @@ fn busy() -> Vm {
         vm.enable_spi(spi);
     }
     vm.write(Frame::Distributor, 0xc08, 0b10 << 16);
-    let _ = vm.gic.write(Frame::Distributor, 0x400 + LEVEL, Width::Byte, 0x40, &mut vm.asked).wait(&mut vm.asked);
-    let _ = vm.gic.write(Frame::Distributor, 0x400 + EDGE, Width::Byte, 0x80, &mut vm.asked).wait(&mut vm.asked);
+    let _ = vm
+        .gic
+        .write(Frame::Distributor, 0x400 + LEVEL, Width::Byte, 0x40, &mut vm.asked)
+        .wait(&mut vm.asked);
+    let _ = vm
+        .gic
+        .write(Frame::Distributor, 0x400 + EDGE, Width::Byte, 0x80, &mut vm.asked)
+        .wait(&mut vm.asked);
     vm.write(Frame::Distributor, 0x6000 + 8 * OTHERS, 1);
     let line = |number| vm.gic.spi(intid(number)).expect("there is one");
     line(EDGE).edge(&mut vm.asked);
@@ -110,22 +117,50 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
     refuses(&mut vm, |state| state.redistributors[1].affinity = 7, StateError::Vcpus);
     refuses(&mut vm, |state| state.enabled_groups = 4, StateError::Vcpus);
     refuses(&mut vm, |state| _ = state.spis.pop(), StateError::Spis(31));
-    refuses(&mut vm, |state| _ = state.redistributors[1].private.pop(), StateError::Redistributor(vcpu(1)));
+    refuses(
+        &mut vm,
+        |state| _ = state.redistributors[1].private.pop(),
+        StateError::Redistributor(vcpu(1)),
+    );
     refuses(&mut vm, |state| state.redistributors[0].dpg = 4, StateError::Redistributor(vcpu(0)));
-    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(64, 1, 0x80)];
+    let holds =
+        |state: &mut GicState| state.redistributors[0].active_priorities = vec![(64, 1, 0x80)];
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
-    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 1, 0x81)];
+    let holds =
+        |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 1, 0x81)];
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
-    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(1023, 1, 0x80)];
+    let holds =
+        |state: &mut GicState| state.redistributors[0].active_priorities = vec![(1023, 1, 0x80)];
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
-    let holds = |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 2, 0x80)];
+    let holds =
+        |state: &mut GicState| state.redistributors[0].active_priorities = vec![(40, 2, 0x80)];
     refuses(&mut vm, holds, StateError::Redistributor(vcpu(0)));
-    refuses(&mut vm, |state| state.redistributors[1].private[3].edge = false, StateError::Interrupt(3));
-    refuses(&mut vm, |state| state.redistributors[1].private[15].edge = false, StateError::Interrupt(15));
-    refuses(&mut vm, |state| state.redistributors[1].private[16].group = 2, StateError::Interrupt(16));
-    refuses(&mut vm, |state| state.redistributors[1].private[17].holder = None, StateError::Interrupt(17));
+    refuses(
+        &mut vm,
+        |state| state.redistributors[1].private[3].edge = false,
+        StateError::Interrupt(3),
+    );
+    refuses(
+        &mut vm,
+        |state| state.redistributors[1].private[15].edge = false,
+        StateError::Interrupt(15),
+    );
+    refuses(
+        &mut vm,
+        |state| state.redistributors[1].private[16].group = 2,
+        StateError::Interrupt(16),
+    );
+    refuses(
+        &mut vm,
+        |state| state.redistributors[1].private[17].holder = None,
+        StateError::Interrupt(17),
+    );
     refuses(&mut vm, |state| state.spis[31].priority = 0xff, StateError::Interrupt(63));
-    refuses(&mut vm, |state| state.redistributors[1].private[20].holder = Some(0), StateError::Interrupt(20));
+    refuses(
+        &mut vm,
+        |state| state.redistributors[1].private[20].holder = Some(0),
+        StateError::Interrupt(20),
+    );
     refuses(&mut vm, |state| state.spis[1].holder = Some(2), StateError::Interrupt(33));
     refuses(&mut vm, |state| state.spis[2].priority = 0x84, StateError::Interrupt(34));
     refuses(&mut vm, |state| state.spis[3].group = 2, StateError::Interrupt(35));
@@ -147,7 +182,8 @@ fn a_vcpu_that_is_missing_or_given_twice_is_named() {
     let missing = vm.gic.save(vm.vcpus.iter_mut().skip(1).map(|vcpu| &mut vcpu.interface));
     assert_eq!(missing, Err(StateError::Missing(vcpu(0))));
     let state = save(&mut vm).expect("all are stopped");
-    let vcpus = vm.vcpus.iter_mut().take(1).map(|Vcpu { interface, registers }| (interface, &*registers));
+    let vcpus =
+        vm.vcpus.iter_mut().take(1).map(|Vcpu { interface, registers }| (interface, &*registers));
     assert_eq!(vm.gic.restore(&state, vcpus, &mut vm.asked), Err(StateError::Missing(vcpu(1))));
     let mut other = Vm::new(3, 32);
     let foreign = (vm.vcpus.iter_mut().chain(&mut other.vcpus)).map(|vcpu| &mut vcpu.interface);
@@ -163,7 +199,8 @@ fn a_vcpu_that_is_in_the_guest_or_has_ends_to_tell_is_not_saved() {
     let gic = Arc::clone(&vm.gic);
     let Vcpu { interface, registers } = &mut vm.vcpus[0];
     let irqs_off = IrqGuard::<Std>::new();
-    let in_guest = (interface.enter(&gic, &irqs_off, CpuId(0), registers, &mut vm.asked)).expect("nothing requested");
+    let in_guest = (interface.enter(&gic, &irqs_off, CpuId(0), registers, &mut vm.asked))
+        .expect("nothing requested");
     let ended = registers.0.write_eoir(hw::Group::One, hw::IntId::new(LEVEL).expect("it is small"));
     let _ = ended.expect("it is not trapped");
     assert_eq!(save(&mut vm), Err(StateError::InGuest(vcpu(0))));
@@ -188,7 +225,10 @@ fn after_a_reset_nothing_is_pending_or_active_and_everybody_sleeps() {
 #[test]
 fn what_a_write_has_made_inactive_is_not_saved_as_running_though_its_vcpu_has_not_looked() {
     let mut vm = busy();
-    assert_eq!(save(&mut vm).expect("all are stopped").redistributors[0].active_priorities, [(EDGE as u16, 1, 0x80)]);
+    assert_eq!(
+        save(&mut vm).expect("all are stopped").redistributors[0].active_priorities,
+        [(EDGE as u16, 1, 0x80)]
+    );
     vm.write(Frame::Distributor, 0x384, 1 << (EDGE - 32));
     let state = save(&mut vm).expect("all are stopped");
     assert!(!state.spis[EDGE as usize - 32].active);
@@ -196,7 +236,8 @@ fn what_a_write_has_made_inactive_is_not_saved_as_running_though_its_vcpu_has_no
 }
 
 #[test]
-fn a_vcpu_whose_group_is_enabled_after_the_restoration_takes_part_and_enters_with_nothing_asserted() {
+fn a_vcpu_whose_group_is_enabled_after_the_restoration_takes_part_and_enters_with_nothing_asserted()
+{
     let mut vm = Vm::new(1, 32);
     vm.enable_spi(EDGE);
     vm.write(Frame::Distributor, 0x6000 + 8 * EDGE, 1 << 31);
@@ -220,7 +261,9 @@ fn a_state_is_restored_whatever_the_controller_was() {
     let gic = Arc::clone(&before.gic);
     before.vcpus[1].interface.power_off(&gic, &mut before.asked);
     let state = save(&mut before).expect("all are stopped");
-    assert!(state.redistributors[1].off && state.redistributors[0].asleep && state.enabled_groups == 2);
+    assert!(
+        state.redistributors[1].off && state.redistributors[0].asleep && state.enabled_groups == 2
+    );
     let mut vm = moved(&before);
     vm.write(Frame::Distributor, 0, 1);
     restore(&mut vm, &state).expect("it is of such a VM");
@@ -229,13 +272,18 @@ fn a_state_is_restored_whatever_the_controller_was() {
     let new = save(&mut Vm::new(2, 32)).expect("all are stopped");
     restore(&mut vm, &new).expect("it is of such a VM");
     assert_eq!(save(&mut vm).expect("all are stopped"), new);
-    assert_eq!(vm.gic.cpu_interface(vcpu(1)).err(), Some(NotToBeHad::Owned(vcpu(1))), "somebody has it still");
+    assert_eq!(
+        vm.gic.cpu_interface(vcpu(1)).err(),
+        Some(NotToBeHad::Owned(vcpu(1))),
+        "somebody has it still"
+    );
 }
 
 #[test]
 fn priorities_that_preempt_have_fewer_bits_than_others() {
     let (gic, mut vcpus) = finest();
-    let mut state = gic.save(vcpus.iter_mut().map(|vcpu| &mut vcpu.interface)).expect("all are stopped");
+    let mut state =
+        gic.save(vcpus.iter_mut().map(|vcpu| &mut vcpu.interface)).expect("all are stopped");
     let mut restores = |state: &GicState| {
         let vcpus = vcpus.iter_mut().map(|Vcpu { interface, registers }| (interface, &*registers));
         gic.restore(state, vcpus, &mut vm::Asked::default())
@@ -257,12 +305,15 @@ fn a_vcpu_that_took_no_part_says_so_again_after_the_restoration() {
     let line = gic.spi(intid(EDGE)).expect("there is one");
     line.edge(&mut vm.asked);
     assert_eq!(line.state().holder(), Some(vcpu(0)));
-    let disables = |guest: &mut VirtualInterface| guest.write_igrpen(hw::Group::One, false).expect("it is not trapped");
+    let disables = |guest: &mut VirtualInterface| {
+        guest.write_igrpen(hw::Group::One, false).expect("it is not trapped")
+    };
     vm.runs(0, disables);
     assert_eq!(line.state().holder(), Some(vcpu(1)), "it has left the first one");
     let state = save(&mut vm).expect("all are stopped");
     restore(&mut vm, &state).expect("it is of such a VM");
-    // The second one ceases to take part: it is offered to the first one, which says that it does not.
+    // The second one ceases to take part: it is offered to the first one, which says that it does
+    // not.
     vm.write(Frame::Redistributor(vcpu(1)), 0, 1 << 25);
     vm.runs(0, |_| ());
     assert_eq!(line.state().holder(), None);

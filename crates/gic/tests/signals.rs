@@ -82,7 +82,9 @@ impl Vcpu {
         let candidates = || states().filter(|state| state.is_candidate() && enabled(state.group()));
         let highest = candidates().map(|state| state.priority().0 & implemented).min();
         [ZERO, ONE].map(|group| {
-            candidates().any(|state| Some(state.priority().0 & implemented) == highest && state.group() == group)
+            candidates().any(|state| {
+                Some(state.priority().0 & implemented) == highest && state.group() == group
+            })
         })
     }
 
@@ -92,7 +94,9 @@ impl Vcpu {
 
     fn leave(&mut self) {
         self.list.fold(&self.table, &mut self.registers);
-        self.list.take_ended(&self.table, |ended| unreachable!("nobody waits for the end of an edge: {ended:?}"));
+        self.list.take_ended(&self.table, |ended| {
+            unreachable!("nobody waits for the end of an edge: {ended:?}")
+        });
     }
 
     /// Enters the guest, which acknowledges an interrupt of the group.
@@ -154,7 +158,8 @@ fn a_group_that_the_distributor_or_the_guest_has_disabled_wakes_nobody() {
 #[test]
 fn an_interrupt_of_a_disabled_group_hides_none_of_a_lower_priority() {
     for count in [1, 2, 4] {
-        let interrupts: Vec<_> = (0..2 * count).map(|n| if n < count { (0x40, ZERO) } else { (0x80, ONE) }).collect();
+        let interrupts: Vec<_> =
+            (0..2 * count).map(|n| if n < count { (0x40, ZERO) } else { (0x80, ONE) }).collect();
         let mut vcpu = Vcpu::small(&interrupts);
         (0..2 * count).for_each(|number| vcpu.inject(number));
         vcpu.sets_mask(0x60);
@@ -169,9 +174,13 @@ fn an_interrupt_of_a_disabled_group_hides_none_of_a_lower_priority() {
 #[test]
 fn the_mask_lets_only_higher_priorities_through_by_the_bits_that_are_implemented() {
     // Five bits: 0x87 is 0x80.
-    for (priority, mask, woken) in
-        [(0x80, 0x80, false), (0x80, 0x88, true), (0x87, 0x80, false), (0x87, 0x88, true), (0xff, 0xff, false)]
-    {
+    for (priority, mask, woken) in [
+        (0x80, 0x80, false),
+        (0x80, 0x88, true),
+        (0x87, 0x80, false),
+        (0x87, 0x88, true),
+        (0xff, 0xff, false),
+    ] {
         let mut vcpu = Vcpu::small(&[(priority, ONE)]);
         vcpu.inject(0);
         vcpu.sets_mask(mask);
@@ -232,13 +241,16 @@ fn what_was_made_inactive_wakes_a_vcpu_with_the_news_of_that_as_it_is_entered_th
 fn sequence(seed: u64) {
     const COUNT: u32 = 24;
     let mut random = Random::new(seed);
-    let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+    let (priority_bits, preemption_bits) =
+        [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
     let lrs = 1 + random.below(if seed.is_multiple_of(2) { 4 } else { 16 }) as u8;
-    let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+    let implementation =
+        hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
     let few = random.one_in(2);
     let interrupts: Vec<_> = (0..COUNT)
         .map(|_| {
-            let priority = if few { random.below(8) << 5 | random.below(2) } else { random.below(256) };
+            let priority =
+                if few { random.below(8) << 5 | random.below(2) } else { random.below(256) };
             (priority as u8, if random.one_in(3) { ZERO } else { ONE })
         })
         .collect();

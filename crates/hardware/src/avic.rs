@@ -1,4 +1,5 @@
-//! AMD's AVIC (APM vol. 2, section 15.29): the backing page that everybody posts to, and a CPU that runs a guest on it.
+//! AMD's AVIC (APM vol. 2, section 15.29): the backing page that everybody posts to, and a CPU that
+//! runs a guest on it.
 
 use std::fmt;
 use std::rc::Rc;
@@ -6,8 +7,8 @@ use std::rc::Rc;
 use doorbell_explore::Ended;
 use doorbell_explore::sim::{Model, note};
 
-/// What whoever has published an interrupt reads to learn what else to do: the physical-ID entry of a vCPU (with the bit
-/// that KVM keeps beside it), or its copy in an IRTE.
+/// What whoever has published an interrupt reads to learn what else to do: the physical-ID entry of
+/// a vCPU (with the bit that KVM keeps beside it), or its copy in an IRTE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gate {
     /// `IsRunning`: ring this CPU.
@@ -29,8 +30,8 @@ impl fmt::Display for Gate {
     }
 }
 
-/// The memory that software, CPUs and the IOMMU share, as one object: the IOMMU may read an IRTE and set a bit of an IRR
-/// in one step.
+/// The memory that software, CPUs and the IOMMU share, as one object: the IOMMU may read an IRTE
+/// and set a bit of an IRR in one step.
 pub struct Memory(pub(crate) Model<Words>);
 
 doorbell_platform::opaque_debug!([] Memory);
@@ -79,7 +80,8 @@ impl BackingPage {
         irr
     }
 
-    /// Delivers what is pending, all of it in one step: only whether anything is left behind matters.
+    /// Delivers what is pending, all of it in one step: only whether anything is left behind
+    /// matters.
     #[track_caller]
     pub fn deliver(&self) {
         let irr = self.memory.0.change(|words| std::mem::take(&mut words.irr[self.number]));
@@ -129,8 +131,8 @@ impl AvicCpu {
         note(|| format!("interrupts {}", self.name));
     }
 
-    /// Runs a guest until an interrupt ends it: with AVIC if there is a backing page. The page's IRR is looked at on
-    /// entry and whenever the doorbell rings, and at no other time.
+    /// Runs a guest until an interrupt ends it: with AVIC if there is a backing page. The page's
+    /// IRR is looked at on entry and whenever the doorbell rings, and at no other time.
     ///
     /// # Errors
     /// When the run is over; the guest runs on.
@@ -140,7 +142,13 @@ impl AvicCpu {
             state.guest = Some(avic.is_some());
             state.doorbell = false;
         });
-        note(|| format!("enters the guest on {}{}", self.name, if avic.is_some() { "" } else { " without AVIC" }));
+        note(|| {
+            format!(
+                "enters the guest on {}{}",
+                self.name,
+                if avic.is_some() { "" } else { " without AVIC" }
+            )
+        });
         loop {
             if let Some(page) = avic {
                 page.deliver();

@@ -1,4 +1,5 @@
-//! What an I/O MMU keeps of an entry that it has read, of any format, until it is told to forget it.
+//! What an I/O MMU keeps of an entry that it has read, of any format, until it is told to forget
+//! it.
 
 use doorbell_explore::sim::Model;
 
@@ -41,7 +42,8 @@ impl<E: Copy + 'static> EntryCache<E> {
         self.0.change(|unit| unit.in_flight -= 1);
     }
 
-    /// Forgets the entry when no interrupt is under way, and returns then: the invalidation has completed.
+    /// Forgets the entry when no interrupt is under way, and returns then: the invalidation has
+    /// completed.
     #[track_caller]
     pub fn invalidate(&self) {
         self.0.take(|unit| unit.in_flight == 0, |unit| unit.cached = None);

@@ -1,5 +1,6 @@
-//! One pin of an I/O APIC, level-triggered (Intel 82093AA, section 3.2.4): Remote IRR is set when a local APIC has accepted
-//! its message, and until an EOI of the pin's vector takes it off the pin sends nothing.
+//! One pin of an I/O APIC, level-triggered (Intel 82093AA, section 3.2.4): Remote IRR is set when a
+//! local APIC has accepted its message, and until an EOI of the pin's vector takes it off the pin
+//! sends nothing.
 
 use std::rc::Rc;
 
@@ -33,7 +34,13 @@ impl Pin {
     /// Creates a pin that is not masked, whose line is low.
     #[track_caller]
     pub fn new(to: Message) -> Rc<Pin> {
-        let registers = Registers { to: Some(to), masked: false, remote_irr: false, high: false, silent: false };
+        let registers = Registers {
+            to: Some(to),
+            masked: false,
+            remote_irr: false,
+            high: false,
+            silent: false,
+        };
         Rc::new(Pin(Model::new("pin", registers)))
     }
 
@@ -41,7 +48,8 @@ impl Pin {
     pub fn run(self: &Rc<Self>, m: &Machine, lapics: &Rc<Lapics>) {
         let (this, lapics) = (Rc::clone(self), Rc::clone(lapics));
         m.hardware("I/O APIC", move || {
-            let due = |pin: &Registers| pin.high && !pin.masked && !pin.remote_irr && pin.to.is_some();
+            let due =
+                |pin: &Registers| pin.high && !pin.masked && !pin.remote_irr && pin.to.is_some();
             let accepted = |pin: &mut Registers| {
                 pin.remote_irr = true;
                 pin.to
@@ -71,7 +79,9 @@ impl Pin {
             pin.high = false;
             pin.silent = silent;
         });
-        note(|| if silent { "the line is low, and stays so" } else { "the line is low" }.to_owned());
+        note(|| {
+            if silent { "the line is low, and stays so" } else { "the line is low" }.to_owned()
+        });
     }
 
     /// Masks the pin, or takes the mask off.

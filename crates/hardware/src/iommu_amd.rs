@@ -1,9 +1,9 @@
-//! AMD's IOMMU as far as it remaps one device's interrupt (AMD IOMMU specification, IRTEs of 128 bits, guest virtual
-//! APIC mode).
+//! AMD's IOMMU as far as it remaps one device's interrupt (AMD IOMMU specification, IRTEs of 128
+//! bits, guest virtual APIC mode).
 //!
-//! An IRTE is read whole, in one step, and written whole. Whether the IOMMU sets the IRR bit in the same step, and as of
-//! when it takes `IsRun`, `Destination` and `GALogIntr`, is a parameter ([`Post`]). Doorbells and log entries are under way
-//! for some time in any case.
+//! An IRTE is read whole, in one step, and written whole. Whether the IOMMU sets the IRR bit in the
+//! same step, and as of when it takes `IsRun`, `Destination` and `GALogIntr`, is a parameter
+//! ([`Post`]). Doorbells and log entries are under way for some time in any case.
 
 use std::fmt;
 use std::rc::Rc;
@@ -99,7 +99,8 @@ impl Entry {
         note(|| format!("writes IRTE: {irte}"));
     }
 
-    /// Writes where the vCPU runs, and leaves the rest as it is. Whoever may do so is alone in it, so it is one step.
+    /// Writes where the vCPU runs, and leaves the rest as it is. Whoever may do so is alone in it,
+    /// so it is one step.
     #[track_caller]
     pub fn set_gate(&self, gate: Gate) {
         let irte = self.0.0.change(|words| {
@@ -149,7 +150,8 @@ impl Iommu {
         if self.post != Post::AtOnce {
             self.under_way.change(|count| *count += 1);
         }
-        let irte = if self.post == Post::AtOnce { self.post_at_once() } else { self.post_in_steps() };
+        let irte =
+            if self.post == Post::AtOnce { self.post_at_once() } else { self.post_in_steps() };
         match irte.posts_to().map(|_| irte.gate()) {
             None => host(),
             Some(Gate::Running(cpu)) => self.cpus[cpu as usize].doorbell(),

@@ -1,11 +1,13 @@
-//! Local APICs (Intel SDM vol. 3, chapter "Advanced Programmable Interrupt Controller"): which vectors wait at a CPU, and
-//! which one it is given next.
+//! Local APICs (Intel SDM vol. 3, chapter "Advanced Programmable Interrupt Controller"): which
+//! vectors wait at a CPU, and which one it is given next.
 //!
-//! A message that arrives sets a bit of the IRR. When interrupts are enabled, the CPU is given the highest vector of its
-//! IRR, whose bit moves to the ISR until the EOI. The entry code keeps interrupts off, so the ISR has one bit at most.
+//! A message that arrives sets a bit of the IRR. When interrupts are enabled, the CPU is given the
+//! highest vector of its IRR, whose bit moves to the ISR until the EOI. The entry code keeps
+//! interrupts off, so the ISR has one bit at most.
 //!
-//! **Only a CPU itself can read its IRR.** [`Lapics::is_requested`] has no parameter that names a CPU: it reads that of the
-//! CPU on which it is called, and hardware, which runs on none, may not call it at all.
+//! **Only a CPU itself can read its IRR.** [`Lapics::is_requested`] has no parameter that names a
+//! CPU: it reads that of the CPU on which it is called, and hardware, which runs on none, may not
+//! call it at all.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -15,7 +17,8 @@ use doorbell_explore::sim::{Model, fail, note, remark};
 use doorbell_explore::{HandlerHandle, Machine, Sim};
 use doorbell_platform::{CpuId, Platform, Vector};
 
-/// What the explorer knows the entry code of a CPU by. No message has it: vectors below 16 are illegal.
+/// What the explorer knows the entry code of a CPU by. No message has it: vectors below 16 are
+/// illegal.
 const ENTRY: Vector = Vector(0);
 
 /// A message to a local APIC, fixed delivery, edge.
@@ -43,8 +46,8 @@ pub struct Lapics {
 
 doorbell_platform::opaque_debug!([] Lapics);
 
-/// The registers are used in the steps in which the entry is raised, begins, or is looked at, and in no others: so the
-/// search sees each use.
+/// The registers are used in the steps in which the entry is raised, begins, or is looked at, and
+/// in no others: so the search sees each use.
 #[derive(Default)]
 struct Lapic {
     entry: OnceCell<HandlerHandle>,
@@ -67,9 +70,14 @@ impl Lapics {
         Rc::new(Lapics { each, flying })
     }
 
-    /// Says what `cpu` does when it is given a vector, with interrupts off. It must end the interrupt with an
-    /// [`eoi`](Lapics::eoi). Returns the entry, for who need not be given any.
-    pub fn on_interrupt(self: &Rc<Self>, m: &Machine, cpu: CpuId, entry: impl Fn(Vector) + 'static) -> HandlerHandle {
+    /// Says what `cpu` does when it is given a vector, with interrupts off. It must end the
+    /// interrupt with an [`eoi`](Lapics::eoi). Returns the entry, for who need not be given any.
+    pub fn on_interrupt(
+        self: &Rc<Self>,
+        m: &Machine,
+        cpu: CpuId,
+        entry: impl Fn(Vector) + 'static,
+    ) -> HandlerHandle {
         let this = Rc::clone(self);
         let handle = m.handler(cpu, ENTRY, "entry", move || {
             let vector = this.accept(cpu);
@@ -141,7 +149,9 @@ impl Lapics {
         for cpu in 0..self.each.len() {
             let this = Rc::clone(self);
             m.hardware("IPI", move || {
-                while let Ok(message) = this.flying[cpu].serve(|flying| !flying.is_empty(), VecDeque::pop_front) {
+                while let Ok(message) =
+                    this.flying[cpu].serve(|flying| !flying.is_empty(), VecDeque::pop_front)
+                {
                     let message = message.expect("one is in flight");
                     note(|| format!("an IPI comes to {message}"));
                     this.arrive(message);

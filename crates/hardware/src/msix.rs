@@ -1,9 +1,10 @@
-//! A PCI device with one MSI or MSI-X message (PCI Local Bus Specification 3.0, section 6.8): its address and its data are
-//! words of their own, each written by a configuration write or a store of its own.
+//! A PCI device with one MSI or MSI-X message (PCI Local Bus Specification 3.0, section 6.8): its
+//! address and its data are words of their own, each written by a configuration write or a store of
+//! its own.
 //!
-//! The device sends what the words hold at that moment; the message is then on its way for some time. While it is masked, or
-//! has been told to be silent, what it has to say waits. Many devices raise nothing more until their driver has read
-//! their status: [`Kind::waits_for_driver`].
+//! The device sends what the words hold at that moment; the message is then on its way for some
+//! time. While it is masked, or has been told to be silent, what it has to say waits. Many devices
+//! raise nothing more until their driver has read their status: [`Kind::waits_for_driver`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,18 +21,21 @@ use crate::lapic::{Lapics, Message};
 pub struct Kind {
     /// Has a mask bit, and a pending bit with it.
     pub masks: bool,
-    /// Keeps what it raises while it is masked. One that does not is broken: it sends by whatever its words hold then.
+    /// Keeps what it raises while it is masked. One that does not is broken: it sends by whatever
+    /// its words hold then.
     pub heeds_mask: bool,
     /// Raises nothing more until its driver has acknowledged what it raised last.
     pub waits_for_driver: bool,
-    /// A write to one of its words completes when the messages that it has sent have arrived: what is read comes after
-    /// what was posted (PCI Express Base Specification, "Transaction Ordering"). Else they may come later still.
+    /// A write to one of its words completes when the messages that it has sent have arrived: what
+    /// is read comes after what was posted (PCI Express Base Specification, "Transaction
+    /// Ordering"). Else they may come later still.
     pub ordered: bool,
 }
 
 impl Kind {
     /// A device that masks, does not wait, and promises nothing of its messages.
-    pub const PLAIN: Kind = Kind { masks: true, heeds_mask: true, waits_for_driver: false, ordered: false };
+    pub const PLAIN: Kind =
+        Kind { masks: true, heeds_mask: true, waits_for_driver: false, ordered: false };
 }
 
 /// The device.
@@ -120,7 +124,12 @@ impl Device {
     }
 
     /// Lets it run. `sends` is told of each message when it leaves the device, in the same step.
-    pub fn run(self: &Arc<Self>, m: &Machine, lapics: &Rc<Lapics>, sends: impl Fn(Message) + 'static) {
+    pub fn run(
+        self: &Arc<Self>,
+        m: &Machine,
+        lapics: &Rc<Lapics>,
+        sends: impl Fn(Message) + 'static,
+    ) {
         let (this, lapics) = (Arc::clone(self), Rc::clone(lapics));
         let silent = self.registers.observe(|registers| registers.left == 0);
         let device = m.hardware(self.name, move || {
@@ -163,8 +172,9 @@ impl Device {
         note(|| format!("{}.address := {cpu}", self.name));
     }
 
-    /// A write, in one step with its completion: what the device has sent before the write has arrived by then. (What it sends between
-    /// the two, it might as well send after both: its driver does nothing meanwhile.)
+    /// A write, in one step with its completion: what the device has sent before the write has
+    /// arrived by then. (What it sends between the two, it might as well send after both: its
+    /// driver does nothing meanwhile.)
     #[track_caller]
     fn write(&self, f: impl Fn(&mut Registers)) {
         let mut done = false;
@@ -284,7 +294,11 @@ mod tests {
     const PLAIN: Kind = Kind::PLAIN;
 
     /// The messages that leave a device while `driver` runs.
-    fn messages(kind: Kind, events: u32, driver: impl Fn(&Device) + Clone + Send + Sync + 'static) -> Report {
+    fn messages(
+        kind: Kind,
+        events: u32,
+        driver: impl Fn(&Device) + Clone + Send + Sync + 'static,
+    ) -> Report {
         Explore::new("msix").collect_outcomes().jobs(1).run(move |m| {
             let lapics = Lapics::new(2);
             for cpu in [0, 1].map(CpuId) {

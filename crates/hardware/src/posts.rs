@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::{
-    Bit, Destination, Gate, Guest, Layout, Mode, ModeGate, Notification, Pending, PiGate, Post, Requests, SoftwareGate,
-    TwoLevel,
+    Bit, Destination, Gate, Guest, Layout, Mode, ModeGate, Notification, Pending, PiGate, Post,
+    Requests, SoftwareGate, TwoLevel,
 };
 
 use crate::vcpu::{A, Delivery, Entry, Vcpu};
@@ -191,7 +191,12 @@ impl<G: Hooked, L: Few> Delivery for Posts<G, L> {
         &self.vcpu
     }
 
-    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+    fn enter(
+        &self,
+        irqs_off: &IrqGuard<Sim>,
+        cpu: CpuId,
+        guest: &mut dyn FnMut(Entry),
+    ) -> Result<(), Requests> {
         let posted = self.posted.load(Ordering::Relaxed);
         let entering = self.post.enter(irqs_off, Guest { cpu, posted })?;
         let (in_guest, _taken) = entering.rescan(|bits| self.take(bits));

@@ -98,8 +98,8 @@ impl Vcpu {
         }
     }
 
-    /// Interrupts a CPU in the host's name, which ends guest mode there. Nothing happens on a CPU that the
-    /// vCPU never runs on.
+    /// Interrupts a CPU in the host's name, which ends guest mode there. Nothing happens on a CPU
+    /// that the vCPU never runs on.
     #[track_caller]
     pub fn kick(&self, cpu: CpuId) {
         if let Some(cpu) = self.cpu(cpu) {
@@ -183,7 +183,12 @@ pub trait Delivery: 'static {
     ///
     /// # Errors
     /// If it does not enter, because something was requested.
-    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests>;
+    fn enter(
+        &self,
+        irqs_off: &IrqGuard<Sim>,
+        cpu: CpuId,
+        guest: &mut dyn FnMut(Entry),
+    ) -> Result<(), Requests>;
 
     /// Begins to sleep; calls `sleep` if there is no reason not to, which asks whether it still
     /// sleeps.

@@ -8,12 +8,14 @@ use doorbell_platform::{CpuId, Vector};
 
 use crate::vtd::Descriptor;
 
-/// The notification vector that a CPU in guest mode knows. On one that is not in guest mode it is an interrupt like any
-/// other, whose handler has nothing to do: whoever enters a guest looks by himself.
+/// The notification vector that a CPU in guest mode knows. On one that is not in guest mode it is
+/// an interrupt like any other, whose handler has nothing to do: whoever enters a guest looks by
+/// himself.
 pub const NOTIFY: Vector = Vector(0xf2);
 
-/// A CPU with one vCPU that runs on no other. Its state is its own: the vCPU changes it with interrupts off, the
-/// notification in their handler, so the order of the two is visible without steps of their own.
+/// A CPU with one vCPU that runs on no other. Its state is its own: the vCPU changes it with
+/// interrupts off, the notification in their handler, so the order of the two is visible without
+/// steps of their own.
 pub struct GuestCpu {
     descriptor: Rc<Descriptor>,
     in_guest: Cell<bool>,
@@ -50,8 +52,8 @@ impl GuestCpu {
         *self.notification.get().expect("it is set from the start")
     }
 
-    /// Takes what is posted into the virtual APIC: the hardware in guest mode, or software before it enters, with
-    /// interrupts off.
+    /// Takes what is posted into the virtual APIC: the hardware in guest mode, or software before
+    /// it enters, with interrupts off.
     pub fn merge(&self) {
         let posted = self.descriptor.change(|posted| std::mem::take(&mut posted.pir));
         self.virr.set(self.virr.get() | posted);

@@ -1,4 +1,5 @@
-//! An IOMMU that posts interrupts (VT-d), and the descriptors that it posts to: one of the cases' own, and the shipped one.
+//! An IOMMU that posts interrupts (VT-d), and the descriptors that it posts to: one of the cases'
+//! own, and the shipped one.
 
 use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
@@ -11,8 +12,9 @@ use doorbell_post::{Pending, PiControl, PiGate, Post};
 /// The notification vector of a vCPU that sleeps: an ordinary interrupt of the host.
 pub const WAKEUP: Vector = Vector(0xf1);
 
-/// A posted-interrupt descriptor. To the hardware it is one cache line: whoever posts changes the requests and the
-/// control bits in one step. What software does to it in several instructions is several calls.
+/// A posted-interrupt descriptor. To the hardware it is one cache line: whoever posts changes the
+/// requests and the control bits in one step. What software does to it in several instructions is
+/// several calls.
 pub struct Descriptor {
     name: &'static str,
     line: Model<Posted>,
@@ -41,7 +43,10 @@ impl Descriptor {
     /// Creates a descriptor with nothing posted; notifications of `nv` go to `ndst`.
     #[track_caller]
     pub fn new(name: &'static str, nv: Vector, ndst: CpuId) -> Descriptor {
-        Descriptor { name, line: Model::new(name, Posted { pir: 0, on: false, sn: false, nv, ndst }) }
+        Descriptor {
+            name,
+            line: Model::new(name, Posted { pir: 0, on: false, sn: false, nv, ndst }),
+        }
     }
 
     /// Reads it.
@@ -135,7 +140,10 @@ pub fn post(descriptor: &Descriptor, vector: u8) {
 /// one atomic step on the bit, ON and SN, for a vector below 64 that is not urgent; then the
 /// notification.
 #[track_caller]
-pub fn post_to<const WORDS: usize>(descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>, vector: usize) {
+pub fn post_to<const WORDS: usize>(
+    descriptor: &Post<Sim, Pending<Sim, WORDS>, PiGate<Sim>>,
+    vector: usize,
+) {
     if let Some(notification) = publish(descriptor, vector) {
         notification.send();
     }
@@ -148,12 +156,14 @@ pub fn publish<const WORDS: usize>(
     vector: usize,
 ) -> Option<Notification> {
     let announces = |word: PiControl| !word.outstanding() && !word.suppressed();
-    let (_, before) = both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
-        let word = PiControl::from_bits(control);
-        (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces(word)).bits())
-    });
+    let (_, before) =
+        both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
+            let word = PiControl::from_bits(control);
+            (pir | 1 << vector, word.with_outstanding(word.outstanding() || announces(word)).bits())
+        });
     let word = PiControl::from_bits(before);
-    announces(word).then(|| Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) })
+    announces(word)
+        .then(|| Notification { vector: word.vector(), cpu: CpuId(word.destination().bits()) })
 }
 
 /// Does what a CPU in guest mode does first when its notification comes: nobody has been told any

@@ -7,9 +7,10 @@
 //!             └──────── posted ──────────────┘
 //! ```
 //!
-//! A monitor's own device signals an eventfd. An assigned one arrives in the host, whose handler signals an irqfd, until IRQ
-//! bypass has the IOMMU post it. Then the guest directs it to its other vCPU, the host moves it to another CPU, and all is
-//! torn down. What is simulated is what only hardware does: [`Device::interrupts`] and [`Host::takes`].
+//! A monitor's own device signals an eventfd. An assigned one arrives in the host, whose handler
+//! signals an irqfd, until IRQ bypass has the IOMMU post it. Then the guest directs it to its other
+//! vCPU, the host moves it to another CPU, and all is torn down. What is simulated is what only
+//! hardware does: [`Device::interrupts`] and [`Host::takes`].
 //!
 //! ```sh
 //! cargo run -p doorbell-host --example device_to_vcpu
@@ -21,16 +22,22 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 
 use doorbell_apic::vmx::{PiHost, PiVcpu, WakeupVcpus};
-use doorbell_apic::{ApicMap, ApicTable, DestinationIds, Eoi, InterruptMessage, Registers, postable};
+use doorbell_apic::{
+    ApicMap, ApicTable, DestinationIds, Eoi, InterruptMessage, Registers, postable,
+};
 use doorbell_host::irte::intel::{RemappedIrte, Source};
 use doorbell_host::vector::{Affinity, Arrived, Cleaned, CpuVector, Irq, Update, Vectors};
 use doorbell_host::{
-    Bypass, Consumer, CpuSet, Followed, Handler, IntelBinding, IntelInterrupt, IrqDesc, IrqReturn, PiTarget, Producer,
-    RemapTable, Sharing, Token,
+    Bypass, Consumer, CpuSet, Followed, Handler, IntelBinding, IntelInterrupt, IrqDesc, IrqReturn,
+    PiTarget, Producer, RemapTable, Sharing, Token,
 };
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId,
+};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, ReadDomain, Std, Vector};
-use doorbell_post::{Destination, Gate, Guest, Layout, Notice, Pending, PiDescriptor, PiGate, Requests, SelfNotify};
+use doorbell_post::{
+    Destination, Gate, Guest, Layout, Notice, Pending, PiDescriptor, PiGate, Requests, SelfNotify,
+};
 
 type Memory = Box<[<Std as Platform>::AtomicU128]>;
 type Binding = IntelBinding<Std, Memory, Vcpu>;
@@ -64,7 +71,8 @@ impl Vcpu {
     fn act(&self, notice: Notice<doorbell_post::Notification>) {
         match notice {
             Notice::Wake => Std::wake(self.thread.get().expect("only its thread blocks it")),
-            // A guest that runs exits by a signal. This one halts at once, and its vCPU looks before it sleeps.
+            // A guest that runs exits by a signal. This one halts at once, and its vCPU looks
+            // before it sleeps.
             Notice::Kick(_) | Notice::Notify(_) | Notice::Nothing => {}
         }
     }
@@ -79,7 +87,8 @@ impl Vcpu {
             match self.descriptor.enter(&irqs_off, Guest { cpu, posted: false }) {
                 Err(requests) => return assert_eq!(requests, STOP),
                 Ok(entering) => {
-                    let (in_guest, _) = entering.rescan(|pir| pir.take(|vector| guest(vector.number())));
+                    let (in_guest, _) =
+                        entering.rescan(|pir| pir.take(|vector| guest(vector.number())));
                     in_guest.exited();
                 }
             }
@@ -99,7 +108,8 @@ struct Chip(ApicMap<Std, Arc<Vcpu>>);
 impl Chip {
     fn posted<R>(&self, msi: Msi, to: impl FnOnce(&Arc<Vcpu>, u8) -> R) -> Option<R> {
         let table = self.0.read();
-        let message = InterruptMessage::decode(msi.address, msi.data, DestinationIds::Eight).ok()?;
+        let message =
+            InterruptMessage::decode(msi.address, msi.data, DestinationIds::Eight).ok()?;
         let posted = postable(&message, &table, Eoi::NotIntercepted).ok()?;
         Some(to(posted.target, posted.vector.number()))
     }
@@ -113,7 +123,11 @@ impl Controller for Chip {
     fn edge(&self, _: Pin) {}
     fn msi(&self, msi: Msi) {
         let posted = self.posted(msi, |vcpu, vector| vcpu.act(vcpu.descriptor.post(vector.into())));
-        assert_eq!(posted, Some(()), "a host without hardware for it injects by software what cannot be posted");
+        assert_eq!(
+            posted,
+            Some(()),
+            "a host without hardware for it injects by software what cannot be posted"
+        );
     }
 }
 
@@ -171,7 +185,11 @@ impl Device {
     fn interrupts(&self) {
         let entry = self.interrupt.load();
         if let Some(posted) = entry.as_posted() {
-            let vcpu = self.vcpus.iter().find(|vcpu| vcpu.address() == posted.descriptor).expect("a descriptor");
+            let vcpu = self
+                .vcpus
+                .iter()
+                .find(|vcpu| vcpu.address() == posted.descriptor)
+                .expect("a descriptor");
             vcpu.descriptor.layout().publish(posted.vector.into());
             if vcpu.descriptor.gate().announce().is_some() {
                 let control = vcpu.descriptor.gate().load();
@@ -252,7 +270,8 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let host = Arc::new(Host {
         vectors: Vectors::new(2, 8, 0x30..=0xeb)?,
         desc: IrqDesc::new(&rcu, CpuSet::of([CpuId(0)]), &online)?,
-        wakeup: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKE_UP, [0, 1]), 8, &rcu).map_err(|_| "too many vCPUs")?,
+        wakeup: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKE_UP, [0, 1]), 8, &rcu)
+            .map_err(|_| "too many vCPUs")?,
         online,
     });
     for cpu in host.online.iter() {
@@ -261,14 +280,20 @@ pub fn main() -> Result<(), Box<dyn Error>> {
 
     // The guest: two vCPUs, each of which tells what it gets.
     let gate = || PiGate::new(Destination::x2apic(0), NOTIFY);
-    let vcpus = [(); 2]
-        .map(|()| Arc::new(Vcpu { descriptor: PiDescriptor::new(Pending::new(), gate()), thread: OnceLock::new() }));
+    let vcpus = [(); 2].map(|()| {
+        Arc::new(Vcpu {
+            descriptor: PiDescriptor::new(Pending::new(), gate()),
+            thread: OnceLock::new(),
+        })
+    });
     let (tell, told) = mpsc::channel();
     let threads: Vec<_> = (0..)
         .zip(&vcpus)
         .map(|(id, vcpu)| {
             let (vcpu, host, tell) = (Arc::clone(vcpu), Arc::clone(&host), tell.clone());
-            thread::spawn(move || vcpu.run(CpuId(id), &host, |vector| tell.send((id, vector)).expect("main listens")))
+            thread::spawn(move || {
+                vcpu.run(CpuId(id), &host, |vector| tell.send((id, vector)).expect("main listens"))
+            })
         })
         .collect();
     drop(tell);
@@ -285,7 +310,9 @@ pub fn main() -> Result<(), Box<dyn Error>> {
 
     // An assigned device: its interrupt arrives at CPU 0, whose handler signals the irqfd.
     let forward = Arc::new(Forward { irqfd: vm.irqfd(), calls: AtomicU32::new(0) });
-    host.desc.request(Arc::clone(&forward) as Arc<dyn Handler>, Sharing::Exclusive)?.reclaim_later();
+    host.desc
+        .request(Arc::clone(&forward) as Arc<dyn Handler>, Sharing::Exclusive)?
+        .reclaim_later();
     forward.irqfd.assign(NIC)?;
     let place = host.vectors.activate(IRQ, Affinity::In(&host.desc.affinity()))?;
     let memory: Memory = (0..4).map(|_| Atomic::new(0)).collect();
@@ -301,29 +328,40 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     nic.interrupts();
     assert_eq!((told.recv()?, forward.calls.load(SeqCst)), ((0, 0x42), 1));
 
-    // Both sides of the bypass are there: from now on the unit posts it, and the host hears nothing.
+    // Both sides of the bypass are there: from now on the unit posts it, and the host hears
+    // nothing.
     let bypass = Bypass::<Std, Device, Assigned>::new();
     let produces = bypass.produce(Token(1), Arc::clone(&nic)).map_err(|_| "registered")?;
-    let consumes = bypass.consume(Token(1), Arc::new(Assigned { vm: vm.clone() })).map_err(|_| "registered")?;
+    let consumes = bypass
+        .consume(Token(1), Arc::new(Assigned { vm: vm.clone() }))
+        .map_err(|_| "registered")?;
     nic.interrupts();
     assert_eq!((told.recv()?, forward.calls.load(SeqCst)), ((0, 0x42), 1));
 
-    // The guest directs it to its vCPU 1. When `follow` has returned, nothing is posted by the former route.
-    let rerouted = vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(1, 0x52))])?)?;
+    // The guest directs it to its vCPU 1. When `follow` has returned, nothing is posted by the
+    // former route.
+    let rerouted =
+        vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(1, 0x52))])?)?;
     assert!(rerouted.gsis().eq([NIC]));
     bypass.follow(Token(1));
     nic.interrupts();
     assert_eq!((told.recv()?, forward.calls.load(SeqCst)), ((1, 0x52), 1));
 
-    // The host moves it to CPU 1 meanwhile. Both places are installed until CPU 0 has looked at its IRR.
+    // The host moves it to CPU 1 meanwhile. Both places are installed until CPU 0 has looked at its
+    // IRR.
     let to = CpuSet::of([CpuId(1)]);
-    let moved = host.vectors.begin_move(IRQ, Affinity::In(&to), Update::Whole)?.ok_or("it is there already")?;
-    let change = host.desc.set_affinity(to, &host.online, |_| nic.interrupt.set_host(at(moved.to())))?;
+    let moved = host
+        .vectors
+        .begin_move(IRQ, Affinity::In(&to), Update::Whole)?
+        .ok_or("it is there already")?;
+    let change =
+        host.desc.set_affinity(to, &host.online, |_| nic.interrupt.set_host(at(moved.to())))?;
     change.ok_or("it is there already")?.act().completed();
     assert_eq!(host.vectors.moved(moved)?.cpu(), CpuId(0));
     assert_eq!(host.vectors.cleanup(CpuId(0), |_vector| false), Cleaned::All);
 
-    // The bypass goes: it arrives in the host again, at CPU 1, and still reaches the guest by the irqfd.
+    // The bypass goes: it arrives in the host again, at CPU 1, and still reaches the guest by the
+    // irqfd.
     drop((produces, consumes));
     assert_eq!(nic.interrupt.load().as_remapped().map(|host| host.destination), Some(1));
     nic.interrupts();

@@ -6,7 +6,8 @@ use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
 
 use crate::tokens::{Room, Tokens};
 
-/// A leaf, taken in task context only: who is to be connected is decided under it, and done when it is gone.
+/// A leaf, taken in task context only: who is to be connected is decided under it, and done when it
+/// is gone.
 pub(crate) static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin).leaf();
 
 /// What a producer and a consumer have in common: the identity of the eventfd between them.
@@ -25,7 +26,8 @@ pub trait Producer: Send + Sync + 'static {
     fn start(&self) {}
 }
 
-/// Where interrupts of a producer `D` are to be delivered, if that is possible without the host's handler: an irqfd.
+/// Where interrupts of a producer `D` are to be delivered, if that is possible without the host's
+/// handler: an irqfd.
 ///
 /// What it is asked to do is done in task context, with no lock held, and may wait: for an
 /// invalidation, say. It is asked to do one thing at a time for each pair. It must not register or
@@ -48,8 +50,8 @@ pub trait Consumer<D>: Send + Sync + 'static {
     /// Tells the consumer that its producer has changed.
     fn start(&self) {}
 
-    /// Connects: from here on interrupts of the producer go by this consumer's route, without the host's handler if the
-    /// route allows it.
+    /// Connects: from here on interrupts of the producer go by this consumer's route, without the
+    /// host's handler if the route allows it.
     ///
     /// # Errors
     /// If there can be no connection, for want of an entry, say. Interrupts go by the host, both
@@ -57,12 +59,12 @@ pub trait Consumer<D>: Send + Sync + 'static {
     /// route changes.
     fn connect(&self, producer: &Arc<D>) -> Result<Self::Link, Self::Refusal>;
 
-    /// Lets the connection follow a route that may have changed. When this returns, nothing goes by a
-    /// former route, of which what it returns is the proof.
+    /// Lets the connection follow a route that may have changed. When this returns, nothing goes by
+    /// a former route, of which what it returns is the proof.
     fn follow(&self, link: &mut Self::Link) -> Followed;
 
-    /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing that it has done uses what
-    /// `link` refers to.
+    /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing
+    /// that it has done uses what `link` refers to.
     fn disconnect(&self, producer: &Arc<D>, link: Self::Link);
 }
 
@@ -108,11 +110,13 @@ impl core::fmt::Display for AlreadyRegistered {
 
 impl core::error::Error for AlreadyRegistered {}
 
-/// Producers and consumers, in any order and number, at any moment, but at most one of each for a token.
+/// Producers and consumers, in any order and number, at any moment, but at most one of each for a
+/// token.
 ///
-/// No lock is held while they are connected: whoever does something to a pair *takes its link out* of the slot before, and puts
-/// it back after. Without the link there is nothing that others could do to that pair, so they wait; other pairs are
-/// not concerned. (A lock that is held meanwhile would nest with every lock of every producer and consumer.)
+/// No lock is held while they are connected: whoever does something to a pair *takes its link out*
+/// of the slot before, and puts it back after. Without the link there is nothing that others could
+/// do to that pair, so they wait; other pairs are not concerned. (A lock that is held meanwhile
+/// would nest with every lock of every producer and consumer.)
 pub struct Bypass<P: Platform, D: Producer, C: Consumer<D>> {
     slots: Lock<P, Tokens<Slot<D, C>>>,
     /// A link was put back, or somebody has left.
@@ -160,20 +164,29 @@ impl<D: Producer, C: Consumer<D>> Slot<D, C> {
     }
 
     fn claim(&mut self) -> Claim<D, C> {
-        let (Some(producer), Some(consumer)) = (&self.producer, &self.consumer) else { return Claim::None };
+        let (Some(producer), Some(consumer)) = (&self.producer, &self.consumer) else {
+            return Claim::None;
+        };
         let link = match core::mem::replace(&mut self.pair, Pair::Taken) {
             Pair::Taken => return Claim::Theirs,
             Pair::Connected(link) => Some(link),
             Pair::None | Pair::Refused(_) => None,
         };
-        Claim::Mine(Claimed { producer: Arc::clone(producer), consumer: Arc::clone(consumer), link })
+        Claim::Mine(Claimed {
+            producer: Arc::clone(producer),
+            consumer: Arc::clone(consumer),
+            link,
+        })
     }
 }
 
 impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     /// Creates a bypass with which nobody is registered.
     pub fn new() -> Arc<Self> {
-        Arc::new(Bypass { slots: Lock::new(&PAIRS, Tokens::new()), changed: P::WaitQueue::new("bypass") })
+        Arc::new(Bypass {
+            slots: Lock::new(&PAIRS, Tokens::new()),
+            changed: P::WaitQueue::new("bypass"),
+        })
     }
 
     /// Registers a producer. If there is a consumer of that token, both are connected when this
@@ -184,7 +197,11 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     ///
     /// # Errors
     /// If there is another producer of that token, or one that is about to leave.
-    pub fn produce(self: &Arc<Self>, token: Token, producer: Arc<D>) -> Result<Produces<P, D, C>, AlreadyRegistered> {
+    pub fn produce(
+        self: &Arc<Self>,
+        token: Token,
+        producer: Arc<D>,
+    ) -> Result<Produces<P, D, C>, AlreadyRegistered> {
         self.register(token, |slot| &mut slot.producer, producer)?;
         Ok(Produces { bypass: Arc::clone(self), token })
     }
@@ -197,14 +214,24 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
     ///
     /// # Errors
     /// If there is another consumer of that token, or one that is about to leave.
-    pub fn consume(self: &Arc<Self>, token: Token, consumer: Arc<C>) -> Result<Consumes<P, D, C>, AlreadyRegistered> {
+    pub fn consume(
+        self: &Arc<Self>,
+        token: Token,
+        consumer: Arc<C>,
+    ) -> Result<Consumes<P, D, C>, AlreadyRegistered> {
         self.register(token, |slot| &mut slot.consumer, consumer)?;
         Ok(Consumes { bypass: Arc::clone(self), token })
     }
 
-    fn register<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<(), AlreadyRegistered> {
+    fn register<T>(
+        &self,
+        token: Token,
+        place: Place<D, C, T>,
+        it: Arc<T>,
+    ) -> Result<(), AlreadyRegistered> {
         if let Claim::Mine(claimed) = self.enter(token, place, it)? {
-            // Whoever completes a pair connects it: both were not there until now, so nobody else can have begun to.
+            // Whoever completes a pair connects it: both were not there until now, so nobody else
+            // can have begun to.
             let leaves = Ends(|| self.end(token, place));
             let pair = connect(&claimed);
             core::mem::forget(leaves);
@@ -213,7 +240,12 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         Ok(())
     }
 
-    fn enter<T>(&self, token: Token, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
+    fn enter<T>(
+        &self,
+        token: Token,
+        place: Place<D, C, T>,
+        it: Arc<T>,
+    ) -> Result<Claim<D, C>, AlreadyRegistered> {
         let mut room: Option<Room<_>> = None;
         loop {
             let mut slots = self.slots.lock();
@@ -233,7 +265,11 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
         }
     }
 
-    fn fill<T>(slot: &mut Slot<D, C>, place: Place<D, C, T>, it: Arc<T>) -> Result<Claim<D, C>, AlreadyRegistered> {
+    fn fill<T>(
+        slot: &mut Slot<D, C>,
+        place: Place<D, C, T>,
+        it: Arc<T>,
+    ) -> Result<Claim<D, C>, AlreadyRegistered> {
         if place(slot).is_some() {
             return Err(AlreadyRegistered);
         }
@@ -260,7 +296,11 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Bypass<P, D, C> {
 
     /// Claims a pair, when nobody else does anything to it. If there is none, `alone` is done to
     /// what there is of it.
-    fn claim<R>(&self, token: Token, alone: impl Fn(&mut Slot<D, C>) -> R) -> Result<Claimed<D, C>, Option<R>> {
+    fn claim<R>(
+        &self,
+        token: Token,
+        alone: impl Fn(&mut Slot<D, C>) -> R,
+    ) -> Result<Claimed<D, C>, Option<R>> {
         let mut claimed = Err(None);
         self.changed.wait_until(|| {
             let claim = self.with(token, |slot| match slot.claim() {
@@ -385,7 +425,11 @@ fn connect<D: Producer, C: Consumer<D>>(claimed: &Claimed<D, C>) -> Pair<C::Link
 }
 
 /// The consumer stands still while its producer changes, and the producer while its consumer does.
-fn changing<D: Producer, C: Consumer<D>, R>(producer: &D, consumer: &C, change: impl FnOnce() -> R) -> R {
+fn changing<D: Producer, C: Consumer<D>, R>(
+    producer: &D,
+    consumer: &C,
+    change: impl FnOnce() -> R,
+) -> R {
     producer.stop();
     let _producer = Ends(|| producer.start());
     consumer.stop();
@@ -393,8 +437,8 @@ fn changing<D: Producer, C: Consumer<D>, R>(producer: &D, consumer: &C, change: 
     change()
 }
 
-/// A producer is registered, until this is dropped. When the drop has returned, its consumer does not use it. In task
-/// context, where one may wait.
+/// A producer is registered, until this is dropped. When the drop has returned, its consumer does
+/// not use it. In task context, where one may wait.
 #[must_use = "dropped, it is not registered"]
 pub struct Produces<P: Platform, D: Producer, C: Consumer<D>> {
     bypass: Arc<Bypass<P, D, C>>,
@@ -419,8 +463,8 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Produces<P, D, C> {
     }
 }
 
-/// A consumer is registered, until this is dropped. When the drop has returned, no interrupt of the producer goes by its
-/// route any more. In task context, where one may wait.
+/// A consumer is registered, until this is dropped. When the drop has returned, no interrupt of the
+/// producer goes by its route any more. In task context, where one may wait.
 #[must_use = "dropped, it is not registered"]
 pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
     bypass: Arc<Bypass<P, D, C>>,
@@ -578,7 +622,10 @@ mod tests {
         let consumes = bypass.consume(Token(1), irqfd).unwrap();
         take(&log);
         drop((produces, consumes));
-        assert!(take(&log).is_empty() && bypass.slots.lock().len() == 0, "what was not connected is not disconnected");
+        assert!(
+            take(&log).is_empty() && bypass.slots.lock().len() == 0,
+            "what was not connected is not disconnected"
+        );
     }
 
     #[test]

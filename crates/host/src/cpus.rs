@@ -114,14 +114,20 @@ mod tests {
         assert_eq!(set.to_string(), "CPUs 0-2, 63, 70");
         assert_eq!(CpuSet::none().iter().count(), 0);
         assert!(set.contains(CpuId(63)) && !set.contains(CpuId(64)) && !set.contains(CpuId(128)));
-        assert_eq!(set.first_common(&CpuSet::of([CpuId(400), CpuId(70), CpuId(69)])), Some(CpuId(70)));
+        assert_eq!(
+            set.first_common(&CpuSet::of([CpuId(400), CpuId(70), CpuId(69)])),
+            Some(CpuId(70))
+        );
         assert_eq!(set.first_common(&CpuSet::of([CpuId(69)])), None);
     }
 
     #[test]
     fn a_set_is_as_large_as_its_members_whatever_their_numbers() {
         let set = CpuSet::of([CpuId(u32::MAX), CpuId(0), CpuId(u32::MAX - 1)]);
-        assert_eq!((set.0.len(), set.to_string()), (2, "CPUs 0, 4294967294-4294967295".to_string()));
+        assert_eq!(
+            (set.0.len(), set.to_string()),
+            (2, "CPUs 0, 4294967294-4294967295".to_string())
+        );
         assert!(set.contains(CpuId(u32::MAX)) && !set.contains(CpuId(u32::MAX - 2)));
     }
 }

@@ -1,4 +1,5 @@
-//! How an interrupt goes one of two ways, delivered or pending, while somebody changes which of them is open.
+//! How an interrupt goes one of two ways, delivered or pending, while somebody changes which of
+//! them is open.
 //!
 //! ```text
 //!   an interrupt                      who opens
@@ -9,12 +10,14 @@
 //!     takes what pends, delivers      delivers
 //! ```
 //!
-//! Of the two at least one sees what the other has done, and what is pending is taken by one of them, in one step. So nothing
-//! is lost, and nothing is delivered that was not raised. Whoever closes delivery has nothing to take: what was
-//! delivered is delivered. An interrupt that has looked before may be delivered a moment later.
+//! Of the two at least one sees what the other has done, and what is pending is taken by one of
+//! them, in one step. So nothing is lost, and nothing is delivered that was not raised. Whoever
+//! closes delivery has nothing to take: what was delivered is delivered. An interrupt that has
+//! looked before may be delivered a moment later.
 //!
-//! This is the posting protocol of `doorbell-post` with deliverer and keeper in place of a vCPU. It is that of a pending
-//! bit of MSI-X, of a line whose consumer changes, and of INTx without a trigger.
+//! This is the posting protocol of `doorbell-post` with deliverer and keeper in place of a vCPU. It
+//! is that of a pending bit of MSI-X, of a line whose consumer changes, and of INTx without a
+//! trigger.
 
 /// What there is to open, and where interrupts are pending otherwise.
 pub(crate) trait Handover {
@@ -27,8 +30,8 @@ pub(crate) trait Handover {
     /// Keeps one. Ends with a full barrier.
     fn pend(&self);
 
-    /// Takes all that are pending, each once: how many, or 1 if they coalesce. Begins with a full barrier. Whoever has opened
-    /// delivery calls it, and delivers as many.
+    /// Takes all that are pending, each once: how many, or 1 if they coalesce. Begins with a full
+    /// barrier. Whoever has opened delivery calls it, and delivers as many.
     fn take(&self) -> u64;
 }
 

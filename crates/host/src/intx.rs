@@ -1,4 +1,5 @@
-//! INTx of an assigned device, as VFIO hands it to user space: a level that its handler masks, and user space unmasks.
+//! INTx of an assigned device, as VFIO hands it to user space: a level that its handler masks, and
+//! user space unmasks.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -25,9 +26,11 @@ pub enum IntxPending {
 /// What a device says about its interrupt, read at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
-    /// Interrupt Status, which does not depend on the mask (PCI Local Bus 3.0, section 6.2.3, bit 3).
+    /// Interrupt Status, which does not depend on the mask (PCI Local Bus 3.0, section 6.2.3, bit
+    /// 3).
     pub pending: IntxPending,
-    /// Interrupt Disable (section 6.2.2, bit 10), or the interrupt controller's mask of a line that is not shared.
+    /// Interrupt Disable (section 6.2.2, bit 10), or the interrupt controller's mask of a line that
+    /// is not shared.
     pub masked: bool,
 }
 
@@ -50,18 +53,20 @@ const KEPT: u32 = 4;
 
 /// The interrupt of a device, and the trigger that tells user space of it.
 ///
-/// [`fire`](Intx::fire) is the handler. It masks the line at the device and has the trigger signalled; user space serves the
-/// device and [unmasks](Intx::unmask), and if the device asserts its interrupt still, is told at once instead. All calls
-/// may be concurrent; none takes a lock or waits.
+/// [`fire`](Intx::fire) is the handler. It masks the line at the device and has the trigger
+/// signalled; user space serves the device and [unmasks](Intx::unmask), and if the device asserts
+/// its interrupt still, is told at once instead. All calls may be concurrent; none takes a lock or
+/// waits.
 ///
-/// *Masked* is a word here and a bit in the device. Whoever changes the word has the device follow it, and looks at
-/// the word again: the last one to write the device has seen that the two agree. So a handler may interrupt an unmask
-/// halfway, on the same CPU or another.
+/// *Masked* is a word here and a bit in the device. Whoever changes the word has the device follow
+/// it, and looks at the word again: the last one to write the device has seen that the two agree.
+/// So a handler may interrupt an unmask halfway, on the same CPU or another.
 ///
-/// **To take it down**, in this order (known race F07: an eventfd that was put while a handler and an unmask could signal
-/// it): [`shut`](Intx::shut) it, which disables the line and takes the trigger out; wait for the grace period that the former
-/// trigger asks for, after which no handler and no work is signalling it; then free the interrupt in the host, and after that
-/// drop this. The handler lives as long as this: called late, it finds nothing to do.
+/// **To take it down**, in this order (known race F07: an eventfd that was put while a handler and
+/// an unmask could signal it): [`shut`](Intx::shut) it, which disables the line and takes the
+/// trigger out; wait for the grace period that the former trigger asks for, after which no handler
+/// and no work is signalling it; then free the interrupt in the host, and after that drop this. The
+/// handler lives as long as this: called late, it finds nothing to do.
 pub struct Intx<P: Platform, L, T: Signal> {
     word: P::AtomicU32,
     line: L,
@@ -119,7 +124,8 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         }
         let before = self.word.fetch_or(MASKED, SeqCst);
         self.follow();
-        // Who has set the bit has told, or has asked for silence; an unmask finds what the device says then.
+        // Who has set the bit has told, or has asked for silence; an unmask finds what the device
+        // says then.
         Fired::Ours((before & (MASKED | DISABLED) == 0).then_some(Tell(self)))
     }
 
@@ -187,8 +193,9 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
         self.follow();
     }
 
-    /// Makes the device's mask what the word says. It goes round again only if somebody has changed the word meanwhile,
-    /// who does the same: of all, the last one to write the device looks at the word after that.
+    /// Makes the device's mask what the word says. It goes round again only if somebody has changed
+    /// the word meanwhile, who does the same: of all, the last one to write the device looks at the
+    /// word after that.
     fn follow(&self) {
         loop {
             let masked = self.is_masked();
@@ -223,7 +230,9 @@ impl<P: Platform, L: IntxLine, T: Signal> Tell<'_, P, L, T> {
     /// Any task or hard interrupt; does not sleep.
     pub fn act(self) {
         let section = self.0.trigger.domain().read();
-        if let Some((trigger, count)) = handover::raise(&Triggered { intx: self.0, section: &section }) {
+        if let Some((trigger, count)) =
+            handover::raise(&Triggered { intx: self.0, section: &section })
+        {
             trigger.signal(count);
         }
     }
@@ -261,8 +270,9 @@ pub struct Exchanged<'a, P: Platform, L, T: Signal> {
 doorbell_platform::opaque_debug!(['a, P: Platform, L, T: Signal] Exchanged<'a, P, L, T>);
 
 impl<P: Platform, L: IntxLine, T: Signal> Exchanged<'_, P, L, T> {
-    /// Tells the new trigger of an interrupt that was pending. What is returned has the former trigger, after a grace period:
-    /// until then a handler, or work that it has queued, may signal it.
+    /// Tells the new trigger of an interrupt that was pending. What is returned has the former
+    /// trigger, after a grace period: until then a handler, or work that it has queued, may signal
+    /// it.
     pub fn act(self) -> Retired<P::Rcu, Option<T>> {
         if let Some(tell) = self.tell {
             tell.act();

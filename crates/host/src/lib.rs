@@ -16,17 +16,21 @@ mod remap;
 mod tokens;
 pub mod vector;
 
-pub use bypass::{AlreadyRegistered, Bypass, Connection, Consumer, Consumes, Followed, Producer, Produces, Token};
+pub use bypass::{
+    AlreadyRegistered, Bypass, Connection, Consumer, Consumes, Followed, Producer, Produces, Token,
+};
 pub use cpus::CpuSet;
 pub use irq::{
-    AffinityChange, AffinityError, AffinityNotifier, Enabled, Freed, Handler, Handling, HasThread, IrqDesc, IrqReturn,
-    LineTaken, NotDisabled, NotRequested, Requested, Sharing, ThreadWork, WakeThread,
+    AffinityChange, AffinityError, AffinityNotifier, Enabled, Freed, Handler, Handling, HasThread,
+    IrqDesc, IrqReturn, LineTaken, NotDisabled, NotRequested, Requested, Sharing, ThreadWork,
+    WakeThread,
 };
 pub use locks::LOCKS;
 pub use remap::amd::{AmdBinding, AmdInterrupt, AvicTarget, Bound, Posting, RescanRequired};
 pub use remap::intel::{IntelBinding, IntelInterrupt, Misaligned, PiTarget};
 pub use remap::{
-    Invalidate, IrteIndex, IrteMemory, IrteSlot, NotBound, NotLockFree, RemapTable, RetiredIrte, TableFull,
+    Invalidate, IrteIndex, IrteMemory, IrteSlot, NotBound, NotLockFree, RemapTable, RetiredIrte,
+    TableFull,
 };
 
 /// Interrupt remapping table entries: what their bits say.

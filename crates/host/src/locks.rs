@@ -20,7 +20,11 @@ pub static LOCKS: &[LockUse] = &[
         "interrupts off",
         "who has which vector of which CPU, and the vector tables, which interrupt entry reads without it",
     ),
-    LockUse::leaf(&IRQ_ACTIONS, "one for each descriptor", "one change of a line's handlers at a time"),
+    LockUse::leaf(
+        &IRQ_ACTIONS,
+        "one for each descriptor",
+        "one change of a line's handlers at a time",
+    ),
     LockUse::leaf(
         &TABLE,
         "task context",

@@ -11,11 +11,11 @@ use crate::Token;
 /// call pays for all. Who adds a token brings [`Room`] now and then, for some that follow, too; it
 /// stays with the table.
 ///
-/// With many tokens the time goes into cache misses and page faults, so all is small, and a bucket is
-/// one cache line: who looks for a token that is not there, and adds it, touches no other that is
-/// far from those of the last one. Which bucket is split next, where its other half goes, and which
-/// node is used next, follows in memory upon the ones before. Nodes of others are not touched, but
-/// for the few that do not fit into their buckets.
+/// With many tokens the time goes into cache misses and page faults, so all is small, and a bucket
+/// is one cache line: who looks for a token that is not there, and adds it, touches no other that
+/// is far from those of the last one. Which bucket is split next, where its other half goes, and
+/// which node is used next, follows in memory upon the ones before. Nodes of others are not
+/// touched, but for the few that do not fit into their buckets.
 pub(crate) struct Tokens<T> {
     buckets: Chunks<Bucket>,
     /// How many buckets are in use: at least 1 once there is a chunk.
@@ -93,7 +93,8 @@ const LOAD: usize = 4;
 const CHUNK: usize = 64;
 
 impl Bucket {
-    const EMPTY: Self = Bucket { entries: [Entry { hash: Hash(0), node: NONE }; WIDTH], more: NONE };
+    const EMPTY: Self =
+        Bucket { entries: [Entry { hash: Hash(0), node: NONE }; WIDTH], more: NONE };
 }
 
 impl Hash {
@@ -127,7 +128,9 @@ impl<E> Chunks<E> {
     }
 
     fn grow(&mut self, longer: Longer, growth: &mut Growth<E>) {
-        let Some(longer) = longer.filter(|longer| *longer <= growth.list.capacity()) else { return };
+        let Some(longer) = longer.filter(|longer| *longer <= growth.list.capacity()) else {
+            return;
+        };
         if longer > 0 && growth.chunk.is_some() {
             // One word for each chunk moves here.
             growth.list.append(&mut self.0);
@@ -147,7 +150,10 @@ impl<E> Growth<E> {
 impl<T> Room<T> {
     pub(crate) fn new(lack: Lack) -> Self {
         let node = || Node { token: Token(0), next: NONE, value: None };
-        Room { buckets: Growth::new(lack.buckets, || Bucket::EMPTY), nodes: Growth::new(lack.nodes, node) }
+        Room {
+            buckets: Growth::new(lack.buckets, || Bucket::EMPTY),
+            nodes: Growth::new(lack.nodes, node),
+        }
     }
 }
 
@@ -190,7 +196,8 @@ impl<T> Tokens<T> {
     /// Returns the place of a token that is not outside of its bucket: which entry, and which node.
     fn inside(&mut self, bucket: &Bucket, token: Token, hash: Hash) -> Option<(usize, Index)> {
         let mut alike = bucket.entries.iter().enumerate().filter(|(_, entry)| entry.hash == hash);
-        let (at, entry) = alike.find(|(_, entry)| self.node(entry.node).is_some_and(|node| node.token == token))?;
+        let (at, entry) = alike
+            .find(|(_, entry)| self.node(entry.node).is_some_and(|node| node.token == token))?;
         Some((at, entry.node))
     }
 
@@ -314,7 +321,11 @@ mod tests {
             let mut late = Room::new(lack);
             let (longer, more) = (tokens.buckets.len(), tokens.nodes.len());
             tokens.extend(&mut late);
-            assert_eq!((tokens.buckets.len(), tokens.nodes.len()), (longer, more), "others have brought it meanwhile");
+            assert_eq!(
+                (tokens.buckets.len(), tokens.nodes.len()),
+                (longer, more),
+                "others have brought it meanwhile"
+            );
         }
         assert_eq!(tokens.insert(Token(token), value).copied(), Some(value));
     }
@@ -367,12 +378,19 @@ mod tests {
                 add(&mut tokens, token(n), 0);
                 // At most one bucket more is used; all nodes are, but for the last ones.
                 assert_eq!(tokens.in_use, n / LOAD + 1);
-                assert_eq!(tokens.buckets.len(), tokens.in_use.next_multiple_of(CHUNK), "after {buckets}");
+                assert_eq!(
+                    tokens.buckets.len(),
+                    tokens.in_use.next_multiple_of(CHUNK),
+                    "after {buckets}"
+                );
                 assert_eq!(tokens.nodes.len(), (n + 1).next_multiple_of(CHUNK), "after {nodes}");
                 if [999, 9_999, 19_999, 49_999, 131_071, 173_999].contains(&n) {
                     // What a search has to look at: one line, and of few buckets something beside.
                     let (all, most) = outside(&mut tokens);
-                    assert!(all * 100 <= n * 6 && most <= 16, "{all} of {n}, {most} in a row, by steps of {step:#x}");
+                    assert!(
+                        all * 100 <= n * 6 && most <= 16,
+                        "{all} of {n}, {most} in a row, by steps of {step:#x}"
+                    );
                 }
             }
             (0..174_000).for_each(|n| assert!(tokens.remove(Token(token(n))).is_some()));

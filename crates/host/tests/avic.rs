@@ -1,4 +1,5 @@
-//! The vCPUs of `doorbell-apic` as targets of an IOMMU's interrupts: all that a host writes to join the two.
+//! The vCPUs of `doorbell-apic` as targets of an IOMMU's interrupts: all that a host writes to join
+//! the two.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

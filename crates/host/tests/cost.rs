@@ -7,11 +7,13 @@ use std::sync::Arc;
 use doorbell_host::intx::{Fired, Intx, IntxLine, IntxPending, Status};
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
-use doorbell_host::msi::{ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal};
+use doorbell_host::msi::{
+    ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal,
+};
 use doorbell_host::vector::{Affinity, Arrived, Cleaned, Irq, Update, Vectors};
 use doorbell_host::{
-    AmdBinding, AmdInterrupt, AvicTarget, CpuSet, Enabled, Handler, Handling, IrqDesc, IrqReturn, IrteMemory, Posting,
-    RemapTable, Sharing,
+    AmdBinding, AmdInterrupt, AvicTarget, CpuSet, Enabled, Handler, Handling, IrqDesc, IrqReturn,
+    IrteMemory, Posting, RemapTable, Sharing,
 };
 use doorbell_platform::{Atomic, Counting, Counts, CpuId, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
@@ -23,7 +25,8 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is `System`'s to do; the counter is a plain cell of this thread, and does not allocate.
+// SAFETY: everything is `System`'s to do; the counter is a plain cell of this thread, and does not
+// allocate.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
@@ -71,7 +74,9 @@ const RUNNING: Residency = Residency::Running { apic_id: 1 };
 fn bindings(count: usize) -> Vec<AmdBinding<P, Memory, Vcpu>> {
     let memory: Memory = (0..count).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
     let table = RemapTable::<P, Memory>::new(memory).unwrap();
-    (0..count).map(|_| AmdBinding::new(AmdInterrupt::new(table.allocate().unwrap(), HOST))).collect()
+    (0..count)
+        .map(|_| AmdBinding::new(AmdInterrupt::new(table.allocate().unwrap(), HOST)))
+        .collect()
 }
 
 #[test]
@@ -84,7 +89,11 @@ fn a_vcpu_that_moves_takes_one_lock_and_a_load_and_a_store_for_each_interrupt() 
         }
         let ((), counts, allocations) = of(|| vcpu.0.set(RUNNING));
         let n = count as u64;
-        assert_eq!(counts, Counts { spins: 1, irq_saves: 1, loads: n, stores: n, ..Counts::default() }, "{count}");
+        assert_eq!(
+            counts,
+            Counts { spins: 1, irq_saves: 1, loads: n, stores: n, ..Counts::default() },
+            "{count}"
+        );
         assert_eq!(allocations, 0);
     }
 }
@@ -124,10 +133,16 @@ fn an_interrupt_whose_thread_is_to_be_woken_takes_one_read_modify_write_and_one_
     let (work, counts, allocations) = of(|| desc.take_work());
     assert!(work.is_some_and(|work| work.run && !work.moved));
     // It says that it handles, for those who wait for that ..
-    assert_eq!((counts, allocations), (Counts { loads: 2, stores: 1, rmws: 1, ..Counts::default() }, 0));
+    assert_eq!(
+        (counts, allocations),
+        (Counts { loads: 2, stores: 1, rmws: 1, ..Counts::default() }, 0)
+    );
     let (work, counts, _) = of(|| desc.take_work());
     // .. and that it has, and looks whether somebody waits.
-    assert_eq!((work, counts), (None, Counts { loads: 3, stores: 1, fences: 1, ..Counts::default() }));
+    assert_eq!(
+        (work, counts),
+        (None, Counts { loads: 3, stores: 1, fences: 1, ..Counts::default() })
+    );
     let (work, counts, _) = of(|| desc.take_work());
     assert_eq!((work, counts), (None, Counts { loads: 2, ..Counts::default() }));
 }
@@ -136,7 +151,8 @@ fn an_interrupt_whose_thread_is_to_be_woken_takes_one_read_modify_write_and_one_
 fn to_move_an_interrupt_in_the_host_takes_no_lock_and_no_memory() {
     let mut bindings = bindings(1);
     let interrupt = Arc::clone(bindings.remove(0).interrupt());
-    let (token, counts, allocations) = of(|| interrupt.set_host(HostMode { destination: 4, ..HOST }));
+    let (token, counts, allocations) =
+        of(|| interrupt.set_host(HostMode { destination: 4, ..HOST }));
     token.completed();
     // Twice: who has written looks again.
     assert_eq!(counts, Counts { stores: 1, loads: 4, rmws: 1, ..Counts::default() });
@@ -156,7 +172,9 @@ fn entries_are_taken_and_given_back_without_memory() {
 fn msix(entry: u16) -> Msix<P> {
     let msix = Msix::new(2048).unwrap();
     msix.write_control(MSIX_ENABLE).each(|_| panic!("all are masked"));
-    let MsixWritten::Route(route) = mask(&msix, entry, false) else { panic!("it has no route yet") };
+    let MsixWritten::Route(route) = mask(&msix, entry, false) else {
+        panic!("it has no route yet")
+    };
     assert!(matches!(route.routed(), MsixWritten::Nothing));
     msix
 }
@@ -184,21 +202,32 @@ fn a_guest_masks_and_unmasks_with_one_lock_without_a_route_and_without_memory() 
     assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, ..Counts::default() }, 0));
     let (written, counts, allocations) = of(|| mask(&msix, 7, false));
     assert!(matches!(written, MsixWritten::Nothing));
-    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, ..Counts::default() }, 0));
+    assert_eq!(
+        (counts, allocations),
+        (Counts { spins: 1, stores: 1, loads: 1, ..Counts::default() }, 0)
+    );
     assert!(matches!(mask(&msix, 7, true), MsixWritten::Nothing));
     assert_eq!(msix.signal(7), Ok(MsixSignalled::Pending));
     let (written, counts, allocations) = of(|| mask(&msix, 7, false));
     assert!(matches!(written, MsixWritten::Deliver(7)));
-    assert_eq!((counts, allocations), (Counts { spins: 1, stores: 1, loads: 1, rmws: 1, ..Counts::default() }, 0));
+    assert_eq!(
+        (counts, allocations),
+        (Counts { spins: 1, stores: 1, loads: 1, rmws: 1, ..Counts::default() }, 0)
+    );
 }
 
 #[test]
 fn the_function_mask_takes_a_store_for_each_32_entries_and_its_end_a_lock_and_a_load_more() {
     let msix = msix(7);
-    let ((), counts, allocations) = of(|| msix.write_control(MSIX_ENABLE | MSIX_FUNCTION_MASK).each(|_| ()));
+    let ((), counts, allocations) =
+        of(|| msix.write_control(MSIX_ENABLE | MSIX_FUNCTION_MASK).each(|_| ()));
     assert_eq!((counts, allocations), (Counts { spins: 1, stores: 64, ..Counts::default() }, 0));
-    let ((), counts, allocations) = of(|| msix.write_control(MSIX_ENABLE).each(|_| panic!("none was pending")));
-    assert_eq!((counts, allocations), (Counts { spins: 1 + 64, stores: 64, loads: 64, ..Counts::default() }, 0));
+    let ((), counts, allocations) =
+        of(|| msix.write_control(MSIX_ENABLE).each(|_| panic!("none was pending")));
+    assert_eq!(
+        (counts, allocations),
+        (Counts { spins: 1 + 64, stores: 64, loads: 64, ..Counts::default() }, 0)
+    );
 }
 
 /// Does nothing that is counted.
@@ -219,7 +248,8 @@ impl Drain for Event {
 
 #[test]
 fn a_line_costs_a_load_beside_its_irqfd_and_a_switch_a_store_and_a_fence() {
-    let line = ConsumerSwitch::<P, _, _>::new(Event::default(), Event::default(), MsiConsumer::Direct);
+    let line =
+        ConsumerSwitch::<P, _, _>::new(Event::default(), Event::default(), MsiConsumer::Direct);
     let ((), counts, allocations) = of(|| line.signal());
     assert_eq!((counts, allocations), (Counts { loads: 1, ..Counts::default() }, 0));
     let ((), counts, allocations) = of(|| line.switch(MsiConsumer::User));
@@ -236,7 +266,10 @@ struct Device(std::sync::atomic::AtomicBool);
 
 impl IntxLine for Device {
     fn status(&self) -> Status {
-        Status { pending: IntxPending::Unknown, masked: self.0.load(std::sync::atomic::Ordering::SeqCst) }
+        Status {
+            pending: IntxPending::Unknown,
+            masked: self.0.load(std::sync::atomic::Ordering::SeqCst),
+        }
     }
     fn set_masked(&self, masked: bool) {
         self.0.store(masked, std::sync::atomic::Ordering::SeqCst);
@@ -245,7 +278,8 @@ impl IntxLine for Device {
 
 #[test]
 fn intx_takes_no_lock_and_no_memory() {
-    let intx = Intx::<P, _, _>::new(Device::default(), &Arc::new(<P as Platform>::Rcu::new("triggers")));
+    let intx =
+        Intx::<P, _, _>::new(Device::default(), &Arc::new(<P as Platform>::Rcu::new("triggers")));
     assert!(intx.set_trigger(Some(Event::default())).act().synchronize().is_none());
     intx.enable();
     let (fired, counts, allocations) = of(|| intx.fire());
@@ -253,9 +287,15 @@ fn intx_takes_no_lock_and_no_memory() {
     assert_eq!((counts, allocations), (Counts { loads: 2, rmws: 1, ..Counts::default() }, 0));
     let Fired::Ours(Some(tell)) = fired else { panic!("it is not masked") };
     let ((), counts, allocations) = of(|| tell.act());
-    assert_eq!((counts.spins, counts.mutexes, counts.irq_saves, counts.read_sections, allocations), (0, 0, 0, 1, 0));
+    assert_eq!(
+        (counts.spins, counts.mutexes, counts.irq_saves, counts.read_sections, allocations),
+        (0, 0, 0, 1, 0)
+    );
     let (told, counts, allocations) = of(|| intx.unmask().is_some());
-    assert_eq!((told, counts, allocations), (false, Counts { loads: 3, rmws: 1, ..Counts::default() }, 0));
+    assert_eq!(
+        (told, counts, allocations),
+        (false, Counts { loads: 3, rmws: 1, ..Counts::default() }, 0)
+    );
 }
 
 /// A driver that always finds the same.
@@ -274,7 +314,8 @@ fn desc(claim: IrqReturn) -> IrqDesc<P> {
     desc
 }
 
-/// A read section of the list of handlers, and one load in it. What a section consists of is the platform's affair.
+/// A read section of the list of handlers, and one load in it. What a section consists of is the
+/// platform's affair.
 fn list_read() -> Counts {
     let rcu = <P as Platform>::Rcu::new("list");
     drop(rcu.read());
@@ -300,7 +341,10 @@ fn an_interrupt_that_arrives_takes_one_load_to_know_whose_it_is() {
     let place = vectors.activate(Irq(0), Affinity::Anywhere).unwrap();
     let cpu = vectors.cpu(place.cpu).unwrap();
     let (arrived, counts, allocations) = of(|| cpu.arrived(place.vector));
-    assert_eq!((arrived, counts, allocations), (Arrived::Irq(Irq(0)), Counts { loads: 1, ..Counts::default() }, 0));
+    assert_eq!(
+        (arrived, counts, allocations),
+        (Arrived::Irq(Irq(0)), Counts { loads: 1, ..Counts::default() }, 0)
+    );
     let (arrived, counts, allocations) = of(|| cpu.arrived(Vector(0x99)));
     assert_eq!(
         (arrived, counts, allocations),
@@ -361,17 +405,23 @@ fn vectors() -> Vectors<P> {
 fn each_change_of_an_interrupts_vector_takes_one_lock_and_a_store_for_each_entry_and_no_memory() {
     let vectors = vectors();
     let [here, there] = [0, 1].map(|cpu| CpuSet::of([CpuId(cpu)]));
-    let (place, counts, allocations) = of(|| vectors.activate(Irq(0), Affinity::In(&here)).unwrap());
+    let (place, counts, allocations) =
+        of(|| vectors.activate(Irq(0), Affinity::In(&here)).unwrap());
     assert_eq!((place.cpu, counts, allocations), (CpuId(0), Counts { stores: 1, ..lock() }, 0));
-    let (moved, counts, allocations) = of(|| vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole));
+    let (moved, counts, allocations) =
+        of(|| vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole));
     assert_eq!((counts, allocations), (Counts { stores: 1, ..lock() }, 0));
     let moved = moved.unwrap().expect("it goes elsewhere");
     let (cleanup, counts, allocations) = of(|| vectors.moved(moved).unwrap());
     assert_eq!((cleanup.cpu(), counts, allocations), (CpuId(0), lock(), 0));
     // What the entry stands for, and that it no longer does.
     let (cleaned, counts, allocations) = of(|| vectors.cleanup(CpuId(0), |_| false));
-    assert_eq!((cleaned, counts, allocations), (Cleaned::All, Counts { loads: 1, stores: 1, ..lock() }, 0));
-    let (cleaned, counts, allocations) = of(|| vectors.cleanup(CpuId(0), |_| unreachable!("nothing is in quarantine")));
+    assert_eq!(
+        (cleaned, counts, allocations),
+        (Cleaned::All, Counts { loads: 1, stores: 1, ..lock() }, 0)
+    );
+    let (cleaned, counts, allocations) =
+        of(|| vectors.cleanup(CpuId(0), |_| unreachable!("nothing is in quarantine")));
     assert_eq!((cleaned, counts, allocations), (Cleaned::All, lock(), 0));
     let (cleanup, counts, allocations) = of(|| vectors.deactivate(Irq(0)).unwrap());
     assert_eq!((cleanup.cpu(), counts, allocations), (CpuId(1), Counts { stores: 1, ..lock() }, 0));

@@ -1,16 +1,20 @@
-//! The irqfds of `doorbell-irqfd` as consumers of an assigned device's interrupt: all that a host writes to join the two. To be
-//! copied; the case `irqfd-routing-teardown` explores the same.
+//! The irqfds of `doorbell-irqfd` as consumers of an assigned device's interrupt: all that a host
+//! writes to join the two. To be copied; the case `irqfd-routing-teardown` explores the same.
 //!
-//! The device signals its irqfd whenever its interrupt arrives in the host. While both are registered with one token, it is
-//! posted to the vCPU that the irqfd's route names, if the route is a message for one vCPU; else it goes on to arrive.
+//! The device signals its irqfd whenever its interrupt arrives in the host. While both are
+//! registered with one token, it is posted to the vCPU that the irqfd's route names, if the route
+//! is a message for one vCPU; else it goes on to arrive.
 
 use std::sync::{Arc, Mutex};
 
 use doorbell_host::irte::amd::HostMode;
 use doorbell_host::{
-    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Posting, Producer, RemapTable, Token,
+    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Posting, Producer,
+    RemapTable, Token,
 };
-use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId,
+};
 use doorbell_platform::{Atomic, Platform, Std};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
@@ -63,14 +67,19 @@ struct Assigned {
 }
 
 impl Assigned {
-    /// Whom the interrupt can be posted to, by the table in force: one that replaces it is followed later.
+    /// Whom the interrupt can be posted to, by the table in force: one that replaces it is followed
+    /// later.
     fn target(&self) -> Option<(Arc<Vcpu>, Posting)> {
         let table = self.vm.table();
         let Some(Route::Msi(msi)) = table.routes(self.gsi).next() else { return None };
-        // The destination of a message in the xAPIC format. `doorbell_apic::Message` knows the others, and what can be posted.
+        // The destination of a message in the xAPIC format. `doorbell_apic::Message` knows the
+        // others, and what can be posted.
         let id = (msi.address >> 12 & 0xff) as usize;
         let vcpu = self.vm.controller().vcpus.get(id)?;
-        Some((Arc::clone(vcpu), Posting { backing_page: id as u64, vector: msi.data as u8, tag: id as u32 }))
+        Some((
+            Arc::clone(vcpu),
+            Posting { backing_page: id as u64, vector: msi.data as u8, tag: id as u32 },
+        ))
     }
 
     fn go_by(&self, target: Option<(Arc<Vcpu>, Posting)>, binding: &mut Posted) -> Followed {
@@ -107,7 +116,8 @@ impl Consumer<Device> for Assigned {
 /// The tokens of the irqfds, each with its GSI.
 type Tokens = Vec<(Gsi, Token)>;
 
-/// What a host does after each [`Irqfds::reroute`]: when this has returned, nothing is posted by a former route.
+/// What a host does after each [`Irqfds::reroute`]: when this has returned, nothing is posted by a
+/// former route.
 fn follow(bypass: &Bypass<Std, Device, Assigned>, tokens: &Tokens, rerouted: Rerouted) -> usize {
     let changed = rerouted.gsis().flat_map(|gsi| tokens.iter().filter(move |of| of.0 == gsi));
     changed.map(|(_, token)| bypass.follow(*token)).count()
@@ -126,13 +136,18 @@ fn table(routes: &[(Gsi, Route)]) -> RoutingTable {
 }
 
 #[test]
-fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_what_has_changed_follows() {
+fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_what_has_changed_follows()
+ {
     let vcpu = || Arc::new(Vcpu { copies: ResidencyCopies::new(Own), looked_at: Mutex::new(0) });
     let vcpus = [vcpu(), vcpu()];
-    let vm = Irqfds::<Std, _>::new(Chip { vcpus: vcpus.to_vec() }, Limits { gsis: 64, ..Limits::default() });
+    let vm = Irqfds::<Std, _>::new(
+        Chip { vcpus: vcpus.to_vec() },
+        Limits { gsis: 64, ..Limits::default() },
+    );
     let bypass = Bypass::<Std, Device, Assigned>::new();
     let tokens: Tokens = vec![(FIRST, Token(1)), (SECOND, Token(2))];
-    let first = vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(0, 0x42))])).unwrap();
+    let first =
+        vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(0, 0x42))])).unwrap();
     assert_eq!(follow(&bypass, &tokens, first), 2, "nobody is registered yet, which is no mistake");
 
     let memory: Memory = (0..2).map(|_| Atomic::new(0)).collect();
@@ -142,27 +157,33 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
         let binding = AmdBinding::new(interrupt);
         (Arc::clone(binding.interrupt()), Arc::new(Device(Mutex::new(Some(binding)))))
     };
-    let says = |interrupt: &Interrupt| interrupt.load().as_guest().map(|guest| (guest.backing_page, guest.vector));
+    let says = |interrupt: &Interrupt| {
+        interrupt.load().as_guest().map(|guest| (guest.backing_page, guest.vector))
+    };
     let mut registered = Vec::new();
     let interrupts: Vec<_> = tokens
         .iter()
         .map(|&(gsi, token)| {
             let (interrupt, device) = device();
             let produces = bypass.produce(token, device).unwrap();
-            let consumes = bypass.consume(token, Arc::new(Assigned { vm: vm.clone(), gsi })).unwrap();
+            let consumes =
+                bypass.consume(token, Arc::new(Assigned { vm: vm.clone(), gsi })).unwrap();
             registered.push((produces, consumes));
             interrupt
         })
         .collect();
     assert_eq!((says(&interrupts[0]), says(&interrupts[1])), (Some((0, 0x41)), Some((0, 0x42))));
 
-    let moved = vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(1, 0x52))])).unwrap();
+    let moved =
+        vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(1, 0x52))])).unwrap();
     assert_eq!(follow(&bypass, &tokens, moved), 1);
     assert_eq!((says(&interrupts[0]), says(&interrupts[1])), (Some((0, 0x41)), Some((1, 0x52))));
     assert_eq!((*vcpus[0].looked_at.lock().unwrap(), *vcpus[1].looked_at.lock().unwrap()), (1, 0));
 
     // A pin cannot be posted: the interrupt arrives in the host, whose handler signals the irqfd.
-    let lost = vm.reroute(table(&[(FIRST, Route::Edge(Pin::new(0, 4))), (SECOND, message(1, 0x52))])).unwrap();
+    let lost = vm
+        .reroute(table(&[(FIRST, Route::Edge(Pin::new(0, 4))), (SECOND, message(1, 0x52))]))
+        .unwrap();
     assert_eq!(follow(&bypass, &tokens, lost), 1);
     assert_eq!((says(&interrupts[0]), interrupts[0].load().as_host()), (None, Some(HOST)));
 

@@ -39,7 +39,13 @@ impl Atomic for Word {
     fn swap(&self, value: u128, _: Ordering) -> u128 {
         self.change(|_| value)
     }
-    fn compare_exchange(&self, current: u128, new: u128, _: Ordering, _: Ordering) -> Result<u128, u128> {
+    fn compare_exchange(
+        &self,
+        current: u128,
+        new: u128,
+        _: Ordering,
+        _: Ordering,
+    ) -> Result<u128, u128> {
         let before = self.change(|word| if word == current { new } else { word });
         if before == current { Ok(before) } else { Err(before) }
     }
@@ -130,7 +136,10 @@ where
 
 #[test]
 fn a_table_whose_entries_would_be_changed_under_a_lock_is_refused_also_when_it_is_counted() {
-    assert_eq!((table::<Locked>(), table::<Counting<Locked>>()), (Err(NotLockFree), Err(NotLockFree)));
+    assert_eq!(
+        (table::<Locked>(), table::<Counting<Locked>>()),
+        (Err(NotLockFree), Err(NotLockFree))
+    );
     let native = doorbell_platform::AtomicU128::is_lock_free();
     assert_eq!((table::<Std>().is_ok(), table::<Counting<Std>>().is_ok()), (native, native));
 }

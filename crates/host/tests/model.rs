@@ -1,5 +1,5 @@
-//! Ten thousand random lives of a table and its vCPUs against a plain model, on one thread: what each entry says, on
-//! which lists it is, which indices are in use, and that nothing leaks.
+//! Ten thousand random lives of a table and its vCPUs against a plain model, on one thread: what
+//! each entry says, on which lists it is, which indices are in use, and that nothing leaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_host::irte::amd::{AmdIrte, GuestMode, HostMode};
 use doorbell_host::{
-    AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, IrteIndex, IrteMemory, NotBound, Posting, RemapTable,
-    RescanRequired, RetiredIrte,
+    AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, IrteIndex, IrteMemory, NotBound,
+    Posting, RemapTable, RescanRequired, RetiredIrte,
 };
 use doorbell_platform::{Platform, Std};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
@@ -112,7 +112,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let memory: Arc<[Word]> = (0..ENTRIES).map(|_| Word::new(0)).collect();
-        let vcpus = (0..VCPUS).map(|number| Arc::new(Vcpu { number, copies: ResidencyCopies::new(Own) })).collect();
+        let vcpus = (0..VCPUS)
+            .map(|number| Arc::new(Vcpu { number, copies: ResidencyCopies::new(Own) }))
+            .collect();
         World {
             table: RemapTable::new(Shared(Arc::clone(&memory))).unwrap(),
             memory,
@@ -199,7 +201,10 @@ impl World {
             }
             // Refused, and posted to none from here on.
             Err(bound) => {
-                assert_eq!(bound.to_string(), "the interrupt was posted to a vCPU already, and is posted to none now");
+                assert_eq!(
+                    bound.to_string(),
+                    "the interrupt was posted to a vCPU already, and is posted to none now"
+                );
                 let Bound(token) = bound;
                 let former = device.to.take().expect("it is posted to none");
                 self.tokens.push(Token::Left(token, former));
@@ -215,7 +220,10 @@ impl World {
                 self.tokens.push(Token::Left(token, former));
             }
             Err(unbound @ NotBound) => {
-                assert_eq!((unbound.to_string().as_str(), device.to), ("the interrupt is posted to no vCPU", None));
+                assert_eq!(
+                    (unbound.to_string().as_str(), device.to),
+                    ("the interrupt is posted to no vCPU", None)
+                );
             }
         }
     }
@@ -237,7 +245,12 @@ impl World {
                 Some(vcpu) => {
                     lists[vcpu] += 1;
                     let Posting { backing_page, vector, tag } = posting(n, vcpu);
-                    AmdIrte::guest(GuestMode { backing_page, vector, tag, residency: self.residencies[vcpu] })
+                    AmdIrte::guest(GuestMode {
+                        backing_page,
+                        vector,
+                        tag,
+                        residency: self.residencies[vcpu],
+                    })
                 }
             };
             expected[index.number()] = entry.bits();

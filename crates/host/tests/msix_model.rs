@@ -1,5 +1,5 @@
-//! Ten thousand random sequences of what guests and devices do to an MSI-X table, against a plain model: what becomes of each
-//! interrupt, which routes are asked for, and what the guest reads.
+//! Ten thousand random sequences of what guests and devices do to an MSI-X table, against a plain
+//! model: what becomes of each interrupt, which routes are asked for, and what the guest reads.
 
 #[path = "msix_model/world.rs"]
 mod world;

@@ -1,12 +1,15 @@
-//! Real threads, and whatever order the machine gives their accesses: a line that changes its consumer, and an MSI-X entry
-//! that is masked, unmasked and given other messages, while interrupts come.
+//! Real threads, and whatever order the machine gives their accesses: a line that changes its
+//! consumer, and an MSI-X entry that is masked, unmasked and given other messages, while interrupts
+//! come.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
 use doorbell_host::msi::spec::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
-use doorbell_host::msi::{ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal};
+use doorbell_host::msi::{
+    ConsumerSwitch, Drain, MsiConsumer, Msix, MsixSignalled, MsixWritten, Signal,
+};
 use doorbell_platform::Std;
 
 const SENDERS: u64 = 2;
@@ -45,7 +48,8 @@ fn send(interrupt: impl Fn() + Sync, mut meanwhile: impl FnMut()) {
 
 #[test]
 fn a_line_that_changes_its_consumer_delivers_exactly_what_was_raised() {
-    let line = ConsumerSwitch::<Std, _, _>::new(Event::default(), Event::default(), MsiConsumer::User);
+    let line =
+        ConsumerSwitch::<Std, _, _>::new(Event::default(), Event::default(), MsiConsumer::User);
     let mut read = 0;
     send(
         || line.signal(),

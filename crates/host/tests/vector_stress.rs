@@ -1,5 +1,6 @@
-//! Real threads, and whatever order the machine gives their accesses: devices send while their interrupts are moved, freed and
-//! requested again, and while a CPU goes offline and returns. Some of the threads are CPUs, each with a local APIC of its own.
+//! Real threads, and whatever order the machine gives their accesses: devices send while their
+//! interrupts are moved, freed and requested again, and while a CPU goes offline and returns. Some
+//! of the threads are CPUs, each with a local APIC of its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
@@ -7,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use doorbell_host::vector::{
-    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Update, VectorError, Vectors,
+    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Update, VectorError,
+    Vectors,
 };
 use doorbell_host::{CpuSet, Handler, IrqDesc, IrqReturn, Sharing};
 use doorbell_platform::{CpuId, IrqGuard, ReadDomain, Std, Vector};
@@ -41,8 +43,10 @@ impl Irr {
 
     /// The highest, which is in service from then on.
     fn take(&self) -> Option<Vector> {
-        let (index, bits) =
-            (0..4).rev().map(|index| (index, self.0[index].load(SeqCst))).find(|(_, bits)| *bits != 0)?;
+        let (index, bits) = (0..4)
+            .rev()
+            .map(|index| (index, self.0[index].load(SeqCst)))
+            .find(|(_, bits)| *bits != 0)?;
         let bit = bits.ilog2();
         self.0[index].fetch_and(!(1 << bit), SeqCst);
         Some(Vector((index as u32 * 64 + bit) as u8))
@@ -62,7 +66,8 @@ struct Entry {
 
 /// A device, and its driver.
 struct Device {
-    /// Held while a message is on its way: who has written a new one knows that none of the former is.
+    /// Held while a message is on its way: who has written a new one knows that none of the former
+    /// is.
     entry: Mutex<Entry>,
     raised: AtomicU64,
     /// Interrupts that were raised, and that the driver has not seen.
@@ -228,7 +233,9 @@ impl Host {
                 slow();
                 if vector != CLEANUP {
                     self.takes_one(CpuVector { cpu, vector });
-                } else if let Cleaned::Again(cleanup) = self.vectors.cleanup(cpu, |vector| irr.is_set(vector)) {
+                } else if let Cleaned::Again(cleanup) =
+                    self.vectors.cleanup(cpu, |vector| irr.is_set(vector))
+                {
                     again = Some(cleanup);
                 }
             }
@@ -256,7 +263,9 @@ impl Host {
         let moved = match self.vectors.begin_move(line.irq, to, update) {
             Ok(None) => return true,
             Ok(Some(moved)) => moved,
-            Err(VectorError::Moving(_) | VectorError::Full { .. } | VectorError::Inactive(_)) => return false,
+            Err(VectorError::Moving(_) | VectorError::Full { .. } | VectorError::Inactive(_)) => {
+                return false;
+            }
             Err(error) => panic!("{error}"),
         };
         if cancels {
@@ -291,7 +300,8 @@ impl Host {
         }
     }
 
-    /// A driver quiets its device and leaves it, and another comes. The CPUs may still have interrupts that told nothing new.
+    /// A driver quiets its device and leaves it, and another comes. The CPUs may still have
+    /// interrupts that told nothing new.
     fn frees_and_requests(&self, line: &Line) {
         let _quiet = line.device.works.lock().unwrap();
         let _changes = line.changes.lock().unwrap();
@@ -439,7 +449,8 @@ fn what_devices_raise_is_handled_wherever_their_interrupts_go_and_no_vector_is_l
         assert_eq!(device.raised.load(SeqCst), device.handled.load(SeqCst), "{}", line.irq);
     }
     let counted = (0..CPUS).map(|cpu| host.vectors.cpu(CpuId(cpu)).unwrap().unhandled());
-    let (counted, spurious) =
-        counted.fold((0, 0), |(known, spurious), one| (known + one.late + one.retriggered, spurious + one.spurious));
+    let (counted, spurious) = counted.fold((0, 0), |(known, spurious), one| {
+        (known + one.late + one.retriggered, spurious + one.spurious)
+    });
     assert_eq!((counted, spurious), (host.unhandled.load(SeqCst), 0));
 }

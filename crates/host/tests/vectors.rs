@@ -1,11 +1,13 @@
-//! Random lives of vectors against a plain model, on one thread: who has which, that nobody has one twice, that what arrives is
-//! what was sent, and that nothing leaks. Ten thousand short ones, and one of a million operations on 256 CPUs with 200 vectors each.
+//! Random lives of vectors against a plain model, on one thread: who has which, that nobody has one
+//! twice, that what arrives is what was sent, and that nothing leaks. Ten thousand short ones, and
+//! one of a million operations on 256 CPUs with 200 vectors each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_host::CpuSet;
 use doorbell_host::vector::{
-    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update, VectorError, Vectors,
+    Affinity, Arrived, Cancelled, Cleaned, Cleanup, CpuVector, Irq, Move, Unhandled, Update,
+    VectorError, Vectors,
 };
 use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 use proptest::prelude::*;
@@ -114,9 +116,13 @@ impl World {
     }
 
     fn free_on(&self, cpu: u32) -> u32 {
-        let aside = self.lines.iter().filter(|line| line.managed.as_ref().is_some_and(|mask| mask.contains(&cpu)));
+        let aside = self
+            .lines
+            .iter()
+            .filter(|line| line.managed.as_ref().is_some_and(|mask| mask.contains(&cpu)));
         // Those set aside are not free whether they are used or not.
-        let held = self.held.iter().filter(|(place, held)| place.cpu.0 == cpu && !held.managed).count();
+        let held =
+            self.held.iter().filter(|(place, held)| place.cpu.0 == cpu && !held.managed).count();
         self.per_cpu - held as u32 - aside.count() as u32
     }
 
@@ -162,16 +168,23 @@ impl World {
             }
             Op::Unreserve(irq) => {
                 let line = &mut self.lines[irq as usize];
-                assert_eq!(self.vectors.unreserve(Irq(irq)).is_ok(), std::mem::take(&mut line.reserved));
+                assert_eq!(
+                    self.vectors.unreserve(Irq(irq)).is_ok(),
+                    std::mem::take(&mut line.reserved)
+                );
             }
             Op::Manage(irq, mask) => {
                 let set = Self::set(&mask).unwrap_or(CpuSet::none());
                 let line = &self.lines[irq as usize];
-                let refused = line.current.is_some() || line.reserved || line.managed.is_some() || set.is_empty();
+                let refused = line.current.is_some()
+                    || line.reserved
+                    || line.managed.is_some()
+                    || set.is_empty();
                 match self.vectors.manage(Irq(irq), set) {
                     Ok(()) => {
                         assert!(!refused);
-                        self.lines[irq as usize].managed = Some(mask.unwrap().into_iter().collect());
+                        self.lines[irq as usize].managed =
+                            Some(mask.unwrap().into_iter().collect());
                     }
                     Err(error) => assert!(refused || self.is_full(&error), "{error}"),
                 }
@@ -207,7 +220,8 @@ impl World {
             }
             Op::Take(cpu) => {
                 if self.online.contains(&cpu)
-                    && let Some(place) = self.irr.iter().rev().find(|place| place.cpu == CpuId(cpu)).copied()
+                    && let Some(place) =
+                        self.irr.iter().rev().find(|place| place.cpu == CpuId(cpu)).copied()
                 {
                     self.irr.remove(&place);
                     self.take(place);
@@ -250,7 +264,12 @@ impl World {
             Err(VectorError::Active(_)) => assert!(line.current.is_some()),
             Err(error) => {
                 assert!(self.is_full(&error), "{error}");
-                assert!(line.managed.is_some() || most.unwrap_or(0) == 0 || (free == 0 && !line.reserved), "{error}");
+                assert!(
+                    line.managed.is_some()
+                        || most.unwrap_or(0) == 0
+                        || (free == 0 && !line.reserved),
+                    "{error}"
+                );
             }
         }
     }
@@ -319,7 +338,8 @@ impl World {
         } else {
             line.current = Some(from);
             line.former[0] = to;
-            let Cancelled { to, between, leaves } = self.vectors.cancel(token).expect("it is under way");
+            let Cancelled { to, between, leaves } =
+                self.vectors.cancel(token).expect("it is under way");
             assert_eq!(leaves, !self.online.contains(&from.cpu.0));
             [Some(to), between].into_iter().flatten().map(Cleanup::cpu).collect()
         };
@@ -425,14 +445,19 @@ impl World {
             if self.begin(irq, &None, Update::Whole).is_some() {
                 self.end(irq, true);
             } else {
-                assert!(self.lines[irq as usize].managed.is_some(), "a vector was reserved for irq {irq}");
+                assert!(
+                    self.lines[irq as usize].managed.is_some(),
+                    "a vector was reserved for irq {irq}"
+                );
                 self.deactivate(irq);
             }
         }
         let irr = self.irr.clone();
         let _off = IrqGuard::<Std>::new();
         let arrived = |vector| irr.contains(&CpuVector { cpu: CpuId(cpu), vector });
-        while let Some(Irq(irq)) = self.vectors.pending(CpuId(cpu), arrived).expect("nothing goes there") {
+        while let Some(Irq(irq)) =
+            self.vectors.pending(CpuId(cpu), arrived).expect("nothing goes there")
+        {
             let line = &mut self.lines[irq as usize];
             let here = |place: &&CpuVector| place.cpu.0 == cpu && irr.contains(place);
             let place = *line.former.iter().find(here).expect("it was sent there");
@@ -543,13 +568,25 @@ fn a_cpu_set_names_those_that_have_none() {
     let vectors = Vectors::<Std>::new(2, 4, 0x20..=0x20).unwrap();
     let only = CpuSet::of([CpuId(1)]);
     let refused = |irq, to: Affinity<'_>| vectors.activate(Irq(irq), to).unwrap_err().to_string();
-    assert_eq!(refused(0, Affinity::Anywhere), "no CPU has a free vector (0 are reserved for others)");
+    assert_eq!(
+        refused(0, Affinity::Anywhere),
+        "no CPU has a free vector (0 are reserved for others)"
+    );
     let _ = (vectors.online(CpuId(0)).unwrap(), vectors.online(CpuId(1)).unwrap());
     vectors.activate(Irq(0), Affinity::In(&only)).unwrap();
     vectors.reserve(Irq(1)).unwrap();
-    assert_eq!(refused(2, Affinity::In(&only)), "none of CPUs 1 has a free vector (1 are reserved for others)");
-    assert_eq!(refused(2, Affinity::Anywhere), "no CPU has a free vector (1 are reserved for others)");
-    assert_eq!(vectors.activate(Irq(1), Affinity::Anywhere), Ok(CpuVector { cpu: CpuId(0), vector: Vector(0x20) }));
+    assert_eq!(
+        refused(2, Affinity::In(&only)),
+        "none of CPUs 1 has a free vector (1 are reserved for others)"
+    );
+    assert_eq!(
+        refused(2, Affinity::Anywhere),
+        "no CPU has a free vector (1 are reserved for others)"
+    );
+    assert_eq!(
+        vectors.activate(Irq(1), Affinity::Anywhere),
+        Ok(CpuVector { cpu: CpuId(0), vector: Vector(0x20) })
+    );
     assert_eq!(vectors.activate(Irq(9), Affinity::Anywhere), Err(VectorError::NoSuchIrq(Irq(9))));
     assert_eq!(refused(9, Affinity::Anywhere), "there is no irq 9");
     assert_eq!(vectors.online(CpuId(2)), Err(VectorError::NoSuchCpu(CpuId(2))));
@@ -563,7 +600,8 @@ fn a_cpu_set_names_those_that_have_none() {
 fn vectors_of_exceptions_are_given_to_nobody() {
     let vectors = Vectors::<Std>::new(1, 300, 0..=255).unwrap();
     let _ = vectors.online(CpuId(0)).unwrap();
-    let given: BTreeSet<_> = (0..300).map_while(|irq| vectors.activate(Irq(irq), Affinity::Anywhere).ok()).collect();
+    let given: BTreeSet<_> =
+        (0..300).map_while(|irq| vectors.activate(Irq(irq), Affinity::Anywhere).ok()).collect();
     assert_eq!(given.len(), 224);
     assert_eq!(given.first().map(|place| place.vector), Some(Vector(32)));
 }
@@ -575,7 +613,10 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
     let _ = (vectors.online(here).unwrap(), vectors.online(there).unwrap());
     let place = vectors.activate(Irq(0), Affinity::In(&CpuSet::of([here]))).unwrap();
     vectors.begin_offline(here).unwrap();
-    let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, Update::Whole).unwrap().expect("it goes there");
+    let moved = vectors
+        .begin_move(Irq(0), Affinity::Anywhere, Update::Whole)
+        .unwrap()
+        .expect("it goes there");
     assert_eq!(vectors.moved(moved).map(Cleanup::cpu), Ok(here));
     let arrived = |vector| vector == place.vector;
     let _off = IrqGuard::<Std>::new();
@@ -584,7 +625,10 @@ fn a_cpu_that_goes_offline_again_leaves_no_mark_of_what_it_has_taken_since() {
     let _ = vectors.online(here).unwrap();
     assert_eq!(vectors.free(), 0, "what was handled elsewhere is in its IRR still");
     assert_eq!(vectors.cpu(here).unwrap().arrived(place.vector), Arrived::Unhandled);
-    assert_eq!(vectors.cpu(here).unwrap().unhandled(), Unhandled { retriggered: 1, ..Unhandled::default() });
+    assert_eq!(
+        vectors.cpu(here).unwrap().unhandled(),
+        Unhandled { retriggered: 1, ..Unhandled::default() }
+    );
     vectors.begin_offline(here).unwrap();
     assert_eq!(vectors.pending(here, |_| false), Ok(None));
     let _ = vectors.online(here).unwrap();
@@ -606,7 +650,9 @@ fn what_is_reserved_is_not_what_two_writes_go_by() {
     let refused = vectors.begin_move(Irq(0), Affinity::In(&there), Update::WordByWord);
     assert!(matches!(refused, Err(VectorError::Full { reserved: 1, .. })));
     vectors.unreserve(Irq(2)).unwrap();
-    assert!(vectors.begin_move(Irq(0), Affinity::In(&there), Update::WordByWord).unwrap().is_some());
+    assert!(
+        vectors.begin_move(Irq(0), Affinity::In(&there), Update::WordByWord).unwrap().is_some()
+    );
 }
 
 #[test]
@@ -631,10 +677,18 @@ fn what_begins_to_leave_has_a_vector_reserved_whoever_asks_for_one_meanwhile() {
     vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
     vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
     vectors.begin_offline(CpuId(0)).unwrap();
-    assert!(matches!(vectors.activate(Irq(2), Affinity::Anywhere), Err(VectorError::Full { reserved: 1, .. })));
+    assert!(matches!(
+        vectors.activate(Irq(2), Affinity::Anywhere),
+        Err(VectorError::Full { reserved: 1, .. })
+    ));
     assert!(vectors.reserve(Irq(2)).is_err());
-    assert_eq!(vectors.unreserve(Irq(0)), Err(VectorError::Inactive(Irq(0))), "what is reserved is not its own");
-    let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, Update::Whole).unwrap().expect("it leaves");
+    assert_eq!(
+        vectors.unreserve(Irq(0)),
+        Err(VectorError::Inactive(Irq(0))),
+        "what is reserved is not its own"
+    );
+    let moved =
+        vectors.begin_move(Irq(0), Affinity::Anywhere, Update::Whole).unwrap().expect("it leaves");
     let _ = vectors.moved(moved).unwrap();
     assert_eq!(vectors.free(), 0);
 }
@@ -646,7 +700,10 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
         vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
         // The same vector is in use there, so two writes need one between.
         vectors.activate(Irq(1), Affinity::In(&there)).unwrap();
-        let moved = vectors.begin_move(Irq(0), Affinity::In(&there), update).unwrap().expect("it is not there");
+        let moved = vectors
+            .begin_move(Irq(0), Affinity::In(&there), update)
+            .unwrap()
+            .expect("it is not there");
         vectors.begin_offline(CpuId(0)).unwrap();
         let cancelled = vectors.cancel(moved).unwrap();
         assert!(cancelled.leaves);
@@ -654,8 +711,12 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
         for asked in [Some(cancelled.to), cancelled.between].into_iter().flatten() {
             assert_eq!(vectors.cleanup(asked.cpu(), |_| false), Cleaned::All);
         }
-        assert!(matches!(vectors.activate(Irq(2), Affinity::Anywhere), Err(VectorError::Full { reserved: 1, .. })));
-        let moved = vectors.begin_move(Irq(0), Affinity::Anywhere, update).unwrap().expect("it leaves");
+        assert!(matches!(
+            vectors.activate(Irq(2), Affinity::Anywhere),
+            Err(VectorError::Full { reserved: 1, .. })
+        ));
+        let moved =
+            vectors.begin_move(Irq(0), Affinity::Anywhere, update).unwrap().expect("it leaves");
         let _ = vectors.moved(moved).unwrap();
         let _off = IrqGuard::<Std>::new();
         assert_eq!(vectors.pending(CpuId(0), |_| false), Ok(None));
@@ -666,7 +727,10 @@ fn a_move_that_is_cancelled_onto_a_cpu_that_goes_offline_can_begin_again() {
 fn a_move_that_is_cancelled_onto_a_cpu_that_stays_reserves_nothing() {
     let (vectors, [here, there]) = two(2);
     vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let moved = vectors
+        .begin_move(Irq(0), Affinity::In(&there), Update::Whole)
+        .unwrap()
+        .expect("it is not there");
     vectors.begin_offline(CpuId(1)).unwrap();
     let cancelled = vectors.cancel(moved).unwrap();
     assert!(!cancelled.leaves);
@@ -756,7 +820,10 @@ fn a_move_is_handed_back_to_those_vectors_that_have_begun_it() {
         (0..3).for_each(|cpu| _ = vectors.online(CpuId(cpu)).unwrap());
         vectors.activate(Irq(0), Affinity::In(&CpuSet::of([CpuId(from)]))).unwrap();
         let to = CpuSet::of([CpuId(2)]);
-        let moved = vectors.begin_move(Irq(0), Affinity::In(&to), Update::Whole).unwrap().expect("it is not there");
+        let moved = vectors
+            .begin_move(Irq(0), Affinity::In(&to), Update::Whole)
+            .unwrap()
+            .expect("it is not there");
         (vectors, moved)
     });
     assert_eq!(one.1.to(), other.1.to());
@@ -769,7 +836,10 @@ fn a_move_that_has_ended_is_not_ended_again_by_one_of_others_that_is_like_it() {
     let [one, other] = [0, 1].map(|_| {
         let (vectors, [here, there]) = two(1);
         vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
-        let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
+        let moved = vectors
+            .begin_move(Irq(0), Affinity::In(&there), Update::Whole)
+            .unwrap()
+            .expect("it is not there");
         (vectors, moved)
     });
     assert_eq!((one.1.from(), one.1.to()), (other.1.from(), other.1.to()));
@@ -792,7 +862,10 @@ fn a_cpu_that_has_to_look_is_interrupted() {
 fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
     let (vectors, [here, there]) = two(1);
     vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let moved = vectors
+        .begin_move(Irq(0), Affinity::In(&there), Update::Whole)
+        .unwrap()
+        .expect("it is not there");
     let _ = vectors.moved(moved).unwrap();
     assert_eq!(vectors.begin_offline(CpuId(0)), Ok(()), "the other is full, but nothing goes here");
     let _off = IrqGuard::<Std>::new();
@@ -803,13 +876,20 @@ fn what_an_interrupt_has_left_behind_needs_no_room_when_the_cpu_goes_offline() {
 fn a_cpu_does_not_go_before_a_move_away_from_it_has_ended() {
     let (vectors, [here, there]) = two(1);
     let place = vectors.activate(Irq(0), Affinity::In(&here)).unwrap();
-    let moved = vectors.begin_move(Irq(0), Affinity::In(&there), Update::Whole).unwrap().expect("it is not there");
+    let moved = vectors
+        .begin_move(Irq(0), Affinity::In(&there), Update::Whole)
+        .unwrap()
+        .expect("it is not there");
     vectors.begin_offline(CpuId(0)).unwrap();
     let _off = IrqGuard::<Std>::new();
     let arrived = |vector| vector == place.vector;
     assert_eq!(vectors.pending(CpuId(0), arrived), Err(VectorError::Moving(CpuId(0))));
     let _ = vectors.moved(moved).unwrap();
-    assert_eq!(vectors.pending(CpuId(0), arrived), Ok(Some(Irq(0))), "it came by the former message");
+    assert_eq!(
+        vectors.pending(CpuId(0), arrived),
+        Ok(Some(Irq(0))),
+        "it came by the former message"
+    );
     assert_eq!(vectors.pending(CpuId(0), arrived), Ok(None));
 }
 
@@ -833,7 +913,9 @@ fn a_look_at_the_irr_that_panics_costs_no_vector() {
         assert_eq!(vectors.deactivate(irq).unwrap().cpu(), cpu);
     }
     let looks = std::panic::AssertUnwindSafe(|| {
-        vectors.cleanup(cpu, |vector| if vector == Vector(0x42) { panic!("no such register") } else { false })
+        vectors.cleanup(cpu, |vector| {
+            if vector == Vector(0x42) { panic!("no such register") } else { false }
+        })
     });
     assert!(std::panic::catch_unwind(looks).is_err());
     assert_eq!(vectors.free(), 1, "what was found clear before");

@@ -1,4 +1,5 @@
-//! How many resampling irqfds four threads assign and deassign per second on one VM, here and in KVM.
+//! How many resampling irqfds four threads assign and deassign per second on one VM, here and in
+//! KVM.
 //!
 //! `cargo run --release -p doorbell-irqfd --example assign_rate [threads [seconds]]`
 
@@ -8,7 +9,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId,
+};
 use doorbell_platform::Std;
 
 /// An IOAPIC as far as this needs one.
@@ -103,11 +106,15 @@ fn under_load(threads: u32, time: Duration) -> f64 {
     })
 }
 
-/// Nanoseconds of one delivery of a cached MSI to a controller that does nothing with it, on each of the threads.
+/// Nanoseconds of one delivery of a cached MSI to a controller that does nothing with it, on each
+/// of the threads.
 fn delivery(threads: u32, time: Duration) -> f64 {
     let vm = vm();
     let _ = vm
-        .reroute(RoutingTable::new(&[(Gsi(24), Route::Msi(Msi::new(0xfee0_0000, 0x41)))]).expect("a route"))
+        .reroute(
+            RoutingTable::new(&[(Gsi(24), Route::Msi(Msi::new(0xfee0_0000, 0x41)))])
+                .expect("a route"),
+        )
         .expect("no pin");
     let thousands = rate(threads, time, |_| {
         let irqfd = vm.irqfd();
@@ -129,7 +136,10 @@ mod eventfds {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     fn pair() -> (EventFd, EventFd) {
-        (EventFd::new(EFD_NONBLOCK).expect("an eventfd"), EventFd::new(EFD_NONBLOCK).expect("an eventfd"))
+        (
+            EventFd::new(EFD_NONBLOCK).expect("an eventfd"),
+            EventFd::new(EFD_NONBLOCK).expect("an eventfd"),
+        )
     }
 
     /// Measures real eventfds, through the epoll thread: looked at once, or anew for each pair.
@@ -139,13 +149,15 @@ mod eventfds {
         rate(threads, time, |n| {
             let (vm, events, (event, resample)) = (vm.clone(), events.clone(), pair());
             let look = move || {
-                let sink: Arc<dyn Notify> = Arc::new(EventSink::new(&resample).expect("an eventfd"));
+                let sink: Arc<dyn Notify> =
+                    Arc::new(EventSink::new(&resample).expect("an eventfd"));
                 (Descriptor::eventfd(&event).expect("an eventfd"), sink)
             };
             let once = look();
             Box::new(move || {
                 let (descriptor, sink) = if anew { look() } else { once.clone() };
-                let served = events.assign_resample(&vm, descriptor, Gsi(n % 24), sink).expect("assign");
+                let served =
+                    events.assign_resample(&vm, descriptor, Gsi(n % 24), sink).expect("assign");
                 events.deassign(served).expect("deassign");
             })
         })
@@ -156,7 +168,8 @@ mod eventfds {
         let vm = kvm.create_vm().map_err(|error| format!("KVM_CREATE_VM: {error}"))?;
         vm.create_irq_chip().map_err(|error| format!("KVM_CREATE_IRQCHIP: {error}"))?;
         let (event, resample) = pair();
-        vm.register_irqfd_with_resample(&event, &resample, 0).map_err(|error| format!("KVM_IRQFD: {error}"))?;
+        vm.register_irqfd_with_resample(&event, &resample, 0)
+            .map_err(|error| format!("KVM_IRQFD: {error}"))?;
         vm.unregister_irqfd(&event, 0).map_err(|error| format!("KVM_IRQFD: {error}"))?;
         let vm = Arc::new(vm);
         Ok(rate(threads, time, |n| {
@@ -180,18 +193,31 @@ fn main() {
 
     let ours = direct(threads, time, |n| n % 24);
     println!("  doorbell, sources in the process, a GSI each   {ours:>10.0}");
-    println!("  doorbell, sources in the process, one GSI      {:>10.0}", direct(threads, time, |_| 5));
-    println!("  doorbell, the same under signals and acks      {:>10.0}", under_load(threads, time));
+    println!(
+        "  doorbell, sources in the process, one GSI      {:>10.0}",
+        direct(threads, time, |_| 5)
+    );
+    println!(
+        "  doorbell, the same under signals and acks      {:>10.0}",
+        under_load(threads, time)
+    );
     println!("  (a delivery takes {:.1} ns on each thread)", delivery(threads, time));
     #[cfg(target_os = "linux")]
     {
         let eventfds = eventfds::ours(threads, time, false);
         println!("  doorbell, eventfds                             {eventfds:>10.0}");
-        println!("  doorbell, eventfds looked at for each pair     {:>10.0}", eventfds::ours(threads, time, true));
+        println!(
+            "  doorbell, eventfds looked at for each pair     {:>10.0}",
+            eventfds::ours(threads, time, true)
+        );
         match eventfds::kvm(threads, time) {
             Ok(kvm) => {
                 println!("  KVM, eventfds                                  {kvm:>10.0}");
-                println!("ratio to KVM: {:.1} in the process, {:.1} with eventfds", ours / kvm, eventfds / kvm);
+                println!(
+                    "ratio to KVM: {:.1} in the process, {:.1} with eventfds",
+                    ours / kvm,
+                    eventfds / kvm
+                );
             }
             Err(why) => println!("  KVM: not measured: {why}"),
         }

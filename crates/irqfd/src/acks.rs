@@ -18,12 +18,14 @@ const BATCH: usize = 4;
 
 /// The listeners of one GSI.
 ///
-/// One such object exists per GSI for the life of the VM, so there is nothing to find, publish or free when a
-/// resampler's first irqfd comes or its last one goes, and a resampler that is created while its predecessor is being
-/// torn down is the same object. (With a resampler object per generation, the final lowering of the old one's line has
-/// to be kept apart from the first raise of the new one's.)
+/// One such object exists per GSI for the life of the VM, so there is nothing to find, publish or
+/// free when a resampler's first irqfd comes or its last one goes, and a resampler that is created
+/// while its predecessor is being torn down is the same object. (With a resampler object per
+/// generation, the final lowering of the old one's line has to be kept apart from the first raise
+/// of the new one's.)
 pub(crate) struct Listeners<P: Platform> {
-    /// How many there are; written under the lock. An acknowledgement of a GSI without listeners reads only this.
+    /// How many there are; written under the lock. An acknowledgement of a GSI without listeners
+    /// reads only this.
     count: P::AtomicU32,
     list: Lock<P, List>,
 }
@@ -49,8 +51,8 @@ impl<P: Platform> Listeners<P> {
 
     /// Whether nobody listens.
     ///
-    /// May miss a listener that is being added: none of its events has been acknowledged then, since it signals only
-    /// after it was added.
+    /// May miss a listener that is being added: none of its events has been acknowledged then,
+    /// since it signals only after it was added.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
@@ -65,11 +67,11 @@ impl<P: Platform> Listeners<P> {
         listener
     }
 
-    /// Removes a listener. Walks that have begun may still notify it: the sink that is returned is kept until a grace
-    /// period has passed, so that it is never freed by an acknowledgement.
+    /// Removes a listener. Walks that have begun may still notify it: the sink that is returned is
+    /// kept until a grace period has passed, so that it is never freed by an acknowledgement.
     ///
-    /// Whether it was the last resampling irqfd is decided here, under the lock, and acted upon later, without it
-    /// (document 002).
+    /// Whether it was the last resampling irqfd is decided here, under the lock, and acted upon
+    /// later, without it (document 002).
     pub(crate) fn remove(&self, gsi: Gsi, listener: u32) -> Option<DeassignedListener> {
         let mut list = self.list.lock();
         let listener = list.listeners.remove(listener)?;
@@ -80,10 +82,11 @@ impl<P: Platform> Listeners<P> {
         Some(DeassignedListener { gsi, sink: listener.sink, last })
     }
 
-    /// Notifies everybody who is there when it begins and when it ends; some of those who come or go meanwhile.
+    /// Notifies everybody who is there when it begins and when it ends; some of those who come or
+    /// go meanwhile.
     ///
-    /// In a read section of the VM's domain, which is what a leaving listener waits for. The lock is not held over the
-    /// calls: a sink may signal, assign, and begin to deassign.
+    /// In a read section of the VM's domain, which is what a leaving listener waits for. The lock
+    /// is not held over the calls: a sink may signal, assign, and begin to deassign.
     pub(crate) fn notify_all(&self) {
         let mut batch: [Option<Arc<dyn Notify>>; BATCH] = [const { None }; BATCH];
         let (mut next, mut from) = (BATCH, Some(0));
@@ -108,7 +111,8 @@ impl<P: Platform> Listeners<P> {
     }
 }
 
-/// A registered ack notifier. Dropping it unregisters it, without waiting: it may still be called for a moment.
+/// A registered ack notifier. Dropping it unregisters it, without waiting: it may still be called
+/// for a moment.
 #[must_use = "dropping an ack notifier unregisters it"]
 pub struct AckNotifier<P: Platform, C: Controller> {
     vm: Arc<Shared<P, C>>,
@@ -120,7 +124,11 @@ pub struct AckNotifier<P: Platform, C: Controller> {
 doorbell_platform::opaque_debug!([P: Platform, C: Controller] AckNotifier<P, C>; gsi);
 
 impl<P: Platform, C: Controller> AckNotifier<P, C> {
-    pub(crate) fn register(vm: &Arc<Shared<P, C>>, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Self, Error> {
+    pub(crate) fn register(
+        vm: &Arc<Shared<P, C>>,
+        gsi: Gsi,
+        sink: Arc<dyn Notify>,
+    ) -> Result<Self, Error> {
         let listeners = vm.listeners(gsi).ok_or(Error::GsiOutOfRange(gsi))?;
         let listener = listeners.join(Listener { sink, resamples: false });
         Ok(AckNotifier { vm: vm.clone(), gsi, listener: Some(listener) })

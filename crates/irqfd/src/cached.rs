@@ -50,7 +50,9 @@ impl Cached {
         match self {
             Cached::Nowhere => [0, 0, 0],
             Cached::Msi(Msi { address, data, device: None }) => [1, address, data.into()],
-            Cached::Msi(Msi { address, data, device: Some(id) }) => [2, address, u64::from(id) << 32 | u64::from(data)],
+            Cached::Msi(Msi { address, data, device: Some(id) }) => {
+                [2, address, u64::from(id) << 32 | u64::from(data)]
+            }
             Cached::Edge(pin) => [3, pin.chip.into(), pin.number.into()],
             Cached::Level(pin) => [4, pin.chip.into(), pin.number.into()],
             Cached::Table(gsi) => [5, gsi.0.into(), 0],
@@ -58,7 +60,8 @@ impl Cached {
         }
     }
 
-    /// [`unpack`](Cached::unpack) of the most frequent kind, a message of a device that nobody needs to know.
+    /// [`unpack`](Cached::unpack) of the most frequent kind, a message of a device that nobody
+    /// needs to know.
     #[inline]
     pub(crate) fn unpack_msi([kind, a, b]: [u64; WORDS]) -> Option<Msi> {
         (kind == 1).then_some(Msi { address: a, data: b as u32, device: None })

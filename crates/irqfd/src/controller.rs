@@ -1,4 +1,5 @@
-//! What stands behind an irqfd (the interrupt controller) and beside it (who hears of acknowledgements).
+//! What stands behind an irqfd (the interrupt controller) and beside it (who hears of
+//! acknowledgements).
 
 use alloc::sync::Arc;
 
@@ -6,11 +7,12 @@ use crate::{Msi, Pin, SourceId};
 
 /// The interrupt controllers of a VM, as seen from their inputs.
 ///
-/// The calls come from any context in which an irqfd is signalled (also a hard interrupt handler, if the host does
-/// that), inside an SRCU read section. They must not sleep there, nor wait for a grace period, nor call back: in
-/// particular an acknowledgement that a call causes is not reported from inside it, but by the controller's user
-/// through [`Irqfds::ack`](crate::Irqfds::ack), when the controller's own locks are gone. (Known race F09: a callback
-/// out of the pin update that caused it recursed without bound.)
+/// The calls come from any context in which an irqfd is signalled (also a hard interrupt handler,
+/// if the host does that), inside an SRCU read section. They must not sleep there, nor wait for a
+/// grace period, nor call back: in particular an acknowledgement that a call causes is not reported
+/// from inside it, but by the controller's user through [`Irqfds::ack`](crate::Irqfds::ack), when
+/// the controller's own locks are gone. (Known race F09: a callback out of the pin update that
+/// caused it recursed without bound.)
 ///
 /// A call that panics: the panic goes to whoever has called (who signals, acknowledges, deassigns
 /// or reroutes; an eventfd loop catches it and says so; of a deassignment that nobody waits for, it
@@ -18,13 +20,15 @@ use crate::{Msi, Pin, SourceId};
 /// it: lines that were to be lowered are, whoever was to be told is, the irqfd stays what it was
 /// and can be used and deassigned.
 ///
-/// Calls for the same pin must synchronise with each other, as those under one lock or on one `AcqRel` atomic do: who
-/// lowers a pin after someone raised it must see what that someone did before. Resampling rests on this.
+/// Calls for the same pin must synchronise with each other, as those under one lock or on one
+/// `AcqRel` atomic do: who lowers a pin after someone raised it must see what that someone did
+/// before. Resampling rests on this.
 pub trait Controller: Send + Sync + 'static {
     /// Returns how many pins controller `chip` has; 0 if there is no such controller.
     fn pins(&self, chip: u16) -> u32;
 
-    /// Sets the level that `source` gives to a level-sensitive pin. The pin's level is the OR over all sources.
+    /// Sets the level that `source` gives to a level-sensitive pin. The pin's level is the OR over
+    /// all sources.
     fn set_irq(&self, pin: Pin, source: SourceId, level: bool);
 
     /// Takes an edge on a pin, which is latched: it cannot be over too soon.

@@ -33,8 +33,9 @@ impl<P: Platform> Deassigned<P> {
         let _released = self.irqfd.map(Released);
         if let Some(left) = self.left {
             if left.last {
-                // None of those who left can raise the line any more. Someone may have come since, and what is lowered
-                // here may be theirs: `lower` tells them, and they raise it again.
+                // None of those who left can raise the line any more. Someone may have come since,
+                // and what is lowered here may be theirs: `lower` tells them, and they raise it
+                // again.
                 vm.lower(left.gsi);
             }
             drop(left.sink);
@@ -53,7 +54,8 @@ impl<P: Platform> Drop for Released<P> {
 
 /// A deassignment that has begun: no new event is delivered, but some may be under way.
 ///
-/// Either wait for them, or leave it to the VM ([`later`](Deassigning::later), also what dropping does).
+/// Either wait for them, or leave it to the VM ([`later`](Deassigning::later), also what dropping
+/// does).
 #[must_use = "events may still be under way until `wait` returns"]
 pub struct Deassigning<P: Platform, C: Controller> {
     vm: Arc<Shared<P, C>>,
@@ -91,7 +93,8 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
         let mut all: Vec<Self> = all.into_iter().collect();
         while let Some(first) = all.pop() {
             let vm = first.vm.clone();
-            let same_vm: Vec<_> = all.extract_if(.., |leaving| Arc::ptr_eq(&leaving.vm, &vm)).collect();
+            let same_vm: Vec<_> =
+                all.extract_if(.., |leaving| Arc::ptr_eq(&leaving.vm, &vm)).collect();
             vm.srcu.synchronize_expedited();
             each([first].into_iter().chain(same_vm), |mut leaving| leaving.finish());
         }
@@ -108,7 +111,9 @@ impl<P: Platform, C: Controller> Deassigning<P, C> {
 
     fn finish(&mut self) {
         let vm = &self.vm;
-        each(self.one.take().into_iter().chain(self.more.drain(..)), |departed| departed.finish(vm));
+        each(self.one.take().into_iter().chain(self.more.drain(..)), |departed| {
+            departed.finish(vm)
+        });
     }
 }
 
@@ -116,11 +121,14 @@ impl<P: Platform, C: Controller> Drop for Deassigning<P, C> {
     fn drop(&mut self) {
         let mut departed = core::mem::take(&mut self.more);
         departed.extend(self.one.take());
-        // Also those that listen to nothing: an event that is under way, and that found no route, is pending when it ends. An
-        // assignment that looks for pending events before that, and reports success, would leave it lying.
+        // Also those that listen to nothing: an event that is under way, and that found no route,
+        // is pending when it ends. An assignment that looks for pending events before that, and
+        // reports success, would leave it lying.
         if !departed.is_empty() {
             let vm = self.vm.clone();
-            self.vm.srcu.call(Box::new(move || each(departed.into_iter(), |departed| departed.finish(&vm))));
+            self.vm.srcu.call(Box::new(move || {
+                each(departed.into_iter(), |departed| departed.finish(&vm))
+            }));
         }
     }
 }

@@ -20,7 +20,8 @@ pub enum Error {
     MixedRoutes(Gsi),
     /// The GSI names the same pin twice.
     DuplicateRoute(Gsi),
-    /// A plain irqfd on a level-sensitive pin: its pulse could be over before anyone looked, and be lost.
+    /// A plain irqfd on a level-sensitive pin: its pulse could be over before anyone looked, and be
+    /// lost.
     NeedsResampling(Gsi),
     /// A resampling irqfd on a GSI without a level-sensitive pin: nobody would ever acknowledge it.
     NotLevel(Gsi),
@@ -45,7 +46,9 @@ impl fmt::Display for Error {
             Error::PinOutOfRange(pin) => write!(f, "the controller has no {pin}"),
             Error::MixedRoutes(gsi) => write!(f, "{gsi} has an MSI route beside another route"),
             Error::DuplicateRoute(gsi) => write!(f, "{gsi} names the same pin twice"),
-            Error::NeedsResampling(gsi) => write!(f, "{gsi} is level-sensitive and needs a resampling irqfd"),
+            Error::NeedsResampling(gsi) => {
+                write!(f, "{gsi} is level-sensitive and needs a resampling irqfd")
+            }
             Error::NotLevel(gsi) => write!(f, "{gsi} has no level-sensitive pin to resample"),
             Error::Busy => f.write_str("already assigned"),
             Error::NotAssigned => f.write_str("not assigned"),

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-/// A global system interrupt: the number under which a VMM knows an interrupt. A routing table says what it means.
+/// A global system interrupt: the number under which a VMM knows an interrupt. A routing table says
+/// what it means.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Gsi(pub u32);
 

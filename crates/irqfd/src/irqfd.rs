@@ -21,9 +21,10 @@ const ACTIVE: u32 = 2;
 /// What an irqfd shares with the VM's list. What a delivery reads fits into one cache line.
 #[repr(align(64))]
 pub(crate) struct Inner<P: Platform> {
-    /// [`IDLE`], [`BUSY`] or the place on the VM's list; it leaves `IDLE` under the lock of that list. "Is it active" is asked of this word alone, in a read section:
-    /// the cached route stays what it was when the irqfd leaves (known race F01: a route that was cleared on leaving
-    /// was taken for another kind of route by those who came later).
+    /// [`IDLE`], [`BUSY`] or the place on the VM's list; it leaves `IDLE` under the lock of that
+    /// list. "Is it active" is asked of this word alone, in a read section: the cached route stays
+    /// what it was when the irqfd leaves (known race F01: a route that was cleared on leaving was
+    /// taken for another kind of route by those who came later).
     link: P::AtomicU32,
     /// An event came and found no way to the guest.
     pending: P::AtomicBool,
@@ -40,11 +41,13 @@ pub enum Signalled {
     Pending,
 }
 
-/// An event source inside the process: what an eventfd that is assigned to a VM is to KVM, without the descriptor.
+/// An event source inside the process: what an eventfd that is assigned to a VM is to KVM, without
+/// the descriptor.
 ///
-/// It belongs to one VM and can be assigned to a GSI, deassigned, and assigned again. Events that come while it is not
-/// assigned are pending. Share it by reference or `Arc`; dropping it deassigns it (without waiting: nobody can signal it
-/// any more). Interrupt handlers may signal it and look at it; all else is for task context.
+/// It belongs to one VM and can be assigned to a GSI, deassigned, and assigned again. Events that
+/// come while it is not assigned are pending. Share it by reference or `Arc`; dropping it deassigns
+/// it (without waiting: nobody can signal it any more). Interrupt handlers may signal it and look
+/// at it; all else is for task context.
 pub struct Irqfd<P: Platform, C: Controller> {
     pub(crate) vm: Arc<Shared<P, C>>,
     inner: Arc<Inner<P>>,
@@ -142,10 +145,12 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
                 // The sink is listed before the first event can raise the line.
                 let listener = listeners.join(Listener { sink, resamples: true });
                 if let Err(error) = self.vm.enlist(&self.inner, gsi, Some(listener)) {
-                    // The VM was closed, rerouted or filled a moment ago. The listener is taken off as if the irqfd had been
-                    // active: others of the GSI may have counted on not being the last.
+                    // The VM was closed, rerouted or filled a moment ago. The listener is taken off
+                    // as if the irqfd had been active: others of the GSI may have counted on not
+                    // being the last.
                     let departed =
-                        Assigned { irqfd: self.inner.clone(), gsi, listener: Some(listener) }.deassign(&self.vm);
+                        Assigned { irqfd: self.inner.clone(), gsi, listener: Some(listener) }
+                            .deassign(&self.vm);
                     Deassigning::one(&self.vm, departed).later();
                     return Err(error);
                 }
@@ -170,13 +175,14 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
 
 impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
     fn drop(&mut self) {
-        // Most are deassigned when they are dropped: spare them the lock. Nobody else can assign it meanwhile.
+        // Most are deassigned when they are dropped: spare them the lock. Nobody else can assign it
+        // meanwhile.
         if self.is_assigned()
             && let Some(assigned) = self.vm.delist(&self.inner)
         {
             let departed = assigned.deassign(&self.vm);
-            // Nobody signals it any more, and nobody assigns it again. So if it listens to nothing, nothing is left to
-            // be done.
+            // Nobody signals it any more, and nobody assigns it again. So if it listens to nothing,
+            // nothing is left to be done.
             if departed.left.is_some() {
                 Deassigning::one(&self.vm, departed).later();
             }
@@ -201,13 +207,14 @@ impl<P: Platform> Inner<P> {
         self.pending.swap(false, Ordering::SeqCst)
     }
 
-    /// Takes on a new cached route, under the lock of the VM's list, at index `index` of which this irqfd is. With
-    /// interrupts off: its gate is open, and an interrupt handler that signals it would wait forever for the writer that
-    /// it interrupted.
+    /// Takes on a new cached route, under the lock of the VM's list, at index `index` of which this
+    /// irqfd is. With interrupts off: its gate is open, and an interrupt handler that signals it
+    /// would wait forever for the writer that it interrupted.
     pub(crate) fn reroute(&self, held: &impl Held<P>, index: u32, route: Cached) {
         self.cached.write(held, route.pack());
-        // Changes nothing, but makes the new route part of what a delivery acquires with its SeqCst load of `link`,
-        // hence visible to every read section that the grace period after this does not wait for.
+        // Changes nothing, but makes the new route part of what a delivery acquires with its SeqCst
+        // load of `link`, hence visible to every read section that the grace period after this does
+        // not wait for.
         self.link.store(index + ACTIVE, Ordering::SeqCst);
     }
 
@@ -231,7 +238,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     #[inline(always)]
     pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Signalled {
         let section = self.srcu.read();
-        // SeqCst, as the stores to it: a section that a grace period does not wait for began after the store.
+        // SeqCst, as the stores to it: a section that a grace period does not wait for began after
+        // the store.
         if irqfd.link.load(Ordering::SeqCst) < ACTIVE {
             return self.signal_idle(irqfd, section);
         }
@@ -249,28 +257,36 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// An event of an irqfd that is not assigned.
     #[cold]
     fn signal_idle(&self, irqfd: &Inner<P>, section: ReadGuard<'_, P::Srcu>) -> Signalled {
-        // Publish, then look at the gate: `assign` opens the gate, then looks for what was published. Both SeqCst, so at
-        // least one of us sees the other, and `swap` lets only one of us deliver.
+        // Publish, then look at the gate: `assign` opens the gate, then looks for what was
+        // published. Both SeqCst, so at least one of us sees the other, and `swap` lets only one of
+        // us deliver.
         irqfd.pending.store(true, Ordering::SeqCst);
-        if irqfd.link.load(Ordering::SeqCst) < ACTIVE || !irqfd.pending.swap(false, Ordering::SeqCst) {
+        if irqfd.link.load(Ordering::SeqCst) < ACTIVE
+            || !irqfd.pending.swap(false, Ordering::SeqCst)
+        {
             return Signalled::Pending;
         }
         self.deliver_or_pend(irqfd, Cached::unpack(irqfd.cached.read()), section)
     }
 
     #[inline(never)]
-    fn deliver_or_pend(&self, irqfd: &Inner<P>, route: Cached, section: ReadGuard<'_, P::Srcu>) -> Signalled {
+    fn deliver_or_pend(
+        &self,
+        irqfd: &Inner<P>,
+        route: Cached,
+        section: ReadGuard<'_, P::Srcu>,
+    ) -> Signalled {
         if self.deliver(route, &section) {
             return Signalled::Delivered;
         }
-        // The GSI has lost its route. `reroute` is responsible from now on: it looks for pending events after the grace
-        // period that waits for this section.
+        // The GSI has lost its route. `reroute` is responsible from now on: it looks for pending
+        // events after the grace period that waits for this section.
         irqfd.pending.store(true, Ordering::SeqCst);
         Signalled::Pending
     }
 
-    /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and perhaps notified) if
-    /// the assignment is refused.
+    /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and
+    /// perhaps notified) if the assignment is refused.
     fn reserve(&self, irqfd: &Inner<P>, gsi: Gsi) -> Result<(), Error> {
         let state = self.state.lock();
         state.check(&self.limits, gsi, true)?;
@@ -279,9 +295,11 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         Ok(())
     }
 
-    /// Puts an irqfd on the VM's list and opens the gate. Its place among the listeners, if it has one, was made before.
+    /// Puts an irqfd on the VM's list and opens the gate. Its place among the listeners, if it has
+    /// one, was made before.
     fn enlist(&self, irqfd: &Arc<Inner<P>>, gsi: Gsi, listener: Option<u32>) -> Result<(), Error> {
-        // Interrupts stay on: nobody reads a cached route behind a closed gate, and this one opens when it is written.
+        // Interrupts stay on: nobody reads a cached route behind a closed gate, and this one opens
+        // when it is written.
         let mut state = lock_reserving(|| self.state.lock(), |state| state.grows(&self.limits));
         let route = state.check(&self.limits, gsi, listener.is_some())?;
         if listener.is_none() {

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 
 use crate::{Gsi, RoutingTable};
 
-/// A routing table was replaced. Deliveries go by the new one, but hardware that posts by a route of the former one (an
-/// irqfd's IRQ bypass) goes on to do so until it is told.
+/// A routing table was replaced. Deliveries go by the new one, but hardware that posts by a route
+/// of the former one (an irqfd's IRQ bypass) goes on to do so until it is told.
 ///
 /// Both tables are kept, so that nothing is compared or collected while somebody holds a lock.
 #[derive(Clone, Debug)]
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_same_routes_in_another_order_are_no_change() {
-        let (a, b) = ((Gsi(4), Route::Edge(Pin::new(0, 4))), (Gsi(4), Route::Level(Pin::new(1, 4))));
+        let (a, b) =
+            ((Gsi(4), Route::Edge(Pin::new(0, 4))), (Gsi(4), Route::Level(Pin::new(1, 4))));
         assert!(changed(&[a, b, msi(5, 5)], &[msi(5, 5), b, a]).is_empty());
         assert_eq!(changed(&[a, b], &[b]), [4]);
         assert_eq!(changed(&[a], &[(Gsi(4), Route::Level(Pin::new(0, 4)))]), [4]);

@@ -27,8 +27,8 @@ impl Route {
 
 /// What each GSI of a VM means.
 ///
-/// A GSI has either one MSI route or any number of pins (a PC's GSI 4 is an input of the 8259 and one of the IOAPIC).
-/// Several GSIs may share a pin.
+/// A GSI has either one MSI route or any number of pins (a PC's GSI 4 is an input of the 8259 and
+/// one of the IOAPIC). Several GSIs may share a pin.
 #[derive(Clone, Debug)]
 pub struct RoutingTable {
     /// All routes, sorted: tables of the same routes are equal in this.
@@ -43,8 +43,9 @@ pub struct RoutingTable {
 
 /// GSIs that share pins, directly or through others.
 ///
-/// All resampling irqfds share one source id, so one level bit per pin. Whoever lowers a pin therefore lowers it for
-/// all GSIs that drive it, and owes a resample to all of them: the group is what is lowered and notified together.
+/// All resampling irqfds share one source id, so one level bit per pin. Whoever lowers a pin
+/// therefore lowers it for all GSIs that drive it, and owes a resample to all of them: the group is
+/// what is lowered and notified together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) gsis: Vec<Gsi>,
@@ -96,7 +97,9 @@ impl RoutingTable {
             }
         }
         let gsis = routes.last().map_or(0, |(gsi, _)| gsi.0 as usize + 1);
-        let first = (0..=gsis).map(|gsi| routes.partition_point(|(of, _)| (of.0 as usize) < gsi) as u32).collect();
+        let first = (0..=gsis)
+            .map(|gsi| routes.partition_point(|(of, _)| (of.0 as usize) < gsi) as u32)
+            .collect();
         let mut table = RoutingTable {
             routes,
             first,
@@ -135,7 +138,12 @@ impl RoutingTable {
     }
 
     /// Says whether a VM with such a controller and limits can have this table.
-    pub(crate) fn check<C: Controller>(&self, controller: &C, gsis: u32, routes: usize) -> Result<(), Error> {
+    pub(crate) fn check<C: Controller>(
+        &self,
+        controller: &C,
+        gsis: u32,
+        routes: usize,
+    ) -> Result<(), Error> {
         if self.routes.len() > routes {
             return Err(Error::TooManyRoutes(routes));
         }
@@ -236,7 +244,14 @@ mod tests {
 
     #[test]
     fn gsis_that_share_pins_through_others_are_one_group() {
-        let table = RoutingTable::new(&[level(1, 10), level(2, 10), level(2, 11), level(9, 11), level(4, 4)]).unwrap();
+        let table = RoutingTable::new(&[
+            level(1, 10),
+            level(2, 10),
+            level(2, 11),
+            level(9, 11),
+            level(4, 4),
+        ])
+        .unwrap();
         let group = table.group_of_gsi(Gsi(9)).unwrap();
         assert_eq!(group.gsis, [Gsi(1), Gsi(2), Gsi(9)]);
         assert_eq!(group.level_pins, [Pin::new(IOAPIC, 10), Pin::new(IOAPIC, 11)]);
@@ -250,7 +265,10 @@ mod tests {
         let pin = Pin::new(0, 4);
         let table = RoutingTable::new(&[(Gsi(4), Route::Edge(pin)), level(4, 4)]).unwrap();
         let group = table.group_of_pin(pin).unwrap();
-        assert_eq!((&group.gsis[..], &group.level_pins[..]), (&[Gsi(4)][..], &[Pin::new(IOAPIC, 4)][..]));
+        assert_eq!(
+            (&group.gsis[..], &group.level_pins[..]),
+            (&[Gsi(4)][..], &[Pin::new(IOAPIC, 4)][..])
+        );
     }
 
     #[test]
@@ -258,10 +276,16 @@ mod tests {
         let msi = (Gsi(7), Route::Msi(Msi::new(0xfee0_0000, 1)));
         assert_eq!(RoutingTable::new(&[level(7, 1), msi]).unwrap_err(), Error::MixedRoutes(Gsi(7)));
         assert_eq!(RoutingTable::new(&[msi, msi]).unwrap_err(), Error::MixedRoutes(Gsi(7)));
-        assert_eq!(RoutingTable::new(&[level(7, 1), level(7, 1)]).unwrap_err(), Error::DuplicateRoute(Gsi(7)));
+        assert_eq!(
+            RoutingTable::new(&[level(7, 1), level(7, 1)]).unwrap_err(),
+            Error::DuplicateRoute(Gsi(7))
+        );
         let both = [level(7, 1), (Gsi(7), Route::Edge(Pin::new(IOAPIC, 1)))];
         assert_eq!(RoutingTable::new(&both).unwrap_err(), Error::DuplicateRoute(Gsi(7)));
-        assert_eq!(RoutingTable::new(&[level(4096, 1)]).unwrap_err(), Error::GsiOutOfRange(Gsi(4096)));
+        assert_eq!(
+            RoutingTable::new(&[level(4096, 1)]).unwrap_err(),
+            Error::GsiOutOfRange(Gsi(4096))
+        );
         let long: Vec<_> = (0..4097).map(|n| level(n % 64, n)).collect();
         assert_eq!(RoutingTable::new(&long).unwrap_err(), Error::TooManyRoutes(4096));
         assert_eq!(RoutingTable::new(&long[..4096]).unwrap().len(), 4096);

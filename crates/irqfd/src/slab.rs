@@ -8,7 +8,8 @@ pub(crate) enum Place<T> {
     Used(T),
 }
 
-/// Values at stable indices. Under a lock, room for the next one is [made before](doorbell_platform::lock_reserving).
+/// Values at stable indices. Under a lock, room for the next one is [made
+/// before](doorbell_platform::lock_reserving).
 pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Option<u32>,

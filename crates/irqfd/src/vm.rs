@@ -15,15 +15,19 @@ use crate::irqfd::Inner;
 use crate::rerouted::Rerouted;
 use crate::routing::Group;
 use crate::slab::{Place, Slab};
-use crate::{AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId};
+use crate::{
+    AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId,
+};
 
-/// No interrupt handler takes it, so interrupts stay on under it but where the cached route of an active irqfd is written.
+/// No interrupt handler takes it, so interrupts stay on under it but where the cached route of an
+/// active irqfd is written.
 pub(crate) static IRQFDS: LockClass = LockClass::new("irqfd.irqfds", WaitType::Spin).leaf();
 
 /// How large a VM may grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// GSIs are below this. Each costs the VM less than a hundred bytes. At most [`RoutingTable::MAX`].
+    /// GSIs are below this. Each costs the VM less than a hundred bytes. At most
+    /// [`RoutingTable::MAX`].
     pub gsis: u32,
     /// The longest routing table.
     pub routes: usize,
@@ -38,7 +42,8 @@ impl Default for Limits {
     }
 }
 
-/// The irqfds of one VM, before its interrupt controller `C`. Cloning makes another handle of the same VM.
+/// The irqfds of one VM, before its interrupt controller `C`. Cloning makes another handle of the
+/// same VM.
 ///
 /// The host [closes](Irqfds::close) it when the VM is shut down.
 pub struct Irqfds<P: Platform, C: Controller> {
@@ -83,7 +88,9 @@ impl<P: Platform> State<P> {
             return Err(Error::Closed);
         }
         let route = Cached::checked(&self.table, gsi, resample)?;
-        (self.irqfds.len() < limits.irqfds).then_some(route).ok_or(Error::TooManyIrqfds(limits.irqfds))
+        (self.irqfds.len() < limits.irqfds)
+            .then_some(route)
+            .ok_or(Error::TooManyIrqfds(limits.irqfds))
     }
 
     /// What one more irqfd makes longer. A VM that takes none does not grow.
@@ -100,7 +107,8 @@ impl<P: Platform> Assigned<P> {
 
     /// After it was taken off the list: leaves the listeners too.
     pub(crate) fn deassign<C: Controller>(self, vm: &Shared<P, C>) -> Deassigned<P> {
-        let left = self.listener.and_then(|listener| vm.listeners(self.gsi)?.remove(self.gsi, listener));
+        let left =
+            self.listener.and_then(|listener| vm.listeners(self.gsi)?.remove(self.gsi, listener));
         Deassigned { irqfd: Some(self.irqfd), left }
     }
 }
@@ -245,7 +253,11 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     ///
     /// # Errors
     /// [`GsiOutOfRange`](Error::GsiOutOfRange).
-    pub fn register_ack_notifier(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<AckNotifier<P, C>, Error> {
+    pub fn register_ack_notifier(
+        &self,
+        gsi: Gsi,
+        sink: Arc<dyn Notify>,
+    ) -> Result<AckNotifier<P, C>, Error> {
         AckNotifier::register(&self.shared, gsi, sink)
     }
 
@@ -265,7 +277,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
             irqfds.iter().for_each(|(_, assigned)| assigned.irqfd.shut());
             irqfds
         };
-        let departed: Vec<_> = irqfds.into_values().map(|assigned| assigned.deassign(&self.shared)).collect();
+        let departed: Vec<_> =
+            irqfds.into_values().map(|assigned| assigned.deassign(&self.shared)).collect();
         Deassigning::many(&self.shared, departed)
     }
 }
@@ -308,9 +321,12 @@ impl<P: Platform, C: Controller> Shared<P, C> {
             match *route {
                 Route::Msi(msi) => self.controller.msi(msi),
                 Route::Edge(pin) => self.controller.edge(pin),
-                Route::Level(pin) if resample => self.controller.set_irq(pin, SourceId::RESAMPLE, true),
-                // A plain irqfd whose GSI became level-sensitive after it was assigned. The pulse may be missed: the
-                // responsibility is with whoever replaced the table under it, as assignment would have refused.
+                Route::Level(pin) if resample => {
+                    self.controller.set_irq(pin, SourceId::RESAMPLE, true)
+                }
+                // A plain irqfd whose GSI became level-sensitive after it was assigned. The pulse
+                // may be missed: the responsibility is with whoever replaced the table under it, as
+                // assignment would have refused.
                 Route::Level(pin) => {
                     self.controller.set_irq(pin, SourceId::IRQFD, true);
                     self.controller.set_irq(pin, SourceId::IRQFD, false);
@@ -329,8 +345,9 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// Lowers what resampling irqfds raised, then tells everybody who may have raised it.
     ///
-    /// An event that raised the line before it was lowered is not lost: its irqfd was listed before, so it is notified
-    /// now, and is responsible for raising it again. One that comes after stays raised.
+    /// An event that raised the line before it was lowered is not lost: its irqfd was listed
+    /// before, so it is notified now, and is responsible for raising it again. One that comes after
+    /// stays raised.
     fn lower_group(&self, group: &Group) {
         let lowers = group.level_pins.iter().map(|pin| (Some(*pin), None));
         let tells = group.gsis.iter().map(|gsi| (None, Some(*gsi)));
@@ -349,7 +366,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// Lowers the line of a GSI whose last resampling irqfd has left, after the grace period.
     pub(crate) fn lower(&self, gsi: Gsi) {
         let section = self.srcu.read();
-        // Without a group, the GSI has lost its pins; `reroute` is responsible for those, as for all that were moved.
+        // Without a group, the GSI has lost its pins; `reroute` is responsible for those, as for
+        // all that were moved.
         if let Some(group) = self.table(&section).group_of_gsi(gsi) {
             self.lower_group(group);
         }
@@ -375,7 +393,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
             }
             (mem::replace(&mut state.table, table), self.routes.replace(boxed), regained)
         };
-        // Here, in the caller's context, and not under the lock: deliveries that still use the former table end.
+        // Here, in the caller's context, and not under the lock: deliveries that still use the
+        // former table end.
         drop(retired.synchronize_expedited());
         each([false, true].into_iter(), |settled| match settled {
             false => self.settle(&former),
@@ -388,7 +407,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// After a table was replaced: lowers the lines that nobody would lower any more.
     fn settle(&self, former: &RoutingTable) {
         each(former.groups().iter().filter(|group| !group.level_pins.is_empty()), |group| {
-            // The table that is in force now, which may be a later one: what moved since is the later call's affair.
+            // The table that is in force now, which may be a later one: what moved since is the
+            // later call's affair.
             let section = self.srcu.read();
             let table = self.table(&section);
             if group.level_pins.iter().all(|&pin| table.group_of_pin(pin) == Some(group)) {
@@ -396,9 +416,15 @@ impl<P: Platform, C: Controller> Shared<P, C> {
             }
             // Whoever may have raised those pins, by the old table or by the new one, has to know.
             let lowers = group.level_pins.iter().map(|pin| After::Lower(*pin));
-            let moved = group.level_pins.iter().filter_map(|&pin| table.group_of_pin(pin)).map(After::Acknowledge);
-            let lost =
-                group.gsis.iter().map(|&gsi| table.group_of_gsi(gsi).map_or(After::Notify(gsi), After::Acknowledge));
+            let moved = group
+                .level_pins
+                .iter()
+                .filter_map(|&pin| table.group_of_pin(pin))
+                .map(After::Acknowledge);
+            let lost = group
+                .gsis
+                .iter()
+                .map(|&gsi| table.group_of_gsi(gsi).map_or(After::Notify(gsi), After::Acknowledge));
             each(lowers.chain(moved).chain(lost), |what| match what {
                 After::Lower(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, false),
                 After::Acknowledge(now) => self.acknowledge(now),
@@ -409,12 +435,14 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// Delivers what is pending in irqfds since they had no route.
     ///
-    /// After a grace period: an event that saw no route is pending by now, one that comes later sees the route.
+    /// After a grace period: an event that saw no route is pending by now, one that comes later
+    /// sees the route.
     fn deliver_pending(&self) {
         let mut from = 0;
         let pending = core::iter::from_fn(|| {
             let state = self.state.lock();
-            let (index, assigned) = state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending())?;
+            let (index, assigned) =
+                state.irqfds.iter_from(from).find(|(_, of)| of.irqfd.is_pending())?;
             from = index + 1;
             Some(assigned.irqfd.clone())
         });

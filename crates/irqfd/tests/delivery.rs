@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use doorbell_irqfd::{Controller, Deassigning, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, Signalled, SourceId};
+use doorbell_irqfd::{
+    Controller, Deassigning, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, Signalled, SourceId,
+};
 use doorbell_platform::{Counting, Std};
 
 const RAISED: u64 = 1 << SourceId::RESAMPLE.number();
@@ -27,7 +29,8 @@ fn each_kind_of_route_reaches_the_controller_as_what_it_is() {
 fn a_gsi_with_several_pins_reaches_all_of_them() {
     let vm = vm::<Std>();
     let second = Pin::new(1, 9);
-    let _ = vm.reroute(table(&[(EDGE, Route::Edge(EDGE_PIN)), (EDGE, Route::Edge(second))])).unwrap();
+    let _ =
+        vm.reroute(table(&[(EDGE, Route::Edge(EDGE_PIN)), (EDGE, Route::Edge(second))])).unwrap();
     vm.controller().take();
     let irqfd = vm.irqfd();
     irqfd.assign(EDGE).unwrap();
@@ -40,7 +43,8 @@ fn a_gsi_with_several_pins_reaches_all_of_them() {
 #[test]
 fn a_resampling_irqfd_raises_each_pin_of_its_gsi_until_one_is_acknowledged() {
     let vm = vm::<Std>();
-    let _ = vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (LEVEL, Route::Level(OTHER_PIN))])).unwrap();
+    let _ =
+        vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (LEVEL, Route::Level(OTHER_PIN))])).unwrap();
     let irqfd = vm.irqfd();
     irqfd.assign_resample(LEVEL, Count::new()).unwrap();
     irqfd.signal();
@@ -62,8 +66,14 @@ fn an_event_that_stays_kept_is_not_in_the_way_of_one_whose_gsi_has_a_route_again
     assert_eq!([stays.signal(), comes.signal()], [Signalled::Pending; 2]);
     vm.controller().take();
     let (host, (done, rerouted)) = (vm.clone(), mpsc::channel());
-    thread::spawn(move || done.send(host.reroute(table(&[(MSI, Route::Msi(MESSAGE))])).is_ok()).unwrap());
-    assert_eq!(rerouted.recv_timeout(Duration::from_secs(60)), Ok(true), "it may look at one event for ever");
+    thread::spawn(move || {
+        done.send(host.reroute(table(&[(MSI, Route::Msi(MESSAGE))])).is_ok()).unwrap()
+    });
+    assert_eq!(
+        rerouted.recv_timeout(Duration::from_secs(60)),
+        Ok(true),
+        "it may look at one event for ever"
+    );
     assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)]);
     assert!(stays.take_pending() && !comes.take_pending());
 }
@@ -141,7 +151,9 @@ fn assigning_waits_for_no_grace_period_even_with_resampling() {
         let (irqfd, inside, sink) = (irqfd.clone(), inside.clone(), Count::new());
         vm.register_ack_notifier(
             LEVEL,
-            Arc::new(move || inside.lock().unwrap().push(irqfd.assign_resample(LEVEL, sink.clone()))),
+            Arc::new(move || {
+                inside.lock().unwrap().push(irqfd.assign_resample(LEVEL, sink.clone()))
+            }),
         )
         .unwrap()
     };
@@ -196,7 +208,9 @@ fn an_acknowledgement_lowers_the_line_and_then_notifies() {
     let chip = vm.controller().clone();
     let levels = Arc::new(Mutex::new(Vec::new()));
     let sink = levels.clone();
-    irqfd.assign_resample(LEVEL, Arc::new(move || sink.lock().unwrap().push(chip.level(PIN)))).unwrap();
+    irqfd
+        .assign_resample(LEVEL, Arc::new(move || sink.lock().unwrap().push(chip.level(PIN))))
+        .unwrap();
     irqfd.signal();
     assert_eq!(vm.controller().level(PIN), RAISED);
     vm.ack(PIN);
@@ -259,7 +273,11 @@ fn a_newcomer_whose_level_the_departed_lowers_is_told_so() {
     new.signal();
     assert_eq!(told.get(), 0);
     leaving.wait();
-    assert_eq!((vm.controller().level(PIN), told.get()), (0, 1), "lowered, but the device is asked to raise it again");
+    assert_eq!(
+        (vm.controller().level(PIN), told.get()),
+        (0, 1),
+        "lowered, but the device is asked to raise it again"
+    );
 }
 
 #[test]
@@ -301,7 +319,11 @@ fn gsis_that_share_a_pin_are_acknowledged_together() {
     assert!(devices.iter().all(|(_, sink, _)| sink.get() == 1), "both had raised the one line");
     devices[1].0.signal();
     devices[0].0.deassign().unwrap();
-    assert_eq!(devices[1].1.get(), 2, "the last of one GSI lowered the line of the other, and told it");
+    assert_eq!(
+        devices[1].1.get(),
+        2,
+        "the last of one GSI lowered the line of the other, and told it"
+    );
 }
 
 #[test]
@@ -396,7 +418,10 @@ fn closing_a_vm_of_thousands_takes_one_grace_period_and_leaves_nothing_raised() 
     let leaving = vm.close();
     assert_eq!(vm.assigned(), 0);
     let ((), counts) = Counting::<Std>::measure(|| leaving.wait());
-    assert_eq!(counts.fences, of_one.fences, "a grace period has some, and nothing else that leaving does");
+    assert_eq!(
+        counts.fences, of_one.fences,
+        "a grace period has some, and nothing else that leaving does"
+    );
     assert_eq!(vm.controller().level(PIN), 0);
     vm.controller().take();
     assert!(sources.iter().all(|irqfd| irqfd.signal() == Signalled::Pending));

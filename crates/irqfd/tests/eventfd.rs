@@ -24,7 +24,9 @@ type Events = EventLoop<Std, Arc<Chip>>;
 
 /// A VM and an event loop, or why not.
 fn start() -> Option<(Vm, Events)> {
-    let tried = EventFd::new(EFD_NONBLOCK).map_err(EventError::from).and_then(|event| Descriptor::eventfd(&event));
+    let tried = EventFd::new(EFD_NONBLOCK)
+        .map_err(EventError::from)
+        .and_then(|event| Descriptor::eventfd(&event));
     match (tried, EventLoop::new()) {
         (Ok(_), Ok(events)) => Some((vm(), events)),
         (Err(why), _) => skip(why),
@@ -150,13 +152,21 @@ fn what_is_not_a_usable_descriptor_is_refused() {
     assert!(matches!(EventSink::new(&closed), Err(EventError::BadDescriptor)));
     mem::forget(closed);
 
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/exe").unwrap();
-    // SAFETY: duplicated by those who are given it, and forgotten here, so that only `file` closes it.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/proc/self/exe")
+        .unwrap();
+    // SAFETY: duplicated by those who are given it, and forgotten here, so that only `file` closes
+    // it.
     let posing = unsafe { EventFd::from_raw_fd(file.as_raw_fd()) };
     assert!(matches!(Descriptor::eventfd(&posing), Err(EventError::BadDescriptor)));
     mem::forget(posing);
     let error = events.assign(&vm, Descriptor::stream(file.into()).unwrap(), MSI).unwrap_err();
-    assert!(matches!(error, EventError::BadDescriptor), "epoll does not watch regular files: {error}");
+    assert!(
+        matches!(error, EventError::BadDescriptor),
+        "epoll does not watch regular files: {error}"
+    );
 
     let blocking = EventFd::new(0).unwrap();
     assert!(matches!(Descriptor::eventfd(&blocking), Err(EventError::Blocking)));
@@ -279,7 +289,8 @@ fn an_eventfd_is_served_by_one_loop_and_one_vm_of_the_process() {
     for (events, vm) in [(&other, &vm), (&other, &other_vm), (&events, &other_vm)] {
         let error = events.assign(vm, descriptor(&event.try_clone().unwrap()), EDGE).unwrap_err();
         assert!(matches!(error, EventError::Irqfd(Error::Busy)), "{error}");
-        let error = events.assign_resample(vm, descriptor(&event), LEVEL, Count::new()).unwrap_err();
+        let error =
+            events.assign_resample(vm, descriptor(&event), LEVEL, Count::new()).unwrap_err();
         assert!(matches!(error, EventError::Irqfd(Error::Busy)), "{error}");
     }
     events.deassign(served).unwrap();
@@ -321,7 +332,12 @@ impl Controller for Gate {
 
 fn gate() -> (Irqfds<Std, Arc<Gate>>, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let ((entered, entries), (go, gone)) = (mpsc::channel(), mpsc::channel());
-    let gate = Gate { chip: Chip::default(), entered, go: Mutex::new(gone), panics: AtomicBool::new(false) };
+    let gate = Gate {
+        chip: Chip::default(),
+        entered,
+        go: Mutex::new(gone),
+        panics: AtomicBool::new(false),
+    };
     let vm = Irqfds::new(Arc::new(gate), Limits { gsis: 64, ..Limits::default() });
     let _ = vm.reroute(table(&standard())).unwrap();
     (vm, entries, go)
@@ -356,7 +372,10 @@ fn a_device_that_makes_its_eventfd_blocking_and_takes_its_event_back_holds_up_no
         mem::forget(events);
         panic!("the loop hangs in a read");
     }
-    assert_eq!(vm.controller().chip.take(), [Seen::Edge(EDGE_PIN), Seen::Edge(EDGE_PIN), Seen::Msi(MESSAGE)]);
+    assert_eq!(
+        vm.controller().chip.take(),
+        [Seen::Edge(EDGE_PIN), Seen::Edge(EDGE_PIN), Seen::Msi(MESSAGE)]
+    );
 }
 
 #[test]
@@ -452,8 +471,9 @@ fn dropping_the_loop_deassigns_what_it_serves() {
 fn hundreds_are_deassigned_for_one_grace_period() {
     let Some((vm, events)) = start() else { return };
     let sink: Arc<dyn Notify> = Count::new();
-    let served: Vec<_> =
-        (0..400).map(|_| events.assign_resample(&vm, descriptor(&event()), LEVEL, sink.clone()).unwrap()).collect();
+    let served: Vec<_> = (0..400)
+        .map(|_| events.assign_resample(&vm, descriptor(&event()), LEVEL, sink.clone()).unwrap())
+        .collect();
     events.deassign_all(served.iter().copied().chain(served.iter().copied()));
     assert_eq!((events.len(), vm.assigned(), Arc::strong_count(&sink)), (0, 0, 1));
 }

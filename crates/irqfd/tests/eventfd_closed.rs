@@ -1,4 +1,5 @@
-//! Somebody closes a descriptor that belongs to the event loop. In a process of its own, as numbers are guessed here.
+//! Somebody closes a descriptor that belongs to the event loop. In a process of its own, as numbers
+//! are guessed here.
 #![cfg(all(target_os = "linux", feature = "std"))]
 
 mod common;
@@ -13,11 +14,13 @@ use doorbell_platform::Std;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 fn open_eventfds() -> BTreeSet<i32> {
-    let numbers =
-        fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let numbers = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers
         .filter(|fd| {
-            fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|to| to.to_string_lossy().contains("eventfd"))
+            fs::read_link(format!("/proc/self/fd/{fd}"))
+                .is_ok_and(|to| to.to_string_lossy().contains("eventfd"))
         })
         .collect()
 }
@@ -34,7 +37,8 @@ fn an_eventfd_that_is_closed_under_the_loop_is_detached_and_the_others_are_serve
     events.assign(&vm, Descriptor::eventfd(&event).unwrap(), MSI).unwrap();
     let ours: Vec<_> = open_eventfds().difference(&before).copied().collect();
     assert_eq!(ours.len(), 1);
-    // SAFETY: that is the very mistake that is looked at: the loop's descriptor is closed by somebody else.
+    // SAFETY: that is the very mistake that is looked at: the loop's descriptor is closed by
+    // somebody else.
     assert_eq!(unsafe { libc::close(ours[0]) }, 0);
 
     event.write(1).unwrap();

@@ -1,7 +1,8 @@
-//! Under every interleaving: events that meet an assignment, a deassignment or a routing update are delivered or kept,
-//! and none comes late.
+//! Under every interleaving: events that meet an assignment, a deassignment or a routing update are
+//! delivered or kept, and none comes late.
 //!
-//! Where the promise rests on one step, a copy of the protocol without that step fails in the same program.
+//! Where the promise rests on one step, a copy of the protocol without that step fails in the same
+//! program.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,8 @@ use doorbell_explore::sim::Model;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report, Sim};
 use doorbell_irqfd::{
-    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId,
+    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled,
+    SourceId,
 };
 use doorbell_platform::{Atomic, Platform};
 
@@ -130,7 +132,11 @@ impl<const FAULT: u8> Gate<FAULT> {
 
 impl<const FAULT: u8> Source for Gate<FAULT> {
     fn set_up() -> Self {
-        Gate { open: Atomic::new(false), pending: Atomic::new(false), arrived: Model::new("arrived", 0) }
+        Gate {
+            open: Atomic::new(false),
+            pending: Atomic::new(false),
+            arrived: Model::new("arrived", 0),
+        }
     }
     fn signal(&self) {
         if self.open.load(SeqCst) {
@@ -163,7 +169,8 @@ impl<const FAULT: u8> Gate<FAULT> {
     }
 }
 
-/// Events meet an assignment; one event, or none, is pending before. Once assigned, nothing stays behind.
+/// Events meet an assignment; one event, or none, is pending before. Once assigned, nothing stays
+/// behind.
 fn events_meet_an_assignment<S: Source>(before: usize, events: usize) -> Report {
     Explore::new("assign").run(move |m: &Machine| {
         let source = Arc::new(S::set_up());
@@ -201,8 +208,10 @@ fn an_event_that_meets_an_assignment_arrives() {
 #[test]
 fn without_the_second_look_at_the_gate_an_event_stays_behind() {
     for (before, events) in [(0, 1), (1, 1)] {
-        events_meet_an_assignment::<Gate<LOOKS_ONCE>>(before, events).assert_found(FailureKind::Quiescence);
-        events_meet_an_assignment::<Gate<OPENS_LAST>>(before, events).assert_found(FailureKind::Quiescence);
+        events_meet_an_assignment::<Gate<LOOKS_ONCE>>(before, events)
+            .assert_found(FailureKind::Quiescence);
+        events_meet_an_assignment::<Gate<OPENS_LAST>>(before, events)
+            .assert_found(FailureKind::Quiescence);
     }
 }
 
@@ -229,8 +238,8 @@ enum Does {
 }
 use Does::*;
 
-/// The source is assigned to a GSI; `events` meet what one task does. In the end, the source is assigned and routed, or
-/// it keeps what has not arrived.
+/// The source is assigned to a GSI; `events` meet what one task does. In the end, the source is
+/// assigned and routed, or it keeps what has not arrived.
 fn events_meet(events: usize, tasks: &'static [Does]) -> Report {
     Explore::new(format!("{tasks:?}")).run(move |m: &Machine| {
         let (vm, irqfd) = vm();
@@ -315,8 +324,9 @@ fn an_event_that_meets_the_loss_of_its_route_is_kept_until_there_is_one() {
     events_meet(2, &[Unroute, Reroute]).assert_exhausted();
 }
 
-/// The event may have found no route, and be about to be kept, when the source is assigned again. That it is not
-/// assigned before the event is kept is the affair of the deassignment: nothing else waits in between.
+/// The event may have found no route, and be about to be kept, when the source is assigned again.
+/// That it is not assigned before the event is kept is the affair of the deassignment: nothing else
+/// waits in between.
 #[test]
 fn an_event_without_a_route_that_meets_a_deassignment_is_found_by_the_next_assignment() {
     events_meet(1, &[UnrouteGsi, DeassignLater, Assign(OTHER_GSI)]).assert_exhausted();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use common::*;
-use doorbell_irqfd::{Controller, Error, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId};
+use doorbell_irqfd::{
+    Controller, Error, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId,
+};
 use doorbell_platform::Std;
 
 #[test]
@@ -45,7 +47,11 @@ fn an_irqfd_is_assigned_once_at_a_time() {
     assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)], "the first assignment is untouched");
 
     let leaving = irqfd.deassign_begin().unwrap();
-    assert_eq!(irqfd.assign(EDGE), Err(Error::Busy), "events of the first assignment may be under way");
+    assert_eq!(
+        irqfd.assign(EDGE),
+        Err(Error::Busy),
+        "events of the first assignment may be under way"
+    );
     assert_eq!(irqfd.deassign(), Err(Error::NotAssigned));
     leaving.wait();
     irqfd.assign(EDGE).unwrap();
@@ -94,7 +100,10 @@ fn a_table_that_the_vm_cannot_have_changes_nothing() {
 
 #[test]
 fn a_vm_has_no_more_irqfds_than_its_limit() {
-    let vm = Irqfds::<Std, Chip>::new(Chip::default(), Limits { gsis: 64, irqfds: 2, ..Limits::default() });
+    let vm = Irqfds::<Std, Chip>::new(
+        Chip::default(),
+        Limits { gsis: 64, irqfds: 2, ..Limits::default() },
+    );
     let _ = vm.reroute(table(&standard())).unwrap();
     let sources: Vec<_> = (0..3).map(|_| vm.irqfd()).collect();
     let sink = Count::new();
@@ -211,7 +220,10 @@ struct Wrong {
 impl Wrong {
     fn call(&self) {
         let last = |left: u32| left.checked_sub(1);
-        assert!(self.countdown.fetch_update(SeqCst, SeqCst, last) != Ok(1), "a controller that is wrong");
+        assert!(
+            self.countdown.fetch_update(SeqCst, SeqCst, last) != Ok(1),
+            "a controller that is wrong"
+        );
     }
 }
 
@@ -258,17 +270,26 @@ fn a_controller_that_panics_when_lines_are_lowered_leaves_no_irqfd_busy_and_nobo
     let sources: Vec<_> = (0..2).map(|_| vm.irqfd()).collect();
     let sinks = [(); 2].map(|()| Count::new());
     let second = Gsi(6);
-    let _ = vm.reroute(table(&[(LEVEL, Route::Level(PIN)), (second, Route::Level(OTHER_PIN))])).unwrap();
+    let _ = vm
+        .reroute(table(&[(LEVEL, Route::Level(PIN)), (second, Route::Level(OTHER_PIN))]))
+        .unwrap();
     sources[0].assign_resample(LEVEL, sinks[0].clone()).unwrap();
     sources[1].assign_resample(second, sinks[1].clone()).unwrap();
     sources.iter().for_each(|irqfd| assert_eq!(irqfd.signal(), Signalled::Delivered));
     vm.controller().countdown.store(1, SeqCst);
     let told = [LEVEL, second].map(|gsi| (gsi, Count::new()));
-    let _notifiers = told.each_ref().map(|(gsi, told)| vm.register_ack_notifier(*gsi, told.clone()).unwrap());
+    let _notifiers =
+        told.each_ref().map(|(gsi, told)| vm.register_ack_notifier(*gsi, told.clone()).unwrap());
     let leaving: Vec<_> = sources.iter().map(|irqfd| irqfd.deassign_begin().unwrap()).collect();
     assert!(panics(|| doorbell_irqfd::Deassigning::wait_all(leaving)));
-    assert!(told.iter().all(|(_, told)| told.get() == 1), "also of the one whose line could not be lowered");
-    assert_eq!([PIN, OTHER_PIN].iter().filter(|pin| vm.controller().chip.level(**pin) == 0).count(), 1);
+    assert!(
+        told.iter().all(|(_, told)| told.get() == 1),
+        "also of the one whose line could not be lowered"
+    );
+    assert_eq!(
+        [PIN, OTHER_PIN].iter().filter(|pin| vm.controller().chip.level(**pin) == 0).count(),
+        1
+    );
     sources[0].assign_resample(LEVEL, sinks[0].clone()).unwrap();
     sources[1].assign_resample(second, sinks[1].clone()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Ten thousand random lives of a VM against a plain model, on one thread: what arrives, what is refused, who is
-//! notified, which lines are up, and that nothing leaks.
+//! Ten thousand random lives of a VM against a plain model, on one thread: what arrives, what is
+//! refused, who is notified, which lines are up, and that nothing leaks.
 
 mod common;
 #[path = "model/world.rs"]
@@ -41,7 +41,9 @@ fn routes() -> impl Strategy<Value = Vec<(Gsi, Route)>> {
     ];
     prop::collection::vec(one, GSIS as usize).prop_map(|gsis| {
         let numbered = gsis.into_iter().zip(0..);
-        numbered.flat_map(|(routes, gsi)| routes.into_iter().map(move |route| (Gsi(gsi), route))).collect()
+        numbered
+            .flat_map(|(routes, gsi)| routes.into_iter().map(move |route| (Gsi(gsi), route)))
+            .collect()
     })
 }
 

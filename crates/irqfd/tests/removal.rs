@@ -1,4 +1,5 @@
-//! What each lock, each interrupts-off region, each read-modify-write and each look is for: without it, a program fails.
+//! What each lock, each interrupts-off region, each read-modify-write and each look is for: without
+//! it, a program fails.
 
 use std::sync::Arc;
 
@@ -6,7 +7,8 @@ use doorbell_explore::removal::{self, Printed, Program, Taken};
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
 use doorbell_irqfd::{
-    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId,
+    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled,
+    SourceId,
 };
 use doorbell_platform::{CpuId, Vector};
 
@@ -43,7 +45,8 @@ const NEW: Msi = Msi::new(0xfee0_1000, 0x42);
 
 fn table(message: Msi, also: Option<Gsi>) -> RoutingTable {
     let routes = [(LEVEL, Route::Level(Pin::new(0, 0))), (MESSAGE, Route::Msi(message))];
-    let routes: Vec<_> = routes.into_iter().chain(also.map(|gsi| (gsi, Route::Msi(message)))).collect();
+    let routes: Vec<_> =
+        routes.into_iter().chain(also.map(|gsi| (gsi, Route::Msi(message)))).collect();
     RoutingTable::new(&routes).expect("a good table")
 }
 
@@ -51,8 +54,10 @@ type Vm = Irqfds<Sim, Chip>;
 type Source = Irqfd<Sim, Chip>;
 
 fn vm() -> Vm {
-    let vm =
-        Vm::new(Chip(Model::new("interrupt controller", State::default())), Limits { gsis: 3, ..Limits::default() });
+    let vm = Vm::new(
+        Chip(Model::new("interrupt controller", State::default())),
+        Limits { gsis: 3, ..Limits::default() },
+    );
     reroute(&vm, OLD, None);
     vm
 }
@@ -124,7 +129,9 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
         Close => vm.close().wait(),
         Count => assert!(vm.assigned() <= 1),
         Acknowledge => vm.notify_ack(LEVEL),
-        Register => vm.register_ack_notifier(LEVEL, Arc::new(|| ())).expect("it is in range").unregister(),
+        Register => {
+            vm.register_ack_notifier(LEVEL, Arc::new(|| ())).expect("it is in range").unregister()
+        }
     }
 }
 
@@ -223,7 +230,11 @@ fn assigned_twice(m: &Machine, resample: bool) {
     for _ in 0..2 {
         let irqfd = irqfd.clone();
         m.task("assign", move || {
-            let done = if resample { irqfd.assign_resample(LEVEL, Arc::new(|| ())) } else { irqfd.assign(MESSAGE) };
+            let done = if resample {
+                irqfd.assign_resample(LEVEL, Arc::new(|| ()))
+            } else {
+                irqfd.assign(MESSAGE)
+            };
             assert!([Ok(()), Err(Error::Busy)].contains(&done));
         });
     }
@@ -237,7 +248,9 @@ fn dropped(m: &Machine) {
     let vm = vm();
     let irqfd = assigned(&vm, MESSAGE);
     m.task("host", move || drop(irqfd));
-    m.at_quiescence("nothing is assigned", move || (vm.assigned() == 0).then_some(()).ok_or("it is".into()));
+    m.at_quiescence("nothing is assigned", move || {
+        (vm.assigned() == 0).then_some(()).ok_or("it is".into())
+    });
 }
 
 /// A device raises its line once; the guest acknowledges it whenever it is high.
@@ -246,7 +259,9 @@ fn acknowledged(m: &Machine) {
     let heard = Arc::new(Model::new("device", false));
     let hears = heard.clone();
     let irqfd = Arc::new(vm.irqfd());
-    irqfd.assign_resample(LEVEL, Arc::new(move || hears.change(|heard| *heard = true))).expect("it has a pin");
+    irqfd
+        .assign_resample(LEVEL, Arc::new(move || hears.change(|heard| *heard = true)))
+        .expect("it has a pin");
     let (signals, acks) = (irqfd.clone(), vm.clone());
     m.task("device", move || must_arrive(&signals));
     m.task("guest", move || {
@@ -307,7 +322,8 @@ fn every_leaf_is_taken_by_a_program() {
 #[test]
 fn nothing_is_lost_and_no_access_can_be_taken_out() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-irqfd removal", kept: KEPT };
+    let printed =
+        Printed { root, document: "ARCHITECTURE.md", name: "doorbell-irqfd removal", kept: KEPT };
     let wrong = printed.check(&removal::table(&programs(), "crates/irqfd/src/"));
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

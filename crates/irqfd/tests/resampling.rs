@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use doorbell_explore::sim::{Ghost, Model};
 use doorbell_explore::{Explore, Machine, Report, Sim};
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId,
+};
 
 const GSI: Gsi = Gsi(1);
 const PIN: Pin = Pin::new(0, 0);
@@ -41,7 +43,10 @@ fn table(pin: Pin) -> RoutingTable {
 }
 
 fn vm() -> Vm {
-    let vm = Vm::new(Arc::new(Chip(Model::new("lines", [false; 2]))), Limits { gsis: 2, ..Limits::default() });
+    let vm = Vm::new(
+        Arc::new(Chip(Model::new("lines", [false; 2]))),
+        Limits { gsis: 2, ..Limits::default() },
+    );
     let _ = vm.reroute(table(PIN)).expect("an open VM");
     vm
 }
@@ -68,11 +73,17 @@ impl Notify for Resample {
 
 impl Device {
     fn new(vm: &Vm, name: &'static str) -> Arc<Self> {
-        Arc::new(Device { irqfd: vm.irqfd(), wants: Model::new(name, false), memory: Ghost::new("sink") })
+        Arc::new(Device {
+            irqfd: vm.irqfd(),
+            wants: Model::new(name, false),
+            memory: Ghost::new("sink"),
+        })
     }
 
     fn assign(self: &Arc<Self>) {
-        self.irqfd.assign_resample(GSI, Arc::new(Resample(Arc::clone(self)))).expect("the GSI is routed");
+        self.irqfd
+            .assign_resample(GSI, Arc::new(Resample(Arc::clone(self))))
+            .expect("the GSI is routed");
     }
 
     fn raise(&self) {
@@ -98,7 +109,9 @@ fn is_heard(m: &Machine, vm: &Vm, device: &Arc<Device>, pin: Pin) {
         let chip = vm.controller();
         let former = if pin == PIN { OTHER_PIN } else { PIN };
         let (wants, line, former) = (device.wants(), chip.is_high(pin), chip.is_high(former));
-        (!former && (line || !wants)).then_some(()).ok_or(format!("wants: {wants}, line: {line}, former: {former}"))
+        (!former && (line || !wants))
+            .then_some(())
+            .ok_or(format!("wants: {wants}, line: {line}, former: {former}"))
     });
 }
 
@@ -107,10 +120,14 @@ fn is_heard(m: &Machine, vm: &Vm, device: &Arc<Device>, pin: Pin) {
 fn acknowledged(devices: usize, acks: u32) -> Report {
     Explore::new("acknowledged").run(move |m: &Machine| {
         let vm = vm();
-        let devices: Vec<_> = ["device", "other device"][..devices].iter().map(|name| Device::new(&vm, name)).collect();
+        let devices: Vec<_> = ["device", "other device"][..devices]
+            .iter()
+            .map(|name| Device::new(&vm, name))
+            .collect();
         devices.iter().for_each(Device::assign);
         devices[0].raise();
-        let (raised, raises) = (Arc::clone(&devices[0]), Arc::clone(devices.last().expect("there is one")));
+        let (raised, raises) =
+            (Arc::clone(&devices[0]), Arc::clone(devices.last().expect("there is one")));
         m.task("device", move || raises.raise());
         let guest = vm.clone();
         m.task("guest", move || {

@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use common::{PIN, table};
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, Signalled, SourceId,
+};
 use doorbell_platform::Std;
 
-/// Complains of messages that may not arrive, and counts the others; holds one line. Takes its time, so that what
-/// should have waited for it has a chance to show that it did not.
+/// Complains of messages that may not arrive, and counts the others; holds one line. Takes its
+/// time, so that what should have waited for it has a chance to show that it did not.
 #[derive(Default)]
 struct Judge {
     /// The messages that may arrive, by their data.
@@ -109,7 +111,10 @@ fn no_sink_is_notified_after_deassign_has_returned() {
         for _ in 0..3 {
             scope.spawn(|| {
                 let irqfd = vm.irqfd();
-                let sink = Arc::new(Sink { allowed: AtomicBool::new(false), forbidden: AtomicU64::new(0) });
+                let sink = Arc::new(Sink {
+                    allowed: AtomicBool::new(false),
+                    forbidden: AtomicU64::new(0),
+                });
                 for _ in 0..3000 {
                     sink.allowed.store(true, SeqCst);
                     irqfd.assign_resample(Gsi(5), sink.clone()).unwrap();
@@ -125,7 +130,8 @@ fn no_sink_is_notified_after_deassign_has_returned() {
     assert_eq!(vm.controller().line.load(SeqCst), 0, "all have left");
 }
 
-/// A level-triggered device as it should be: wants service until it gets it, and says so again when asked.
+/// A level-triggered device as it should be: wants service until it gets it, and says so again when
+/// asked.
 struct Device {
     wants: AtomicBool,
     irqfd: OnceLock<Irqfd<Std, Judge>>,
@@ -215,7 +221,8 @@ fn no_delivery_uses_a_route_after_it_was_replaced_while_events_pour_in() {
     assert_eq!(vm.controller().messages.load(SeqCst), delivered.load(SeqCst), "each once");
 }
 
-/// Signals `events` events, each when the one before has arrived, while another thread does `meanwhile` over and over.
+/// Signals `events` events, each when the one before has arrived, while another thread does
+/// `meanwhile` over and over.
 fn signal_while(vm: &Vm, irqfd: &Irqfd<Std, Judge>, events: u32, meanwhile: impl Fn() + Sync) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -293,7 +300,11 @@ fn an_event_that_meets_its_assignment_is_delivered() {
             irqfd.assign(Gsi(9)).unwrap();
             round.fetch_add(1, SeqCst);
             wait_for(3 * n + 3);
-            assert_eq!(vm.controller().messages.load(SeqCst), u64::from(n) + 1, "neither lost nor doubled");
+            assert_eq!(
+                vm.controller().messages.load(SeqCst),
+                u64::from(n) + 1,
+                "neither lost nor doubled"
+            );
             irqfd.deassign().unwrap();
         }
     });
@@ -354,8 +365,11 @@ fn a_vm_is_closed_while_others_assign_signal_and_acknowledge() {
                     let irqfds: Vec<_> = (0..40).map(|_| vm.irqfd()).collect();
                     while !closed.load(SeqCst) {
                         for irqfd in &irqfds {
-                            let _ =
-                                if n == 0 { irqfd.assign(Gsi(9)) } else { irqfd.assign_resample(Gsi(5), sink.clone()) };
+                            let _ = if n == 0 {
+                                irqfd.assign(Gsi(9))
+                            } else {
+                                irqfd.assign_resample(Gsi(5), sink.clone())
+                            };
                             irqfd.signal();
                         }
                         vm.ack(PIN);
@@ -366,7 +380,9 @@ fn a_vm_is_closed_while_others_assign_signal_and_acknowledge() {
                 });
             }
             let vm = &vm;
-            scope.spawn(move || while vm.reroute(table(&[message(9, 0), (Gsi(5), Route::Level(PIN))])).is_ok() {});
+            scope.spawn(move || {
+                while vm.reroute(table(&[message(9, 0), (Gsi(5), Route::Level(PIN))])).is_ok() {}
+            });
             while vm.assigned() < 40 {
                 thread::yield_now();
             }
@@ -378,7 +394,11 @@ fn a_vm_is_closed_while_others_assign_signal_and_acknowledge() {
             closed.store(true, SeqCst);
         });
         assert_eq!(vm.assigned(), 0);
-        assert_eq!(vm.controller().forbidden.load(SeqCst), 0, "a delivery into a VM that was shut down");
+        assert_eq!(
+            vm.controller().forbidden.load(SeqCst),
+            0,
+            "a delivery into a VM that was shut down"
+        );
         while Arc::strong_count(&sink) > 1 {
             thread::yield_now();
         }

@@ -1,4 +1,5 @@
-//! Atomics as traits, so that the same source runs on the machine's atomics, counted ones, and explored ones.
+//! Atomics as traits, so that the same source runs on the machine's atomics, counted ones, and
+//! explored ones.
 
 use core::sync::atomic::Ordering;
 

@@ -4,8 +4,8 @@ use core::fmt;
 
 /// What a context that waits for a lock does meanwhile, and hence what may be held around it.
 ///
-/// The order is that of kernel lockdep: a lock may be taken under locks whose wait type is the same or weaker
-/// (a spin lock under a mutex), never the other way round.
+/// The order is that of kernel lockdep: a lock may be taken under locks whose wait type is the same
+/// or weaker (a spin lock under a mutex), never the other way round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum WaitType {
     /// Spins with preemption off, also on kernels where ordinary spin locks sleep.
@@ -84,7 +84,8 @@ impl PartialEq for LockClass {
 
 impl Eq for LockClass {}
 
-/// Distinguishes acquisitions of one class that are known not to deadlock with each other, 0 to 7. 0 is the usual one.
+/// Distinguishes acquisitions of one class that are known not to deadlock with each other, 0 to 7.
+/// 0 is the usual one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Subclass(u8);
 

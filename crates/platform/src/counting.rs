@@ -8,14 +8,14 @@ use std::boxed::Box;
 use std::thread_local;
 
 use crate::{
-    Acquire, Atomic, AtomicInt, AtomicPtr, CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion, ParkWaitQueue,
-    Platform, RawLock, ReadDomain, Subclass, SystemQueue, Vector, Work, WorkQueue,
+    Acquire, Atomic, AtomicInt, AtomicPtr, CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion,
+    ParkWaitQueue, Platform, RawLock, ReadDomain, Subclass, SystemQueue, Vector, Work, WorkQueue,
 };
 
 /// What one thread has done, as [`Counting::measure`] returns it.
 ///
-/// Each thing is counted once, where it was asked for: a lock that was taken counts as a lock, and not also as the
-/// atomic operations that it consists of.
+/// Each thing is counted once, where it was asked for: a lock that was taken counts as a lock, and
+/// not also as the atomic operations that it consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
     /// Spin locks taken.
@@ -110,8 +110,9 @@ fn count(what: impl FnOnce(&mut Counts)) {
 
 /// The platform `P`, with all that is done on it counted, exactly and for each thread.
 ///
-/// Completions, wait queues, RCU and SRCU are those that this crate builds, over the counted platform, so that what they
-/// consist of is counted too. What other threads do on behalf of the one that measures (workers, for instance) is theirs.
+/// Completions, wait queues, RCU and SRCU are those that this crate builds, over the counted
+/// platform, so that what they consist of is counted too. What other threads do on behalf of the
+/// one that measures (workers, for instance) is theirs.
 ///
 /// ```
 /// use doorbell_platform::{Atomic, Counting, Platform, Std};
@@ -452,7 +453,11 @@ impl<Q: WorkQueue> WorkQueue for CountedQueue<Q> {
     type Work = CountedWork<Q::Work>;
 
     #[track_caller]
-    fn work(&self, name: &'static str, f: impl Fn() + Send + Sync + 'static) -> CountedWork<Q::Work> {
+    fn work(
+        &self,
+        name: &'static str,
+        f: impl Fn() + Send + Sync + 'static,
+    ) -> CountedWork<Q::Work> {
         CountedWork(self.0.work(name, f))
     }
     #[track_caller]

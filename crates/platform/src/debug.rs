@@ -1,7 +1,7 @@
 //! `Debug` for what holds memory, locks or code: a name, and no more than tells two of them apart.
 
-/// Implements `Debug` for a struct: its name, and the fields that are named. The others are left out, because to print
-/// them would dump memory, take a lock, or be a step of an exploration.
+/// Implements `Debug` for a struct: its name, and the fields that are named. The others are left
+/// out, because to print them would dump memory, take a lock, or be a step of an exploration.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! opaque_debug {

@@ -9,14 +9,17 @@ mod grace;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 
-use crate::{Atomic, AtomicInt, CachePadded, Platform, ReadDomain, SystemQueue, WaitQueue, Work, WorkQueue};
+use crate::{
+    Atomic, AtomicInt, CachePadded, Platform, ReadDomain, SystemQueue, WaitQueue, Work, WorkQueue,
+};
 pub(crate) use grace::GRACE;
 use grace::{Effects, Grace};
 
 /// SRCU: read sections may sleep.
 pub type EpochSrcu<P> = Epoch<P, MaySleep>;
 
-/// RCU: preemption is off in a read section, so that a grace period never waits for a reader that is not running.
+/// RCU: preemption is off in a read section, so that a grace period never waits for a reader that
+/// is not running.
 pub type EpochRcu<P> = Epoch<P, NonPreemptible>;
 
 /// What a read section does besides counting itself.
@@ -62,22 +65,24 @@ impl Section for NonPreemptible {
 /// reader lives; 2^64 take centuries.
 type Readers<P> = CachePadded<[<P as Platform>::AtomicU64; 2]>;
 
-/// A domain of read sections that are counted per CPU: one read-modify-write at either end of a section, on a cache line
-/// that other CPUs leave alone.
+/// A domain of read sections that are counted per CPU: one read-modify-write at either end of a
+/// section, on a cache line that other CPUs leave alone.
 ///
-/// A section is counted in one of two counters of the CPU that it began on, and ends in that very counter, wherever it
-/// runs by then. So each counter by itself tells how many readers it has, a "CPU" may as well be a shard of a process's
-/// threads, and a grace period is: see each counter at zero once. That there are two per CPU only keeps a stream of new
-/// readers from holding it up: it drains the counters that are not current, makes them the current ones, and drains
-/// those that were.
+/// A section is counted in one of two counters of the CPU that it began on, and ends in that very
+/// counter, wherever it runs by then. So each counter by itself tells how many readers it has, a
+/// "CPU" may as well be a shard of a process's threads, and a grace period is: see each counter at
+/// zero once. That there are two per CPU only keeps a stream of new readers from holding it up: it
+/// drains the counters that are not current, makes them the current ones, and drains those that
+/// were.
 ///
-/// Nobody blocks to drive a grace period: whoever asks for one takes it as far as it goes, and the readers that it waits
-/// for take it further as they end. A step looks at a counter of each CPU, under a spin lock. A grace period serves all who asked before it began. Callbacks run as one piece of
-/// work on the system queue, in the order in which they came.
+/// Nobody blocks to drive a grace period: whoever asks for one takes it as far as it goes, and the
+/// readers that it waits for take it further as they end. A step looks at a counter of each CPU,
+/// under a spin lock. A grace period serves all who asked before it began. Callbacks run as one
+/// piece of work on the system queue, in the order in which they came.
 ///
-/// So the end of a read section may take a spin lock (with interrupts off), wake tasks and queue work, but only if a
-/// grace period waits for just this section. Do not end one under a lock that waking or queueing needs, nor under
-/// a [leaf](crate::LockClass::leaf).
+/// So the end of a read section may take a spin lock (with interrupts off), wake tasks and queue
+/// work, but only if a grace period waits for just this section. Do not end one under a lock that
+/// waking or queueing needs, nor under a [leaf](crate::LockClass::leaf).
 pub struct Epoch<P: SystemQueue, K: Section> {
     readers: Arc<[Readers<P>]>,
     control: Arc<Control<P>>,
@@ -93,7 +98,8 @@ pub struct EpochToken {
     index: u32,
 }
 
-/// What readers read of a grace period. On a cache line of its own, which is written twice per grace period.
+/// What readers read of a grace period. On a cache line of its own, which is written twice per
+/// grace period.
 struct Signals<P: Platform> {
     /// The counter of each CPU that new readers use, 0 or 1.
     index: P::AtomicU32,
@@ -107,13 +113,15 @@ struct Control<P: SystemQueue> {
     callbacks: <P::WorkQueue as WorkQueue>::Work,
 }
 
-// SAFETY: let R be a read section and S a call that waits for a grace period G, which began (under the lock of `grace`,
-// hence after what S's caller wrote) with a SeqCst fence. R's `fetch_add` and the loads of the contract are SeqCst, as
-// are G's loads of the counters, of which G saw each at zero. Look at R's counter, when G saw it at zero. Either the
-// `fetch_add` came later in the order of SeqCst operations; then the fence did not, and R's loads, which follow it, see
-// what was written before the fence. Or it came before, and then so did the `fetch_sub` of R, because only that takes
-// R's count back; the zero that G acquired is in the release sequence of it (the counter is changed by
-// read-modify-writes only), and S returns after G has ended. Which index R chose does not matter to this.
+// SAFETY: let R be a read section and S a call that waits for a grace period G, which began (under
+// the lock of `grace`, hence after what S's caller wrote) with a SeqCst fence. R's `fetch_add` and
+// the loads of the contract are SeqCst, as are G's loads of the counters, of which G saw each at
+// zero. Look at R's counter, when G saw it at zero. Either the `fetch_add` came later in the order
+// of SeqCst operations; then the fence did not, and R's loads, which follow it, see what was
+// written before the fence. Or it came before, and then so did the `fetch_sub` of R, because only
+// that takes R's count back; the zero that G acquired is in the release sequence of it (the counter
+// is changed by read-modify-writes only), and S returns after G has ended. Which index R chose does
+// not matter to this.
 unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
     type Token = EpochToken;
 
@@ -133,7 +141,10 @@ unsafe impl<P: SystemQueue, K: Section> ReadDomain for Epoch<P, K> {
                 }
             };
             Control {
-                signals: CachePadded(Signals { index: P::AtomicU32::ZERO, awaited: P::AtomicU32::ZERO }),
+                signals: CachePadded(Signals {
+                    index: P::AtomicU32::ZERO,
+                    awaited: P::AtomicU32::ZERO,
+                }),
                 grace: Grace::new(readers.clone()),
                 callbacks: P::system_queue().work("rcu callbacks", run),
             }
@@ -198,9 +209,9 @@ impl<P: SystemQueue, K: Section> Epoch<P, K> {
         EpochToken { cpu, index }
     }
 
-    /// Store buffering again: the reader writes its counter, then reads `awaited`; a grace period writes `awaited`, then
-    /// reads the counters. All SeqCst, so either it sees that the last reader is gone, or that reader sees that it is
-    /// awaited.
+    /// Store buffering again: the reader writes its counter, then reads `awaited`; a grace period
+    /// writes `awaited`, then reads the counters. All SeqCst, so either it sees that the last
+    /// reader is gone, or that reader sees that it is awaited.
     #[inline]
     fn count_out(&self, EpochToken { cpu, index }: EpochToken) {
         let before = self.readers[cpu as usize][index as usize].fetch_sub(1, Ordering::SeqCst);
@@ -246,11 +257,13 @@ impl<P: SystemQueue> Control<P> {
 }
 
 impl<P: SystemQueue, K: Section> Drop for Epoch<P, K> {
-    /// Without a domain there are no readers, so its callbacks may run now; in task context, as always.
+    /// Without a domain there are no readers, so its callbacks may run now; in task context, as
+    /// always.
     fn drop(&mut self) {
         let callbacks = self.control.grace.take_callbacks();
         if !callbacks.is_empty() {
-            P::system_queue().spawn("rcu callbacks", Box::new(move || callbacks.into_iter().for_each(|f| f())));
+            P::system_queue()
+                .spawn("rcu callbacks", Box::new(move || callbacks.into_iter().for_each(|f| f())));
         }
     }
 }

@@ -149,11 +149,18 @@ impl Signals {
         };
         let mut requests = [&raw mut request];
         loop {
-            // SAFETY: the kernel reads the list and the request, and writes a key to the request; all
-            // are borrowed for the call. The request is to read nothing, to nowhere, and is complete
-            // when the call returns: a pipe is not asked what it has before the length is looked at.
-            let submitted =
-                unsafe { libc::syscall(libc::SYS_io_submit, self.context, 1 as libc::c_long, requests.as_mut_ptr()) };
+            // SAFETY: the kernel reads the list and the request, and writes a key to the request;
+            // all are borrowed for the call. The request is to read nothing, to nowhere, and is
+            // complete when the call returns: a pipe is not asked what it has before the length is
+            // looked at.
+            let submitted = unsafe {
+                libc::syscall(
+                    libc::SYS_io_submit,
+                    self.context,
+                    1 as libc::c_long,
+                    requests.as_mut_ptr(),
+                )
+            };
             let refused = (submitted != 1).then(io::Error::last_os_error);
             self.take_completions();
             match refused {
@@ -169,11 +176,19 @@ impl Signals {
         // `struct io_event`.
         let mut completions = [[0_u64; 4]; 8];
         let most = completions.len() as libc::c_long;
-        // SAFETY: the kernel writes to `completions`, which is borrowed for the call. (At least none
-        // are asked for, so there is nothing to wait for, and no time limit is read.)
+        // SAFETY: the kernel writes to `completions`, which is borrowed for the call. (At least
+        // none are asked for, so there is nothing to wait for, and no time limit is read.)
         unsafe {
-            let (into, no_limit) = (completions.as_mut_ptr(), core::ptr::null_mut::<libc::timespec>());
-            libc::syscall(libc::SYS_io_getevents, self.context, 0 as libc::c_long, most, into, no_limit);
+            let (into, no_limit) =
+                (completions.as_mut_ptr(), core::ptr::null_mut::<libc::timespec>());
+            libc::syscall(
+                libc::SYS_io_getevents,
+                self.context,
+                0 as libc::c_long,
+                most,
+                into,
+                no_limit,
+            );
         }
     }
 }
@@ -255,12 +270,15 @@ mod tests {
 
     #[test]
     fn more_threads_than_there_is_room_for_signal_each_of_their_times() {
-        let Ok(signals) = Signals::new() else { return println!("skipped: no asynchronous requests here") };
+        let Ok(signals) = Signals::new() else {
+            return println!("skipped: no asynchronous requests here");
+        };
         let event = EventFd::new(0).unwrap();
         let (threads, times) = (4 * ROOM as u64, 100);
         thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(|| (0..times).for_each(|_| signals.signal(of_eventfd(&event)).unwrap()));
+                scope
+                    .spawn(|| (0..times).for_each(|_| signals.signal(of_eventfd(&event)).unwrap()));
             }
         });
         assert_eq!(event.read().unwrap(), threads * times);

@@ -12,7 +12,8 @@ impl fmt::Display for CpuId {
     }
 }
 
-/// A host interrupt vector, as `Platform::send_ipi` takes it. What numbers mean is the host's affair.
+/// A host interrupt vector, as `Platform::send_ipi` takes it. What numbers mean is the host's
+/// affair.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Vector(pub u8);
 

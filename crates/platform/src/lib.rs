@@ -1,5 +1,8 @@
 #![cfg_attr(feature = "std", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "std"), doc = "What a host gives to Doorbell. The front page needs the feature `std`.")]
+#![cfg_attr(
+    not(feature = "std"),
+    doc = "What a host gives to Doorbell. The front page needs the feature `std`."
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![warn(missing_debug_implementations)]
 

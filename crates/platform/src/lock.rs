@@ -58,8 +58,8 @@ pub unsafe trait RawLock: Send + Sync + 'static {
 
 /// Data behind a spin lock (or, as [`Mutex`], behind a sleeping one).
 ///
-/// Every lock of Doorbell is a [leaf](LockClass::leaf) unless ARCHITECTURE.md says otherwise: compute under it what
-/// must happen, and act when it is gone.
+/// Every lock of Doorbell is a [leaf](LockClass::leaf) unless ARCHITECTURE.md says otherwise:
+/// compute under it what must happen, and act when it is gone.
 pub struct Lock<P: Platform, T, R: RawLock = <P as Platform>::RawSpin> {
     raw: R,
     class: &'static LockClass,
@@ -72,8 +72,8 @@ crate::opaque_debug!([P: Platform, T, R: RawLock] Lock<P, T, R>; class);
 /// Data behind a sleeping lock.
 pub type Mutex<P, T> = Lock<P, T, <P as Platform>::RawMutex>;
 
-// SAFETY: the data is reached through a guard only, and `RawLock` gives out one at a time; it is handed from thread to
-// thread, hence `T: Send`.
+// SAFETY: the data is reached through a guard only, and `RawLock` gives out one at a time; it is
+// handed from thread to thread, hence `T: Send`.
 unsafe impl<P: Platform, T: Send, R: RawLock> Sync for Lock<P, T, R> {}
 // SAFETY: as for any owner of a `T` and an `R`, both of which may be sent.
 unsafe impl<P: Platform, T: Send, R: RawLock> Send for Lock<P, T, R> {}
@@ -98,7 +98,8 @@ impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
         self.acquire(Acquire::of(self.class))
     }
 
-    /// Takes the lock with a subclass: this acquisition is known not to deadlock with those of other subclasses.
+    /// Takes the lock with a subclass: this acquisition is known not to deadlock with those of
+    /// other subclasses.
     #[inline]
     #[track_caller]
     pub fn lock_nested(&self, subclass: Subclass) -> LockGuard<'_, P, T, R> {
@@ -108,7 +109,10 @@ impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
     /// Takes the lock under `outer`, which everyone holds who takes several locks of this class.
     #[inline]
     #[track_caller]
-    pub fn lock_under<U, S: RawLock>(&self, outer: &LockGuard<'_, P, U, S>) -> LockGuard<'_, P, T, R> {
+    pub fn lock_under<U, S: RawLock>(
+        &self,
+        outer: &LockGuard<'_, P, U, S>,
+    ) -> LockGuard<'_, P, T, R> {
         self.acquire(Acquire { under: Some(outer.lock.class), ..Acquire::of(self.class) })
     }
 
@@ -119,7 +123,8 @@ impl<P: Platform, T, R: RawLock> Lock<P, T, R> {
         self.raw.try_lock(Acquire::of(self.class)).then(|| self.guard())
     }
 
-    /// Complains if the calling context does not hold the lock, where the platform can tell (natively it can't).
+    /// Complains if the calling context does not hold the lock, where the platform can tell
+    /// (natively it can't).
     #[inline]
     #[track_caller]
     pub fn assert_held(&self) {
@@ -209,7 +214,8 @@ impl<P: Platform, T, R: RawLock> Drop for LockGuard<'_, P, T, R> {
     }
 }
 
-/// Holds a spin lock with interrupts off; when dropped, releases the lock, then restores interrupts.
+/// Holds a spin lock with interrupts off; when dropped, releases the lock, then restores
+/// interrupts.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct IrqLockGuard<'a, P: Platform, T> {
     guard: ManuallyDrop<LockGuard<'a, P, T>>,

@@ -32,7 +32,11 @@ impl LockUse {
     /// # Panics
     /// If the class does not [say](LockClass::leaf) that it is one; in a `static` that is a
     /// compile-time error.
-    pub const fn leaf(class: &'static LockClass, taken: &'static str, purpose: &'static str) -> Self {
+    pub const fn leaf(
+        class: &'static LockClass,
+        taken: &'static str,
+        purpose: &'static str,
+    ) -> Self {
         assert!(class.is_leaf(), "a class of leaves says so");
         LockUse { class, taken, purpose, nests: None }
     }
@@ -41,7 +45,12 @@ impl LockUse {
     ///
     /// # Panics
     /// If the class says that it is one of leaves; in a `static` that is a compile-time error.
-    pub const fn outer(class: &'static LockClass, taken: &'static str, purpose: &'static str, nests: Nests) -> Self {
+    pub const fn outer(
+        class: &'static LockClass,
+        taken: &'static str,
+        purpose: &'static str,
+        nests: Nests,
+    ) -> Self {
         assert!(!class.is_leaf(), "under a leaf nothing is taken");
         LockUse { class, taken, purpose, nests: Some(nests) }
     }
@@ -49,9 +58,25 @@ impl LockUse {
 
 /// All locks of this crate.
 pub static LOCKS: &[LockUse] = &[
-    LockUse::leaf(&GRACE, "interrupts off, one for each domain", "how far a grace period of an epoch domain has come"),
-    LockUse::leaf(&WAITERS, "interrupts off, one for each queue", "who sleeps in a wait queue, completion or mutex"),
-    LockUse::leaf(&POOL, "interrupts off, one for each pool", "which work of a pool is queued, and which runs"),
+    LockUse::leaf(
+        &GRACE,
+        "interrupts off, one for each domain",
+        "how far a grace period of an epoch domain has come",
+    ),
+    LockUse::leaf(
+        &WAITERS,
+        "interrupts off, one for each queue",
+        "who sleeps in a wait queue, completion or mutex",
+    ),
+    LockUse::leaf(
+        &POOL,
+        "interrupts off, one for each pool",
+        "which work of a pool is queued, and which runs",
+    ),
     #[cfg(feature = "std")]
-    LockUse::leaf(&crate::std::IPIS, "interrupts off, one for the process", "IPIs of `Std` that have not arrived"),
+    LockUse::leaf(
+        &crate::std::IPIS,
+        "interrupts off, one for the process",
+        "IPIs of `Std` that have not arrived",
+    ),
 ];

@@ -75,8 +75,8 @@ impl<P: Platform, T> OnceCell<P, T> {
             return Err(value);
         }
         let value = Box::into_raw(value);
-        // SAFETY: the exchange succeeds once, here, and nobody reads the pointer before the state is
-        // `SET`. What it points to is not freed before the cell is dropped.
+        // SAFETY: the exchange succeeds once, here, and nobody reads the pointer before the state
+        // is `SET`. What it points to is not freed before the cell is dropped.
         let value = unsafe {
             *self.value.get() = value;
             &*value

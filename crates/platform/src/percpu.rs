@@ -7,10 +7,10 @@ use crate::{CachePadded, CpuId, Platform, PreemptGuard};
 
 /// One `T` for each CPU, on cache lines of its own.
 ///
-/// What a CPU has is shared all the same: the CPU's interrupt handlers reach it, other CPUs reach it through
-/// [`of`](PerCpu::of), and where a "CPU" is a shard of a process's threads, several threads are on it. Hence `&T` only:
-/// `T` is an atomic, or behind a lock. Per-CPU data keeps such words from moving between caches, it does not replace
-/// them.
+/// What a CPU has is shared all the same: the CPU's interrupt handlers reach it, other CPUs reach
+/// it through [`of`](PerCpu::of), and where a "CPU" is a shard of a process's threads, several
+/// threads are on it. Hence `&T` only: `T` is an atomic, or behind a lock. Per-CPU data keeps such
+/// words from moving between caches, it does not replace them.
 pub struct PerCpu<P: Platform, T> {
     each: Box<[CachePadded<T>]>,
     platform: PhantomData<fn() -> P>,

@@ -4,15 +4,15 @@ use core::marker::PhantomData;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Atomic, AtomicInt, AtomicPtr, Completion, CpuId, LockClass, RawLock, ReadDomain, Subclass, Vector, WaitQueue,
-    WorkQueue,
+    Atomic, AtomicInt, AtomicPtr, Completion, CpuId, LockClass, RawLock, ReadDomain, Subclass,
+    Vector, WaitQueue, WorkQueue,
 };
 
 /// What a host gives to the crates of Doorbell.
 ///
-/// A platform is a type that is never instantiated: its calls are associated functions, and what they act upon (the
-/// current CPU, the current task) is found by the implementation. See the crate's front page for which parts a host
-/// writes itself and which it takes from this crate.
+/// A platform is a type that is never instantiated: its calls are associated functions, and what
+/// they act upon (the current CPU, the current task) is found by the implementation. See the
+/// crate's front page for which parts a host writes itself and which it takes from this crate.
 ///
 /// # Safety
 /// The atomics behave as those of [`core::sync::atomic`] do, each operation with the ordering that
@@ -44,7 +44,8 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     /// A sleeping lock.
     type RawMutex: RawLock;
 
-    /// What [`irq_save`](Platform::irq_save) found, to be handed back to [`irq_restore`](Platform::irq_restore).
+    /// What [`irq_save`](Platform::irq_save) found, to be handed back to
+    /// [`irq_restore`](Platform::irq_restore).
     type IrqState: Copy;
 
     /// A handle with which one task wakes another.
@@ -82,8 +83,8 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     #[track_caller]
     fn irq_save() -> Self::IrqState;
 
-    /// Sets interrupts on this CPU to what the matching [`irq_save`](Platform::irq_save) found. Saves and restores
-    /// nest; restoring out of order is an error of the caller.
+    /// Sets interrupts on this CPU to what the matching [`irq_save`](Platform::irq_save) found.
+    /// Saves and restores nest; restoring out of order is an error of the caller.
     #[track_caller]
     fn irq_restore(state: Self::IrqState);
 
@@ -108,8 +109,9 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     /// Returns the running task.
     fn current_task() -> Self::Task;
 
-    /// Sleeps until [`wake`](Platform::wake) is called for this task; returns at once if that happened since the last
-    /// return. May return without a wake-up: callers check their condition again.
+    /// Sleeps until [`wake`](Platform::wake) is called for this task; returns at once if that
+    /// happened since the last return. May return without a wake-up: callers check their condition
+    /// again.
     #[track_caller]
     fn park();
 
@@ -117,7 +119,8 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
     #[track_caller]
     fn wake(task: &Self::Task);
 
-    /// Tells a lock validator that `class` counts as taken from here on, though no lock is. Does nothing natively.
+    /// Tells a lock validator that `class` counts as taken from here on, though no lock is. Does
+    /// nothing natively.
     #[inline(always)]
     #[track_caller]
     fn annotate_acquire(class: &'static LockClass, subclass: Subclass) {

@@ -9,7 +9,8 @@ use core::sync::atomic::Ordering;
 
 use crate::{AtomicPtr, Platform};
 
-/// A domain of read sections. A grace period has passed when every read section that had begun before it has ended.
+/// A domain of read sections. A grace period has passed when every read section that had begun
+/// before it has ended.
 ///
 /// # Safety
 /// For every read section R and every call S of [`synchronize`](ReadDomain::synchronize) or
@@ -18,9 +19,10 @@ use crate::{AtomicPtr, Platform};
 /// - what was written before S is seen by the `SeqCst` loads of R, or
 /// - R ends, and its end happens before S returns.
 ///
-/// The same is true of a call of [`call`](ReadDomain::call), where "returns" is "runs its callback, or drops it". (Loads of a weaker
-/// ordering may be early on some machines: what leads a reader to a protected object is loaded `SeqCst`, which costs a
-/// reader nothing where loads are ordered anyway.)
+/// The same is true of a call of [`call`](ReadDomain::call), where "returns" is "runs its callback,
+/// or drops it". (Loads of a weaker ordering may be early on some machines: what leads a reader to
+/// a protected object is loaded `SeqCst`, which costs a reader nothing where loads are ordered
+/// anyway.)
 ///
 /// A section whose guard or token is forgotten has not ended, however many there are: safe code may
 /// forget as many as it has time for, so a domain that counts them must not let the count wrap.
@@ -41,8 +43,8 @@ pub unsafe trait ReadDomain: Send + Sync + 'static {
     /// Ends the read section that returned `token`.
     ///
     /// # Safety
-    /// `token` came from [`read_lock`](ReadDomain::read_lock) of this domain in this context, and is used up by this
-    /// call. (Ending a section twice would end somebody else's.)
+    /// `token` came from [`read_lock`](ReadDomain::read_lock) of this domain in this context, and
+    /// is used up by this call. (Ending a section twice would end somebody else's.)
     #[track_caller]
     unsafe fn read_unlock(&self, token: Self::Token);
 
@@ -69,7 +71,8 @@ pub unsafe trait ReadDomain: Send + Sync + 'static {
     #[track_caller]
     fn call(&self, f: Box<dyn FnOnce() + Send + 'static>);
 
-    /// Waits until all that was handed to [`call`](ReadDomain::call) before has run. Never from such a callback.
+    /// Waits until all that was handed to [`call`](ReadDomain::call) before has run. Never from
+    /// such a callback.
     #[track_caller]
     fn barrier(&self);
 }
@@ -95,17 +98,17 @@ impl<D: ReadDomain> ReadGuard<'_, D> {
 impl<D: ReadDomain> Drop for ReadGuard<'_, D> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the token is of this domain and is used here only; the guard is `!Send`, so this is the context that
-        // began the section.
+        // SAFETY: the token is of this domain and is used here only; the guard is `!Send`, so this
+        // is the context that began the section.
         unsafe { self.domain.read_unlock(self.token) }
     }
 }
 
 /// A value that readers of a domain see whole and writers replace as a whole.
 ///
-/// A reader is in a read section of the cell's domain: its own ([`read`](RcuCell::read)), or one that it is in already
-/// ([`get`](RcuCell::get)). Writers are serialised by their caller (two that race are safe, but one of them replaces a
-/// value that it has not looked at).
+/// A reader is in a read section of the cell's domain: its own ([`read`](RcuCell::read)), or one
+/// that it is in already ([`get`](RcuCell::get)). Writers are serialised by their caller (two that
+/// race are safe, but one of them replaces a value that it has not looked at).
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -132,7 +135,11 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
     /// Creates a cell that holds `value`, for readers of `domain`.
     #[track_caller]
     pub fn new(domain: &Arc<D>, value: Box<T>) -> Self {
-        RcuCell { ptr: P::AtomicPtr::new(Box::into_raw(value)), domain: domain.clone(), owns: PhantomData }
+        RcuCell {
+            ptr: P::AtomicPtr::new(Box::into_raw(value)),
+            domain: domain.clone(),
+            owns: PhantomData,
+        }
     }
 
     /// Returns the cell, under a name for traces.
@@ -163,18 +170,23 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
     #[inline]
     #[track_caller]
     pub fn get<'a>(&'a self, section: &'a ReadGuard<'_, D>) -> &'a T {
-        assert!(section.is_of(&self.domain), "a read section of another domain does not protect this cell");
-        // SAFETY: the value was in the cell after the section began, so whoever retires it waits for the section, which
-        // cannot end while it is borrowed; the cell cannot be dropped while it is borrowed.
+        assert!(
+            section.is_of(&self.domain),
+            "a read section of another domain does not protect this cell"
+        );
+        // SAFETY: the value was in the cell after the section began, so whoever retires it waits
+        // for the section, which cannot end while it is borrowed; the cell cannot be dropped while
+        // it is borrowed.
         unsafe { self.load().as_ref() }
     }
 
-    /// Puts `value` into the cell. Readers may still see the former one until a grace period has passed.
+    /// Puts `value` into the cell. Readers may still see the former one until a grace period has
+    /// passed.
     #[inline]
     #[track_caller]
     pub fn replace(&self, value: Box<T>) -> Retired<D, T> {
-        // SeqCst, and the grace period that follows begins with a SeqCst fence: see `load`. It also releases the
-        // value's initialisation to readers.
+        // SeqCst, and the grace period that follows begins with a SeqCst fence: see `load`. It also
+        // releases the value's initialisation to readers.
         let former = self.ptr.swap(Box::into_raw(value), Ordering::SeqCst);
         // SAFETY: the cell never holds null.
         Retired { ptr: unsafe { NonNull::new_unchecked(former) }, domain: self.domain.clone() }
@@ -182,7 +194,8 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
 
     /// The value, which nobody else sees while the cell is borrowed mutably.
     pub fn get_mut(&mut self) -> &mut T {
-        // SAFETY: readers and writers borrow the cell, so there are none; the pointer is the only owner of the box.
+        // SAFETY: readers and writers borrow the cell, so there are none; the pointer is the only
+        // owner of the box.
         unsafe { &mut *self.ptr.load(Ordering::Relaxed) }
     }
 
@@ -194,8 +207,8 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
     ///   load: reads the pointer         grace period: reads the count
     /// ```
     ///
-    /// All four being SeqCst, a reader that the grace period does not see has seen the new pointer. The load acquires
-    /// what `replace` released.
+    /// All four being SeqCst, a reader that the grace period does not see has seen the new pointer.
+    /// The load acquires what `replace` released.
     #[inline]
     #[track_caller]
     fn load(&self) -> NonNull<T> {
@@ -206,7 +219,8 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> RcuCell<P, D, T> {
 
 impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> Drop for RcuCell<P, D, T> {
     fn drop(&mut self) {
-        // SAFETY: readers borrow the cell, so there are none; the pointer is the only owner of the box.
+        // SAFETY: readers borrow the cell, so there are none; the pointer is the only owner of the
+        // box.
         drop(unsafe { Box::from_raw(self.ptr.load(Ordering::Relaxed)) });
     }
 }
@@ -214,7 +228,8 @@ impl<P: Platform, D: ReadDomain, T: Send + Sync + 'static> Drop for RcuCell<P, D
 /// The value of an [`RcuCell`] in a read section of its own.
 #[must_use = "the read section ends as soon as this is dropped"]
 pub struct RcuRef<'a, D: ReadDomain, T> {
-    // Not a reference: that would promise that the value outlives a call that takes `self`, such as `drop`.
+    // Not a reference: that would promise that the value outlives a call that takes `self`, such as
+    // `drop`.
     value: NonNull<T>,
     section: ReadGuard<'a, D>,
     borrows: PhantomData<&'a T>,
@@ -234,14 +249,14 @@ impl<D: ReadDomain, T> Deref for RcuRef<'_, D, T> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the value was in the cell after the section began, so whoever retires it waits for the section, which
-        // lives as long as `self`; the cell is borrowed.
+        // SAFETY: the value was in the cell after the section began, so whoever retires it waits
+        // for the section, which lives as long as `self`; the cell is borrowed.
         unsafe { self.value.as_ref() }
     }
 }
 
-/// A value that was taken out of an [`RcuCell`] and that readers may still see: it can be dropped (or used) after a
-/// grace period only.
+/// A value that was taken out of an [`RcuCell`] and that readers may still see: it can be dropped
+/// (or used) after a grace period only.
 #[must_use = "a retired value leaks unless it is reclaimed after a grace period"]
 pub struct Retired<D: ReadDomain, T: Send + Sync + 'static> {
     ptr: NonNull<T>,
@@ -254,8 +269,8 @@ crate::opaque_debug!([D: ReadDomain, T: Send + Sync + 'static] Retired<D, T>);
 unsafe impl<D: ReadDomain, T: Send + Sync + 'static> Send for Retired<D, T> {}
 
 impl<D: ReadDomain, T: Send + Sync + 'static> Retired<D, T> {
-    /// Sleeps for a grace period and returns the value, which nobody else sees any more. Never from a read section of
-    /// the domain, nor under a lock.
+    /// Sleeps for a grace period and returns the value, which nobody else sees any more. Never from
+    /// a read section of the domain, nor under a lock.
     #[track_caller]
     pub fn synchronize(self) -> Box<T> {
         self.domain.synchronize();
@@ -279,8 +294,8 @@ impl<D: ReadDomain, T: Send + Sync + 'static> Retired<D, T> {
         unsafe impl<T: Send> Send for Owned<T> {}
         impl<T> Drop for Owned<T> {
             fn drop(&mut self) {
-                // SAFETY: the only owner of the box; a domain neither runs nor drops a callback before a grace period
-                // has passed.
+                // SAFETY: the only owner of the box; a domain neither runs nor drops a callback
+                // before a grace period has passed.
                 drop(unsafe { Box::from_raw(self.0.as_ptr()) });
             }
         }

@@ -4,13 +4,15 @@ use alloc::vec::Vec;
 use core::mem;
 use core::ops::{Deref, DerefMut};
 
-/// Takes a lock when the list under it has room for one more element: who then adds one, and no more, does not allocate.
+/// Takes a lock when the list under it has room for one more element: who then adds one, and no
+/// more, does not allocate.
 ///
-/// `lock` takes the lock. `list` says which list grows, or that none has to; it is asked under the lock, so that it sees
-/// what others have done meanwhile, and must not wait, wake or free anything.
+/// `lock` takes the lock. `list` says which list grows, or that none has to; it is asked under the
+/// lock, so that it sees what others have done meanwhile, and must not wait, wake or free anything.
 ///
-/// An allocator takes locks of its own, may wait for memory, and takes long: none of that is to happen under a spin lock.
-/// So the lock is released to allocate, and taken again; if others have filled the room in between, once more.
+/// An allocator takes locks of its own, may wait for memory, and takes long: none of that is to
+/// happen under a spin lock. So the lock is released to allocate, and taken again; if others have
+/// filled the room in between, once more.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -44,7 +46,8 @@ pub fn lock_reserving<G: DerefMut, T>(
     }
 }
 
-/// A guard from [`lock_reserving`]: releases the lock when it is dropped, then frees what the list has grown out of.
+/// A guard from [`lock_reserving`]: releases the lock when it is dropped, then frees what the list
+/// has grown out of.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct WithRoom<G, T> {
     // Dropped in this order.

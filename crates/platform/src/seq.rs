@@ -11,8 +11,8 @@ mod sealed {
 
 /// Evidence that a spin lock of the platform is held: its guard.
 ///
-/// Spin locks only, because a writer that is preempted between its two steps makes every reader spin until it runs
-/// again.
+/// Spin locks only, because a writer that is preempted between its two steps makes every reader
+/// spin until it runs again.
 pub trait Held<P: Platform>: sealed::Sealed {}
 
 impl<P: Platform, T> sealed::Sealed for LockGuard<'_, P, T> {}
@@ -22,9 +22,10 @@ impl<P: Platform, T> Held<P> for IrqLockGuard<'_, P, T> {}
 
 /// `N` words that are written together under a lock and read together without one.
 ///
-/// All writers hold the same spin lock. If there are readers in hard-interrupt context, they hold it with interrupts
-/// off ([`lock_irqsave`](crate::Lock::lock_irqsave)): such a reader would wait forever for the writer that it
-/// interrupted. A write that no such reader can meet needs the lock only.
+/// All writers hold the same spin lock. If there are readers in hard-interrupt context, they hold
+/// it with interrupts off ([`lock_irqsave`](crate::Lock::lock_irqsave)): such a reader would wait
+/// forever for the writer that it interrupted. A write that no such reader can meet needs the lock
+/// only.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -38,7 +39,8 @@ impl<P: Platform, T> Held<P> for IrqLockGuard<'_, P, T> {}
 /// # }
 /// ```
 pub struct SeqWords<P: Platform, const N: usize> {
-    /// Odd while a write is under way. Wraps: a reader that slept through exactly 2³¹ writes would be fooled.
+    /// Odd while a write is under way. Wraps: a reader that slept through exactly 2³¹ writes would
+    /// be fooled.
     seq: P::AtomicU32,
     words: [P::AtomicU64; N],
 }
@@ -64,12 +66,13 @@ impl<P: Platform, const N: usize> SeqWords<P, N> {
     #[track_caller]
     pub fn read(&self) -> [u64; N] {
         loop {
-            // Pairs with the release store that ends a write: an even number brings that write's words along.
+            // Pairs with the release store that ends a write: an even number brings that write's
+            // words along.
             let before = self.seq.load(Ordering::Acquire);
             if before & 1 == 0 {
                 let words = array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
-                // Pairs with the fence of `write`: if any word came from a later write, the load below sees at least
-                // the odd number which that write stored before its fence.
+                // Pairs with the fence of `write`: if any word came from a later write, the load
+                // below sees at least the odd number which that write stored before its fence.
                 P::fence(Ordering::Acquire);
                 if self.seq.load(Ordering::Relaxed) == before {
                     return words;

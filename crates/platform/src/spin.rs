@@ -34,8 +34,8 @@ impl<P: Platform> SpinLock<P> {
     }
 }
 
-// SAFETY: whoever changes the flag from `false` has the lock; only `unlock` changes it back, with Release, and every
-// acquisition is an Acquire on the same word.
+// SAFETY: whoever changes the flag from `false` has the lock; only `unlock` changes it back, with
+// Release, and every acquisition is an Acquire on the same word.
 unsafe impl<P: Platform> RawLock for SpinLock<P> {
     const INIT: Self = SpinLock { held: P::AtomicBool::ZERO };
 
@@ -71,8 +71,8 @@ unsafe impl<P: Platform> RawLock for SpinLock<P> {
 
 /// A spin lock that is taken in the order of arrival.
 pub struct TicketLock<P: Platform> {
-    /// The next ticket in the upper half, the ticket that is being served in the lower; free when they are equal. One
-    /// word, so that `try_lock` sees both at one time.
+    /// The next ticket in the upper half, the ticket that is being served in the lower; free when
+    /// they are equal. One word, so that `try_lock` sees both at one time.
     tickets: P::AtomicU64,
 }
 
@@ -88,9 +88,10 @@ const fn next(tickets: u64) -> u32 {
     (tickets >> 32) as u32
 }
 
-// SAFETY: tickets are handed out by atomic additions, so each is held once (2³² contexts would have to wait at once for
-// a repetition); the holder of the ticket that is being served has the lock, and only its `unlock` serves the next, with
-// Release; every acquisition ends with an Acquire on the same word.
+// SAFETY: tickets are handed out by atomic additions, so each is held once (2³² contexts would have
+// to wait at once for a repetition); the holder of the ticket that is being served has the lock,
+// and only its `unlock` serves the next, with Release; every acquisition ends with an Acquire on
+// the same word.
 unsafe impl<P: Platform> RawLock for TicketLock<P> {
     const INIT: Self = TicketLock { tickets: P::AtomicU64::ZERO };
 
@@ -116,7 +117,12 @@ unsafe impl<P: Platform> RawLock for TicketLock<P> {
         let taken = serving(tickets) == next(tickets)
             && self
                 .tickets
-                .compare_exchange(tickets, tickets.wrapping_add(NEXT), Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(
+                    tickets,
+                    tickets.wrapping_add(NEXT),
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                )
                 .is_ok();
         if !taken {
             P::preempt_enable();
@@ -127,7 +133,8 @@ unsafe impl<P: Platform> RawLock for TicketLock<P> {
     #[inline]
     #[track_caller]
     unsafe fn unlock(&self) {
-        // Only the holder changes the lower half. It must not carry into the upper one when it wraps.
+        // Only the holder changes the lower half. It must not carry into the upper one when it
+        // wraps.
         match serving(self.tickets.load(Ordering::Relaxed)) {
             u32::MAX => self.tickets.fetch_sub(u64::from(u32::MAX), Ordering::Release),
             _ => self.tickets.fetch_add(1, Ordering::Release),

@@ -25,8 +25,9 @@ pub trait WaitQueue: Send + Sync + 'static {
     #[track_caller]
     fn new(name: &'static str) -> Self;
 
-    /// Sleeps until `condition` holds. The task is on the queue before the condition is checked, so a change of the
-    /// condition that is followed by a wake-up is never missed. The condition must not sleep.
+    /// Sleeps until `condition` holds. The task is on the queue before the condition is checked, so
+    /// a change of the condition that is followed by a wake-up is never missed. The condition must
+    /// not sleep.
     #[track_caller]
     fn wait_until(&self, condition: impl FnMut() -> bool);
 

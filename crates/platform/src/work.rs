@@ -6,8 +6,8 @@ use crate::Platform;
 
 /// A pool of a bounded number of workers that run queued work in task context.
 ///
-/// Work that waits for other work of the same pool can exhaust it: a worker of Doorbell never waits for a grace period
-/// or for other work.
+/// Work that waits for other work of the same pool can exhaust it: a worker of Doorbell never waits
+/// for a grace period or for other work.
 pub trait WorkQueue: Clone + Send + Sync + 'static {
     /// One piece of work.
     type Work: Work;

@@ -95,7 +95,8 @@ impl World {
                 Counts { mutexes: 1, ..none }
             }
             9 => {
-                // Counted in and out; the current index, whether anybody waits, and the cell's pointer are loaded.
+                // Counted in and out; the current index, whether anybody waits, and the cell's
+                // pointer are loaded.
                 let _ = *self.cell.read();
                 Counts { read_sections: 1, rmws: 2, loads: 3, ..none }
             }
@@ -135,7 +136,9 @@ fn any_sequence_of_steps_counts_as_the_sum_of_its_steps_on_each_thread() {
                 for _ in 0..200 {
                     let length = random.below(30);
                     let (expected, counted) = P::measure(|| {
-                        (0..length).fold(Counts::default(), |total, _| total + world.step(random.below(15)))
+                        (0..length).fold(Counts::default(), |total, _| {
+                            total + world.step(random.below(15))
+                        })
                     });
                     assert_eq!(counted, expected);
                 }

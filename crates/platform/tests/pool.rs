@@ -1,4 +1,5 @@
-//! What queueing, flushing and cancelling mean, step by step, on threads that the test holds in its hands.
+//! What queueing, flushing and cancelling mean, step by step, on threads that the test holds in its
+//! hands.
 #![cfg(feature = "std")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -113,12 +114,17 @@ fn cancel_waits_for_the_run_that_has_begun_and_drops_the_one_that_has_not() {
             let was_queued = it.work.cancel();
             (was_queued, it.runs.load(SeqCst) >= 1)
         });
-        // It can be queued again as soon as `cancel` has taken it off the queue. That third run is not waited for.
+        // It can be queued again as soon as `cancel` has taken it off the queue. That third run is
+        // not waited for.
         while !it.work.queue() {
             thread::yield_now();
         }
         it.gate.send(()).unwrap();
-        assert_eq!(cancel.join().unwrap(), (true, true), "it was queued, and the first run had ended");
+        assert_eq!(
+            cancel.join().unwrap(),
+            (true, true),
+            "it was queued, and the first run had ended"
+        );
     });
     it.begun.recv().unwrap();
     it.gate.send(()).unwrap();

@@ -1,5 +1,5 @@
-//! Lists under locks: memory is allocated and freed while nobody holds the lock. (In a process of its own, because it has
-//! the process's allocator.)
+//! Lists under locks: memory is allocated and freed while nobody holds the lock. (In a process of
+//! its own, because it has the process's allocator.)
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -23,7 +23,8 @@ fn used() {
     USES.set(uses);
 }
 
-// SAFETY: everything is the system allocator's; the thread-locals need neither memory nor a destructor.
+// SAFETY: everything is the system allocator's; the thread-locals need neither memory nor a
+// destructor.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         used();
@@ -99,7 +100,10 @@ fn room_that_others_have_filled_meanwhile_is_made_anew() {
     assert_eq!((grown.as_slice(), taken.get()), (&[0, 1, 2, 3][..], 3));
     assert!(grown.guard().capacity() > 4);
     grown.push(4);
-    assert!(matches!(list.try_lock(), Err(TryLockError::WouldBlock)), "it is held until the guard is dropped");
+    assert!(
+        matches!(list.try_lock(), Err(TryLockError::WouldBlock)),
+        "it is held until the guard is dropped"
+    );
     drop(grown);
     assert_eq!(list.try_lock().unwrap().len(), 5);
 }

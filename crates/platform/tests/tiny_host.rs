@@ -1,5 +1,6 @@
-//! A host that writes only what it must, and takes the rest from the crate: no feature `std`, a ticket lock that does not
-//! sleep, CPU numbers that change under a running task, and a `park` that often returns for no reason.
+//! A host that writes only what it must, and takes the rest from the crate: no feature `std`, a
+//! ticket lock that does not sleep, CPU numbers that change under a running task, and a `park` that
+//! often returns for no reason.
 
 mod common;
 
@@ -91,7 +92,10 @@ platform_tests!(Tiny);
 #[test]
 fn per_cpu_data_is_that_of_the_cpu() {
     let each = PerCpu::<Tiny, u32>::new(|cpu| cpu.0 * 10);
-    assert_eq!(each.iter().map(|(cpu, n)| (cpu.0, *n)).collect::<Vec<_>>(), [(0, 0), (1, 10), (2, 20)]);
+    assert_eq!(
+        each.iter().map(|(cpu, n)| (cpu.0, *n)).collect::<Vec<_>>(),
+        [(0, 0), (1, 10), (2, 20)]
+    );
     assert_eq!(*each.of(CpuId(2)), 20);
     let pinned = PreemptGuard::new();
     assert_eq!(*each.this(&pinned) % 10, 0);

@@ -17,17 +17,19 @@ pub enum Residency {
         /// The physical APIC ID of the CPU.
         apic_id: u32,
     },
-    /// On none. The owner looks before it enters the guest; if the vCPU sleeps, hardware has to tell somebody.
+    /// On none. The owner looks before it enters the guest; if the vCPU sleeps, hardware has to
+    /// tell somebody.
     Away {
-        /// Whether hardware is to make a log entry for a bit that is posted (GALogIntr of an IRTE; the entry of the
-        /// physical ID table has no such field).
+        /// Whether hardware is to make a log entry for a bit that is posted (GALogIntr of an IRTE;
+        /// the entry of the physical ID table has no such field).
         log: bool,
     },
 }
 
 /// One copy: an entry of a table that hardware reads, such as an IRTE.
 pub trait Mirror: Send + Sync + 'static {
-    /// Writes the copy, in one store that hardware sees whole. It must not wait, wake, call or free anything.
+    /// Writes the copy, in one store that hardware sees whole. It must not wait, wake, call or free
+    /// anything.
     ///
     /// If it panics, the vCPU's other copies are written all the same, the lock is given back, and
     /// the panic goes on to whoever has told where the vCPU is. What it was to write counts as
@@ -36,10 +38,11 @@ pub trait Mirror: Send + Sync + 'static {
     fn reflect(&self, residency: Residency);
 }
 
-/// The copies of one vCPU's residency: its own entry in a table, and the IRTEs of what is posted to it.
+/// The copies of one vCPU's residency: its own entry in a table, and the IRTEs of what is posted to
+/// it.
 ///
-/// Each copy is written under the one lock of the vCPU, so that none stays behind: who adds a copy writes it with what
-/// the others say (X08 is about one that was not).
+/// Each copy is written under the one lock of the vCPU, so that none stays behind: who adds a copy
+/// writes it with what the others say (X08 is about one that was not).
 #[doc(alias = "Copies")]
 pub struct ResidencyCopies<P: Platform, O: Mirror, M: Mirror> {
     own: O,
@@ -139,8 +142,13 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// # Errors
     /// Those of `program`: then it was not added, and the entry is as `program` left it. Just so if
     /// it panics.
-    pub fn add<E>(&self, copy: Arc<M>, program: impl FnOnce(&M, Residency) -> Result<(), E>) -> Result<(), E> {
-        let mut state = lock_reserving(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
+    pub fn add<E>(
+        &self,
+        copy: Arc<M>,
+        program: impl FnOnce(&M, Residency) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut state =
+            lock_reserving(|| self.state.lock_irqsave(), |state| Some(&mut state.others));
         let programmed = program(&copy, state.residency);
         if programmed.is_ok() {
             state.others.push(copy);
@@ -160,7 +168,8 @@ impl<P: Platform, O: Mirror, M: Mirror> ResidencyCopies<P, O, M> {
     /// there.)
     pub fn remove(&self, copy: &Arc<M>, program: impl FnOnce(&M)) -> Result<(), NoSuchCopy> {
         let mut state = self.state.lock_irqsave();
-        let at = state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NoSuchCopy)?;
+        let at =
+            state.others.iter().position(|other| Arc::ptr_eq(other, copy)).ok_or(NoSuchCopy)?;
         program(copy);
         let removed = state.others.swap_remove(at);
         drop(state);
@@ -242,7 +251,10 @@ mod tests {
         copies.add(Arc::clone(&two), reflects).unwrap();
         copies.decide(|| ASLEEP);
         let all = vec![AWAY, RUNNING, ASLEEP];
-        assert_eq!((copies.own().take(), one.take(), two.take()), (all.clone(), all, vec![RUNNING, ASLEEP]));
+        assert_eq!(
+            (copies.own().take(), one.take(), two.take()),
+            (all.clone(), all, vec![RUNNING, ASLEEP])
+        );
         assert_eq!((copies.residency(), copies.len(), copies.is_empty()), (ASLEEP, 2, false));
     }
 
@@ -250,7 +262,8 @@ mod tests {
     fn a_removed_copy_is_not_written_any_more_and_can_be_removed_once() {
         let copies = ResidencyCopies::<Std, _, _>::new(Written::default());
         let all: Vec<_> = (0..9).map(|_| Arc::new(Written::default())).collect();
-        all.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap());
+        all.iter()
+            .for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap());
         copies.remove(&all[4], |copy| copy.reflect(AWAY)).unwrap();
         assert_eq!(copies.remove(&all[4], |_| panic!("it is not there")), Err(NoSuchCopy));
         copies.set(RUNNING);
@@ -286,12 +299,17 @@ mod tests {
         for wrong in 0..4 {
             let copies = ResidencyCopies::<Std, _, _>::new(Wrong::default());
             let others: Vec<_> = (0..3).map(|_| Arc::new(Wrong::default())).collect();
-            others.iter().for_each(|copy| copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap());
+            others.iter().for_each(|copy| {
+                copies.add(Arc::clone(copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap()
+            });
             let all = || core::iter::once(copies.own()).chain(others.iter().map(|copy| &**copy));
             copies.own().0.take();
             let panics = |yes| all().nth(wrong).unwrap().1.store(yes, Ordering::SeqCst);
             panics(true);
-            assert!(catch_unwind(AssertUnwindSafe(|| copies.set(RUNNING))).is_err(), "who has told hears of it");
+            assert!(
+                catch_unwind(AssertUnwindSafe(|| copies.set(RUNNING))).is_err(),
+                "who has told hears of it"
+            );
             assert_eq!(copies.residency(), RUNNING, "the lock is free");
             panics(false);
             copies.set(ASLEEP);
@@ -309,7 +327,11 @@ mod tests {
         copies.own().take();
         let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
         caught(&|| copies.decide(|| panic!("an owner that is wrong")));
-        caught(&|| _ = copies.add(Arc::clone(&copy), |_, _| -> Result<(), NoSuchCopy> { panic!("a wrong entry") }));
+        caught(&|| {
+            _ = copies.add(Arc::clone(&copy), |_, _| -> Result<(), NoSuchCopy> {
+                panic!("a wrong entry")
+            })
+        });
         assert!(copies.is_empty() && copies.residency() == AWAY && copies.own().take().is_empty());
         copies.add(Arc::clone(&copy), |_, _| Ok::<_, NoSuchCopy>(())).unwrap();
         caught(&|| _ = copies.remove(&copy, |_| panic!("a wrong entry")));

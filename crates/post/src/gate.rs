@@ -1,4 +1,5 @@
-//! What the protocol is generic over: where the bits are, and what a sender looks at after it has set one.
+//! What the protocol is generic over: where the bits are, and what a sender looks at after it has
+//! set one.
 
 use doorbell_platform::{CpuId, Platform};
 
@@ -64,7 +65,8 @@ pub trait Gate<P: Platform> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "if this is not acted upon, the interrupt is lost"]
 pub enum Notice<N> {
-    /// Nothing: somebody else answers for what is pending, or the vCPU will look before it enters the guest.
+    /// Nothing: somebody else answers for what is pending, or the vCPU will look before it enters
+    /// the guest.
     Nothing,
     /// Tell the vCPU, which is in the guest and takes it there.
     Notify(N),

@@ -7,8 +7,9 @@ use doorbell_platform::{CpuId, Platform};
 
 use crate::Gate;
 
-/// Every sender whose bit was clear looks at the vCPU's mode, and rings the doorbell of its CPU if it is in the guest:
-/// AVIC (AMD APM vol. 2, section 15.29), and anything without a place to coalesce notifications.
+/// Every sender whose bit was clear looks at the vCPU's mode, and rings the doorbell of its CPU if
+/// it is in the guest: AVIC (AMD APM vol. 2, section 15.29), and anything without a place to
+/// coalesce notifications.
 ///
 /// Hardware senders have a copy of the mode: IsRunning in the physical ID table and in every IRTE.
 #[derive(Debug)]

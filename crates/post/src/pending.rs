@@ -48,8 +48,8 @@ impl From<u8> for Bit<4> {
 
 /// `WORDS` × 64 pending bits. Senders set them, the owner takes them.
 ///
-/// With four words this is the PIR of a posted-interrupt descriptor: Intel SDM vol. 3 (253668-083), section 30.6, bits
-/// 255:0. It is accessed in words of 64 bits only.
+/// With four words this is the PIR of a posted-interrupt descriptor: Intel SDM vol. 3 (253668-083),
+/// section 30.6, bits 255:0. It is accessed in words of 64 bits only.
 #[repr(transparent)]
 pub struct Pending<P: Platform, const WORDS: usize> {
     words: [P::AtomicU64; WORDS],
@@ -80,7 +80,8 @@ impl<P: Platform, const WORDS: usize> Pending<P, WORDS> {
             return;
         }
         for (index, word) in self.words.iter().enumerate() {
-            // A word is written only if there is something to take: senders would have to fetch the line again.
+            // A word is written only if there is something to take: senders would have to fetch the
+            // line again.
             if seen[index] != 0 {
                 each(index, word.swap(0, SeqCst));
             }
@@ -108,7 +109,8 @@ impl<P: Platform, const WORDS: usize> Layout for Pending<P, WORDS> {
 
     #[inline]
     fn publish(&self, bit: Bit<WORDS>) -> bool {
-        // The remainder is the index: a `Bit` is in range. So says the type, which the compiler does not know.
+        // The remainder is the index: a `Bit` is in range. So says the type, which the compiler
+        // does not know.
         let word = &self.words[(bit.0 as usize / 64) % WORDS];
         word.fetch_or(bit.mask(), SeqCst) & bit.mask() == 0
     }

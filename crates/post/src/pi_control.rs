@@ -1,7 +1,8 @@
 //! The control word of a posted-interrupt descriptor.
 //!
-//! Intel VT-d specification (D51397-015), section 9.11 "Posted Interrupt Descriptor", bits 319:256; Intel SDM vol. 3
-//! (253668-083), section 30.6, which leaves bits 511:257 to software and to other agents such as an IOMMU.
+//! Intel VT-d specification (D51397-015), section 9.11 "Posted Interrupt Descriptor", bits 319:256;
+//! Intel SDM vol. 3 (253668-083), section 30.6, which leaves bits 511:257 to software and to other
+//! agents such as an IOMMU.
 
 use doorbell_platform::Vector;
 
@@ -106,7 +107,9 @@ mod tests {
         let word = PiControl::new(Destination::x2apic(0x1234_5678), Vector(0xf2));
         assert_eq!(word.bits(), 0x1234_5678_00f2_0000);
         assert_eq!(word.with_outstanding(true).with_suppressed(true).bits(), 0x1234_5678_00f2_0003);
-        let word = PiControl::from_bits(u64::MAX).with_vector(Vector(0)).with_destination(Destination::xapic(0xab));
+        let word = PiControl::from_bits(u64::MAX)
+            .with_vector(Vector(0))
+            .with_destination(Destination::xapic(0xab));
         assert_eq!(word.bits(), 0x0000_ab00_ff00_ffff);
         assert_eq!((word.vector(), word.destination().bits()), (Vector(0), 0xab00));
     }

@@ -9,9 +9,10 @@ use crate::pi_control::{Destination, ON, PiControl, SN};
 
 /// ON, SN, NV and NDST, as in a posted-interrupt descriptor (see [`PiControl`]).
 ///
-/// A sender that finds ON set leaves everything to whoever set it; the owner clears ON, then takes the bits. An IOMMU is
-/// one more sender: in one atomic step it sets the PIR bit and, if ON is clear and notifications are not suppressed,
-/// ON, and sends NV to NDST. With SN set it does no more than to set the bit; whoever clears SN looks for such bits.
+/// A sender that finds ON set leaves everything to whoever set it; the owner clears ON, then takes
+/// the bits. An IOMMU is one more sender: in one atomic step it sets the PIR bit and, if ON is
+/// clear and notifications are not suppressed, ON, and sends NV to NDST. With SN set it does no
+/// more than to set the bit; whoever clears SN looks for such bits.
 #[repr(C)]
 #[doc(alias = "Coalescing")]
 pub struct PiGate<P: Platform> {
@@ -77,7 +78,8 @@ impl<P: Platform> PiGate<P> {
     /// The scheduler's hooks of the owner; does not sleep.
     #[inline]
     pub fn suppress(&self) {
-        // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then `outstanding` would lie.
+        // Indivisible, though `run_on` would find the bits of an ON that is lost here: until then
+        // `outstanding` would lie.
         self.control.fetch_or(SN, SeqCst);
     }
 
@@ -92,27 +94,36 @@ impl<P: Platform> PiGate<P> {
     /// The scheduler's hooks of the owner, with preemption off, where the vCPU is switched away
     /// from; does not sleep.
     #[inline]
-    pub fn wake_with(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> SelfNotify {
+    pub fn wake_with(
+        &self,
+        destination: Destination,
+        vector: Vector,
+        any: impl FnOnce() -> bool,
+    ) -> SelfNotify {
         SelfNotify(self.change(destination, vector, any))
     }
 
-    /// Has notifications sent elsewhere, whatever senders do to ON meanwhile; whether one had been sent before.
+    /// Has notifications sent elsewhere, whatever senders do to ON meanwhile; whether one had been
+    /// sent before.
     #[inline]
     fn change(&self, destination: Destination, vector: Vector, any: impl FnOnce() -> bool) -> bool {
         let mut before = self.load();
         loop {
-            let after = before.with_destination(destination).with_vector(vector).with_suppressed(false);
+            let after =
+                before.with_destination(destination).with_vector(vector).with_suppressed(false);
             match self.control.compare_exchange(before.bits(), after.bits(), SeqCst, SeqCst) {
                 Ok(_) => break,
                 Err(now) => before = PiControl::from_bits(now),
             }
         }
-        // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without ON. The exchange that
-        // cleared SN comes before this look at the bits, so a bit that is not seen here was posted after it, with ON.
+        // Bits that an IOMMU posted while SN was set have no ON, and nobody looks at bits without
+        // ON. The exchange that cleared SN comes before this look at the bits, so a bit that is not
+        // seen here was posted after it, with ON.
         if before.suppressed() && !before.outstanding() && any() {
-            // Nothing but ON changes while preemption is off, and nobody clears it, so to store what
-            // is in the word by now would do as well: no program fails with that. Indivisible all
-            // the same: it is as dear, and nothing then rests on who else could change the word.
+            // Nothing but ON changes while preemption is off, and nobody clears it, so to store
+            // what is in the word by now would do as well: no program fails with that. Indivisible
+            // all the same: it is as dear, and nothing then rests on who else could change the
+            // word.
             self.control.fetch_or(ON, SeqCst);
             return true;
         }
@@ -126,16 +137,17 @@ impl<P: Platform> Gate<P> for PiGate<P> {
 
     #[inline]
     fn announce(&self) -> Option<PiControl> {
-        // The load spares the line a write if somebody has announced already. It may be done before the publication has
-        // reached the others only if that were weaker than SeqCst.
+        // The load spares the line a write if somebody has announced already. It may be done before
+        // the publication has reached the others only if that were weaker than SeqCst.
         if self.load().outstanding() {
             return None;
         }
         if self.control.fetch_or(ON, SeqCst) & ON != 0 {
             return None;
         }
-        // Where to notify is read after ON was set: whoever has it changed from then on finds ON, and looks by itself.
-        // (What the `or` returned would do as well, but a machine sets and tests one bit in one instruction.)
+        // Where to notify is read after ON was set: whoever has it changed from then on finds ON,
+        // and looks by itself. (What the `or` returned would do as well, but a machine sets and
+        // tests one bit in one instruction.)
         Some(self.load())
     }
 

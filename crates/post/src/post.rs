@@ -9,8 +9,8 @@ use crate::{Gate, Guest, Layout, Mode, Notice, Pending, PiGate, Requests, RunSta
 
 /// A vCPU to which interrupts are posted: the bits, the gate, and the run state.
 ///
-/// Anybody may [`post`](Post::post). The rest, where it says so, is for the one owner: the task that runs the vCPU, and
-/// its scheduler's hooks.
+/// Anybody may [`post`](Post::post). The rest, where it says so, is for the one owner: the task
+/// that runs the vCPU, and its scheduler's hooks.
 #[repr(C, align(64))]
 pub struct Post<P: Platform, L, G> {
     layout: L,
@@ -20,7 +20,8 @@ pub struct Post<P: Platform, L, G> {
 
 doorbell_platform::opaque_debug!([P: Platform, L, G] Post<P, L, G>);
 
-/// The posted-interrupt descriptor of VMX, in its exact form: its 64 bytes are the first of the object, aligned to 64.
+/// The posted-interrupt descriptor of VMX, in its exact form: its 64 bytes are the first of the
+/// object, aligned to 64.
 ///
 /// Intel SDM vol. 3 (253668-083), section 30.6; VT-d specification (D51397-015), section 9.11.
 pub type PiDescriptor<P> = Post<P, Pending<P, 4>, PiGate<P>>;
@@ -103,7 +104,11 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     /// # Errors
     /// If something was requested of the vCPU: it stays in the host, and has taken the requests.
     #[inline]
-    pub fn enter<'a>(&'a self, irqs_off: &'a IrqGuard<P>, guest: Guest) -> Result<Entering<'a, P, L, G>, Requests> {
+    pub fn enter<'a>(
+        &'a self,
+        irqs_off: &'a IrqGuard<P>,
+        guest: Guest,
+    ) -> Result<Entering<'a, P, L, G>, Requests> {
         self.run.enter(irqs_off, guest);
         match self.run.take_requests() {
             None => Ok(Entering { post: self, _irqs_off: PhantomData }),
@@ -136,7 +141,11 @@ impl<P: Platform, L: Layout, G: Gate<P>> Post<P, L, G> {
     pub fn block(&self) -> Result<Blocked<'_, P>, Awake> {
         self.run.block();
         let blocked = Blocked { run: &self.run };
-        if self.run.requested() || self.gate.outstanding(|| self.layout.any()) { Err(Awake) } else { Ok(blocked) }
+        if self.run.requested() || self.gate.outstanding(|| self.layout.any()) {
+            Err(Awake)
+        } else {
+            Ok(blocked)
+        }
     }
 }
 

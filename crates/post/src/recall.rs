@@ -35,7 +35,9 @@ impl<P: Platform> RunState<P> {
             Mode::Guest(_) => {
                 let out = kicked(seen);
                 // If this fails, another sender has kicked it, or it has folded meanwhile.
-                self.mode_word().compare_exchange(seen, out, SeqCst, SeqCst).map_or_else(|now| now, |_| out)
+                self.mode_word()
+                    .compare_exchange(seen, out, SeqCst, SeqCst)
+                    .map_or_else(|now| now, |_| out)
             }
             _ => seen,
         };

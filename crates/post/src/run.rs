@@ -11,7 +11,8 @@ use crate::Notice;
 pub enum Mode {
     /// The vCPU's task runs, outside of the guest. The owner answers: it looks before it enters.
     Host,
-    /// In the guest, or about to enter it with interrupts off. The sender answers: it notifies or kicks.
+    /// In the guest, or about to enter it with interrupts off. The sender answers: it notifies or
+    /// kicks.
     Guest(Guest),
     /// Kicked out of the guest. The owner answers; another kick would tell it nothing.
     Kicked,
@@ -26,8 +27,8 @@ pub enum Mode {
 pub struct Guest {
     /// On which CPU.
     pub cpu: CpuId,
-    /// Whether the CPU takes what is posted without leaving the guest. If not (posting is inhibited, or there is no such
-    /// hardware), whoever posts has to kick.
+    /// Whether the CPU takes what is posted without leaving the guest. If not (posting is
+    /// inhibited, or there is no such hardware), whoever posts has to kick.
     pub posted: bool,
 }
 
@@ -75,15 +76,17 @@ pub(crate) fn kicked(seen: u64) -> u64 {
     seen & !KIND | KICKED
 }
 
-/// Requests to a vCPU, as bits whose meaning is the host's. The vCPU has taken them, and must serve them.
+/// Requests to a vCPU, as bits whose meaning is the host's. The vCPU has taken them, and must serve
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "nobody else will serve them"]
 pub struct Requests(pub u32);
 
 /// The run state of a vCPU: its mode, and the requests to it.
 ///
-/// The mode is one word, so that a sender sees at once whether the vCPU is in the guest, on which CPU, and whether
-/// posting is active there. (Two words have to be read in the right order: X06 is about the wrong one.)
+/// The mode is one word, so that a sender sees at once whether the vCPU is in the guest, on which
+/// CPU, and whether posting is active there. (Two words have to be read in the right order: X06 is
+/// about the wrong one.)
 pub struct RunState<P: Platform> {
     mode: P::AtomicU64,
     requests: P::AtomicU32,
@@ -140,8 +143,9 @@ impl<P: Platform> RunState<P> {
             Mode::Blocked => (HOST, Notice::Wake),
             Mode::Host | Mode::Kicked | Mode::Preempted => return Notice::Nothing,
         };
-        // Whoever changes the mode has to act on it. If it has changed since it was read, which was after the
-        // publication, somebody else did: another sender, who acts, or the owner, which looks after each change.
+        // Whoever changes the mode has to act on it. If it has changed since it was read, which was
+        // after the publication, somebody else did: another sender, who acts, or the owner, which
+        // looks after each change.
         match self.mode.compare_exchange(seen, to, SeqCst, SeqCst) {
             Ok(_) => notice,
             Err(_) => Notice::Nothing,
@@ -156,7 +160,8 @@ impl<P: Platform> RunState<P> {
     #[inline]
     #[must_use = "the vCPU's task sleeps on until it is woken"]
     pub fn wake(&self) -> bool {
-        self.mode() == Mode::Blocked && self.mode.compare_exchange(BLOCKED, HOST, SeqCst, SeqCst).is_ok()
+        self.mode() == Mode::Blocked
+            && self.mode.compare_exchange(BLOCKED, HOST, SeqCst, SeqCst).is_ok()
     }
 
     /// After a sender's publication and announcement.
@@ -210,8 +215,9 @@ impl<P: Platform> RunState<P> {
         }
     }
 
-    /// Stored before anything that the owner loads next (both SeqCst): the full barrier of the owner's side. Senders
-    /// change the mode of a vCPU that is in the guest or blocked only, so no change is overwritten.
+    /// Stored before anything that the owner loads next (both SeqCst): the full barrier of the
+    /// owner's side. Senders change the mode of a vCPU that is in the guest or blocked only, so no
+    /// change is overwritten.
     #[inline]
     pub(crate) fn enter(&self, _irqs_off: &IrqGuard<P>, guest: Guest) {
         self.mode.store(Mode::Guest(guest).bits(), SeqCst);
@@ -252,7 +258,9 @@ mod tests {
     #[test]
     fn a_mode_is_what_its_bits_say() {
         let guest = |posted| Mode::Guest(Guest { cpu: CpuId(u32::MAX), posted });
-        for mode in [Mode::Host, guest(false), guest(true), Mode::Kicked, Mode::Preempted, Mode::Blocked] {
+        for mode in
+            [Mode::Host, guest(false), guest(true), Mode::Kicked, Mode::Preempted, Mode::Blocked]
+        {
             assert_eq!(Mode::from_bits(mode.bits()), mode);
         }
     }

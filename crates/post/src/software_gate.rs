@@ -6,8 +6,8 @@ use doorbell_platform::{CpuId, Platform};
 
 use crate::Gate;
 
-/// Every sender whose bit was clear looks at the vCPU's mode, as with [`ModeGate`](crate::ModeGate), but
-/// without a fence between.
+/// Every sender whose bit was clear looks at the vCPU's mode, as with
+/// [`ModeGate`](crate::ModeGate), but without a fence between.
 ///
 /// The layout's [`publish`](crate::Layout::publish) and the load of the mode are both sequentially
 /// consistent, and so are the owner's store of the mode and its look at the bits: one of the two

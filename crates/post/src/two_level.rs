@@ -29,7 +29,10 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
     /// Returns bits of which none is pending.
     pub fn new() -> Self {
         const { Self::FITS };
-        TwoLevel { summary: P::AtomicU64::new(0), words: core::array::from_fn(|_| P::AtomicU64::new(0)) }
+        TwoLevel {
+            summary: P::AtomicU64::new(0),
+            words: core::array::from_fn(|_| P::AtomicU64::new(0)),
+        }
     }
 
     /// Returns which words may have any bits at this moment.

@@ -2,8 +2,8 @@
 
 use doorbell_platform::{Counting, Counts, CpuId, IrqGuard, Std, Vector};
 use doorbell_post::{
-    Bit, Destination, Guest, Layout, ModeGate, Notice, Notification, Pending, PiDescriptor, PiGate, Post, SoftwareGate,
-    TwoLevel,
+    Bit, Destination, Guest, Layout, ModeGate, Notice, Notification, Pending, PiDescriptor, PiGate,
+    Post, SoftwareGate, TwoLevel,
 };
 
 type P = Counting<Std>;
@@ -28,7 +28,8 @@ fn a_post_through_a_descriptor_takes_two_read_modify_writes_and_the_same_vector_
     let post = descriptor();
     let irqs_off = IrqGuard::new();
     let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
-    let notification = Notice::Notify(Notification { destination: Destination::x2apic(1), vector: NOTIFY });
+    let notification =
+        Notice::Notify(Notification { destination: Destination::x2apic(1), vector: NOTIFY });
     assert_eq!(of(|| post.post(0x41.into())), (notification, counts(2, 3, 0)));
     assert_eq!(of(|| post.post(0x41.into())), (Notice::Nothing, counts(1, 0, 0)));
     assert_eq!(of(|| post.post(0x42.into())), (Notice::Nothing, counts(1, 1, 0)));
@@ -84,10 +85,16 @@ fn a_recall_takes_one_read_modify_write_of_a_vcpu_in_the_guest_and_a_load_of_any
     assert_eq!((notice, complete.is_complete()), (Notice::Nothing, true));
     let (in_guest, _) = post.enter(&irqs_off, GUEST).unwrap().rescan(|_| ());
     let ((notice, mut first), counted) = of(recall);
-    assert_eq!((notice, first.is_complete(), counted), (Notice::Kick(CpuId(1)), false, counts(1, 1, 0)));
+    assert_eq!(
+        (notice, first.is_complete(), counted),
+        (Notice::Kick(CpuId(1)), false, counts(1, 1, 0))
+    );
     // Whoever was first may not have sent the interrupt yet.
     let ((notice, mut second), counted) = of(recall);
-    assert_eq!((notice, second.is_complete(), counted), (Notice::Kick(CpuId(1)), false, counts(0, 1, 0)));
+    assert_eq!(
+        (notice, second.is_complete(), counted),
+        (Notice::Kick(CpuId(1)), false, counts(0, 1, 0))
+    );
     let folded = in_guest.fold(|| (first.is_complete(), second.is_complete()));
     assert_eq!((folded, first.is_complete(), second.is_complete()), ((false, false), true, true));
 }
@@ -108,7 +115,10 @@ fn to_enter_and_leave_with_nothing_pending_takes_two_stores_and_two_loads() {
 #[test]
 fn to_take_nothing_takes_one_load() {
     let post = descriptor();
-    assert_eq!(of(|| post.synchronize(|_| panic!("nothing is pending"))), (None::<()>, counts(0, 1, 0)));
+    assert_eq!(
+        of(|| post.synchronize(|_| panic!("nothing is pending"))),
+        (None::<()>, counts(0, 1, 0))
+    );
     assert_eq!(of(|| Pending::<P, 4>::new().any()), (false, counts(0, 4, 0)));
 }
 
@@ -116,14 +126,16 @@ fn to_take_nothing_takes_one_load() {
 fn to_take_what_was_announced_takes_a_read_modify_write_for_on_and_one_for_each_word_of_bits() {
     let post = descriptor();
     let _ = post.post(0x41.into());
-    let (taken, counted) = of(|| post.synchronize(|pir| pir.take_words(|_, bits| assert_eq!(bits, 1 << 1))));
+    let (taken, counted) =
+        of(|| post.synchronize(|pir| pir.take_words(|_, bits| assert_eq!(bits, 1 << 1))));
     assert_eq!((taken, counted), (Some(()), counts(2, 5, 0)));
 }
 
 #[test]
 fn the_first_64_bytes_are_the_descriptor_of_the_manual() {
     use std::sync::atomic::Ordering::SeqCst;
-    let post = PiDescriptor::<Std>::new(Pending::new(), PiGate::new(Destination::x2apic(9), NOTIFY));
+    let post =
+        PiDescriptor::<Std>::new(Pending::new(), PiGate::new(Destination::x2apic(9), NOTIFY));
     assert_eq!((size_of_val(&post), align_of_val(&post)), (128, 64));
     assert_eq!(post.post(255.into()), Notice::Nothing);
     let at = |part: *const u8| part as usize - &raw const post as usize;

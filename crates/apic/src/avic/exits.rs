@@ -1,4 +1,5 @@
-//! Exits of a guest with AVIC, as what is to be done about them. A guest can bring about any of them, with any bits.
+//! Exits of a guest with AVIC, as what is to be done about them. A guest can bring about any of
+//! them, with any bits.
 
 use super::icr::Icr;
 use super::spec::{self, register};
@@ -8,12 +9,15 @@ use crate::GuestVector;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the IPI is lost"]
 pub enum IncompleteIpi {
-    /// Hardware has set the bit in the page of each target, and has rung the doorbells of those that run. The others
-    /// must be [told](super::AvicVcpu::tell): each [target](Icr::targets), because which ones run may have changed.
+    /// Hardware has set the bit in the page of each target, and has rung the doorbells of those
+    /// that run. The others must be [told](super::AvicVcpu::tell): each [target](Icr::targets),
+    /// because which ones run may have changed.
     Tell(Icr),
-    /// Software is to send the IPI, to all of its targets: some may have got it, and find the bit set.
+    /// Software is to send the IPI, to all of its targets: some may have got it, and find the bit
+    /// set.
     Emulate(Icr, Unemulated),
-    /// The vector is below 16: an APIC sets "send illegal vector" (bit 5 of its error status), and sends nothing.
+    /// The vector is below 16: an APIC sets "send illegal vector" (bit 5 of its error status), and
+    /// sends nothing.
     IllegalVector(Icr),
 }
 
@@ -58,11 +62,12 @@ pub fn incomplete_ipi(info1: u64, info2: u64) -> IncompleteIpi {
 pub enum UnacceleratedAccess {
     /// The instruction has completed, and the page holds what the guest has written: act upon it.
     Written(WrittenRegister),
-    /// The guest has ended an interrupt that is level-triggered: its source must be told. The instruction has completed;
-    /// software ends the interrupt in the page if it is in service there still. (Table 15-22 calls this exit a trap, section
-    /// 15.29.9.2 a fault, so look.)
+    /// The guest has ended an interrupt that is level-triggered: its source must be told. The
+    /// instruction has completed; software ends the interrupt in the page if it is in service there
+    /// still. (Table 15-22 calls this exit a trap, section 15.29.9.2 a fault, so look.)
     Eoi(GuestVector),
-    /// Nothing is to be done: the guest has ended an interrupt, and hardware names none that could be.
+    /// Nothing is to be done: the guest has ended an interrupt, and hardware names none that could
+    /// be.
     Nothing,
     /// The instruction has done nothing: software is to do it.
     Emulate {
@@ -113,7 +118,9 @@ impl WrittenRegister {
             register::SVR => WrittenRegister::SpuriousVector,
             register::ESR => WrittenRegister::ErrorStatus,
             register::ICR_LOW => WrittenRegister::InterruptCommand,
-            register::LVT_TIMER..=register::LVT_ERROR => WrittenRegister::LocalVector(from(register::LVT_TIMER)),
+            register::LVT_TIMER..=register::LVT_ERROR => {
+                WrittenRegister::LocalVector(from(register::LVT_TIMER))
+            }
             register::EXTENDED_LVT..0x580 if extended => {
                 WrittenRegister::ExtendedLocalVector(from(register::EXTENDED_LVT))
             }
@@ -137,7 +144,9 @@ pub fn access(info1: u64, info2: u64, extended_lvt: bool) -> UnacceleratedAccess
         (true, register::EOI, Some(vector)) => UnacceleratedAccess::Eoi(vector),
         // The instruction has completed: to emulate it would end another interrupt.
         (true, register::EOI, None) => UnacceleratedAccess::Nothing,
-        (true, ..) => WrittenRegister::of(offset, extended_lvt).map_or(emulate, UnacceleratedAccess::Written),
+        (true, ..) => {
+            WrittenRegister::of(offset, extended_lvt).map_or(emulate, UnacceleratedAccess::Written)
+        }
     }
 }
 
@@ -164,11 +173,20 @@ mod tests {
         assert_eq!(write(0xd0), UnacceleratedAccess::Written(WrittenRegister::LogicalDestination));
         assert_eq!(write(0x320), UnacceleratedAccess::Written(WrittenRegister::LocalVector(0)));
         assert_eq!(write(0x370), UnacceleratedAccess::Written(WrittenRegister::LocalVector(5)));
-        assert_eq!(write(0x570), UnacceleratedAccess::Written(WrittenRegister::ExtendedLocalVector(7)));
-        assert_eq!(access(1 << 32 | 0x500, 0, false), UnacceleratedAccess::Emulate { offset: 0x500, write: true });
+        assert_eq!(
+            write(0x570),
+            UnacceleratedAccess::Written(WrittenRegister::ExtendedLocalVector(7))
+        );
+        assert_eq!(
+            access(1 << 32 | 0x500, 0, false),
+            UnacceleratedAccess::Emulate { offset: 0x500, write: true }
+        );
         assert_eq!(write(0xb0), UnacceleratedAccess::Eoi(GuestVector::new(0x41).unwrap()));
         assert_eq!(access(1 << 32 | 0xb0, 3, true), UnacceleratedAccess::Nothing);
         assert_eq!(write(0x30), UnacceleratedAccess::Emulate { offset: 0x30, write: true });
-        assert_eq!(access(0xd0, 0, true), UnacceleratedAccess::Emulate { offset: 0xd0, write: false });
+        assert_eq!(
+            access(0xd0, 0, true),
+            UnacceleratedAccess::Emulate { offset: 0xd0, write: false }
+        );
     }
 }

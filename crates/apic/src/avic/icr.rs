@@ -17,7 +17,8 @@ pub enum Shorthand {
     Others,
 }
 
-/// A value of the interrupt command register (AMD APM vol. 2, section 16.5): any bits, as a guest may write any.
+/// A value of the interrupt command register (AMD APM vol. 2, section 16.5): any bits, as a guest
+/// may write any.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Icr(pub u64);
 
@@ -83,7 +84,8 @@ impl Icr {
             Shorthand::Itself => {}
             Shorthand::All => (0..=last).for_each(each),
             Shorthand::Others => (0..=last).filter(|id| *id != sender).for_each(each),
-            // Hardware looks at this first, whether the destination is a logical one or not (section 15.29.6.1).
+            // Hardware looks at this first, whether the destination is a logical one or not
+            // (section 15.29.6.1).
             Shorthand::None if broadcast => (0..=last).for_each(each),
             Shorthand::None if !self.logical() => {
                 if destination <= last {
@@ -100,14 +102,17 @@ impl Icr {
                         *word |= bit;
                         new
                     };
-                    let ids = table.targets(model, destination as u8).filter(|id| u32::from(*id) <= last && first(*id));
+                    let ids = table
+                        .targets(model, destination as u8)
+                        .filter(|id| u32::from(*id) <= last && first(*id));
                     ids.map(u32::from).for_each(each);
                 }
                 (Kind::Avic, None) => {}
                 // APM vol. 2, section 15.29.5.3: cluster and bit are the two parts of the ID.
                 (Kind::X2Avic, _) => {
                     let first = (destination >> 16) * 16;
-                    let ids = (0..16).filter(|bit| destination >> bit & 1 != 0).map(|bit| first + bit);
+                    let ids =
+                        (0..16).filter(|bit| destination >> bit & 1 != 0).map(|bit| first + bit);
                     ids.filter(|id| *id <= last).for_each(each);
                 }
             },

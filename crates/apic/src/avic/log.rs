@@ -11,11 +11,11 @@ use super::spec::LogEntry;
 /// Writers of the table; a leaf.
 pub(crate) static TAGS: LockClass = LockClass::new("avic.ga-tags", WaitType::Sleep).leaf();
 
-/// What an IRTE says in a log entry of whose interrupt it is: a VM (12 bits), a vCPU of it (12 bits), and the generation of
-/// the VM's number (8 bits).
+/// What an IRTE says in a log entry of whose interrupt it is: a VM (12 bits), a vCPU of it (12
+/// bits), and the generation of the VM's number (8 bits).
 ///
-/// An entry may be read when its VM is gone and the number is another's. Its generation tells; should it have gone round, the
-/// wrong vCPU is looked at once, and found to have nothing to do.
+/// An entry may be read when its VM is gone and the number is another's. Its generation tells;
+/// should it have gone round, the wrong vCPU is looked at once, and found to have nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GaTag(u32);
 
@@ -114,14 +114,26 @@ impl<P: Platform, V: Send + Sync + 'static> GaLog<P, V> {
     pub fn new(vms: usize) -> Arc<Self> {
         let domain = Arc::new(P::Rcu::new("GA log"));
         let writers: Box<[_]> = (0..vms.min(4096))
-            .map(|_| Vm { taken: false, members: Arc::new(Members { generation: 0, vcpus: Vec::new() }) })
+            .map(|_| Vm {
+                taken: false,
+                members: Arc::new(Members { generation: 0, vcpus: Vec::new() }),
+            })
             .collect();
         let cell = |vm: &Vm<V>| RcuCell::new(&domain, Box::new(Arc::clone(&vm.members)));
-        Arc::new(GaLog { vms: writers.iter().map(cell).collect(), writers: Mutex::new(&TAGS, writers) })
+        Arc::new(GaLog {
+            vms: writers.iter().map(cell).collect(),
+            writers: Mutex::new(&TAGS, writers),
+        })
     }
 
     /// Replaces the members of a VM, whose number stays taken or is free from here on.
-    fn replace(&self, writers: &mut [Vm<V>], vm: u16, taken: bool, members: Members<V>) -> Former<P, V> {
+    fn replace(
+        &self,
+        writers: &mut [Vm<V>],
+        vm: u16,
+        taken: bool,
+        members: Members<V>,
+    ) -> Former<P, V> {
         let members = Arc::new(members);
         let former = self.vms[usize::from(vm)].replace(Box::new(Arc::clone(&members)));
         // The former ones are not dropped here: `former` has them, too.
@@ -269,11 +281,26 @@ mod tests {
         let log = Log::new(2);
         let (one, two) = (log.open().unwrap(), log.open().unwrap());
         let tags = [add(&one, 0, 10), add(&one, 4095, 11), add(&two, 0, 20)];
-        assert_eq!(tags.map(|tag| log.entry(entry(tag), |vcpu| *vcpu)), [Some(10), Some(11), Some(20)]);
-        assert_eq!(log.entry(entry(GaTag::from_bits(tags[0].bits() + 1)), |_| ()), None, "no such vCPU");
-        assert_eq!(log.entry(entry(GaTag::from_bits(tags[2].bits() + 1)), |_| ()), None, "nor one beyond the last");
+        assert_eq!(
+            tags.map(|tag| log.entry(entry(tag), |vcpu| *vcpu)),
+            [Some(10), Some(11), Some(20)]
+        );
+        assert_eq!(
+            log.entry(entry(GaTag::from_bits(tags[0].bits() + 1)), |_| ()),
+            None,
+            "no such vCPU"
+        );
+        assert_eq!(
+            log.entry(entry(GaTag::from_bits(tags[2].bits() + 1)), |_| ()),
+            None,
+            "nor one beyond the last"
+        );
         assert_eq!(log.entry(entry(GaTag::from_bits(5 << 12)), |_| ()), None, "no such VM");
-        assert_eq!(log.entry(LogEntry(2 << 60 | u64::from(tags[0].bits())), |_| ()), None, "not an interrupt");
+        assert_eq!(
+            log.entry(LogEntry(2 << 60 | u64::from(tags[0].bits())), |_| ()),
+            None,
+            "not an interrupt"
+        );
         let mut all = vec![];
         log.overflowed().restarted(|vcpu| all.push(*vcpu));
         assert_eq!(all, [10, 11, 20]);
@@ -290,7 +317,10 @@ mod tests {
         assert_eq!(log.entry(entry(stale), |_| ()), None);
         let second = log.open().unwrap();
         let tag = add(&second, 3, 20);
-        assert_eq!((log.entry(entry(stale), |_| ()), log.entry(entry(tag), |vcpu| *vcpu)), (None, Some(20)));
+        assert_eq!(
+            (log.entry(entry(stale), |_| ()), log.entry(entry(tag), |vcpu| *vcpu)),
+            (None, Some(20))
+        );
         drop(second.close().synchronize());
     }
 
@@ -312,7 +342,10 @@ mod tests {
         let first = two.open().unwrap();
         let second = two.open().unwrap();
         let tag = add(&second, 0, 10);
-        assert_eq!((two.entry(entry(tag), |vcpu| *vcpu), one.entry(entry(tag), |_| ())), (Some(10), None));
+        assert_eq!(
+            (two.entry(entry(tag), |vcpu| *vcpu), one.entry(entry(tag), |_| ())),
+            (Some(10), None)
+        );
         assert!(one.open().is_ok(), "its number is free");
         drop([first, second].map(|vm| vm.close().synchronize()));
     }

@@ -13,18 +13,23 @@ use core::ops::Deref;
 use doorbell_platform::Platform;
 use doorbell_post::Mirror;
 
-pub use exits::{IncompleteIpi, UnacceleratedAccess, Unemulated, WrittenRegister, access, incomplete_ipi};
+pub use exits::{
+    IncompleteIpi, UnacceleratedAccess, Unemulated, WrittenRegister, access, incomplete_ipi,
+};
 pub use icr::{Icr, Shorthand};
 pub(crate) use log::TAGS;
 pub use log::{Former, Full, GaLog, GaTag, Members, NoSuchVcpu, Reset, VmTag};
 pub use page::{BackingPage, Irr};
-pub use table::{Kind, LogicalError, LogicalSlot, LogicalTable, Model, PhysicalId, PhysicalTable, TableError};
+pub use table::{
+    Kind, LogicalError, LogicalSlot, LogicalTable, Model, PhysicalId, PhysicalTable, TableError,
+};
 pub use vcpu::{AvicVcpu, Retiring, Sleeping, Vmrun};
 
-/// What a host gives: its platform, the pages that it shares with hardware, and the IRTEs that it posts by.
+/// What a host gives: its platform, the pages that it shares with hardware, and the IRTEs that it
+/// posts by.
 ///
-/// The pages are handles of any kind (a box, an [`Arc`](alloc::sync::Arc), a reference to a static) to memory whose physical address
-/// the host knows and tells the VMCB and the tables.
+/// The pages are handles of any kind (a box, an [`Arc`](alloc::sync::Arc), a reference to a static)
+/// to memory whose physical address the host knows and tells the VMCB and the tables.
 pub trait Avic: Sized + 'static {
     /// The platform.
     type Platform: Platform;

@@ -9,11 +9,11 @@ use doorbell_post::Layout;
 use super::spec::register;
 use crate::GuestVector;
 
-/// The registers of a vCPU's APIC, as hardware and everybody who posts see them: 4 KiB of 32-bit words (AMD APM vol. 2,
-/// section 15.29.5.1). It is accessed in words of 32 bits only.
+/// The registers of a vCPU's APIC, as hardware and everybody who posts see them: 4 KiB of 32-bit
+/// words (AMD APM vol. 2, section 15.29.5.1). It is accessed in words of 32 bits only.
 ///
-/// The pending bits are its IRR. Anybody sets a bit there; the rest is the owner's and, while the vCPU is in the guest
-/// with AVIC, its CPU's.
+/// The pending bits are its IRR. Anybody sets a bit there; the rest is the owner's and, while the
+/// vCPU is in the guest with AVIC, its CPU's.
 #[repr(C, align(4096))]
 pub struct BackingPage<P: Platform> {
     registers: [P::AtomicU32; 1024],
@@ -44,7 +44,8 @@ impl<P: Platform> BackingPage<P> {
     #[inline]
     fn highest(&self, array: usize) -> Option<u8> {
         (0..8).rev().find_map(|index| {
-            // Vectors below 16 are illegal: no IRTE and no IPI sets their bits, but whoever can write the page might.
+            // Vectors below 16 are illegal: no IRTE and no IPI sets their bits, but whoever can
+            // write the page might.
             let legal = if index == 0 { 0xffff_0000 } else { u32::MAX };
             let bits = self.register(array + usize::from(index) * 16).load(SeqCst) & legal;
             (bits != 0).then(|| index * 32 + 31 - bits.leading_zeros() as u8)
@@ -164,7 +165,9 @@ mod tests {
     fn the_page_is_a_page_and_a_vector_is_where_the_manual_has_it() {
         assert_eq!((size_of::<BackingPage<Std>>(), align_of::<BackingPage<Std>>()), (4096, 4096));
         let page = page();
-        assert!(page.publish(vector(0x41)) && page.publish(vector(255)) && page.publish(vector(16)));
+        assert!(
+            page.publish(vector(0x41)) && page.publish(vector(255)) && page.publish(vector(16))
+        );
         assert!(!page.publish(vector(0x41)));
         let at = |offset| page.page().register(offset).load(SeqCst);
         assert_eq!((at(0x220), at(0x270), at(0x200)), (1 << 1, 1 << 31, 1 << 16));
@@ -179,7 +182,11 @@ mod tests {
         }
         assert_eq!(page.page().deliverable(), Some(vector(0x52)));
         page.page().accept(vector(0x52));
-        assert_eq!(page.page().deliverable(), None, "it is in service, and the others are of a lower class");
+        assert_eq!(
+            page.page().deliverable(),
+            None,
+            "it is in service, and the others are of a lower class"
+        );
         page.page().register(register::ISR + 0x20).store(0, SeqCst);
         assert_eq!(page.page().deliverable(), Some(vector(0x3f)));
         page.page().register(register::TPR).store(0x30, SeqCst);

@@ -1,9 +1,10 @@
-//! What hardware defines: AMD64 Architecture Programmer's Manual, volume 2 (24593), section 15.29 "Advanced Virtual
-//! Interrupt Controller", numbered as in the revisions that have x2AVIC_EXT; AMD I/O Virtualization Technology specification
-//! (48882, revision 3.08) for the guest virtual APIC log.
+//! What hardware defines: AMD64 Architecture Programmer's Manual, volume 2 (24593), section 15.29
+//! "Advanced Virtual Interrupt Controller", numbered as in the revisions that have x2AVIC_EXT; AMD
+//! I/O Virtualization Technology specification (48882, revision 3.08) for the guest virtual APIC
+//! log.
 
-/// An APIC ID of a CPU of the host, as the physical ID table, IRTEs and the doorbell register hold it: 8 bits, or 12 where
-/// x2AVIC is used.
+/// An APIC ID of a CPU of the host, as the physical ID table, IRTEs and the doorbell register hold
+/// it: 8 bits, or 12 where x2AVIC is used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HostApicId(u16);
 
@@ -45,10 +46,11 @@ impl PageAddress {
     }
 }
 
-/// An entry of the physical APIC ID table (table 15-23): where the vCPU of that ID has its page, and where it runs.
+/// An entry of the physical APIC ID table (table 15-23): where the vCPU of that ID has its page,
+/// and where it runs.
 ///
-/// There is nothing else in it: that KVM keeps a bit beside it that says whether IRTEs are to make log entries is KVM's
-/// own bookkeeping, and hardware never gets to see it.
+/// There is nothing else in it: that KVM keeps a bit beside it that says whether IRTEs are to make
+/// log entries is KVM's own bookkeeping, and hardware never gets to see it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PhysicalEntry(u64);
 
@@ -92,11 +94,16 @@ impl PhysicalEntry {
     /// Returns the host's physical APIC ID, bits 11:0 (of which AVIC uses 7:0), if IsRunning, bit
     /// 62, is set.
     pub const fn running(self) -> Option<HostApicId> {
-        if self.0 & Self::RUNNING != 0 { Some(HostApicId((self.0 & Self::HOST_ID) as u16)) } else { None }
+        if self.0 & Self::RUNNING != 0 {
+            Some(HostApicId((self.0 & Self::HOST_ID) as u16))
+        } else {
+            None
+        }
     }
 }
 
-/// An entry of the logical APIC ID table (table 15-24): which vCPU a bit of a logical destination means.
+/// An entry of the logical APIC ID table (table 15-24): which vCPU a bit of a logical destination
+/// means.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogicalEntry(u32);
 
@@ -168,12 +175,14 @@ pub const EXIT_INCOMPLETE_IPI: u64 = 0x401;
 /// Exit code of an access to a register that hardware does not accelerate (section 15.29.9.2).
 pub const EXIT_UNACCELERATED: u64 = 0x402;
 
-/// EXITINFO2 of an incomplete IPI (table 15-26): why, in bits 63:32, and which entry of a table, in bits 11:0.
+/// EXITINFO2 of an incomplete IPI (table 15-26): why, in bits 63:32, and which entry of a table, in
+/// bits 11:0.
 pub(super) const fn incomplete_ipi(info2: u64) -> (u32, u16) {
     ((info2 >> 32) as u32, (info2 & 0xfff) as u16)
 }
 
-/// EXITINFO1 of an unaccelerated access (table 15-28): the offset of the register, bits 11:4, and whether it was a write, bit 32.
+/// EXITINFO1 of an unaccelerated access (table 15-28): the offset of the register, bits 11:4, and
+/// whether it was a write, bit 32.
 pub(super) const fn unaccelerated(info1: u64) -> (usize, bool) {
     ((info1 & 0xff0) as usize, info1 >> 32 & 1 != 0)
 }

@@ -16,8 +16,8 @@ use super::{AtomicU32, AtomicU64, Avic};
 pub enum Kind {
     /// xAPIC mode: 8-bit IDs, of which 255 means everybody, and a logical table.
     Avic,
-    /// x2APIC mode: as many IDs as CPUID says (512, or 4096), and no logical table, because a logical destination follows
-    /// from the ID.
+    /// x2APIC mode: as many IDs as CPUID says (512, or 4096), and no logical table, because a
+    /// logical destination follows from the ID.
     X2Avic,
 }
 
@@ -31,7 +31,8 @@ impl Kind {
     }
 }
 
-/// The physical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.2): contiguous pages, handed in by the host.
+/// The physical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.2): contiguous pages, handed
+/// in by the host.
 pub struct PhysicalTable<A: Avic> {
     kind: Kind,
     words: A::Physical,
@@ -64,8 +65,12 @@ pub enum TableError {
 impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TableError::Size { entries } => write!(f, "a physical ID table cannot have {entries} entries"),
-            TableError::Beyond { id, last } => write!(f, "the physical ID table has no entry {id}: its last is {last}"),
+            TableError::Size { entries } => {
+                write!(f, "a physical ID table cannot have {entries} entries")
+            }
+            TableError::Beyond { id, last } => {
+                write!(f, "the physical ID table has no entry {id}: its last is {last}")
+            }
             TableError::Taken { id } => write!(f, "another vCPU has the physical ID {id}"),
         }
     }
@@ -115,7 +120,11 @@ impl<A: Avic> PhysicalTable<A> {
     }
 
     /// The entry of a vCPU that is not running.
-    pub(super) fn claim(self: &Arc<Self>, id: u32, page: PageAddress) -> Result<PhysicalId<A>, TableError> {
+    pub(super) fn claim(
+        self: &Arc<Self>,
+        id: u32,
+        page: PageAddress,
+    ) -> Result<PhysicalId<A>, TableError> {
         let entry = PhysicalEntry::new(page, None).bits();
         match self.word(id)?.compare_exchange(PhysicalEntry::NONE.bits(), entry, SeqCst, SeqCst) {
             Ok(_) => Ok(PhysicalId { table: Arc::clone(self), id, page }),
@@ -145,7 +154,8 @@ impl<A: Avic> PhysicalId<A> {
     }
 
     fn write(&self, entry: PhysicalEntry) {
-        // It was claimed, so it is there. Hardware reads it only, and who writes it holds the vCPU's lock.
+        // It was claimed, so it is there. Hardware reads it only, and who writes it holds the
+        // vCPU's lock.
         if let Ok(word) = self.table.word(self.id) {
             word.store(entry.bits(), SeqCst);
         }
@@ -197,10 +207,11 @@ impl Model {
     }
 }
 
-/// The logical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.3): a page, handed in by the host. AVIC only.
+/// The logical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.3): a page, handed in by the
+/// host. AVIC only.
 ///
-/// It says for all vCPUs of a VM what their logical destination registers say for each, as far as that is possible. Where
-/// it is not, AVIC must be inhibited: see [`LogicalError`].
+/// It says for all vCPUs of a VM what their logical destination registers say for each, as far as
+/// that is possible. Where it is not, AVIC must be inhibited: see [`LogicalError`].
 pub struct LogicalTable<A: Avic> {
     words: A::Logical,
 }
@@ -231,17 +242,26 @@ pub enum LogicalError {
 impl fmt::Display for LogicalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LogicalError::Unrepresentable => f.write_str("the logical ID is not one bit of a cluster that there is"),
-            LogicalError::Everybody => f.write_str("the physical ID 255 means everybody, and is no vCPU's"),
-            LogicalError::Aliased { by } => write!(f, "the vCPU of physical ID {by} has the same logical ID"),
-            LogicalError::Beyond { index } => write!(f, "the logical ID table has no entry {index}"),
+            LogicalError::Unrepresentable => {
+                f.write_str("the logical ID is not one bit of a cluster that there is")
+            }
+            LogicalError::Everybody => {
+                f.write_str("the physical ID 255 means everybody, and is no vCPU's")
+            }
+            LogicalError::Aliased { by } => {
+                write!(f, "the vCPU of physical ID {by} has the same logical ID")
+            }
+            LogicalError::Beyond { index } => {
+                write!(f, "the logical ID table has no entry {index}")
+            }
         }
     }
 }
 
 impl core::error::Error for LogicalError {}
 
-/// A vCPU's entry in the logical table. To be released when its register changes, or the vCPU is no more.
+/// A vCPU's entry in the logical table. To be released when its register changes, or the vCPU is no
+/// more.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "it stays in the table until it is released"]
 pub struct LogicalSlot {
@@ -277,7 +297,9 @@ impl<A: Avic> LogicalTable<A> {
         let entry = LogicalEntry::new(id).bits();
         match word.compare_exchange(LogicalEntry::NONE.bits(), entry, SeqCst, SeqCst) {
             Ok(_) => Ok(LogicalSlot { index, id }),
-            Err(other) => Err(LogicalError::Aliased { by: LogicalEntry::from_bits(other).id().unwrap_or(u8::MAX) }),
+            Err(other) => Err(LogicalError::Aliased {
+                by: LogicalEntry::from_bits(other).id().unwrap_or(u8::MAX),
+            }),
         }
     }
 

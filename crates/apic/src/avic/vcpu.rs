@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_platform::{Atomic, CpuId, IrqGuard};
 use doorbell_post::{
-    Awake, Blocked, Guest, InGuest, Layout, Mode, ModeGate, Notice, Post, Requests, Residency, ResidencyCopies,
-    RunState,
+    Awake, Blocked, Guest, InGuest, Layout, Mode, ModeGate, Notice, Post, Requests, Residency,
+    ResidencyCopies, RunState,
 };
 
 use super::spec::{HostApicId, PageAddress};
@@ -14,17 +14,19 @@ use super::table::{PhysicalId, PhysicalTable, TableError};
 use super::{AtomicU64, Avic, BackingPage, Irr};
 use crate::GuestVector;
 
-type Posts<A> = Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, ModeGate<<A as Avic>::Platform>>;
+type Posts<A> =
+    Post<<A as Avic>::Platform, Irr<<A as Avic>::Page>, ModeGate<<A as Avic>::Platform>>;
 
 /// A vCPU with AVIC: its backing page, its mode, and the copies of its mode that hardware reads.
 ///
-/// Anybody may [`post`](AvicVcpu::post) and [add](ResidencyCopies::add) IRTEs. What is said to be by the owner is for the task that runs the vCPU,
-/// and for its scheduler's hooks.
+/// Anybody may [`post`](AvicVcpu::post) and [add](ResidencyCopies::add) IRTEs. What is said to be
+/// by the owner is for the task that runs the vCPU, and for its scheduler's hooks.
 pub struct AvicVcpu<A: Avic> {
     post: Posts<A>,
     copies: ResidencyCopies<A::Platform, PhysicalId<A>, A::Irte>,
-    /// What the owner and its hooks remember. Nobody else uses it; it is written under the lock of the copies, with
-    /// interrupts off, so that no hook comes between it and them. Hence no ordering of its own.
+    /// What the owner and its hooks remember. Nobody else uses it; it is written under the lock of
+    /// the copies, with interrupts off, so that no hook comes between it and them. Hence no
+    /// ordering of its own.
     place: AtomicU64<A>,
 }
 
@@ -61,7 +63,8 @@ impl Place {
             // It looks before it enters, and does not sleep: nobody needs to be told.
             Residency::Away { log: false }
         } else if self.inhibited() {
-            // It may be in the guest, where no doorbell is heard: the handler of the log kicks it out.
+            // It may be in the guest, where no doorbell is heard: the handler of the log kicks it
+            // out.
             Residency::Away { log: true }
         } else {
             Residency::Running { apic_id: self.0 as u32 }
@@ -234,7 +237,8 @@ impl<A: Avic> AvicVcpu<A> {
             }
         });
         // Who posts after this look kicks, so it is made again.
-        let without = || Vmrun::WithoutAvic { intercept_cr8: self.page().waits_for_task_priority() };
+        let without =
+            || Vmrun::WithoutAvic { intercept_cr8: self.page().waits_for_task_priority() };
         Ok((in_guest, if posted { Vmrun::WithAvic } else { without() }))
     }
 
@@ -246,8 +250,8 @@ impl<A: Avic> AvicVcpu<A> {
     /// # Errors
     /// If something is.
     pub fn block(&self) -> Result<Sleeping<'_, A>, Awake> {
-        // First the copies, then the mode with its full barrier, then the look: hardware that has posted by the former
-        // copy has set its bit before.
+        // First the copies, then the mode with its full barrier, then the look: hardware that has
+        // posted by the former copy has set its bit before.
         self.place(|place| place.with(Place::SLEEPS, true));
         let wakes = Wakes { vcpu: self };
         let blocked = self.post.block()?;
@@ -259,7 +263,11 @@ impl<A: Avic> AvicVcpu<A> {
     /// # Errors
     /// If IRTEs still post to the vCPU: those are to be [removed](ResidencyCopies::remove).
     pub fn retire(self) -> Result<Retiring<A::Page>, Self> {
-        if self.copies.is_empty() { Ok(Retiring { page: self.post.into_layout().into_inner() }) } else { Err(self) }
+        if self.copies.is_empty() {
+            Ok(Retiring { page: self.post.into_layout().into_inner() })
+        } else {
+            Err(self)
+        }
     }
 }
 

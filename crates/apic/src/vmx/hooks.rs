@@ -10,22 +10,23 @@ use super::{PiVcpu, WakeupVcpus};
 
 /// The owner's half of a vCPU that is registered with [`WakeupVcpus`]: the hooks of its scheduler.
 ///
-/// [`put`](PiHooks::put) enters the vCPU among those who sleep whenever it does, whether or not a device is assigned to it:
-/// two read-modify-writes on lines that nobody else wants buy that devices may come and go at any moment, and nobody has
-/// to be told. [`load`](PiHooks::load) undoes what `put` has written down here that it did, and evaluates no condition a
-/// second time (known race X03: one that had changed meanwhile left a vCPU on a list for good).
+/// [`put`](PiHooks::put) enters the vCPU among those who sleep whenever it does, whether or not a
+/// device is assigned to it: two read-modify-writes on lines that nobody else wants buy that
+/// devices may come and go at any moment, and nobody has to be told. [`load`](PiHooks::load) undoes
+/// what `put` has written down here that it did, and evaluates no condition a second time (known
+/// race X03: one that had changed meanwhile left a vCPU on a list for good).
 ///
-/// When it is dropped, the vCPU leaves the map that it is in, and its slot is free again; the vCPU itself is dropped after
-/// a grace period. What is pending then stays pending. Senders have to be told before: an IRTE that posts to the
-/// descriptor must not outlive it.
+/// When it is dropped, the vCPU leaves the map that it is in, and its slot is free again; the vCPU
+/// itself is dropped after a grace period. What is pending then stays pending. Senders have to be
+/// told before: an IRTE that posts to the descriptor must not outlive it.
 #[doc(alias = "Seat")]
 pub struct PiHooks<P: Platform, V: PiVcpu<P>> {
     wakeup_vcpus: Arc<WakeupVcpus<P, V>>,
     vcpu: Arc<V>,
     slot: usize,
     at: At,
-    /// What the slot held before. It waits here for the grace period that the vCPU needs when it goes, so that to create
-    /// vCPUs asks for none.
+    /// What the slot held before. It waits here for the grace period that the vCPU needs when it
+    /// goes, so that to create vCPUs asks for none.
     before: Option<Former<P, V>>,
 }
 
@@ -45,7 +46,12 @@ enum At {
 }
 
 impl<P: Platform, V: PiVcpu<P>> PiHooks<P, V> {
-    pub(super) fn new(wakeup_vcpus: Arc<WakeupVcpus<P, V>>, slot: usize, vcpu: Arc<V>, before: Former<P, V>) -> Self {
+    pub(super) fn new(
+        wakeup_vcpus: Arc<WakeupVcpus<P, V>>,
+        slot: usize,
+        vcpu: Arc<V>,
+        before: Former<P, V>,
+    ) -> Self {
         PiHooks { wakeup_vcpus, vcpu, slot, at: At::New, before: Some(before) }
     }
 

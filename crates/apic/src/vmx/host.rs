@@ -22,7 +22,11 @@ impl PiHost {
     /// `notification` is the posted-interrupt notification vector in the VMCS of every vCPU; as an
     /// interrupt of the host it has nothing to do. The handler of `wakeup` is
     /// [`WakeupVcpus::handle_wakeup`](super::WakeupVcpus::handle_wakeup).
-    pub fn x2apic(notification: Vector, wakeup: Vector, ids: impl IntoIterator<Item = u32>) -> Self {
+    pub fn x2apic(
+        notification: Vector,
+        wakeup: Vector,
+        ids: impl IntoIterator<Item = u32>,
+    ) -> Self {
         PiHost { notification, wakeup, cpus: ids.into_iter().map(Destination::x2apic).collect() }
     }
 

@@ -1,4 +1,5 @@
-//! VMX posted interrupts: where a vCPU's notifications go while it runs, waits for a CPU, and sleeps.
+//! VMX posted interrupts: where a vCPU's notifications go while it runs, waits for a CPU, and
+//! sleeps.
 
 mod hooks;
 mod host;

@@ -5,16 +5,17 @@ use core::sync::atomic::Ordering::Relaxed;
 use doorbell_platform::{Atomic, Platform};
 use doorbell_post::{Pending, PiDescriptor};
 
-/// VIRR: eight registers of 32 bits, 16 bytes apart, vector 0 being bit 0 of the first. Intel SDM vol. 3 (253668-083),
-/// section 30.1.1 "Virtualized APIC Registers" (offset 200H) and table 12-1.
+/// VIRR: eight registers of 32 bits, 16 bytes apart, vector 0 being bit 0 of the first. Intel SDM
+/// vol. 3 (253668-083), section 30.1.1 "Virtualized APIC Registers" (offset 200H) and table 12-1.
 const VIRR: usize = 0x200;
 const STRIDE: usize = 0x10;
 const REGISTERS: usize = 8;
 
 /// A vCPU's virtual-APIC page, as 1024 words of 32 bits in a page of the host's.
 ///
-/// Its CPU writes the page while the vCPU is in the guest, the vCPU's owner otherwise. No two of them do so at a time,
-/// and whatever moves the vCPU from one CPU to another orders what they do: hence the weak orderings here.
+/// Its CPU writes the page while the vCPU is in the guest, the vCPU's owner otherwise. No two of
+/// them do so at a time, and whatever moves the vCPU from one CPU to another orders what they do:
+/// hence the weak orderings here.
 pub struct VirtualApicPage<'a, P: Platform> {
     words: &'a [P::AtomicU32; 1024],
 }
@@ -37,7 +38,8 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
     #[must_use = "the guest is interrupted by what RVI says"]
     pub fn take(&self, pir: &Pending<P, 4>) -> u8 {
         pir.take_words(|index, bits| {
-            for (register, bits) in [(2 * index, bits as u32), (2 * index + 1, (bits >> 32) as u32)] {
+            for (register, bits) in [(2 * index, bits as u32), (2 * index + 1, (bits >> 32) as u32)]
+            {
                 if bits != 0 {
                     // No read-modify-write: hooks of the owner look at what is posted, and leave
                     // the page alone.

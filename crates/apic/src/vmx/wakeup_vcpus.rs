@@ -109,7 +109,8 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         if slots > MOST_SLOTS {
             return Err(TooMany);
         }
-        let slot = |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
+        let slot =
+            |_| Slot { taken: P::AtomicBool::new(false), vcpu: RcuCell::new(rcu, Box::new(None)) };
         Ok(Arc::new(WakeupVcpus {
             maps: (0..host.cpus()).map(|_| Map::new(slots)).collect(),
             slots: (0..slots).map(slot).collect(),
@@ -180,7 +181,12 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         self.words(cpu).all(|word| word.load(SeqCst) == 0)
     }
 
-    fn each(&self, cpu: CpuId, wakes: impl Fn(&PiDescriptor<P>) -> bool, mut wake: impl FnMut(&Arc<V>)) {
+    fn each(
+        &self,
+        cpu: CpuId,
+        wakes: impl Fn(&PiDescriptor<P>) -> bool,
+        mut wake: impl FnMut(&Arc<V>),
+    ) {
         let section = self.rcu.read();
         for (index, word) in self.words(cpu).enumerate() {
             // Whoever is notified with the wake-up vector entered the map before it asked for that.
@@ -188,7 +194,8 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
             while bits != 0 {
                 let slot = index * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                // The slot may be another's by now, and that one be looked at in vain, or woken for good reason.
+                // The slot may be another's by now, and that one be looked at in vain, or woken for
+                // good reason.
                 if let Some(vcpu) = self.slots[slot].vcpu.get(&section)
                     && wakes(vcpu.descriptor())
                 {
@@ -213,7 +220,8 @@ impl<P: Platform, V: PiVcpu<P>> WakeupVcpus<P, V> {
         self.maps[cpu.0 as usize].word(slot / 64).fetch_and(!(1 << (slot % 64)), SeqCst);
     }
 
-    /// Gives a slot back, which is in no map. The vCPU stays until the handlers that look at it are done.
+    /// Gives a slot back, which is in no map. The vCPU stays until the handlers that look at it are
+    /// done.
     pub(super) fn vacate(&self, slot: usize, before: Former<P, V>) {
         let Slot { taken, vcpu } = &self.slots[slot];
         let former = vcpu.replace(Box::new(None));

@@ -17,14 +17,18 @@ fn of<R>(f: impl FnOnce() -> R) -> (R, Counts) {
 }
 
 #[test]
-fn a_post_to_a_vcpu_in_the_guest_takes_one_read_modify_write_and_a_fence_and_the_same_vector_again_one() {
+fn a_post_to_a_vcpu_in_the_guest_takes_one_read_modify_write_and_a_fence_and_the_same_vector_again_one()
+ {
     let vcpu = vcpu(&table::<P>(), 0);
     vcpu.load(cpu(1));
     let irqs_off = IrqGuard::new();
     let (in_guest, _) = vcpu.enter(&irqs_off, CpuId(1), |_| ()).unwrap();
     let first = Counts { rmws: 1, fences: 1, loads: 1, ..Counts::default() };
     assert_eq!(of(|| vcpu.post(VECTOR)), (Notice::Notify(CpuId(1)), first));
-    assert_eq!(of(|| vcpu.post(VECTOR)), (Notice::Nothing, Counts { rmws: 1, ..Counts::default() }));
+    assert_eq!(
+        of(|| vcpu.post(VECTOR)),
+        (Notice::Nothing, Counts { rmws: 1, ..Counts::default() })
+    );
     in_guest.exited();
 }
 

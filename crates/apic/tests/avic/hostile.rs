@@ -1,17 +1,27 @@
-//! What a guest can bring about, with any bits: effects, never a panic, and no more steps than there are vCPUs.
+//! What a guest can bring about, with any bits: effects, never a panic, and no more steps than
+//! there are vCPUs.
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::{
-    Icr, IncompleteIpi, Kind, LogicalTable, Model, Shorthand, UnacceleratedAccess, Unemulated, access, incomplete_ipi,
+    Icr, IncompleteIpi, Kind, LogicalTable, Model, Shorthand, UnacceleratedAccess, Unemulated,
+    access, incomplete_ipi,
 };
 use doorbell_platform::Std;
 use proptest::prelude::*;
 
 use crate::{Host, words};
 
-fn targets(icr: Icr, kind: Kind, [sender, last]: [u32; 2], table: &LogicalTable<Host<Std>>, model: Model) -> Vec<u32> {
+fn targets(
+    icr: Icr,
+    kind: Kind,
+    [sender, last]: [u32; 2],
+    table: &LogicalTable<Host<Std>>,
+    model: Model,
+) -> Vec<u32> {
     let mut all = Vec::new();
-    icr.targets(kind, sender, last, (kind == Kind::Avic).then_some((table, model)), |id| all.push(id));
+    icr.targets(kind, sender, last, (kind == Kind::Avic).then_some((table, model)), |id| {
+        all.push(id)
+    });
     all
 }
 

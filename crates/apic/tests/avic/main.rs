@@ -70,7 +70,8 @@ fn cpu(number: u32) -> HostApicId {
 }
 
 fn vcpu<P: Platform>(table: &Arc<PhysicalTable<Host<P>>>, id: u32) -> AvicVcpu<Host<P>> {
-    AvicVcpu::new(table, id, Box::default(), address(u64::from(id) + 1), Requests(0)).expect("its ID is free")
+    AvicVcpu::new(table, id, Box::default(), address(u64::from(id) + 1), Requests(0))
+        .expect("its ID is free")
 }
 
 fn bind<P: Platform>(vcpu: &AvicVcpu<Host<P>>, irte: &Arc<Irte>) {

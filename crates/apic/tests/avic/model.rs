@@ -1,4 +1,5 @@
-//! Random operations against a plain model. `DOORBELL_CASES` says how many sequences, instead of 500 of 20 operations.
+//! Random operations against a plain model. `DOORBELL_CASES` says how many sequences, instead of
+//! 500 of 20 operations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use proptest::prelude::*;
 use crate::{GUEST_MODE, Host, Irte, LOG, RUN, bind, cpu, table, unbind, vcpu};
 
 pub fn cases() -> u32 {
-    std::env::var("DOORBELL_CASES").ok().map_or(500, |cases| cases.parse().expect("DOORBELL_CASES is a number"))
+    std::env::var("DOORBELL_CASES")
+        .ok()
+        .map_or(500, |cases| cases.parse().expect("DOORBELL_CASES is a number"))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +58,10 @@ fn op() -> impl Strategy<Value = Op> {
         (0..2usize, 0..4u32).prop_map(|(vcpu, cpu)| Op::Load { vcpu, cpu }),
         (0..2usize).prop_map(|vcpu| Op::Put { vcpu }),
         (0..2usize, any::<bool>()).prop_map(|(vcpu, inhibited)| Op::Inhibit { vcpu, inhibited }),
-        (0..2usize, prop::option::of(vector())).prop_map(|(vcpu, meanwhile)| Op::Enter { vcpu, meanwhile }),
-        (0..2usize, prop::option::of(vector())).prop_map(|(vcpu, meanwhile)| Op::Sleep { vcpu, meanwhile }),
+        (0..2usize, prop::option::of(vector()))
+            .prop_map(|(vcpu, meanwhile)| Op::Enter { vcpu, meanwhile }),
+        (0..2usize, prop::option::of(vector()))
+            .prop_map(|(vcpu, meanwhile)| Op::Sleep { vcpu, meanwhile }),
         (0..3usize, prop::option::of(0..2usize)).prop_map(|(irte, to)| Op::Retarget { irte, to }),
     ]
 }
@@ -89,7 +94,9 @@ fn takes(vcpu: &AvicVcpu<Host<Std>>) -> BTreeSet<u8> {
     while let Some(vector) = vcpu.page().deliverable() {
         vcpu.page().accept(vector);
         all.insert(vector.number());
-        (0..8).for_each(|index| vcpu.page().register(0x100 + 16 * index).store(0, std::sync::atomic::Ordering::SeqCst));
+        (0..8).for_each(|index| {
+            vcpu.page().register(0x100 + 16 * index).store(0, std::sync::atomic::Ordering::SeqCst)
+        });
     }
     all
 }

@@ -1,7 +1,9 @@
 //! The tables.
 
 use doorbell_apic::avic::spec::{HostApicId, PhysicalEntry};
-use doorbell_apic::avic::{AvicVcpu, Kind, LogicalError, LogicalTable, Model, PhysicalTable, TableError};
+use doorbell_apic::avic::{
+    AvicVcpu, Kind, LogicalError, LogicalTable, Model, PhysicalTable, TableError,
+};
 use doorbell_platform::Std;
 use doorbell_post::Requests;
 
@@ -13,10 +15,14 @@ fn logical(entries: usize) -> LogicalTable<Host<Std>> {
 
 #[test]
 fn a_physical_table_is_made_of_as_many_pages_as_hardware_knows() {
-    let last = |kind, entries| PhysicalTable::<Host<Std>>::new(kind, words(entries)).map(|table| table.last());
+    let last = |kind, entries| {
+        PhysicalTable::<Host<Std>>::new(kind, words(entries)).map(|table| table.last())
+    };
     assert_eq!(last(Kind::Avic, 512), Ok(254), "255 means everybody");
     assert_eq!((last(Kind::X2Avic, 512), last(Kind::X2Avic, 4096)), (Ok(511), Ok(4095)));
-    for (kind, entries) in [(Kind::Avic, 0), (Kind::Avic, 511), (Kind::Avic, 1024), (Kind::X2Avic, 4608)] {
+    for (kind, entries) in
+        [(Kind::Avic, 0), (Kind::Avic, 511), (Kind::Avic, 1024), (Kind::X2Avic, 4608)]
+    {
         assert_eq!(last(kind, entries), Err(TableError::Size { entries }));
     }
 }
@@ -51,7 +57,8 @@ fn the_entry_says_where_the_vcpu_runs_and_always_where_its_page_is() {
 #[test]
 fn each_bit_of_a_flat_destination_means_a_vcpu() {
     let table = logical(1024);
-    let slots: Vec<_> = (0..8).map(|bit| table.claim(Model::Flat, 1 << (24 + bit), 10 + bit).unwrap()).collect();
+    let slots: Vec<_> =
+        (0..8).map(|bit| table.claim(Model::Flat, 1 << (24 + bit), 10 + bit).unwrap()).collect();
     assert!(table.targets(Model::Flat, 0b1000_0101).eq([10, 12, 17]));
     slots.into_iter().for_each(|slot| table.release(slot));
     assert_eq!(table.targets(Model::Flat, 0xff).count(), 0);
@@ -73,13 +80,23 @@ fn each_bit_of_a_cluster_means_a_vcpu_and_there_are_fifteen_clusters() {
 fn what_hardware_cannot_look_up_is_refused() {
     let table = logical(1024);
     for ldr in [0, 0x03 << 24, 0x00ff_ffff] {
-        assert_eq!(table.claim(Model::Flat, ldr, 1), Err(LogicalError::Unrepresentable), "{ldr:#x}");
+        assert_eq!(
+            table.claim(Model::Flat, ldr, 1),
+            Err(LogicalError::Unrepresentable),
+            "{ldr:#x}"
+        );
     }
     let slot = table.claim(Model::Flat, 2 << 24, 1).unwrap();
     assert_eq!(table.claim(Model::Flat, 2 << 24, 2), Err(LogicalError::Aliased { by: 1 }));
     table.release(slot);
-    assert_eq!(logical(4).claim(Model::Flat, 0x80 << 24, 1), Err(LogicalError::Beyond { index: 7 }));
+    assert_eq!(
+        logical(4).claim(Model::Flat, 0x80 << 24, 1),
+        Err(LogicalError::Beyond { index: 7 })
+    );
     assert_eq!(table.claim(Model::Flat, 4 << 24, 255), Err(LogicalError::Everybody));
     assert!(table.claim(Model::Flat, 4 << 24, 254).is_ok());
-    assert_eq!([0xffff_ffff, 0x0fff_ffff, 0x8000_0000].map(Model::of), [Some(Model::Flat), Some(Model::Cluster), None]);
+    assert_eq!(
+        [0xffff_ffff, 0x0fff_ffff, 0x8000_0000].map(Model::of),
+        [Some(Model::Flat), Some(Model::Cluster), None]
+    );
 }

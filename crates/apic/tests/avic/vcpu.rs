@@ -59,9 +59,14 @@ fn inhibited_a_vcpu_is_kicked_and_software_interrupts_it() {
     in_guest.exited();
     vcpu.inhibit(false);
     assert_eq!(irte.says(), GUEST_MODE | RUN | 1);
-    let (in_guest, vmrun) = vcpu.enter(&irqs_off, CpuId(1), |_| panic!("the CPU looks itself")).unwrap();
+    let (in_guest, vmrun) =
+        vcpu.enter(&irqs_off, CpuId(1), |_| panic!("the CPU looks itself")).unwrap();
     assert_eq!(vmrun, Vmrun::WithAvic);
-    assert_eq!(vcpu.logged(), Notice::Notify(CpuId(1)), "0x52 is there, and may not have been seen");
+    assert_eq!(
+        vcpu.logged(),
+        Notice::Notify(CpuId(1)),
+        "0x52 is there, and may not have been seen"
+    );
     in_guest.exited();
 }
 
@@ -73,7 +78,8 @@ fn inhibited_a_vcpu_in_the_guest_is_kicked_whatever_its_priority_and_then_its_cr
     vcpu.inhibit(true);
     vcpu.page().register(register::TPR).store(0x50, SeqCst);
     let irqs_off = IrqGuard::<Std>::new();
-    let enter = || vcpu.enter(&irqs_off, CpuId(1), |page| assert_eq!(page.deliverable(), None)).unwrap();
+    let enter =
+        || vcpu.enter(&irqs_off, CpuId(1), |page| assert_eq!(page.deliverable(), None)).unwrap();
     let (in_guest, vmrun) = enter();
     assert_eq!(vmrun, Vmrun::WithoutAvic { intercept_cr8: false }, "nothing is pending");
     assert_eq!(vcpu.logged(), Notice::Nothing, "nothing is pending");
@@ -97,7 +103,8 @@ fn inhibited_a_vcpu_in_the_guest_is_kicked_whatever_its_priority_and_then_its_cr
 #[test]
 fn a_new_vcpu_asks_whether_avic_is_inhibited_before_it_enters_or_sleeps() {
     let inhibition = Requests(1 << 3);
-    let vcpu = AvicVcpu::<Host<Std>>::new(&table(), 0, Box::default(), address(1), inhibition).unwrap();
+    let vcpu =
+        AvicVcpu::<Host<Std>>::new(&table(), 0, Box::default(), address(1), inhibition).unwrap();
     vcpu.load(cpu(1));
     assert_eq!(vcpu.block().err(), Some(Awake));
     let irqs_off = IrqGuard::<Std>::new();

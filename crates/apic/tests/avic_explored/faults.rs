@@ -1,4 +1,5 @@
-//! Every access is there for a reason: without it, a program fails. And what was decided against loses interrupts.
+//! Every access is there for a reason: without it, a program fails. And what was decided against
+//! loses interrupts.
 
 use std::sync::Arc;
 
@@ -14,9 +15,15 @@ use crate::programs::{Asks, DEVICE, Inhibited, Life, MASKED, Scope, created, pro
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
     let rows = removal::table(&programs(), "crates/apic/src/avic/");
     // The lock of the tags is all that orders VMs that come and go.
-    let rows = removal::merged(rows, removal::locks(&[come_and_go()], "crates/apic/src/avic/log.rs"));
+    let rows =
+        removal::merged(rows, removal::locks(&[come_and_go()], "crates/apic/src/avic/log.rs"));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-apic avic_explored", kept: &[] };
+    let printed = Printed {
+        root,
+        document: "ARCHITECTURE.md",
+        name: "doorbell-apic avic_explored",
+        kept: &[],
+    };
     let wrong = printed.check(&rows);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -25,17 +32,25 @@ fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
 fn loses(name: &str, f: impl Fn(&Machine) + Send + Sync) {
     let report = Explore::new(name).minimise(false).run(f);
     let kind = report.failure.as_ref().map(|failure| failure.kind);
-    assert!(matches!(kind, Some(FailureKind::Quiescence | FailureKind::Deadlock)), "{kind:?}, {:?}", report.verdict);
+    assert!(
+        matches!(kind, Some(FailureKind::Quiescence | FailureKind::Deadlock)),
+        "{kind:?}, {:?}",
+        report.verdict
+    );
 }
 
 #[test]
 fn inhibited_a_vcpu_needs_log_entries() {
-    loses("no log", |m| program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::NoLog, ..DEVICE }));
+    loses("no log", |m| {
+        program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::NoLog, ..DEVICE })
+    });
 }
 
 #[test]
 fn inhibited_a_vcpu_must_not_be_said_to_run() {
-    loses("runs", |m| program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::StaysRunning, ..DEVICE }));
+    loses("runs", |m| {
+        program(m, Scope { inhibited: Inhibited::AtSomeMoment, flaw: Flaw::StaysRunning, ..DEVICE })
+    });
 }
 
 #[test]
@@ -46,7 +61,16 @@ fn a_vcpu_that_sleeps_needs_log_entries() {
 #[test]
 fn a_log_that_is_restarted_after_the_look_loses_what_came_between() {
     loses("restarted last", |m| {
-        program(m, Scope { life: Life::Sleeps, capacity: 0, again: true, restart: Restart::Last, ..DEVICE });
+        program(
+            m,
+            Scope {
+                life: Life::Sleeps,
+                capacity: 0,
+                again: true,
+                restart: Restart::Last,
+                ..DEVICE
+            },
+        );
     });
 }
 
@@ -67,7 +91,8 @@ fn a_vcpu_that_asks_before_it_can_be_found_misses_that_avic_is_inhibited() {
 
 #[test]
 fn avic_is_inhibited_and_re_enabled_while_a_device_posts() {
-    let report = Explore::new("re-enabled").run(|m| program(m, Scope { inhibited: Inhibited::ForSomeTime, ..DEVICE }));
+    let report = Explore::new("re-enabled")
+        .run(|m| program(m, Scope { inhibited: Inhibited::ForSomeTime, ..DEVICE }));
     report.assert_exhausted();
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
 use doorbell_apic::avic::{
-    Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, Vmrun, incomplete_ipi,
+    Avic, AvicVcpu, BackingPage, GaLog, IncompleteIpi, Kind, PhysicalTable, TableError, Vmrun,
+    incomplete_ipi,
 };
 use doorbell_explore::Sim;
 use doorbell_explore::sim::DropUnlocked;
@@ -115,7 +116,8 @@ impl System {
     pub fn new(capacity: usize, moves: bool, flaw: Flaw) -> Arc<Self> {
         let table = table();
         let vcpu = Vcpu::new(&table, moves, flaw, &Arc::new(Atomic::new(false)), Requests(0));
-        let system = System { vcpu, table, log: GaLog::new(1), entries: ga_log::GaLog::new(capacity) };
+        let system =
+            System { vcpu, table, log: GaLog::new(1), entries: ga_log::GaLog::new(capacity) };
         let vm = system.log.open().expect("there is one");
         drop(vm.add(0, Arc::clone(&system.vcpu)).map(|former| former.synchronize()));
         Arc::new(system)
@@ -135,7 +137,8 @@ impl System {
         if let Some(host) = self.table.entry(0).running() {
             return self.vcpu.vcpu().ring(CpuId(host.number()));
         }
-        let IncompleteIpi::Tell(icr) = incomplete_ipi(vector(number).number().into(), 1 << 32) else {
+        let IncompleteIpi::Tell(icr) = incomplete_ipi(vector(number).number().into(), 1 << 32)
+        else {
             panic!("it is fixed")
         };
         icr.targets::<Host>(Kind::X2Avic, 1, self.table.last(), None, |id| {
@@ -144,8 +147,8 @@ impl System {
         });
     }
 
-    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, reads the IRTE again (running bit, destination and tag are not
-    /// cached), and does what it says.
+    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, reads the IRTE again (running
+    /// bit, destination and tag are not cached), and does what it says.
     pub fn msi(&self, irte: &Irte, number: u8) {
         if irte.word.load(SeqCst) & GUEST_MODE == 0 {
             // The host's handler.
@@ -211,7 +214,8 @@ impl Vcpu {
         inhibition: Requests,
     ) -> Arc<Self> {
         Arc::new(Vcpu {
-            avic: AvicVcpu::new(table, 0, Arc::default(), address(0), inhibition).expect("its ID is free"),
+            avic: AvicVcpu::new(table, 0, Arc::default(), address(0), inhibition)
+                .expect("its ID is free"),
             hardware: vcpu::Vcpu::new(vcpu::A, moves),
             inhibited: Arc::clone(inhibited),
             masks: false.into(),
@@ -226,7 +230,8 @@ impl Vcpu {
         self.masks.store(true, Relaxed);
     }
 
-    /// What hardware does on VMRUN and when the doorbell rings, as far as it matters: nothing is left behind.
+    /// What hardware does on VMRUN and when the doorbell rings, as far as it matters: nothing is
+    /// left behind.
     fn evaluate(&self) {
         let irr = self.avic.page().register(IRR);
         if irr.load(SeqCst) != 0 {
@@ -251,14 +256,20 @@ impl Delivery for Vcpu {
         &self.hardware
     }
 
-    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+    fn enter(
+        &self,
+        irqs_off: &IrqGuard<Sim>,
+        cpu: CpuId,
+        guest: &mut dyn FnMut(Entry),
+    ) -> Result<(), Requests> {
         let masked = self.masks.load(Relaxed);
         let (in_guest, vmrun) = self.avic.enter(irqs_off, cpu, |page| self.inject(page))?;
         guest(match vmrun {
             Vmrun::WithAvic => Entry { posted: true, intercepts_priority: false },
-            Vmrun::WithoutAvic { intercept_cr8 } => {
-                Entry { posted: false, intercepts_priority: intercept_cr8 && self.flaw != Flaw::NoIntercept }
-            }
+            Vmrun::WithoutAvic { intercept_cr8 } => Entry {
+                posted: false,
+                intercepts_priority: intercept_cr8 && self.flaw != Flaw::NoIntercept,
+            },
         });
         // The fold: the guest's CR8 was in the VMCB.
         if masked && !self.masks.load(Relaxed) {

@@ -14,8 +14,10 @@ use doorbell_post::{Requests, Residency};
 use crate::machine::{AtomicBool, Flaw, Host, Irte, Restart, System, Vcpu, address, table};
 
 pub fn programs() -> Vec<Program> {
-    let mut programs: Vec<_> =
-        scopes().into_iter().map(|(name, scope)| Program::new(name, move |m| program(m, scope))).collect();
+    let mut programs: Vec<_> = scopes()
+        .into_iter()
+        .map(|(name, scope)| Program::new(name, move |m| program(m, scope)))
+        .collect();
     programs.extend([
         Program::new("a vCPU with a masked interrupt sleeps", masked),
         Program::new("an interrupt in service is not lost beside another", nested),
@@ -36,11 +38,17 @@ fn scopes() -> Vec<(&'static str, Scope)> {
         ("an IRTE is bound while the vCPU sleeps", Scope { late: true, ..sleeps }),
         ("the log is full", Scope { capacity: 0, again: true, ..sleeps }),
         ("an IPI for a vCPU that sleeps", Scope { life: Life::Sleeps, ipi: true, ..nobody }),
-        ("software posts to a vCPU that sleeps", Scope { life: Life::Sleeps, sender: true, ..nobody }),
+        (
+            "software posts to a vCPU that sleeps",
+            Scope { life: Life::Sleeps, sender: true, ..nobody },
+        ),
         ("an IPI for a vCPU that moves", Scope { moved: true, ipi: true, ..nobody }),
         ("AVIC is inhibited while a device posts", Scope { inhibited, ..DEVICE }),
         ("AVIC is inhibited while software posts", Scope { inhibited, sender: true, ..nobody }),
-        ("AVIC is inhibited all the time", Scope { inhibited: Inhibited::Always, sender: true, ipi: true, ..nobody }),
+        (
+            "AVIC is inhibited all the time",
+            Scope { inhibited: Inhibited::Always, sender: true, ipi: true, ..nobody },
+        ),
         ("AVIC is inhibited while an IPI is sent", Scope { inhibited, ipi: true, ..nobody }),
         ("a device posts to a vCPU that is preempted", Scope { moved: true, ..DEVICE }),
         (
@@ -52,7 +60,10 @@ fn scopes() -> Vec<(&'static str, Scope)> {
             "software posts to an inhibited vCPU that lowers its priority",
             Scope { device: false, sender: true, ..MASKED },
         ),
-        ("an IPI for an inhibited vCPU that lowers its priority", Scope { device: false, ipi: true, ..MASKED }),
+        (
+            "an IPI for an inhibited vCPU that lowers its priority",
+            Scope { device: false, ipi: true, ..MASKED },
+        ),
         (
             "a device posts to an inhibited vCPU that lowers its priority and is preempted",
             Scope { moved: true, ..MASKED },
@@ -216,10 +227,16 @@ fn ids(m: &Machine) {
     let logical = Arc::new(LogicalTable::<Host>::new((0..1024).map(|_| Atomic::ZERO).collect()));
     let got = Arc::new(doorbell_explore::sim::Model::new("got", [0; 2]));
     for number in 0..2 {
-        let (physical, logical, got) = (Arc::clone(&physical), Arc::clone(&logical), Arc::clone(&got));
+        let (physical, logical, got) =
+            (Arc::clone(&physical), Arc::clone(&logical), Arc::clone(&got));
         m.task(format!("vCPU {number}"), move || {
-            let claimed =
-                doorbell_apic::avic::AvicVcpu::new(&physical, 3, Arc::default(), address(number), Requests(0));
+            let claimed = doorbell_apic::avic::AvicVcpu::new(
+                &physical,
+                3,
+                Arc::default(),
+                address(number),
+                Requests(0),
+            );
             match claimed {
                 // Kept: when it is dropped, the ID is free.
                 Ok(vcpu) => {

@@ -23,16 +23,28 @@ pub fn programs() -> Vec<Program> {
     let lives = |name: &str, life| Program::new(name, move |m| lives(m, life));
     let preempted = Life { preempted: true, ..RUNS };
     vec![
-        lives("sleeps where it runs, one device", Life { sleeps: true, on: A, moves: false, ..RUNS }),
+        lives(
+            "sleeps where it runs, one device",
+            Life { sleeps: true, on: A, moves: false, ..RUNS },
+        ),
         lives(
             "sleeps where it runs, two devices",
             Life { sleeps: true, on: A, moves: false, devices: &[1, 2], ..RUNS },
         ),
         lives("is woken elsewhere, one device", Life { sleeps: true, ..RUNS }),
         lives("is woken elsewhere, two devices", Life { sleeps: true, devices: &[1, 2], ..RUNS }),
-        lives("is preempted and moves, one device and one sender", Life { sender: true, ..preempted }),
-        lives("is preempted on its way to sleep, or in the guest", Life { sleeps: true, ..preempted }),
-        lives("is preempted where it takes what is posted, one device", Life { synchronizes: true, ..preempted }),
+        lives(
+            "is preempted and moves, one device and one sender",
+            Life { sender: true, ..preempted },
+        ),
+        lives(
+            "is preempted on its way to sleep, or in the guest",
+            Life { sleeps: true, ..preempted },
+        ),
+        lives(
+            "is preempted where it takes what is posted, one device",
+            Life { synchronizes: true, ..preempted },
+        ),
         lives(
             "is preempted where it takes what is posted, one sender",
             Life { synchronizes: true, devices: &[], sender: true, ..preempted },
@@ -62,8 +74,15 @@ struct Life {
     sender: bool,
 }
 
-const RUNS: Life =
-    Life { on: B, moves: true, synchronizes: false, sleeps: false, preempted: false, devices: &[1], sender: false };
+const RUNS: Life = Life {
+    on: B,
+    moves: true,
+    synchronizes: false,
+    sleeps: false,
+    preempted: false,
+    devices: &[1],
+    sender: false,
+};
 
 fn lives(m: &Machine, life: Life) {
     let seated = Cpus::new(m, 1).seated(life.on, life.moves);
@@ -111,7 +130,10 @@ fn two(m: &Machine) {
     });
     all_delivered(m, &other, 0b10);
     m.at_quiescence("nobody is in the map", move || {
-        cpus.wakeup_vcpus.is_empty(A).then_some(()).ok_or("the handler of its CPU would look for ever".into())
+        cpus.wakeup_vcpus
+            .is_empty(A)
+            .then_some(())
+            .ok_or("the handler of its CPU would look for ever".into())
     });
 }
 
@@ -138,7 +160,8 @@ fn registered(m: &Machine) {
         let cpus = Rc::clone(&cpus);
         m.task_on(cpu, name, move || {
             vcpu.hardware.begins();
-            let mut hooks = cpus.wakeup_vcpus.register(Arc::clone(&vcpu)).expect("there is room for two");
+            let mut hooks =
+                cpus.wakeup_vcpus.register(Arc::clone(&vcpu)).expect("there is room for two");
             load(&mut hooks, cpu);
             cpus.halt(&vcpu, &mut hooks, cpu, 0b10);
             std::mem::forget(hooks);
@@ -162,10 +185,13 @@ fn dropped(m: &Machine) {
         drop(vcpu);
         assert!(cpus.wakeup_vcpus.is_empty(A), "nobody is left to sleep there");
     });
-    m.at_quiescence("it is gone", move || life.upgrade().is_none().then_some(()).ok_or("somebody keeps it".into()));
+    m.at_quiescence("it is gone", move || {
+        life.upgrade().is_none().then_some(()).ok_or("somebody keeps it".into())
+    });
 }
 
-/// Something is posted to a vCPU that sleeps; it is dropped, and its slot is another's, who sleeps where it did.
+/// Something is posted to a vCPU that sleeps; it is dropped, and its slot is another's, who sleeps
+/// where it did.
 fn another(m: &Machine) {
     let cpus = Cpus::new(m, 1);
     let (vcpu, mut hooks) = cpus.vcpu(A);

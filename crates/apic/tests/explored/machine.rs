@@ -10,7 +10,9 @@ use doorbell_hardware::vcpu::{self, A, B, Delivery, Entry};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain};
-use doorbell_post::{Blocked, Destination, Guest, Layout, Notification, Pending, PiDescriptor, PiGate, Requests};
+use doorbell_post::{
+    Blocked, Destination, Guest, Layout, Notification, Pending, PiDescriptor, PiGate, Requests,
+};
 
 /// What others know of a vCPU.
 pub struct Vcpu {
@@ -45,7 +47,12 @@ impl Delivery for Seated {
         &self.vcpu.hardware
     }
 
-    fn enter(&self, irqs_off: &IrqGuard<Sim>, cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+    fn enter(
+        &self,
+        irqs_off: &IrqGuard<Sim>,
+        cpu: CpuId,
+        guest: &mut dyn FnMut(Entry),
+    ) -> Result<(), Requests> {
         let entering = self.vcpu.post.enter(irqs_off, Guest { cpu, posted: true })?;
         let (in_guest, _taken) = entering.rescan(|pir| self.vcpu.take(pir));
         guest(Entry { posted: true, intercepts_priority: false });
@@ -92,7 +99,8 @@ impl Cpus {
     pub fn new(m: &Machine, slots: usize) -> Rc<Self> {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let cpus = Rc::new(Cpus {
-            wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu).expect("a few"),
+            wakeup_vcpus: WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..3), slots, &rcu)
+                .expect("a few"),
             offline: (0..3).map(|_| Cell::new(false)).collect(),
         });
         for cpu in [A, B] {
@@ -131,7 +139,8 @@ impl Cpus {
         self.offline[cpu.0 as usize].set(true);
     }
 
-    /// Takes what is posted, as it would be taken on entry, until that is `wanted`, and sleeps on `cpu` meanwhile.
+    /// Takes what is posted, as it would be taken on entry, until that is `wanted`, and sleeps on
+    /// `cpu` meanwhile.
     pub fn halt(&self, vcpu: &Vcpu, hooks: &mut PiHooks<Sim, Vcpu>, cpu: CpuId, wanted: u64) {
         loop {
             let _taken = vcpu.post.synchronize(|pir| vcpu.take(pir));
@@ -172,7 +181,10 @@ impl Vcpu {
     /// One that has not run yet, and will do so on `cpu`, from which it moves or not.
     pub fn new(cpu: CpuId, moves: bool) -> Arc<Self> {
         let gate = PiGate::new(Destination::x2apic(cpu.0), NOTIFY);
-        Arc::new(Vcpu { post: PiDescriptor::new(Pending::new(), gate), hardware: vcpu::Vcpu::new(cpu, moves) })
+        Arc::new(Vcpu {
+            post: PiDescriptor::new(Pending::new(), gate),
+            hardware: vcpu::Vcpu::new(cpu, moves),
+        })
     }
 
     /// Takes what is posted.
@@ -203,6 +215,10 @@ pub fn all_delivered(m: &Machine, vcpu: &Arc<Vcpu>, wanted: u64) {
     let vcpu = Arc::clone(vcpu);
     m.at_quiescence("the guest has got all that was posted", move || {
         let (got, pending) = (vcpu.hardware.got(), vcpu.post.layout().any());
-        if got == wanted && !pending { Ok(()) } else { Err(format!("it has got {got:#b} of {wanted:#b}")) }
+        if got == wanted && !pending {
+            Ok(())
+        } else {
+            Err(format!("it has got {got:#b} of {wanted:#b}"))
+        }
     });
 }

@@ -1,4 +1,5 @@
-//! vCPUs change their APIC ids at the same time: no change is lost, and each is in the table when it was told of.
+//! vCPUs change their APIC ids at the same time: no change is lost, and each is in the table when
+//! it was told of.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,7 +20,9 @@ fn change(m: &Machine, vcpus: usize) {
     let rcu = Arc::new(<Sim as Platform>::Rcu::new("APIC map"));
     let ids: Arc<Vec<Word>> = Arc::new((0..vcpus as u32).map(Word::new).collect());
     let look = move |ids: &[Word]| {
-        ApicTable::new((0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)))
+        ApicTable::new(
+            (0..).zip(ids).map(|(vcpu, id)| (Registers::X2Apic { id: id.load(SeqCst) }, vcpu)),
+        )
     };
     let map = Arc::new(ApicMap::<Sim, u32>::new(&rcu, look(&ids)));
     for vcpu in 0..vcpus {

@@ -1,5 +1,5 @@
-//! The host's interrupt core, as far as the case goes: a descriptor, its lock, its thread, and who hears of a new
-//! affinity.
+//! The host's interrupt core, as far as the case goes: a descriptor, its lock, its thread, and who
+//! hears of a new affinity.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -84,7 +84,9 @@ impl IrqDesc {
         let Some(thread) = &self.thread else { return Ok(()) };
         match CpuId(thread.affinity.load(SeqCst)) {
             cpu if cpu == wanted => Ok(()),
-            cpu => Err(format!("the interrupt goes to {wanted}, and its thread is still bound to {cpu}")),
+            cpu => Err(format!(
+                "the interrupt goes to {wanted}, and its thread is still bound to {cpu}"
+            )),
         }
     }
 }

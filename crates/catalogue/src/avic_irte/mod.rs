@@ -2,8 +2,8 @@
 //!
 //! A file each: the interrupt core (`irq`), KVM's side (`svm`), the three parties and their machine
 //! (`parties`), a vCPU that turns AVIC off (`mode`), an interrupt that moves from one vCPU to
-//! another (`retarget`), and X08, for which the lock came to be held so far (`stale`). What Doorbell
-//! does: the three parties (`ring`), and what an IRTE goes through (`shipped`).
+//! another (`retarget`), and X08, for which the lock came to be held so far (`stale`). What
+//! Doorbell does: the three parties (`ring`), and what an IRTE goes through (`shipped`).
 //!
 //! What `explain avic-irte/as-reported` shows, beside what was said in the thread:
 //!
@@ -126,7 +126,10 @@ fn reported() -> Vec<Variant> {
 
 fn no_wake_up() -> Vec<Variant> {
     let dropped = Parties { wake_up: WakeUp::Never, ..REPORTED };
-    let notified = |worker| Parties { notifier: Some(Notified { worker, queues: WakeUp::UnderLock }), ..dropped };
+    let notified = |worker| Parties {
+        notifier: Some(Notified { worker, queues: WakeUp::UnderLock }),
+        ..dropped
+    };
     vec![
         ring(
             "no-wake-up",
@@ -169,10 +172,14 @@ fn no_wake_up() -> Vec<Variant> {
     ]
 }
 
-/// The wake-up is put off until the descriptor's lock is gone: what was thought of later, and what is shipped.
+/// The wake-up is put off until the descriptor's lock is gone: what was thought of later, and what
+/// is shipped.
 fn delayed() -> Vec<Variant> {
     let delayed = Parties { wake_up: WakeUp::AfterLock, ..REPORTED };
-    let notified = |queues| Parties { notifier: Some(Notified { worker: WorkerOn::VcpusCpu, queues }), ..delayed };
+    let notified = |queues| Parties {
+        notifier: Some(Notified { worker: WorkerOn::VcpusCpu, queues }),
+        ..delayed
+    };
     vec![
         ring(
             "wake-up-delayed",
@@ -228,8 +235,9 @@ fn leaf_lock() -> Vec<Variant> {
 
 /// What an IRTE says that is bound while its vCPU turns AVIC off.
 fn mode() -> Vec<Variant> {
-    let variant =
-        |name, expected, why, bind| Variant::new(name, expected, why, mode::SCOPE, move |m| mode::program(m, bind));
+    let variant = |name, expected, why, bind| {
+        Variant::new(name, expected, why, mode::SCOPE, move |m| mode::program(m, bind))
+    };
     vec![
         variant(
             "mode-as-reported",
@@ -248,7 +256,8 @@ fn mode() -> Vec<Variant> {
 
 /// What becomes of an interrupt that is moved from one vCPU to another.
 fn retarget() -> Vec<Variant> {
-    let leaf = Retarget { order: Order::UnlistThenBindLeaf, a: Goes::ToAnotherCpu, post: Post::AtOnce };
+    let leaf =
+        Retarget { order: Order::UnlistThenBindLeaf, a: Goes::ToAnotherCpu, post: Post::AtOnce };
     let halts = Retarget { a: Goes::Halts, ..leaf };
     let unbind = |waits, looks| Order::Unbind { waits, looks };
     let unbound = Retarget { order: unbind(false, false), ..leaf };
@@ -308,7 +317,12 @@ fn retarget() -> Vec<Variant> {
             "a look at A that does not wait for the posts under way comes too early",
             split(unbind(false, true)),
         ),
-        moved("retarget-unbind-not-looked", LOST, "to have waited tells A nothing", split(unbind(true, false))),
+        moved(
+            "retarget-unbind-not-looked",
+            LOST,
+            "to have waited tells A nothing",
+            split(unbind(true, false)),
+        ),
         moved(
             "retarget-unbind-awaited",
             Expected::Exhausted,
@@ -346,7 +360,11 @@ mod tests {
     use crate::RunOptions;
 
     fn run(name: &str) -> Report {
-        let variant = case().variants.into_iter().find(|variant| variant.name == name).expect("a variant of this case");
+        let variant = case()
+            .variants
+            .into_iter()
+            .find(|variant| variant.name == name)
+            .expect("a variant of this case");
         variant.run(&RunOptions { jobs: 1, ..RunOptions::default() })
     }
 
@@ -368,23 +386,37 @@ mod tests {
         let report = run("as-reported");
         let failure = report.assert_found(FailureKind::Deadlock);
         let questions = report.lock_questions();
-        let (_, answer) =
-            questions.iter().find(|(question, _)| names_the_ring(question)).expect("the ring is asked for");
+        let (_, answer) = questions
+            .iter()
+            .find(|(question, _)| names_the_ring(question))
+            .expect("the ring is asked for");
         assert_eq!(*answer, Answer::Reachable { token: failure.token.clone() });
-        let waits: Vec<_> = failure.trace.waits.iter().map(|wait| (wait.who.as_str(), wait.what.as_str())).collect();
-        for (who, what, held_by) in
-            [("affinity", "rq lock", "vCPU"), ("vCPU", "ir_list_lock", "bind"), ("bind", "irq_desc", "affinity")]
-        {
-            let named = |wait: &&(&str, &str)| wait.0 == who && wait.1.contains(what) && wait.1.contains(held_by);
+        let waits: Vec<_> = failure
+            .trace
+            .waits
+            .iter()
+            .map(|wait| (wait.who.as_str(), wait.what.as_str()))
+            .collect();
+        for (who, what, held_by) in [
+            ("affinity", "rq lock", "vCPU"),
+            ("vCPU", "ir_list_lock", "bind"),
+            ("bind", "irq_desc", "affinity"),
+        ] {
+            let named = |wait: &&(&str, &str)| {
+                wait.0 == who && wait.1.contains(what) && wait.1.contains(held_by)
+            };
             assert!(waits.iter().any(|wait| named(&wait)), "{who} waits for {what}: {waits:?}");
         }
-        let places: std::collections::BTreeSet<_> = failure.trace.waits.iter().map(|wait| &wait.place).collect();
+        let places: std::collections::BTreeSet<_> =
+            failure.trace.waits.iter().map(|wait| &wait.place).collect();
         assert_eq!(places.len(), 3, "each party has a CPU of its own");
     }
 
     #[test]
     fn the_ring_is_unreachable_because_the_instances_differ() {
-        for name in ["plain-handler", "no-wake-up-notifier-own-cpu", "no-wake-up-notifier-other-descriptor"] {
+        for name in
+            ["plain-handler", "no-wake-up-notifier-own-cpu", "no-wake-up-notifier-other-descriptor"]
+        {
             let report = run(name);
             report.assert_exhausted();
             let questions = report.lock_questions();

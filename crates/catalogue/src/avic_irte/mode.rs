@@ -46,7 +46,8 @@ impl Guest {
     fn inject(&self, cpu: &AvicCpu) {
         self.vcpu.page.post(VECTOR);
         if self.vcpu.is_active() {
-            // Outside of the guest there is nobody to ring for: it looks when it has turned AVIC off.
+            // Outside of the guest there is nobody to ring for: it looks when it has turned AVIC
+            // off.
             return;
         }
         self.event.store(true, SeqCst);
@@ -56,10 +57,11 @@ impl Guest {
     }
 }
 
-pub(super) const SCOPE: &str = "1 vCPU that turns AVIC off once and stays in the guest; 1 binding, 1 MSI";
+pub(super) const SCOPE: &str =
+    "1 vCPU that turns AVIC off once and stays in the guest; 1 binding, 1 MSI";
 
-/// The program: a device's interrupt is bound that way, while the vCPU turns AVIC off and the device
-/// raises it.
+/// The program: a device's interrupt is bound that way, while the vCPU turns AVIC off and the
+/// device raises it.
 pub(super) fn program(m: &Machine, bind: Bind) {
     let memory = Memory::new(1);
     let entry = Entry::new(&memory, Irte::HOST);
@@ -79,8 +81,12 @@ pub(super) fn program(m: &Machine, bind: Bind) {
     });
     let injected = Rc::clone(&guest);
     m.hardware("device", move || iommu.msi(|| injected.inject(&iommu.cpus[0])));
-    m.at_quiescence("a vCPU in guest mode has nothing pending", move || match guest.vcpu.page.pending() {
-        0 => Ok(()),
-        _ => Err("the interrupt is pending, and AVIC, which would look at it, is off".to_owned()),
+    m.at_quiescence("a vCPU in guest mode has nothing pending", move || {
+        match guest.vcpu.page.pending() {
+            0 => Ok(()),
+            _ => {
+                Err("the interrupt is pending, and AVIC, which would look at it, is off".to_owned())
+            }
+        }
     });
 }

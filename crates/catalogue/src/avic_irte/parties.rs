@@ -1,5 +1,5 @@
-//! The three parties of the report, each with interrupts off: who writes an affinity, the scheduler on the vCPU's CPU,
-//! and who binds a device's interrupt to the vCPU.
+//! The three parties of the report, each with interrupts off: who writes an affinity, the scheduler
+//! on the vCPU's CPU, and who binds a device's interrupt to the vCPU.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,7 +19,8 @@ use super::svm::{EntryWrite, PutLooks, Vcpu};
 pub(super) struct Parties {
     pub vcpu: Leaves,
     pub put_looks: PutLooks,
-    /// Whether the descriptor that is bound has the thread and the notifier. If not, they are another descriptor's.
+    /// Whether the descriptor that is bound has the thread and the notifier. If not, they are
+    /// another descriptor's.
     pub own: bool,
     /// When a new affinity wakes the thread.
     pub wake_up: WakeUp,
@@ -52,7 +53,8 @@ pub(super) struct Notified {
 pub(super) enum WorkerOn {
     /// On the CPU of who writes the affinity: what a per-CPU workqueue does.
     WritersCpu,
-    /// On the CPU of the vCPU: what an unbound workqueue may do, and a per-CPU one while the work still runs there.
+    /// On the CPU of the vCPU: what an unbound workqueue may do, and a per-CPU one while the work
+    /// still runs there.
     VcpusCpu,
 }
 
@@ -154,7 +156,9 @@ impl Parties {
             m.task("waker of the vCPU", move || scheduler.wake(task));
         }
         if self.thread != ThreadMust::Nothing {
-            m.at_quiescence("the thread's affinity is the interrupt's", move || threaded.thread_follows());
+            m.at_quiescence("the thread's affinity is the interrupt's", move || {
+                threaded.thread_follows()
+            });
         }
     }
 
@@ -207,7 +211,11 @@ impl fmt::Display for Parties {
         if self.put_looks == PutLooks::UnderLock {
             f.write_str(" and takes the list's lock to see that it has")?;
         }
-        f.write_str(if self.own { "; 1 threaded interrupt" } else { "; 2 interrupts, one of them threaded" })?;
+        f.write_str(if self.own {
+            "; 1 threaded interrupt"
+        } else {
+            "; 2 interrupts, one of them threaded"
+        })?;
         f.write_str(", 1 affinity write, 1 binding")?;
         f.write_str(match self.wake_up {
             WakeUp::Never => "; nothing wakes the thread",
@@ -215,13 +223,16 @@ impl fmt::Display for Parties {
             WakeUp::AfterLock => "; the thread is woken when the descriptor's lock is gone",
         })?;
         if let Some(Notified { worker, queues }) = self.notifier {
-            let late = if queues == WakeUp::AfterLock { ", queued when that lock is gone" } else { "" };
+            let late =
+                if queues == WakeUp::AfterLock { ", queued when that lock is gone" } else { "" };
             write!(f, "; a notifier's work{late}, for a worker on the {worker}'s CPU")?;
         }
         f.write_str(match self.thread {
             ThreadMust::Nothing => "",
             ThreadMust::Follow => "; the thread must follow the affinity",
-            ThreadMust::FollowByNextInterrupt => "; the interrupt comes once more, and the thread must follow",
+            ThreadMust::FollowByNextInterrupt => {
+                "; the interrupt comes once more, and the thread must follow"
+            }
         })
     }
 }

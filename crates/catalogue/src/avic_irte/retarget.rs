@@ -1,5 +1,5 @@
-//! The guest moves its interrupt from vCPU A to vCPU B, without masking it, while A goes elsewhere: whom does a post
-//! find that comes in between?
+//! The guest moves its interrupt from vCPU A to vCPU B, without masking it, while A goes elsewhere:
+//! whom does a post find that comes in between?
 
 use std::fmt;
 use std::rc::Rc;
@@ -46,7 +46,13 @@ impl Retarget {
         let memory = Memory::new(2);
         let entry = Entry::new(&memory, irte_of(0, Gate::Running(0)));
         let cpus: Rc<[AvicCpu]> = CPUS.map(AvicCpu::new).into();
-        let a = Rc::new(Vcpu::new(&memory, 0, Gate::Running(0), vec![Rc::clone(&entry)], EntryWrite::Locked));
+        let a = Rc::new(Vcpu::new(
+            &memory,
+            0,
+            Gate::Running(0),
+            vec![Rc::clone(&entry)],
+            EntryWrite::Locked,
+        ));
         let b = Rc::new(Vcpu::new(&memory, 1, Gate::Running(2), vec![], EntryWrite::Locked));
         let iommu = Iommu::new(entry, self.post, Rc::clone(&cpus));
         {
@@ -94,9 +100,9 @@ impl Retarget {
             }
             match [("A", &a), ("B", &b)].iter().find(|(_, vcpu)| vcpu.page.pending() != 0) {
                 None => Ok(()),
-                Some((name, _)) => {
-                    Err(format!("the interrupt is pending in vCPU {name}, and nobody rings or wakes it"))
-                }
+                Some((name, _)) => Err(format!(
+                    "the interrupt is pending in vCPU {name}, and nobody rings or wakes it"
+                )),
             }
         });
     }
@@ -139,7 +145,8 @@ impl fmt::Display for Retarget {
             Goes::ToAnotherCpu => "goes to another CPU once",
             Goes::Halts => "halts once",
         };
-        let post = if self.post == Post::AtOnce { "posted in one step" } else { "posted in three steps" };
+        let post =
+            if self.post == Post::AtOnce { "posted in one step" } else { "posted in three steps" };
         write!(f, "2 vCPUs, B in guest mode, A {goes}; 1 retarget A → B, 1 MSI, {post}")
     }
 }

@@ -1,19 +1,24 @@
-//! The three parties of the report on `doorbell-host` and `doorbell-post`: the same interrupt has a thread, is given another
-//! affinity, and is bound to a vCPU that leaves its CPU.
+//! The three parties of the report on `doorbell-host` and `doorbell-post`: the same interrupt has a
+//! thread, is given another affinity, and is bound to a vCPU that leaves its CPU.
 //!
-//! Who writes the affinity stores the entry under the descriptor's lock, and wakes and calls when that is gone. Who binds
-//! takes the lock of the vCPU's copies and no other. The hooks take that one under the run queue's. So the three edges of
-//! the report's ring are not there: neither the search nor the validator has anything to ask.
+//! Who writes the affinity stores the entry under the descriptor's lock, and wakes and calls when
+//! that is gone. Who binds takes the lock of the vCPU's copies and no other. The hooks take that
+//! one under the run queue's. So the three edges of the report's ring are not there: neither the
+//! search nor the validator has anything to ask.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_explore::sim::{DropUnlocked, Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now};
+use doorbell_explore::sim::{
+    DropUnlocked, Hooks, Placement, SchedTask, Scheduler, SimTask, yield_now,
+};
 use doorbell_explore::{Machine, Sim};
 use doorbell_host::irte::amd::HostMode;
-use doorbell_host::{AffinityNotifier, AmdBinding, AmdInterrupt, AvicTarget, CpuSet, IrqDesc, Posting, RemapTable};
+use doorbell_host::{
+    AffinityNotifier, AmdBinding, AmdInterrupt, AvicTarget, CpuSet, IrqDesc, Posting, RemapTable,
+};
 use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain, Vector};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
@@ -39,7 +44,10 @@ struct Own(<Sim as Platform>::AtomicBool);
 
 impl Mirror for Own {
     fn reflect(&self, residency: Residency) {
-        self.0.store(matches!(residency, Residency::Running { .. }), std::sync::atomic::Ordering::SeqCst);
+        self.0.store(
+            matches!(residency, Residency::Running { .. }),
+            std::sync::atomic::Ordering::SeqCst,
+        );
     }
 }
 
@@ -109,8 +117,12 @@ impl Ring {
 
         let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
         let desc = Rc::new(
-            IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online)
-                .expect("it is online"),
+            IrqDesc::<Sim>::new(
+                &Arc::new(ReadDomain::new("irq")),
+                CpuSet::of([VCPUS_CPU]),
+                &online,
+            )
+            .expect("it is online"),
         );
         let bound_to = Rc::new(Cell::new(VCPUS_CPU));
         let (works, follows) = (Rc::clone(&desc), Rc::clone(&bound_to));
@@ -129,13 +141,18 @@ impl Ring {
         }
 
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+        let entry = RemapTable::new(memory)
+            .expect("its words are lock-free")
+            .allocate()
+            .expect("it has one entry");
         let binding = Rc::new(RefCell::new(AmdBinding::new(AmdInterrupt::new(entry, HOST))));
         let interrupt = Arc::clone(binding.borrow().interrupt());
         let (writes, follows) = (Rc::clone(&desc), Arc::clone(&interrupt));
         m.task_on(WRITERS_CPU, "affinity", move || {
             let program = |cpu: CpuId| follows.set_host(HostMode { destination: cpu.0, ..HOST });
-            let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, program).expect("it is online");
+            let change = writes
+                .set_affinity(CpuSet::of([WRITERS_CPU]), &online, program)
+                .expect("it is online");
             change.expect("it has to move").act().completed();
         });
         let (binds, target) = (Rc::clone(&binding), Arc::clone(&vcpu));
@@ -143,25 +160,42 @@ impl Ring {
             let posting = Posting { backing_page: 1, vector: 0x41, tag: 1 };
             binds.borrow_mut().bind(target, posting).expect("it is bound to none").completed();
         });
-        m.at_quiescence("the entry says where the vCPU is, and the thread is where the interrupt goes", move || {
-            let says = interrupt.load().as_guest().map(|guest| guest.residency);
-            // Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its vCPU for good.)
-            let bound = binding.borrow_mut().unbind().map(|invalidate| drop(invalidate.completed())).is_ok();
-            if says != Some(vcpu.copies.residency()) || !bound {
-                return Err(format!("the entry says {says:?}, and the vCPU is {:?}", vcpu.copies.residency()));
-            }
-            let (goes_to, thread) = (desc.cpu(), bound_to.get());
-            if goes_to == thread { Ok(()) } else { Err(format!("it goes to {goes_to}, and its thread is on {thread}")) }
-        });
+        m.at_quiescence(
+            "the entry says where the vCPU is, and the thread is where the interrupt goes",
+            move || {
+                let says = interrupt.load().as_guest().map(|guest| guest.residency);
+                // Hardware is no more, so nothing has to be waited for. (A binding that is dropped
+                // keeps its vCPU for good.)
+                let bound = binding
+                    .borrow_mut()
+                    .unbind()
+                    .map(|invalidate| drop(invalidate.completed()))
+                    .is_ok();
+                if says != Some(vcpu.copies.residency()) || !bound {
+                    return Err(format!(
+                        "the entry says {says:?}, and the vCPU is {:?}",
+                        vcpu.copies.residency()
+                    ));
+                }
+                let (goes_to, thread) = (desc.cpu(), bound_to.get());
+                if goes_to == thread {
+                    Ok(())
+                } else {
+                    Err(format!("it goes to {goes_to}, and its thread is on {thread}"))
+                }
+            },
+        );
     }
 }
 
-/// The interrupt comes, and its thread is woken, while its affinity is written: both go by the descriptor's lock.
+/// The interrupt comes, and its thread is woken, while its affinity is written: both go by the
+/// descriptor's lock.
 pub(super) fn interrupted(m: &Machine) {
     let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
     let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
     let desc =
-        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online).expect("it is online");
+        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online)
+            .expect("it is online");
     let desc = Rc::new(desc);
     let (ran, on) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(VCPUS_CPU)));
     let (works, runs, follows) = (Rc::clone(&desc), Rc::clone(&ran), Rc::clone(&on));
@@ -175,33 +209,38 @@ pub(super) fn interrupted(m: &Machine) {
     });
     desc.attach_thread(scheduler.handle(thread)).expect("it has none").act();
     let wakes = Rc::clone(&desc);
-    let handler = m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || wakes.wake_thread().act());
+    let handler =
+        m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || wakes.wake_thread().act());
     m.hardware("device", move || handler.raise());
     let writes = Rc::clone(&desc);
     m.task_on(WRITERS_CPU, "affinity", move || {
-        let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
+        let change =
+            writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
         change.expect("it has to move").act();
     });
-    m.at_quiescence("the thread has handled the interrupt, and is where the next one goes", move || {
-        match (ran.get(), on.get()) {
+    m.at_quiescence(
+        "the thread has handled the interrupt, and is where the next one goes",
+        move || match (ran.get(), on.get()) {
             (1, WRITERS_CPU) => Ok(()),
             (ran, on) => Err(format!("it has handled {ran}, and is on {on}")),
-        }
-    });
+        },
+    );
 }
 
-/// A thread is attached while the interrupt comes and its affinity is written: who attaches it wakes it when the
-/// descriptor's lock is gone, or, as a planted fault, does not.
+/// A thread is attached while the interrupt comes and its affinity is written: who attaches it
+/// wakes it when the descriptor's lock is gone, or, as a planted fault, does not.
 pub(super) fn attached(m: &Machine, wakes: bool) {
     let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
     let online = CpuSet::of([VCPUS_CPU, WRITERS_CPU]);
     let desc =
-        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online).expect("it is online");
+        IrqDesc::<Sim>::new(&Arc::new(ReadDomain::new("irq")), CpuSet::of([VCPUS_CPU]), &online)
+            .expect("it is online");
     let desc = Rc::new(desc);
     // How often the interrupt has come, and of that, how much the thread has handled.
     let (came, handled) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let on = Rc::new(Cell::new(VCPUS_CPU));
-    let (works, until, handles, follows) = (Rc::clone(&desc), Rc::clone(&came), Rc::clone(&handled), Rc::clone(&on));
+    let (works, until, handles, follows) =
+        (Rc::clone(&desc), Rc::clone(&came), Rc::clone(&handled), Rc::clone(&on));
     let thread = scheduler.service(m, VCPUS_CPU, "irq thread", move || {
         while let Some(work) = works.take_work() {
             if work.run {
@@ -227,21 +266,26 @@ pub(super) fn attached(m: &Machine, wakes: bool) {
     m.hardware("device", move || (0..2).for_each(|_| handler.raise()));
     let writes = Rc::clone(&desc);
     m.task("affinity", move || {
-        let change = writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
+        let change =
+            writes.set_affinity(CpuSet::of([WRITERS_CPU]), &online, |_| ()).expect("it is online");
         change.expect("it has to move").act();
     });
-    m.at_quiescence("the thread has handled what came, and is where the next one goes", move || {
-        match (came.get() - handled.get(), on.get()) {
+    m.at_quiescence(
+        "the thread has handled what came, and is where the next one goes",
+        move || match (came.get() - handled.get(), on.get()) {
             (0, WRITERS_CPU) => Ok(()),
             (left, on) => Err(format!("it has left {left} of {}, and is on {on}", came.get())),
-        }
-    });
+        },
+    );
 }
 
 impl fmt::Display for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leaves = if self.vcpu == Leaves::Preempted { "preempted" } else { "sleeps" };
-        write!(f, "doorbell-host and -post, 1 vCPU, {leaves} once; 1 threaded interrupt, 1 affinity write, 1 binding")?;
+        write!(
+            f,
+            "doorbell-host and -post, 1 vCPU, {leaves} once; 1 threaded interrupt, 1 affinity write, 1 binding"
+        )?;
         if self.notifier { f.write_str("; a notifier's worker on the vCPU's CPU") } else { Ok(()) }
     }
 }

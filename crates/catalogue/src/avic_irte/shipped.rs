@@ -1,8 +1,10 @@
-//! What `doorbell-apic` and `doorbell-host` do in the place of the code that document 000 is about: IRTEs that say where their vCPU runs.
+//! What `doorbell-apic` and `doorbell-host` do in the place of the code that document 000 is about:
+//! IRTEs that say where their vCPU runs.
 //!
-//! The vCPU's own entry and its IRTEs are written under one lock, which is a leaf: the scheduler's hooks take it under the
-//! run queue's, and nobody who holds it takes another one, wakes, or waits. Who binds an IRTE programs it under that lock;
-//! who moves it from A to B takes A's, then B's, never both. In between the interrupt goes to the host.
+//! The vCPU's own entry and its IRTEs are written under one lock, which is a leaf: the scheduler's
+//! hooks take it under the run queue's, and nobody who holds it takes another one, wakes, or waits.
+//! Who binds an IRTE programs it under that lock; who moves it from A to B takes A's, then B's,
+//! never both. In between the interrupt goes to the host.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -238,30 +240,49 @@ enum Inhibition {
     Ends,
 }
 
-const SCOPE: Scope =
-    Scope { vcpus: &[], devices: &[], posts: 1, inhibition: Inhibition::None, log: 4, log_is_read: true, looks: true };
-const INHIBITED: Scope = Scope { vcpus: &[STAYS], devices: &[BOUND], inhibition: Inhibition::Begins, ..SCOPE };
+const SCOPE: Scope = Scope {
+    vcpus: &[],
+    devices: &[],
+    posts: 1,
+    inhibition: Inhibition::None,
+    log: 4,
+    log_is_read: true,
+    looks: true,
+};
+const INHIBITED: Scope =
+    Scope { vcpus: &[STAYS], devices: &[BOUND], inhibition: Inhibition::Begins, ..SCOPE };
 const INHIBITED_BIND: Scope = Scope { devices: &[LATE], ..INHIBITED };
 const INHIBITED_RETARGET: Scope =
     Scope { vcpus: &[STAYS, STAYS], devices: &[Device { to: Some(1), ..BOUND }], ..INHIBITED };
 const INHIBITION_ENDS: Scope = Scope { inhibition: Inhibition::Ends, ..INHIBITED };
-const BIND_FAILS: Scope = Scope { vcpus: &[STAYS], devices: &[Device { again: true, ..BOUND }], ..SCOPE };
+const BIND_FAILS: Scope =
+    Scope { vcpus: &[STAYS], devices: &[Device { again: true, ..BOUND }], ..SCOPE };
 
 impl Scope {
     /// A third one, if there is no room for a vCPU that moves.
     fn cpus(self) -> usize {
-        if self.vcpus.len() == 2 && self.vcpus.iter().filter(|life| life.moves).count() == 1 { 3 } else { 2 }
+        if self.vcpus.len() == 2 && self.vcpus.iter().filter(|life| life.moves).count() == 1 {
+            3
+        } else {
+            2
+        }
     }
 }
 
 fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let of =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let mut parts = vec![
-        format!("doorbell-apic and -host, {} on {} CPUs", of(scope.vcpus.len(), "vCPU"), scope.cpus()),
+        format!(
+            "doorbell-apic and -host, {} on {} CPUs",
+            of(scope.vcpus.len(), "vCPU"),
+            scope.cpus()
+        ),
         format!("{} with {} each", of(scope.devices.len(), "device"), of(scope.posts, "post")),
     ];
     let lives = |which: fn(&Life) -> bool| scope.vcpus.iter().filter(|life| which(life)).count();
-    let devices = |which: fn(&Device) -> bool| scope.devices.iter().filter(|device| which(device)).count();
+    let devices =
+        |which: fn(&Device) -> bool| scope.devices.iter().filter(|device| which(device)).count();
     let events = [
         (lives(|life| life.sleeps), "block"),
         (lives(|life| life.moves), "migration"),
@@ -272,7 +293,9 @@ fn variant(name: &'static str, expected: Expected, summary: &'static str, scope:
         (usize::from(scope.inhibition == Inhibition::Ends), "end of an inhibition"),
         (usize::from(scope.log == 0), "overflow"),
     ];
-    parts.extend(events.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| of(count, what)));
+    parts.extend(
+        events.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| of(count, what)),
+    );
     if !scope.log_is_read {
         parts.push("nobody reads the log".to_owned());
     }
@@ -327,7 +350,9 @@ fn program(m: &Machine, scope: Scope) {
             m.task("bind again", move || system.bind_again(&irte, number, scope.looks));
         }
         let posts = Arc::clone(&system);
-        m.hardware(format!("device {number}"), move || (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number)));
+        m.hardware(format!("device {number}"), move || {
+            (0..scope.posts).for_each(|_| posts.msi(&irte, by_now, number))
+        });
     }
     // Entries ask for it while a vCPU sleeps or is inhibited.
     let asked = scope.inhibition != Inhibition::None || scope.vcpus.iter().any(|life| life.sleeps);
@@ -353,7 +378,8 @@ fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("the guests have got what was posted", move || {
         let got = system.vcpus.iter().fold(0, |all, vcpu| all | vcpu.got());
         let all = (1 << scope.devices.len()) - 1;
-        if scope.vcpus.iter().zip(&system.vcpus).any(|(life, vcpu)| !life.sleeps && vcpu.pending()) {
+        if scope.vcpus.iter().zip(&system.vcpus).any(|(life, vcpu)| !life.sleeps && vcpu.pending())
+        {
             return Err("an interrupt is pending in a guest that runs".into());
         }
         if system.has_logged() {
@@ -366,7 +392,11 @@ fn program(m: &Machine, scope: Scope) {
 /// What a vCPU is sure to get.
 fn wanted(scope: Scope, vcpu: usize) -> u32 {
     let is_for = |device: &Device| device.vcpu == vcpu && device.to.is_none();
-    (0..).zip(scope.devices).filter(|(_, device)| is_for(device)).map(|(number, _)| 1 << number).sum()
+    (0..)
+        .zip(scope.devices)
+        .filter(|(_, device)| is_for(device))
+        .map(|(number, _)| 1 << number)
+        .sum()
 }
 
 #[cfg(test)]

@@ -87,7 +87,8 @@ struct Scope {
     post: Post,
 }
 
-const FIXED: Scope = Scope { bind: Bind::UnderLock, entry_write: EntryWrite::Locked, post: Post::AtOnce };
+const FIXED: Scope =
+    Scope { bind: Bind::UnderLock, entry_write: EntryWrite::Locked, post: Post::AtOnce };
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
     let text = "1 vCPU that moves from CPU 0 to CPU 1 and stays in the guest; 1 binding, 1 MSI";
@@ -124,10 +125,15 @@ fn program(m: &Machine, scope: Scope) {
     let injected = Rc::clone(&vcpu);
     let logs = Rc::clone(&iommu);
     m.hardware("device", move || iommu.msi(|| injected.inject(&iommu.cpus)));
-    m.at_quiescence("a vCPU in guest mode has nothing pending", move || match vcpu.page.pending() {
-        // There is nobody to read the log: the vCPU does not sleep, so no entry asks for it.
-        _ if logs.has_logged() => Err("the IOMMU has logged the interrupt of a vCPU that does not sleep".to_owned()),
-        0 => Ok(()),
-        _ => Err("the interrupt is pending, and the doorbell rang elsewhere or not at all".to_owned()),
+    m.at_quiescence("a vCPU in guest mode has nothing pending", move || {
+        match vcpu.page.pending() {
+            // There is nobody to read the log: the vCPU does not sleep, so no entry asks for it.
+            _ if logs.has_logged() => {
+                Err("the IOMMU has logged the interrupt of a vCPU that does not sleep".to_owned())
+            }
+            0 => Ok(()),
+            _ => Err("the interrupt is pending, and the doorbell rang elsewhere or not at all"
+                .to_owned()),
+        }
     });
 }

@@ -1,4 +1,5 @@
-//! KVM's side, in our own words: where a vCPU runs, which IRTEs are posted to it, and who keeps the two in step.
+//! KVM's side, in our own words: where a vCPU runs, which IRTEs are posted to it, and who keeps the
+//! two in step.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -45,7 +46,8 @@ pub(super) struct Vcpu {
     active: <Sim as Platform>::AtomicBool,
     put_looks: PutLooks,
     entry_write: EntryWrite,
-    /// The physical-ID entry. What it says of log entries is KVM's own, beside the table that hardware reads.
+    /// The physical-ID entry. What it says of log entries is KVM's own, beside the table that
+    /// hardware reads.
     entry: <Sim as Platform>::AtomicU32,
     /// The IRTEs that are posted to it.
     ir_list: Lock<Sim, Vec<Rc<Entry>>>,
@@ -189,7 +191,8 @@ impl Vcpu {
         self.wake_up.change(|woken| *woken = true);
     }
 
-    /// Notifies it of what is pending, wherever it is. Unless it runs or sleeps, it will look by itself.
+    /// Notifies it of what is pending, wherever it is. Unless it runs or sleeps, it will look by
+    /// itself.
     pub(super) fn notify(&self, cpus: &[AvicCpu]) {
         match self.gate() {
             Gate::Running(cpu) => cpus[cpu as usize].doorbell(),
@@ -222,7 +225,8 @@ impl Vcpu {
         }
     }
 
-    /// Turns AVIC off: by the vCPU itself, outside of its guest. Its IRTEs name the host from then on.
+    /// Turns AVIC off: by the vCPU itself, outside of its guest. Its IRTEs name the host from then
+    /// on.
     pub(super) fn turn_off(&self) {
         self.active.store(false, SeqCst);
         note(|| format!("AVIC of vCPU {} is off", self.number));
@@ -243,7 +247,8 @@ impl Vcpu {
         if active { irte_of(self.number, gate) } else { Irte::HOST }
     }
 
-    /// As reported: the list's lock is held around the whole of the binding but the look at the mode.
+    /// As reported: the list's lock is held around the whole of the binding but the look at the
+    /// mode.
     pub(super) fn bind_under_lock(&self, desc: &IrqDesc, entry: &Rc<Entry>) {
         let active = self.is_active();
         let mut list = self.ir_list.lock_irqsave();
@@ -252,7 +257,8 @@ impl Vcpu {
         list.push(Rc::clone(entry));
     }
 
-    /// As proposed: the metadata first, under the descriptor's lock; then, under the list's alone, the IRTE.
+    /// As proposed: the metadata first, under the descriptor's lock; then, under the list's alone,
+    /// the IRTE.
     pub(super) fn bind_leaf(&self, desc: &IrqDesc, entry: &Rc<Entry>) {
         // The metadata is memory of the host that nobody else looks at.
         desc.set_vcpu_affinity(|| ());
@@ -263,7 +269,8 @@ impl Vcpu {
         list.push(Rc::clone(entry));
     }
 
-    /// Before the report: where the vCPU runs is looked up (or not), and the list is locked for the addition alone.
+    /// Before the report: where the vCPU runs is looked up (or not), and the list is locked for the
+    /// addition alone.
     pub(super) fn bind_unlocked(&self, desc: &IrqDesc, entry: &Rc<Entry>, looks: bool) {
         let active = self.is_active();
         let gate = if looks { self.gate() } else { Gate::Stopped { log: true } };

@@ -1,4 +1,5 @@
-//! A level-triggered line: the EOI of an interrupt whose vector the pin no longer has does not reach the pin.
+//! A level-triggered line: the EOI of an interrupt whose vector the pin no longer has does not
+//! reach the pin.
 
 use std::rc::Rc;
 
@@ -17,7 +18,8 @@ const AGAIN: Message = Message { cpu: CpuId(1), vector: Vector(0x51) };
 
 pub(super) fn variants() -> Vec<Variant> {
     let variant = |name, expected, why, asks_chip| {
-        let text = "1 line that is up once before; freed and requested on another CPU, then up once more";
+        let text =
+            "1 line that is up once before; freed and requested on another CPU, then up once more";
         Variant::new(name, expected, why, text, move |m| program(m, asks_chip))
     };
     vec![
@@ -121,7 +123,9 @@ fn program(m: &Machine, asks_chip: bool) {
         });
     }
     m.at_quiescence("every line that is up is heard", move || match pin.observe() {
-        pin if pin.high && pin.remote_irr => Err("Remote IRR is set, and nobody will take it off".to_owned()),
+        pin if pin.high && pin.remote_irr => {
+            Err("Remote IRR is set, and nobody will take it off".to_owned())
+        }
         pin if pin.high => Err("it is up".to_owned()),
         _ => Ok(()),
     });

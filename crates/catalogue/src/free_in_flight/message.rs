@@ -40,8 +40,11 @@ struct Scope {
 pub(super) fn variants() -> Vec<Variant> {
     let found = Expected::Found(FailureKind::Invariant);
     let exhausted = Expected::Exhausted;
-    let quarantined =
-        |by, checks_irr| Scope { freed: Freed::Quarantined { by, checks_irr }, reused: true, ordered: true };
+    let quarantined = |by, checks_irr| Scope {
+        freed: Freed::Quarantined { by, checks_irr },
+        reused: true,
+        ordered: true,
+    };
     let shutdown = Scope { freed: Freed::Shutdown, reused: false, ordered: true };
     vec![
         variant(
@@ -50,7 +53,12 @@ pub(super) fn variants() -> Vec<Variant> {
             "the CPU takes an interrupt whose vector is nobody's",
             Scope { freed: Freed::Unused, ..shutdown },
         ),
-        variant("shutdown", exhausted, "the late interrupt meets 'shutdown', is counted, and does no harm", shutdown),
+        variant(
+            "shutdown",
+            exhausted,
+            "the late interrupt meets 'shutdown', is counted, and does no harm",
+            shutdown,
+        ),
         variant(
             "shutdown-reused",
             found,
@@ -107,7 +115,8 @@ struct Kernel {
     entry: Model<Entry>,
     /// Others can have the vector.
     free: Model<bool>,
-    /// A state of the vector's CPU: the vector was found in the IRR, and is free when it has been taken.
+    /// A state of the vector's CPU: the vector was found in the IRR, and is free when it has been
+    /// taken.
     last_to_come: Cell<bool>,
     in_progress: Model<bool>,
     /// Interrupts that have met 'shutdown'.
@@ -239,12 +248,15 @@ fn program(m: &Machine, scope: Scope) {
             }
         });
     }
-    m.at_quiescence("each interrupt is handled or counted, and the other device is heard", move || {
-        let (sent, seen, late) = (sent.get(), kernel.seen.get(), kernel.late.get());
-        match other.observe().unseen {
-            0 if sent == seen + late => Ok(()),
-            0 => Err(format!("{sent} sent, {seen} seen, {late} late")),
-            _ => Err("the other device waits for ever".to_owned()),
-        }
-    });
+    m.at_quiescence(
+        "each interrupt is handled or counted, and the other device is heard",
+        move || {
+            let (sent, seen, late) = (sent.get(), kernel.seen.get(), kernel.late.get());
+            match other.observe().unseen {
+                0 if sent == seen + late => Ok(()),
+                0 => Err(format!("{sent} sent, {seen} seen, {late} late")),
+                _ => Err("the other device waits for ever".to_owned()),
+            }
+        },
+    );
 }

@@ -1,5 +1,5 @@
-//! A message again, with the vectors and descriptors of `doorbell-host`: what arrives late is counted, and its vector is
-//! another's only when its CPU has looked.
+//! A message again, with the vectors and descriptors of `doorbell-host`: what arrives late is
+//! counted, and its vector is another's only when its CPU has looked.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ struct Parties {
     looks: bool,
 }
 
-const ONE: Parties = Parties { reused: false, reads: Reads::UnderTheLock, ordered: true, looks: false };
+const ONE: Parties =
+    Parties { reused: false, reads: Reads::UnderTheLock, ordered: true, looks: false };
 
 pub(super) fn variants() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
@@ -41,7 +42,12 @@ pub(super) fn variants() -> Vec<Variant> {
     let reused = Parties { reused: true, ..ONE };
     let looks = Parties { looks: true, ..ONE };
     vec![
-        variant("shipped", exhausted, "the late interrupt meets a mark, is counted, and does no harm", ONE),
+        variant(
+            "shipped",
+            exhausted,
+            "the late interrupt meets a mark, is counted, and does no harm",
+            ONE,
+        ),
         variant(
             "shipped-reused",
             exhausted,
@@ -70,7 +76,8 @@ pub(super) fn variants() -> Vec<Variant> {
 }
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
-    let reused = if parties.reused { "; its vector, the only one, goes to another, 1 event" } else { "" };
+    let reused =
+        if parties.reused { "; its vector, the only one, goes to another, 1 event" } else { "" };
     let looks = if parties.looks { "; its CPU looks once more" } else { "" };
     let text = format!("1 device, 1 event, freed on another CPU{reused}{looks}");
     Variant::new(name, expected, why, text, move |m| program(m, parties))
@@ -123,16 +130,22 @@ fn program(m: &Machine, parties: Parties) {
         let host = Rc::clone(&host);
         m.task_on(CpuId(2), "asks", move || host.asks(host.online[TO.0 as usize]));
     }
-    m.at_quiescence("what was sent is handled or counted, the other is heard, and no vector leaks", move || {
-        host.clean()?;
-        let unseen = |irq: Irq| host.line(irq).device.observe().unseen;
-        if parties.reused && unseen(OTHER) > 0 {
-            return Err("the other device waits for ever".to_owned());
-        }
-        let sum = |f: fn(&Line) -> u32| host.lines.iter().map(f).sum::<u32>();
-        let (sent, arrived) = (sum(|line| line.sent.load(Relaxed)), sum(|line| line.arrived.get()));
-        let unhandled = host.unhandled();
-        let counted = Unhandled { late: sent - arrived, ..Unhandled::default() };
-        (unhandled == counted).then_some(()).ok_or_else(|| format!("{sent} sent, {arrived} arrived, {unhandled:?}"))
-    });
+    m.at_quiescence(
+        "what was sent is handled or counted, the other is heard, and no vector leaks",
+        move || {
+            host.clean()?;
+            let unseen = |irq: Irq| host.line(irq).device.observe().unseen;
+            if parties.reused && unseen(OTHER) > 0 {
+                return Err("the other device waits for ever".to_owned());
+            }
+            let sum = |f: fn(&Line) -> u32| host.lines.iter().map(f).sum::<u32>();
+            let (sent, arrived) =
+                (sum(|line| line.sent.load(Relaxed)), sum(|line| line.arrived.get()));
+            let unhandled = host.unhandled();
+            let counted = Unhandled { late: sent - arrived, ..Unhandled::default() };
+            (unhandled == counted)
+                .then_some(())
+                .ok_or_else(|| format!("{sent} sent, {arrived} arrived, {unhandled:?}"))
+        },
+    );
 }

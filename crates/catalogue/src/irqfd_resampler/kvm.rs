@@ -130,7 +130,12 @@ impl Kvm {
     pub(super) fn assign(&self, irqfd: Irqfd) {
         let assigned = Assigned::new(irqfd);
         let mut resampler = self.resampler_lock.lock();
-        remark(|| format!("irqfd {irqfd} joins {} resampler", if resampler.is_some() { "the" } else { "a new" }));
+        remark(|| {
+            format!(
+                "irqfd {irqfd} joins {} resampler",
+                if resampler.is_some() { "the" } else { "a new" }
+            )
+        });
         let joined = resampler.get_or_insert_with(|| {
             let new = Resampler::new([]);
             let _registers = self.irq_lock.lock();

@@ -40,7 +40,9 @@ impl<T: Clone> List<T> {
     /// Calls `visit` with each item that the pointers lead to. By anybody, in a read section.
     #[track_caller]
     pub(super) fn walk(&self, mut visit: impl FnMut(&T)) {
-        let item = |state: &State<T>, at: Option<usize>| at.map(|index| (index, state.nodes[index].item.clone()));
+        let item = |state: &State<T>, at: Option<usize>| {
+            at.map(|index| (index, state.nodes[index].item.clone()))
+        };
         let mut at = self.0.observe(|state| item(state, state.head));
         while let Some((index, here)) = at {
             visit(&here);

@@ -138,12 +138,21 @@ fn plain() -> Vec<Variant> {
 
 /// The pool that counts its running workers, by Linux's rules and with them broken.
 fn managed() -> Vec<Variant> {
-    let on = |scope: Scope, rules: Rules| Scope { pool: Kind::Managed(rules), assign: Assign::Nothing, ..scope };
+    let on = |scope: Scope, rules: Rules| Scope {
+        pool: Kind::Managed(rules),
+        assign: Assign::Nothing,
+        ..scope
+    };
     let outside = REPORTED.wait(Wait::Outside);
     let quiet = Rules { interrupts: 0, ..LINUX };
-    let hooks = Rules { preempted: Preempted::RunsHooks, preemption_off: PreemptionOff::OutsideHooks, ..LINUX };
+    let hooks = Rules {
+        preempted: Preempted::RunsHooks,
+        preemption_off: PreemptionOff::OutsideHooks,
+        ..LINUX
+    };
     let dequeued = Rules { preempted: Preempted::IsDequeued, ..LINUX };
-    let window_closed = |rules: Rules| Rules { preemption_off: PreemptionOff::UntilAsleep, ..rules };
+    let window_closed =
+        |rules: Rules| Rules { preemption_off: PreemptionOff::UntilAsleep, ..rules };
     let no_memory = Rules { creatable: 0, ..quiet };
     let crowded = Rules { max_active: 2, ..quiet };
     let same_queue = |scope: Scope| Scope { grace_period: At::SameQueue, ..scope };
@@ -240,7 +249,10 @@ fn managed() -> Vec<Variant> {
             "managed-hooks-preemption-off-in-hooks",
             DEADLOCK,
             "with preemption off in the hook alone, the interrupt comes right before it or right after",
-            Scope { cleanups: 1, ..on(outside, Rules { preemption_off: PreemptionOff::InHooks, ..hooks }) },
+            Scope {
+                cleanups: 1,
+                ..on(outside, Rules { preemption_off: PreemptionOff::InHooks, ..hooks })
+            },
         ),
         variant(
             "managed-no-worker-created",
@@ -350,7 +362,12 @@ fn acked() -> Vec<Variant> {
 
 /// What moving the wait does to a resampler that is made anew meanwhile.
 fn made_anew() -> Vec<Variant> {
-    let scope = Scope { assign: Assign::AssignsAndInjects, cleanups: 1, grace_period: At::OtherPool, ..REPORTED };
+    let scope = Scope {
+        assign: Assign::AssignsAndInjects,
+        cleanups: 1,
+        grace_period: At::OtherPool,
+        ..REPORTED
+    };
     vec![
         variant(
             "made-anew-reported",
@@ -372,26 +389,68 @@ fn made_anew() -> Vec<Variant> {
 const TRIPLES: [(&str, &str, [Actor; 3]); 10] = {
     use Actor::{Ack, Assign, Inject, Reroute, Shutdown};
     [
-        ("shipped-assign-shutdown-inject", "shipped-managed-assign-shutdown-inject", [Assign, Shutdown, Inject]),
-        ("shipped-assign-shutdown-ack", "shipped-managed-assign-shutdown-ack", [Assign, Shutdown, Ack]),
-        ("shipped-assign-shutdown-reroute", "shipped-managed-assign-shutdown-reroute", [Assign, Shutdown, Reroute]),
+        (
+            "shipped-assign-shutdown-inject",
+            "shipped-managed-assign-shutdown-inject",
+            [Assign, Shutdown, Inject],
+        ),
+        (
+            "shipped-assign-shutdown-ack",
+            "shipped-managed-assign-shutdown-ack",
+            [Assign, Shutdown, Ack],
+        ),
+        (
+            "shipped-assign-shutdown-reroute",
+            "shipped-managed-assign-shutdown-reroute",
+            [Assign, Shutdown, Reroute],
+        ),
         ("shipped-assign-inject-ack", "shipped-managed-assign-inject-ack", [Assign, Inject, Ack]),
-        ("shipped-assign-inject-reroute", "shipped-managed-assign-inject-reroute", [Assign, Inject, Reroute]),
-        ("shipped-assign-ack-reroute", "shipped-managed-assign-ack-reroute", [Assign, Ack, Reroute]),
-        ("shipped-shutdown-inject-ack", "shipped-managed-shutdown-inject-ack", [Shutdown, Inject, Ack]),
-        ("shipped-shutdown-inject-reroute", "shipped-managed-shutdown-inject-reroute", [Shutdown, Inject, Reroute]),
-        ("shipped-shutdown-ack-reroute", "shipped-managed-shutdown-ack-reroute", [Shutdown, Ack, Reroute]),
-        ("shipped-inject-ack-reroute", "shipped-managed-inject-ack-reroute", [Inject, Ack, Reroute]),
+        (
+            "shipped-assign-inject-reroute",
+            "shipped-managed-assign-inject-reroute",
+            [Assign, Inject, Reroute],
+        ),
+        (
+            "shipped-assign-ack-reroute",
+            "shipped-managed-assign-ack-reroute",
+            [Assign, Ack, Reroute],
+        ),
+        (
+            "shipped-shutdown-inject-ack",
+            "shipped-managed-shutdown-inject-ack",
+            [Shutdown, Inject, Ack],
+        ),
+        (
+            "shipped-shutdown-inject-reroute",
+            "shipped-managed-shutdown-inject-reroute",
+            [Shutdown, Inject, Reroute],
+        ),
+        (
+            "shipped-shutdown-ack-reroute",
+            "shipped-managed-shutdown-ack-reroute",
+            [Shutdown, Ack, Reroute],
+        ),
+        (
+            "shipped-inject-ack-reroute",
+            "shipped-managed-inject-ack-reroute",
+            [Inject, Ack, Reroute],
+        ),
     ]
 };
 
-const SHIPPED: &str = "no worker waits for a grace period, and what is lowered is told to all who may have raised it";
+const SHIPPED: &str =
+    "no worker waits for a grace period, and what is lowered is told to all who may have raised it";
 
 fn one_shipped(name: &'static str, pool: Kind, actors: &'static [Actor]) -> Variant {
     let scope = Scope { pool, ..REPORTED };
     let kind = if pool == Kind::Plain { "plain" } else { "managed" };
-    let text = format!("doorbell-irqfd, W=2 N=2, {kind} pool, 2 irqfds on one GSI; {}", shipped::names(actors));
-    Variant::new(name, Expected::Exhausted, SHIPPED, text, move |m| shipped::program(m, scope, actors))
+    let text = format!(
+        "doorbell-irqfd, W=2 N=2, {kind} pool, 2 irqfds on one GSI; {}",
+        shipped::names(actors)
+    );
+    Variant::new(name, Expected::Exhausted, SHIPPED, text, move |m| {
+        shipped::program(m, scope, actors)
+    })
 }
 
 const ALL_FIVE: &str = "too large to exhaust: without a bound, 2.0 million executions on the plain pool (150 s on one \
@@ -429,7 +488,8 @@ fn shipped() -> Vec<Variant> {
 
 /// The case.
 pub(crate) fn case() -> Case {
-    let variants = [plain(), managed(), acked(), made_anew(), shipped()].into_iter().flatten().collect();
+    let variants =
+        [plain(), managed(), acked(), made_anew(), shipped()].into_iter().flatten().collect();
     Case::new(
         "irqfd-resampler",
         "a grace period is awaited where the workers that must run it are kept waiting",

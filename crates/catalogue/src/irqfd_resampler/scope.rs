@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use doorbell_explore::Machine;
-use doorbell_explore::sim::{GracePeriods, Managed, ManagedPool, Pool, Preempted, PreemptionOff, Queue};
+use doorbell_explore::sim::{
+    GracePeriods, Managed, ManagedPool, Pool, Preempted, PreemptionOff, Queue,
+};
 use doorbell_platform::WorkQueue;
 
 use super::kvm::{AckOrder, Behaviour, Grace, Kvm, Wait};
@@ -44,7 +46,8 @@ pub(super) enum Kind {
     Plain,
     /// The concurrency-managed pool of a CPU.
     Managed(Rules),
-    /// A pool of its own, whose workers are not counted; a managed pool, on which grace periods run, stands beside it.
+    /// A pool of its own, whose workers are not counted; a managed pool, on which grace periods
+    /// run, stands beside it.
     Unbound(Rules),
 }
 
@@ -60,7 +63,8 @@ pub(super) struct Rules {
     pub preemption_off: PreemptionOff,
 }
 
-/// Where the two work items of a grace period run: the one that processes it and the one that calls back.
+/// Where the two work items of a grace period run: the one that processes it and the one that calls
+/// back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum At {
     /// On the caller's CPU, on a workqueue of their own.
@@ -114,7 +118,14 @@ impl Rules {
     fn pool(self, workers: usize, counted: bool) -> Managed {
         let Rules { creatable, interrupts, preempted, preemption_off, .. } = self;
         let interrupts = if counted { interrupts } else { 0 };
-        Managed { creatable, counted, interrupts, preempted, preemption_off, ..Managed::new(workers) }
+        Managed {
+            creatable,
+            counted,
+            interrupts,
+            preempted,
+            preemption_off,
+            ..Managed::new(workers)
+        }
     }
 }
 
@@ -176,7 +187,8 @@ impl Scope {
         m.grace_periods(GracePeriods::OnQueue(queue));
     }
 
-    /// The program: irqfds are shut down, perhaps while another one is assigned, and the guest acknowledges.
+    /// The program: irqfds are shut down, perhaps while another one is assigned, and the guest
+    /// acknowledges.
     pub(super) fn program(self, m: &Machine) {
         let cleanups = self.build(m);
         let new = self.cleanups + self.staying;
@@ -206,16 +218,19 @@ impl Scope {
         let line = Arc::clone(&kvm);
         m.at_quiescence("the irqfds that were shut down are gone", move || match kvm.left() {
             those if those == left => Ok(()),
-            (irqfds, notifiers) => Err(format!("{irqfds} irqfds and {notifiers} ack notifiers are left")),
+            (irqfds, notifiers) => {
+                Err(format!("{irqfds} irqfds and {notifiers} ack notifiers are left"))
+            }
         });
         let signalled = self.assign == Assign::AssignsAndInjects;
         m.at_quiescence("no line is high for nothing, and no device waits in vain", move || {
-            // A device that is told too early only looks once more, and the line is lowered by the next acknowledgement.
+            // A device that is told too early only looks once more, and the line is lowered by the
+            // next acknowledgement.
             match line.line.observe(|line| (line.high, line.owed)) {
                 (true, None) if !signalled => Err("it is high".to_owned()),
-                (false, Some(irqfd)) => {
-                    Err(format!("it is low, and nobody will tell the device of irqfd {irqfd}, which raised it"))
-                }
+                (false, Some(irqfd)) => Err(format!(
+                    "it is low, and nobody will tell the device of irqfd {irqfd}, which raised it"
+                )),
                 _ => Ok(()),
             }
         });

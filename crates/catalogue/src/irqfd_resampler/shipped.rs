@@ -1,13 +1,16 @@
 //! Doorbell's own irqfds (`doorbell-irqfd`), on the pools of the report.
 //!
-//! Two irqfds resample on one GSI. Each actor is a party that can act on them at any time; a cleanup is a piece of work
-//! that takes one irqfd off and leaves the rest to a grace period, as all of Doorbell's deferred work does.
+//! Two irqfds resample on one GSI. Each actor is a party that can act on them at any time; a
+//! cleanup is a piece of work that takes one irqfd off and leaves the rest to a grace period, as
+//! all of Doorbell's deferred work does.
 
 use std::sync::Arc;
 
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId,
+};
 
 use super::scope::Scope;
 
@@ -32,7 +35,8 @@ pub(super) enum Actor {
 }
 
 /// All that the report's parties do.
-pub(super) const ALL: [Actor; 5] = [Actor::Assign, Actor::Shutdown, Actor::Inject, Actor::Ack, Actor::Reroute];
+pub(super) const ALL: [Actor; 5] =
+    [Actor::Assign, Actor::Shutdown, Actor::Inject, Actor::Ack, Actor::Reroute];
 
 /// The actors at once, for people.
 pub(super) fn names(actors: &[Actor]) -> String {
@@ -109,7 +113,9 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
         match actor {
             Actor::Assign => {
                 let deaf = Arc::clone(&deaf);
-                m.task("assign", move || third.assign_resample(GSI, deaf).expect("the GSI has a pin"));
+                m.task("assign", move || {
+                    third.assign_resample(GSI, deaf).expect("the GSI has a pin")
+                });
             }
             Actor::Shutdown => {
                 // Queued before anything runs: a worker may begin at any time after all the same.
@@ -126,7 +132,9 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
                 m.task("guest", move || vm.ack(PINS[0]));
             }
             Actor::Reroute => {
-                m.task("reroute", move || drop(vm.reroute(table(PINS[1])).expect("the pin exists")));
+                m.task("reroute", move || {
+                    drop(vm.reroute(table(PINS[1])).expect("the pin exists"))
+                });
             }
             Actor::Deassign => {
                 let chip = Arc::clone(&chip);
@@ -148,7 +156,8 @@ pub(super) fn program(m: &Machine, scope: Scope, actors: &[Actor]) {
             if rerouted && state.high[0] {
                 Err("the pin that the GSI has left is high".to_owned())
             } else if high && assigned == 0 {
-                Err("the line is high, and no irqfd is left whose acknowledgement lowers it".to_owned())
+                Err("the line is high, and no irqfd is left whose acknowledgement lowers it"
+                    .to_owned())
             } else if state.owed && !high && first.is_assigned() {
                 Err("the line is low, and the device that raised it was not told".to_owned())
             } else if kept && first.is_assigned() {

@@ -1,5 +1,5 @@
-//! The same with an IOMMU, on the real `doorbell-irqfd`, `doorbell-host` and `doorbell-post`: the device is assigned, and posts
-//! to the vCPU that the irqfd's route names.
+//! The same with an IOMMU, on the real `doorbell-irqfd`, `doorbell-host` and `doorbell-post`: the
+//! device is assigned, and posts to the vCPU that the irqfd's route names.
 
 use std::convert::Infallible;
 use std::mem;
@@ -12,12 +12,16 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
-    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Invalidate, IrteMemory, Posting, Producer,
-    RemapTable, RescanRequired, Token,
+    AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Invalidate, IrteMemory,
+    Posting, Producer, RemapTable, RescanRequired, Token,
 };
-use doorbell_irqfd::{Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId,
+};
 use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{Bit, Layout, Mirror, ModeGate, Notice, Pending, Post, Residency, ResidencyCopies};
+use doorbell_post::{
+    Bit, Layout, Mirror, ModeGate, Notice, Pending, Post, Residency, ResidencyCopies,
+};
 
 use crate::{Expected, Variant};
 
@@ -45,7 +49,14 @@ struct Actors {
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    let all = Actors { deassign: true, reroute: true, moves: true, follows: true, unregisters: true, interrupts: 1 };
+    let all = Actors {
+        deassign: true,
+        reroute: true,
+        moves: true,
+        follows: true,
+        unregisters: true,
+        interrupts: 1,
+    };
     let (exhausted, found) = (Expected::Exhausted, Expected::Found(FailureKind::Invariant));
     vec![
         variant(
@@ -72,7 +83,12 @@ pub(super) fn variants() -> Vec<Variant> {
             "an irqfd that is deassigned and stays a consumer is still posted for",
             Actors { reroute: false, moves: false, unregisters: false, ..all },
         ),
-        variant("shipped-bypass-both", exhausted, "deassign and a routing update", Actors { moves: false, ..all }),
+        variant(
+            "shipped-bypass-both",
+            exhausted,
+            "deassign and a routing update",
+            Actors { moves: false, ..all },
+        ),
         variant("shipped-bypass-all", exhausted, "all of them at once", all),
         variant(
             "shipped-bypass-all-2-interrupts",
@@ -84,13 +100,23 @@ pub(super) fn variants() -> Vec<Variant> {
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, actors: Actors) -> Variant {
+fn variant(
+    name: &'static str,
+    expected: Expected,
+    summary: &'static str,
+    actors: Actors,
+) -> Variant {
     let Actors { deassign, reroute, moves, follows, unregisters, interrupts } = actors;
     let mut who = vec![if interrupts == 1 { "device" } else { "device, 2 interrupts" }];
-    who.extend(deassign.then_some(if unregisters { "deassign" } else { "deassign without bypass" }));
+    who.extend(deassign.then_some(if unregisters {
+        "deassign"
+    } else {
+        "deassign without bypass"
+    }));
     who.extend(reroute.then_some(if follows { "reroute" } else { "reroute without bypass" }));
     who.extend(moves.then_some("vCPU load and put"));
-    let text = format!("1 irqfd of an assigned device, posted to 1 of 2 vCPUs; {}", who.join(" ‖ "));
+    let text =
+        format!("1 irqfd of an assigned device, posted to 1 of 2 vCPUs; {}", who.join(" ‖ "));
     Variant::new(name, expected, summary, text, move |m| program(m, actors))
 }
 
@@ -148,7 +174,12 @@ impl Hardware {
     /// The bit of a vCPU is set, by whomever.
     fn publishes(&self, vcpu: usize, by_iommu: bool) {
         let over = self.over.observe(|over| *over);
-        remark(|| format!("an interrupt for {}", if vcpu == OLD { "the old vCPU" } else { "the new vCPU" }));
+        remark(|| {
+            format!(
+                "an interrupt for {}",
+                if vcpu == OLD { "the old vCPU" } else { "the new vCPU" }
+            )
+        });
         if over.rerouted && vcpu == OLD {
             fail("an interrupt goes by the old route, and the routing update has returned");
         }
@@ -225,11 +256,15 @@ struct Assigned {
 
 impl Assigned {
     fn route(&self) -> (Arc<Vcpu>, Posting) {
-        // Whoever changes the routes has this followed after that, so what is read here is followed if it is stale.
+        // Whoever changes the routes has this followed after that, so what is read here is followed
+        // if it is stale.
         let table = self.vm.table();
-        let Some(Route::Msi(msi)) = table.routes(GSI).next() else { unreachable!("it always has one") };
+        let Some(Route::Msi(msi)) = table.routes(GSI).next() else {
+            unreachable!("it always has one")
+        };
         let vcpu = &self.hardware.vcpus[msi.data as usize];
-        let posting = Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
+        let posting =
+            Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
         (Arc::clone(vcpu), posting)
     }
 
@@ -285,14 +320,18 @@ fn program(m: &Machine, actors: Actors) {
         over: Model::new("what is over", Over::default()),
     });
     let memory = Arc::new(Ghost::new("what deliveries use"));
-    let chip =
-        Chip { hardware: Arc::clone(&hardware), memory: Arc::clone(&memory), _dropped: DropUnlocked("drops a VM") };
+    let chip = Chip {
+        hardware: Arc::clone(&hardware),
+        memory: Arc::clone(&memory),
+        _dropped: DropUnlocked("drops a VM"),
+    };
     let vm = Irqfds::<Sim, _>::new(chip, Limits { gsis: 2, ..Limits::default() });
     let _ = vm.reroute(table(OLD)).expect("an open VM");
     let irqfd: Arc<Irqfd<Sim, Chip>> = Arc::new(vm.irqfd());
     irqfd.assign(GSI).expect("the GSI is routed");
 
-    let entry = RemapTable::new(entries).expect("its words are lock-free").allocate().expect("one is free");
+    let entry =
+        RemapTable::new(entries).expect("its words are lock-free").allocate().expect("one is free");
     let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
     let device = Arc::new(Device {
         binding: Model::new("binding", Some(AmdBinding::new(AmdInterrupt::new(entry, host)))),
@@ -355,19 +394,24 @@ fn program(m: &Machine, actors: Actors) {
             vcpu.copies.set(Residency::Away { log: false });
         });
     }
-    m.at_quiescence("the interrupt is somewhere, and the IRTE on one list, or in host mode and on none", move || {
-        let pending = hardware.vcpus.iter().any(|vcpu| vcpu.post.layout().any());
-        if !pending && !irqfd.take_pending() {
-            return Err("the interrupt is lost".into());
-        }
-        let entry = AmdIrte::from_bits(hardware.memory.0[0].load(SeqCst)).as_guest();
-        let posted_to = entry.map(|guest| guest.backing_page as usize);
-        let lists = [OLD, NEW].map(|vcpu| hardware.vcpus[vcpu].copies.len());
-        let expected = [OLD, NEW].map(|vcpu| usize::from(posted_to == Some(vcpu)));
-        let torn_down = actors.deassign && actors.unregisters;
-        if lists != expected || posted_to.is_some() == torn_down {
-            return Err(format!("the IRTE posts to {posted_to:?}, and the lists have {lists:?}"));
-        }
-        Ok(())
-    });
+    m.at_quiescence(
+        "the interrupt is somewhere, and the IRTE on one list, or in host mode and on none",
+        move || {
+            let pending = hardware.vcpus.iter().any(|vcpu| vcpu.post.layout().any());
+            if !pending && !irqfd.take_pending() {
+                return Err("the interrupt is lost".into());
+            }
+            let entry = AmdIrte::from_bits(hardware.memory.0[0].load(SeqCst)).as_guest();
+            let posted_to = entry.map(|guest| guest.backing_page as usize);
+            let lists = [OLD, NEW].map(|vcpu| hardware.vcpus[vcpu].copies.len());
+            let expected = [OLD, NEW].map(|vcpu| usize::from(posted_to == Some(vcpu)));
+            let torn_down = actors.deassign && actors.unregisters;
+            if lists != expected || posted_to.is_some() == torn_down {
+                return Err(format!(
+                    "the IRTE posts to {posted_to:?}, and the lists have {lists:?}"
+                ));
+            }
+            Ok(())
+        },
+    );
 }

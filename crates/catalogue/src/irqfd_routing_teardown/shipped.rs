@@ -53,14 +53,29 @@ pub(super) fn variants() -> Vec<Variant> {
             Actors { reroute: false, hang_up: false, waits: false, ..all },
         ),
         variant("shipped-all", exhausted, "all of them at once", all),
-        variant("shipped-2-events", exhausted, "two events at once", Actors { fires: 2, hang_up: false, ..all })
-            .full_only(),
-        variant("shipped-all-2-events", exhausted, "two events beside all of them", Actors { fires: 2, ..all })
-            .full_only(),
+        variant(
+            "shipped-2-events",
+            exhausted,
+            "two events at once",
+            Actors { fires: 2, hang_up: false, ..all },
+        )
+        .full_only(),
+        variant(
+            "shipped-all-2-events",
+            exhausted,
+            "two events beside all of them",
+            Actors { fires: 2, ..all },
+        )
+        .full_only(),
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, actors: Actors) -> Variant {
+fn variant(
+    name: &'static str,
+    expected: Expected,
+    summary: &'static str,
+    actors: Actors,
+) -> Variant {
     let Actors { deassign, reroute, fires, hang_up, waits } = actors;
     let mut who = Vec::new();
     who.extend(deassign.then_some(if waits { "deassign" } else { "first half of deassign" }));
@@ -160,6 +175,10 @@ fn program(m: &Machine, actors: Actors) {
         let (fired, kept) = (actors.fires, irqfd.take_pending());
         // Kept events coalesce.
         let all = messages == fired || kept && messages < fired;
-        if all { Ok(()) } else { Err(format!("{fired} events, {messages} messages, one kept: {kept}")) }
+        if all {
+            Ok(())
+        } else {
+            Err(format!("{fired} events, {messages} messages, one kept: {kept}"))
+        }
     });
 }

@@ -1,4 +1,5 @@
-//! What the exchange leaves to be done: the IOMMU may go by what it has cached, until it was told to forget it.
+//! What the exchange leaves to be done: the IOMMU may go by what it has cached, until it was told
+//! to forget it.
 
 use std::rc::Rc;
 
@@ -10,7 +11,8 @@ use doorbell_host::irte::amd::HostMode;
 use super::{NEW, OLD};
 use crate::{Expected, Variant};
 
-/// What is done between the change of the entry and the moment when the old vector is used for something else.
+/// What is done between the change of the entry and the moment when the old vector is used for
+/// something else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flush {
     No,
@@ -27,8 +29,18 @@ pub(super) fn variants() -> Vec<Variant> {
     };
     let found = Expected::Found(FailureKind::Invariant);
     vec![
-        variant("not-flushed", found, "the IOMMU goes by the old entry, whose vector is another's by now", Flush::No),
-        variant("flush-not-awaited", found, "nor is it enough to send the invalidation", Flush::Sent),
+        variant(
+            "not-flushed",
+            found,
+            "the IOMMU goes by the old entry, whose vector is another's by now",
+            Flush::No,
+        ),
+        variant(
+            "flush-not-awaited",
+            found,
+            "nor is it enough to send the invalidation",
+            Flush::Sent,
+        ),
         variant(
             "flushed",
             Expected::Exhausted,

@@ -1,9 +1,11 @@
-//! V02: a remapping entry of 128 bits is changed in several stores, and a device interrupts in between.
+//! V02: a remapping entry of 128 bits is changed in several stores, and a device interrupts in
+//! between.
 //!
-//! The entry is read by the IOMMU in one access. As it was reported, software switches it off, changes it and switches it
-//! on again, so that what comes meanwhile is aborted: the device has sent it, and nobody gets it. What was done about it is
-//! to exchange the entry whole; and because an interrupt's affinity and a vCPU's whereabouts are written to the same 128
-//! bits by different parties, to exchange it against what it was when it was read.
+//! The entry is read by the IOMMU in one access. As it was reported, software switches it off,
+//! changes it and switches it on again, so that what comes meanwhile is aborted: the device has
+//! sent it, and nobody gets it. What was done about it is to exchange the entry whole; and because
+//! an interrupt's affinity and a vCPU's whereabouts are written to the same 128 bits by different
+//! parties, to exchange it against what it was when it was read.
 
 mod cache;
 mod shipped;
@@ -20,7 +22,8 @@ use crate::{Case, Expected, Variant};
 
 const OLD: HostMode = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
 const NEW: HostMode = HostMode { destination: 1, logical: false, vector: 0x41, kind: 0 };
-const GUEST: GuestMode = GuestMode { backing_page: 1, vector: 0x51, tag: 1, residency: Residency::Away { log: true } };
+const GUEST: GuestMode =
+    GuestMode { backing_page: 1, vector: 0x51, tag: 1, residency: Residency::Away { log: true } };
 const RUNS: Residency = Residency::Running { apic_id: 3 };
 
 /// RemapEn, bit 0.
@@ -42,7 +45,8 @@ enum Update {
 #[derive(Clone, Copy)]
 struct Scope {
     update: Update,
-    /// A vCPU begins to have it posted meanwhile, and then to run, each of which is written in the same manner.
+    /// A vCPU begins to have it posted meanwhile, and then to run, each of which is written in the
+    /// same manner.
     posts: bool,
     /// Aborted and torn interrupts are reported when they happen.
     strict: bool,
@@ -56,7 +60,12 @@ pub(crate) fn case() -> Case {
     let left = Expected::Found(FailureKind::Quiescence);
     let posts = |update| Scope { update, posts: true, ..REPORTED };
     let rendered = vec![
-        variant("as-reported", found, "the IOMMU aborts an interrupt that comes while the entry is off", REPORTED),
+        variant(
+            "as-reported",
+            found,
+            "the IOMMU aborts an interrupt that comes while the entry is off",
+            REPORTED,
+        ),
         variant(
             "as-reported-lost",
             left,
@@ -103,7 +112,8 @@ pub(crate) fn case() -> Case {
 }
 
 fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let posts = if scope.posts { "; 1 vCPU that it is posted to, and that begins to run" } else { "" };
+    let posts =
+        if scope.posts { "; 1 vCPU that it is posted to, and that begins to run" } else { "" };
     let text = format!("1 entry, 1 change of affinity, 1 interrupt{posts}");
     Variant::new(name, expected, why, text, move |m| program(m, scope))
 }
@@ -129,7 +139,9 @@ fn remap(irte: AmdIrte, strict: bool) -> bool {
 fn name(irte: AmdIrte) -> String {
     match (irte.as_host(), irte.as_guest()) {
         (Some(host), _) => format!("CPU{}, {:#x}", host.destination, host.vector),
-        (_, Some(GuestMode { residency: Residency::Running { apic_id }, .. })) => format!("guest, on CPU{apic_id}"),
+        (_, Some(GuestMode { residency: Residency::Running { apic_id }, .. })) => {
+            format!("guest, on CPU{apic_id}")
+        }
         (_, Some(_)) => "guest, away".to_owned(),
         _ => "off".to_owned(),
     }
@@ -180,7 +192,9 @@ impl Entry {
             }
             done
         });
-        note(|| format!("IRTE {} {}", if done { ":=" } else { "has changed, not written:" }, name(irte)));
+        note(|| {
+            format!("IRTE {} {}", if done { ":=" } else { "has changed, not written:" }, name(irte))
+        });
         done
     }
 
@@ -234,17 +248,20 @@ fn program(m: &Machine, scope: Scope) {
             }
         });
     }
-    m.at_quiescence("the interrupt has arrived, and the entry says what was written last", move || {
-        let irte = entry.read();
-        let last = if scope.posts {
-            irte.as_guest().is_some_and(|guest| guest.residency == RUNS)
-        } else {
-            irte.as_host() == Some(NEW)
-        };
-        match (arrived.observe(|arrived| *arrived), last) {
-            (false, _) => Err("it has not arrived".to_owned()),
-            (_, false) => Err(format!("it says {}", name(irte))),
-            _ => Ok(()),
-        }
-    });
+    m.at_quiescence(
+        "the interrupt has arrived, and the entry says what was written last",
+        move || {
+            let irte = entry.read();
+            let last = if scope.posts {
+                irte.as_guest().is_some_and(|guest| guest.residency == RUNS)
+            } else {
+                irte.as_host() == Some(NEW)
+            };
+            match (arrived.observe(|arrived| *arrived), last) {
+                (false, _) => Err("it has not arrived".to_owned()),
+                (_, false) => Err(format!("it says {}", name(irte))),
+                _ => Ok(()),
+            }
+        },
+    );
 }

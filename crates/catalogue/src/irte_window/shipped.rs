@@ -1,5 +1,5 @@
-//! What `doorbell-host` does: one store or one exchange of the whole entry, and where the interrupt arrives in the host kept
-//! beside it for as long as it is posted.
+//! What `doorbell-host` does: one store or one exchange of the whole entry, and where the interrupt
+//! arrives in the host kept beside it for as long as it is posted.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +31,9 @@ pub(super) fn variants() -> Vec<Variant> {
         let posts = match posted {
             Posted::Never => "",
             Posted::Bound => "; 1 vCPU that it is bound to, and that begins to run",
-            Posted::Unbound => "; 1 vCPU that it is bound to, that begins to run, and that it is taken from",
+            Posted::Unbound => {
+                "; 1 vCPU that it is bound to, that begins to run, and that it is taken from"
+            }
         };
         let text = format!("1 entry, 1 change of affinity, 1 interrupt{posts}");
         Variant::new(name, Expected::Exhausted, why, text, move |m| program(m, posted))
@@ -67,7 +69,8 @@ impl AvicTarget<Sim, Memory> for Vcpu {
     }
 }
 
-/// The binding is given up with the execution: hardware is no more, so nothing has to be waited for.
+/// The binding is given up with the execution: hardware is no more, so nothing has to be waited
+/// for.
 struct Bindings(RefCell<AmdBinding<Sim, Memory, Vcpu>>);
 
 impl Drop for Bindings {
@@ -80,7 +83,10 @@ impl Drop for Bindings {
 
 fn program(m: &Machine, posted: Posted) {
     let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-    let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+    let entry = RemapTable::new(memory)
+        .expect("its words are lock-free")
+        .allocate()
+        .expect("it has one entry");
     let binding = Rc::new(Bindings(RefCell::new(AmdBinding::new(AmdInterrupt::new(entry, OLD)))));
     let interrupt = Arc::clone(binding.0.borrow().interrupt());
     let vcpu = Arc::new(Vcpu(ResidencyCopies::new(NoOwnEntry)));
@@ -91,7 +97,8 @@ fn program(m: &Machine, posted: Posted) {
     }
     if posted != Posted::Never {
         let (binding, to) = (Rc::clone(&binding), Arc::clone(&vcpu));
-        let posting = Posting { backing_page: GUEST.backing_page, vector: GUEST.vector, tag: GUEST.tag };
+        let posting =
+            Posting { backing_page: GUEST.backing_page, vector: GUEST.vector, tag: GUEST.tag };
         m.task("bind", move || {
             binding.0.borrow_mut().bind(to, posting).expect("it is not bound").completed();
             if posted == Posted::Unbound {
@@ -108,18 +115,21 @@ fn program(m: &Machine, posted: Posted) {
             }
         });
     }
-    m.at_quiescence("the interrupt has arrived, and the entry says what was written last", move || {
-        let irte = interrupt.load();
-        let last = match posted {
-            Posted::Bound => irte.as_guest().is_some_and(|guest| guest.residency == RUNS),
-            _ => irte.as_host() == Some(NEW),
-        };
-        // Not before now: it holds the entry that was looked at.
-        drop(binding);
-        match (arrived.observe(|arrived| *arrived), last) {
-            (false, _) => Err("it has not arrived".to_owned()),
-            (_, false) => Err(format!("it says {}", super::name(irte))),
-            _ => Ok(()),
-        }
-    });
+    m.at_quiescence(
+        "the interrupt has arrived, and the entry says what was written last",
+        move || {
+            let irte = interrupt.load();
+            let last = match posted {
+                Posted::Bound => irte.as_guest().is_some_and(|guest| guest.residency == RUNS),
+                _ => irte.as_host() == Some(NEW),
+            };
+            // Not before now: it holds the entry that was looked at.
+            drop(binding);
+            match (arrived.observe(|arrived| *arrived), last) {
+                (false, _) => Err("it has not arrived".to_owned()),
+                (_, false) => Err(format!("it says {}", super::name(irte))),
+                _ => Ok(()),
+            }
+        },
+    );
 }

@@ -1,5 +1,6 @@
-//! The same with the vectors and descriptors of `doorbell-host`, in which both places, and the one between, are installed
-//! before the device is written to. So no interrupt is spurious, and nothing has to be looked for or sent once more.
+//! The same with the vectors and descriptors of `doorbell-host`, in which both places, and the one
+//! between, are installed before the device is written to. So no interrupt is spurious, and nothing
+//! has to be looked for or sent once more.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ struct Parties {
     gives: fn(&Device, &Move),
 }
 
-const ONE: Parties = Parties { events: 1, neighbours: 0, neighbour_events: 0, ordered: true, gives: data_first };
+const ONE: Parties =
+    Parties { events: 1, neighbours: 0, neighbour_events: 0, ordered: true, gives: data_first };
 
 /// As [`Update::WordByWord`] wants it.
 fn data_first(device: &Device, moved: &Move) {
@@ -100,16 +102,24 @@ fn variant(name: &'static str, expected: Expected, why: &'static str, parties: P
     let neighbours = match parties.neighbours {
         0 => String::new(),
         1 => format!("; a neighbour with its vector on the new CPU, {theirs} event{}", s(theirs)),
-        _ => format!("; neighbours with its vector on the new CPU and the next one on the old, {theirs} events"),
+        _ => format!(
+            "; neighbours with its vector on the new CPU and the next one on the old, {theirs} events"
+        ),
     };
-    let text = format!("1 move to another CPU, 1 device that cannot mask, {events} event{}{neighbours}", s(events));
+    let text = format!(
+        "1 move to another CPU, 1 device that cannot mask, {events} event{}{neighbours}",
+        s(events)
+    );
     Variant::new(name, expected, why, text, move |m| program(m, parties))
 }
 
 fn program(m: &Machine, parties: Parties) {
     let kind = Kind { ordered: parties.ordered, masks: false, ..Kind::PLAIN };
-    let devices =
-        [(kind, HERE, parties.events), (kind, THERE, parties.neighbour_events), (kind, HERE, parties.neighbour_events)];
+    let devices = [
+        (kind, HERE, parties.events),
+        (kind, THERE, parties.neighbour_events),
+        (kind, HERE, parties.neighbour_events),
+    ];
     let host = Host::new(2, 3, &devices[..=parties.neighbours as usize]);
     for line in &host.lines {
         let driver: Arc<dyn Handler> = Driver::of(line);
@@ -132,6 +142,8 @@ fn program(m: &Machine, parties: Parties) {
         host.quiet()?;
         host.clean()?;
         let unhandled = host.unhandled();
-        (unhandled == Unhandled::default()).then_some(()).ok_or_else(|| format!("for nothing: {unhandled:?}"))
+        (unhandled == Unhandled::default())
+            .then_some(())
+            .ok_or_else(|| format!("for nothing: {unhandled:?}"))
     });
 }

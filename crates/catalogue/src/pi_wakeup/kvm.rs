@@ -1,13 +1,17 @@
-//! The reported code, in our own words: how a vCPU that sleeps is woken by an interrupt that hardware posts for it.
+//! The reported code, in our own words: how a vCPU that sleeps is woken by an interrupt that
+//! hardware posts for it.
 //!
-//! A vCPU that halts goes on the list of the CPU that it leaves, and has its notifications sent there with the wake-up
-//! vector. The handler of that vector looks through the list of its CPU for vCPUs that have something posted.
+//! A vCPU that halts goes on the list of the CPU that it leaves, and has its notifications sent
+//! there with the wake-up vector. The handler of that vector looks through the list of its CPU for
+//! vCPUs that have something posted.
 
 use std::cell::{Cell, OnceCell};
 use std::rc::{Rc, Weak};
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Hooks, SchedTask, Scheduler, local_irq_disable, local_irq_enable, witness};
+use doorbell_explore::sim::{
+    Hooks, SchedTask, Scheduler, local_irq_disable, local_irq_enable, witness,
+};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{Descriptor, Notification, WAKEUP};
 use doorbell_platform::{CpuId, Lock, LockClass, LockGuard, Platform, Subclass, WaitType};
@@ -27,7 +31,8 @@ pub(super) struct Kvm {
 struct PerCpu {
     /// The vCPUs that sleep, and were on this CPU before.
     sleepers: Lock<Sim, Vec<usize>>,
-    /// The last that took the lock. Not a visible step: only the message of a failure depends on it.
+    /// The last that took the lock. Not a visible step: only the message of a failure depends on
+    /// it.
     taken_by: Cell<Option<Path>>,
 }
 
@@ -40,14 +45,24 @@ pub(super) struct Vcpu {
 
 impl Kvm {
     pub(super) fn new(scope: Scope) -> Rc<Kvm> {
-        let cpu = |_| PerCpu { sleepers: Lock::new(&WAKEUP_LOCK, Vec::new()), taken_by: Cell::new(None) };
+        let cpu =
+            |_| PerCpu { sleepers: Lock::new(&WAKEUP_LOCK, Vec::new()), taken_by: Cell::new(None) };
         let vcpu = |number| Vcpu {
-            descriptor: Descriptor::new(["vCPU 0", "vCPU 1"][number], NOTIFY, scope.first_cpu(number)),
+            descriptor: Descriptor::new(
+                ["vCPU 0", "vCPU 1"][number],
+                NOTIFY,
+                scope.first_cpu(number),
+            ),
             task: OnceCell::new(),
             cpu: Cell::new(scope.first_cpu(number)),
         };
         let cpus = (0..scope.cpus).map(cpu).collect();
-        Rc::new(Kvm { scope, cpus, vcpus: (0..scope.vcpus).map(vcpu).collect(), scheduler: OnceCell::new() })
+        Rc::new(Kvm {
+            scope,
+            cpus,
+            vcpus: (0..scope.vcpus).map(vcpu).collect(),
+            scheduler: OnceCell::new(),
+        })
     }
 
     fn scheduler(&self) -> &Scheduler {
@@ -78,7 +93,8 @@ impl Kvm {
         }
     }
 
-    /// Another vCPU sends an interrupt: software posts it, and wakes a vCPU that is not in its guest.
+    /// Another vCPU sends an interrupt: software posts it, and wakes a vCPU that is not in its
+    /// guest.
     pub(super) fn send(&self, vcpu: usize, vector: u8) {
         let posted = self.vcpus[vcpu].descriptor.change(|posted| posted.post(vector));
         if posted.is_some() {
@@ -102,7 +118,8 @@ impl Kvm {
         }
     }
 
-    /// A vCPU goes to sleep, or is preempted on its way there: under the lock of its run queue, with interrupts off.
+    /// A vCPU goes to sleep, or is preempted on its way there: under the lock of its run queue,
+    /// with interrupts off.
     fn sched_out(&self, me: usize, cpu: CpuId) {
         let irqs_on = self.scope.fault == Some(Fault::SchedOutIrqsOn);
         if irqs_on {
@@ -159,7 +176,9 @@ impl Kvm {
             let free = self.cpus[left.0 as usize].sleepers.try_lock().is_some();
             let by = self.cpus[left.0 as usize].taken_by.get();
             if !free && by == Some(path) {
-                witness(format!("sched-in of vCPU {me} meets {path} at the lock of the list of {left}"));
+                witness(format!(
+                    "sched-in of vCPU {me} meets {path} at the lock of the list of {left}"
+                ));
             }
         }
         let mut sleepers = self.lock(left, Path::SchedIn, first);
@@ -183,12 +202,17 @@ impl Kvm {
                 return Err(format!("the list of CPU{cpu} still has {left:?}"));
             }
         }
-        let asleep = self.vcpus.iter().position(|vcpu| vcpu.descriptor.observe(|posted| posted.nv != NOTIFY));
-        asleep.map_or(Ok(()), |vcpu| Err(format!("vCPU {vcpu} runs, and is notified as if it slept")))
+        let asleep = self
+            .vcpus
+            .iter()
+            .position(|vcpu| vcpu.descriptor.observe(|posted| posted.nv != NOTIFY));
+        asleep
+            .map_or(Ok(()), |vcpu| Err(format!("vCPU {vcpu} runs, and is notified as if it slept")))
     }
 }
 
-/// The hooks of a scheduler some of whose tasks are vCPUs. The scheduler is part of what they are about, hence not an `Rc`.
+/// The hooks of a scheduler some of whose tasks are vCPUs. The scheduler is part of what they are
+/// about, hence not an `Rc`.
 pub(super) struct VcpuHooks(pub Weak<Kvm>);
 
 impl VcpuHooks {

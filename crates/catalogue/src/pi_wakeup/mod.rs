@@ -1,7 +1,8 @@
-//! Seed 001: a lock validator's false alarm about the lists of sleeping vCPUs, and what its cure must not hide.
+//! Seed 001: a lock validator's false alarm about the lists of sleeping vCPUs, and what its cure
+//! must not hide.
 //!
-//! A vCPU that halts while a device is assigned to it goes on a list of the CPU that it leaves, so that the handler of
-//! that CPU's wake-up vector finds it. Three paths take the lock of a list:
+//! A vCPU that halts while a device is assigned to it goes on a list of the CPU that it leaves, so
+//! that the handler of that CPU's wake-up vector finds it. Three paths take the lock of a list:
 //!
 //! | path | under | on which CPU's list | then |
 //! |---|---|---|---|
@@ -9,27 +10,33 @@
 //! | sched-out | the run queue's lock, interrupts off | its own | nothing: a leaf |
 //! | sched-in | nothing, interrupts off | the one that the vCPU *left* | nothing: a leaf |
 //!
-//! The validator puts the first two together: wake-up lock → `pi_lock` → `rq lock` → wake-up lock. For the deadlock,
-//! the handler would have to hold the lock of a list that sched-out waits for under the run queue's lock. Sched-out waits
-//! for the list of its own CPU only, and keeps interrupts off there, so that CPU's handler, the only one that takes that
-//! lock and then something else, is not running. That is the document's argument, and the reason that the search gives.
+//! The validator puts the first two together: wake-up lock → `pi_lock` → `rq lock` → wake-up lock.
+//! For the deadlock, the handler would have to hold the lock of a list that sched-out waits for
+//! under the run queue's lock. Sched-out waits for the list of its own CPU only, and keeps
+//! interrupts off there, so that CPU's handler, the only one that takes that lock and then
+//! something else, is not running. That is the document's argument, and the reason that the search
+//! gives.
 //!
 //! Compared with the document, step by step (`doorbell explain pi-wakeup/…`):
 //!
-//! 1. The chain of the report, `pi_lock → rq lock → wake-up lock → pi_lock`, comes out of `without-annotations`, each
-//!    order with its path: the handler has the first and the third, sched-out the second. Also the shorter
-//!    `rq lock → wake-up lock → rq lock`, since the wake-up takes the run queue's lock with the list's still held.
-//! 2. "Mutually exclusive" is `exclusive on one CPU`; with lists of two CPUs in use, there is a second reason that the
-//!    document leaves unsaid: one CPU's handler and another CPU's sched-out take different locks.
+//! 1. The chain of the report, `pi_lock → rq lock → wake-up lock → pi_lock`, comes out of
+//!    `without-annotations`, each order with its path: the handler has the first and the third,
+//!    sched-out the second. Also the shorter `rq lock → wake-up lock → rq lock`, since the wake-up
+//!    takes the run queue's lock with the list's still held.
+//! 2. "Mutually exclusive" is `exclusive on one CPU`; with lists of two CPUs in use, there is a
+//!    second reason that the document leaves unsaid: one CPU's handler and another CPU's sched-out
+//!    take different locks.
 //! 3. The document's diagram of why sched-in is *not* exclusive with sched-out is the trace of
-//!    `contention-with-sched-out`: vCPU 0 sleeps, vCPU 1 comes and sleeps in its turn on CPU 0, while vCPU 0 is
-//!    loaded on CPU 1 and waits for the lock of the list of CPU 0. `contention-with-handler` shows the other half of
-//!    the comment in the patch. Neither is a deadlock: sched-in holds nothing that either waits for.
+//!    `contention-with-sched-out`: vCPU 0 sleeps, vCPU 1 comes and sleeps in its turn on CPU 0,
+//!    while vCPU 0 is loaded on CPU 1 and waits for the lock of the list of CPU 0.
+//!    `contention-with-handler` shows the other half of the comment in the patch. Neither is a
+//!    deadlock: sched-in holds nothing that either waits for.
 //! 4. With handler 0, sched-out 1, sched-in both, nothing is reported; sched-in's order of the two
-//!    names, wake-up lock → wake-up lock/1, closes no cycle. The planted faults show that both names
-//!    of sched-in are needed. What the document does not say: a handler that took another CPU's lock
-//!    would really deadlock, and the subclasses would hide it (`handler-walks-all-lists`). The
-//!    annotation holds only as long as handlers keep to their own CPU's list.
+//!    names, wake-up lock → wake-up lock/1, closes no cycle. The planted faults show that both
+//!    names of sched-in are needed. What the document does not say: a handler that took another
+//!    CPU's lock would really deadlock, and the subclasses would hide it
+//!    (`handler-walks-all-lists`). The annotation holds only as long as handlers keep to their own
+//!    CPU's list.
 //! 5. In a preemptible kernel, the hook of sched-out is called wherever a vCPU is on its way to
 //!    sleep, as the document says in brackets: the same verdicts, for the same reasons
 //!    (`preemptible*`).
@@ -69,8 +76,15 @@ use doorbell_explore::validate::ReasonKind;
 use crate::{Case, Expected, Inversions, Variant};
 use scope::{AS_HANDLER, AS_SCHED_OUT, BOTH, Fault, ONE, Path, Preemption, Scope, TWO};
 
-fn variant(name: &'static str, expected: Expected, inversions: Inversions, why: &'static str, scope: Scope) -> Variant {
-    Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m)).inversions(inversions)
+fn variant(
+    name: &'static str,
+    expected: Expected,
+    inversions: Inversions,
+    why: &'static str,
+    scope: Scope,
+) -> Variant {
+    Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m))
+        .inversions(inversions)
 }
 
 /// The report, and what the search says to it.
@@ -108,7 +122,9 @@ fn contention() -> Vec<Variant> {
     let show = |name, why, path| {
         let scope = Scope { shows_contention: Some(path), ..TWO };
         let text = format!("{scope}; ends when sched-in finds {path} at the lock");
-        Variant::new(name, Expected::Found(FailureKind::Witness), why, text, move |m| scope.program(m))
+        Variant::new(name, Expected::Found(FailureKind::Witness), why, text, move |m| {
+            scope.program(m)
+        })
     };
     vec![
         show(
@@ -124,7 +140,8 @@ fn contention() -> Vec<Variant> {
     ]
 }
 
-/// In a preemptible kernel a vCPU may leave its CPU before it calls the scheduler itself: on its way to sleep, by the same hook.
+/// In a preemptible kernel a vCPU may leave its CPU before it calls the scheduler itself: on its
+/// way to sleep, by the same hook.
 fn preemptible() -> Vec<Variant> {
     let one = Scope { preemption: Preemption::ByTimer, ..ONE };
     let two = Scope { preemption: Preemption::ByWakeUps, ..TWO };
@@ -207,7 +224,13 @@ fn faults() -> Vec<Variant> {
     let deadlock = Expected::Found(FailureKind::Deadlock);
     let wakes = Scope { fault: Some(Fault::WakesUnderIt), ..TWO };
     let under = Scope { fault: Some(Fault::UnderTaskLock), ..TWO };
-    let all = Scope { fault: Some(Fault::AllLists), late_notification: true, sender: false, devices: 2, ..TWO };
+    let all = Scope {
+        fault: Some(Fault::AllLists),
+        late_notification: true,
+        sender: false,
+        devices: 2,
+        ..TWO
+    };
     vec![
         variant(
             "sched-in-wakes-as-handler",
@@ -271,10 +294,11 @@ fn faults() -> Vec<Variant> {
 
 /// The case.
 pub(crate) fn case() -> Case {
-    let variants = [reported(), contention(), preemptible(), subclasses(), faults(), shipped::variants()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let variants =
+        [reported(), contention(), preemptible(), subclasses(), faults(), shipped::variants()]
+            .into_iter()
+            .flatten()
+            .collect();
     Case::new(
         "pi-wakeup",
         "an interrupt handler, sched-out and sched-in take the lock of a list of sleeping vCPUs",

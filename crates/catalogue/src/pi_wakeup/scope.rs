@@ -23,7 +23,8 @@ pub(super) struct Scope {
     pub apart: bool,
     /// A device posts an interrupt for each of the last so many vCPUs.
     pub devices: usize,
-    /// A task of the last CPU posts an interrupt for vCPU 0 and wakes it, onto its own CPU if that is one of vCPUs.
+    /// A task of the last CPU posts an interrupt for vCPU 0 and wakes it, onto its own CPU if that
+    /// is one of vCPUs.
     pub sender: bool,
     /// A notification from before comes late to the last CPU, whose list is empty.
     pub late_notification: bool,
@@ -120,13 +121,19 @@ impl Scope {
         );
         for (number, vcpu) in kvm.vcpus.iter().enumerate() {
             let halts = Rc::clone(&kvm);
-            let task = scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || halts.halt(number));
+            let task =
+                scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || {
+                    halts.halt(number)
+                });
             vcpu.task.set(task).expect("it is set once");
         }
         for cpu in (0..self.cpus).map(CpuId) {
             let handles = Rc::clone(&kvm);
-            let wakeup = m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || handles.wakeup_handler(cpu));
-            // On a CPU that is in no guest, the notification has nothing to do: whoever enters one looks by himself.
+            let wakeup = m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
+                handles.wakeup_handler(cpu)
+            });
+            // On a CPU that is in no guest, the notification has nothing to do: whoever enters one
+            // looks by himself.
             let notification = m.handler(cpu, NOTIFY, format!("notification {cpu}"), || ());
             // Where no vCPU begins that has a device, none may come.
             if (self.vcpus - self.devices..self.vcpus).all(|vcpu| self.first_cpu(vcpu) != cpu) {
@@ -136,7 +143,9 @@ impl Scope {
         }
         for vcpu in self.vcpus - self.devices..self.vcpus {
             let posts = Rc::clone(&kvm);
-            m.hardware(format!("IOMMU for vCPU {vcpu}"), move || vtd::post(&posts.vcpus[vcpu].descriptor, 1));
+            m.hardware(format!("IOMMU for vCPU {vcpu}"), move || {
+                vtd::post(&posts.vcpus[vcpu].descriptor, 1)
+            });
         }
         if self.sender {
             let sends = Rc::clone(&kvm);
@@ -167,7 +176,13 @@ impl fmt::Display for Scope {
         let s = |n: usize| if n == 1 { "" } else { "s" };
         let (cpus, vcpus, devices) = (self.cpus as usize, self.vcpus, self.devices);
         let first = if self.apart { " of their own" } else { "" };
-        write!(f, "{vcpus} vCPU{} on {cpus} CPU{}{first}, {devices} device{}", s(vcpus), s(cpus), s(devices))?;
+        write!(
+            f,
+            "{vcpus} vCPU{} on {cpus} CPU{}{first}, {devices} device{}",
+            s(vcpus),
+            s(cpus),
+            s(devices)
+        )?;
         if self.sender {
             write!(f, ", 1 sender")?;
         }

@@ -1,12 +1,13 @@
-//! Seed 001 on the real `doorbell-apic`: vCPUs that sleep, are woken by posted interrupts, and move, under a scheduler with
-//! locks of its own.
+//! Seed 001 on the real `doorbell-apic`: vCPUs that sleep, are woken by posted interrupts, and
+//! move, under a scheduler with locks of its own.
 //!
-//! `PiHooks::put` is what the scheduler's sched-out hook calls, under the lock of the run queue; `PiHooks::load` is called by
-//! sched-in; `WakeupVcpus::handle_wakeup` is the handler. The three of them share no lock, so there is no order for a validator to
-//! complain of: the only locks of these programs are the scheduler's.
+//! `PiHooks::put` is what the scheduler's sched-out hook calls, under the lock of the run queue;
+//! `PiHooks::load` is called by sched-in; `WakeupVcpus::handle_wakeup` is the handler. The three of
+//! them share no lock, so there is no order for a validator to complain of: the only locks of these
+//! programs are the scheduler's.
 //!
-//! A vCPU migrates when it is woken on another CPU than the one where it fell asleep. Several that do so are in [`places`],
-//! without a scheduler.
+//! A vCPU migrates when it is woken on another CPU than the one where it fell asleep. Several that
+//! do so are in [`places`], without a scheduler.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
@@ -14,7 +15,9 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
-use doorbell_explore::sim::{Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{
+    Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable,
+};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
@@ -55,7 +58,8 @@ enum Sender {
     Vcpus,
 }
 
-const ONE: Scope = Scope { cpus: 2, vcpus: 1, apart: false, devices: 1, sender: Sender::Task, timer: false };
+const ONE: Scope =
+    Scope { cpus: 2, vcpus: 1, apart: false, devices: 1, sender: Sender::Task, timer: false };
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,9 +77,10 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Where the search of what is too large to be exhausted ends. `shipped-two` has by then gone through 0.007 % of its tree, as
-/// far as that can be told from the breadth that is known. Nearly half of the branches are an interrupt that comes at another
-/// moment; hence [`places`], where those moments that do not matter are none.
+/// Where the search of what is too large to be exhausted ends. `shipped-two` has by then gone
+/// through 0.007 % of its tree, as far as that can be told from the breadth that is known. Nearly
+/// half of the branches are an interrupt that comes at another moment; hence [`places`], where
+/// those moments that do not matter are none.
 const EXECUTIONS: u64 = 2_000_000;
 
 pub(super) fn variants() -> Vec<Variant> {
@@ -171,13 +176,20 @@ impl Vm {
     fn new(scope: Scope, scheduler: Scheduler) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let wakeup_vcpus =
-            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
+            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu)
+                .expect("a few");
         let vcpu = |number| {
             let gate = PiGate::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
-            Arc::new(Vcpu { number, post: PiDescriptor::new(Pending::new(), gate), got: Model::new("guest", 0) })
+            Arc::new(Vcpu {
+                number,
+                post: PiDescriptor::new(Pending::new(), gate),
+                got: Model::new("guest", 0),
+            })
         };
         let vcpus: Vec<_> = (0..scope.vcpus).map(vcpu).collect();
-        let hooks = vcpus.iter().map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
+        let hooks = vcpus
+            .iter()
+            .map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
         Vm {
             hooks: hooks.map(RefCell::new).collect(),
             tasks: vcpus.iter().map(|_| OnceCell::new()).collect(),
@@ -189,7 +201,8 @@ impl Vm {
     }
 
     fn wake(&self, vcpu: &Vcpu) {
-        self.scheduler.wake(*self.tasks[vcpu.number].get().expect("it is set before anything runs"));
+        self.scheduler
+            .wake(*self.tasks[vcpu.number].get().expect("it is set before anything runs"));
     }
 
     /// Takes what is posted into the guest.
@@ -203,7 +216,8 @@ impl Vm {
     fn run(&self, vcpu: &Vcpu) -> u64 {
         let irqs = IrqGuard::<Sim>::new();
         let cpu = Sim::current_cpu();
-        let entering = vcpu.post.enter(&irqs, Guest { cpu, posted: true }).expect("nothing is requested");
+        let entering =
+            vcpu.post.enter(&irqs, Guest { cpu, posted: true }).expect("nothing is requested");
         let (in_guest, _) = entering.rescan(|_| self.take(vcpu));
         self.in_guest[cpu.0 as usize].set(Some(vcpu.number));
         local_irq_enable();
@@ -287,7 +301,8 @@ impl Scope {
             Sender::Task => vcpu == 0,
             Sender::Vcpus => true,
         };
-        (self.vcpus - self.devices..self.vcpus).any(|vcpu| self.first_cpu(vcpu) == cpu || moves(vcpu))
+        (self.vcpus - self.devices..self.vcpus)
+            .any(|vcpu| self.first_cpu(vcpu) == cpu || moves(vcpu))
     }
 
     /// What the guest of a vCPU waits for.
@@ -319,19 +334,22 @@ fn program(m: &Machine, scope: Scope) {
     }
     for number in 0..scope.vcpus {
         let on = Rc::clone(&vm);
-        let task = vm.scheduler.task(m, scope.first_cpu(number), format!("vCPU {number}"), move || {
-            let vcpu = &on.vcpus[number];
-            if scope.sender == Sender::Vcpus {
-                on.vcpu_task(vcpu, 1 << DEVICE);
-                on.send(&on.vcpus[(number + 1) % scope.vcpus]);
-            }
-            on.vcpu_task(vcpu, scope.wanted(number));
-        });
+        let task =
+            vm.scheduler.task(m, scope.first_cpu(number), format!("vCPU {number}"), move || {
+                let vcpu = &on.vcpus[number];
+                if scope.sender == Sender::Vcpus {
+                    on.vcpu_task(vcpu, 1 << DEVICE);
+                    on.send(&on.vcpus[(number + 1) % scope.vcpus]);
+                }
+                on.vcpu_task(vcpu, scope.wanted(number));
+            });
         vm.tasks[number].set(task).expect("it is set once");
     }
     for number in scope.vcpus - scope.devices..scope.vcpus {
         let to = Arc::clone(&vm.vcpus[number]);
-        m.hardware(format!("IOMMU for vCPU {number}"), move || vtd::post_to(&to.post, DEVICE.into()));
+        m.hardware(format!("IOMMU for vCPU {number}"), move || {
+            vtd::post_to(&to.post, DEVICE.into())
+        });
     }
     if scope.sender == Sender::Task {
         let on = Rc::clone(&vm);
@@ -344,10 +362,13 @@ fn program(m: &Machine, scope: Scope) {
         m.hardware("timer", move || handler.raise());
     }
     m.at_quiescence("every guest has got what was posted, and nobody is in a map", move || {
-        let late = vm.vcpus.iter().find(|vcpu| vcpu.got.observe(|got| *got) != scope.wanted(vcpu.number));
+        let late =
+            vm.vcpus.iter().find(|vcpu| vcpu.got.observe(|got| *got) != scope.wanted(vcpu.number));
         let listed = (0..scope.cpus).find(|cpu| !vm.wakeup_vcpus.is_empty(CpuId(*cpu)));
         match (late, listed) {
-            (Some(vcpu), _) => Err(format!("vCPU {} has got {:#b}", vcpu.number, vcpu.got.observe(|got| *got))),
+            (Some(vcpu), _) => {
+                Err(format!("vCPU {} has got {:#b}", vcpu.number, vcpu.got.observe(|got| *got)))
+            }
             (None, Some(cpu)) => Err(format!("somebody is in the map of CPU{cpu}")),
             (None, None) => Ok(()),
         }

@@ -1,12 +1,13 @@
-//! The host's side, as far as the case goes: the vector tables, a descriptor, and how an interrupt is requested, freed and
-//! taken.
+//! The host's side, as far as the case goes: the vector tables, a descriptor, and how an interrupt
+//! is requested, freed and taken.
 //!
-//! An entry of a vector table is written under the vector lock by whoever requests and frees, and read without it by the
-//! CPU whose table it is. As reported, that CPU also writes it without the lock.
+//! An entry of a vector table is written under the vector lock by whoever requests and frees, and
+//! read without it by the CPU whose table it is. As reported, that CPU also writes it without the
+//! lock.
 //!
-//! The descriptor's own lock is not here: what is done under it is one step, or is in an order in which nobody could tell
-//! that it is more than one. An interrupt that finds the descriptor without an action is kept, and sent again when there is
-//! one: what gets lost is lost at the vector table.
+//! The descriptor's own lock is not here: what is done under it is one step, or is in an order in
+//! which nobody could tell that it is more than one. An interrupt that finds the descriptor without
+//! an action is kept, and sent again when there is one: what gets lost is lost at the vector table.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -39,7 +40,8 @@ pub(super) enum EntryCode {
     Unlocked,
     /// The handler looks again under the vector lock, and goes by that.
     Reevaluates,
-    /// The same, but it says of what it has not handled that it has, so that nobody ends it: a planted fault.
+    /// The same, but it says of what it has not handled that it has, so that nobody ends it: a
+    /// planted fault.
     ReevaluatesWrongly,
 }
 
@@ -98,7 +100,10 @@ impl Kernel {
             to,
             entry: Model::new("vector_irq", Entry::Installed),
             vector_lock: Lock::new(&VECTOR_LOCK, ()),
-            desc: Model::new("irq_desc", Desc { action: Some(action), in_progress: false, kept: false }),
+            desc: Model::new(
+                "irq_desc",
+                Desc { action: Some(action), in_progress: false, kept: false },
+            ),
             memory: Ghost::new("irq_desc"),
             rcu: <Sim as Platform>::Rcu::new("rcu"),
             guarded: Cell::new(false),
@@ -118,7 +123,10 @@ impl Kernel {
         let before = self.entry.change(|now| std::mem::replace(now, entry));
         note(|| format!("vector_irq: {before:?} → {entry:?}"));
         if self.guarded.get() && before == Entry::Installed && entry == Entry::Unused {
-            fail(format!("the interrupt entry overwrites the descriptor that is installed for {}", self.to));
+            fail(format!(
+                "the interrupt entry overwrites the descriptor that is installed for {}",
+                self.to
+            ));
         }
     }
 
@@ -170,7 +178,9 @@ impl Kernel {
             desc.kept = desc.action.is_none();
             desc.action.clone()
         });
-        note(|| if action.is_some() { "handler in progress" } else { "no action: kept" }.to_owned());
+        note(|| {
+            if action.is_some() { "handler in progress" } else { "no action: kept" }.to_owned()
+        });
         let Some(action) = action else { return };
         action();
         self.desc.change(|desc| desc.in_progress = false);
@@ -217,8 +227,8 @@ impl Kernel {
         self.memory.free();
     }
 
-    /// The proposed repair: after a request, whatever the entry says is made to be the descriptor. With `guards`, it is a
-    /// failure to overwrite that afterwards.
+    /// The proposed repair: after a request, whatever the entry says is made to be the descriptor.
+    /// With `guards`, it is a failure to overwrite that afterwards.
     pub(super) fn repair(&self, guards: bool) {
         let guard = self.vector_lock.lock_irqsave();
         if self.read() != Entry::Installed {

@@ -2,16 +2,17 @@
 //!
 //! A file each: the host's vector tables (`kernel`), who does what (`parties`).
 //!
-//! What `explain vector-teardown/as-reported` shows is the flow that the document's author reconstructed, in his order:
-//! raised and not handled, masked, synchronized, message zeroed, 'shutdown', handled and 'shutdown' seen, installed,
-//! 'unused' written. That the last comes after the unmask here, and before it there, is the same run. What the document
-//! does not say:
+//! What `explain vector-teardown/as-reported` shows is the flow that the document's author
+//! reconstructed, in his order: raised and not handled, masked, synchronized, message zeroed,
+//! 'shutdown', handled and 'shutdown' seen, installed, 'unused' written. That the last comes after
+//! the unmask here, and before it there, is the same run. What the document does not say:
 //!
-//! - The message may be on its way still when the device is masked; it need not have come as far as the IRR.
-//! - An interrupt that comes when its action is gone and its vector is not yet must be kept and sent again, or there is
-//!   another way to lose it. Here it is.
-//! - That a driver of the host loses nothing takes a driver that looks at its device when it enables it
-//!   (`reevaluate-driver-blind`).
+//! - The message may be on its way still when the device is masked; it need not have come as far as
+//!   the IRR.
+//! - An interrupt that comes when its action is gone and its vector is not yet must be kept and
+//!   sent again, or there is another way to lose it. Here it is.
+//! - That a driver of the host loses nothing takes a driver that looks at its device when it
+//!   enables it (`reevaluate-driver-blind`).
 //! - The guest of the document has masked its vector. That changes no verdict (`*-masked`) but one:
 //!   to inject before the switch is as good as after it then (`inject-before-masked`). To inject
 //!   does not mend what was overwritten (`inject-after-overwritten`).
@@ -64,7 +65,8 @@ const INVARIANT: Expected = Expected::Found(FailureKind::Invariant);
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
 /// With the entry code that looks again under the vector lock.
-const REEVALUATED: Parties = Parties { code: EntryCode::Reevaluates, end: End::NothingLost, ..REPORTED };
+const REEVALUATED: Parties =
+    Parties { code: EntryCode::Reevaluates, end: End::NothingLost, ..REPORTED };
 
 /// A vector that was shut down is set up again, and a spurious interrupt comes to it.
 const SET_UP: Parties = Parties { form: Form::SetUp, ..REEVALUATED };
@@ -146,7 +148,12 @@ fn repair() -> Vec<Variant> {
             "repair-lost-masked",
             LOST,
             "also while the guest masks it: the host has no pending bit for what it drops",
-            Parties { guard: Guard::Nothing, end: End::NothingLostUnlessOverwritten, masked: true, ..repaired },
+            Parties {
+                guard: Guard::Nothing,
+                end: End::NothingLostUnlessOverwritten,
+                masked: true,
+                ..repaired
+            },
         ),
     ]
 }
@@ -298,6 +305,9 @@ pub(crate) fn case() -> Case {
         "vector-teardown",
         "an interrupt waits at its CPU while its vector is shut down and installed again",
         "document 004: vector tables, and VFIO's free and request of a live interrupt",
-        [reported(), repair(), reevaluated(), injected(), shipped::variants()].into_iter().flatten().collect(),
+        [reported(), repair(), reevaluated(), injected(), shipped::variants()]
+            .into_iter()
+            .flatten()
+            .collect(),
     )
 }

@@ -1,4 +1,5 @@
-//! The parties: who frees and requests the interrupt, the device, the CPU that it interrupts, and, behind VFIO, the guest.
+//! The parties: who frees and requests the interrupt, the device, the CPU that it interrupts, and,
+//! behind VFIO, the guest.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,19 +14,21 @@ use super::kernel::{Action, DescFreed, EntryCode, Kernel};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
 
-/// Where the device's interrupts go. Nothing else happens on that CPU; what delays the interrupt there (interrupts off,
-/// an NMI) is the time that the search lets pass.
+/// Where the device's interrupts go. Nothing else happens on that CPU; what delays the interrupt
+/// there (interrupts off, an NMI) is the time that the search lets pass.
 const TO: Message = Message { cpu: CpuId(1), vector: Vector(0x41) };
 
 /// The side that frees and requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
-    /// VFIO, on a device that goes on meanwhile: its handler signals an eventfd, by which the guest is interrupted.
+    /// VFIO, on a device that goes on meanwhile: its handler signals an eventfd, by which the guest
+    /// is interrupted.
     Vfio,
     /// A driver of the host, which silences its device first.
     Driver,
-    /// A driver of the host that has freed its interrupt long ago, and requests it. Nothing was on its way then, so
-    /// the table says 'shutdown' still; the interrupt that comes to that vector is nobody's.
+    /// A driver of the host that has freed its interrupt long ago, and requests it. Nothing was on
+    /// its way then, so the table says 'shutdown' still; the interrupt that comes to that vector is
+    /// nobody's.
     SetUp,
 }
 
@@ -70,7 +73,8 @@ pub(super) struct Parties {
     /// The guest has the vector masked during the switch, and takes the mask off afterwards.
     pub masked: bool,
     pub waits_for_driver: bool,
-    /// The device sends although it is masked, by whatever message it has at that moment: it is broken.
+    /// The device sends although it is masked, by whatever message it has at that moment: it is
+    /// broken.
     pub late: bool,
     pub events: u32,
     pub switches: u32,
@@ -111,10 +115,15 @@ impl fmt::Display for Parties {
         match self.form {
             Form::Driver => write!(f, "; silenced, freed, requested and enabled on another CPU"),
             Form::SetUp => {
-                write!(f, "; requested and enabled on another CPU, 1 spurious interrupt at its vector")?;
+                write!(
+                    f,
+                    "; requested and enabled on another CPU, 1 spurious interrupt at its vector"
+                )?;
                 f.write_str(match self.desc_freed {
                     None => "",
-                    Some(DescFreed::AfterGrace) => "; freed again, and its descriptor after a grace period",
+                    Some(DescFreed::AfterGrace) => {
+                        "; freed again, and its descriptor after a grace period"
+                    }
                     Some(DescFreed::AtOnce) => "; freed again, and its descriptor at once",
                 })
             }
@@ -126,7 +135,8 @@ impl fmt::Display for Parties {
     }
 }
 
-/// The guest's vector, as its user sees it: a mask, and a pending bit that is what is not delivered yet.
+/// The guest's vector, as its user sees it: a mask, and a pending bit that is what is not delivered
+/// yet.
 struct Guest {
     vector: Model<GuestVector>,
     /// Interrupts that the guest's driver had no reason for.
@@ -156,7 +166,8 @@ impl Guest {
         note(|| format!("the guest {} the vector", if masked { "masks" } else { "unmasks" }));
     }
 
-    /// The driver in the guest, for as long as it is interrupted, and no more often for nothing than is permitted.
+    /// The driver in the guest, for as long as it is interrupted, and no more often for nothing
+    /// than is permitted.
     fn runs(&self, device: &Device, permitted: u32) {
         let due = |vector: &GuestVector| vector.pending && !vector.masked;
         while self.vector.serve(due, |vector| vector.pending = false).is_ok() {
@@ -165,7 +176,10 @@ impl Guest {
                 self.extra.set(self.extra.get() + 1);
             }
             if self.extra.get() > permitted {
-                fail(format!("extra interrupts of the guest: {}, permitted: {permitted}", self.extra.get()));
+                fail(format!(
+                    "extra interrupts of the guest: {}, permitted: {permitted}",
+                    self.extra.get()
+                ));
             }
         }
     }
@@ -174,7 +188,8 @@ impl Guest {
 impl Parties {
     pub(super) fn program(self, m: &Machine) {
         let apics = Lapics::new(2);
-        let kind = Kind { waits_for_driver: self.waits_for_driver, heeds_mask: !self.late, ..Kind::PLAIN };
+        let kind =
+            Kind { waits_for_driver: self.waits_for_driver, heeds_mask: !self.late, ..Kind::PLAIN };
         let device = Device::new("device", kind, TO, self.events);
         let guest = Guest::new();
         let action = self.action(&device, &guest);
@@ -189,10 +204,15 @@ impl Parties {
             kernel.guard();
         }
         {
-            let (kernel, device, guest) = (Rc::clone(&kernel), Arc::clone(&device), Rc::clone(&guest));
+            let (kernel, device, guest) =
+                (Rc::clone(&kernel), Arc::clone(&device), Rc::clone(&guest));
             match self.form {
-                Form::Driver => m.task_on(CpuId(0), "driver", move || self.reset(&kernel, &device, action)),
-                Form::SetUp => m.task_on(CpuId(0), "driver", move || self.set_up(&kernel, &device, action)),
+                Form::Driver => {
+                    m.task_on(CpuId(0), "driver", move || self.reset(&kernel, &device, action))
+                }
+                Form::SetUp => {
+                    m.task_on(CpuId(0), "driver", move || self.set_up(&kernel, &device, action))
+                }
                 Form::Vfio => m.task_on(CpuId(0), "QEMU", move || {
                     for _ in 0..self.switches {
                         self.switch(&kernel, &guest, Rc::clone(&action));
@@ -222,7 +242,11 @@ impl Parties {
                 End::NothingLostUnlessOverwritten => state.unseen > 0 && installed,
                 End::NextArrives => state.waits || !installed,
             };
-            let waits = if state.waits { "the device waits for its driver" } else { "the device has an event" };
+            let waits = if state.waits {
+                "the device waits for its driver"
+            } else {
+                "the device has an event"
+            };
             let table = if installed { "" } else { ", and the vector is nobody's" };
             if lost { Err(format!("{waits}, nothing is pending{table}")) } else { Ok(()) }
         });

@@ -1,5 +1,5 @@
-//! The same with the INTx of `doorbell-host`: who signals does so in a read section, so that one grace period waits for the
-//! handler and the work alike.
+//! The same with the INTx of `doorbell-host`: who signals does so in a read section, so that one
+//! grace period waits for the handler and the work alike.
 
 use std::sync::{Arc, OnceLock};
 
@@ -85,8 +85,10 @@ type Vfio = Intx<Sim, Device, Trigger>;
 
 fn program(m: &Machine, waits: bool) {
     let eventfd = Arc::new(Ghost::new("eventfd"));
-    let device =
-        Device { pins: Model::new("device", Pins { pending: false, masked: false }), handler: OnceLock::new() };
+    let device = Device {
+        pins: Model::new("device", Pins { pending: false, masked: false }),
+        handler: OnceLock::new(),
+    };
     let vfio = Arc::new(Vfio::new(device, &Arc::new(<Sim as Platform>::Rcu::new("triggers"))));
     std::mem::forget(vfio.set_trigger(Some(Trigger(Arc::clone(&eventfd)))).act());
     vfio.enable();
@@ -131,6 +133,8 @@ fn program(m: &Machine, waits: bool) {
     }
     m.at_quiescence("the device is masked", move || {
         let masked = vfio.line().pins.observe(|pins| pins.masked);
-        masked.then_some(()).ok_or_else(|| "its line interrupts a CPU on which nobody handles it".to_owned())
+        masked
+            .then_some(())
+            .ok_or_else(|| "its line interrupts a CPU on which nobody handles it".to_owned())
     });
 }

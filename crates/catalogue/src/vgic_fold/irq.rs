@@ -141,7 +141,9 @@ impl Irq {
     fn put_on(&self, vcpu: Option<Vcpu>) {
         let before = self.vcpu.replace(vcpu);
         remark(|| match vcpu.or(before) {
-            Some(list) => format!("{} vCPU{list}'s list", if vcpu.is_some() { "on" } else { "off" }),
+            Some(list) => {
+                format!("{} vCPU{list}'s list", if vcpu.is_some() { "on" } else { "off" })
+            }
             None => "on no list".to_owned(),
         });
     }
@@ -232,7 +234,11 @@ impl Irqs {
                 id,
                 state: Lock::new(
                     &IRQ_LOCK,
-                    State { pending: listed && id != Id::Active, active: listed && id == Id::Active, target: 0 },
+                    State {
+                        pending: listed && id != Id::Active,
+                        active: listed && id == Id::Active,
+                        target: 0,
+                    },
                 ),
                 vcpu: Cell::new(vcpu),
                 next: Model::new("next", next),
@@ -286,7 +292,8 @@ impl Irqs {
     #[track_caller]
     pub(super) fn relink(&self, list: &mut Vec<Id>, vcpu: Vcpu, order: Vec<Id>) {
         for (at, id) in order.iter().enumerate() {
-            self.at(*id).set_next(order.get(at + 1).map_or(Link::Head(vcpu), |after| Link::Irq(*after)));
+            self.at(*id)
+                .set_next(order.get(at + 1).map_or(Link::Head(vcpu), |after| Link::Irq(*after)));
         }
         *list = order;
     }

@@ -187,7 +187,8 @@ impl Kvm {
         for (id, to) in moves {
             let mut low = self.ap_list[me.min(to)].lock_irqsave();
             let mut high = self.ap_list[me.max(to)].lock_nested(Subclass::new(1));
-            let (from, into) = if me < to { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
+            let (from, into) =
+                if me < to { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
             let irq = self.irq(id);
             let state = irq.lock();
             let ours = irq.is_on(me);

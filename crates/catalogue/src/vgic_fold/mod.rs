@@ -99,7 +99,9 @@ use doorbell_explore::trace::FailureKind;
 
 use crate::{Case, Expected, Variant};
 use irq::{Insertion, Removal};
-use scope::{Cursor, Does, End, Eventfd, Gic, Guest, Listed, Locking, Notifies, REPORTED, Scope, Stops};
+use scope::{
+    Cursor, Does, End, Eventfd, Gic, Guest, Listed, Locking, Notifies, REPORTED, Scope, Stops,
+};
 
 const INVARIANT: Expected = Expected::Found(FailureKind::Invariant);
 const FREED: Expected = Expected::Found(FailureKind::UseAfterFree);
@@ -180,7 +182,12 @@ fn reported() -> Vec<Stated> {
             "gicv2",
             EXHAUSTED,
             "a guest of a GICv2 has no LPIs, so others only add to the list",
-            Scope { gic: Gic::V2, list: Listed::Spis, others: &[&[Does::Injects, Does::Prunes]], ..to_the_tail },
+            Scope {
+                gic: Gic::V2,
+                list: Listed::Spis,
+                others: &[&[Does::Injects, Does::Prunes]],
+                ..to_the_tail
+            },
         ),
     ]
 }
@@ -242,13 +249,19 @@ fn locked() -> Vec<Stated> {
             "locked-checks",
             FREED,
             "whether the LPI is on this list is read from memory that was freed while the guest ran",
-            Scope { checks: true, others: DISABLES_AND_DISCARDS, end: End::NothingLostUnlessSkipped, ..LOCKED },
+            Scope {
+                checks: true,
+                others: DISABLES_AND_DISCARDS,
+                end: End::NothingLostUnlessSkipped,
+                ..LOCKED
+            },
         ),
     ]
 }
 
 /// The proposal of the document's last message.
-const PROPOSED: Scope = Scope { cursor: Cursor::Pinned, checks: true, notifies: Notifies::After, ..LOCKED };
+const PROPOSED: Scope =
+    Scope { cursor: Cursor::Pinned, checks: true, notifies: Notifies::After, ..LOCKED };
 
 fn proposed() -> Vec<Stated> {
     let unless_skipped = Scope { end: End::NothingLostUnlessSkipped, ..PROPOSED };

@@ -25,9 +25,14 @@ const QUEUED: &[&[Does]] = &[&[Does::DisablesLpis], &[Does::SignalsThere]];
 /// The case.
 pub(crate) fn case() -> Case {
     let variant = |name, expected, why, migration, others: &'static [&'static [Does]]| {
-        let others_told: Vec<_> =
-            others.iter().map(|does| does.iter().map(|does| does.told()).collect::<Vec<_>>().join(", then ")).collect();
-        let scope = format!("an LPI on the list of vCPU0, for vCPU1; vCPU0 prunes ‖ {}", others_told.join(" ‖ "));
+        let others_told: Vec<_> = others
+            .iter()
+            .map(|does| does.iter().map(|does| does.told()).collect::<Vec<_>>().join(", then "))
+            .collect();
+        let scope = format!(
+            "an LPI on the list of vCPU0, for vCPU1; vCPU0 prunes ‖ {}",
+            others_told.join(" ‖ ")
+        );
         Variant::new(name, expected, why, scope, move |m| {
             program(m, Scope { list: Listed::LpiAlone, migration, others, ..REPORTED });
         })
@@ -96,6 +101,8 @@ fn program(m: &Machine, scope: Scope) {
     m.task_on(CpuId(0), "vCPU0", move || prunes.prune(0));
     for (number, does) in (1..).zip(scope.others) {
         let kvm = Rc::clone(&kvm);
-        m.task_on(CpuId(number), format!("vCPU{number}"), move || does.iter().for_each(|does| does.with(&kvm)));
+        m.task_on(CpuId(number), format!("vCPU{number}"), move || {
+            does.iter().for_each(|does| does.with(&kvm))
+        });
     }
 }

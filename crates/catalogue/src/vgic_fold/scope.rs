@@ -189,21 +189,28 @@ impl Scope {
         m.task_on(CpuId(0), "vCPU0", move || skips.set(runs.run(&mut VcpuState::new(handles))));
         for (number, does) in (1..).zip(self.others) {
             let kvm = Rc::clone(&kvm);
-            m.task_on(CpuId(number), format!("vCPU{number}"), move || does.iter().for_each(|does| does.with(&kvm)));
+            m.task_on(CpuId(number), format!("vCPU{number}"), move || {
+                does.iter().for_each(|does| does.with(&kvm))
+            });
         }
         if self.end == End::Anything {
             return;
         }
-        m.at_quiescence("what the guest has ended is not active, and its irqfd was told once", move || {
-            let (active, heard) = (kvm.irq(Id::Active).is_active(), kvm.heard());
-            if self.end == End::NothingLostUnlessSkipped && skipped.get() || !active && heard == u32::from(handles) {
-                Ok(())
-            } else if active {
-                Err("SPI 33 stays active, and nobody will end it again".to_owned())
-            } else {
-                Err(format!("it was told {heard} times"))
-            }
-        });
+        m.at_quiescence(
+            "what the guest has ended is not active, and its irqfd was told once",
+            move || {
+                let (active, heard) = (kvm.irq(Id::Active).is_active(), kvm.heard());
+                if self.end == End::NothingLostUnlessSkipped && skipped.get()
+                    || !active && heard == u32::from(handles)
+                {
+                    Ok(())
+                } else if active {
+                    Err("SPI 33 stays active, and nobody will end it again".to_owned())
+                } else {
+                    Err(format!("it was told {heard} times"))
+                }
+            },
+        );
     }
 }
 

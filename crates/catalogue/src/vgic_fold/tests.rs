@@ -49,7 +49,10 @@ fn each_failure_is_the_one_that_its_variant_is_about() {
 }
 
 fn scope_of(name: &str) -> Scope {
-    stated().find(|variant| variant.name == name).unwrap_or_else(|| panic!("there is no variant {name}")).scope
+    stated()
+        .find(|variant| variant.name == name)
+        .unwrap_or_else(|| panic!("there is no variant {name}"))
+        .scope
 }
 
 #[test]
@@ -76,7 +79,11 @@ fn what_is_exhausted_fails_without_its_cure() {
         ("stopped", |scope| scope.stops = Stops::TakenBack, POISON),
     ];
     for variant in stated().filter(|variant| variant.expected == Expected::Exhausted) {
-        assert!(without.iter().any(|(name, ..)| *name == variant.name), "{}: what is its cure?", variant.name);
+        assert!(
+            without.iter().any(|(name, ..)| *name == variant.name),
+            "{}: what is its cure?",
+            variant.name
+        );
     }
     for (at, (name, takes, words)) in without.into_iter().enumerate() {
         let mut scope = scope_of(name);

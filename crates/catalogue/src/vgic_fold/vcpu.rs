@@ -43,7 +43,13 @@ struct After {
 impl VcpuState {
     /// Creates a vCPU whose guest handles the interrupt that is active, or nothing.
     pub(super) fn new(handles: bool) -> VcpuState {
-        VcpuState { lr: None, eoi_count: 0, last_lr_irq: None, handles, guest: Model::new("guest", ()) }
+        VcpuState {
+            lr: None,
+            eoi_count: 0,
+            last_lr_irq: None,
+            handles,
+            guest: Model::new("guest", ()),
+        }
     }
 }
 
@@ -80,7 +86,9 @@ impl Kvm {
     /// Takes a request to leave the guest, and waits until it may enter again.
     fn stays_outside(&self) {
         let asked = self.pause.change(|pause| std::mem::take(&mut pause.asked));
-        note(|| if asked { "takes the request" } else { "nobody asks it to stay outside" }.to_owned());
+        note(|| {
+            if asked { "takes the request" } else { "nobody asks it to stay outside" }.to_owned()
+        });
         if asked {
             self.pause.wait(|pause| !pause.paused, |_| ());
             note(|| "may go on".to_owned());

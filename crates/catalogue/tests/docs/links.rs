@@ -23,7 +23,9 @@ fn links(text: &str) -> Vec<String> {
         if !code {
             let targets = plain.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
             // A part of the table of contents may lead nowhere.
-            links.extend(targets.map(|(target, _)| target.to_owned()).filter(|target| !target.is_empty()));
+            links.extend(
+                targets.map(|(target, _)| target.to_owned()).filter(|target| !target.is_empty()),
+            );
         }
     }
     links
@@ -52,8 +54,10 @@ fn every_relative_link_leads_to_a_file_and_to_a_heading_that_it_has() {
             if link.contains("://") {
                 continue;
             }
-            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
-            let to = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
+            let (file, anchor) =
+                link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let to =
+                if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
             let there = match anchor {
                 _ if !to.exists() => false,
                 Some(anchor) if to.is_file() => anchors(&read(&to)).iter().any(|has| has == anchor),
@@ -70,7 +74,8 @@ fn every_relative_link_leads_to_a_file_and_to_a_heading_that_it_has() {
 #[test]
 fn every_page_of_the_book_is_in_its_table_of_contents() {
     let docs = root().join("docs");
-    let listed: Vec<PathBuf> = links(&read(&docs.join("SUMMARY.md"))).iter().map(|link| docs.join(link)).collect();
+    let listed: Vec<PathBuf> =
+        links(&read(&docs.join("SUMMARY.md"))).iter().map(|link| docs.join(link)).collect();
     let missing: Vec<_> = files(&docs, &["md"])
         .into_iter()
         .filter(|path| !path.ends_with("SUMMARY.md") && !listed.contains(path))

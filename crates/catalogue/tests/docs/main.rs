@@ -13,14 +13,18 @@ fn root() -> PathBuf {
 
 /// All files below `directory` whose names end in one of `extensions`, in a fixed order.
 fn files(directory: &Path, extensions: &[&str]) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let entries =
+        fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
         if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
             found.extend(files(&path, extensions));
-        } else if path.extension().is_some_and(|has| extensions.iter().any(|extension| has == *extension)) {
+        } else if path
+            .extension()
+            .is_some_and(|has| extensions.iter().any(|extension| has == *extension))
+        {
             found.push(path);
         }
     }

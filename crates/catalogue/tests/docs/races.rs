@@ -18,11 +18,15 @@ fn directory() -> PathBuf {
 
 /// The pages, by the ids that their first lines begin with, in lower case.
 fn pages() -> BTreeMap<String, PathBuf> {
-    let pages = files(&directory(), &["md"]).into_iter().filter(|path| !path.ends_with("README.md"));
+    let pages =
+        files(&directory(), &["md"]).into_iter().filter(|path| !path.ends_with("README.md"));
     pages
         .map(|path| {
             let text = read(&path);
-            let id = text.strip_prefix("# ").and_then(|text| text.split_once(':')).map(|(id, _)| id.to_lowercase());
+            let id = text
+                .strip_prefix("# ")
+                .and_then(|text| text.split_once(':'))
+                .map(|(id, _)| id.to_lowercase());
             let id = id.unwrap_or_else(|| panic!("{} begins with no id", path.display()));
             let stem = path.file_stem().expect("it has a name").to_string_lossy();
             assert_eq!(stem, id.replace(' ', "-"), "{}", path.display());
@@ -31,16 +35,20 @@ fn pages() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// The ids that a text uses, in lower case: `x01`, and `document 000`, which has been called a seed.
+/// The ids that a text uses, in lower case: `x01`, and `document 000`, which has been called a
+/// seed.
 fn ids(text: &str) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     let mut former = "";
     for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
-        let digits = |word: &str, count| word.len() == count && word.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = |word: &str, count| {
+            word.len() == count && word.bytes().all(|byte| byte.is_ascii_digit())
+        };
         if word.starts_with(|first| LETTERS.contains(first)) && digits(&word[1..], 2) {
             ids.insert(word.to_lowercase());
         }
-        let thread = ["document", "seed", "seeds"].iter().any(|name| former.eq_ignore_ascii_case(name));
+        let thread =
+            ["document", "seed", "seeds"].iter().any(|name| former.eq_ignore_ascii_case(name));
         if thread && digits(word, 3) {
             ids.insert(format!("document {word}"));
         }
@@ -97,7 +105,10 @@ fn reprinted(text: &str, cases: &[Case]) -> String {
             new += &format!("{line}\n");
         }
         if let [name] = tables(line)[..] {
-            let case = cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("there is no case {name}"));
+            let case = cases
+                .iter()
+                .find(|case| case.name == name)
+                .unwrap_or_else(|| panic!("there is no case {name}"));
             new.extend(table(case).iter().map(|row| format!("{row}\n")));
             inside = true;
         }
@@ -122,7 +133,10 @@ fn every_page_lists_the_variants_of_its_cases_with_their_verdicts() {
             stale.push(id);
         }
     }
-    assert!(stale.is_empty(), "the tables of {stale:?} are out of date; DOORBELL_REPRINT=1 has them printed anew");
+    assert!(
+        stale.is_empty(),
+        "the tables of {stale:?} are out of date; DOORBELL_REPRINT=1 has them printed anew"
+    );
 }
 
 #[test]
@@ -132,8 +146,14 @@ fn every_case_is_on_the_page_of_the_race_that_it_documents() {
         let documented = ids(case.document);
         assert!(!documented.is_empty(), "{} names no race: {}", case.name, case.document);
         for id in documented {
-            let page = pages.get(&id).unwrap_or_else(|| panic!("{} is of {id}, which has no page", case.name));
-            assert!(tables(&read(page)).contains(&case.name), "{} is not on the page of {id}", case.name);
+            let page = pages
+                .get(&id)
+                .unwrap_or_else(|| panic!("{} is of {id}, which has no page", case.name));
+            assert!(
+                tables(&read(page)).contains(&case.name),
+                "{} is not on the page of {id}",
+                case.name
+            );
         }
     }
 }
@@ -144,9 +164,11 @@ fn a_page_without_a_case_says_so() {
         let text = read(&path);
         assert_eq!(tables(&text).is_empty(), text.contains("\nNot a case"), "{id}");
         let of_the_index = read(&directory().join("README.md"));
-        let row = of_the_index.lines().find(|line| line.starts_with(&format!("| [{}]", named(&id))));
+        let row =
+            of_the_index.lines().find(|line| line.starts_with(&format!("| [{}]", named(&id))));
         let row = row.unwrap_or_else(|| panic!("{id} is not in the index"));
-        let cases = tables(&text).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let cases =
+            tables(&text).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let cases = if cases.is_empty() { "none yet" } else { &cases };
         assert!(row.ends_with(&format!("| {cases} |")), "the index says of {id}: {row}");
     }
@@ -182,7 +204,8 @@ fn every_variant_that_a_text_names_exists() {
         case.is_some_and(|case| case.variants.iter().any(|has| has.name == variant))
     };
     let lower = |name: &str| {
-        !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        !name.is_empty()
+            && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     };
     let mut unknown = Vec::new();
     for path in files(&root().join("docs"), &["md"]) {
@@ -190,12 +213,14 @@ fn every_variant_that_a_text_names_exists() {
         let text = read(&path);
         // What stands between backquotes: every other piece.
         for word in text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace) {
-            let Some((name, variant)) = word.split_once('/').filter(|(name, variant)| lower(name) && lower(variant))
+            let Some((name, variant)) =
+                word.split_once('/').filter(|(name, variant)| lower(name) && lower(variant))
             else {
                 continue;
             };
             // Elsewhere, a path of two parts may be one of files.
-            let meant = races && !["crates", "tools"].contains(&name) || cases.iter().any(|case| case.name == name);
+            let meant = races && !["crates", "tools"].contains(&name)
+                || cases.iter().any(|case| case.name == name);
             if meant && !known(name, variant) {
                 unknown.push(format!("{}: {word}", path.display()));
             }
@@ -206,6 +231,11 @@ fn every_variant_that_a_text_names_exists() {
 
 #[test]
 fn an_id_is_found_in_prose_and_in_no_number() {
-    let found = ids("known-races X01; (seed 002), Document 004 and seeds/000; 0xF01, X1, X012, document 12, W01's");
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["document 000", "document 002", "document 004", "w01", "x01"]);
+    let found = ids(
+        "known-races X01; (seed 002), Document 004 and seeds/000; 0xF01, X1, X012, document 12, W01's",
+    );
+    assert_eq!(
+        found.into_iter().collect::<Vec<_>>(),
+        ["document 000", "document 002", "document 004", "w01", "x01"]
+    );
 }

@@ -1,7 +1,8 @@
-//! Every access of vectors is there for a reason: without it, a shipped variant of the cases about vectors fails, or a program of
-//! `vectors`.
+//! Every access of vectors is there for a reason: without it, a shipped variant of the cases about
+//! vectors fails, or a program of `vectors`.
 //!
-//! Descriptors, MSI-X and what is posted have programs of their own, in the tests of `doorbell-host`.
+//! Descriptors, MSI-X and what is posted have programs of their own, in the tests of
+//! `doorbell-host`.
 
 mod vectors;
 
@@ -33,13 +34,20 @@ const VARIANTS: [&str; 9] = [
 fn nothing_is_lost_and_no_access_of_vectors_can_be_taken_out() {
     let variants = cases().into_iter().flat_map(|case| case.variants);
     let programs: Vec<Program> = variants
-        .filter(|variant| VARIANTS.contains(&&*variant.path()) && variant.expected == Expected::Exhausted)
+        .filter(|variant| {
+            VARIANTS.contains(&&*variant.path()) && variant.expected == Expected::Exhausted
+        })
         .map(|variant| Program::new(variant.path(), move |m| variant.set_up(m)))
         .chain(vectors::programs())
         .collect();
     assert_eq!(programs.len(), VARIANTS.len() + vectors::programs().len());
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-catalogue removal", kept: KEPT };
+    let printed = Printed {
+        root,
+        document: "ARCHITECTURE.md",
+        name: "doorbell-catalogue removal",
+        kept: KEPT,
+    };
     let wrong = printed.check(&removal::table(&programs, "crates/host/src/vector/"));
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -1,4 +1,5 @@
-//! Programs that use the vectors of CPUs, on the CPU that cleans up and at once. What happens to interrupts meanwhile is in the variants.
+//! Programs that use the vectors of CPUs, on the CPU that cleans up and at once. What happens to
+//! interrupts meanwhile is in the variants.
 
 use std::rc::Rc;
 
@@ -72,7 +73,9 @@ fn comes_and_goes(m: &Machine) {
         goes.begin_offline(THERE).expect("the other has room");
         while let Some(irq) = goes.next_on(THERE) {
             match goes.begin_move(irq, Affinity::Anywhere, Update::Whole) {
-                Ok(moved) => drop(goes.moved(moved.expect("it has to go")).expect("it is under way")),
+                Ok(moved) => {
+                    let _ = goes.moved(moved.expect("it has to go")).expect("it is under way");
+                }
                 // It is given back meanwhile.
                 Err(_) => Sim::cpu_relax(),
             }
@@ -114,7 +117,8 @@ fn moved_back(m: &Machine) {
         let (here, there) = (CpuSet::of([HERE]), CpuSet::of([THERE]));
         all.activate(IRQ, Affinity::In(&here)).expect("some are free");
         for to in [&there, &here] {
-            let moved = all.begin_move(IRQ, Affinity::In(to), Update::Whole).expect("it is not under way");
+            let moved =
+                all.begin_move(IRQ, Affinity::In(to), Update::Whole).expect("it is not under way");
             let cleanup = all.moved(moved.expect("it is not there")).expect("it is under way");
             assert_eq!(all.cleanup(cleanup.cpu(), |_| false), Cleaned::All);
         }

@@ -1,17 +1,19 @@
-//! An engine that says what it was told to say. The integration tests use it in place of the catalogue.
+//! An engine that says what it was told to say. The integration tests use it in place of the
+//! catalogue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorbell_cli::engine::{
-    BenchRow, Case, Engine, Expected, Failure, FailureKind, Inversions, Outcome, Programs, Progress, Replayed,
-    SelftestSummary, Settings, Trace, Variant, Verdict, stopped,
+    BenchRow, Case, Engine, Expected, Failure, FailureKind, Inversions, Outcome, Programs,
+    Progress, Replayed, SelftestSummary, Settings, Trace, Variant, Verdict, stopped,
 };
 use doorbell_explore::Limit;
 use doorbell_explore::trace::{Column, Line, Wait};
 
-/// Two cases. `irqfd-resampler/as-reported` finds its deadlock, `shipped` is exhausted, `large` is only for `--full`.
+/// Two cases. `irqfd-resampler/as-reported` finds its deadlock, `shipped` is exhausted, `large` is
+/// only for `--full`.
 pub struct Fake {
     cases: Vec<Case>,
     broken: Option<&'static str>,
@@ -50,7 +52,11 @@ impl Fake {
             variants,
         };
         let cases = vec![
-            case("irqfd-resampler", "a grace period under a mutex, on the pool that must run it", resampler),
+            case(
+                "irqfd-resampler",
+                "a grace period under a mutex, on the pool that must run it",
+                resampler,
+            ),
             case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
         Fake { cases, broken: None, interrupt: None, questioned: false, idle: None }
@@ -90,7 +96,8 @@ impl Engine for Fake {
 
     fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome {
         let expected = self.cases.iter().find(|c| c.name == case).expect("known case");
-        let expected = expected.variants.iter().find(|v| v.name == variant).expect("known variant").expected;
+        let expected =
+            expected.variants.iter().find(|v| v.name == variant).expect("known variant").expected;
         if let Some(progress) = settings.progress {
             progress(Progress { executions: 1, share: 0.5, elapsed: Duration::from_millis(1) });
         }
@@ -98,7 +105,11 @@ impl Engine for Fake {
         let failing = |kind| Failure { kind, token: TOKEN.to_owned(), trace: trace(kind) };
         let (answer, reasons, lock_report) = match self.questioned {
             false => ("silent", Vec::new(), String::new()),
-            true => ("unreachable", vec!["different instances".to_owned()], "a → b → a\n  UNREACHABLE".to_owned()),
+            true => (
+                "unreachable",
+                vec!["different instances".to_owned()],
+                "a → b → a\n  UNREACHABLE".to_owned(),
+            ),
         };
         let mut outcome = Outcome {
             inversions: Inversions { answer: answer.to_owned(), reasons },

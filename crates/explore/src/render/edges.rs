@@ -26,14 +26,16 @@ pub(super) fn between_waits(trace: &Trace) -> Vec<Edge> {
                 .map(|(to, _)| to)
                 .collect()
         };
-        let owners = what.split_once("held by").map(|(_, owners)| named(owners)).unwrap_or_default();
+        let owners =
+            what.split_once("held by").map(|(_, owners)| named(owners)).unwrap_or_default();
         let targets = if owners.is_empty() { named(what) } else { owners };
         edges.extend(targets.into_iter().map(|to| Edge { from, to }));
     }
     edges
 }
 
-/// The lock that a stuck step waits for and the column where it is held at the end: `(lock, column)`.
+/// The lock that a stuck step waits for and the column where it is held at the end: `(lock,
+/// column)`.
 pub(super) fn lock_waited_for(trace: &Trace, lanes: &Lanes, line: usize) -> Option<(usize, usize)> {
     let step = &trace.lines[line];
     let text = clean(&step.text);

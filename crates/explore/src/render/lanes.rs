@@ -1,4 +1,5 @@
-//! What stands beside the steps: who holds what, where interrupts are off, and how deep in handlers a step is.
+//! What stands beside the steps: who holds what, where interrupts are off, and how deep in handlers
+//! a step is.
 
 use std::collections::HashMap;
 
@@ -39,7 +40,9 @@ impl Lanes {
     pub(super) fn of(trace: &Trace) -> Lanes {
         let highest = trace.lines.iter().map(|l| l.column + 1).max().unwrap_or(0);
         let count = trace.columns.len().max(highest);
-        let title = |c: usize| trace.columns.get(c).map_or_else(|| format!("column {c}"), |col| clean(&col.title));
+        let title = |c: usize| {
+            trace.columns.get(c).map_or_else(|| format!("column {c}"), |col| clean(&col.title))
+        };
         let mut lanes = Lanes {
             locks: Vec::new(),
             used: (0..count).filter(|c| trace.lines.iter().any(|l| l.column == *c)).collect(),
@@ -63,8 +66,9 @@ impl Lanes {
         let mut handlers: Vec<Vec<&str>> = vec![Vec::new(); count];
         for line in &trace.lines {
             let holds: Vec<usize> = line.holds.iter().map(|name| self.lock(&clean(name))).collect();
-            let (before, held) =
-                place.insert(&line.context, (line.column, holds.clone())).unwrap_or((line.column, Vec::new()));
+            let (before, held) = place
+                .insert(&line.context, (line.column, holds.clone()))
+                .unwrap_or((line.column, Vec::new()));
             let gone = |lane: &mut Lane, lock: &usize| {
                 if let Some(at) = lane.holds.iter().position(|l| l == lock) {
                     lane.holds.remove(at);
@@ -85,8 +89,10 @@ impl Lanes {
             if enters_handler(&line.text) {
                 stack.push(&line.context);
             }
-            let inside = stack.iter().rposition(|name| *name == line.context).map_or(0, |at| at + 1);
-            // A line about a context that is stuck under a handler does not mean that the handler has returned.
+            let inside =
+                stack.iter().rposition(|name| *name == line.context).map_or(0, |at| at + 1);
+            // A line about a context that is stuck under a handler does not mean that the handler
+            // has returned.
             if !line.stuck {
                 stack.truncate(inside);
             }

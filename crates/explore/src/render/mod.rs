@@ -1,7 +1,9 @@
-//! Shows a [`Trace`] to people: as [`text`] for a terminal, as [`svg`] for a page. (For programs, a `Trace` serialises itself.)
+//! Shows a [`Trace`] to people: as [`text`] for a terminal, as [`svg`] for a page. (For programs, a
+//! `Trace` serialises itself.)
 //!
-//! Both draw the same picture: a lane per CPU, time downwards, a bar while a lock is held, a thicker edge while interrupts are off, the
-//! frames of interrupt handlers set in, and under it who waits for whom and the one sentence that says why.
+//! Both draw the same picture: a lane per CPU, time downwards, a bar while a lock is held, a
+//! thicker edge while interrupts are off, the frames of interrupt handlers set in, and under it who
+//! waits for whom and the one sentence that says why.
 
 mod edges;
 mod lanes;
@@ -26,8 +28,8 @@ pub struct Options {
     pub width: usize,
     /// Whether to colour with ANSI sequences.
     pub colour: bool,
-    /// How many lines there may be, all told. What does not fit is left out, the least telling steps first, and the gap is marked.
-    /// Below 16 the output keeps to 16.
+    /// How many lines there may be, all told. What does not fit is left out, the least telling
+    /// steps first, and the gap is marked. Below 16 the output keeps to 16.
     pub max_lines: usize,
 }
 

@@ -50,13 +50,19 @@ pub(super) fn steps(rows: &[Row]) -> usize {
 
 /// The most telling of the steps that matter: the most for which `fits` says yes, `most` at the
 /// most.
-pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, most: usize, fits: impl Fn(&[Row]) -> bool) -> Vec<Row> {
+pub(super) fn most_telling(
+    trace: &Trace,
+    lanes: &Lanes,
+    most: usize,
+    fits: impl Fn(&[Row]) -> bool,
+) -> Vec<Row> {
     let scores = scores(trace, lanes);
     let mut order: Vec<usize> = (0..trace.lines.len()).collect();
-    // A deadlock is made at the end. What is left over may have been lost at any time: of such a run the beginning is kept
-    // too, and the middle is folded.
+    // A deadlock is made at the end. What is left over may have been lost at any time: of such a
+    // run the beginning is kept too, and the middle is folded.
     let last = trace.lines.len().saturating_sub(1);
-    let kept_for = |at: usize| if trace.kind == FailureKind::Quiescence { at.max(last - at) } else { at };
+    let kept_for =
+        |at: usize| if trace.kind == FailureKind::Quiescence { at.max(last - at) } else { at };
     order.sort_by_key(|&at| (scores[at], kept_for(at), at));
     let without = |dropped: usize| {
         let mut keep = vec![true; trace.lines.len()];
@@ -65,7 +71,8 @@ pub(super) fn most_telling(trace: &Trace, lanes: &Lanes, most: usize, fits: impl
         }
         rows(trace, &keep)
     };
-    // Dropping more may add a gap's row, so this is not quite monotone; it ends at a number that fits all the same.
+    // Dropping more may add a gap's row, so this is not quite monotone; it ends at a number that
+    // fits all the same.
     let (mut low, mut high) = (trace.lines.len().saturating_sub(most), trace.lines.len());
     while low < high {
         let middle = (low + high) / 2;

@@ -11,7 +11,12 @@ impl Recorder {
     fn at(&mut self, column: usize, context: &str, text: &str, site: &str) -> &mut Line {
         let before = self.lines.iter().rev().find(|l| l.column == column);
         let irqs_on = before.map_or(Some(true), |l| l.irqs_on);
-        let holds = self.lines.iter().rev().find(|l| l.context == context).map_or(Vec::new(), |l| l.holds.clone());
+        let holds = self
+            .lines
+            .iter()
+            .rev()
+            .find(|l| l.context == context)
+            .map_or(Vec::new(), |l| l.holds.clone());
         self.lines.push(Line {
             step: self.lines.len(),
             column,
@@ -60,7 +65,12 @@ fn columns(titles: &[&str]) -> Vec<Column> {
 }
 
 fn wait(who: &str, place: &str, what: &str, site: &str) -> Wait {
-    Wait { who: who.to_owned(), place: place.to_owned(), what: what.to_owned(), site: site.to_owned() }
+    Wait {
+        who: who.to_owned(),
+        place: place.to_owned(),
+        what: what.to_owned(),
+        site: site.to_owned(),
+    }
 }
 
 /// Document 000: irq_desc → rq → ir_list_lock → irq_desc over three CPUs.
@@ -79,7 +89,8 @@ pub(super) fn three_party() -> Trace {
     r.at(0, aff, "irqs off", "crates/catalogue/src/irq_desc.rs:33").irqs(false);
     r.at(0, aff, "lock irq_desc#7", "crates/catalogue/src/irq_desc.rs:33").takes("irq_desc#7");
     r.at(0, aff, "store irq_desc#7.affinity := {1}", "crates/catalogue/src/irq_desc.rs:36").aside();
-    r.at(0, aff, "lock task irq/7-vfio", "crates/catalogue/src/sched.rs:71").takes("task irq/7-vfio");
+    r.at(0, aff, "lock task irq/7-vfio", "crates/catalogue/src/sched.rs:71")
+        .takes("task irq/7-vfio");
     r.at(0, aff, "waits for rq#1", "crates/catalogue/src/sched.rs:74").stuck();
     r.at(1, sched, "waits for ir_list_lock#0", "crates/catalogue/src/avic.rs:92").stuck();
     r.at(2, vcpu, "waits for irq_desc#7", "crates/catalogue/src/irq_desc.rs:52").stuck();
@@ -107,7 +118,9 @@ pub(super) fn handler() -> Trace {
     r.at(1, "device", "raise vector 0x41 on CPU0", "crates/catalogue/src/usage.rs:70");
     r.at(0, task, "lock ring#0", "crates/catalogue/src/usage.rs:31").takes("ring#0");
     r.at(0, task, "load ring#0.head = 0", "crates/catalogue/src/usage.rs:32").aside();
-    r.at(0, irq, "the handler of vector 0x41 begins", "crates/catalogue/src/usage.rs:48").irqs(false).preempts();
+    r.at(0, irq, "the handler of vector 0x41 begins", "crates/catalogue/src/usage.rs:48")
+        .irqs(false)
+        .preempts();
     r.at(0, irq, "load pending = 1", "crates/catalogue/src/usage.rs:50");
     r.at(0, task, "stands still", "crates/catalogue/src/usage.rs:33").stuck();
     r.at(0, irq, "waits for ring#0", "crates/catalogue/src/usage.rs:51").stuck();
@@ -150,7 +163,12 @@ pub(super) fn workqueue() -> Trace {
     r.at(1, "worker-0", "lock srcu irq_srcu", "crates/explore/src/machine/srcu.rs:58")
         .irqs(false)
         .takes("srcu irq_srcu");
-    r.at(1, "worker-0", "queue grace period 1 of irq_srcu", "crates/explore/src/machine/srcu.rs:66");
+    r.at(
+        1,
+        "worker-0",
+        "queue grace period 1 of irq_srcu",
+        "crates/explore/src/machine/srcu.rs:66",
+    );
     r.at(1, "worker-0", "unlock srcu irq_srcu", "crates/explore/src/machine/srcu.rs:69")
         .irqs(true)
         .drops("srcu irq_srcu");

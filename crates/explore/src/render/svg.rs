@@ -1,4 +1,5 @@
-//! The trace as a picture: lanes, bars for locks, frames for handlers, and arrows from who waits to what is waited for.
+//! The trace as a picture: lanes, bars for locks, frames for handlers, and arrows from who waits to
+//! what is waited for.
 
 use super::edges::lock_waited_for;
 use super::lanes::{Lanes, enters_handler};
@@ -31,7 +32,14 @@ pub(super) fn render(trace: &Trace) -> String {
     let places = places(trace, &lanes, &rows, &sites);
     let right = places.last().map_or(0.0, |p| p.x + p.wide);
     let page = (right + MARGIN).max(820.0);
-    let picture = Picture { trace, lanes: &lanes, rows: &rows, sites: &sites, places: &places, body: String::new() };
+    let picture = Picture {
+        trace,
+        lanes: &lanes,
+        rows: &rows,
+        sites: &sites,
+        places: &places,
+        body: String::new(),
+    };
     picture.draw(page)
 }
 
@@ -39,7 +47,9 @@ fn rows(trace: &Trace, lanes: &Lanes) -> Vec<Row> {
     [pick::all(trace), pick::mattering(trace)]
         .into_iter()
         .find(|rows| rows.len() <= MOST_ROWS)
-        .unwrap_or_else(|| pick::most_telling(trace, lanes, MOST_ROWS, |rows| rows.len() <= MOST_ROWS))
+        .unwrap_or_else(|| {
+            pick::most_telling(trace, lanes, MOST_ROWS, |rows| rows.len() <= MOST_ROWS)
+        })
 }
 
 /// Where a lane is.
@@ -68,7 +78,8 @@ fn places(trace: &Trace, lanes: &Lanes, rows: &[Row], sites: &Sites) -> Vec<Plac
                 let line = &trace.lines[*at];
                 let labelled = lanes.depth[*at] > 0 || lanes.tasks[column].len() > 1;
                 let label = if labelled { width(&clean(&line.context)) + 2 } else { 0 };
-                let chars = label + width(&clean(&line.text)) + width(&sites.shorten(&line.site)) + 5;
+                let chars =
+                    label + width(&clean(&line.text)) + width(&sites.shorten(&line.site)) + 5;
                 INDENT * lanes.depth[*at] as f64 + CHAR * chars as f64
             }
             _ => 0.0,
@@ -122,14 +133,21 @@ impl Picture<'_> {
     fn title(&mut self, page: f64) -> f64 {
         let name = kind(self.trace.kind);
         let mut letters = name.chars();
-        let name: String = letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
+        let name: String =
+            letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
         self.push(&format!("<text class=\"h\" x=\"{MARGIN}\" y=\"42\">{}</text>", escape(&name)));
         let rest = format!("{}, {}", steps(self.trace.lines.len()), minimality(self.trace));
         let end = page - MARGIN;
-        self.push(&format!("<text class=\"s\" x=\"{end}\" y=\"42\" text-anchor=\"end\">{}</text>", escape(&rest)));
+        self.push(&format!(
+            "<text class=\"s\" x=\"{end}\" y=\"42\" text-anchor=\"end\">{}</text>",
+            escape(&rest)
+        ));
         let mut y = 68.0;
         for line in wrap(&clean(&self.trace.why), ((page - 2.0 * MARGIN) / 7.6) as usize) {
-            self.push(&format!("<text class=\"p\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escape(&line)));
+            self.push(&format!(
+                "<text class=\"p\" x=\"{MARGIN}\" y=\"{y}\">{}</text>",
+                escape(&line)
+            ));
             y += 20.0;
         }
         y + 4.0
@@ -188,7 +206,8 @@ impl Picture<'_> {
                 for (from, to) in self.framed(place.column, depth) {
                     let x = place.text_x() + INDENT * depth as f64 - 8.0;
                     let y = top + ROW * from as f64 + 1.0;
-                    let (wide, high) = (place.x + place.wide - 5.0 - x, ROW * (to - from) as f64 - 2.0);
+                    let (wide, high) =
+                        (place.x + place.wide - 5.0 - x, ROW * (to - from) as f64 - 2.0);
                     self.push(&format!(
                         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{high:.1}\" rx=\"4\" fill=\"#fffbeb\" \
                          stroke=\"#d39e00\"/>"
@@ -253,7 +272,8 @@ impl Picture<'_> {
         }
     }
 
-    /// From every step that is stuck on a lock to the bar of that lock: the row is empty between the two.
+    /// From every step that is stuck on a lock to the bar of that lock: the row is empty between
+    /// the two.
     fn arrows(&mut self, top: f64) {
         for (at, row) in self.rows.iter().enumerate() {
             let Row::Step(line) = row else { continue };
@@ -302,12 +322,16 @@ impl Picture<'_> {
                 }
                 Row::Gap { parts, .. } => {
                     for part in parts {
-                        let Some(place) = self.places.iter().find(|p| p.column == part.column) else {
+                        let Some(place) = self.places.iter().find(|p| p.column == part.column)
+                        else {
                             continue;
                         };
                         let of = part.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
                         let text = escape(&format!("… {}{of}", steps(part.steps)));
-                        self.push(&format!("<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>", place.text_x()));
+                        self.push(&format!(
+                            "<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>",
+                            place.text_x()
+                        ));
                     }
                 }
             }
@@ -320,8 +344,11 @@ impl Picture<'_> {
             return;
         };
         let (context, text) = (clean(&line.context), clean(&line.text));
-        let sole = self.lanes.tasks[line.column].len() == 1 && self.lanes.tasks[line.column][0] == context;
-        let known = speaking[line.column].as_ref() == Some(&context) || sole || find_word(&text, &context).is_some();
+        let sole =
+            self.lanes.tasks[line.column].len() == 1 && self.lanes.tasks[line.column][0] == context;
+        let known = speaking[line.column].as_ref() == Some(&context)
+            || sole
+            || find_word(&text, &context).is_some();
         speaking[line.column] = Some(context.clone());
         let who = if known { String::new() } else { format!("{context}: ") };
         let mark = match (line.stuck, line.preempts) {
@@ -343,7 +370,9 @@ impl Picture<'_> {
         let full = format!("{mark}{who}{text}");
         let shown = self.coloured(&elide(&full, room.saturating_sub(width(&site) + 1)));
         let tip = escape(&format!("{context}: {text} ({})", clean(&line.site)));
-        self.push(&format!("<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"));
+        self.push(&format!(
+            "<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"
+        ));
         self.push(&format!(
             "<text class=\"s\" x=\"{end:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
             escape(&site)
@@ -352,13 +381,20 @@ impl Picture<'_> {
 
     /// The text, escaped, with the name of a lock in its colour.
     fn coloured(&self, text: &str) -> String {
-        let found = (0..self.lanes.locks.len()).filter_map(|l| Some((find_word(text, &self.lanes.locks[l])?, l)));
-        let Some((at, lock)) = found.min_by_key(|&(at, l)| (at, usize::MAX - self.lanes.locks[l].len())) else {
+        let found = (0..self.lanes.locks.len())
+            .filter_map(|l| Some((find_word(text, &self.lanes.locks[l])?, l)));
+        let Some((at, lock)) =
+            found.min_by_key(|&(at, l)| (at, usize::MAX - self.lanes.locks[l].len()))
+        else {
             return escape(text);
         };
         let end = at + self.lanes.locks[lock].len();
-        let (before, name, after) = (escape(&text[..at]), escape(&text[at..end]), escape(&text[end..]));
-        format!("{before}<tspan style=\"fill:{};font-weight:700\">{name}</tspan>{after}", colour(lock))
+        let (before, name, after) =
+            (escape(&text[..at]), escape(&text[at..end]), escape(&text[end..]));
+        format!(
+            "{before}<tspan style=\"fill:{};font-weight:700\">{name}</tspan>{after}",
+            colour(lock)
+        )
     }
 
     /// What colours and marks mean. Returns where it ends.
@@ -376,14 +412,22 @@ impl Picture<'_> {
             entries.push((sign.to_owned(), "interrupt handler".to_owned()));
         }
         if any(|l| l.preempts) {
-            entries.push(("<text x=\"3\" style=\"fill:#9a6700\">»</text>".to_owned(), "preempts".to_owned()));
+            entries.push((
+                "<text x=\"3\" style=\"fill:#9a6700\">»</text>".to_owned(),
+                "preempts".to_owned(),
+            ));
         }
         if any(|l| l.stuck) {
-            entries.push(("<text x=\"1\" class=\"r\">✖</text>".to_owned(), "never gets further".to_owned()));
+            entries.push((
+                "<text x=\"1\" class=\"r\">✖</text>".to_owned(),
+                "never gets further".to_owned(),
+            ));
         }
         for (lock, name) in self.lanes.locks.iter().enumerate() {
-            let sign =
-                format!("<rect x=\"4\" y=\"-11\" width=\"{BAR}\" height=\"14\" rx=\"3\" fill=\"{}\"/>", colour(lock));
+            let sign = format!(
+                "<rect x=\"4\" y=\"-11\" width=\"{BAR}\" height=\"14\" rx=\"3\" fill=\"{}\"/>",
+                colour(lock)
+            );
             entries.push((sign, format!("{name} held")));
         }
         let mut x = MARGIN;

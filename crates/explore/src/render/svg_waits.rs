@@ -48,7 +48,8 @@ pub(super) fn draw(trace: &Trace, sites: &Sites, body: &mut String, y: f64, page
         let middle = |at: usize| top + (ROW + GAP) * at as f64 + ROW / 2.0;
         // Arcs up swing further out, so that a pair that waits for each other shows two.
         let span = edge.from.abs_diff(edge.to) as f64;
-        let out = (14.0 + 10.0 * span + if edge.to < edge.from { 8.0 } else { 0.0 }).min(ARCS - 4.0);
+        let out =
+            (14.0 + 10.0 * span + if edge.to < edge.from { 8.0 } else { 0.0 }).min(ARCS - 4.0);
         let (from, to) = (middle(edge.from) + 5.0, middle(edge.to) - 5.0);
         let (start, end, far) = (x - 1.0, x - 2.0, x - out * 1.3);
         body.push_str(&format!(

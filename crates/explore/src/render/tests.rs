@@ -19,10 +19,14 @@ fn same_as_golden(name: &str, actual: &str) {
         std::fs::write(&path, actual).expect("the golden file can be written");
         return;
     }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let expected =
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut lines = expected.lines().zip(actual.lines()).enumerate();
     let differing = lines.find(|(_, (old, new))| old != new);
-    assert!(expected == actual, "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}");
+    assert!(
+        expected == actual,
+        "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}"
+    );
 }
 
 /// A trace of one CPU with many steps, of which every `every`th matters; the last one is stuck.
@@ -62,9 +66,14 @@ fn the_workqueue_deadlock_reads_as_checked_in() {
 
 #[test]
 fn no_trace_takes_more_lines_than_there_may_be() {
-    for trace in
-        [samples::three_party(), samples::handler(), samples::workqueue(), long(40, 1), long(900, 3), long(3000, 1)]
-    {
+    for trace in [
+        samples::three_party(),
+        samples::handler(),
+        samples::workqueue(),
+        long(40, 1),
+        long(900, 3),
+        long(3000, 1),
+    ] {
         for max_lines in [16, 20, 24, 30, 50] {
             let options = Options { max_lines, ..Options::default() };
             let lines = text(&trace, &options).lines().count();
@@ -78,8 +87,12 @@ fn of_what_is_left_over_at_the_end_the_beginning_and_the_end_of_the_run_are_show
     let mut trace = Trace { kind: FailureKind::Quiescence, ..long(900, 1) };
     trace.lines.truncate(900);
     let page = plain(&trace);
-    let steps: Vec<usize> = page.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    assert!(steps.starts_with(&[0, 1, 2, 3, 4]) && steps.ends_with(&[895, 896, 897, 898, 899]), "{page}");
+    let steps: Vec<usize> =
+        page.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    assert!(
+        steps.starts_with(&[0, 1, 2, 3, 4]) && steps.ends_with(&[895, 896, 897, 898, 899]),
+        "{page}"
+    );
     assert_eq!(steps.windows(2).filter(|two| two[1] > two[0] + 1).count(), 1, "{page}");
 }
 
@@ -105,10 +118,14 @@ fn steps_that_do_not_matter_go_first_and_the_gap_is_marked() {
 #[test]
 fn where_everything_matters_the_stuck_steps_are_what_is_kept() {
     let out = plain(&long(3000, 1));
-    for stuck in ["✖ waits for rq#1", "✖ waits for ir_list_lock#0", "✖ waits for irq_desc#7"] {
+    for stuck in ["✖ waits for rq#1", "✖ waits for ir_list_lock#0", "✖ waits for irq_desc#7"]
+    {
         assert!(out.contains(stuck), "{out}");
     }
-    assert!(out.contains("lock ir_list_lock#0"), "what is held at the end was taken somewhere:\n{out}");
+    assert!(
+        out.contains("lock ir_list_lock#0"),
+        "what is held at the end was taken somewhere:\n{out}"
+    );
 }
 
 #[test]
@@ -196,7 +213,12 @@ fn waits_point_at_who_is_named_after_held_by() {
     let edges = between_waits(&samples::workqueue());
     assert_eq!(
         edges,
-        [Edge { from: 0, to: 2 }, Edge { from: 1, to: 0 }, Edge { from: 2, to: 0 }, Edge { from: 2, to: 1 }]
+        [
+            Edge { from: 0, to: 2 },
+            Edge { from: 1, to: 0 },
+            Edge { from: 2, to: 0 },
+            Edge { from: 2, to: 1 }
+        ]
     );
 }
 

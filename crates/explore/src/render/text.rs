@@ -17,7 +17,12 @@ const BETWEEN: usize = 2;
 const MOST_LETTERS: usize = 4;
 
 pub(super) fn render(trace: &Trace, options: Options) -> String {
-    let page = Page { trace, lanes: Lanes::of(trace), sites: Sites::of(trace), width: options.width.max(60) };
+    let page = Page {
+        trace,
+        lanes: Lanes::of(trace),
+        sites: Sites::of(trace),
+        width: options.width.max(60),
+    };
     let most = options.max_lines.max(16);
     let rows = page.rows(most);
     let mut out = String::new();
@@ -73,7 +78,9 @@ impl Inked {
 
     fn print(&self, colour: bool) -> String {
         let piece = |(text, ink): &(String, Ink)| match ink.code() {
-            code if colour && !code.is_empty() && !text.trim().is_empty() => format!("{code}{text}\x1b[0m"),
+            code if colour && !code.is_empty() && !text.trim().is_empty() => {
+                format!("{code}{text}\x1b[0m")
+            }
             _ => text.clone(),
         };
         self.pieces.iter().map(piece).collect()
@@ -109,7 +116,8 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// All steps if they fit without being cut, or else those that matter, or else as many of those as fit.
+    /// All steps if they fit without being cut, or else those that matter, or else as many of those
+    /// as fit.
     fn rows(&self, most: usize) -> Vec<Row> {
         let height = |rows: &[Row], wrap| self.lines(rows, &vec![wrap; rows.len()]).len();
         // Each step takes a line at least: a run may be long, and is not laid out in vain.
@@ -143,8 +151,10 @@ impl Page<'_> {
 
     /// The columns of which a step is shown; the others would only take room.
     fn shown(&self, rows: &[Row]) -> Vec<usize> {
-        let speaks =
-            |column| rows.iter().any(|row| matches!(row, Row::Step(at) if self.trace.lines[*at].column == column));
+        let speaks = |column| {
+            rows.iter()
+                .any(|row| matches!(row, Row::Step(at) if self.trace.lines[*at].column == column))
+        };
         self.lanes.used.iter().copied().filter(|&column| speaks(column)).collect()
     }
 
@@ -190,7 +200,8 @@ impl Page<'_> {
 
     /// For every row the cells, by shown column.
     fn cells(&self, rows: &[Row], shown: &[usize]) -> Vec<Vec<Option<Cell>>> {
-        let mut speaking: Vec<Option<String>> = self.lanes.tasks.iter().map(|t| self.sole(t).cloned()).collect();
+        let mut speaking: Vec<Option<String>> =
+            self.lanes.tasks.iter().map(|t| self.sole(t).cloned()).collect();
         let mut cells = Vec::new();
         for row in rows {
             let mut in_row: Vec<Option<Cell>> = shown.iter().map(|_| None).collect();
@@ -223,7 +234,8 @@ impl Page<'_> {
         let context = clean(&line.context);
         let sole = self.sole(&self.lanes.tasks[line.column]) == Some(&context);
         let text = clean(&line.text);
-        let named = speaking.as_ref() == Some(&context) || sole || find_word(&text, &context).is_some();
+        let named =
+            speaking.as_ref() == Some(&context) || sole || find_word(&text, &context).is_some();
         *speaking = Some(context.clone());
         let mark = match (line.stuck, line.preempts) {
             (true, _) => STUCK,
@@ -242,7 +254,8 @@ impl Page<'_> {
     }
 
     fn gap(&self, part: &Part) -> Cell {
-        let of = part.of.as_ref().filter(|of| self.sole(&self.lanes.tasks[part.column]) != Some(of));
+        let of =
+            part.of.as_ref().filter(|of| self.sole(&self.lanes.tasks[part.column]) != Some(of));
         let text = match of {
             Some(of) => format!("… {} of {of}", steps(part.steps)),
             None => format!("… {}", steps(part.steps)),
@@ -253,24 +266,41 @@ impl Page<'_> {
     fn layout(&self, rows: &[Row], cells: &[Vec<Option<Cell>>], shown: Vec<usize>) -> Layout {
         let mut letters: Vec<usize> = Vec::new();
         let lanes = |row: &Row| &self.lanes.after[row.last()];
-        for lock in rows.iter().flat_map(|row| shown.iter().map(|&c| &lanes(row)[c])).flat_map(|lane| &lane.holds) {
+        for lock in rows
+            .iter()
+            .flat_map(|row| shown.iter().map(|&c| &lanes(row)[c]))
+            .flat_map(|lane| &lane.holds)
+        {
             if !letters.contains(lock) {
                 letters.push(*lock);
             }
         }
         letters.sort_unstable();
         let file = self.file(rows);
-        let site = rows.iter().map(|row| width(&self.site(row, file.as_deref()))).max().unwrap_or(0).min(30);
+        let site = rows
+            .iter()
+            .map(|row| width(&self.site(row, file.as_deref())))
+            .max()
+            .unwrap_or(0)
+            .min(30);
         let step = self.trace.lines.last().map_or(1, |l| l.step.to_string().len()).max(2);
         let used = shown.iter().enumerate();
         let gutters: Vec<usize> = used
             .clone()
-            .map(|(_, &c)| rows.iter().map(|row| lanes(row)[c].holds.len()).max().unwrap_or(0).min(MOST_LETTERS))
+            .map(|(_, &c)| {
+                rows.iter()
+                    .map(|row| lanes(row)[c].holds.len())
+                    .max()
+                    .unwrap_or(0)
+                    .min(MOST_LETTERS)
+            })
             .collect();
         let needs: Vec<usize> = used
             .map(|(place, &c)| {
-                let texts =
-                    cells.iter().filter_map(|row| row[place].as_ref()).map(|cell| cell.indent + width(&cell.text));
+                let texts = cells
+                    .iter()
+                    .filter_map(|row| row[place].as_ref())
+                    .map(|cell| cell.indent + width(&cell.text));
                 2 + gutters[place] + texts.max().unwrap_or(0).max(width(&self.head(c)))
             })
             .collect();
@@ -335,7 +365,14 @@ impl Page<'_> {
         (0..height).map(|at| self.row_line(row, cells, &texts, layout, at)).collect()
     }
 
-    fn row_line(&self, row: &Row, cells: &[Option<Cell>], texts: &[Vec<String>], layout: &Layout, at: usize) -> Inked {
+    fn row_line(
+        &self,
+        row: &Row,
+        cells: &[Option<Cell>],
+        texts: &[Vec<String>],
+        layout: &Layout,
+        at: usize,
+    ) -> Inked {
         let mut line = Inked::default();
         if let (Row::Step(index), 0) = (row, at) {
             line.push(format!("{:>1$}", self.trace.lines[*index].step, layout.step), Ink::Dim);
@@ -380,7 +417,10 @@ impl Page<'_> {
 
     /// Pushes text with the names of locks in their colours.
     fn inked(&self, line: &mut Inked, text: &str, ink: Ink, layout: &Layout) {
-        let found = layout.letters.iter().filter_map(|&l| Some((find_word(text, &self.lanes.locks[l])?, l)));
+        let found = layout
+            .letters
+            .iter()
+            .filter_map(|&l| Some((find_word(text, &self.lanes.locks[l])?, l)));
         match found.min_by_key(|&(at, l)| (at, usize::MAX - self.lanes.locks[l].len())) {
             Some((at, lock)) if ink != Ink::Dim => {
                 let end = at + self.lanes.locks[lock].len();
@@ -398,8 +438,11 @@ impl Page<'_> {
             rows.iter().any(|row| matches!(row, Row::Step(at) if what(&self.trace.lines[*at])))
         };
         let mut entries: Vec<(String, String, Ink)> = Vec::new();
-        let mut add = |sign: String, meaning: &str, ink| entries.push((sign, meaning.to_owned(), ink));
-        let off = |row: &Row| layout.shown.iter().any(|&c| self.lanes.after[row.last()][c].irqs_on == Some(false));
+        let mut add =
+            |sign: String, meaning: &str, ink| entries.push((sign, meaning.to_owned(), ink));
+        let off = |row: &Row| {
+            layout.shown.iter().any(|&c| self.lanes.after[row.last()][c].irqs_on == Some(false))
+        };
         if rows.iter().any(off) {
             add("┃".to_owned(), "interrupts off", Ink::Red);
         }
@@ -411,10 +454,19 @@ impl Page<'_> {
         }
         for (at, &lock) in layout.letters.iter().enumerate() {
             let held = if at == 0 { "held: " } else { "" };
-            add(format!("{held}{}", letter(layout, lock)), &self.lanes.locks[lock], Ink::Lock(lock));
+            add(
+                format!("{held}{}", letter(layout, lock)),
+                &self.lanes.locks[lock],
+                Ink::Lock(lock),
+            );
         }
-        let hidden: Vec<String> =
-            self.lanes.used.iter().filter(|c| !layout.shown.contains(c)).map(|&c| self.head(c)).collect();
+        let hidden: Vec<String> = self
+            .lanes
+            .used
+            .iter()
+            .filter(|c| !layout.shown.contains(c))
+            .map(|&c| self.head(c))
+            .collect();
         if let Some(file) = &layout.file {
             add(":n".to_owned(), &format!("a line of {file}"), Ink::Dim);
         }
@@ -435,7 +487,10 @@ impl Page<'_> {
                 line.push("   ", Ink::Plain);
             }
             line.push(sign, ink);
-            line.push(elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())), Ink::Dim);
+            line.push(
+                elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())),
+                Ink::Dim,
+            );
         }
         if lines[0].width() == 0 {
             return Vec::new();
@@ -449,8 +504,9 @@ impl Page<'_> {
         const MOST: usize = 8;
         let waits = &self.trace.waits;
         let shown = if waits.len() > MOST { MOST - 1 } else { waits.len() };
-        let column =
-            |of: &dyn Fn(usize) -> String, most| (0..shown).map(|i| width(&of(i))).max().unwrap_or(0).min(most);
+        let column = |of: &dyn Fn(usize) -> String, most| {
+            (0..shown).map(|i| width(&of(i))).max().unwrap_or(0).min(most)
+        };
         let place = |i: usize| clean(&waits[i].place);
         // Hardware is its own place.
         let who = |i: usize| {
@@ -493,7 +549,8 @@ fn letter(layout: &Layout, lock: usize) -> String {
     at.and_then(|at| ('A'..='Z').chain('a'..='z').nth(at)).unwrap_or('*').to_string()
 }
 
-/// Shares out `room`: who needs less than an equal share gets what it needs, the others share the rest.
+/// Shares out `room`: who needs less than an equal share gets what it needs, the others share the
+/// rest.
 fn share(room: usize, needs: &[usize]) -> Vec<usize> {
     let mut given = vec![0; needs.len()];
     let mut open: Vec<usize> = (0..needs.len()).collect();

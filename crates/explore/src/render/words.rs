@@ -62,7 +62,8 @@ pub(super) fn elide(text: &str, max: usize) -> String {
     short
 }
 
-/// Broken at spaces into lines of at most `max` characters; a longer word is broken anywhere. Never empty.
+/// Broken at spaces into lines of at most `max` characters; a longer word is broken anywhere. Never
+/// empty.
 pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
     let max = max.max(1);
     let mut lines = vec![String::new()];
@@ -111,6 +112,8 @@ pub(super) fn find_word(text: &str, name: &str) -> Option<usize> {
         let next = after.next();
         // `worker-1` is no word in `worker-1-a`, but `rq#1-` at the end of a clause is.
         let hyphenated = next == Some('-') && after.next().is_some_and(part_of_word);
-        !before.is_some_and(|c| part_of_word(c) || c == '-') && !next.is_some_and(part_of_word) && !hyphenated
+        !before.is_some_and(|c| part_of_word(c) || c == '-')
+            && !next.is_some_and(part_of_word)
+            && !hyphenated
     })
 }

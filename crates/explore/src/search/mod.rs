@@ -1,11 +1,13 @@
 //! The search: which schedules are run, and which need not be.
 //!
-//! Source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, "Source sets: a foundation for optimal dynamic partial order
-//! reduction", J. ACM 64(4), 2017) with sleep sets. Each step of a run is an event; two events that use one object, not
-//! both reading it, depend on each other, and a pair of dependent events that could have come in the other order is a
-//! race. A race puts a context into the backtrack set of the node before its first event, from where the other order
-//! will be run. Steps that can wait need two more rules: a race whose second event was not possible before its first is
-//! looked for further back, and a step that waits when the run ends is analysed as if it were done.
+//! Source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, "Source sets: a foundation for optimal dynamic
+//! partial order reduction", J. ACM 64(4), 2017) with sleep sets. Each step of a run is an event;
+//! two events that use one object, not both reading it, depend on each other, and a pair of
+//! dependent events that could have come in the other order is a race. A race puts a context into
+//! the backtrack set of the node before its first event, from where the other order will be run.
+//! Steps that can wait need two more rules: a race whose second event was not possible before its
+//! first is looked for further back, and a step that waits when the run ends is analysed as if it
+//! were done.
 
 mod node;
 mod sampler;
@@ -32,7 +34,8 @@ pub enum Fault {
     EntryWithoutRaise,
     /// Contexts stay asleep whatever happens.
     StaleSleep,
-    /// A bound on preemptions is combined with the reduction as if they had nothing to do with each other.
+    /// A bound on preemptions is combined with the reduction as if they had nothing to do with each
+    /// other.
     NaiveBound,
     /// An exchange that has failed once counts as one that only reads, whatever the word holds.
     BlindExchange,
@@ -73,7 +76,8 @@ pub(crate) struct Settings {
     pub lapses: u32,
     /// Whether the run is written down for a trace.
     pub record: bool,
-    /// Whether all contexts return when they are told that the run is over: then a failing run leaves no stack behind.
+    /// Whether all contexts return when they are told that the run is over: then a failing run
+    /// leaves no stack behind.
     pub contexts_return: bool,
     pub fault: Option<Fault>,
     /// What is taken out of the explored code.
@@ -200,7 +204,12 @@ pub(crate) struct Memory {
 }
 
 impl Search {
-    pub(crate) fn new(strategy: Strategy, settings: Settings, rules: Rules, memory: Memory) -> Self {
+    pub(crate) fn new(
+        strategy: Strategy,
+        settings: Settings,
+        rules: Rules,
+        memory: Memory,
+    ) -> Self {
         let Memory { events, nodes, plan, blank, races } = memory;
         Search {
             settings,
@@ -433,7 +442,9 @@ impl Search {
         let previous = self.plan.last().copied().filter(|&previous| !lapse.contains(previous));
         let favourite = match previous {
             Some(previous) if enabled.contains(previous) => previous,
-            _ => CtxSet(enabled.0 & !lapse.0).first().or(lapse.first()).expect("somebody is enabled"),
+            _ => {
+                CtxSet(enabled.0 & !lapse.0).first().or(lapse.first()).expect("somebody is enabled")
+            }
         };
         let chosen = match &mut self.strategy {
             _ if self.phase == Phase::Finishing => favourite,
@@ -499,7 +510,8 @@ impl Search {
     #[inline]
     fn find_races(&mut self, open: &OpenEvent) {
         let bounded = self.settings.bound.is_some();
-        // Under a bound the other order of the last pair may cost too much, and that of an earlier one not.
+        // Under a bound the other order of the last pair may cost too much, and that of an earlier
+        // one not.
         let waits = open.waited && open.kind != OpKind::Lock || bounded;
         let no_token = open.kind == OpKind::Enter && self.settings.fault == Some(Fault::NoToken);
         for (index, &(obj, access)) in open.uses().iter().enumerate() {
@@ -517,8 +529,8 @@ impl Search {
         }
     }
 
-    /// Lists the events that `open` may have waited for. To wait is a switch that costs no preemption: under a bound it
-    /// matters where it happens.
+    /// Lists the events that `open` may have waited for. To wait is a switch that costs no
+    /// preemption: under a bound it matters where it happens.
     #[cold]
     fn find_switches(&mut self, open: &OpenEvent) {
         for &(obj, _) in open.uses().iter().filter(|(_, access)| *access == Access::Acquire) {
@@ -536,22 +548,25 @@ impl Search {
         for index in 0..self.races.len() {
             let race = self.races[index];
             if race.chain.is_none() || race.chain != settled {
-                let interrupts = race.chain.is_some_and(|index| Some(open.uses()[index as usize].0) == open.token);
+                let interrupts = race
+                    .chain
+                    .is_some_and(|index| Some(open.uses()[index as usize].0) == open.token);
                 let reversed = self.reverse(race.event as usize, event, interrupts);
                 settled = if reversed { race.chain } else { None };
             }
         }
     }
 
-    /// Sees to it that the events `first` and `second`, which race, are also run in the other order. `false` unless it
-    /// is certain that they can be: `second` may have to wait before `first`, and its chance may have come earlier.
-    /// `interrupts`: it is the interrupt token that they race for.
+    /// Sees to it that the events `first` and `second`, which race, are also run in the other
+    /// order. `false` unless it is certain that they can be: `second` may have to wait before
+    /// `first`, and its chance may have come earlier. `interrupts`: it is the interrupt token that
+    /// they race for.
     fn reverse(&mut self, first: usize, second: usize, interrupts: bool) -> bool {
         let ctx = self.events.get(second).ctx;
         let entry = self.events.get(second).kind == OpKind::Enter;
         if interrupts {
-            // Before interrupts were turned on, they were off. Whoever is interrupted stands still until the handlers
-            // above it have returned.
+            // Before interrupts were turned on, they were off. Whoever is interrupted stands still
+            // until the handlers above it have returned.
             let cannot = match self.events.get(first).kind {
                 OpKind::IrqOn => true,
                 OpKind::Return | OpKind::IrqOff => !entry,
@@ -572,8 +587,8 @@ impl Search {
             node.cover(alone, alone);
             return !alone.is_empty();
         }
-        // What would be run before `first`: all that does not come after it, up to `second`. A context whose first
-        // event there needs none of the others can begin it.
+        // What would be run before `first`: all that does not come after it, up to `second`. A
+        // context whose first event there needs none of the others can begin it.
         let mut begun = [0u32; 64];
         let mut initials = CtxSet::EMPTY;
         // Those of them without whose first event `second` would not come.
@@ -611,12 +626,15 @@ impl Search {
         let at_once = needed.contains(ctx) && begun[ctx.index()] == second as u32;
         node.cover(CtxSet(initials.0 & node.enabled()), needed);
         // Interrupts were on before they were turned off and before a handler began.
-        at_once || interrupts && entry && matches!(self.events.get(first).kind, OpKind::IrqOff | OpKind::Enter)
+        at_once
+            || interrupts
+                && entry
+                && matches!(self.events.get(first).kind, OpKind::IrqOff | OpKind::Enter)
     }
 
-    /// Under a bound, sleep sets and source sets are not sound: the other order may need a preemption more than is
-    /// left, or be reachable without one only from further back. So more is added (Coons, Musuvathi, McKinley, "Bounded
-    /// partial-order reduction", OOPSLA 2013).
+    /// Under a bound, sleep sets and source sets are not sound: the other order may need a
+    /// preemption more than is left, or be reachable without one only from further back. So more is
+    /// added (Coons, Musuvathi, McKinley, "Bounded partial-order reduction", OOPSLA 2013).
     fn reverse_bounded(&mut self, first: usize, ctx: CtxId) {
         self.nodes[first].add_or_all(ctx);
         if self.settings.fault == Some(Fault::NaiveBound) {
@@ -629,7 +647,8 @@ impl Search {
         self.nodes[start].add_or_all(ctx);
     }
 
-    /// Where a run ends or is cut: those who wait could have had their turn before what they wait for was taken.
+    /// Where a run ends or is cut: those who wait could have had their turn before what they wait
+    /// for was taken.
     pub(crate) fn analyse_waiting(&mut self, waiting: impl Iterator<Item = OpenEvent>) {
         let depth = self.events.len();
         for open in waiting {
@@ -659,7 +678,8 @@ impl Search {
         false
     }
 
-    /// The share of the tree that has been explored, if what is known of its breadth now is all there is.
+    /// The share of the tree that has been explored, if what is known of its breadth now is all
+    /// there is.
     pub(crate) fn share(&self) -> f64 {
         let mut share = 0.0;
         let mut weight = 1.0;

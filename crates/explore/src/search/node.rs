@@ -13,9 +13,9 @@ struct Sets {
     done: u64,
 }
 
-/// The sets of a node that several OS threads explore. Both only grow, and a branch belongs to the thread that puts it
-/// into `done`. Whoever adds to `backtrack` has the node on its own path and looks at it again, so nothing else need be
-/// ordered.
+/// The sets of a node that several OS threads explore. Both only grow, and a branch belongs to the
+/// thread that puts it into `done`. Whoever adds to `backtrack` has the node on its own path and
+/// looks at it again, so nothing else need be ordered.
 struct Shared {
     backtrack: AtomicU64,
     done: AtomicU64,
@@ -80,7 +80,9 @@ impl Node {
     #[inline]
     fn sets(&self) -> Sets {
         match &self.shared {
-            Some(shared) => Sets { backtrack: shared.backtrack.load(Relaxed), done: shared.done.load(Relaxed) },
+            Some(shared) => {
+                Sets { backtrack: shared.backtrack.load(Relaxed), done: shared.done.load(Relaxed) }
+            }
             None => self.own,
         }
     }
@@ -118,11 +120,12 @@ impl Node {
         self.add(CtxSet(if enabled & ctx.bit() != 0 { ctx.bit() } else { enabled }));
     }
 
-    /// Sees to it that one of `initials` is run from here, or need not be. All of them could begin what is to be run;
-    /// the `needed` ones belong to it.
+    /// Sees to it that one of `initials` is run from here, or need not be. All of them could begin
+    /// what is to be run; the `needed` ones belong to it.
     ///
-    /// One that sleeps here and is not needed is no excuse. It is in the run only because it was woken for fear of a
-    /// conflict that then was none, and what begins with it elsewhere need not lead to what is wanted here, without it.
+    /// One that sleeps here and is not needed is no excuse. It is in the run only because it was
+    /// woken for fear of a conflict that then was none, and what begins with it elsewhere need not
+    /// lead to what is wanted here, without it.
     #[inline]
     pub(crate) fn cover(&mut self, initials: CtxSet, needed: CtxSet) {
         let covered = self.sets().backtrack & !self.sleep & initials.0 | self.sleep & needed.0;
@@ -160,11 +163,15 @@ impl Node {
         (sets.done.count_ones().max(1), all.count_ones().max(1))
     }
 
-    /// A node of another OS thread that stands for the same state, with the branches of both in common.
+    /// A node of another OS thread that stands for the same state, with the branches of both in
+    /// common.
     pub(crate) fn share(&mut self) -> Node {
         let own = self.own;
         let shared = self.shared.get_or_insert_with(|| {
-            Arc::new(Shared { backtrack: AtomicU64::new(own.backtrack), done: AtomicU64::new(own.done) })
+            Arc::new(Shared {
+                backtrack: AtomicU64::new(own.backtrack),
+                done: AtomicU64::new(own.done),
+            })
         });
         let shared = Arc::clone(shared);
         Node { shared: Some(shared), ..*self }

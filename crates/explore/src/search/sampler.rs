@@ -2,7 +2,8 @@
 
 use crate::ids::{CtxId, CtxSet};
 
-/// A small, fast, well-spread generator (splitmix64): a sampler's schedules must be the same on every machine.
+/// A small, fast, well-spread generator (splitmix64): a sampler's schedules must be the same on
+/// every machine.
 #[derive(Clone)]
 pub(crate) struct Random(u64);
 
@@ -81,8 +82,8 @@ impl Falls {
     }
 }
 
-/// A schedule: what is given, and beyond that the default, in which whoever runs goes on, and otherwise the first that
-/// can.
+/// A schedule: what is given, and beyond that the default, in which whoever runs goes on, and
+/// otherwise the first that can.
 #[derive(Clone, Default)]
 pub(crate) struct Replay {
     /// The contexts that take the first steps.

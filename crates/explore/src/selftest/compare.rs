@@ -66,7 +66,11 @@ struct Subject {
 
 impl Subject {
     fn explore(&self, schedules: Schedules, bound: Option<u32>) -> Explore {
-        let explore = Explore::new("selftest").schedules(schedules).bound(bound).minimise(false).max_steps(400);
+        let explore = Explore::new("selftest")
+            .schedules(schedules)
+            .bound(bound)
+            .minimise(false)
+            .max_steps(400);
         let explore = if bound.is_some() { explore.validate(false) } else { explore };
         match self.fault {
             Some(fault) if schedules == Schedules::Reduced => explore.plant(fault),
@@ -79,7 +83,8 @@ impl Subject {
     }
 
     fn run_as(&self, explore: Explore, plain: bool) -> Result<Report, String> {
-        let report = explore.run(|machine: &Machine| set_up(&self.program, machine, &self.seen, plain));
+        let report =
+            explore.run(|machine: &Machine| set_up(&self.program, machine, &self.seen, plain));
         if let Some(failure) = &report.failure {
             return Err(format!("a run fails ({:?}): {}", failure.kind, failure.trace.why));
         }
@@ -90,7 +95,11 @@ impl Subject {
     }
 
     fn compare(&self, ways: Ways) -> Result<Option<Agreed>, String> {
-        let brute = self.explore(Schedules::All, None).collect_outcomes().count_traces().max_executions(MOST);
+        let brute = self
+            .explore(Schedules::All, None)
+            .collect_outcomes()
+            .count_traces()
+            .max_executions(MOST);
         let counted = self.program.polls();
         let brute = self.run_as(brute, counted)?;
         if brute.verdict != Verdict::Exhausted {
@@ -112,17 +121,22 @@ impl Subject {
         // is run more often than it need be.
         let optimal = all.verdict == Verdict::Exhausted && !self.program.panics();
         if optimal && reduced.executions != traces || reduced.executions > all.executions {
-            return Err(format!("executions: {} with the reduction, {traces} are not equivalent", reduced.executions));
+            return Err(format!(
+                "executions: {} with the reduction, {traces} are not equivalent",
+                reduced.executions
+            ));
         }
         if ways.jobs > 1 {
-            let jobs = self.run(self.explore(Schedules::Reduced, None).collect_outcomes().jobs(ways.jobs))?;
+            let jobs = self
+                .run(self.explore(Schedules::Reduced, None).collect_outcomes().jobs(ways.jobs))?;
             same(&format!("with the reduction on {} threads", ways.jobs), &told(&jobs), expected)?;
             same("lock-order edges on several threads", &edges(&jobs), &edges(&brute))?;
         }
         let mut bounded = 0;
         for bound in 0..=ways.bounds {
             let all = self.run(self.explore(Schedules::All, Some(bound)).collect_outcomes())?;
-            let some = self.run(self.explore(Schedules::Reduced, Some(bound)).collect_outcomes())?;
+            let some =
+                self.run(self.explore(Schedules::Reduced, Some(bound)).collect_outcomes())?;
             same(&format!("with the reduction and bound {bound}"), &some.outcomes, &all.outcomes)?;
             bounded += some.executions;
             if all.verdict == Verdict::Exhausted {
@@ -145,10 +159,12 @@ impl Subject {
     /// The search that stops at stuck sets finds one if and only if a run leaves somebody blocked.
     fn compare_stuck(&self, expected: bool) -> Result<(), String> {
         let explore = self.explore(Schedules::Reduced, None);
-        let settings = crate::search::Settings { contexts_return: true, ..explore.settings.clone() };
+        let settings =
+            crate::search::Settings { contexts_return: true, ..explore.settings.clone() };
         let mut executor = Executor::new(&explore, Strategy::Reduced, settings);
         let found = loop {
-            let end = executor.execute(&|machine: &Machine| set_up(&self.program, machine, &self.seen, false));
+            let end = executor
+                .execute(&|machine: &Machine| set_up(&self.program, machine, &self.seen, false));
             if let RunEnd::Failed(failed) = end {
                 break Some(failed);
             }
@@ -160,13 +176,18 @@ impl Subject {
             return Err(format!("{} stacks of a failing run were left behind", executor.abandoned));
         }
         match found {
-            Some(failed) if !matches!(failed.kind, FailureKind::Deadlock | FailureKind::SelfDeadlock) => {
+            Some(failed)
+                if !matches!(failed.kind, FailureKind::Deadlock | FailureKind::SelfDeadlock) =>
+            {
                 Err(format!("a run fails ({:?}): {}", failed.kind, failed.message))
             }
-            Some(failed) if !expected => {
-                Err(format!("a stuck set is reported, but no run leaves anybody blocked: {}", failed.message))
+            Some(failed) if !expected => Err(format!(
+                "a stuck set is reported, but no run leaves anybody blocked: {}",
+                failed.message
+            )),
+            None if expected => {
+                Err("a run leaves somebody blocked, but no stuck set is reported".to_owned())
             }
-            None if expected => Err("a run leaves somebody blocked, but no stuck set is reported".to_owned()),
             _ => Ok(()),
         }
     }
@@ -202,7 +223,11 @@ fn blocked(outcome: &str) -> Vec<Blocked<'_>> {
         let (fields, others) = fields.split_at(fields.find(' ').unwrap_or(fields.len()));
         let mut fields = fields.split(':');
         let step = fields.next().unwrap_or("");
-        blocked.push(Blocked { name: name.trim_start(), step, below: fields.nth(1) == Some("below") });
+        blocked.push(Blocked {
+            name: name.trim_start(),
+            step,
+            below: fields.nth(1) == Some("below"),
+        });
         rest = others;
     }
     blocked
@@ -288,7 +313,10 @@ mod tests {
     fn outcomes(program: Program) -> [BTreeSet<String>; 2] {
         let subject = Subject { program: Arc::new(program), seen: Arc::default(), fault: None };
         [Schedules::All, Schedules::Reduced].map(|schedules| {
-            subject.run(subject.explore(schedules, None).collect_outcomes()).expect("it does not fail").outcomes
+            subject
+                .run(subject.explore(schedules, None).collect_outcomes())
+                .expect("it does not fail")
+                .outcomes
         })
     }
 

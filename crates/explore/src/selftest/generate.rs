@@ -7,7 +7,8 @@ use crate::search::Random;
 #[derive(Clone, Copy)]
 struct Place {
     handler: bool,
-    /// The first handler that may be raised here: a handler raises later ones only, or the program would not end.
+    /// The first handler that may be raised here: a handler raises later ones only, or the program
+    /// would not end.
     raises: u64,
     hardware: bool,
     /// Nothing may sleep.
@@ -25,7 +26,8 @@ struct Generator<'a> {
     random: &'a mut Random,
     handlers: u64,
     mutex: bool,
-    /// How much this program is inclined to what, of 8: few kinds of acts collide more often than many.
+    /// How much this program is inclined to what, of 8: few kinds of acts collide more often than
+    /// many.
     taste: Taste,
 }
 
@@ -46,7 +48,8 @@ pub(super) fn program(seed: u64) -> Program {
         7 => 3,
         _ => 2,
     };
-    let handlers = if tasks == 3 { random.below(2) } else { [0, 1, 1, 1, 2, 2][random.below(6) as usize] };
+    let handlers =
+        if tasks == 3 { random.below(2) } else { [0, 1, 1, 1, 2, 2][random.below(6) as usize] };
     let hardware = handlers > 0 && random.below(4) == 0;
     let mutex = handlers < 2 && random.below(4) == 0;
     let taste = Taste {
@@ -59,7 +62,8 @@ pub(super) fn program(seed: u64) -> Program {
     let contexts = tasks + handlers + hardware as u64;
     // So many steps in all that brute force has an end.
     let racing = tasks == 2 && contexts <= 3 && generator.random.below(5) == 0;
-    let steps = if racing { 3 } else { [9, 7][(contexts >= 4) as usize] } + generator.random.below(3);
+    let steps =
+        if racing { 3 } else { [9, 7][(contexts >= 4) as usize] } + generator.random.below(3);
     let mut spawns = !racing && contexts <= 3 && generator.random.below(6) == 0;
     let tasks = (0..tasks)
         .map(|_| {
@@ -73,7 +77,10 @@ pub(super) fn program(seed: u64) -> Program {
         .map(|index| {
             let cpu = if index == 1 && same { 0 } else { (generator.random.below(4) == 0) as u32 };
             let share = 1 + generator.random.below((steps / contexts).max(2));
-            Handler { cpu, acts: generator.acts(Place { raises: index + 1, ..Place::HANDLER }, share) }
+            Handler {
+                cpu,
+                acts: generator.acts(Place { raises: index + 1, ..Place::HANDLER }, share),
+            }
         })
         .collect();
     let hardware = if hardware {
@@ -121,7 +128,10 @@ impl Generator<'_> {
     fn spawn_in_all(&mut self, program: &mut Program) {
         for task in &mut program.tasks {
             let child = vec![self.on_memory().0];
-            task.insert(self.random.below(task.len() as u64 + 1) as usize, Act::Spawn(child, Vec::new()));
+            task.insert(
+                self.random.below(task.len() as u64 + 1) as usize,
+                Act::Spawn(child, Vec::new()),
+            );
         }
     }
 
@@ -131,7 +141,8 @@ impl Generator<'_> {
             if program.uses(handler) {
                 continue;
             }
-            let raise = if self.random.below(4) == 0 { Act::Ipi(handler) } else { Act::Raise(handler) };
+            let raise =
+                if self.random.below(4) == 0 { Act::Ipi(handler) } else { Act::Raise(handler) };
             let acts = if !program.hardware.is_empty() {
                 &mut program.hardware
             } else if handler > 0 && self.random.below(4) == 0 {
@@ -150,7 +161,9 @@ impl Generator<'_> {
         if first.cpu == second.cpu {
             for handler in [first, second] {
                 if self.random.below(2) == 0 {
-                    handler.acts.insert(self.random.below(handler.acts.len() as u64) as usize, Act::Enable);
+                    handler
+                        .acts
+                        .insert(self.random.below(handler.acts.len() as u64) as usize, Act::Enable);
                 }
             }
         }
@@ -182,7 +195,8 @@ impl Generator<'_> {
                 0..=2 => Some(self.on_memory()),
                 3 if place.spawns && place.depth == 0 && budget >= 3 => {
                     let inner = Place { spawns: false, depth: 1, ..place };
-                    let (child, body) = (self.acts(inner, 1), self.acts(inner, (budget - 2).min(2)));
+                    let (child, body) =
+                        (self.acts(inner, 1), self.acts(inner, (budget - 2).min(2)));
                     Some((Act::Spawn(child, body), 4))
                 }
                 3 => None,
@@ -225,7 +239,9 @@ impl Generator<'_> {
         let body = |generator: &mut Self, inner| generator.acts(inner, size);
         Some(match self.random.below(8) {
             0..=3 => (Act::Lock(lock, body(self, inner)), 2 + size),
-            4 if !sleeps => (Act::LockIrq(lock, body(self, Place { masked: true, ..inner })), 4 + size),
+            4 if !sleeps => {
+                (Act::LockIrq(lock, body(self, Place { masked: true, ..inner })), 4 + size)
+            }
             5 | 6 => (Act::Try(lock, body(self, inner)), 2 + size),
             7 if place.held == 0 && !self.mutex => {
                 let inner = Place { held: 3, ..inner };
@@ -244,7 +260,13 @@ impl Generator<'_> {
             5 if place.masked => Some((Act::Enable, 1)),
             6 if place.handler => Some((Act::Enable, 1)),
             7 if !place.hardware && !place.masked => {
-                let inner = Place { atomic: true, masked: true, spawns: false, depth: place.depth + 1, ..place };
+                let inner = Place {
+                    atomic: true,
+                    masked: true,
+                    spawns: false,
+                    depth: place.depth + 1,
+                    ..place
+                };
                 let size = 1 + self.random.below(budget.clamp(1, 2));
                 Some((Act::IrqOff(self.acts(inner, size)), 2 + size))
             }

@@ -1,7 +1,8 @@
 //! Runs a program on the simulated machine.
 //!
-//! Steps are announced directly, not through the simulated platform, so that a context that waits when the run ends
-//! simply returns: being stuck is an outcome here, in thousands of runs, and no stack may be left behind for it.
+//! Steps are announced directly, not through the simulated platform, so that a context that waits
+//! when the run ends simply returns: being stuck is an outcome here, in thousands of runs, and no
+//! stack may be left behind for it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -72,7 +73,12 @@ struct State {
 
 /// Sets `program` up on `machine`. What happens in its executions is added to `seen`.
 /// `plain`: loops that count their looks are explored look by look.
-pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<AtomicU32>, plain: bool) {
+pub(super) fn set_up(
+    program: &Arc<Program>,
+    machine: &Machine,
+    seen: &Arc<AtomicU32>,
+    plain: bool,
+) {
     let class = if program.mutex { &B_SLEEPS } else { &B };
     // Tasks, handlers, hardware, and a child of each task.
     let hardware = program.tasks.len() + program.handlers.len();
@@ -94,16 +100,23 @@ pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<Atomi
     for (cpu, _) in program.tasks.iter().enumerate() {
         let run = Run { state: Rc::clone(&state), log: cpu };
         let program = Arc::clone(program);
-        machine.task_on(CpuId(cpu as u32), format!("task {cpu}"), move || run.all(&program.tasks[cpu]));
+        machine.task_on(CpuId(cpu as u32), format!("task {cpu}"), move || {
+            run.all(&program.tasks[cpu])
+        });
     }
     for (index, handler) in program.handlers.iter().enumerate() {
         let run = Run { state: Rc::clone(&state), log: tasks + index };
         let of = Arc::clone(program);
         let cpu = CpuId(handler.cpu);
-        let handle = machine.handler(cpu, Vector(0x40 + index as u8), format!("handler {index}"), move || {
-            run.entered();
-            run.all(&of.handlers[index].acts);
-        });
+        let handle = machine.handler(
+            cpu,
+            Vector(0x40 + index as u8),
+            format!("handler {index}"),
+            move || {
+                run.entered();
+                run.all(&of.handlers[index].acts);
+            },
+        );
         let pending = with(|w| w.ctx(handle.id()).pending_obj).expect("a handler has one");
         let wire = Shared::new(ObjKind::Model, "IPI in flight", 0);
         state.targets.borrow_mut().push(Target { ctx: handle.id(), pending, wire });
@@ -125,7 +138,8 @@ pub(super) fn set_up(program: &Arc<Program>, machine: &Machine, seen: &Arc<Atomi
 fn add_lock(name: &'static str, class: &'static LockClass) -> ObjId {
     let site = Location::caller();
     with(|w| {
-        let kind = if class.wait_type() == WaitType::Sleep { ObjKind::Mutex } else { ObjKind::Spin };
+        let kind =
+            if class.wait_type() == WaitType::Sleep { ObjKind::Mutex } else { ObjKind::Spin };
         let obj = w.add_obj(kind, name, site);
         w.obj_mut(obj).class = Some(class);
         obj
@@ -185,7 +199,9 @@ impl Run {
     fn entered(&self) {
         self.state.logs.borrow_mut()[self.log].push('>');
         self.state.saw(Feature::Interrupt);
-        let nested = with(|w| w.ctx(w.current).cpu.is_some_and(|cpu| w.cpus[cpu.0 as usize].handlers.len() > 1));
+        let nested = with(|w| {
+            w.ctx(w.current).cpu.is_some_and(|cpu| w.cpus[cpu.0 as usize].handlers.len() > 1)
+        });
         if nested {
             self.state.saw(Feature::NestedInterrupt);
         }
@@ -202,7 +218,9 @@ impl Run {
             flying.set(flying.get() - change);
             flying.get()
         };
-        try_wait(Op { idle: true, obj2: Some(pending), ..Op::new(OpKind::Take, obj) }, &|| flying(0) > 0)?;
+        try_wait(Op { idle: true, obj2: Some(pending), ..Op::new(OpKind::Take, obj) }, &|| {
+            flying(0) > 0
+        })?;
         flying(1);
         let coalesced = with(|w| std::mem::replace(&mut w.ctx_mut(ctx).raised, true));
         self.state.saw(if coalesced { Feature::Coalesced } else { Feature::Ipi });
@@ -270,7 +288,9 @@ impl Run {
             }
             Act::Cas(word, old, new) => {
                 let at = &state.words[*word as usize];
-                try_step_that(Op::new(OpKind::Rmw, at.obj), &|| old != new && at.value.get() == *old)?;
+                try_step_that(Op::new(OpKind::Rmw, at.obj), &|| {
+                    old != new && at.value.get() == *old
+                })?;
                 self.log(at.value.get());
                 if at.value.get() != *old {
                     state.saw(Feature::ExchangeFailed);
@@ -441,7 +461,9 @@ impl Run {
                 if self.load(*word)? == *value {
                     break;
                 }
-                try_wait(Op::new(OpKind::Await, state.queue.obj), &|| state.queue.value.get() != before)?;
+                try_wait(Op::new(OpKind::Await, state.queue.obj), &|| {
+                    state.queue.value.get() != before
+                })?;
                 state.saw(Feature::Woken);
             },
             Act::WakeAll => {

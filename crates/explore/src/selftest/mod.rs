@@ -1,9 +1,10 @@
 //! The search tested against brute force.
 //!
-//! Random programs of two or three CPUs, with locks, handlers, inter-processor interrupts, nested enables, wake-ups and
-//! retry loops, are searched in two ways: with the reduction, and by running every schedule there is. What can come out
-//! must be the same: memory, every value that anyone read, who is blocked where, the orders in which locks were taken and
-//! how they were used with respect to interrupts. The same holds under each small bound on preemptions, on several OS
+//! Random programs of two or three CPUs, with locks, handlers, inter-processor interrupts, nested
+//! enables, wake-ups and retry loops, are searched in two ways: with the reduction, and by running
+//! every schedule there is. What can come out must be the same: memory, every value that anyone
+//! read, who is blocked where, the orders in which locks were taken and how they were used with
+//! respect to interrupts. The same holds under each small bound on preemptions, on several OS
 //! threads, and for the question whether a program has a stuck set at all.
 
 mod compare;
@@ -222,10 +223,11 @@ fn ways(number: u64) -> Ways {
 fn tell(options: &Options<'_>, number: u64, program: Program, what: String) -> Mismatch {
     let kind = |what: &str| what.split(':').next().unwrap_or_default().to_owned();
     let first = kind(&what);
-    let (program, what) =
-        shrink::shrink(program, what, |smaller| match compare(smaller, ways(number), options.fault) {
+    let (program, what) = shrink::shrink(program, what, |smaller| {
+        match compare(smaller, ways(number), options.fault) {
             Compared::Differs(what) if kind(&what) == first => Some(what),
             _ => None,
-        });
+        }
+    });
     Mismatch { seed: options.seed, program: number, text: program.to_string(), what }
 }

@@ -26,7 +26,8 @@ pub(super) enum Act {
     LockIrq(LockId, Vec<Act>),
     /// Holds a lock if it is free; skips the body otherwise.
     Try(LockId, Vec<Act>),
-    /// Holds both locks, and releases the one first that was taken first; the body comes in between.
+    /// Holds both locks, and releases the one first that was taken first; the body comes in
+    /// between.
     Crossed(LockId, Vec<Act>),
     /// Saves the interrupt state and turns interrupts off; restores it.
     IrqOff(Vec<Act>),
@@ -69,8 +70,13 @@ impl Act {
     /// The body, if it has one.
     pub(super) fn body(&self) -> Option<&Vec<Act>> {
         match self {
-            Act::Lock(_, body) | Act::LockIrq(_, body) | Act::Try(_, body) | Act::Crossed(_, body) => Some(body),
-            Act::IrqOff(body) | Act::Spawn(_, body) | Act::Caught(body) | Act::Static(body) => Some(body),
+            Act::Lock(_, body)
+            | Act::LockIrq(_, body)
+            | Act::Try(_, body)
+            | Act::Crossed(_, body) => Some(body),
+            Act::IrqOff(body) | Act::Spawn(_, body) | Act::Caught(body) | Act::Static(body) => {
+                Some(body)
+            }
             _ => None,
         }
     }
@@ -78,7 +84,10 @@ impl Act {
     /// The bodies that can be cut down.
     pub(super) fn bodies(&mut self) -> Vec<&mut Vec<Act>> {
         match self {
-            Act::Lock(_, body) | Act::LockIrq(_, body) | Act::Try(_, body) | Act::Crossed(_, body) => vec![body],
+            Act::Lock(_, body)
+            | Act::LockIrq(_, body)
+            | Act::Try(_, body)
+            | Act::Crossed(_, body) => vec![body],
             Act::IrqOff(body) | Act::Caught(body) | Act::Static(body) => vec![body],
             Act::Spawn(child, body) => vec![child, body],
             _ => Vec::new(),
@@ -125,7 +134,13 @@ impl fmt::Display for Act {
             Act::Try(l, body) => write!(f, "try_lock {} {}", lock(l), Block(body)),
             Act::Crossed(l, body) => {
                 let other = 1 - *l;
-                write!(f, "lock {0}; lock {1}; unlock {0} {2} unlock {1}", lock(l), lock(&other), Block(body))
+                write!(
+                    f,
+                    "lock {0}; lock {1}; unlock {0} {2} unlock {1}",
+                    lock(l),
+                    lock(&other),
+                    Block(body)
+                )
             }
             Act::IrqOff(body) => write!(f, "irqs_off {}", Block(body)),
             Act::Enable => f.write_str("local_irq_enable"),
@@ -139,13 +154,20 @@ impl fmt::Display for Act {
             Act::Down(w) => write!(f, "wait until {0} > 0, {0} -= 1", word(w)),
             Act::Spin(w, v) => write!(f, "until {} == {v} relax", word(w)),
             Act::Poll(w, v, most) => {
-                write!(f, "until {} == {v} relax, {most} looks at most, else {} = 3", word(w), word(&(1 - w)))
+                write!(
+                    f,
+                    "until {} == {v} relax, {most} looks at most, else {} = 3",
+                    word(w),
+                    word(&(1 - w))
+                )
             }
             Act::Caught(body) => write!(f, "panic, drop {} catch", Block(body)),
             Act::Static(body) => write!(f, "lock the static {}", Block(body)),
             Act::Queue(w, v) => write!(f, "wait in the queue until {} == {v}", word(w)),
             Act::WakeAll => f.write_str("wake the queue"),
-            Act::Spawn(child, body) => write!(f, "spawn {} meanwhile {} join", Block(child), Block(body)),
+            Act::Spawn(child, body) => {
+                write!(f, "spawn {} meanwhile {} join", Block(child), Block(body))
+            }
         }
     }
 }
@@ -183,7 +205,11 @@ impl fmt::Display for Program {
 impl Program {
     /// All acts, those of bodies included.
     fn acts(&self) -> impl Iterator<Item = &Act> {
-        let tops = self.tasks.iter().chain(self.handlers.iter().map(|handler| &handler.acts)).chain([&self.hardware]);
+        let tops = self
+            .tasks
+            .iter()
+            .chain(self.handlers.iter().map(|handler| &handler.acts))
+            .chain([&self.hardware]);
         let mut todo: Vec<&Act> = tops.flatten().collect();
         std::iter::from_fn(move || {
             let act = todo.pop()?;

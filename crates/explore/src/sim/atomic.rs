@@ -182,13 +182,15 @@ impl<T: Word> SimAtomic<T> {
         let name = with(|w| self.stamp.get(w).map(|obj| w.name(obj))).unwrap_or_default();
         note(|| match self.name.is_empty() {
             false => format!("{verb}{name}: {what}"),
-            // What happened first: a narrow column cuts off the rest, and the place that stands for the name is long.
+            // What happened first: a narrow column cuts off the rest, and the place that stands for
+            // the name is long.
             true => format!("{verb}{what}, {name}"),
         });
     }
 }
 
-/// How an object is registered: by its name, if it has one, or else as a `thing` that is called after its place.
+/// How an object is registered: by its name, if it has one, or else as a `thing` that is called
+/// after its place.
 fn called(name: &'static str, thing: &'static str) -> (ObjKind, &'static str) {
     if name.is_empty() { (ObjKind::Atomic, thing) } else { (ObjKind::Model, name) }
 }
@@ -266,7 +268,13 @@ where
 
     #[inline]
     #[track_caller]
-    fn compare_exchange(&self, current: T, new: T, _success: Ordering, _failure: Ordering) -> Result<T, T> {
+    fn compare_exchange(
+        &self,
+        current: T,
+        new: T,
+        _success: Ordering,
+        _failure: Ordering,
+    ) -> Result<T, T> {
         if taken(Location::caller(), Taken::Indivisibility) {
             let old = self.rmw_in_two_steps(|old| (old == current).then_some(new));
             return if old == current { Ok(old) } else { Err(old) };
@@ -319,7 +327,11 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
 /// entry: an IOMMU that posts an interrupt, a walk of a table. Returns what they held before. `f`
 /// takes no visible steps, and may be called more than once.
 #[track_caller]
-pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl Fn(T, U) -> (T, U)) -> (T, U) {
+pub fn both<T: Word, U: Word>(
+    one: &SimAtomic<T>,
+    other: &SimAtomic<U>,
+    f: impl Fn(T, U) -> (T, U),
+) -> (T, U) {
     let (obj, obj2) = (one.id(), other.id());
     let after = || f(one.get(), other.get());
     // If `f` panics when the machine looks ahead, it does so again when the step is done.
@@ -338,7 +350,8 @@ pub fn both<T: Word, U: Word>(one: &SimAtomic<T>, other: &SimAtomic<U>, f: impl 
     (first, second)
 }
 
-/// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ from run to run.
+/// An atomic pointer of the simulated machine. Traces do not show what it holds: addresses differ
+/// from run to run.
 pub struct SimAtomicPtr<T> {
     stamp: Stamp,
     value: std::sync::atomic::AtomicPtr<T>,

@@ -100,7 +100,8 @@ pub(crate) fn irq_restore(depth: IrqDepth) {
     }
 }
 
-/// Turns interrupts on at this CPU, whatever they were: for handlers that let others interrupt them.
+/// Turns interrupts on at this CPU, whatever they were: for handlers that let others interrupt
+/// them.
 #[track_caller]
 pub fn local_irq_enable() {
     if let Some((token, false)) = with(|w| state(w)) {
@@ -143,7 +144,8 @@ pub(crate) fn preempt_enable() {
         match w.ctx(me).preempt_off.checked_sub(1) {
             Some(depth) => w.ctx_mut(me).preempt_off = depth,
             None => {
-                let message = format!("{} turns preemption on, which it had not turned off", w.ctx(me).name);
+                let message =
+                    format!("{} turns preemption on, which it had not turned off", w.ctx(me).name);
                 w.fail_here(FailureKind::LockRule, message);
             }
         }
@@ -154,7 +156,8 @@ pub(crate) fn preempt_enable() {
 pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
     acts(|| format!("sends an IPI to {cpu}"));
     let handler = with(|w| {
-        let handler = w.ctxs.iter().position(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
+        let handler =
+            w.ctxs.iter().position(|ctx| ctx.cpu == Some(cpu) && ctx.vector == Some(vector));
         if handler.is_none() {
             w.fail_here(FailureKind::LostInterrupt, format!("{cpu} has no handler of {vector}"));
         }

@@ -1,9 +1,11 @@
-//! Simulated RCU and SRCU: read sections, and grace periods that need what they need on a real kernel.
+//! Simulated RCU and SRCU: read sections, and grace periods that need what they need on a real
+//! kernel.
 //!
-//! A grace period is either a matter of readers alone, or two pieces of work on a pool: one that processes all that are
-//! asked for, and one that runs the callbacks of those that are over, the wake-ups of who waits among them, one after the
-//! other. Each is queued when there is something to do for it and it is not queued already. Neither waits for readers:
-//! the last of them queues the first work again.
+//! A grace period is either a matter of readers alone, or two pieces of work on a pool: one that
+//! processes all that are asked for, and one that runs the callbacks of those that are over, the
+//! wake-ups of who waits among them, one after the other. Each is queued when there is something to
+//! do for it and it is not queued already. Neither waits for readers: the last of them queues the
+//! first work again.
 
 use std::collections::VecDeque;
 use std::panic::Location;
@@ -24,7 +26,8 @@ use crate::sim::pool::{Comes, Last, Pool, Then};
 use crate::sim::wait::SimCompletion;
 use doorbell_platform::Completion;
 
-/// What grace periods need in order to end. Set it up with [`Machine::grace_periods`] before domains are created.
+/// What grace periods need in order to end. Set it up with [`Machine::grace_periods`] before
+/// domains are created.
 #[derive(Clone, Debug, Default)]
 pub enum GracePeriods {
     /// That the readers leave. Callbacks run in a task of the domain.
@@ -52,7 +55,8 @@ impl Workers {
         }
     }
 
-    /// Queues a job in the step that is being done, which has said that it changes [`order`](Workers::order).
+    /// Queues a job in the step that is being done, which has said that it changes
+    /// [`order`](Workers::order).
     fn spawn_within(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
         match self {
             Workers::Pool(pool) => pool.spawn_within(name, job),
@@ -114,7 +118,8 @@ struct State {
 
 /// A read section.
 struct Reader {
-    /// With workers, its end as an object: the end changes it, and who looks whether it has ended reads it.
+    /// With workers, its end as an object: the end changes it, and who looks whether it has ended
+    /// reads it.
     id: u64,
     ctx: CtxId,
     /// The section has not ended. One that has is kept until its context begins another: a grace
@@ -197,7 +202,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         note(|| format!("reads under {}", self.0.name));
         let site = Location::caller();
         let (ctx, end) = with(|w| {
-            let end = self.0.workers.is_some().then(|| w.add_obj(ObjKind::Model, "read section", site));
+            let end =
+                self.0.workers.is_some().then(|| w.add_obj(ObjKind::Model, "read section", site));
             (w.current, end)
         });
         let mut state = self.0.gate.state();
@@ -214,17 +220,22 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         let ends = || {
             note(|| format!("reads no more under {}", inner.name));
             let mut state = inner.gate.state();
-            state.readers.iter_mut().filter(|other| other.id == reader).for_each(|ended| ended.reads = false);
+            state
+                .readers
+                .iter_mut()
+                .filter(|other| other.id == reader)
+                .for_each(|ended| ended.reads = false);
         };
         let Some(workers) = &inner.workers else {
             inner.exit.observe(|()| ());
             return ends();
         };
         let (queue, order) = (inner.asked.id(), workers.order());
-        // Nobody is going to look at the grace periods that wait for it: who of several readers is the last one to leave
-        // matters, because it queues the work.
-        let awaited =
-            |asked: &Asked| !asked.processing && asked.graces.iter().any(|grace| grace.readers.contains(&reader));
+        // Nobody is going to look at the grace periods that wait for it: who of several readers is
+        // the last one to leave matters, because it queues the work.
+        let awaited = |asked: &Asked| {
+            !asked.processing && asked.graces.iter().any(|grace| grace.readers.contains(&reader))
+        };
         step_with(Op::new(OpKind::Change, ObjId(reader as u32)), &|uses| {
             if awaited(&inner.asked.state()) {
                 uses(queue, Access::Write);
@@ -234,7 +245,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         ends();
         let again = {
             let mut asked = inner.asked.state();
-            let ready = awaited(&asked) && asked.graces.iter().any(|grace| inner.gone(&grace.readers));
+            let ready =
+                awaited(&asked) && asked.graces.iter().any(|grace| inner.gone(&grace.readers));
             ready && !std::mem::replace(&mut asked.processing, true)
         };
         if again {
@@ -246,7 +258,9 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     fn synchronize_any(&self) {
         acts(|| format!("waits for a grace period of {}", self.0.name));
         // While the program sets itself up there are neither readers nor workers that run.
-        if with(|w| w.mode == crate::world::Mode::Alone) && self.0.gate.state().reading().next().is_none() {
+        if with(|w| w.mode == crate::world::Mode::Alone)
+            && self.0.gate.state().reading().next().is_none()
+        {
             return;
         }
         match &self.0.workers {
@@ -265,8 +279,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         }
     }
 
-    /// Asks for a grace period that needs workers. Who is the first to ask queues the work, in the same step: a domain
-    /// does both under its lock.
+    /// Asks for a grace period that needs workers. Who is the first to ask queues the work, in the
+    /// same step: a domain does both under its lock.
     #[track_caller]
     fn start(&self, workers: &Workers, then: After) {
         let inner = &self.0;
@@ -281,7 +295,10 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             let mut state = inner.gate.state();
             state.handed += u64::from(matches!(then, After::Calls(_)));
             let mut asked = inner.asked.state();
-            asked.graces.push(Grace { readers: state.readers.iter().map(|reader| reader.id).collect(), then });
+            asked.graces.push(Grace {
+                readers: state.readers.iter().map(|reader| reader.id).collect(),
+                then,
+            });
             !std::mem::replace(&mut asked.processing, true)
         };
         if first {
@@ -293,7 +310,8 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     fn call_any(&self, f: Box<dyn FnOnce() + Send>) {
         acts(|| format!("asks for a grace period of {}", self.0.name));
         if with(|w| w.over) {
-            // What is dropped with the program itself: nobody is left to call back, and what is queued is never freed.
+            // What is dropped with the program itself: nobody is left to call back, and what is
+            // queued is never freed.
             return;
         }
         match &self.0.workers {
@@ -357,7 +375,8 @@ fn process(inner: &Arc<Inner>, workers: &Workers) {
                 f: Box::new(move || {
                     let (mut asked, mut over) = (looks.asked.state(), looks.over.state());
                     asked.processing = false;
-                    let gone: Vec<Grace> = asked.graces.extract_if(.., |grace| looks.gone(&grace.readers)).collect();
+                    let gone: Vec<Grace> =
+                        asked.graces.extract_if(.., |grace| looks.gone(&grace.readers)).collect();
                     if gone.is_empty() {
                         return Then::Done;
                     }
@@ -366,7 +385,10 @@ fn process(inner: &Arc<Inner>, workers: &Workers) {
                         return Then::Done;
                     }
                     let inner = Arc::clone(&looks);
-                    Then::Queue("grace-period callbacks", Box::new(move || call_back(&inner, &next, gone)))
+                    Then::Queue(
+                        "grace-period callbacks",
+                        Box::new(move || call_back(&inner, &next, gone)),
+                    )
                 }),
             });
         }),
@@ -384,7 +406,9 @@ fn call_back(inner: &Arc<Inner>, on: &Workers, over: Vec<Grace>) {
     let (sees, inner, next) = (Arc::clone(inner), Arc::clone(inner), on.clone());
     on.end_with(Last {
         obj: inner.over.id(),
-        more: Box::new(move |_| if sees.over.state().graces.is_empty() { Comes::Done } else { Comes::GoOn }),
+        more: Box::new(
+            move |_| if sees.over.state().graces.is_empty() { Comes::Done } else { Comes::GoOn },
+        ),
         f: Box::new(move || {
             let mut over = inner.over.state();
             over.calling = !over.graces.is_empty();
@@ -407,11 +431,16 @@ impl Inner {
     fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::world::Ended> {
         let ready = || {
             let state = self.gate.state();
-            let waits =
-                |first: &Callback| first.readers.iter().any(|reader| state.reading().any(|other| other == *reader));
+            let waits = |first: &Callback| {
+                first.readers.iter().any(|reader| state.reading().any(|other| other == *reader))
+            };
             state.callbacks.front().is_some_and(|first| !waits(first))
         };
-        let op = Op { idle: true, obj2: Some(self.exit.id()), ..Op::new(OpKind::Take, self.callbacks.id()) };
+        let op = Op {
+            idle: true,
+            obj2: Some(self.exit.id()),
+            ..Op::new(OpKind::Take, self.callbacks.id())
+        };
         crate::sim::model::try_wait(op, &ready)?;
         Ok(self.gate.state().callbacks.pop_front().expect("the condition says so").f)
     }

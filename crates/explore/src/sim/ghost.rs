@@ -1,5 +1,5 @@
-//! Ghost state: what the code itself does not keep, but must be true. A freed object that is touched is an error, not
-//! luck.
+//! Ghost state: what the code itself does not keep, but must be true. A freed object that is
+//! touched is an error, not luck.
 
 use crate::record::note;
 use crate::sim::model::{Model, fail_as};
@@ -44,7 +44,8 @@ impl Ghost {
         self.check(freed);
     }
 
-    /// Drops a reference; `true` if it was the last one, and the caller has to [`free`](Ghost::free) the object.
+    /// Drops a reference; `true` if it was the last one, and the caller has to
+    /// [`free`](Ghost::free) the object.
     #[track_caller]
     pub fn put(&self) -> bool {
         let left = self.life.change(|life| {
@@ -56,7 +57,10 @@ impl Ghost {
         match left {
             Some(left) => left == 0,
             None => {
-                fail_as(FailureKind::RefUnderflow, format!("{} has lost more references than it had", self.name));
+                fail_as(
+                    FailureKind::RefUnderflow,
+                    format!("{} has lost more references than it had", self.name),
+                );
                 false
             }
         }

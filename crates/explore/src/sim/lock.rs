@@ -125,7 +125,8 @@ fn register(stamp: &Stamp, kind: ObjKind, class: &'static LockClass, created: bo
         if let Some(mismatch) = mismatch(kind, class) {
             w.fail_here(FailureKind::LockRule, mismatch);
         }
-        let creator = if created && w.mode == Mode::Running { Some(w.creates_lock()) } else { None };
+        let creator =
+            if created && w.mode == Mode::Running { Some(w.creates_lock()) } else { None };
         let obj = w.obj_mut(id);
         (obj.class, obj.creator) = (Some(class), creator);
         id
@@ -141,7 +142,9 @@ fn mismatch(kind: ObjKind, class: &'static LockClass) -> Option<String> {
         _ => return None,
     };
     let name = class.name();
-    Some(format!("the class {name} of {lock} says that it is one of {wrong}: create the class as one of {right}"))
+    Some(format!(
+        "the class {name} of {lock} says that it is one of {wrong}: create the class as one of {right}"
+    ))
 }
 
 fn gets_at_once(takes: Op) -> bool {
@@ -160,7 +163,8 @@ fn unlock(stamp: &Stamp) {
     let obj = with(|w| {
         let obj = stamp.get(w)?;
         if w.mode == Mode::Running {
-            // A guard's drop has no caller: the line that took the lock says more than one of the guard's own.
+            // A guard's drop has no caller: the line that took the lock says more than one of the
+            // guard's own.
             let held = w.ctx(w.current).held.iter().rfind(|held| held.lock == Some(obj));
             site = held.map_or(site, |held| held.site);
         }
@@ -181,8 +185,10 @@ fn assert_held(stamp: &Stamp) {
         let me = w.current;
         let obj = stamp.get(w);
         if !w.ctx(me).held.iter().any(|held| held.lock == obj && obj.is_some()) {
-            let name = obj.map_or_else(|| "a lock that was never taken".to_owned(), |obj| w.name(obj));
-            let message = format!("{} must hold {name} at {}", w.ctx(me).name, crate::stuck::site(site));
+            let name =
+                obj.map_or_else(|| "a lock that was never taken".to_owned(), |obj| w.name(obj));
+            let message =
+                format!("{} must hold {name} at {}", w.ctx(me).name, crate::stuck::site(site));
             w.fail_here(FailureKind::LockRule, message);
         }
     });
@@ -209,12 +215,16 @@ pub(crate) fn annotate_release(class: &'static LockClass, subclass: Subclass) {
         }
         let me = w.current;
         let ctx = w.ctx_mut(me);
-        let annotated = |held: &Held| held.lock.is_none() && held.class == class && held.subclass == subclass;
+        let annotated =
+            |held: &Held| held.lock.is_none() && held.class == class && held.subclass == subclass;
         match ctx.held.iter().rposition(annotated) {
             Some(place) => {
                 ctx.let_go(place);
             }
-            None => w.fail_here(FailureKind::LockRule, format!("{} is released, but was not annotated", class.name())),
+            None => w.fail_here(
+                FailureKind::LockRule,
+                format!("{} is released, but was not annotated", class.name()),
+            ),
         }
     });
 }

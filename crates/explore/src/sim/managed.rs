@@ -1,21 +1,25 @@
-//! A concurrency-managed pool, as Linux has one per CPU: it keeps as few workers running as will do.
+//! A concurrency-managed pool, as Linux has one per CPU: it keeps as few workers running as will
+//! do.
 //!
-//! The pool counts its running workers. As long as the count is not zero, work that is queued wakes nobody; a worker that
-//! is about to sleep takes itself out of the count and, if it was the last one, wakes an idle worker in its place; when
-//! it comes back, it counts itself again. A worker that leaves idleness and finds no other idle one creates one before it
-//! works, so that there is always one to be woken.
+//! The pool counts its running workers. As long as the count is not zero, work that is queued wakes
+//! nobody; a worker that is about to sleep takes itself out of the count and, if it was the last
+//! one, wakes an idle worker in its place; when it comes back, it counts itself again. A worker
+//! that leaves idleness and finds no other idle one creates one before it works, so that there is
+//! always one to be woken.
 //!
-//! What is faithful: the count, the two hooks around each sleep and the mark that ties them together, who is woken when,
-//! when a worker goes on with the next piece of work, `max_active` of each workqueue of the pool, the manager that
-//! creates workers and does no work until it has, rescuers, and unbound pools, whose workers are not counted. See
-//! [`Preempted`] for what an interrupt does to a worker in the middle of its bookkeeping.
+//! What is faithful: the count, the two hooks around each sleep and the mark that ties them
+//! together, who is woken when, when a worker goes on with the next piece of work, `max_active` of
+//! each workqueue of the pool, the manager that creates workers and does no work until it has,
+//! rescuers, and unbound pools, whose workers are not counted. See [`Preempted`] for what an
+//! interrupt does to a worker in the middle of its bookkeeping.
 //!
 //! What is abstracted:
 //! - A pool step (what is done under the pool's lock) is one visible step.
-//! - Each worker has a virtual CPU of its own: workers that run at once interleave as freely as if each could be
-//!   preempted anywhere, and a worker that is preempted gets its CPU back in the end. A task that never gets it back,
-//!   because a busy one of higher priority has it, cannot be seen.
-//! - Creating a worker succeeds at once, or never. A rescuer comes only if it never does (Linux: after a while).
+//! - Each worker has a virtual CPU of its own: workers that run at once interleave as freely as if
+//!   each could be preempted anywhere, and a worker that is preempted gets its CPU back in the end.
+//!   A task that never gets it back, because a busy one of higher priority has it, cannot be seen.
+//! - Creating a worker succeeds at once, or never. A rescuer comes only if it never does (Linux:
+//!   after a while).
 //! - Idle workers stay; workers of several CPUs, and work that hogs the CPU, are left out.
 
 use std::collections::VecDeque;
@@ -45,7 +49,8 @@ pub struct Managed {
     pub workers: usize,
     /// How many more can be created. From then on, creating one fails.
     pub creatable: usize,
-    /// Whether workers are counted. Not in an unbound pool: there, all work that is queued wakes a worker.
+    /// Whether workers are counted. Not in an unbound pool: there, all work that is queued wakes a
+    /// worker.
     pub counted: bool,
     /// How many interrupts try to preempt a worker, in one execution; each may come at any moment.
     pub interrupts: u32,
@@ -139,7 +144,11 @@ impl ManagedPool {
     pub fn new(machine: &Machine, name: &'static str, how: Managed) -> ManagedPool {
         assert!(how.workers > 0, "a pool has at least one worker");
         let places = how.workers + how.creatable;
-        let state = State { idle: (0..how.workers).rev().collect(), created: how.workers, ..State::default() };
+        let state = State {
+            idle: (0..how.workers).rev().collect(),
+            created: how.workers,
+            ..State::default()
+        };
         let pool = ManagedPool(Arc::new(Inner {
             name,
             how,
@@ -173,7 +182,12 @@ impl ManagedPool {
     /// the others wait.
     pub fn queue(&self, max_active: usize) -> Queue {
         let mut state = self.0.state.state();
-        state.queues.push(QueueState { max_active, active: 0, inactive: VecDeque::new(), rescuer: None });
+        state.queues.push(QueueState {
+            max_active,
+            active: 0,
+            inactive: VecDeque::new(),
+            rescuer: None,
+        });
         Queue { pool: self.clone(), index: state.queues.len() - 1 }
     }
 
@@ -193,7 +207,8 @@ impl ManagedPool {
         let Inner { state, creation, workers, .. } = &*self.0;
         let seat = &workers[index];
         loop {
-            let waits = Op { idle: true, obj2: Some(state.id()), ..Op::new(OpKind::Take, seat.slot.id()) };
+            let waits =
+                Op { idle: true, obj2: Some(state.id()), ..Op::new(OpKind::Take, seat.slot.id()) };
             try_wait(waits, &|| seat.is_woken())?;
             seat.set_woken(false);
             let mut next = self.woken(index);
@@ -279,7 +294,8 @@ impl Inner {
             && state.needs_worker()
         {
             let seat = &self.workers[index];
-            // One that has been woken, and has not come yet, need not be woken again: it is first in line.
+            // One that has been woken, and has not come yet, need not be woken again: it is first
+            // in line.
             if !seat.is_woken() {
                 seat.set_woken(true);
                 let slot = seat.slot.id();
@@ -312,7 +328,9 @@ impl Inner {
         let workers = count_of(state.created, "worker");
         if !state.queues[queue].inactive.is_empty() {
             let most = state.queues[queue].max_active;
-            return format!("needs a place on its workqueue, whose max_active of {most} is used up by work that waits");
+            return format!(
+                "needs a place on its workqueue, whose max_active of {most} is used up by work that waits"
+            );
         }
         if state.managed {
             return format!(
@@ -334,7 +352,11 @@ impl Inner {
 
 impl Seat {
     fn new() -> Seat {
-        Seat { ctx: std::sync::OnceLock::new(), slot: Model::new("wake-up of a worker", ()), woken: false.into() }
+        Seat {
+            ctx: std::sync::OnceLock::new(),
+            slot: Model::new("wake-up of a worker", ()),
+            woken: false.into(),
+        }
     }
 
     fn is_woken(&self) -> bool {
@@ -373,7 +395,8 @@ impl State {
 }
 
 impl Queue {
-    /// Gives this queue a rescuer: a context of its own, which takes over its work when the pool cannot create workers.
+    /// Gives this queue a rescuer: a context of its own, which takes over its work when the pool
+    /// cannot create workers.
     #[track_caller]
     pub fn with_rescuer(self, machine: &Machine, name: &'static str) -> Queue {
         let this = self.clone();
@@ -382,7 +405,11 @@ impl Queue {
             let pool = &this.pool;
             let state = &pool.0.state;
             loop {
-                let waits = Op { idle: true, obj2: Some(state.id()), ..Op::new(OpKind::Take, seat.slot.id()) };
+                let waits = Op {
+                    idle: true,
+                    obj2: Some(state.id()),
+                    ..Op::new(OpKind::Take, seat.slot.id())
+                };
                 if try_wait(waits, &|| this.place_in_distress(&state.state()).is_some()).is_err() {
                     return;
                 }
@@ -425,7 +452,8 @@ impl Queue {
         self.pool.0.state.id()
     }
 
-    /// Queues `job` in the step that is being done, which has said that it changes [`order`](Queue::order).
+    /// Queues `job` in the step that is being done, which has said that it changes
+    /// [`order`](Queue::order).
     pub(crate) fn spawn_within(&self, name: &'static str, job: Box<dyn FnOnce() + Send>) {
         self.give(&mut self.pool.0.state.state(), name, job);
     }
@@ -468,7 +496,8 @@ impl Queue {
         self.pool.workers().chain(rescuer).collect()
     }
 
-    /// Says why nobody does the work of this queue, for a sentence that begins with that work. Takes no visible step.
+    /// Says why nobody does the work of this queue, for a sentence that begins with that work.
+    /// Takes no visible step.
     pub(crate) fn why_not(&self) -> impl Fn() -> String + 'static {
         // Weak, because objects of the machine are dropped where jobs must not be.
         let pool = Arc::downgrade(&self.pool.0);
@@ -493,11 +522,12 @@ fn is_or_are(count: usize) -> String {
     if count == 1 { "1 is".to_owned() } else { format!("{count} are") }
 }
 
-/// Sleeps by `wait`, with what the current context does around it if it is a worker of a managed pool. `try_first` says
-/// whether it need not sleep at all.
+/// Sleeps by `wait`, with what the current context does around it if it is a worker of a managed
+/// pool. `try_first` says whether it need not sleep at all.
 #[inline]
 pub(crate) fn sleep(site: Site, try_first: impl FnOnce() -> bool, wait: impl FnOnce()) {
-    let books = with(|w| if w.mode == Mode::Running { w.ctx(w.current).books.clone() } else { None });
+    let books =
+        with(|w| if w.mode == Mode::Running { w.ctx(w.current).books.clone() } else { None });
     match books {
         None => wait(),
         Some(books) => {

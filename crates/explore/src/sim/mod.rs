@@ -45,8 +45,8 @@ pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 #[derive(Debug)]
 pub struct Sim;
 
-// SAFETY: one context runs at a time, all on one OS thread; `current_cpu` is below `cpu_count`, and what runs on a CPU
-// with preemption or interrupts off stays on it.
+// SAFETY: one context runs at a time, all on one OS thread; `current_cpu` is below `cpu_count`, and
+// what runs on a CPU with preemption or interrupts off stays on it.
 unsafe impl Platform for Sim {
     /// Few: how many looks come before the search lets the loop give up does not matter.
     const SPINS: u32 = 2;

@@ -15,8 +15,8 @@ use crate::step::{step, try_step};
 use crate::trace::FailureKind;
 use crate::world::{Ended, Mode};
 
-/// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one visible step, in
-/// which nobody else can be.
+/// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one
+/// visible step, in which nobody else can be.
 pub struct Model<T> {
     stamp: Stamp,
     name: &'static str,
@@ -30,7 +30,12 @@ impl<T> Model<T> {
     /// Creates an object of that name, as traces show it.
     #[track_caller]
     pub fn new(name: &'static str, state: T) -> Self {
-        let this = Model { stamp: Stamp::new(), name, created: Location::caller(), state: Mutex::new(state) };
+        let this = Model {
+            stamp: Stamp::new(),
+            name,
+            created: Location::caller(),
+            state: Mutex::new(state),
+        };
         if exploring() {
             this.id();
         }
@@ -39,7 +44,8 @@ impl<T> Model<T> {
 
     #[inline]
     pub(crate) fn id(&self) -> ObjId {
-        with(|w| self.stamp.get(w)).unwrap_or_else(|| self.stamp.register(ObjKind::Model, self.name, self.created))
+        with(|w| self.stamp.get(w))
+            .unwrap_or_else(|| self.stamp.register(ObjKind::Model, self.name, self.created))
     }
 
     /// What traces call it.
@@ -75,8 +81,8 @@ impl<T> Model<T> {
         f(&mut self.changed())
     }
 
-    /// Changes the state, or finds that there is nothing to change: `f` says whether it has changed anything. If not, the
-    /// step has only read.
+    /// Changes the state, or finds that there is nothing to change: `f` says whether it has changed
+    /// anything. If not, the step has only read.
     #[track_caller]
     pub fn change_if(&self, f: impl FnOnce(&mut T) -> bool) {
         let id = self.id();
@@ -89,7 +95,11 @@ impl<T> Model<T> {
     }
 
     /// Changes the state, at a place that is not the caller's.
-    pub(crate) fn change_at<R>(&self, site: &'static Location<'static>, f: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn change_at<R>(
+        &self,
+        site: &'static Location<'static>,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> R {
         step(Op { site, ..Op::new(OpKind::Change, self.id()) });
         f(&mut self.changed())
     }
@@ -123,7 +133,11 @@ impl<T> Model<T> {
     /// # Errors
     /// When the run is over; the service returns then.
     #[track_caller]
-    pub fn serve<R>(&self, condition: impl Fn(&T) -> bool, f: impl FnOnce(&mut T) -> R) -> Result<R, Ended> {
+    pub fn serve<R>(
+        &self,
+        condition: impl Fn(&T) -> bool,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, Ended> {
         let ready = || condition(&self.state());
         try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
         Ok(f(&mut self.changed()))
@@ -141,8 +155,13 @@ impl<T> Model<T> {
         Ok(f(&mut self.changed()))
     }
 
-    /// [`serve`](Model::serve) with a condition and a change of something that belongs to this object.
-    pub(crate) fn serve_when<R>(&self, ready: impl Fn() -> bool, f: impl FnOnce() -> R) -> Result<R, Ended> {
+    /// [`serve`](Model::serve) with a condition and a change of something that belongs to this
+    /// object.
+    pub(crate) fn serve_when<R>(
+        &self,
+        ready: impl Fn() -> bool,
+        f: impl FnOnce() -> R,
+    ) -> Result<R, Ended> {
         try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
         Ok(f())
     }
@@ -157,7 +176,8 @@ impl<T> Model<T> {
         with(|w| w.obj_mut(id).releasers = set);
     }
 
-    /// Says what those who can end a wait for this object need in order to do so. It must not take visible steps.
+    /// Says what those who can end a wait for this object need in order to do so. It must not take
+    /// visible steps.
     pub(crate) fn needs(&self, needs: impl Fn() -> String + 'static) {
         let id = self.id();
         with(|w| w.obj_mut(id).needs = Some(Rc::new(needs)));
@@ -173,10 +193,11 @@ impl<T> Model<T> {
     }
 }
 
-/// Ends the run as failed: something has happened that must not. `why` says what, in a sentence without a full stop.
+/// Ends the run as failed: something has happened that must not. `why` says what, in a sentence
+/// without a full stop.
 ///
-/// This is to the invariants of a case what a panic is to mistakes of the code: the context does not unwind, but goes on
-/// as far as its next visible step and stays there.
+/// This is to the invariants of a case what a panic is to mistakes of the code: the context does
+/// not unwind, but goes on as far as its next visible step and stays there.
 ///
 /// ```
 /// use doorbell_explore::{Explore, Machine, sim, trace::FailureKind};
@@ -200,7 +221,11 @@ pub fn fail(why: impl std::fmt::Display) {
     assert!(exploring(), "{why}");
     let why = why.to_string();
     with(|w| {
-        let who = if w.mode == Mode::Running { format!("{}: ", w.ctx(w.current).name) } else { String::new() };
+        let who = if w.mode == Mode::Running {
+            format!("{}: ", w.ctx(w.current).name)
+        } else {
+            String::new()
+        };
         w.fail_here(FailureKind::Invariant, format!("{who}{why}"));
     });
 }
@@ -211,8 +236,8 @@ pub fn fail_as(kind: FailureKind, message: impl Into<String>) {
     with(|w| w.fail_here(kind, message.into()));
 }
 
-/// Ends the run as the witness of something that may happen: where the question is whether it does. Part of the last visible
-/// step, as [`fail`] is.
+/// Ends the run as the witness of something that may happen: where the question is whether it does.
+/// Part of the last visible step, as [`fail`] is.
 ///
 /// ```
 /// use doorbell_explore::{Explore, Sim, sim};
@@ -266,8 +291,8 @@ fn happens_at_once(op: Op, condition: &(dyn Fn() -> bool + '_)) -> bool {
     holds
 }
 
-/// Announces a step that uses more than `op` names: `more` says what, whenever it is asked before the step is done. It
-/// must not enter the machine.
+/// Announces a step that uses more than `op` names: `more` says what, whenever it is asked before
+/// the step is done. It must not enter the machine.
 pub(crate) fn step_with(op: Op, more: &(dyn Fn(&mut Uses<'_>) + '_)) {
     let more: *const (dyn Fn(&mut Uses<'_>) + '_) = more;
     // SAFETY: only the lifetime changes. The machine calls it while the step is announced and
@@ -305,7 +330,11 @@ pub(crate) fn try_step_that(op: Op, changes: &(dyn Fn() -> bool + '_)) -> Result
 }
 
 /// [`step_that`] and [`step_with`] in one.
-pub(crate) fn step_that_with(op: Op, changes: &(dyn Fn() -> bool + '_), more: &(dyn Fn(&mut Uses<'_>) + '_)) {
+pub(crate) fn step_that_with(
+    op: Op,
+    changes: &(dyn Fn() -> bool + '_),
+    more: &(dyn Fn(&mut Uses<'_>) + '_),
+) {
     step_with(with_condition(op, changes), more);
 }
 

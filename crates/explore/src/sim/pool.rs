@@ -1,10 +1,11 @@
 //! A plain pool: a fixed number of workers, and work that waits until one is free.
 //!
-//! Jobs begin in the order in which they are queued. Workers are alike, so which of them does a job is a matter of names:
-//! it is the one that has been free for longest, or will be next. So the pool has two orders, that of queueing and that
-//! in which workers become free, and no need for a third: the nth job goes to the worker that became free as the nth,
-//! whichever of the two came first. Steps that queue are ordered among each other, steps that free a worker are, and one
-//! of each is not.
+//! Jobs begin in the order in which they are queued. Workers are alike, so which of them does a job
+//! is a matter of names: it is the one that has been free for longest, or will be next. So the pool
+//! has two orders, that of queueing and that in which workers become free, and no need for a third:
+//! the nth job goes to the worker that became free as the nth, whichever of the two came first.
+//! Steps that queue are ordered among each other, steps that free a worker are, and one of each is
+//! not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,12 +58,13 @@ struct State {
     last: Vec<(CtxId, Last, Option<CtxId>)>,
 }
 
-/// The last step of a job, which frees its worker, too: what others could do between the two, they can do as well after
-/// both, since a job that is over only takes a worker from them.
+/// The last step of a job, which frees its worker, too: what others could do between the two, they
+/// can do as well after both, since a job that is over only takes a worker from them.
 pub(crate) struct Last {
     /// Changed by it.
     pub obj: ObjId,
-    /// Tells what it uses besides, and what it will come to, if it is done in the state in which this is called.
+    /// Tells what it uses besides, and what it will come to, if it is done in the state in which
+    /// this is called.
     pub more: Box<dyn Fn(&mut Uses<'_>) -> Comes + Send>,
     pub f: Box<dyn FnOnce() -> Then + Send>,
 }
@@ -141,7 +143,10 @@ impl Pool {
             state: Model::new(name, state),
             free: Model::new("free workers", ()),
             workers: (0..workers)
-                .map(|_| Worker { ctx: std::sync::OnceLock::new(), slot: Model::new("job for a worker", ()) })
+                .map(|_| Worker {
+                    ctx: std::sync::OnceLock::new(),
+                    slot: Model::new("job for a worker", ()),
+                })
                 .collect(),
         });
         let pool = Pool { inner, rescuer: None };
@@ -158,7 +163,12 @@ impl Pool {
     /// Returns the contexts of the workers (and of the rescuer), which alone can end a wait for
     /// this pool's work.
     pub fn workers(&self) -> Vec<CtxId> {
-        self.inner.workers.iter().filter_map(|worker| worker.ctx.get().copied()).chain(self.rescuer).collect()
+        self.inner
+            .workers
+            .iter()
+            .filter_map(|worker| worker.ctx.get().copied())
+            .chain(self.rescuer)
+            .collect()
     }
 
     /// Returns the same pool with a rescuer: a context of its own, which takes over what is queued
@@ -170,11 +180,14 @@ impl Pool {
         let me = Arc::new(std::sync::OnceLock::new());
         let this = Arc::clone(&me);
         let task = machine.task(name, move || {
-            let mine =
-                |state: &State| state.backlog.iter().position(|waiting| waiting.job.rescuer == me.get().copied());
+            let mine = |state: &State| {
+                state.backlog.iter().position(|waiting| waiting.job.rescuer == me.get().copied())
+            };
             let state = &inner.state;
-            // What it takes no worker that becomes free can take, nor is it there before it is queued.
-            let takes = Op { idle: true, obj2: Some(inner.free.id()), ..Op::new(OpKind::Take, state.id()) };
+            // What it takes no worker that becomes free can take, nor is it there before it is
+            // queued.
+            let takes =
+                Op { idle: true, obj2: Some(inner.free.id()), ..Op::new(OpKind::Take, state.id()) };
             while try_wait(takes, &|| mine(&state.state()).is_some()).is_ok() {
                 let job = {
                     let mut state = state.state();
@@ -192,7 +205,8 @@ impl Pool {
         Pool { inner: Arc::clone(&self.inner), rescuer: Some(task.id()) }
     }
 
-    /// Says why nobody does what is queued, for a sentence that begins with it. Takes no visible step.
+    /// Says why nobody does what is queued, for a sentence that begins with it. Takes no visible
+    /// step.
     pub(crate) fn why_not(&self) -> impl Fn() -> String + 'static {
         // Weak, because objects of the machine are dropped where jobs must not be.
         let inner = Arc::downgrade(&self.inner);
@@ -259,7 +273,10 @@ impl Pool {
                 }
                 Then::Queue(name, f) => {
                     note(|| format!("queues {name:?}, and is done"));
-                    self.give(&mut state.state(), Job { name, what: What::Once(f), names_last: true, rescuer });
+                    self.give(
+                        &mut state.state(),
+                        Job { name, what: What::Once(f), names_last: true, rescuer },
+                    );
                     break;
                 }
                 Then::GoOn(f) => {
@@ -301,7 +318,10 @@ impl Pool {
             Then::Done => None,
             Then::Queue(name, f) => {
                 note(|| format!("queues {name:?}"));
-                self.give(&mut state.state(), Job { name, what: What::Once(f), names_last: true, rescuer });
+                self.give(
+                    &mut state.state(),
+                    Job { name, what: What::Once(f), names_last: true, rescuer },
+                );
                 None
             }
             Then::GoOn(f) => Some(f),
@@ -322,7 +342,8 @@ impl Pool {
         self.inner.state.id()
     }
 
-    /// Queues `f` in the step that is being done, which has said that it changes [`order`](Pool::order).
+    /// Queues `f` in the step that is being done, which has said that it changes
+    /// [`order`](Pool::order).
     pub(crate) fn spawn_within(&self, name: &'static str, f: Box<dyn FnOnce() + Send>) {
         self.give(
             &mut self.inner.state.state(),
@@ -336,7 +357,8 @@ impl Pool {
         self.inner.state.state().last.push((me, last, self.rescuer));
     }
 
-    /// Gives the job to the next worker that is free, or will be. Part of a step that changes the pool.
+    /// Gives the job to the next worker that is free, or will be. Part of a step that changes the
+    /// pool.
     fn give(&self, state: &mut State, job: Job) {
         match state.idle.pop_front() {
             Some(index) => {
@@ -400,7 +422,10 @@ struct Life {
 impl SimWork {
     fn run(&self) {
         // It may be queued again from here on.
-        let begins = self.0.life.change(|life| std::mem::take(&mut life.queued).then(|| life.begun += 1).is_some());
+        let begins = self
+            .0
+            .life
+            .change(|life| std::mem::take(&mut life.queued).then(|| life.begun += 1).is_some());
         note(|| format!("lets {:?} be queued again", self.0.name));
         if begins {
             (self.0.f)();
@@ -426,7 +451,15 @@ impl Work for SimWork {
                 return false;
             }
             let name = self.0.name;
-            pool.give(state, Job { name, what: What::Work(self.clone()), names_last: false, rescuer: pool.rescuer });
+            pool.give(
+                state,
+                Job {
+                    name,
+                    what: What::Work(self.clone()),
+                    names_last: false,
+                    rescuer: pool.rescuer,
+                },
+            );
             note(|| format!("queues {name:?}"));
             true
         })
@@ -436,13 +469,16 @@ impl Work for SimWork {
     fn flush(&self) {
         let due = self.0.life.observe(|life| life.begun + u64::from(life.queued));
         note(|| format!("begins to wait for {:?}", self.0.name));
-        self.0.life.wait(|life| life.ended >= due || life.begun == life.ended && !life.queued, |_| ());
+        self.0
+            .life
+            .wait(|life| life.ended >= due || life.begun == life.ended && !life.queued, |_| ());
     }
 
     #[track_caller]
     fn cancel(&self) -> bool {
         acts(|| format!("cancels {:?}", self.0.name));
-        let (was_queued, due) = self.0.life.change(|life| (std::mem::take(&mut life.queued), life.begun));
+        let (was_queued, due) =
+            self.0.life.change(|life| (std::mem::take(&mut life.queued), life.begun));
         self.0.life.wait(|life| life.ended >= due, |_| ());
         was_queued
     }

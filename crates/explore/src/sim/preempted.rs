@@ -1,4 +1,5 @@
-//! What a worker of a managed pool does around each sleep, and what an interrupt that preempts it there does to it.
+//! What a worker of a managed pool does around each sleep, and what an interrupt that preempts it
+//! there does to it.
 //!
 //! On its way to sleep, a worker is in four states that an interrupt can tell apart:
 //!
@@ -9,8 +10,8 @@
 //! | `Uncounted`, still on its CPU | sleeping | yes | no |
 //! | `Asleep` | sleeping | yes | no |
 //!
-//! When it runs again it counts itself, if it finds the mark, and then takes the mark back (`Returning` is between the
-//! two).
+//! When it runs again it counts itself, if it finds the mark, and then takes the mark back
+//! (`Returning` is between the two).
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -30,15 +31,15 @@ use crate::step::{NO_OBJ, step};
 /// What a preemption does to a worker that is on its way to sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Preempted {
-    /// Linux's rules: the hooks do not run, and the worker stays runnable, although its state says that it sleeps. It
-    /// gets its CPU back, and goes on as if nothing had happened.
+    /// Linux's rules: the hooks do not run, and the worker stays runnable, although its state says
+    /// that it sleeps. It gets its CPU back, and goes on as if nothing had happened.
     StaysRunnable,
-    /// A flawed kernel: when it gets its CPU back, the hook of a task that runs again runs, finds the mark, counts the
-    /// worker and takes the mark back. (The other hook, on the way out, finds the mark and does nothing; without a mark,
-    /// the two undo each other, and are left out.)
+    /// A flawed kernel: when it gets its CPU back, the hook of a task that runs again runs, finds
+    /// the mark, counts the worker and takes the mark back. (The other hook, on the way out, finds
+    /// the mark and does nothing; without a mark, the two undo each other, and are left out.)
     RunsHooks,
-    /// A flawed kernel: the worker loses its CPU as if it had gone to sleep. Only what it is going to wait for brings it
-    /// back.
+    /// A flawed kernel: the worker loses its CPU as if it had gone to sleep. Only what it is going
+    /// to wait for brings it back.
     IsDequeued,
 }
 
@@ -47,10 +48,11 @@ pub enum Preempted {
 pub enum PreemptionOff {
     /// The worker can be preempted anywhere.
     Nowhere,
-    /// While it keeps its books: from the mark until it is not counted any more, and from counting itself again until
-    /// the mark is gone.
+    /// While it keeps its books: from the mark until it is not counted any more, and from counting
+    /// itself again until the mark is gone.
     InHooks,
-    /// From when its state says that it sleeps until it is off its CPU; and in the hook of a task that runs again.
+    /// From when its state says that it sleeps until it is off its CPU; and in the hook of a task
+    /// that runs again.
     UntilAsleep,
     /// Everywhere but in the hooks: to look at that window by itself.
     OutsideHooks,
@@ -67,8 +69,8 @@ enum Phase {
     Returning,
 }
 
-/// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need no visible steps of
-/// their own.
+/// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need
+/// no visible steps of their own.
 pub(crate) struct WorkerAccounting {
     /// Weak, because contexts are forgotten where jobs must not be dropped.
     pool: Weak<Inner>,
@@ -147,14 +149,19 @@ impl WorkerAccounting {
             PreemptionOff::Nowhere => &[],
             PreemptionOff::InHooks => &[Phase::Marked, Phase::Returning],
             PreemptionOff::OutsideHooks => &[Phase::Falling, Phase::Uncounted],
-            PreemptionOff::UntilAsleep => &[Phase::Falling, Phase::Marked, Phase::Uncounted, Phase::Returning],
+            PreemptionOff::UntilAsleep => {
+                &[Phase::Falling, Phase::Marked, Phase::Uncounted, Phase::Returning]
+            }
         };
-        // An interrupt that is held off preempts when preemption is on again: another run has it come then.
+        // An interrupt that is held off preempts when preemption is on again: another run has it
+        // come then.
         if off.contains(&phase) {
             return;
         }
         match (self.how.preempted, phase) {
-            (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning) if self.marked.take() => {
+            (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning)
+                if self.marked.take() =>
+            {
                 self.with_pool(|pool| pool.runs_again(Location::caller()));
             }
             (Preempted::IsDequeued, Phase::Falling | Phase::Marked) => self.out.set(true),
@@ -165,7 +172,11 @@ impl WorkerAccounting {
 
 /// Lets at most `most` interrupts come, each at any of the workers and at any moment.
 #[track_caller]
-pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<WorkerAccounting>)>) {
+pub(crate) fn interrupts(
+    machine: &Machine,
+    most: u32,
+    workers: Vec<(CtxId, Rc<WorkerAccounting>)>,
+) {
     if most == 0 {
         return;
     }
@@ -177,12 +188,16 @@ pub(crate) fn interrupts(machine: &Machine, most: u32, workers: Vec<(CtxId, Rc<W
             w.ctx(ctx).cpu
         });
         let cpu = cpu.expect("a worker has a CPU");
-        let handler =
-            machine.handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt()).may_not_run();
+        let handler = machine
+            .handler(cpu, RESCHEDULE, format!("preemption of {cpu}"), move || books.preempt())
+            .may_not_run();
         let left = Rc::clone(&left);
         machine
             .hardware(format!("interrupt of {cpu}"), move || {
-                while left.serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1).is_ok() {
+                while left
+                    .serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1)
+                    .is_ok()
+                {
                     with(|w| w.ctx_mut(handler.id()).raised = true);
                     note(|| "comes".to_owned());
                 }

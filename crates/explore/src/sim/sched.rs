@@ -1,12 +1,14 @@
-//! A scheduler with locks of its own: several tasks share CPUs, and what switches between them can deadlock like
-//! everything else.
+//! A scheduler with locks of its own: several tasks share CPUs, and what switches between them can
+//! deadlock like everything else.
 //!
-//! Waking a task takes its lock (`pi_lock`), then that of a run queue. Switching away runs the sched-out hook under the
-//! run queue's lock with interrupts off; the lock is handed to the next task, which drops it, turns interrupts on and
-//! then runs the sched-in hook. A task is preempted, where that is allowed, when an interrupt that asks for it returns.
+//! Waking a task takes its lock (`pi_lock`), then that of a run queue. Switching away runs the
+//! sched-out hook under the run queue's lock with interrupts off; the lock is handed to the next
+//! task, which drops it, turns interrupts on and then runs the sched-in hook. A task is preempted,
+//! where that is allowed, when an interrupt that asks for it returns.
 //!
-//! Tasks of a scheduler sleep by [`Platform::park`](doorbell_platform::Platform::park) and what is built of it
-//! (`doorbell_platform`'s generic mutex, completion and wait queue); a simulated mutex would keep their CPU busy.
+//! Tasks of a scheduler sleep by [`Platform::park`](doorbell_platform::Platform::park) and what is
+//! built of it (`doorbell_platform`'s generic mutex, completion and wait queue); a simulated mutex
+//! would keep their CPU busy.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -135,8 +137,11 @@ impl Scheduler {
                         })
                         .may_not_run()
                         .id();
-                    let reschedule = preemptible
-                        .then(|| machine.handler(cpu, RESCHEDULE, format!("reschedule {cpu}"), || ()).may_not_run());
+                    let reschedule = preemptible.then(|| {
+                        machine
+                            .handler(cpu, RESCHEDULE, format!("reschedule {cpu}"), || ())
+                            .may_not_run()
+                    });
                     if let Some(handler) = reschedule {
                         with(|w| w.ctx_mut(handler.id()).reschedules = true);
                     }
@@ -150,11 +155,18 @@ impl Scheduler {
                     }
                 })
                 .collect();
-            Inner { queues, tasks: RefCell::default(), hooks: Box::new(hooks), placement, preemptible }
+            Inner {
+                queues,
+                tasks: RefCell::default(),
+                hooks: Box::new(hooks),
+                placement,
+                preemptible,
+            }
         });
         let this = Scheduler(inner);
         for cpu in (0..cpus).map(CpuId) {
-            // Locks are numbered as they are first taken: the validator compares those of different runs by number.
+            // Locks are numbered as they are first taken: the validator compares those of different
+            // runs by number.
             this.lock(cpu);
             this.unlock(cpu);
         }
@@ -186,7 +198,13 @@ impl Scheduler {
     /// Creates a task that calls `f` once for each wake-up, and sleeps on `cpu` until then: an
     /// interrupt's thread, a worker. It may sleep when the run is over.
     #[track_caller]
-    pub fn service(&self, machine: &Machine, cpu: CpuId, name: impl Into<String>, f: impl Fn() + 'static) -> SchedTask {
+    pub fn service(
+        &self,
+        machine: &Machine,
+        cpu: CpuId,
+        name: impl Into<String>,
+        f: impl Fn() + 'static,
+    ) -> SchedTask {
         self.add(machine, cpu, name.into(), true, move |this, me| {
             let mut woken = this.arrive_with(me, None, true);
             while woken.is_ok() {
@@ -209,7 +227,9 @@ impl Scheduler {
         let number = self.0.tasks.borrow().len();
         let this = self.clone();
         let ctx = machine.scheduled(cpu, name.into(), move || run(&this, number));
-        with(|w| w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number }));
+        with(|w| {
+            w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number })
+        });
         let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
         self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping, woken: false, cpu });
         SchedTask(number)
@@ -231,10 +251,13 @@ impl Scheduler {
         SimTask::of(self.0.tasks.borrow()[task.0].ctx)
     }
 
-    /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run queue.
+    /// Wakes a task, or lets its next sleep return at once. Takes its lock, then that of a run
+    /// queue.
     #[track_caller]
     pub fn wake(&self, task: SchedTask) {
-        acts(|| format!("wakes {}", with(|w| w.ctx(self.0.tasks.borrow()[task.0].ctx).name.clone())));
+        acts(|| {
+            format!("wakes {}", with(|w| w.ctx(self.0.tasks.borrow()[task.0].ctx).name.clone()))
+        });
         let pi_lock = self.pi_lock(task);
         let _pi = pi_lock.lock_irqsave();
         let before = self.0.tasks.borrow()[task.0].cpu;
@@ -297,8 +320,8 @@ impl Scheduler {
         unsafe { self.0.queues[cpu.0 as usize].lock.unlock() };
     }
 
-    /// Gives up `cpu`, on which `me` runs (the idle task if none), to whoever is next on its run queue.
-    /// `Err` if the run ends while a service sleeps.
+    /// Gives up `cpu`, on which `me` runs (the idle task if none), to whoever is next on its run
+    /// queue. `Err` if the run ends while a service sleeps.
     fn schedule(&self, cpu: CpuId, me: Option<usize>, why: Switch) -> Result<(), Ended> {
         let irqs = irq_save();
         self.lock(cpu);
@@ -352,7 +375,12 @@ impl Scheduler {
         let _ = self.arrive_with(me, None, false);
     }
 
-    fn arrive_with(&self, me: usize, irqs: Option<crate::sim::IrqDepth>, idle: bool) -> Result<(), Ended> {
+    fn arrive_with(
+        &self,
+        me: usize,
+        irqs: Option<crate::sim::IrqDepth>,
+        idle: bool,
+    ) -> Result<(), Ended> {
         let switched_to = Op { idle, ..Op::new(OpKind::Observe, NO_OBJ) };
         match idle {
             true => try_step(switched_to)?,

@@ -105,7 +105,10 @@ impl Stamp {
                 let id = w.reserve();
                 w.make(id, kind, name.clone(), created);
                 // If it fails, another execution has been faster, and runs.
-                self.0.compare_exchange(before, stamp(w.epoch, id), AcqRel, Relaxed).is_ok().then_some(id)
+                self.0
+                    .compare_exchange(before, stamp(w.epoch, id), AcqRel, Relaxed)
+                    .is_ok()
+                    .then_some(id)
             })
         });
         id.flatten().unwrap_or_else(|| {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::machine::{Machine, TaskHandle};
 use crate::sim::Model;
 
-/// A one-shot timer. When it expires is up to the search; how often it may, in one execution, belongs to the scope: no
-/// tick comes to the rescue of what nobody else would wake.
+/// A one-shot timer. When it expires is up to the search; how often it may, in one execution,
+/// belongs to the scope: no tick comes to the rescue of what nobody else would wake.
 #[derive(Clone)]
 pub struct Timer {
     model: Arc<Model<State>>,

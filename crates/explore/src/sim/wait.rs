@@ -23,7 +23,11 @@ impl SimCompletion {
     }
 
     /// [`released_by`](SimCompletion::released_by), and what those need in order to complete it.
-    pub(crate) fn released_by_work(&self, ctxs: impl IntoIterator<Item = CtxId>, needs: impl Fn() -> String + 'static) {
+    pub(crate) fn released_by_work(
+        &self,
+        ctxs: impl IntoIterator<Item = CtxId>,
+        needs: impl Fn() -> String + 'static,
+    ) {
         self.0.released_by(ctxs);
         self.0.needs(needs);
     }
@@ -33,8 +37,9 @@ impl SimCompletion {
         self.0.rename(name);
     }
 
-    /// Waits until it is done or a timeout strikes; `false` if it was the timeout. As many timeouts strike in one
-    /// execution as [`Machine::timeouts`](crate::Machine::timeouts) allows, and each of them may at any moment.
+    /// Waits until it is done or a timeout strikes; `false` if it was the timeout. As many timeouts
+    /// strike in one execution as [`Machine::timeouts`](crate::Machine::timeouts) allows, and each
+    /// of them may at any moment.
     #[track_caller]
     pub fn wait_timeout(&self) -> bool {
         let clock = crate::sim::cpu::clock();

@@ -58,11 +58,14 @@ impl Validator {
     /// Returns the answer to `question`. `exhausted`: the search has gone through everything within
     /// its scope.
     pub fn answer(&self, question: &Question, exhausted: bool) -> Answer {
-        let realised = self.deadlocks.iter().filter(|(members, _)| question.is_answered_by(members));
+        let realised =
+            self.deadlocks.iter().filter(|(members, _)| question.is_answered_by(members));
         let simplest = realised.map(|(_, token)| token).min_by_key(|token| (token.len(), *token));
         match simplest {
             Some(token) => Answer::Reachable { token: token.clone() },
-            None if exhausted => Answer::Unreachable { reasons: self.unreachable_reasons(question) },
+            None if exhausted => {
+                Answer::Unreachable { reasons: self.unreachable_reasons(question) }
+            }
             None => Answer::Unknown,
         }
     }

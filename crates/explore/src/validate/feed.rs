@@ -45,7 +45,8 @@ pub struct Held {
     pub site: &'static Location<'static>,
 }
 
-/// A lock is taken (successfully, or with certainty to wait): told once for each step that the search explores anew.
+/// A lock is taken (successfully, or with certainty to wait): told once for each step that the
+/// search explores anew.
 #[derive(Clone, Copy, Debug)]
 pub struct AcquireEvent<'a> {
     /// The context that takes the lock.
@@ -56,13 +57,15 @@ pub struct AcquireEvent<'a> {
     pub cpu: Option<CpuId>,
     /// What is taken.
     pub taken: Held,
-    /// The class of a held lock that serialises nesting of locks of this class, if the code declares one.
+    /// The class of a held lock that serialises nesting of locks of this class, if the code
+    /// declares one.
     pub under: Option<&'static LockClass>,
     /// Whether preemption is off, interrupts are off or this is a handler: nothing may sleep.
     pub atomic: bool,
-    /// What the context holds already, oldest first. What an interrupted context holds is not in it.
+    /// What the context holds already, oldest first. What an interrupted context holds is not in
+    /// it.
     pub held: &'a [Held],
-    /// The contexts that had ended before this one (or this point of it) began: by spawn and join, in every schedule
-    /// that reaches this point.
+    /// The contexts that had ended before this one (or this point of it) began: by spawn and join,
+    /// in every schedule that reaches this point.
     pub after: CtxSet,
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::node::Node;
 use super::witness::{Witness, Witnesses};
 
-/// Steps that one enumeration of paths may take. Beyond, the graph is too tangled for anyone to read the answers.
+/// Steps that one enumeration of paths may take. Beyond, the graph is too tangled for anyone to
+/// read the answers.
 const PATIENCE: usize = 20_000;
 
 /// In which contexts a class was taken.
@@ -27,7 +28,13 @@ pub(super) struct Graph {
 
 impl Graph {
     /// Tells whether the order itself is new.
-    pub(super) fn add_order(&mut self, from: Node, to: Node, witness: Witness, most: usize) -> bool {
+    pub(super) fn add_order(
+        &mut self,
+        from: Node,
+        to: Node,
+        witness: Witness,
+        most: usize,
+    ) -> bool {
         self.orders.entry((from, to)).or_default().add(witness, most);
         self.next.entry(from).or_default().insert(to)
     }
@@ -71,16 +78,28 @@ impl Graph {
     }
 
     pub(super) fn irq_safe(&self) -> Vec<Node> {
-        self.all_uses().filter(|(_, uses)| !uses.in_handler.list().is_empty()).map(|(node, _)| node).collect()
+        self.all_uses()
+            .filter(|(_, uses)| !uses.in_handler.list().is_empty())
+            .map(|(node, _)| node)
+            .collect()
     }
 
     pub(super) fn irq_unsafe(&self) -> BTreeSet<Node> {
-        self.all_uses().filter(|(_, uses)| !uses.irqs_on.list().is_empty()).map(|(node, _)| node).collect()
+        self.all_uses()
+            .filter(|(_, uses)| !uses.irqs_on.list().is_empty())
+            .map(|(node, _)| node)
+            .collect()
     }
 
-    /// Calls `found` with every path from `from` to one of `goals` that visits no node twice and has at least one order,
-    /// until that returns `false`. Returns `false` if it stopped before the end.
-    pub(super) fn paths(&self, from: Node, goals: &BTreeSet<Node>, found: &mut dyn FnMut(&[Node]) -> bool) -> bool {
+    /// Calls `found` with every path from `from` to one of `goals` that visits no node twice and
+    /// has at least one order, until that returns `false`. Returns `false` if it stopped before the
+    /// end.
+    pub(super) fn paths(
+        &self,
+        from: Node,
+        goals: &BTreeSet<Node>,
+        found: &mut dyn FnMut(&[Node]) -> bool,
+    ) -> bool {
         let mut walk = Walk { useful: self.leading_to(goals), goals, found, patience: PATIENCE };
         walk.go(self, &mut vec![from])
     }
@@ -121,7 +140,8 @@ impl Walk<'_> {
             }
             self.patience -= 1;
             path.push(node);
-            let finished = (!self.goals.contains(&node) || (self.found)(path)) && self.go(graph, path);
+            let finished =
+                (!self.goals.contains(&node) || (self.found)(path)) && self.go(graph, path);
             path.pop();
             if !finished {
                 return false;

@@ -1,10 +1,12 @@
-//! The lock validator: what kernel lockdep keeps, with the search to ask where lockdep can only say "possible".
+//! The lock validator: what kernel lockdep keeps, with the search to ask where lockdep can only say
+//! "possible".
 //!
-//! It is told every acquisition in every execution that is explored ([`Validator::acquire`]) and never forgets one. From
-//! them it keeps the orders between lock classes (with their subclasses) and how each class is used in and out of
-//! handlers. What is wrong whatever else runs is a [`Violation`], returned at once. What could be a deadlock is a
-//! [`Question`]; the deadlocks that the search then finds ([`Validator::deadlock_seen`]) answer it with yes, and its end
-//! without one with no and a [`Reason`] ([`Validator::answer`]).
+//! It is told every acquisition in every execution that is explored ([`Validator::acquire`]) and
+//! never forgets one. From them it keeps the orders between lock classes (with their subclasses)
+//! and how each class is used in and out of handlers. What is wrong whatever else runs is a
+//! [`Violation`], returned at once. What could be a deadlock is a [`Question`]; the deadlocks that
+//! the search then finds ([`Validator::deadlock_seen`]) answer it with yes, and its end without one
+//! with no and a [`Reason`] ([`Validator::answer`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
@@ -46,8 +48,8 @@ const MOST_DEADLOCKS: usize = 1024;
 
 /// Everything that is known about the locks of a program after some of its executions.
 ///
-/// Whatever it lists has an order that depends on neither the order of the executions nor the number of threads that
-/// explored them.
+/// Whatever it lists has an order that depends on neither the order of the executions nor the
+/// number of threads that explored them.
 #[derive(Clone, Debug)]
 pub struct Validator {
     seen: Seen,
@@ -88,13 +90,15 @@ impl Validator {
     fn acquire_unseen(&mut self, event: &AcquireEvent<'_>, print: u64) -> Option<Box<Violation>> {
         let broken = self.learn(event);
         if broken.is_none() {
-            // One that breaks a rule stays unseen, so that it is reported in the next execution too.
+            // One that breaks a rule stays unseen, so that it is reported in the next execution
+            // too.
             self.seen.insert(print);
         }
         broken
     }
 
-    /// Asserts that `ctx`, which holds `held`, holds a lock of `class`, `lock` itself if that is given.
+    /// Asserts that `ctx`, which holds `held`, holds a lock of `class`, `lock` itself if that is
+    /// given.
     #[track_caller]
     pub fn assert_held(
         &mut self,
@@ -128,7 +132,8 @@ impl Validator {
         self.keep_deadlock(members, token.to_owned());
     }
 
-    /// Takes over what `other` knows, as if this one had been fed the same. Both must have the same rules.
+    /// Takes over what `other` knows, as if this one had been fed the same. Both must have the same
+    /// rules.
     pub fn merge(&mut self, other: Validator) {
         self.graph.merge(other.graph, self.rules.witnesses);
         self.violations.extend(other.violations);
@@ -160,7 +165,8 @@ impl Validator {
         let mut new_use = false;
         for lock in event.held.iter().chain([&event.taken]) {
             let uses = self.graph.uses(Node::of_held(lock));
-            // With interrupts on now, everything that is held is held so. Of locks that were taken so it is known already.
+            // With interrupts on now, everything that is held is held so. Of locks that were taken
+            // so it is known already.
             let now = std::ptr::eq(lock, &event.taken);
             if event.taken.irqs_on && (now || !lock.irqs_on) {
                 new_use |= uses.irqs_on.list().is_empty();
@@ -175,7 +181,8 @@ impl Validator {
         }
         let mut new_orders = Vec::new();
         if !event.taken.tried {
-            let serialised = event.under.is_some_and(|under| event.held.iter().any(|h| h.class == under));
+            let serialised =
+                event.under.is_some_and(|under| event.held.iter().any(|h| h.class == under));
             for held in event.held {
                 let itself = held.lock.is_some() && held.lock == event.taken.lock;
                 if itself || (serialised && held.class == taken.class) {

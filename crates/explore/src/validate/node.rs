@@ -9,7 +9,8 @@ use doorbell_platform::{LockClass, Subclass, WaitType};
 
 use super::feed::Held;
 
-/// A lock class taken with one subclass. To the validator each subclass is a class of its own, with usage of its own.
+/// A lock class taken with one subclass. To the validator each subclass is a class of its own, with
+/// usage of its own.
 ///
 /// Ordered by name, so that whatever lists nodes lists them the same way in every run.
 #[derive(Clone, Copy)]

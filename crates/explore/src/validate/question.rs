@@ -9,15 +9,17 @@ use super::node::Node;
 /// A deadlock that the rules cannot exclude. Equal questions have equal nodes in equal order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Question {
-    /// Lock-order inversion: each was held when the next was awaited, and the last when the first was. The smallest node
-    /// comes first.
+    /// Lock-order inversion: each was held when the next was awaited, and the last when the first
+    /// was. The smallest node comes first.
     Inversion(Vec<Node>),
-    /// Interrupt inversion: the first is irq-safe (a handler takes it), each was held when the next was awaited, and the
-    /// last is irq-unsafe (held with interrupts on). A handler that interrupts the holder of the last closes the cycle.
+    /// Interrupt inversion: the first is irq-safe (a handler takes it), each was held when the next
+    /// was awaited, and the last is irq-unsafe (held with interrupts on). A handler that interrupts
+    /// the holder of the last closes the cycle.
     IrqInversion(Vec<Node>),
     /// A handler takes it, and it is held with interrupts on.
     IrqUsage(Node),
-    /// Taken while another lock of the same class and subclass was held, and nothing declares an order between the two.
+    /// Taken while another lock of the same class and subclass was held, and nothing declares an
+    /// order between the two.
     Nesting(Node),
 }
 
@@ -58,8 +60,8 @@ impl Question {
         Question::Inversion(nodes)
     }
 
-    /// Whether two neighbouring orders of it have a short cut: then a shorter question asks for the same, unless
-    /// different contexts make the two.
+    /// Whether two neighbouring orders of it have a short cut: then a shorter question asks for the
+    /// same, unless different contexts make the two.
     pub(super) fn short_cuts(&self, graph: &Graph) -> Vec<(usize, usize)> {
         let orders = self.orders();
         let closed = matches!(self, Question::Inversion(_));

@@ -1,7 +1,8 @@
 //! Why a deadlock that the class graph allows cannot happen.
 //!
-//! That it cannot is for the search to say, after it has gone through all schedules. What follows only explains it:
-//! every combination of witnesses that would make up the deadlock is taken, and each must be excluded by some rule.
+//! That it cannot is for the search to say, after it has gone through all schedules. What follows
+//! only explains it: every combination of witnesses that would make up the deadlock is taken, and
+//! each must be excluded by some rule.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -142,7 +143,8 @@ fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// The reasons, in the order of [`Reason`]: one if one covers all combinations, else no more than are needed.
+/// The reasons, in the order of [`Reason`]: one if one covers all combinations, else no more than
+/// are needed.
 pub(super) fn reasons(graph: &Graph, question: &Question) -> Vec<Reason> {
     let Some(lines) = lines(graph, question) else { return vec![Reason::Search] };
     let excluded = |rules: &[Rule]| {
@@ -164,7 +166,11 @@ pub(super) fn reasons(graph: &Graph, question: &Question) -> Vec<Reason> {
     });
     let Some((rules, notes)) = found else { return vec![Reason::Search] };
     let last = question.nodes()[question.nodes().len() - 1];
-    rules.iter().filter(|rule| notes.used.contains(rule)).map(|rule| notes.reason(*rule, last)).collect()
+    rules
+        .iter()
+        .filter(|rule| notes.used.contains(rule))
+        .map(|rule| notes.reason(*rule, last))
+        .collect()
 }
 
 /// Whether each combination of the two orders' witnesses has one context for both.
@@ -184,8 +190,14 @@ enum Rule {
 }
 
 /// The most telling first.
-const ALL: [Rule; 6] =
-    [Rule::SameContext, Rule::Ordered, Rule::DifferentInstances, Rule::GateLock, Rule::IrqsOff, Rule::ExclusiveOnCpu];
+const ALL: [Rule; 6] = [
+    Rule::SameContext,
+    Rule::Ordered,
+    Rule::DifferentInstances,
+    Rule::GateLock,
+    Rule::IrqsOff,
+    Rule::ExclusiveOnCpu,
+];
 
 /// What a party to the deadlock does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,7 +210,8 @@ enum Role {
     Interrupted,
 }
 
-/// The parties to a deadlock in the order in which they wait for each other, each with all its witnesses.
+/// The parties to a deadlock in the order in which they wait for each other, each with all its
+/// witnesses.
 struct Line<'a> {
     parties: Vec<(Role, &'a [Witness])>,
     /// The last waits for the first.
@@ -216,10 +229,18 @@ fn lines<'a>(graph: &'a Graph, question: &Question) -> Option<Vec<Line<'a>>> {
     match question {
         Question::Inversion(_) => Some(vec![Line { parties: waits, closed: true }]),
         Question::Nesting(_) => {
-            // A context that nests two known locks does not wait for itself; one that nests annotations may.
-            let alone = waits[0].1.iter().any(|w| w.taken.is_none() || w.held.is_none_or(|(lock, _)| lock.is_none()));
+            // A context that nests two known locks does not wait for itself; one that nests
+            // annotations may.
+            let alone = waits[0]
+                .1
+                .iter()
+                .any(|w| w.taken.is_none() || w.held.is_none_or(|(lock, _)| lock.is_none()));
             let shortest = if alone { 1 } else { 2 };
-            Some((shortest..=LONGEST_RING).map(|len| Line { parties: vec![waits[0]; len], closed: true }).collect())
+            Some(
+                (shortest..=LONGEST_RING)
+                    .map(|len| Line { parties: vec![waits[0]; len], closed: true })
+                    .collect(),
+            )
         }
         Question::IrqInversion(_) | Question::IrqUsage(_) => {
             let handler = complete(&graph.uses_of(nodes[0])?.in_handler)?;
@@ -249,8 +270,12 @@ impl Notes {
             Rule::Ordered => Reason::Ordered { pairs: self.pairs.iter().copied().collect() },
             Rule::DifferentInstances => Reason::DifferentInstances,
             Rule::GateLock => Reason::GateLock { classes: self.classes.iter().copied().collect() },
-            Rule::IrqsOff => Reason::IrqsOff { cpu: self.irq_cpu.iter().copied().collect(), node: last },
-            Rule::ExclusiveOnCpu => Reason::ExclusiveOnCpu { cpu: self.cpu.iter().copied().collect() },
+            Rule::IrqsOff => {
+                Reason::IrqsOff { cpu: self.irq_cpu.iter().copied().collect(), node: last }
+            }
+            Rule::ExclusiveOnCpu => {
+                Reason::ExclusiveOnCpu { cpu: self.cpu.iter().copied().collect() }
+            }
         }
     }
 }
@@ -311,7 +336,8 @@ impl<'a> Look<'_, 'a, '_> {
         false
     }
 
-    /// Whether `waiter` waits for another lock than the one that `holder` holds. An annotation may stand for any.
+    /// Whether `waiter` waits for another lock than the one that `holder` holds. An annotation may
+    /// stand for any.
     fn differ(&self, chosen: &[&Witness], waiter: usize, holder: usize) -> bool {
         let held = match self.line.parties[holder].0 {
             Role::Interrupted => chosen[holder].taken,
@@ -324,7 +350,8 @@ impl<'a> Look<'_, 'a, '_> {
     fn excludes(&mut self, rule: Rule, chosen: &[&Witness], one: usize, two: usize) -> bool {
         let (a, b) = (chosen[one], chosen[two]);
         let same_cpu = a.cpu.is_some() && a.cpu == b.cpu;
-        let interrupts = self.line.parties[one].0 == Role::Interrupts && self.line.parties[two].0 == Role::Interrupted;
+        let interrupts = self.line.parties[one].0 == Role::Interrupts
+            && self.line.parties[two].0 == Role::Interrupted;
         match rule {
             Rule::SameContext if a.ctx == b.ctx => {
                 self.notes.ctx.insert(a.ctx);
@@ -337,12 +364,18 @@ impl<'a> Look<'_, 'a, '_> {
             }
             // One context taken twice is not kept out by its own lock.
             Rule::GateLock if a.ctx != b.ctx => {
-                let Some(gate) = a.gates.iter().find(|gate| b.gates.contains(gate)) else { return false };
+                let Some(gate) = a.gates.iter().find(|gate| b.gates.contains(gate)) else {
+                    return false;
+                };
                 self.notes.classes.insert(gate.1);
             }
             // A holder that does not keep its CPU may come to the handler's.
-            Rule::IrqsOff if interrupts && !same_cpu && b.pinned => self.notes.irq_cpu.extend(a.cpu),
-            Rule::ExclusiveOnCpu if !interrupts && same_cpu && !may_be_under(a, b) && !may_be_under(b, a) => {
+            Rule::IrqsOff if interrupts && !same_cpu && b.pinned => {
+                self.notes.irq_cpu.extend(a.cpu)
+            }
+            Rule::ExclusiveOnCpu
+                if !interrupts && same_cpu && !may_be_under(a, b) && !may_be_under(b, a) =>
+            {
                 self.notes.cpu.extend(a.cpu);
             }
             _ => return false,
@@ -351,7 +384,8 @@ impl<'a> Look<'_, 'a, '_> {
     }
 }
 
-/// Whether `a` can stay where it is while `b` runs on the same CPU: as a task that was scheduled out, or interrupted.
+/// Whether `a` can stay where it is while `b` runs on the same CPU: as a task that was scheduled
+/// out, or interrupted.
 fn may_be_under(a: &Witness, b: &Witness) -> bool {
     (a.kind == CtxKind::Task && !a.pinned) || (b.kind == CtxKind::Handler && a.irqs_on)
 }

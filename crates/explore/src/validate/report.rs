@@ -13,7 +13,12 @@ impl Validator {
     /// names contexts.
     ///
     /// One line for the question, one for each party to the deadlock, one for the answer.
-    pub fn describe(&self, question: &Question, answer: Option<&Answer>, name: &dyn Fn(CtxId) -> String) -> String {
+    pub fn describe(
+        &self,
+        question: &Question,
+        answer: Option<&Answer>,
+        name: &dyn Fn(CtxId) -> String,
+    ) -> String {
         let mut text = question.to_string();
         let nodes = question.nodes();
         let (first, last) = (nodes[0], nodes[nodes.len() - 1]);
@@ -29,19 +34,29 @@ impl Validator {
         }
         match answer {
             None => {}
-            Some(Answer::Reachable { token }) => text += &format!("\n  REACHABLE: replay with {token}"),
+            Some(Answer::Reachable { token }) => {
+                text += &format!("\n  REACHABLE: replay with {token}")
+            }
             Some(Answer::Unreachable { reasons }) => {
                 let reasons: Vec<_> = reasons.iter().map(|reason| reason.sentence(name)).collect();
                 text += &format!("\n  UNREACHABLE within the scope. {}", reasons.join(" "));
             }
-            Some(Answer::Unknown) => text += "\n  UNKNOWN: not found as far as the search has come.",
+            Some(Answer::Unknown) => {
+                text += "\n  UNKNOWN: not found as far as the search has come."
+            }
         }
         text
     }
 }
 
 /// `to` taken, with `from` held: the first witness, and how many more there are.
-fn line(text: &mut String, from: Option<Node>, to: Node, witnesses: &[Witness], name: &dyn Fn(CtxId) -> String) {
+fn line(
+    text: &mut String,
+    from: Option<Node>,
+    to: Node,
+    witnesses: &[Witness],
+    name: &dyn Fn(CtxId) -> String,
+) {
     let Some(first) = witnesses.first() else { return };
     let id = |lock: Option<ObjId>| lock.map(|lock| format!("#{}", lock.0)).unwrap_or_default();
     let outer = first.held.and_then(|(lock, _)| lock);
@@ -52,11 +67,17 @@ fn line(text: &mut String, from: Option<Node>, to: Node, witnesses: &[Witness], 
     if let Some(cpu) = first.cpu {
         let _ = write!(text, " on {cpu}");
     }
-    let _ = write!(text, " (irqs {}) at {}", if first.irqs_on { "on" } else { "off" }, Place(first.site));
+    let _ = write!(
+        text,
+        " (irqs {}) at {}",
+        if first.irqs_on { "on" } else { "off" },
+        Place(first.site)
+    );
     if let Some((_, site)) = first.held {
         let _ = write!(text, ", held since {}", Place(site));
     }
-    let others = first.gates.iter().filter(|(lock, _)| Some(*lock) != outer && Some(*lock) != first.taken);
+    let others =
+        first.gates.iter().filter(|(lock, _)| Some(*lock) != outer && Some(*lock) != first.taken);
     let under: Vec<_> = others.map(|(lock, class)| format!("{class}#{}", lock.0)).collect();
     if !under.is_empty() {
         let _ = write!(text, ", under {}", under.join(", "));
@@ -98,8 +119,8 @@ impl fmt::Display for Validator {
 }
 
 impl fmt::Display for super::Usage {
-    /// Like lockdep's marks: the class, then `?` if it is both irq-safe and irq-unsafe, `-` or `+` if it is one of the
-    /// two, `.` if neither.
+    /// Like lockdep's marks: the class, then `?` if it is both irq-safe and irq-unsafe, `-` or `+`
+    /// if it is one of the two, `.` if neither.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = match (self.in_handler, self.irqs_on) {
             (true, true) => '?',

@@ -12,11 +12,11 @@ use crate::ids::{CtxId, ObjId};
 /// What the validator demands, and how much it keeps.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The table of nestings: an inner class may be taken while an outer one is held only if `(outer, inner)` is in it.
-    /// `None`: any may.
+    /// The table of nestings: an inner class may be taken while an outer one is held only if
+    /// `(outer, inner)` is in it. `None`: any may.
     pub nestings: Option<Vec<(&'static LockClass, &'static LockClass)>>,
-    /// How many witnesses an order or a usage keeps, at least 1. When there are more, reasons that depend on all of them
-    /// are no longer given.
+    /// How many witnesses an order or a usage keeps, at least 1. When there are more, reasons that
+    /// depend on all of them are no longer given.
     pub witnesses: usize,
     /// How many questions are kept.
     pub questions: usize,
@@ -71,21 +71,28 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Violation { ctx, taken, .. } = self;
         match self.kind {
-            ViolationKind::Recursion => write!(f, "context {ctx} takes {taken}, which it holds already")?,
-            ViolationKind::SleepInHandler => write!(f, "handler {ctx} takes {taken}, which sleeps")?,
+            ViolationKind::Recursion => {
+                write!(f, "context {ctx} takes {taken}, which it holds already")?
+            }
+            ViolationKind::SleepInHandler => {
+                write!(f, "handler {ctx} takes {taken}, which sleeps")?
+            }
             ViolationKind::WaitTypeInversion => {
                 write!(f, "context {ctx} takes {taken}, which sleeps, under a spin lock")?
             }
-            ViolationKind::SleepInAtomic => {
-                write!(f, "context {ctx} takes {taken}, which sleeps, with interrupts or preemption off")?
-            }
+            ViolationKind::SleepInAtomic => write!(
+                f,
+                "context {ctx} takes {taken}, which sleeps, with interrupts or preemption off"
+            )?,
             ViolationKind::NestingNotAllowed => {
                 write!(f, "context {ctx} takes {taken} in a nesting that the table does not have")?
             }
             ViolationKind::NestLockNotHeld => {
                 write!(f, "context {ctx} takes {taken} under a lock that it does not hold")?
             }
-            ViolationKind::NotHeld => write!(f, "context {ctx} does not hold {taken}, as it should")?,
+            ViolationKind::NotHeld => {
+                write!(f, "context {ctx} does not hold {taken}, as it should")?
+            }
         }
         write!(f, ", at {}:{}", self.site.file(), self.site.line())?;
         if let Some((node, _, site)) = self.held {
@@ -130,14 +137,17 @@ pub(super) fn check(rules: &Rules, event: &AcquireEvent<'_>) -> Vec<Violation> {
         && !event.held.iter().any(|h| h.class == under)
     {
         let missing = Some(Node::of(under));
-        broken.push(Violation { under: missing, ..violation(ViolationKind::NestLockNotHeld, None) });
+        broken
+            .push(Violation { under: missing, ..violation(ViolationKind::NestLockNotHeld, None) });
     }
     if let Some(table) = &rules.nestings {
         for held in event.held {
-            let allowed = table.iter().any(|(outer, inner)| *outer == held.class && *inner == taken.class);
-            // An annotation that gives another name to a lock which is held is no nesting, and taking a lock again is
-            // reported as what it is.
-            let same = held.class == taken.class && (taken.lock.is_none() || held.lock == taken.lock);
+            let allowed =
+                table.iter().any(|(outer, inner)| *outer == held.class && *inner == taken.class);
+            // An annotation that gives another name to a lock which is held is no nesting, and
+            // taking a lock again is reported as what it is.
+            let same =
+                held.class == taken.class && (taken.lock.is_none() || held.lock == taken.lock);
             if !allowed && !same {
                 broken.push(violation(ViolationKind::NestingNotAllowed, Some(held)));
             }

@@ -1,8 +1,9 @@
 //! The fast path: a memory of acquisitions that have nothing new to tell.
 //!
-//! The search repeats the same few hundred acquisitions millions of times. What the validator learns from one depends on
-//! nothing but the event, and learning it twice changes nothing. So a table that may forget is good enough: when four
-//! fingerprints fall into one bucket, a fifth pushes one out, and that one's event takes the slow path once more.
+//! The search repeats the same few hundred acquisitions millions of times. What the validator
+//! learns from one depends on nothing but the event, and learning it twice changes nothing. So a
+//! table that may forget is good enough: when four fingerprints fall into one bucket, a fifth
+//! pushes one out, and that one's event takes the slow path once more.
 
 use std::ptr;
 
@@ -59,9 +60,15 @@ impl Seen {
     /// Remembers `print`, perhaps at another's expense.
     pub(super) fn insert(&mut self, print: u64) {
         // A third full, buckets begin to overflow.
-        if self.filled * 3 > self.buckets.len() * WAYS && self.buckets.len() < MOST || self.buckets.len() < FEWEST {
+        if self.filled * 3 > self.buckets.len() * WAYS && self.buckets.len() < MOST
+            || self.buckets.len() < FEWEST
+        {
             let mut larger = Seen::of_size((self.buckets.len() * 4).max(FEWEST));
-            self.buckets.as_flattened().iter().filter(|known| **known != 0).for_each(|known| larger.put(*known));
+            self.buckets
+                .as_flattened()
+                .iter()
+                .filter(|known| **known != 0)
+                .for_each(|known| larger.put(*known));
             *self = larger;
         }
         self.put(print);
@@ -90,21 +97,31 @@ fn fold(a: u64, b: u64) -> u64 {
 #[inline(always)]
 fn held_print(held: &Held) -> u64 {
     let lock = held.lock.map_or(0, |lock| u64::from(lock.0) + 1);
-    let how = lock << 5 | u64::from(held.subclass.get()) << 2 | u64::from(held.tried) << 1 | u64::from(held.irqs_on);
-    // Class and site are compared by address: a site that the compiler duplicates takes two places, no more.
-    let what = fold(ptr::from_ref(held.class).addr() as u64 ^ K[0], ptr::from_ref(held.site).addr() as u64 ^ K[1]);
+    let how = lock << 5
+        | u64::from(held.subclass.get()) << 2
+        | u64::from(held.tried) << 1
+        | u64::from(held.irqs_on);
+    // Class and site are compared by address: a site that the compiler duplicates takes two places,
+    // no more.
+    let what = fold(
+        ptr::from_ref(held.class).addr() as u64 ^ K[0],
+        ptr::from_ref(held.site).addr() as u64 ^ K[1],
+    );
     fold(what ^ K[2], how ^ K[3])
 }
 
-/// 64 bits of everything in the event. Two events share them with a probability of about 2^-63, which is the only way in which
-/// the fast path can lose one.
+/// 64 bits of everything in the event. Two events share them with a probability of about 2^-63,
+/// which is the only way in which the fast path can lose one.
 ///
-/// The prints of the held locks do not depend on each other, so that a CPU computes them side by side; only the cheap
-/// rotation that puts them in order is sequential.
+/// The prints of the held locks do not depend on each other, so that a CPU computes them side by
+/// side; only the cheap rotation that puts them in order is sequential.
 #[inline]
 pub(super) fn fingerprint(event: &AcquireEvent<'_>) -> u64 {
     let cpu = event.cpu.map_or(0, |cpu| u64::from(cpu.0) + 1);
-    let who = u64::from(event.ctx.0) | (event.kind as u64) << 8 | u64::from(event.atomic) << 10 | cpu << 16;
+    let who = u64::from(event.ctx.0)
+        | (event.kind as u64) << 8
+        | u64::from(event.atomic) << 10
+        | cpu << 16;
     let under = event.under.map_or(0, |class| ptr::from_ref(class).addr() as u64);
     let mut print = fold(fold(who ^ K[4], event.after.0 ^ K[5]) ^ K[6], under ^ K[7]);
     print = print.rotate_left(23).wrapping_add(held_print(&event.taken));

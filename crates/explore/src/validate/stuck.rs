@@ -27,9 +27,11 @@ pub struct Stuck<'a> {
     pub kind: CtxKind,
     /// What it holds. What a context holds that it interrupted is not in it.
     pub held: &'a [Held],
-    /// What it waits for; `None` if it is stopped by an interrupt, or waits for something that is no lock.
+    /// What it waits for; `None` if it is stopped by an interrupt, or waits for something that is
+    /// no lock.
     pub waits: Option<Waiting>,
-    /// The context that it interrupted, if it is a handler that did; that one belongs to the stuck set too.
+    /// The context that it interrupted, if it is a handler that did; that one belongs to the stuck
+    /// set too.
     pub interrupted: Option<CtxId>,
 }
 
@@ -45,7 +47,8 @@ impl Question {
         let ring = |nodes: &[Node]| {
             members.iter().enumerate().any(|(at, first)| {
                 first.holds(nodes[0])
-                    && Chain { members, closes: &|last| first.lets_wait(last) }.go(&mut vec![at], nodes)
+                    && Chain { members, closes: &|last| first.lets_wait(last) }
+                        .go(&mut vec![at], nodes)
             })
         };
         match self {
@@ -63,10 +66,15 @@ impl Question {
 /// A handler waits for the first node, and whoever holds the last is under that handler.
 fn irq_chain(nodes: &[Node], members: &[Member]) -> bool {
     let last = nodes[nodes.len() - 1];
-    members.iter().enumerate().filter(|(_, h)| h.handler && h.waits.is_some_and(|(node, _)| node == nodes[0])).any(
-        |(at, handler)| {
-            let stopped: Vec<&Member> =
-                members.iter().filter(|m| m.holds(last) && is_under(members, m.ctx, handler)).collect();
+    members
+        .iter()
+        .enumerate()
+        .filter(|(_, h)| h.handler && h.waits.is_some_and(|(node, _)| node == nodes[0]))
+        .any(|(at, handler)| {
+            let stopped: Vec<&Member> = members
+                .iter()
+                .filter(|m| m.holds(last) && is_under(members, m.ctx, handler))
+                .collect();
             let closes = |waiter: &Member| stopped.iter().any(|m| m.lets_wait(waiter));
             if nodes.len() == 1 {
                 return closes(handler);
@@ -77,8 +85,7 @@ fn irq_chain(nodes: &[Node], members: &[Member]) -> bool {
                     && first.lets_wait(handler)
                     && Chain { members, closes: &closes }.go(&mut vec![at, next], nodes)
             })
-        },
-    )
+        })
 }
 
 /// Whether `handler` interrupted `ctx`, or a handler that did.
@@ -105,7 +112,8 @@ struct Chain<'a> {
 }
 
 impl Chain<'_> {
-    /// The last of `used` holds the first of `nodes`; it must wait for the second, in a lock that the next member holds.
+    /// The last of `used` holds the first of `nodes`; it must wait for the second, in a lock that
+    /// the next member holds.
     fn go(&self, used: &mut Vec<usize>, nodes: &[Node]) -> bool {
         let waiter = &self.members[used[used.len() - 1]];
         if waiter.waits.is_none_or(|(node, _)| node != nodes[1]) {
@@ -129,7 +137,8 @@ impl Chain<'_> {
     }
 }
 
-/// A member of a stuck set without the places in the source: deadlocks that differ only there are the same.
+/// A member of a stuck set without the places in the source: deadlocks that differ only there are
+/// the same.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Member {
     ctx: CtxId,
@@ -154,7 +163,8 @@ impl Member {
         self.held.iter().any(|(held, _)| *held == node)
     }
 
-    /// Whether it holds what `waiter` waits for: the very lock, or for want of a lock the annotation.
+    /// Whether it holds what `waiter` waits for: the very lock, or for want of a lock the
+    /// annotation.
     fn lets_wait(&self, waiter: &Member) -> bool {
         match waiter.waits {
             Some((_, Some(lock))) => self.held.iter().any(|(_, held)| *held == Some(lock)),

@@ -13,8 +13,8 @@ use crate::ids::{CtxId, CtxSet, ObjId};
 /// A place in the source.
 pub type Site = &'static Location<'static>;
 
-/// The circumstances of an acquisition. Of an order it tells how the second lock was awaited with the first one held, of
-/// a usage how the lock was taken.
+/// The circumstances of an acquisition. Of an order it tells how the second lock was awaited with
+/// the first one held, of a usage how the lock was taken.
 #[derive(Clone, Debug)]
 pub struct Witness {
     /// The context that took the lock.
@@ -23,22 +23,23 @@ pub struct Witness {
     pub kind: CtxKind,
     /// The CPU it ran on.
     pub cpu: Option<CpuId>,
-    /// The lock that was held, and where it was taken; `None` for a usage. An annotation stands for the lock of its class
-    /// that the context holds too, if there is one.
+    /// The lock that was held, and where it was taken; `None` for a usage. An annotation stands for
+    /// the lock of its class that the context holds too, if there is one.
     pub held: Option<(Option<ObjId>, Site)>,
     /// The lock that was taken, likewise.
     pub taken: Option<ObjId>,
     /// Where it was taken.
     pub site: Site,
-    /// All locks held at that moment, in the order of their ids, with the names of their classes. The lock of a usage
-    /// with interrupts on is among them.
+    /// All locks held at that moment, in the order of their ids, with the names of their classes.
+    /// The lock of a usage with interrupts on is among them.
     pub gates: Vec<(ObjId, &'static str)>,
     /// Whether interrupts were on.
     pub irqs_on: bool,
-    /// Whether the context keeps its CPU while it waits (or, for a usage with interrupts on, while it holds the lock).
+    /// Whether the context keeps its CPU while it waits (or, for a usage with interrupts on, while
+    /// it holds the lock).
     pub pinned: bool,
-    /// The contexts that had ended before it began. Where the same thing was seen with several such sets, what they have
-    /// in common.
+    /// The contexts that had ended before it began. Where the same thing was seen with several such
+    /// sets, what they have in common.
     pub after: CtxSet,
 }
 
@@ -46,12 +47,17 @@ impl Witness {
     /// `held` was held when the event's lock was taken.
     pub(super) fn of_order(event: &AcquireEvent<'_>, held: &Held) -> Self {
         let pinned = Node::of_held(&event.taken).spins() && keeps_cpu(event);
-        Witness { held: Some((object(held, event.held), held.site)), pinned, ..Witness::of_use(event) }
+        Witness {
+            held: Some((object(held, event.held), held.site)),
+            pinned,
+            ..Witness::of_use(event)
+        }
     }
 
     /// The event's lock was taken.
     pub(super) fn of_use(event: &AcquireEvent<'_>) -> Self {
-        let mut gates: Vec<_> = event.held.iter().filter_map(|h| Some((h.lock?, h.class.name()))).collect();
+        let mut gates: Vec<_> =
+            event.held.iter().filter_map(|h| Some((h.lock?, h.class.name()))).collect();
         gates.sort_unstable();
         Witness {
             ctx: event.ctx,
@@ -67,9 +73,11 @@ impl Witness {
         }
     }
 
-    /// `lock`, which is the event's or one that is held already, is held with interrupts on from now on.
+    /// `lock`, which is the event's or one that is held already, is held with interrupts on from
+    /// now on.
     pub(super) fn of_irqs_on(event: &AcquireEvent<'_>, lock: &Held) -> Self {
-        let mut witness = Witness { taken: object(lock, event.held), site: lock.site, ..Witness::of_use(event) };
+        let mut witness =
+            Witness { taken: object(lock, event.held), site: lock.site, ..Witness::of_use(event) };
         witness.pinned |= Node::of_held(lock).spins();
         if let Some(id) = lock.lock
             && let Err(at) = witness.gates.binary_search_by_key(&id, |gate| gate.0)
@@ -81,22 +89,26 @@ impl Witness {
 
     /// Everything but `after`, which is merged.
     fn same_as(&self, other: &Self) -> Ordering {
-        let key = |w: &Self| (w.ctx, w.kind as u8, w.cpu, w.held, w.taken, w.site, w.irqs_on, w.pinned);
+        let key =
+            |w: &Self| (w.ctx, w.kind as u8, w.cpu, w.held, w.taken, w.site, w.irqs_on, w.pinned);
         key(self).cmp(&key(other)).then_with(|| self.gates.cmp(&other.gates))
     }
 }
 
 fn keeps_cpu(event: &AcquireEvent<'_>) -> bool {
-    event.kind == CtxKind::Handler || event.atomic || event.held.iter().any(|h| h.class.wait_type() == WaitType::Spin)
+    event.kind == CtxKind::Handler
+        || event.atomic
+        || event.held.iter().any(|h| h.class.wait_type() == WaitType::Spin)
 }
 
-/// The lock itself, or the one that an annotation speaks of: the newest of its class that the context holds.
+/// The lock itself, or the one that an annotation speaks of: the newest of its class that the
+/// context holds.
 fn object(lock: &Held, held: &[Held]) -> Option<ObjId> {
     lock.lock.or_else(|| held.iter().rev().filter(|h| h.class == lock.class).find_map(|h| h.lock))
 }
 
-/// The first few witnesses of an order or a usage, in their own order, so that neither the order of the executions nor
-/// the number of threads makes a difference.
+/// The first few witnesses of an order or a usage, in their own order, so that neither the order of
+/// the executions nor the number of threads makes a difference.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Witnesses {
     list: Vec<Witness>,

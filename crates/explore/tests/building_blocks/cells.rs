@@ -1,4 +1,5 @@
-//! `RcuCell` and `Retired`: no reader sees a value that was dropped, and what is retired is dropped once.
+//! `RcuCell` and `Retired`: no reader sees a value that was dropped, and what is retired is dropped
+//! once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -33,7 +34,8 @@ fn replaced<D: ReadDomain>(readers: usize, writers: usize, then: Then) -> Report
         system_queue(m);
         let ghosts: Vec<_> = (0..=writers).map(|_| Arc::new(Ghost::new("value"))).collect();
         let domain = Arc::new(D::new("domain"));
-        let cell = Arc::new(RcuCell::<Host, D, _>::new(&domain, Box::new(Value(ghosts[0].clone()))));
+        let cell =
+            Arc::new(RcuCell::<Host, D, _>::new(&domain, Box::new(Value(ghosts[0].clone()))));
         for _ in 0..readers {
             let cell = cell.clone();
             m.task("reads", move || {
@@ -54,15 +56,18 @@ fn replaced<D: ReadDomain>(readers: usize, writers: usize, then: Then) -> Report
                 }
             });
         }
-        m.at_quiescence("all values but the last were dropped, and it is when the cell is", move || {
-            let live = || ghosts.iter().filter(|ghost| !ghost.is_freed()).count();
-            let before = live();
-            drop(cell);
-            match (before, live()) {
-                (1, 0) => Ok(()),
-                (before, after) => Err(format!("{before} are left, and then {after}")),
-            }
-        });
+        m.at_quiescence(
+            "all values but the last were dropped, and it is when the cell is",
+            move || {
+                let live = || ghosts.iter().filter(|ghost| !ghost.is_freed()).count();
+                let before = live();
+                drop(cell);
+                match (before, live()) {
+                    (1, 0) => Ok(()),
+                    (before, after) => Err(format!("{before} are left, and then {after}")),
+                }
+            },
+        );
     })
 }
 
@@ -93,7 +98,9 @@ fn what_a_domain_that_goes_has_left_to_reclaim_is_reclaimed() {
             let last = Arc::new(Ghost::new("last value"));
             cell.replace(Box::new(Value(last))).reclaim_later();
         });
-        m.at_quiescence("it is reclaimed", move || ghost.is_freed().then_some(()).ok_or("it leaks".to_owned()));
+        m.at_quiescence("it is reclaimed", move || {
+            ghost.is_freed().then_some(()).ok_or("it leaks".to_owned())
+        });
     });
     report.assert_exhausted();
 }

@@ -7,7 +7,8 @@ use doorbell_explore::sim::{Model, SimTask};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
 use doorbell_platform::{
-    Atomic, AtomicInt, Lock, LockClass, ParkMutex, Platform, RawLock, SpinLock, TicketLock, WaitType,
+    Atomic, AtomicInt, Lock, LockClass, ParkMutex, Platform, RawLock, SpinLock, TicketLock,
+    WaitType,
 };
 
 use crate::host::{Host, Word, add_one, ends_with, word};
@@ -70,9 +71,11 @@ fn one_tries<R: RawLock>() -> Report {
                 }
             }
         });
-        m.at_quiescence("whoever got the lock has counted", move || match (count.load(SeqCst), wanted.load(SeqCst)) {
-            (count, holders) if count == holders => Ok(()),
-            (count, holders) => Err(format!("{holders} have held it, and {count} are counted")),
+        m.at_quiescence("whoever got the lock has counted", move || {
+            match (count.load(SeqCst), wanted.load(SeqCst)) {
+                (count, holders) if count == holders => Ok(()),
+                (count, holders) => Err(format!("{holders} have held it, and {count} are counted")),
+            }
         });
     })
 }
@@ -145,7 +148,8 @@ fn a_ticket_that_is_taken_while_the_next_is_served_is_forgotten_if_the_word_is_w
     all_count::<ServesByWriting>(3, 1).assert_found(FailureKind::Deadlock);
 }
 
-/// As `ParkMutex`: 0 is free, 1 held, 2 held and awaited. The sleepers are a model, of which one is woken at a time.
+/// As `ParkMutex`: 0 is free, 1 held, 2 held and awaited. The sleepers are a model, of which one is
+/// woken at a time.
 struct Sleepers<const FAULT: u8> {
     state: Word,
     asleep: Model<Vec<SimTask>>,
@@ -168,7 +172,8 @@ impl<const FAULT: u8> Sleepers<FAULT> {
                 }
             },
             FORGETS_THE_OTHERS => {
-                self.state.compare_exchange(0, 1, SeqCst, SeqCst).is_ok() || self.state.swap(2, SeqCst) == 0
+                self.state.compare_exchange(0, 1, SeqCst, SeqCst).is_ok()
+                    || self.state.swap(2, SeqCst) == 0
             }
             _ => self.state.swap(2, SeqCst) == 0,
         }
@@ -191,7 +196,8 @@ impl<const FAULT: u8> Excludes for Sleepers<FAULT> {
         }
         f();
         if self.state.swap(0, SeqCst) == 2
-            && let Some(first) = self.asleep.change(|asleep| (!asleep.is_empty()).then(|| asleep.remove(0)))
+            && let Some(first) =
+                self.asleep.change(|asleep| (!asleep.is_empty()).then(|| asleep.remove(0)))
         {
             first.wake();
         }

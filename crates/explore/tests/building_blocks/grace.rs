@@ -8,8 +8,8 @@ use doorbell_explore::sim::Ghost;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
 use doorbell_platform::{
-    Atomic, AtomicInt, Completion, CpuId, EpochRcu, EpochSrcu, Lock, LockClass, Mutex, ParkCompletion, ParkWaitQueue,
-    Platform, ReadDomain, Vector, WaitQueue, WaitType,
+    Atomic, AtomicInt, Completion, CpuId, EpochRcu, EpochSrcu, Lock, LockClass, Mutex,
+    ParkCompletion, ParkWaitQueue, Platform, ReadDomain, Vector, WaitQueue, WaitType,
 };
 
 use crate::host::{Host, Word, ends_with, system_queue, system_queue_and_cpus, word};
@@ -53,7 +53,8 @@ impl<D: ReadDomain> Domain for Expedited<D> {
     }
 }
 
-/// Objects, of which one is the current one; readers use it, writers replace it and free the former.
+/// Objects, of which one is the current one; readers use it, writers replace it and free the
+/// former.
 struct Objects<D> {
     domain: D,
     current: Word,
@@ -158,7 +159,9 @@ fn read_by_a_handler(m: &Machine, interrupts_the_writer: bool) {
 #[test]
 fn a_handler_that_reads_may_interrupt_another_reader_or_the_driver_of_a_grace_period() {
     for interrupts_the_writer in [false, true] {
-        Explore::new("handler").run(move |m: &Machine| read_by_a_handler(m, interrupts_the_writer)).assert_exhausted();
+        Explore::new("handler")
+            .run(move |m: &Machine| read_by_a_handler(m, interrupts_the_writer))
+            .assert_exhausted();
     }
 }
 
@@ -166,8 +169,10 @@ fn a_handler_that_reads_may_interrupt_another_reader_or_the_driver_of_a_grace_pe
 fn later_reader(m: &Machine) {
     system_queue(m);
     let domain = Arc::new(Srcu::new("domain"));
-    let (inside, ended) =
-        (Arc::new(ParkCompletion::<Host>::new("inside")), Arc::new(ParkCompletion::<Host>::new("ended")));
+    let (inside, ended) = (
+        Arc::new(ParkCompletion::<Host>::new("inside")),
+        Arc::new(ParkCompletion::<Host>::new("ended")),
+    );
     let former = (domain.clone(), inside.clone());
     m.task("former reader", move || {
         let _section = former.0.read();
@@ -214,12 +219,19 @@ fn called_back(m: &Machine) {
         objects.domain.barrier();
         assert!(objects.objects[0].is_freed() && objects.objects[1].is_freed());
     });
-    m.at_quiescence("both have run", move || (freed.load(SeqCst) == 2).then_some(()).ok_or("not".to_owned()));
+    m.at_quiescence("both have run", move || {
+        (freed.load(SeqCst) == 2).then_some(()).ok_or("not".to_owned())
+    });
 }
 
-/// A handler leaves a callback to the domain, and interrupts who does something with it on its CPU. In the end so many have
-/// run.
-fn called_by_a_handler(m: &Machine, cpu: CpuId, callbacks: u64, does: impl FnOnce(&Rcu, Callback) + 'static) {
+/// A handler leaves a callback to the domain, and interrupts who does something with it on its CPU.
+/// In the end so many have run.
+fn called_by_a_handler(
+    m: &Machine,
+    cpu: CpuId,
+    callbacks: u64,
+    does: impl FnOnce(&Rcu, Callback) + 'static,
+) {
     system_queue(m);
     let (domain, ran) = (Arc::new(Rcu::new("domain")), word());
     let callback = |ran: &Arc<Word>| -> Callback {
@@ -229,7 +241,8 @@ fn called_by_a_handler(m: &Machine, cpu: CpuId, callbacks: u64, does: impl FnOnc
         })
     };
     let (calls, of_handler) = (Arc::clone(&domain), Arc::clone(&ran));
-    let handler = m.handler(cpu, Vector(0x41), "handler", move || calls.call(callback(&of_handler)));
+    let handler =
+        m.handler(cpu, Vector(0x41), "handler", move || calls.call(callback(&of_handler)));
     m.hardware("device", move || handler.raise());
     let waits = Arc::clone(&domain);
     let of_task = Arc::clone(&ran);
@@ -245,14 +258,28 @@ const WORKER: CpuId = CpuId(0);
 
 /// What shows what each access of a domain is for.
 pub(crate) fn programs() -> Vec<Program> {
-    let sized = |name: &str, run: fn(&Machine, Size), size: Size| Program::new(name, move |m: &Machine| run(m, size));
+    let sized = |name: &str, run: fn(&Machine, Size), size: Size| {
+        Program::new(name, move |m: &Machine| run(m, size))
+    };
     vec![
         sized("a reader meets a grace period", replaced_and_read::<Srcu>, SMALL),
         sized("two readers of one CPU", replaced_and_read::<Srcu>, Size { readers: 2, ..SMALL }),
-        sized("a reader on either CPU", replaced_and_read::<Srcu>, Size { readers: 2, cpus: 2, ..SMALL }),
+        sized(
+            "a reader on either CPU",
+            replaced_and_read::<Srcu>,
+            Size { readers: 2, cpus: 2, ..SMALL },
+        ),
         sized("an expedited grace period", replaced_and_read::<Expedited<Srcu>>, SMALL),
-        sized("a grace period after another", replaced_and_read::<Srcu>, Size { writes: 2, ..SMALL }),
-        sized("two grace periods, two looks", replaced_and_read::<Srcu>, Size { writes: 2, looks: 2, ..SMALL }),
+        sized(
+            "a grace period after another",
+            replaced_and_read::<Srcu>,
+            Size { writes: 2, ..SMALL },
+        ),
+        sized(
+            "two grace periods, two looks",
+            replaced_and_read::<Srcu>,
+            Size { writes: 2, looks: 2, ..SMALL },
+        ),
         sized("two ask for one at once", replaced_and_read::<Srcu>, Size { writers: 2, ..SMALL }),
         Program::new("a handler interrupts a reader", |m: &Machine| read_by_a_handler(m, false)),
         Program::new("a handler interrupts who waits", |m: &Machine| read_by_a_handler(m, true)),
@@ -376,7 +403,11 @@ fn an_expedited_grace_period_is_explored_with_readers_that_leave_soon_and_with_o
     let report = protects::<Expedited<Srcu>>(SMALL);
     report.assert_exhausted();
     const { assert!(Host::SPINS >= 2) };
-    assert!(report.spins.iter().any(|spin| spin.gives_up && spin.site.contains("epoch.rs")), "{:?}", report.spins);
+    assert!(
+        report.spins.iter().any(|spin| spin.gives_up && spin.site.contains("epoch.rs")),
+        "{:?}",
+        report.spins
+    );
 }
 
 #[test]

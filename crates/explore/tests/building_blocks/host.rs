@@ -1,4 +1,5 @@
-//! A host that has of its own what every host has (here: simulated), and takes the rest from the crate.
+//! A host that has of its own what every host has (here: simulated), and takes the rest from the
+//! crate.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::sync::atomic::Ordering::{self, SeqCst};
 use doorbell_explore::sim::{IrqDepth, Pool, SimAtomic, SimAtomicPtr, SimSpin, SimTask};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{
-    Atomic, CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, Subclass,
-    SystemQueue, Vector,
+    Atomic, CpuId, EpochRcu, EpochSrcu, LockClass, ParkCompletion, ParkMutex, ParkWaitQueue,
+    Platform, Subclass, SystemQueue, Vector,
 };
 
 /// See the module.
@@ -107,7 +108,9 @@ thread_local! {
 
 impl SystemQueue for Host {
     fn system_queue() -> Pool {
-        SYSTEM_QUEUE.with_borrow(|pool| pool.clone()).expect("the program has set up a system queue")
+        SYSTEM_QUEUE
+            .with_borrow(|pool| pool.clone())
+            .expect("the program has set up a system queue")
     }
 }
 

@@ -1,5 +1,5 @@
-//! `PoolQueue`: every job that was queued runs once, one run at a time; `flush`, `cancel` and the end of the pool keep
-//! what they promise.
+//! `PoolQueue`: every job that was queued runs once, one run at a time; `flush`, `cancel` and the
+//! end of the pool keep what they promise.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -8,8 +8,8 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report};
 use doorbell_platform::{
-    Atomic, AtomicInt, Completion, Lock, LockClass, ParkCompletion, ParkWaitQueue, PoolQueue, PoolWork, WaitQueue,
-    WaitType, Work, WorkQueue,
+    Atomic, AtomicInt, Completion, Lock, LockClass, ParkCompletion, ParkWaitQueue, PoolQueue,
+    PoolWork, WaitQueue, WaitType, Work, WorkQueue,
 };
 
 use crate::host::{Host, Word, ends_with, word};
@@ -81,7 +81,11 @@ fn works<J: Job>(workers: usize, tasks: &'static [&'static [Does]]) -> Report {
 }
 
 /// [`works`], under a bound on preemptions.
-fn works_within<J: Job>(bound: Option<u32>, workers: usize, tasks: &'static [&'static [Does]]) -> Report {
+fn works_within<J: Job>(
+    bound: Option<u32>,
+    workers: usize,
+    tasks: &'static [&'static [Does]],
+) -> Report {
     Explore::new("work").bound(bound).run(move |m: &Machine| set_up::<J>(m, workers, tasks))
 }
 
@@ -91,7 +95,12 @@ pub(crate) fn programs() -> Vec<Program> {
 }
 
 fn set_up<J: Job>(m: &Machine, workers: usize, tasks: &'static [&'static [Does]]) {
-    let runs = Runs { begun: Word::new(0), ended: Word::new(0), queued: Word::new(0), cancelled: Word::new(0) };
+    let runs = Runs {
+        begun: Word::new(0),
+        ended: Word::new(0),
+        queued: Word::new(0),
+        cancelled: Word::new(0),
+    };
     let runs = Arc::new(runs);
     let inside = runs.clone();
     let job = J::set_up(m, workers, move || inside.run());
@@ -110,7 +119,11 @@ fn set_up<J: Job>(m: &Machine, workers: usize, tasks: &'static [&'static [Does]]
                     QueueAndFlush => {
                         job.flush();
                         if alone {
-                            assert_eq!(runs.ended.load(SeqCst), runs.queued.load(SeqCst), "flushed, not ended");
+                            assert_eq!(
+                                runs.ended.load(SeqCst),
+                                runs.queued.load(SeqCst),
+                                "flushed, not ended"
+                            );
                         }
                     }
                     QueueAndCancel | Cancel => {
@@ -118,7 +131,11 @@ fn set_up<J: Job>(m: &Machine, workers: usize, tasks: &'static [&'static [Does]]
                             runs.cancelled.fetch_add(1, SeqCst);
                         }
                         if alone {
-                            assert_eq!(runs.begun.load(SeqCst), runs.ended.load(SeqCst), "cancelled, and it runs");
+                            assert_eq!(
+                                runs.begun.load(SeqCst),
+                                runs.ended.load(SeqCst),
+                                "cancelled, and it runs"
+                            );
                         }
                     }
                 }
@@ -126,7 +143,8 @@ fn set_up<J: Job>(m: &Machine, workers: usize, tasks: &'static [&'static [Does]]
         });
     }
     m.at_quiescence("what was queued and not cancelled has run once", move || {
-        let [ended, queued, cancelled] = [&runs.ended, &runs.queued, &runs.cancelled].map(|word| word.load(SeqCst));
+        let [ended, queued, cancelled] =
+            [&runs.ended, &runs.queued, &runs.cancelled].map(|word| word.load(SeqCst));
         if ended + cancelled == queued {
             Ok(())
         } else {
@@ -141,7 +159,11 @@ fn assert_none_found(report: &Report) {
     if report.failure.is_some() {
         report.assert_exhausted();
     }
-    assert!(report.bound.is_some() && report.executions > 500, "{} executions are too few", report.executions);
+    assert!(
+        report.bound.is_some() && report.executions > 500,
+        "{} executions are too few",
+        report.executions
+    );
 }
 
 #[test]
@@ -228,7 +250,8 @@ const ENDS_UNHEARD: u8 = 4;
 impl<const FAULT: u8> Local<FAULT> {
     fn work(shared: &Shared, f: &dyn Fn()) {
         loop {
-            let begins = |job: &State| job.queued && (job.running == 0 || FAULT == RUNS_TWO_AT_ONCE);
+            let begins =
+                |job: &State| job.queued && (job.running == 0 || FAULT == RUNS_TWO_AT_ONCE);
             let ends = |job: &State| job.handles == 0 && !job.queued;
             shared.more.wait_until(|| {
                 let job = shared.job.lock_irqsave();
@@ -274,7 +297,8 @@ impl<const FAULT: u8> Drop for Local<FAULT> {
 impl<const FAULT: u8> Job for Local<FAULT> {
     fn set_up(m: &Machine, workers: usize, f: impl Fn() + Send + Sync + 'static) -> Self {
         let job = Lock::new(&JOBS, State { queued: false, running: 0, handles: 1 });
-        let shared = Arc::new(Shared { job, more: ParkWaitQueue::EMPTY, settled: ParkWaitQueue::EMPTY });
+        let shared =
+            Arc::new(Shared { job, more: ParkWaitQueue::EMPTY, settled: ParkWaitQueue::EMPTY });
         let f = Arc::new(f);
         for _ in 0..workers {
             let (shared, f) = (shared.clone(), f.clone());
@@ -313,5 +337,6 @@ fn a_pool_that_wakes_ends_or_begins_out_of_order_breaks_its_promises() {
     works::<Local<ENDS_UNHEARD>>(1, &[&[QueueAndFlush]]).assert_found(FailureKind::Deadlock);
     works::<Local<WAITS_FOR_THE_BEGIN>>(1, &[&[QueueAndFlush]]).assert_found(FailureKind::Panic);
     works::<Local<WAITS_FOR_THE_BEGIN>>(1, &[&[QueueAndCancel]]).assert_found(FailureKind::Panic);
-    works_within::<Local<RUNS_TWO_AT_ONCE>>(Some(2), 2, &[&[Queue, Queue]]).assert_found(FailureKind::Panic);
+    works_within::<Local<RUNS_TWO_AT_ONCE>>(Some(2), 2, &[&[Queue, Queue]])
+        .assert_found(FailureKind::Panic);
 }

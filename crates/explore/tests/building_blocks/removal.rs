@@ -1,4 +1,5 @@
-//! What each access of a domain, and of a cell that is set once, is for: without it, a program fails. And which locks the programs take.
+//! What each access of a domain, and of a cell that is set once, is for: without it, a program
+//! fails. And which locks the programs take.
 
 use doorbell_explore::removal::{self, Printed, Taken};
 use doorbell_platform::LOCKS;

@@ -41,7 +41,9 @@ fn never_torn<T: Pair>(writers: u64, writes: u64, readers: u64, looks: u64) -> R
         let pair = Arc::new(T::new());
         for writer in 0..writers {
             let pair = pair.clone();
-            m.task("writes", move || (1..=writes).for_each(|n| pair.write([writer * 10 + n, writer * 10 + n])));
+            m.task("writes", move || {
+                (1..=writes).for_each(|n| pair.write([writer * 10 + n, writer * 10 + n]))
+            });
         }
         for _ in 0..readers {
             let pair = pair.clone();

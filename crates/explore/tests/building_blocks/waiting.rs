@@ -10,7 +10,8 @@ use doorbell_platform::{Atomic, Completion, ParkCompletion, ParkWaitQueue, Platf
 
 use crate::host::{Host, Word, word};
 
-/// Each of `conditions` has a task that makes it true and then wakes all, and `waiters` tasks that wait for it.
+/// Each of `conditions` has a task that makes it true and then wakes all, and `waiters` tasks that
+/// wait for it.
 fn all_go_on<Q: WaitQueue>(conditions: usize, waiters: usize) -> Report {
     Explore::new("wait queue").run(move |m: &Machine| {
         let queue = Arc::new(Q::new("queue"));

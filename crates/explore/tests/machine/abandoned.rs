@@ -18,8 +18,8 @@ impl Drop for Counted {
     }
 }
 
-/// A program that fails as `fails` says, whose contexts, conditions and outcome own what uses the machine when it is
-/// dropped.
+/// A program that fails as `fails` says, whose contexts, conditions and outcome own what uses the
+/// machine when it is dropped.
 fn owning(m: &Machine, fails: impl Fn() + Copy + 'static) {
     let word = word(0);
     let counted = || Counted(Arc::clone(&word));
@@ -29,7 +29,9 @@ fn owning(m: &Machine, fails: impl Fn() + Copy + 'static) {
         0..=3 => Ok(()),
         other => Err(format!("{other} were dropped")),
     });
-    m.at_quiescence("there are words", move || late.0.load(SeqCst).checked_add(1).map(|_| ()).ok_or_else(String::new));
+    m.at_quiescence("there are words", move || {
+        late.0.load(SeqCst).checked_add(1).map(|_| ()).ok_or_else(String::new)
+    });
     m.outcome(move || outcome.0.load(SeqCst).to_string());
     let handled = counted();
     let handler = m.handler(CpuId(0), IPI, "handler", move || {
@@ -64,7 +66,10 @@ fn what_conditions_outcomes_and_contexts_own_survives_a_failing_run() {
     explore(move |m| owning(m, waits_for_ever)).assert_found(FailureKind::Deadlock);
     explore(move |m| owning(m, fails)).assert_found(FailureKind::Invariant);
     explore(move |m| owning(m, panics)).assert_found(FailureKind::Panic);
-    Explore::new("machine").max_steps(20).run(move |m| owning(m, spins)).assert_found(FailureKind::TooLong);
+    Explore::new("machine")
+        .max_steps(20)
+        .run(move |m| owning(m, spins))
+        .assert_found(FailureKind::TooLong);
     let outcomes = Explore::new("machine").collect_outcomes().run(move |m| owning(m, fails));
     outcomes.assert_found(FailureKind::Invariant);
 }

@@ -28,7 +28,8 @@ fn which_of_two_racing_spawns_gets_which_cpu_and_number_is_run_both_ways() {
     let report = Explore::new("spawns").collect_outcomes().run(racing_spawns);
     assert_eq!(report.outcomes, BTreeSet::from(["[2, 3]".to_owned(), "[3, 2]".to_owned()]));
     assert_eq!(report.executions, 2);
-    let all = Explore::new("spawns").schedules(Schedules::All).collect_outcomes().run(racing_spawns);
+    let all =
+        Explore::new("spawns").schedules(Schedules::All).collect_outcomes().run(racing_spawns);
     assert_eq!(report.outcomes, all.outcomes);
 }
 
@@ -62,7 +63,11 @@ fn counts_on_each(m: &Machine) {
         children.into_iter().for_each(|child| child.join());
     });
     m.at_quiescence("each has counted to one", move || {
-        if seen.iter().all(|(_, count)| count.load(SeqCst) == 1) { Ok(()) } else { Err("they have not".into()) }
+        if seen.iter().all(|(_, count)| count.load(SeqCst) == 1) {
+            Ok(())
+        } else {
+            Err("they have not".into())
+        }
     });
 }
 

@@ -157,7 +157,9 @@ fn a_program_that_depends_on_something_else_is_told_so() {
             other.fetch_add(1, SeqCst);
         });
     });
-    assert!(matches!(report.failure, Some(failure) if failure.kind == FailureKind::Nondeterministic));
+    assert!(
+        matches!(report.failure, Some(failure) if failure.kind == FailureKind::Nondeterministic)
+    );
 }
 
 #[test]

@@ -51,7 +51,11 @@ fn a_handler_that_enables_interrupts_can_be_interrupted_and_one_that_does_not_ca
             m.outcome(move || word.load(SeqCst).to_string());
         });
         let expected: &[&str] = if nests { &["1", "11"] } else { &["11"] };
-        assert_eq!(report.outcomes.iter().map(String::as_str).collect::<Vec<_>>(), expected, "nests: {nests}");
+        assert_eq!(
+            report.outcomes.iter().map(String::as_str).collect::<Vec<_>>(),
+            expected,
+            "nests: {nests}"
+        );
     }
 }
 

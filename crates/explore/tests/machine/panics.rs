@@ -83,7 +83,12 @@ fn a_condition_of_quiescence_that_panics_keeps_its_text() {
         m.task("task", || ());
         m.at_quiescence("the sum is right", || panic!("seven is missing"));
     });
-    assert!(why.starts_with("When nothing more can happen, the sum is right does not hold: it panicked at "), "{why}");
+    assert!(
+        why.starts_with(
+            "When nothing more can happen, the sum is right does not hold: it panicked at "
+        ),
+        "{why}"
+    );
     assert!(why.contains("panics.rs:") && why.ends_with(": seven is missing."), "{why}");
 }
 
@@ -94,7 +99,10 @@ fn an_outcome_that_panics_keeps_its_text() {
         m.outcome(|| panic!("seven is missing"));
     });
     let why = &report.assert_found(FailureKind::Panic).trace.why;
-    assert!(why.starts_with("What tells the executions apart cannot be told: it panicked at "), "{why}");
+    assert!(
+        why.starts_with("What tells the executions apart cannot be told: it panicked at "),
+        "{why}"
+    );
     assert!(why.ends_with(": seven is missing."), "{why}");
 }
 
@@ -112,7 +120,10 @@ fn a_context_too_many_ends_the_run_by_name_also_if_those_before_it_have_ended() 
     let said = "spawner: \"task 63\" would be context 65, and a program has at most 64: tasks, handlers and hardware, \
                 those that have ended included";
     assert_eq!(failure.trace.why, said);
-    assert_eq!(Explore::new("machine").replay(&failure.token, spawns).expect("it fails again").trace.why, said);
+    assert_eq!(
+        Explore::new("machine").replay(&failure.token, spawns).expect("it fails again").trace.why,
+        said
+    );
 }
 
 #[test]
@@ -122,7 +133,10 @@ fn a_context_too_many_in_the_set_up_or_in_a_destructor_is_told_as_itself() {
             m.task(format!("task {number}"), || ());
         }
     });
-    assert!(text.starts_with("\"task 64\" would be context 65, and a program has at most 64"), "{text}");
+    assert!(
+        text.starts_with("\"task 64\" would be context 65, and a program has at most 64"),
+        "{text}"
+    );
 
     struct Spawns;
     impl Drop for Spawns {
@@ -139,7 +153,10 @@ fn a_context_too_many_in_the_set_up_or_in_a_destructor_is_told_as_itself() {
         });
     });
     let failure = report.failure.expect("it fails");
-    assert!(matches!(failure.kind, FailureKind::TooManyContexts | FailureKind::Panic), "{failure:?}");
+    assert!(
+        matches!(failure.kind, FailureKind::TooManyContexts | FailureKind::Panic),
+        "{failure:?}"
+    );
     explore(|m| {
         m.task("task", || ());
     })
@@ -197,8 +214,7 @@ fn a_lock_whose_class_waits_in_another_way_breaks_a_lock_rule() {
         let mutex = Mutex::<Sim, ()>::new(&SPIN, ());
         m.task("task", move || drop(mutex.lock()));
     });
-    let said =
-        "the class spin of a mutex says that it is one of WaitType::Spin: create the class as one of WaitType::Sleep";
+    let said = "the class spin of a mutex says that it is one of WaitType::Spin: create the class as one of WaitType::Sleep";
     assert_eq!(mutex, said);
     explore(|m| {
         let mutex = Mutex::<Sim, ()>::new(&MUTEX, ());

@@ -132,21 +132,22 @@ fn a_poll_under_a_lock_and_a_nested_one_give_up() {
 #[test]
 fn a_poll_that_takes_a_lock_for_each_look_gives_up() {
     for looks in [2, 17] {
-        let report = Explore::new("looks under a lock").collect_outcomes().run(move |m: &Machine| {
-            let (done, gone) = (Arc::new(Lock::<Sim, bool>::new(&SPIN, false)), word(0));
-            let (sets, is_gone) = (Arc::clone(&done), Arc::clone(&gone));
-            m.task("polls", move || {
-                for _ in 0..looks {
-                    if *done.lock() {
-                        return;
+        let report =
+            Explore::new("looks under a lock").collect_outcomes().run(move |m: &Machine| {
+                let (done, gone) = (Arc::new(Lock::<Sim, bool>::new(&SPIN, false)), word(0));
+                let (sets, is_gone) = (Arc::clone(&done), Arc::clone(&gone));
+                m.task("polls", move || {
+                    for _ in 0..looks {
+                        if *done.lock() {
+                            return;
+                        }
+                        Sim::cpu_relax();
                     }
-                    Sim::cpu_relax();
-                }
-                is_gone.store(1, SeqCst);
+                    is_gone.store(1, SeqCst);
+                });
+                m.task("sets", move || *sets.lock() = true);
+                m.outcome(move || gone.load(SeqCst).to_string());
             });
-            m.task("sets", move || *sets.lock() = true);
-            m.outcome(move || gone.load(SeqCst).to_string());
-        });
         report.assert_exhausted();
         assert_eq!(outcomes(&report), ["0", "1"], "{looks} looks");
     }
@@ -178,8 +179,16 @@ fn one_function_waits_for_ever_for_one_caller_and_gives_up_for_another() {
     });
     report.assert_exhausted();
     assert_eq!(outcomes(&report), ["0", "1"]);
-    let told: Vec<_> = report.spins.iter().map(|spin| (spin.context.as_str(), spin.gives_up)).collect();
-    assert_eq!(told, [("gives up, then waits", false), ("gives up, then waits", true), ("waits for ever", false)]);
+    let told: Vec<_> =
+        report.spins.iter().map(|spin| (spin.context.as_str(), spin.gives_up)).collect();
+    assert_eq!(
+        told,
+        [
+            ("gives up, then waits", false),
+            ("gives up, then waits", true),
+            ("waits for ever", false)
+        ]
+    );
 }
 
 #[test]
@@ -297,7 +306,12 @@ fn a_run_in_which_somebody_gave_up_is_replayed() {
     let failure = report.assert_found(FailureKind::Panic);
     let again = explore.replay(&failure.token, program).expect("the same program");
     assert_eq!(again.trace, failure.trace);
-    let gives_up = failure.trace.lines.iter().find(|line| line.text.contains("waits no longer")).expect("a line");
+    let gives_up = failure
+        .trace
+        .lines
+        .iter()
+        .find(|line| line.text.contains("waits no longer"))
+        .expect("a line");
     assert!(gives_up.text.contains("4 times"), "{}", gives_up.text);
 }
 

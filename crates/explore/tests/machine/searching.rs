@@ -41,17 +41,28 @@ fn a_token_replays_the_same_trace_a_thousand_times_and_is_refused_elsewhere() {
     });
     assert_eq!(stale.unwrap_err(), ReplayError::Stale);
     for broken in ["", "db1-", "db1-!!!!", "nonsense", "db1-AAAA"] {
-        assert_eq!(explore.replay(broken, careless).unwrap_err(), ReplayError::Malformed, "{broken:?}");
+        assert_eq!(
+            explore.replay(broken, careless).unwrap_err(),
+            ReplayError::Malformed,
+            "{broken:?}"
+        );
     }
 }
 
 #[test]
 fn every_way_to_search_finds_a_lost_update() {
-    for schedules in
-        [Schedules::Reduced, Schedules::All, Schedules::Uniform { seed: 1 }, Schedules::Priorities { seed: 1 }]
-    {
+    for schedules in [
+        Schedules::Reduced,
+        Schedules::All,
+        Schedules::Uniform { seed: 1 },
+        Schedules::Priorities { seed: 1 },
+    ] {
         for jobs in [1, 2] {
-            let report = Explore::new("careless").schedules(schedules).jobs(jobs).max_executions(1000).run(careless);
+            let report = Explore::new("careless")
+                .schedules(schedules)
+                .jobs(jobs)
+                .max_executions(1000)
+                .run(careless);
             report.assert_found(FailureKind::Quiescence);
         }
     }

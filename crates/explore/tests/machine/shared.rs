@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicBool;
 use doorbell_explore::sim::{Model, SimAtomicPtr, SimCompletion, SimSrcu, SimWaitQueue};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Report, Sim};
-use doorbell_platform::{Atomic, AtomicInt, AtomicPtr, Completion, Lock, Mutex, ReadDomain, WaitQueue};
+use doorbell_platform::{
+    Atomic, AtomicInt, AtomicPtr, Completion, Lock, Mutex, ReadDomain, WaitQueue,
+};
 
 use crate::*;
 
@@ -54,7 +56,10 @@ const USES: [Use; 8] = [
 ];
 
 fn text(panic: Box<dyn Any + Send>) -> String {
-    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
 }
 
 /// The text with which the caller of an exploration is told that it cannot be.
@@ -87,7 +92,10 @@ fn what_a_running_execution_uses_is_refused_to_another_by_name_and_the_first_goe
                         })
                     };
                     let said = std::thread::spawn(explores).join().expect("it was refused");
-                    assert!(said.starts_with(name) && said.contains("another exploration"), "{name}: {said}");
+                    assert!(
+                        said.starts_with(name) && said.contains("another exploration"),
+                        "{name}: {said}"
+                    );
                 }
                 word.fetch_add(1, SeqCst);
             });
@@ -169,11 +177,14 @@ fn exhausts_or_is_refused(explore: Explore, executions: u64) {
 
 #[test]
 fn a_static_lock_is_refused_or_does_not_matter_to_explorations_at_once() {
-    let alone = std::thread::spawn(|| explore(apart).executions).join().expect("nobody else has the lock");
+    let alone =
+        std::thread::spawn(|| explore(apart).executions).join().expect("nobody else has the lock");
     assert_eq!(alone, 6);
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| (0..30).for_each(|_| exhausts_or_is_refused(Explore::new("apart"), alone)));
+            scope.spawn(|| {
+                (0..30).for_each(|_| exhausts_or_is_refused(Explore::new("apart"), alone))
+            });
         }
     });
     (0..30).for_each(|_| exhausts_or_is_refused(Explore::new("apart").jobs(2), alone));
@@ -198,11 +209,20 @@ fn what_keeps_its_data_is_refused_by_name_in_the_second_execution_if_the_first_h
     let lock = Arc::new(Lock::<Sim, u32>::new(&SPIN, 0));
     let captured = refusal(Explore::new("captured"), twice(move || *lock.lock() += 1));
     let model = Arc::new(Model::new("model", 0));
-    let in_model = refusal(Explore::new("captured"), twice(move || model.change(|count| *count += 1)));
+    let in_model =
+        refusal(Explore::new("captured"), twice(move || model.change(|count| *count += 1)));
     let pointer = Arc::new(SimAtomicPtr::<u8>::new(std::ptr::null_mut()));
-    let in_pointer = refusal(Explore::new("captured"), twice(move || pointer.store(std::ptr::null_mut(), SeqCst)));
-    let said =
-        [(in_spin, "spin"), (in_mutex, "mutex"), (captured, "spin"), (in_model, "model"), (in_pointer, "pointer")];
+    let in_pointer = refusal(
+        Explore::new("captured"),
+        twice(move || pointer.store(std::ptr::null_mut(), SeqCst)),
+    );
+    let said = [
+        (in_spin, "spin"),
+        (in_mutex, "mutex"),
+        (captured, "spin"),
+        (in_model, "model"),
+        (in_pointer, "pointer"),
+    ];
     for (said, name) in said {
         assert!(said.starts_with(name) && said.contains("an earlier execution"), "{said}");
     }

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_explore::sim::{Model, SimCompletion};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim, spawn};
-use doorbell_platform::{Atomic, AtomicInt, Completion, Lock, Mutex, Platform, SeqWords, WaitQueue};
+use doorbell_platform::{
+    Atomic, AtomicInt, Completion, Lock, Mutex, Platform, SeqWords, WaitQueue,
+};
 
 use crate::{MUTEX, SPIN, explore, word};
 
@@ -131,7 +133,8 @@ fn a_wait_queue_misses_no_change_that_is_followed_by_a_wake_up() {
 #[test]
 fn a_stuck_set_ends_the_run_though_others_could_go_on() {
     let report = explore(|m| {
-        let locks: Arc<[Mutex<Sim, ()>; 2]> = Arc::new(std::array::from_fn(|_| Mutex::new(&MUTEX, ())));
+        let locks: Arc<[Mutex<Sim, ()>; 2]> =
+            Arc::new(std::array::from_fn(|_| Mutex::new(&MUTEX, ())));
         for seat in 0..2 {
             let locks = Arc::clone(&locks);
             m.task("stuck", move || {

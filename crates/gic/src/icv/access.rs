@@ -59,7 +59,10 @@ impl Access {
         let direction = if iss & 1 == 0 { Direction::Write } else { Direction::Read };
         match (register, direction) {
             (Register::Rpr, Direction::Write) => None,
-            (Register::Dir | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r, Direction::Read) => None,
+            (
+                Register::Dir | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r,
+                Direction::Read,
+            ) => None,
             _ => Some(Access { register, direction, rt: (iss >> 5 & 31) as u8 }),
         }
     }

@@ -9,7 +9,12 @@ use crate::vcpu_set::VcpuSet;
 use crate::{Ended, Gic, Host, IntId, Line, State, Trigger, VcpuId};
 
 impl<P: Platform> Gic<P> {
-    pub(super) fn read_active(&self, bank: Bank, first: u32, host: &mut impl Host) -> Access<'_, P> {
+    pub(super) fn read_active(
+        &self,
+        bank: Bank,
+        first: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         self.after_recall(bank, first, u32::MAX, What::ReadActive { bank, first }, host)
     }
 
@@ -25,14 +30,26 @@ impl<P: Platform> Gic<P> {
     }
 
     /// Deactivates an SPI that another vCPU may have acknowledged.
-    pub(crate) fn deactivate_elsewhere(&self, by: VcpuId, id: IntId, host: &mut impl Host) -> Access<'_, P> {
+    pub(crate) fn deactivate_elsewhere(
+        &self,
+        by: VcpuId,
+        id: IntId,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         let bank = if id.is_spi() { Bank::Spis } else { Bank::Private(by) };
         self.after_recall(bank, id.number(), 1, What::Deactivate { bank, id }, host)
     }
 
     /// Recalls the holders of some interrupts. If there is nobody to wait for, the access takes
     /// effect.
-    fn after_recall(&self, bank: Bank, first: u32, bits: u32, what: What, host: &mut impl Host) -> Access<'_, P> {
+    fn after_recall(
+        &self,
+        bank: Bank,
+        first: u32,
+        bits: u32,
+        what: What,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         let mut recalled = None;
         self.each_line(bank, first, bits, |line, _| {
             if let Some(holder) = self.recall_holder(line.state(), line.id(), host) {
@@ -49,16 +66,22 @@ impl<P: Platform> Gic<P> {
     pub(crate) fn recalled(&self, what: What, host: &mut impl Host) -> u64 {
         let mut value = 0;
         match what {
-            What::ReadActive { bank, first } => value = self.bits_of(bank, first, State::is_active).into(),
-            What::WriteActive { bank, first, bits, active: true } => self.each_line(bank, first, bits, |line, _| {
-                let was = line.interrupt().set_active(true);
-                if !was.is_active() {
-                    self.post(was, line.id(), host);
-                }
-            }),
-            What::WriteActive { bank, first, bits, active: false } => self.each_line(bank, first, bits, |line, _| {
-                let _ = self.makes_inactive(&line, host);
-            }),
+            What::ReadActive { bank, first } => {
+                value = self.bits_of(bank, first, State::is_active).into()
+            }
+            What::WriteActive { bank, first, bits, active: true } => {
+                self.each_line(bank, first, bits, |line, _| {
+                    let was = line.interrupt().set_active(true);
+                    if !was.is_active() {
+                        self.post(was, line.id(), host);
+                    }
+                })
+            }
+            What::WriteActive { bank, first, bits, active: false } => {
+                self.each_line(bank, first, bits, |line, _| {
+                    let _ = self.makes_inactive(&line, host);
+                })
+            }
             What::Deactivate { bank, id } => self.each_line(bank, id.number(), 1, |line, _| {
                 let was = self.makes_inactive(&line, host);
                 if was.is_active() && was.trigger() == Trigger::Level {

@@ -36,7 +36,9 @@ impl<P: Platform> Gic<P> {
                 let pending = self.redistributors.iter().any(Redistributor::write_pending);
                 u64::from(self.ctlr.load(SeqCst)) | ARE_AND_DS | if pending { RWP } else { 0 }
             }
-            TYPER if at.width == Width::Word => TYPER_FIXED | u64::from((32 + self.spis()).div_ceil(32) - 1),
+            TYPER if at.width == Width::Word => {
+                TYPER_FIXED | u64::from((32 + self.spis()).div_ceil(32) - 1)
+            }
             IIDR if at.width == Width::Word => choices::IIDR,
             PIDR2 if at.width == Width::Word => choices::PIDR2,
             IROUTER..=LAST_IROUTER => self.read_router(at),
@@ -45,7 +47,12 @@ impl<P: Platform> Gic<P> {
         Access::done(value)
     }
 
-    pub(super) fn write_distributor(&self, at: At, value: u64, host: &mut impl Host) -> Access<'_, P> {
+    pub(super) fn write_distributor(
+        &self,
+        at: At,
+        value: u64,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         match at.offset {
             CTLR if at.width == Width::Word => self.write_ctlr(value as u32 & ENABLES, host),
             IROUTER..=LAST_IROUTER => self.write_router(at, value, host),

@@ -49,7 +49,9 @@ impl Register {
             0x280..0x300 if word => bits(Bits::Pending, false),
             0x300..0x380 if word => bits(Bits::Active, true),
             0x380..0x400 if word => bits(Bits::Active, false),
-            0x400..0x800 if word || at.width == Width::Byte => Some(Register::Priorities { first: at.offset - 0x400 }),
+            0x400..0x800 if word || at.width == Width::Byte => {
+                Some(Register::Priorities { first: at.offset - 0x400 })
+            }
             0xc00..0xd00 if word => Some(Register::Triggers { first: (at.offset - 0xc00) * 4 }),
             _ => None,
         }
@@ -68,11 +70,20 @@ impl<P: Platform> Gic<P> {
     /// Returns a bit for each of 32 interrupts.
     pub(super) fn bits_of(&self, bank: Bank, first: u32, mut is: impl FnMut(State) -> bool) -> u32 {
         let interrupts: &[_] = match bank {
-            Bank::Spis => first.checked_sub(32).and_then(|index| self.spis.get(index as usize..)).unwrap_or_default(),
-            Bank::Private(vcpu) if first == 0 => self.redistributor(vcpu).map_or(&[], |of| &of.private[..]),
+            Bank::Spis => first
+                .checked_sub(32)
+                .and_then(|index| self.spis.get(index as usize..))
+                .unwrap_or_default(),
+            Bank::Private(vcpu) if first == 0 => {
+                self.redistributor(vcpu).map_or(&[], |of| &of.private[..])
+            }
             Bank::Private(_) => &[],
         };
-        interrupts.iter().take(32).rev().fold(0, |bits, interrupt| bits << 1 | u32::from(is(interrupt.state())))
+        interrupts
+            .iter()
+            .take(32)
+            .rev()
+            .fold(0, |bits, interrupt| bits << 1 | u32::from(is(interrupt.state())))
     }
 
     /// Starts a recall of the vCPUs whose list registers have taken over that some of 32 interrupts
@@ -89,7 +100,13 @@ impl<P: Platform> Gic<P> {
     }
 
     /// Calls `each` for the interrupts of 32 whose bits are set.
-    pub(super) fn each_line(&self, bank: Bank, first: u32, bits: u32, mut each: impl FnMut(Line<'_, P>, u32)) {
+    pub(super) fn each_line(
+        &self,
+        bank: Bank,
+        first: u32,
+        bits: u32,
+        mut each: impl FnMut(Line<'_, P>, u32),
+    ) {
         let mut left = bits;
         while left != 0 {
             let bit = left.trailing_zeros();
@@ -100,11 +117,18 @@ impl<P: Platform> Gic<P> {
         }
     }
 
-    pub(super) fn read_interrupts(&self, bank: Bank, at: At, host: &mut impl Host) -> Access<'_, P> {
+    pub(super) fn read_interrupts(
+        &self,
+        bank: Bank,
+        at: At,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         let mut value = 0u64;
         match Register::at(at) {
             None => {}
-            Some(Register::Bits { bits: Bits::Active, first, .. }) => return self.read_active(bank, first, host),
+            Some(Register::Bits { bits: Bits::Active, first, .. }) => {
+                return self.read_active(bank, first, host);
+            }
             Some(Register::Bits { bits: Bits::Group, first, .. }) => {
                 value = self.bits_of(bank, first, |state| state.group() == Group::One).into();
             }
@@ -123,19 +147,28 @@ impl<P: Platform> Gic<P> {
             }
             Some(Register::Priorities { first }) => {
                 for byte in 0..at.width.bytes() {
-                    let priority = self.line(bank, first + byte).map_or(0, |line| line.state().priority().0);
+                    let priority =
+                        self.line(bank, first + byte).map_or(0, |line| line.state().priority().0);
                     value |= u64::from(priority) << (8 * byte);
                 }
             }
-            Some(Register::Triggers { first }) => self.each_line(bank, first, 0xffff, |line, bit| {
-                let edge = line.state().trigger() == Trigger::Edge;
-                value |= u64::from(edge) << (2 * bit + 1);
-            }),
+            Some(Register::Triggers { first }) => {
+                self.each_line(bank, first, 0xffff, |line, bit| {
+                    let edge = line.state().trigger() == Trigger::Edge;
+                    value |= u64::from(edge) << (2 * bit + 1);
+                })
+            }
         }
         Access::done(value)
     }
 
-    pub(super) fn write_interrupts(&self, bank: Bank, at: At, value: u64, host: &mut impl Host) -> Access<'_, P> {
+    pub(super) fn write_interrupts(
+        &self,
+        bank: Bank,
+        at: At,
+        value: u64,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         let written = value as u32;
         match Register::at(at) {
             None => {}
@@ -195,15 +228,17 @@ impl<P: Platform> Gic<P> {
                     self.tells_of_order(&line, was, was.priority() != priority, host);
                 }
             }
-            Some(Register::Triggers { first }) => self.each_line(bank, first, 0xffff, |line, bit| {
-                // ICFGR0 is read-only: SGIs are edges.
-                if line.id().number() >= 16 {
-                    let edge = written >> (2 * bit + 1) & 1 != 0;
-                    let trigger = if edge { Trigger::Edge } else { Trigger::Level };
-                    let was = line.interrupt().set_trigger(trigger);
-                    self.tells_of_order(&line, was, was.trigger() != trigger, host);
-                }
-            }),
+            Some(Register::Triggers { first }) => {
+                self.each_line(bank, first, 0xffff, |line, bit| {
+                    // ICFGR0 is read-only: SGIs are edges.
+                    if line.id().number() >= 16 {
+                        let edge = written >> (2 * bit + 1) & 1 != 0;
+                        let trigger = if edge { Trigger::Edge } else { Trigger::Level };
+                        let was = line.interrupt().set_trigger(trigger);
+                        self.tells_of_order(&line, was, was.trigger() != trigger, host);
+                    }
+                })
+            }
         }
         Access::done(0)
     }

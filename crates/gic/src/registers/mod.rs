@@ -81,7 +81,13 @@ impl<P: Platform> Gic<P> {
     ///
     /// What is not aligned, what is wider or narrower than the register allows, and what is no
     /// register reads as zero. At most 32 interrupts are looked at, and for GICD_CTLR all vCPUs.
-    pub fn read(&self, frame: Frame, offset: u32, width: Width, host: &mut impl Host) -> Access<'_, P> {
+    pub fn read(
+        &self,
+        frame: Frame,
+        offset: u32,
+        width: Width,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
             return Access::done(0);
         }
@@ -105,7 +111,14 @@ impl<P: Platform> Gic<P> {
     /// In atomic operations, that is at most 4 for each vCPU for GICD_CTLR, and 12 for each
     /// interrupt else; for an SPI that any vCPU may have, or that is routed, 2 for each vCPU more.
     /// GICR_WAKER and GICR_CTLR take that for each SPI (`tests/cost.rs`).
-    pub fn write(&self, frame: Frame, offset: u32, width: Width, value: u64, host: &mut impl Host) -> Access<'_, P> {
+    pub fn write(
+        &self,
+        frame: Frame,
+        offset: u32,
+        width: Width,
+        value: u64,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
         if !offset.is_multiple_of(width.bytes()) {
             return Access::done(0);
         }

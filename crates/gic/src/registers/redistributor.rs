@@ -44,14 +44,19 @@ impl<P: Platform> Gic<P> {
             (TYPER | TYPER_HIGH, _) => {
                 let id = redistributor.id();
                 let last = if id.index() + 1 == self.vcpus() { LAST } else { 0 };
-                let typer = u64::from(redistributor.affinity().0) << 32 | u64::from(id.number()) << 8 | DPGS | last;
+                let typer = u64::from(redistributor.affinity().0) << 32
+                    | u64::from(id.number()) << 8
+                    | DPGS
+                    | last;
                 at.half_of(TYPER).map_or(0, |(shift, mask)| typer >> shift & mask)
             }
-            (WAKER, Width::Word) => match (redistributor.is_asleep(), redistributor.write_pending()) {
-                (false, _) => 0,
-                (true, true) => PROCESSOR_SLEEP,
-                (true, false) => PROCESSOR_SLEEP | CHILDREN_ASLEEP,
-            },
+            (WAKER, Width::Word) => {
+                match (redistributor.is_asleep(), redistributor.write_pending()) {
+                    (false, _) => 0,
+                    (true, true) => PROCESSOR_SLEEP,
+                    (true, false) => PROCESSOR_SLEEP | CHILDREN_ASLEEP,
+                }
+            }
             (PIDR2, Width::Word) => choices::PIDR2,
             (SGI_BASE.., _) => {
                 let at = At { offset: at.offset - SGI_BASE, ..at };
@@ -70,8 +75,12 @@ impl<P: Platform> Gic<P> {
         host: &mut impl Host,
     ) -> Access<'_, P> {
         match (at.offset, at.width) {
-            (CTLR, Width::Word) => self.write_dpg(redistributor, (value >> DPG_SHIFT) as u32 & 3, host),
-            (WAKER, Width::Word) => self.write_waker(redistributor, value & PROCESSOR_SLEEP != 0, host),
+            (CTLR, Width::Word) => {
+                self.write_dpg(redistributor, (value >> DPG_SHIFT) as u32 & 3, host)
+            }
+            (WAKER, Width::Word) => {
+                self.write_waker(redistributor, value & PROCESSOR_SLEEP != 0, host)
+            }
             (SGI_BASE.., _) => {
                 let at = At { offset: at.offset - SGI_BASE, ..at };
                 return self.write_interrupts(Bank::Private(redistributor.id()), at, value, host);

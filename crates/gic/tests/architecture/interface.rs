@@ -59,7 +59,8 @@ impl Interface {
 
     /// Returns the bits of a priority that the binary point of the group leaves (section 4.8.2).
     fn mask_of(&self, group: usize) -> u8 {
-        let subpriority = if group == 0 { self.binary_points[0] + 1 } else { self.binary_points[1] };
+        let subpriority =
+            if group == 0 { self.binary_points[0] + 1 } else { self.binary_points[1] };
         (0xffu32 << subpriority) as u8
     }
 
@@ -130,7 +131,11 @@ impl Gic {
 
     /// Returns what an acknowledgement of the group may return now.
     pub fn signalled(&self, pe: usize, group: usize) -> Vec<u32> {
-        self.highest(pe).into_iter().flatten().filter(|&id| self.is_signalled(pe, group, id)).collect()
+        self.highest(pe)
+            .into_iter()
+            .flatten()
+            .filter(|&id| self.is_signalled(pe, group, id))
+            .collect()
     }
 
     /// Returns whether an acknowledgement of the group may return 1023 now.
@@ -177,7 +182,8 @@ impl Gic {
         if !self.pes[pe].interface.drops_only {
             return Vec::new();
         }
-        let is_dropped = |&id: &u32| self.interrupt(pe, id).active && self.acknowledged_by(pe, id).is_none();
+        let is_dropped =
+            |&id: &u32| self.interrupt(pe, id).active && self.acknowledged_by(pe, id).is_none();
         (0..self.limit()).filter(is_dropped).collect()
     }
 
@@ -189,7 +195,8 @@ impl Gic {
 
     /// Returns whether no interrupt is active, nor any priority, for a PE.
     pub fn nothing_active(&self, pe: usize) -> bool {
-        self.pes[pe].interface.running.is_empty() && (0..self.limit()).all(|id| !self.interrupt(pe, id).active)
+        self.pes[pe].interface.running.is_empty()
+            && (0..self.limit()).all(|id| !self.interrupt(pe, id).active)
     }
 
     fn is_inactive(&mut self, pe: usize, id: u32) {

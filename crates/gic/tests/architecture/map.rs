@@ -157,7 +157,11 @@ impl Register {
 
     /// Returns how many bytes the register has.
     pub fn width(self) -> u32 {
-        if matches!(self, Register::Irouter(_) | Register::GicrTyper | Register::Lpi) { 8 } else { 4 }
+        if matches!(self, Register::Irouter(_) | Register::GicrTyper | Register::Lpi) {
+            8
+        } else {
+            4
+        }
     }
 
     /// Returns the sizes of accesses that section 12.1.3 wants to be supported.
@@ -181,6 +185,7 @@ impl Access {
     /// Returns whether the size is one that the register supports, and the offset a multiple of it
     /// (section 12.1.3).
     pub fn is_supported(&self) -> bool {
-        self.offset.is_multiple_of(self.size) && Register::at(self.frame, self.offset).sizes().contains(&self.size)
+        self.offset.is_multiple_of(self.size)
+            && Register::at(self.frame, self.offset).sizes().contains(&self.size)
     }
 }

@@ -130,12 +130,20 @@ impl Gic {
 
     /// Returns the interrupt of that INTID, as a PE has it.
     pub fn interrupt(&self, pe: usize, id: u32) -> &Interrupt {
-        if id < PRIVATE { &self.pes[pe].private[id as usize] } else { &self.spis[(id - PRIVATE) as usize] }
+        if id < PRIVATE {
+            &self.pes[pe].private[id as usize]
+        } else {
+            &self.spis[(id - PRIVATE) as usize]
+        }
     }
 
     /// Returns the interrupt of that INTID, as a PE has it, to be changed.
     pub fn interrupt_mut(&mut self, pe: usize, id: u32) -> &mut Interrupt {
-        if id < PRIVATE { &mut self.pes[pe].private[id as usize] } else { &mut self.spis[(id - PRIVATE) as usize] }
+        if id < PRIVATE {
+            &mut self.pes[pe].private[id as usize]
+        } else {
+            &mut self.spis[(id - PRIVATE) as usize]
+        }
     }
 
     /// Returns each interrupt that there is, by PE (0 of an SPI) and INTID.

@@ -73,10 +73,18 @@ impl Gic {
                 1 << 6 | 1 << 4 | u64::from(self.groups[1]) << 1 | u64::from(self.groups[0])
             }
             Register::GicdTyper => self.gicd_typer(),
-            Register::Flags(flag, first) => fields(first, 32, &|pe, id| self.flag(flag, pe, id).into()),
-            Register::Ipriorityr(first) => fields(first, 4, &|pe, id| self.interrupt(pe, id).priority.into()),
-            Register::Icfgr(first) => fields(first, 16, &|pe, id| u64::from(self.interrupt(pe, id).edge) << 1),
-            Register::Irouter(id) => self.owner(frame, id).map_or(0, |pe| self.interrupt(pe, id).route),
+            Register::Flags(flag, first) => {
+                fields(first, 32, &|pe, id| self.flag(flag, pe, id).into())
+            }
+            Register::Ipriorityr(first) => {
+                fields(first, 4, &|pe, id| self.interrupt(pe, id).priority.into())
+            }
+            Register::Icfgr(first) => {
+                fields(first, 16, &|pe, id| u64::from(self.interrupt(pe, id).edge) << 1)
+            }
+            Register::Irouter(id) => {
+                self.owner(frame, id).map_or(0, |pe| self.interrupt(pe, id).route)
+            }
             Register::GicrCtlr => {
                 let [group_zero, group_one] = self.pe_of(frame).not_selected.map(u64::from);
                 group_one << 25 | group_zero << 24
@@ -112,7 +120,9 @@ impl Gic {
     }
 
     fn pe_of(&self, frame: Frame) -> &super::Pe {
-        let (Frame::RdBase(pe) | Frame::SgiBase(pe)) = frame else { unreachable!("the Distributor has no PE") };
+        let (Frame::RdBase(pe) | Frame::SgiBase(pe)) = frame else {
+            unreachable!("the Distributor has no PE")
+        };
         &self.pes[pe]
     }
 
@@ -145,7 +155,8 @@ impl Gic {
                 for byte in 0..size {
                     let id = first + offset % 4 + byte;
                     if let Some(pe) = self.owner(frame, id) {
-                        self.interrupt_mut(pe, id).priority = (value >> (8 * byte)) as u8 & self.priority_mask();
+                        self.interrupt_mut(pe, id).priority =
+                            (value >> (8 * byte)) as u8 & self.priority_mask();
                     }
                 }
             }
@@ -153,7 +164,8 @@ impl Gic {
             (Register::Icfgr(first), _) if first >= SGIS => {
                 for field in 0..16 {
                     if let Some(pe) = self.owner(frame, first + field) {
-                        self.interrupt_mut(pe, first + field).edge = value >> (2 * field) & 0b10 != 0;
+                        self.interrupt_mut(pe, first + field).edge =
+                            value >> (2 * field) & 0b10 != 0;
                     }
                 }
             }

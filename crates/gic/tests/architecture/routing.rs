@@ -21,7 +21,10 @@ impl Gic {
             if spi.route & ANY == 0 {
                 pe.affinity == affinity
             } else {
-                pe.on && !pe.asleep && pe.interface.enabled[spi.group] && !pe.not_selected[spi.group]
+                pe.on
+                    && !pe.asleep
+                    && pe.interface.enabled[spi.group]
+                    && !pe.not_selected[spi.group]
             }
         };
         (0..self.pes.len()).filter(is_target).collect()

@@ -36,8 +36,9 @@ impl Gic {
         for to in 0..self.pes.len() {
             let affinity = self.pes[to].affinity;
             let aff0 = affinity & 0xff;
-            let listed =
-                affinity & !0xff == cluster && aff0 / 16 == range_selector && target_list >> (aff0 % 16) & 1 == 1;
+            let listed = affinity & !0xff == cluster
+                && aff0 / 16 == range_selector
+                && target_list >> (aff0 % 16) & 1 == 1;
             let targeted = if to_all_others { to != from } else { listed };
             if targeted && register.reaches(self.interrupt(to, id).group) {
                 self.latch(to, id);

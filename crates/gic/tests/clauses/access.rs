@@ -2,12 +2,17 @@
 
 use crate::architecture::map::SIZE;
 use crate::architecture::{Access, Frame, Gic, Register};
-use crate::{DISTRIBUTOR, GICD_CTLR, ICFGR, IGROUPR, IPRIORITYR, IROUTER, ISENABLER, ISPENDR, in_use};
+use crate::{
+    DISTRIBUTOR, GICD_CTLR, ICFGR, IGROUPR, IPRIORITYR, IROUTER, ISENABLER, ISPENDR, in_use,
+};
 
 const FRAMES: [Frame; 3] = [DISTRIBUTOR, Frame::RdBase(1), Frame::SgiBase(1)];
 
 fn sizes(frame: Frame, offset: u32) -> Vec<u32> {
-    [1, 2, 4, 8].into_iter().filter(|&size| Access::read(frame, offset, size).is_supported()).collect()
+    [1, 2, 4, 8]
+        .into_iter()
+        .filter(|&size| Access::read(frame, offset, size).is_supported())
+        .collect()
 }
 
 #[test]
@@ -37,7 +42,9 @@ fn registers_of_64_bits_are_accessed_in_whole_or_by_half_as_section_12_1_3_says(
 
 #[test]
 fn other_registers_are_accessed_by_word_alone_as_section_12_1_3_says() {
-    for offset in [0, 4, 8, 0xc, 0x10, IGROUPR + 4, ISENABLER, ISPENDR, ICFGR, 0xd00, 0xe00, 0xf00, 0xffe8] {
+    for offset in
+        [0, 4, 8, 0xc, 0x10, IGROUPR + 4, ISENABLER, ISPENDR, ICFGR, 0xd00, 0xe00, 0xf00, 0xffe8]
+    {
         assert_eq!(sizes(DISTRIBUTOR, offset), [4], "{offset:#x}");
     }
     for offset in [0, 4, 0x10, 0x14, 0xc0, 0xffe8] {
@@ -50,10 +57,12 @@ fn other_registers_are_accessed_by_word_alone_as_section_12_1_3_says() {
 
 #[test]
 fn an_access_of_64_bits_reaches_no_register_of_32() {
-    for (frame, offset) in FRAMES.into_iter().flat_map(|frame| (0..SIZE).step_by(8).map(move |offset| (frame, offset)))
+    for (frame, offset) in
+        FRAMES.into_iter().flat_map(|frame| (0..SIZE).step_by(8).map(move |offset| (frame, offset)))
     {
         let words = [offset, offset + 4].map(|word| Register::at(frame, word));
-        let wide = words.iter().all(|register| register.width() == 8 || *register == Register::Reserved);
+        let wide =
+            words.iter().all(|register| register.width() == 8 || *register == Register::Reserved);
         assert_eq!(Access::read(frame, offset, 8).is_supported(), wide, "{frame:?} {offset:#x}");
     }
 }
@@ -75,11 +84,15 @@ fn where_there_is_no_register_each_size_is_res0() {
 fn what_is_not_supported_reads_zero_and_writes_nothing() {
     let mut gic = in_use(2);
     gic.write(DISTRIBUTOR, ISENABLER + 4, 4, u64::MAX);
-    for (frame, block) in FRAMES.into_iter().flat_map(|frame| (0..SIZE).step_by(0x80).map(move |block| (frame, block)))
+    for (frame, block) in FRAMES
+        .into_iter()
+        .flat_map(|frame| (0..SIZE).step_by(0x80).map(move |block| (frame, block)))
     {
         // What one block sets another clears.
         let before = gic.clone();
-        for (offset, size) in (block..block + 0x80).flat_map(|offset| [1, 2, 4, 8].map(|size| (offset, size))) {
+        for (offset, size) in
+            (block..block + 0x80).flat_map(|offset| [1, 2, 4, 8].map(|size| (offset, size)))
+        {
             if !Access::read(frame, offset, size).is_supported() {
                 assert_eq!(gic.read(frame, offset, size), 0, "{frame:?} {offset:#x} {size}");
                 assert_eq!(gic.known_bits(frame, offset, size), 0);
@@ -126,7 +139,10 @@ fn what_another_security_state_lpis_or_no_affinity_routing_would_use_is_raz_wi()
         assert_eq!(unused, count, "in {frame:?}");
     }
     let others = [Register::Itargetsr, Register::Pendsgir, Register::Setspi];
-    assert_eq!(write_ones(&mut gic, DISTRIBUTOR, |_, register| others.contains(&register)), 256 + 8 + 4);
+    assert_eq!(
+        write_ones(&mut gic, DISTRIBUTOR, |_, register| others.contains(&register)),
+        256 + 8 + 4
+    );
     assert_eq!(write_ones(&mut gic, Frame::RdBase(0), |_, register| register == Register::Lpi), 12);
     assert!(gic == before);
 }

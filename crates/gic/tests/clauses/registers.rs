@@ -12,7 +12,10 @@ fn after_a_reset_no_group_is_enabled_and_nothing_is_pending_active_or_enabled() 
     assert_eq!(gic.read(DISTRIBUTOR, GICD_CTLR, 4) & 0b11, 0);
     for register in (ISENABLER..IPRIORITYR).step_by(0x80) {
         for frame in [DISTRIBUTOR, Frame::SgiBase(0), Frame::SgiBase(1)] {
-            assert!((0..0x80).step_by(4).all(|word| gic.read(frame, register + word, 4) == 0), "{register:#x}");
+            assert!(
+                (0..0x80).step_by(4).all(|word| gic.read(frame, register + word, 4) == 0),
+                "{register:#x}"
+            );
         }
     }
 }
@@ -89,11 +92,17 @@ fn each_redistributor_has_its_own_sgis_and_ppis() {
             gic.write(Frame::SgiBase(pe), register, 4, 0x8001_8001 << pe);
         }
         for pe in 0..3 {
-            assert_eq!(gic.read(Frame::SgiBase(pe), register, 4), (0x8001_8001 << pe) & 0xffff_ffff);
+            assert_eq!(
+                gic.read(Frame::SgiBase(pe), register, 4),
+                (0x8001_8001 << pe) & 0xffff_ffff
+            );
         }
     }
     gic.write(Frame::SgiBase(1), IPRIORITYR + 31, 1, 0xa8);
-    assert_eq!([0, 1, 2].map(|pe| gic.read(Frame::SgiBase(pe), IPRIORITYR + 28, 4)), [0, 0xa800_0000, 0]);
+    assert_eq!(
+        [0, 1, 2].map(|pe| gic.read(Frame::SgiBase(pe), IPRIORITYR + 28, 4)),
+        [0, 0xa800_0000, 0]
+    );
     gic.write(Frame::SgiBase(2), ICFGR + 4, 4, 1 << 31);
     assert_eq!([0, 1, 2].map(|pe| gic.read(Frame::SgiBase(pe), ICFGR + 4, 4)), [0, 0, 1 << 31]);
 }

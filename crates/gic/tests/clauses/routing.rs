@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::architecture::{Frame, Gic};
-use crate::{DISTRIBUTOR, GICR_CTLR, GICR_WAKER, IGROUPR, IROUTER, ISPENDR, enable, in_use, write_bit};
+use crate::{
+    DISTRIBUTOR, GICR_CTLR, GICR_WAKER, IGROUPR, IROUTER, ISPENDR, enable, in_use, write_bit,
+};
 
 const SPI: u32 = 40;
 const ANY: u64 = 1 << 31;
@@ -105,7 +107,9 @@ fn an_spi_for_any_goes_to_nobody_while_nobody_takes_part() {
 #[test]
 fn an_spi_for_any_is_acknowledged_by_one() {
     let mut gic = with_spi_for_any(3);
-    assert!([0, 1, 2].iter().all(|&pe| gic.signalled(pe, 0) == [SPI] && gic.may_be_spurious(pe, 0)));
+    assert!(
+        [0, 1, 2].iter().all(|&pe| gic.signalled(pe, 0) == [SPI] && gic.may_be_spurious(pe, 0))
+    );
     gic.acknowledge(1, SPI);
     assert_eq!(gic.acknowledged_by(0, SPI), Some(1));
     assert!([0, 1, 2].iter().all(|&pe| gic.signalled(pe, 0).is_empty()));

@@ -19,7 +19,9 @@ fn an_sgi_goes_to_the_target_list_of_a_cluster() {
     let affinities = [0x0102_0300, 0x0102_0301, 0x0102_030f, 0x0002_0301, 0x0100_0301, 0x0102_0001];
     let gic = Gic::new(&affinities, 32, 5, 5);
     let value = 0x01 << 48 | 0x02 << 32 | 7 << 24 | 0x03 << 16;
-    for (list, expected) in [(0b1, &[0][..]), (0b10, &[1]), (1 << 15, &[2]), (0xffff, &[0, 1, 2]), (0, &[]), (4, &[])] {
+    for (list, expected) in
+        [(0b1, &[0][..]), (0b10, &[1]), (1 << 15, &[2]), (0xffff, &[0, 1, 2]), (0, &[]), (4, &[])]
+    {
         let gic = generated(gic.clone(), 3, Sgi1R, value | list);
         assert_eq!(pending(&gic, 7), expected, "{list:#x}");
     }
@@ -51,14 +53,20 @@ fn with_irm_an_sgi_goes_to_all_but_the_pe_itself_wherever_they_are() {
 
 #[test]
 fn each_register_reaches_the_groups_of_one_security_state() {
-    for (register, groups) in [(Sgi0R, [true, false]), (Sgi1R, [true, true]), (Asgi1R, [true, false])] {
+    for (register, groups) in
+        [(Sgi0R, [true, false]), (Sgi1R, [true, true]), (Asgi1R, [true, false])]
+    {
         for group in [0, 1] {
             let mut gic = in_use(2);
             // The group that counts is the target's.
             gic.write(Frame::SgiBase(1), IGROUPR, 4, group << 4);
             gic.write(Frame::SgiBase(0), IGROUPR, 4, (1 - group) << 4);
             gic.generate(0, register, 4 << 24 | 0b10);
-            assert_eq!(pending(&gic, 4).contains(&1), groups[group as usize], "{register:?} to group {group}");
+            assert_eq!(
+                pending(&gic, 4).contains(&1),
+                groups[group as usize],
+                "{register:?} to group {group}"
+            );
         }
     }
 }

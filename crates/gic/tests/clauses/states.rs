@@ -16,7 +16,8 @@ fn with(id: u32, edge: bool) -> Gic {
 
 fn pending(gic: &Gic, id: u32) -> bool {
     let frame = if id < 32 { Frame::SgiBase(0) } else { DISTRIBUTOR };
-    let [set, clear] = [ISPENDR, ICPENDR].map(|register| gic.read(frame, register + id / 32 * 4, 4) >> (id % 32) & 1);
+    let [set, clear] = [ISPENDR, ICPENDR]
+        .map(|register| gic.read(frame, register + id / 32 * 4, 4) >> (id % 32) & 1);
     assert_eq!(set, clear);
     set == 1
 }
@@ -135,7 +136,10 @@ fn the_end_of_a_level_is_told_and_a_physical_interrupt_deactivated_once() {
     gic.latch(0, SPI);
     gic.acknowledge(0, SPI);
     gic.end(0, SPI);
-    assert!(gic.ended.is_empty() && gic.deactivated.is_empty(), "an edge that no physical interrupt backs");
+    assert!(
+        gic.ended.is_empty() && gic.deactivated.is_empty(),
+        "an edge that no physical interrupt backs"
+    );
 }
 
 #[test]
@@ -170,7 +174,10 @@ fn an_spi_is_deactivated_by_any_pe_with_eoimode_1_and_a_ppi_by_its_own() {
     for id in [SPI, PPI] {
         gic.latch(0, id);
         gic.acknowledge(0, id);
-        assert!([0, 1].iter().all(|&pe| !gic.dropped(pe).contains(&id)), "the priority is not dropped");
+        assert!(
+            [0, 1].iter().all(|&pe| !gic.dropped(pe).contains(&id)),
+            "the priority is not dropped"
+        );
         gic.end(0, id);
     }
     assert_eq!((gic.dropped(0), gic.dropped(1)), (vec![PPI, SPI], vec![SPI]));
@@ -252,7 +259,11 @@ fn the_binary_point_of_the_group_says_what_preempts() {
         gic.latch(0, PPI);
         for priority in (0..=0x38).step_by(8) {
             enable(&mut gic, 0, PPI, priority);
-            assert_eq!(gic.signalled(0, group as usize) == [PPI], priority <= preempts, "{group} {priority:#x}");
+            assert_eq!(
+                gic.signalled(0, group as usize) == [PPI],
+                priority <= preempts,
+                "{group} {priority:#x}"
+            );
         }
     }
 }
@@ -275,10 +286,16 @@ fn the_smallest_binary_points_leave_the_bits_that_preempt() {
             enable(&mut gic, 0, PPI, group_priority + step - 1);
             gic.latch(0, PPI);
             gic.acknowledge(0, PPI);
-            for (priority, expected) in [(group_priority, &[][..]), (group_priority - 1, &[PPI + 1])] {
+            for (priority, expected) in
+                [(group_priority, &[][..]), (group_priority - 1, &[PPI + 1])]
+            {
                 enable(&mut gic, 0, PPI + 1, priority);
                 gic.latch(0, PPI + 1);
-                assert_eq!(gic.signalled(0, group as usize), expected, "{bits} bits, {priority:#x}");
+                assert_eq!(
+                    gic.signalled(0, group as usize),
+                    expected,
+                    "{bits} bits, {priority:#x}"
+                );
             }
         }
     }

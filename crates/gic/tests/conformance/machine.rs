@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, CpuInterface, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, SgiRegister, VcpuId, Width,
+    Affinity, CpuInterface, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, SgiRegister,
+    VcpuId, Width,
 };
 use doorbell_hardware::gic::spec as hw;
 use doorbell_hardware::gic::{Physical, VirtualInterface};
@@ -90,7 +91,9 @@ pub fn place(access: &Access) -> (Frame, u32) {
     match access.frame {
         architecture::Frame::Distributor => (Frame::Distributor, access.offset),
         architecture::Frame::RdBase(pe) => (Frame::Redistributor(vcpu(pe)), access.offset),
-        architecture::Frame::SgiBase(pe) => (Frame::Redistributor(vcpu(pe)), 0x1_0000 + access.offset),
+        architecture::Frame::SgiBase(pe) => {
+            (Frame::Redistributor(vcpu(pe)), 0x1_0000 + access.offset)
+        }
     }
 }
 
@@ -142,7 +145,8 @@ impl<'a> Machine<'a> {
             return;
         }
         let Vcpu { interface, registers, in_guest } = &mut self.vcpus[pe];
-        let entered = interface.enter(self.gic, self.irqs_off, CpuId(pe as u32), registers, &mut self.asked);
+        let entered =
+            interface.enter(self.gic, self.irqs_off, CpuId(pe as u32), registers, &mut self.asked);
         *in_guest = Some(entered.expect("nothing is requested"));
         registers.0.check().expect("a guest may be entered with it");
         assert_eq!(registers.0.misr(), 0, "a condition is asserted that the entry does not clear");
@@ -182,9 +186,11 @@ impl<'a> Machine<'a> {
     pub fn settles(&mut self) {
         for round in 0.. {
             assert!(round < 100, "the vCPUs kick each other for ever");
-            let mut leaves: Vec<_> = self.asked.kicked.drain(..).map(|vcpu| vcpu.number() as usize).collect();
-            let maintained =
-                |pe: &usize| self.vcpus[*pe].in_guest.is_some() && self.vcpus[*pe].registers.0.maintenance();
+            let mut leaves: Vec<_> =
+                self.asked.kicked.drain(..).map(|vcpu| vcpu.number() as usize).collect();
+            let maintained = |pe: &usize| {
+                self.vcpus[*pe].in_guest.is_some() && self.vcpus[*pe].registers.0.maintenance()
+            };
             leaves.extend((0..self.vcpus.len()).filter(maintained));
             if leaves.is_empty() {
                 break;
@@ -199,7 +205,13 @@ impl<'a> Machine<'a> {
     fn in_one_list_register(&self) {
         let mut there = BTreeSet::new();
         for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.in_guest.is_some()) {
-            for lr in vcpu.registers.0.implemented_lrs().iter().filter(|lr| lr.state() != hw::State::Inactive) {
+            for lr in vcpu
+                .registers
+                .0
+                .implemented_lrs()
+                .iter()
+                .filter(|lr| lr.state() != hw::State::Inactive)
+            {
                 let id = lr.intid().number();
                 assert!(id < PRIVATE || there.insert(id), "{id} is in two list registers");
             }
@@ -227,10 +239,15 @@ impl<'a> Machine<'a> {
         (0..self.vcpus.len()).for_each(|pe| self.waits(pe));
         // Every end is told, though several may be told at once.
         let open = std::mem::take(&mut self.retriggered);
-        let [told, ended] = [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
+        let [told, ended] =
+            [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
         assert_eq!(told, ended, "told of the ends");
         self.model.deactivated.retain(|_, count| *count > 0);
-        assert!(self.model.deactivated.is_empty(), "not deactivated physically: {:?}", self.model.deactivated);
+        assert!(
+            self.model.deactivated.is_empty(),
+            "not deactivated physically: {:?}",
+            self.model.deactivated
+        );
         self.all_enter();
     }
 
@@ -269,7 +286,11 @@ impl<'a> Machine<'a> {
                 self.gic.spi(intid(legal[0]))
             );
         } else {
-            assert!(legal.contains(&got), "{got} on {pe}, and not one of {legal:?}: {:x?}", self.vcpus[pe].registers.0);
+            assert!(
+                legal.contains(&got),
+                "{got} on {pe}, and not one of {legal:?}: {:x?}",
+                self.vcpus[pe].registers.0
+            );
             self.model.acknowledge(pe, got);
         }
         self.settles();
@@ -278,12 +299,15 @@ impl<'a> Machine<'a> {
 
     /// A vCPU ends what it has acknowledged last. Returns whether there was something.
     pub fn ends(&mut self, pe: usize) -> bool {
-        let Some((id, group)) = self.model.pes[pe].interface.last_acknowledged() else { return false };
+        let Some((id, group)) = self.model.pes[pe].interface.last_acknowledged() else {
+            return false;
+        };
         self.log(|| format!("{pe} ends {id}"));
         // Before the host can be told.
         self.model.end(pe, id);
         let intid = hw::IntId::new(id).expect("it is small");
-        let physical = self.guest(pe).write_eoir(hardware(group), intid).expect("it is not trapped");
+        let physical =
+            self.guest(pe).write_eoir(hardware(group), intid).expect("it is not trapped");
         self.deactivated_by_hardware(pe, physical);
         self.settles();
         true
@@ -317,7 +341,10 @@ impl<'a> Machine<'a> {
         let value = match access.complete(&mut self.asked) {
             Ok(value) => value,
             Err(access) => {
-                assert!(!self.asked.kicked.is_empty(), "somebody is waited for, and nobody was kicked");
+                assert!(
+                    !self.asked.kicked.is_empty(),
+                    "somebody is waited for, and nobody was kicked"
+                );
                 self.settles();
                 access.complete(&mut self.asked).expect("all have left")
             }
@@ -333,7 +360,8 @@ impl<'a> Machine<'a> {
         let before = self.model.clone();
         let expected = self.model.access(access);
         let triggers = |(pe, id)| [&before, &self.model].map(|model| model.interrupt(pe, id).edge);
-        let changed = self.model.interrupts().into_iter().filter(|&of| triggers(of)[0] != triggers(of)[1]);
+        let changed =
+            self.model.interrupts().into_iter().filter(|&of| triggers(of)[0] != triggers(of)[1]);
         self.retriggered.extend(changed);
         self.exit(pe);
         let (frame, offset) = place(access);
@@ -348,7 +376,12 @@ impl<'a> Machine<'a> {
             self.settles();
             let second = self.gic.read(frame, offset, width, &mut self.asked);
             let value = self.completes(pe, second);
-            assert_eq!(value & known, expected & known, "{access:x?}", access = (frame, offset, width));
+            assert_eq!(
+                value & known,
+                expected & known,
+                "{access:x?}",
+                access = (frame, offset, width)
+            );
         }
         self.enter(pe);
         self.settles();
@@ -365,7 +398,9 @@ impl<'a> Machine<'a> {
             Of::Asgi1R => SgiRegister::Asgi1R,
         };
         self.exit(pe);
-        self.gic.generate_sgi(vcpu(pe), register, value, &mut self.asked).expect("there is such a vCPU");
+        self.gic
+            .generate_sgi(vcpu(pe), register, value, &mut self.asked)
+            .expect("there is such a vCPU");
         self.enter(pe);
         self.settles();
     }
@@ -394,7 +429,11 @@ impl<'a> Machine<'a> {
     }
 
     fn device(&self, pe: usize, id: u32) -> Line<'a, Std> {
-        let line = if id < PRIVATE { self.gic.private(vcpu(pe), intid(id)) } else { self.gic.spi(intid(id)) };
+        let line = if id < PRIVATE {
+            self.gic.private(vcpu(pe), intid(id))
+        } else {
+            self.gic.spi(intid(id))
+        };
         line.expect("there is one")
     }
 
@@ -435,13 +474,21 @@ impl<'a> Machine<'a> {
         };
         let restore = |machine: &mut Self, state| {
             let vcpus = machine.vcpus.iter_mut().map(|vcpu| (&mut vcpu.interface, &vcpu.registers));
-            machine.gic.restore(state, vcpus, &mut machine.asked).expect("it is of such a controller");
+            machine
+                .gic
+                .restore(state, vcpus, &mut machine.asked)
+                .expect("it is of such a controller");
         };
         let state = save(self);
         let bytes = postcard::to_allocvec(&state).expect("there is room");
         let mut other = state.clone();
-        for interrupt in other.spis.iter_mut().chain(other.redistributors.iter_mut().flat_map(|one| &mut one.private)) {
-            (interrupt.latched, interrupt.active, interrupt.enabled) = (true, !interrupt.active, true);
+        for interrupt in other
+            .spis
+            .iter_mut()
+            .chain(other.redistributors.iter_mut().flat_map(|one| &mut one.private))
+        {
+            (interrupt.latched, interrupt.active, interrupt.enabled) =
+                (true, !interrupt.active, true);
         }
         other.redistributors.iter_mut().for_each(|one| one.active_priorities.clear());
         restore(self, &other);

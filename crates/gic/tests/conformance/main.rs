@@ -19,7 +19,10 @@ mod sequences;
 /// what it does: `DOORBELL_SEQUENCE`.
 #[test]
 fn vcpus_get_and_end_what_the_architecture_says_and_registers_read_as_it_says() {
-    let sequences = std::env::var("DOORBELL_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let sequences = std::env::var("DOORBELL_SEQUENCES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10_000);
     let only = std::env::var("DOORBELL_SEQUENCE").ok().and_then(|text| text.parse::<u64>().ok());
     let mut done = sequences::Done::default();
     for seed in only.map_or(0..sequences, |only| only..only + 1) {

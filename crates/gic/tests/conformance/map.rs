@@ -55,7 +55,10 @@ impl Both {
         };
         let value = done.complete(&mut Nobody).expect("nobody is in the guest");
         assert_eq!(value & known, expected & known, "{access:x?}");
-        assert!(width == Width::Double || value >> (8 * access.size) == 0, "{access:x?}: {value:#x}");
+        assert!(
+            width == Width::Double || value >> (8 * access.size) == 0,
+            "{access:x?}: {value:#x}"
+        );
     }
 
     /// Reads all words of a frame between two offsets.
@@ -74,14 +77,20 @@ fn each_offset(spis: u32, affinities: &[u32], bits: (u8, u8)) {
     let mut both = Both::new(spis, affinities, bits);
     let mut random = Random::new(spis.into());
     let last = affinities.len() - 1;
-    let frames =
-        [0, last].into_iter().flat_map(|pe| [architecture::Frame::RdBase(pe), architecture::Frame::SgiBase(pe)]);
+    let frames = [0, last]
+        .into_iter()
+        .flat_map(|pe| [architecture::Frame::RdBase(pe), architecture::Frame::SgiBase(pe)]);
     for frame in frames.chain([architecture::Frame::Distributor]) {
         for block in (0..SIZE).step_by(0x80) {
             let step = if is_dense(block) { 1 } else { 4 };
             for offset in (block..block + 0x80).step_by(step) {
                 for size in [1, 2, 4, 8] {
-                    both.accesses(&Access::write(frame, offset, size, random.bits() << 8 ^ random.bits()));
+                    both.accesses(&Access::write(
+                        frame,
+                        offset,
+                        size,
+                        random.bits() << 8 ^ random.bits(),
+                    ));
                     both.accesses(&Access::read(frame, offset, size));
                     // Also where something else is there.
                     both.compares(frame, offset & !7, (offset & !7) + 8);
@@ -112,10 +121,13 @@ fn each_offset_reads_and_is_written_as_the_architecture_says_by_each_width() {
 fn what_is_in_no_frame_reads_zero_and_ignores_writes() {
     let gic = machine::gic(hw::Implementation::new(4, 5, 5).expect("it is legal"), 32, &[0]);
     let vcpu = |number| VcpuId::new(number).expect("it is small");
-    let before: Vec<_> = (0..0x1_0000).step_by(4).map(|offset| word(&gic, Frame::Distributor, offset)).collect();
-    for (frame, from) in
-        [(Frame::Distributor, 0x1_0000), (Frame::Redistributor(vcpu(0)), 0x2_0000), (Frame::Redistributor(vcpu(1)), 0)]
-    {
+    let before: Vec<_> =
+        (0..0x1_0000).step_by(4).map(|offset| word(&gic, Frame::Distributor, offset)).collect();
+    for (frame, from) in [
+        (Frame::Distributor, 0x1_0000),
+        (Frame::Redistributor(vcpu(0)), 0x2_0000),
+        (Frame::Redistributor(vcpu(1)), 0),
+    ] {
         for offset in (from..from + 0x2_0000).step_by(4).chain([u32::MAX - 3]) {
             let _ = gic.write(frame, offset, Width::Word, u64::MAX, &mut Nobody).wait(&mut Nobody);
             assert_eq!(word(&gic, frame, offset), 0, "{frame:?} {offset:#x}");
@@ -134,6 +146,12 @@ fn who_implements_it_is_read_in_both_frames_and_the_architecture_is_a_gicv3() {
     let gic = machine::gic(hw::Implementation::new(4, 5, 5).expect("it is legal"), 32, &[0]);
     let redistributor = Frame::Redistributor(VcpuId::new(0).expect("it is small"));
     // Implementer: Arm's JEP106 code, in a variant that no driver has a quirk for.
-    assert_eq!((word(&gic, Frame::Distributor, 8), word(&gic, redistributor, 4)), (0x4400_043b, 0x4400_043b));
-    assert_eq!((word(&gic, Frame::Distributor, 0xffe8), word(&gic, redistributor, 0xffe8)), (0x3b, 0x3b));
+    assert_eq!(
+        (word(&gic, Frame::Distributor, 8), word(&gic, redistributor, 4)),
+        (0x4400_043b, 0x4400_043b)
+    );
+    assert_eq!(
+        (word(&gic, Frame::Distributor, 0xffe8), word(&gic, redistributor, 0xffe8)),
+        (0x3b, 0x3b)
+    );
 }

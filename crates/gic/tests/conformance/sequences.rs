@@ -33,8 +33,20 @@ pub struct Done {
 
 impl Done {
     pub fn is_all(&self) -> bool {
-        let Done { acknowledged, ended, deactivated, generated, read, written, powered, moved, exits } = *self;
-        [acknowledged, ended, deactivated, generated, read, written, powered, moved, exits].iter().all(|&n| n > 0)
+        let Done {
+            acknowledged,
+            ended,
+            deactivated,
+            generated,
+            read,
+            written,
+            powered,
+            moved,
+            exits,
+        } = *self;
+        [acknowledged, ended, deactivated, generated, read, written, powered, moved, exits]
+            .iter()
+            .all(|&n| n > 0)
     }
 }
 
@@ -61,8 +73,10 @@ pub fn run(seed: u64, operations: u32) -> Done {
     let mut random = Random::new(seed);
     let pes = 1 + random.below(4) as usize;
     let lrs = 1 + random.below(if seed.is_multiple_of(2) { 4 } else { 16 }) as u8;
-    let (priority_bits, preemption_bits) = [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
-    let implementation = hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
+    let (priority_bits, preemption_bits) =
+        [(5, 5), (6, 5), (7, 6), (8, 7)][random.below(4) as usize];
+    let implementation =
+        hw::Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal");
     let affinities: Vec<_> = [0, 0x18, 0x1_0000, 0x8301_8f17][..pes].to_vec();
     let gic = machine::gic(implementation, SPIS, &affinities);
     let irqs_off = IrqGuard::<Std>::new();
@@ -125,7 +139,8 @@ fn configure(machine: &mut Machine<'_>, random: &mut Random, frame: Frame, id: u
 fn route(machine: &mut Machine<'_>, random: &mut Random, by: usize, id: u32) {
     let affinities: Vec<_> = machine.model.pes.iter().map(|pe| pe.affinity).collect();
     let affinity = u64::from(if random.one_in(8) { 0x77 } else { one_of(random, &affinities) });
-    let value = (affinity & 0xff00_0000) << 8 | affinity & 0xff_ffff | u64::from(random.one_in(3)) << 31;
+    let value =
+        (affinity & 0xff00_0000) << 8 | affinity & 0xff_ffff | u64::from(random.one_in(3)) << 31;
     machine.accesses(by, &Access::write(Frame::Distributor, 0x6000 + 8 * id, 8, value));
 }
 
@@ -239,7 +254,8 @@ fn generate(machine: &mut Machine<'_>, random: &mut Random, pe: usize) {
                 | (affinity >> 8 & 0xff) << 16
                 | (affinity >> 4 & 0xf) << 44
         };
-    let register = [SgiRegister::Sgi1R, SgiRegister::Sgi1R, SgiRegister::Sgi0R, SgiRegister::Asgi1R];
+    let register =
+        [SgiRegister::Sgi1R, SgiRegister::Sgi1R, SgiRegister::Sgi0R, SgiRegister::Asgi1R];
     machine.generates(pe, register[random.below(4) as usize], value | list | id << 24);
 }
 
@@ -258,21 +274,37 @@ fn access(machine: &Machine<'_>, random: &mut Random) -> Access {
     let id = one_of(random, &USED);
     let frame = if id < PRIVATE { Frame::SgiBase(pe) } else { Frame::Distributor };
     let (word, bit) = (id / 32 * 4, 1 << (id % 32));
-    let used = USED.iter().filter(|&&used| used / 32 == id / 32).fold(0, |bits, used| bits | 1 << (used % 32));
+    let used = USED
+        .iter()
+        .filter(|&&used| used / 32 == id / 32)
+        .fold(0, |bits, used| bits | 1 << (used % 32));
     let bits = if random.one_in(2) { bit } else { used & random.bits() };
     let written = |value: u64, random: &mut Random| (!random.one_in(3)).then_some(value);
     match random.below(20) {
-        0 => Access { frame, offset: 0x80 + word, size: 4, written: written(random.bits() & 0xffff_ffff, random) },
+        0 => Access {
+            frame,
+            offset: 0x80 + word,
+            size: 4,
+            written: written(random.bits() & 0xffff_ffff, random),
+        },
         1 | 2 => Access { frame, offset: 0x100 + word, size: 4, written: written(bits, random) },
         3 | 4 => Access { frame, offset: 0x180 + word, size: 4, written: written(bits, random) },
         5 | 6 => Access { frame, offset: 0x200 + word, size: 4, written: written(bits, random) },
         7 | 8 => Access { frame, offset: 0x280 + word, size: 4, written: written(bits, random) },
         9 | 10 => Access { frame, offset: 0x300 + word, size: 4, written: written(bits, random) },
         11 | 12 => Access { frame, offset: 0x380 + word, size: 4, written: written(bits, random) },
-        13 => Access { frame, offset: 0x400 + id, size: 1, written: written(random.bits() & 0xff, random) },
-        14 => {
-            Access { frame, offset: 0x400 + id / 4 * 4, size: 4, written: written(random.bits() & 0xffff_ffff, random) }
-        }
+        13 => Access {
+            frame,
+            offset: 0x400 + id,
+            size: 1,
+            written: written(random.bits() & 0xff, random),
+        },
+        14 => Access {
+            frame,
+            offset: 0x400 + id / 4 * 4,
+            size: 4,
+            written: written(random.bits() & 0xffff_ffff, random),
+        },
         15 => Access {
             frame,
             offset: 0xc00 + id / 16 * 4,
@@ -281,7 +313,12 @@ fn access(machine: &Machine<'_>, random: &mut Random) -> Access {
         },
         16 => {
             let enables = if random.one_in(2) { 3 } else { random.bits() & 3 };
-            Access { frame: Frame::Distributor, offset: 0, size: 4, written: written(enables, random) }
+            Access {
+                frame: Frame::Distributor,
+                offset: 0,
+                size: 4,
+                written: written(enables, random),
+            }
         }
         17 => {
             let dpg = (random.bits() & 7) << 24;
@@ -289,17 +326,28 @@ fn access(machine: &Machine<'_>, random: &mut Random) -> Access {
         }
         18 => {
             let sleeps = u64::from(random.one_in(4)) << 1;
-            Access { frame: Frame::RdBase(pe), offset: 0x14, size: 4, written: written(sleeps, random) }
+            Access {
+                frame: Frame::RdBase(pe),
+                offset: 0x14,
+                size: 4,
+                written: written(sleeps, random),
+            }
         }
         _ => {
-            let frame = [Frame::Distributor, Frame::RdBase(pe), Frame::SgiBase(pe)][random.below(3) as usize];
+            let frame = [Frame::Distributor, Frame::RdBase(pe), Frame::SgiBase(pe)]
+                [random.below(3) as usize];
             let offset = match random.below(4) {
                 0 => random.below(0x1_0000),
                 1 => 0xffc0 + random.below(0x40),
                 2 => 0x6000 + random.below(0x800),
                 _ => random.below(0x100),
             };
-            Access { frame, offset, size: 1 << random.below(4), written: random.one_in(2).then_some(random.bits()) }
+            Access {
+                frame,
+                offset,
+                size: 1 << random.below(4),
+                written: random.one_in(2).then_some(random.bits()),
+            }
         }
     }
 }
@@ -339,8 +387,11 @@ fn drain(machine: &mut Machine<'_>) {
     // The lowest priority is masked, whatever the mask.
     for pe in 0..pes {
         let mask = machine.model.pes[pe].interface.mask;
-        let left =
-            machine.model.candidates(pe).into_iter().filter(|&id| machine.model.interrupt(pe, id).priority < mask);
+        let left = machine
+            .model
+            .candidates(pe)
+            .into_iter()
+            .filter(|&id| machine.model.interrupt(pe, id).priority < mask);
         assert_eq!(left.collect::<Vec<_>>(), [], "still pending for {pe}, and not signalled");
     }
 }

@@ -10,7 +10,9 @@ use crate::vcpu::{Idle, Vcpu, all_stay, runs};
 
 /// The programs of this file.
 pub fn programs() -> Vec<Case> {
-    let by_itself = |name: &str, run: fn(&Machine, &Arc<Vm>)| Case::new(name, move |m: &Machine| run(m, &Vm::new(2)));
+    let by_itself = |name: &str, run: fn(&Machine, &Arc<Vm>)| {
+        Case::new(name, move |m: &Machine| run(m, &Vm::new(2)))
+    };
     vec![
         by_itself("an edge that its vCPU handles is read as active", |m, vm| {
             vm.inject(EDGE);
@@ -26,19 +28,22 @@ pub fn programs() -> Vec<Case> {
             });
             is_served(m, vm, [(EDGE, 1..=1)]);
         }),
-        by_itself("an edge is made inactive while its vCPU handles it, and comes again", |m, vm| {
-            vm.inject(EDGE);
-            task(m, "makes it inactive, then injects", vm, |vm| {
-                vm.waits(0);
-                vm.write(ICACTIVER, bit(EDGE));
+        by_itself(
+            "an edge is made inactive while its vCPU handles it, and comes again",
+            |m, vm| {
                 vm.inject(EDGE);
-            });
-            runs(m, vm, 0, |mut vcpu| {
-                handles_until_it_is_kicked(&mut vcpu);
-                vcpu.stays();
-            });
-            is_served(m, vm, [(EDGE, 2..=2)]);
-        }),
+                task(m, "makes it inactive, then injects", vm, |vm| {
+                    vm.waits(0);
+                    vm.write(ICACTIVER, bit(EDGE));
+                    vm.inject(EDGE);
+                });
+                runs(m, vm, 0, |mut vcpu| {
+                    handles_until_it_is_kicked(&mut vcpu);
+                    vcpu.stays();
+                });
+                is_served(m, vm, [(EDGE, 2..=2)]);
+            },
+        ),
         by_itself("an edge that is pending is made active and inactive", |m, vm| {
             vm.inject(EDGE);
             task(m, "makes it active, and inactive", vm, |vm| {

@@ -6,7 +6,9 @@ use doorbell_explore::Machine;
 use doorbell_gic::{IntId, Priority};
 
 use crate::Case;
-use crate::machine::{EDGE, ICENABLER, ICPENDR, ISACTIVER, ISENABLER, ISPENDR, LEVEL, OTHER, Vm, bit, is_served, task};
+use crate::machine::{
+    EDGE, ICENABLER, ICPENDR, ISACTIVER, ISENABLER, ISPENDR, LEVEL, OTHER, Vm, bit, is_served, task,
+};
 use crate::vcpu::all_stay;
 
 /// The programs of this file.
@@ -28,7 +30,9 @@ pub fn programs() -> Vec<Case> {
             is_served(m, vm, [(EDGE, 1..=2)]);
         }),
         with("an edge comes from a source that was high before", |m, vm| {
-            task(m, "device", vm, |vm| [true, false, true].into_iter().for_each(|high| vm.sets_source(EDGE, 3, high)));
+            task(m, "device", vm, |vm| {
+                [true, false, true].into_iter().for_each(|high| vm.sets_source(EDGE, 3, high))
+            });
             is_served(m, vm, [(EDGE, 1..=2)]);
         }),
         with("a level is raised, and once more when it was lowered", |m, vm| {
@@ -159,7 +163,9 @@ fn is_not_acknowledged_any_more(vm: &Vm, id: IntId) {
 fn is_disabled(m: &Machine, vm: &Arc<Vm>, id: IntId) {
     is_left(m, vm, id);
     let vm = Arc::clone(vm);
-    m.at_quiescence("it is disabled", move || (!vm.state(id).is_enabled()).then_some(()).ok_or(String::new()));
+    m.at_quiescence("it is disabled", move || {
+        (!vm.state(id).is_enabled()).then_some(()).ok_or(String::new())
+    });
 }
 
 /// In the end, the SPI is pending if it was not acknowledged, which it was if it is enabled.

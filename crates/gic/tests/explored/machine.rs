@@ -154,12 +154,17 @@ impl Vm {
 
     /// Writes a register of the distributor.
     pub fn write(&self, offset: u32, value: u64) {
-        let _ = self.gic.write(Frame::Distributor, offset, Width::Word, value, &mut Hears(self)).wait(&mut Hears(self));
+        let _ = self
+            .gic
+            .write(Frame::Distributor, offset, Width::Word, value, &mut Hears(self))
+            .wait(&mut Hears(self));
     }
 
     /// Reads a register of the distributor.
     pub fn read(&self, offset: u32) -> u64 {
-        self.gic.read(Frame::Distributor, offset, Width::Word, &mut Hears(self)).wait(&mut Hears(self))
+        self.gic
+            .read(Frame::Distributor, offset, Width::Word, &mut Hears(self))
+            .wait(&mut Hears(self))
     }
 
     /// Waits until the write of an enable has taken effect. Returns GICD_CTLR.
@@ -182,7 +187,10 @@ impl Vm {
     /// Writes a register of a redistributor.
     pub fn write_redistributor(&self, number: usize, offset: u32, value: u64) {
         let frame = Frame::Redistributor(vcpu(number));
-        let _ = self.gic.write(frame, offset, Width::Word, value, &mut Hears(self)).wait(&mut Hears(self));
+        let _ = self
+            .gic
+            .write(frame, offset, Width::Word, value, &mut Hears(self))
+            .wait(&mut Hears(self));
     }
 
     /// Writes the priority of an SPI.
@@ -212,12 +220,15 @@ impl Vm {
     /// Reads GICD_IROUTER.
     pub fn router(&self, id: IntId) -> u64 {
         let offset = IROUTER + 8 * id.number();
-        self.gic.read(Frame::Distributor, offset, Width::Double, &mut Hears(self)).wait(&mut Hears(self))
+        self.gic
+            .read(Frame::Distributor, offset, Width::Double, &mut Hears(self))
+            .wait(&mut Hears(self))
     }
 
     fn write_router(&self, id: IntId, value: u64) {
         let offset = IROUTER + 8 * id.number();
-        let access = self.gic.write(Frame::Distributor, offset, Width::Double, value, &mut Hears(self));
+        let access =
+            self.gic.write(Frame::Distributor, offset, Width::Double, value, &mut Hears(self));
         let _ = access.complete(&mut Hears(self));
     }
 
@@ -276,7 +287,9 @@ impl Vm {
             (listed.by.replace(number), listed.over)
         });
         if over && pending || before.is_some_and(|before| before != number) {
-            fail(format!("INTID {intid}, in a list register of CPU {before:?}, comes into one of CPU {number}"));
+            fail(format!(
+                "INTID {intid}, in a list register of CPU {before:?}, comes into one of CPU {number}"
+            ));
         }
     }
 
@@ -360,7 +373,11 @@ pub fn implementation(list_registers: u8) -> hw::Implementation {
 
 /// In the end, nothing is pending or active, no list register has anything, the devices have what
 /// they wanted, and the guest has acknowledged an SPI so often.
-pub fn is_served(m: &Machine, vm: &Arc<Vm>, served: impl IntoIterator<Item = (IntId, std::ops::RangeInclusive<u32>)>) {
+pub fn is_served(
+    m: &Machine,
+    vm: &Arc<Vm>,
+    served: impl IntoIterator<Item = (IntId, std::ops::RangeInclusive<u32>)>,
+) {
     let served: Vec<_> = served.into_iter().collect();
     let vm = Arc::clone(vm);
     m.at_quiescence("all that was injected is handled", move || {
@@ -373,7 +390,10 @@ pub fn is_served(m: &Machine, vm: &Arc<Vm>, served: impl IntoIterator<Item = (In
         for (id, times) in &served {
             let acknowledged = vm.acknowledged(*id);
             if !times.contains(&acknowledged) {
-                return Err(format!("INTID {} was acknowledged {acknowledged} times, of {times:?}", id.number()));
+                return Err(format!(
+                    "INTID {} was acknowledged {acknowledged} times, of {times:?}",
+                    id.number()
+                ));
             }
         }
         let wants = vm.devices.observe(|devices| devices.want);

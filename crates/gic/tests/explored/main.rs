@@ -28,14 +28,23 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    [delivered::programs(), routes::programs(), active::programs(), power::programs(), single::programs()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        delivered::programs(),
+        routes::programs(),
+        active::programs(),
+        power::programs(),
+        single::programs(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn programs() -> Vec<Program> {
-    cases().into_iter().map(|case| Program::new(case.name, move |m: &Machine| (case.run)(m))).collect()
+    cases()
+        .into_iter()
+        .map(|case| Program::new(case.name, move |m: &Machine| (case.run)(m)))
+        .collect()
 }
 
 /// Lines that no program needs, and why.
@@ -52,7 +61,8 @@ const GUESS: &str = "a guess, of which the exchange tells";
 #[test]
 fn nothing_that_is_injected_is_lost_and_no_access_can_be_taken_out() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-gic explored", kept: KEPT };
+    let printed =
+        Printed { root, document: "ARCHITECTURE.md", name: "doorbell-gic explored", kept: KEPT };
     let wrong = printed.check(&removal::table(&programs(), "crates/gic/src/"));
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -7,15 +7,19 @@ use doorbell_platform::Platform;
 
 use crate::Case;
 use crate::machine::{
-    CHILDREN_ASLEEP, DPG_GROUP_ONE, EDGE, GICD_CTLR, GICR_CTLR, GROUP_ONE, ICACTIVER, PROCESSOR_SLEEP, Vm, WAKER, bit,
-    is_served, task, vcpu,
+    CHILDREN_ASLEEP, DPG_GROUP_ONE, EDGE, GICD_CTLR, GICR_CTLR, GROUP_ONE, ICACTIVER,
+    PROCESSOR_SLEEP, Vm, WAKER, bit, is_served, task, vcpu,
 };
 use crate::vcpu::{Idle, Vcpu, all_stay, runs};
 
 /// The programs of this file.
 pub fn programs() -> Vec<Case> {
-    let one = |name: &str, run: fn(&Machine, &Arc<Vm>)| Case::new(name, move |m: &Machine| run(m, &Vm::new(1)));
-    let two = |name: &str, run: fn(&Machine, &Arc<Vm>)| Case::new(name, move |m: &Machine| run(m, &Vm::new(2)));
+    let one = |name: &str, run: fn(&Machine, &Arc<Vm>)| {
+        Case::new(name, move |m: &Machine| run(m, &Vm::new(1)))
+    };
+    let two = |name: &str, run: fn(&Machine, &Arc<Vm>)| {
+        Case::new(name, move |m: &Machine| run(m, &Vm::new(2)))
+    };
     vec![
         one("an edge is injected to a vCPU that sleeps", |m, vm| {
             task(m, "device", vm, |vm| (0..2).for_each(|_| vm.inject(EDGE)));
@@ -87,24 +91,27 @@ pub fn programs() -> Vec<Case> {
             runs(m, vm, 1, |mut vcpu| vcpu.stays());
             is_served(m, vm, [(EDGE, 1..=1)]);
         }),
-        two("an edge is routed away from a vCPU that is preempted in the handler, and comes again", |m, vm| {
-            vm.inject(EDGE);
-            runs(m, vm, 0, |mut vcpu| {
-                vcpu.leaves_in_handler = true;
-                let _ = vcpu.run(Idle::Halts);
-                vcpu.is_preempted();
-                vcpu.vm.comes(0);
-                vcpu.is_preempted();
-                vcpu.stays();
-            });
-            runs(m, vm, 1, |mut vcpu| vcpu.stays());
-            task(m, "routes, then injects", vm, |vm| {
-                vm.waits(0);
-                vm.route(EDGE, 1);
+        two(
+            "an edge is routed away from a vCPU that is preempted in the handler, and comes again",
+            |m, vm| {
                 vm.inject(EDGE);
-            });
-            is_served(m, vm, [(EDGE, 2..=2)]);
-        }),
+                runs(m, vm, 0, |mut vcpu| {
+                    vcpu.leaves_in_handler = true;
+                    let _ = vcpu.run(Idle::Halts);
+                    vcpu.is_preempted();
+                    vcpu.vm.comes(0);
+                    vcpu.is_preempted();
+                    vcpu.stays();
+                });
+                runs(m, vm, 1, |mut vcpu| vcpu.stays());
+                task(m, "routes, then injects", vm, |vm| {
+                    vm.waits(0);
+                    vm.route(EDGE, 1);
+                    vm.inject(EDGE);
+                });
+                is_served(m, vm, [(EDGE, 2..=2)]);
+            },
+        ),
         two("a vCPU is powered off in the handler, and another one makes it inactive", |m, vm| {
             vm.inject(EDGE);
             runs(m, vm, 0, |mut vcpu| {
@@ -118,11 +125,15 @@ pub fn programs() -> Vec<Case> {
                 vm.inject(EDGE);
             });
             let vm = Arc::clone(vm);
-            m.at_quiescence("it is pending at vCPU 1, or active, if it was acknowledged late", move || {
-                let state = vm.state(EDGE);
-                let right = state.is_pending() && (state.is_active() || state.holder() == Some(vcpu(1)));
-                right.then_some(()).ok_or(format!("{state:?}"))
-            });
+            m.at_quiescence(
+                "it is pending at vCPU 1, or active, if it was acknowledged late",
+                move || {
+                    let state = vm.state(EDGE);
+                    let right = state.is_pending()
+                        && (state.is_active() || state.holder() == Some(vcpu(1)));
+                    right.then_some(()).ok_or(format!("{state:?}"))
+                },
+            );
         }),
         one("an edge is injected while its vCPU is powered off and on", |m, vm| {
             task(m, "device", vm, |vm| vm.inject(EDGE));
@@ -154,17 +165,20 @@ pub fn programs() -> Vec<Case> {
             runs(m, vm, 1, |mut vcpu| vcpu.stays());
             is_served(m, vm, [(EDGE, 1..=1)]);
         }),
-        two("the only vCPU is powered off and on, and an edge that any may have is injected", |m, vm| {
-            vm.route_to_any(EDGE);
-            task(m, "device", vm, |vm| vm.inject(EDGE));
-            Vcpu::new(vm, 0).power_off();
-            runs(m, vm, 1, |mut vcpu| {
-                vcpu.power_off();
-                vcpu.power_on();
-                vcpu.stays();
-            });
-            is_served(m, vm, [(EDGE, 1..=1)]);
-        }),
+        two(
+            "the only vCPU is powered off and on, and an edge that any may have is injected",
+            |m, vm| {
+                vm.route_to_any(EDGE);
+                task(m, "device", vm, |vm| vm.inject(EDGE));
+                Vcpu::new(vm, 0).power_off();
+                runs(m, vm, 1, |mut vcpu| {
+                    vcpu.power_off();
+                    vcpu.power_on();
+                    vcpu.stays();
+                });
+                is_served(m, vm, [(EDGE, 1..=1)]);
+            },
+        ),
         two("an edge that any vCPU may have is pending when one is not to get it", |m, vm| {
             vm.route_to_any(EDGE);
             vm.inject(EDGE);
@@ -177,23 +191,29 @@ pub fn programs() -> Vec<Case> {
             all_stay(m, vm);
             is_served(m, vm, [(EDGE, 1..=1)]);
         }),
-        two("an edge that any vCPU may have is pending when a redistributor falls asleep", |m, vm| {
-            vm.route_to_any(EDGE);
-            vm.inject(EDGE);
-            task(m, "sleeps", vm, |vm| vm.write_redistributor(0, WAKER, PROCESSOR_SLEEP));
-            all_stay(m, vm);
-            is_served(m, vm, [(EDGE, 1..=1)]);
-        }),
-        two("an edge that any vCPU may have is injected while a guest has disabled its group", |m, vm| {
-            vm.route_to_any(EDGE);
-            task(m, "device", vm, |vm| vm.inject(EDGE));
-            runs(m, vm, 0, |mut vcpu| {
-                vcpu.set_group_enabled(false);
-                vcpu.stays();
-            });
-            runs(m, vm, 1, |mut vcpu| vcpu.stays());
-            is_served(m, vm, [(EDGE, 1..=1)]);
-        }),
+        two(
+            "an edge that any vCPU may have is pending when a redistributor falls asleep",
+            |m, vm| {
+                vm.route_to_any(EDGE);
+                vm.inject(EDGE);
+                task(m, "sleeps", vm, |vm| vm.write_redistributor(0, WAKER, PROCESSOR_SLEEP));
+                all_stay(m, vm);
+                is_served(m, vm, [(EDGE, 1..=1)]);
+            },
+        ),
+        two(
+            "an edge that any vCPU may have is injected while a guest has disabled its group",
+            |m, vm| {
+                vm.route_to_any(EDGE);
+                task(m, "device", vm, |vm| vm.inject(EDGE));
+                runs(m, vm, 0, |mut vcpu| {
+                    vcpu.set_group_enabled(false);
+                    vcpu.stays();
+                });
+                runs(m, vm, 1, |mut vcpu| vcpu.stays());
+                is_served(m, vm, [(EDGE, 1..=1)]);
+            },
+        ),
         two("a guest enables its group again when no other vCPU takes part", |m, vm| {
             vm.route_to_any(EDGE);
             Vcpu::new(vm, 0).power_off();

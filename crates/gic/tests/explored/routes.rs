@@ -17,7 +17,9 @@ pub fn programs() -> Vec<Case> {
             all_stay(m, &vm);
         })
     };
-    let by_itself = |name: &str, run: fn(&Machine, &Arc<Vm>)| Case::new(name, move |m: &Machine| run(m, &Vm::new(2)));
+    let by_itself = |name: &str, run: fn(&Machine, &Arc<Vm>)| {
+        Case::new(name, move |m: &Machine| run(m, &Vm::new(2)))
+    };
     vec![
         with("an edge is injected while it is routed elsewhere", |m, vm| {
             task(m, "device", vm, |vm| vm.inject(EDGE));
@@ -42,7 +44,10 @@ pub fn programs() -> Vec<Case> {
                 let (state, router) = (vm.state(EDGE), vm.router(EDGE));
                 let right = match router {
                     1 => vm.acknowledged(EDGE) == 1 && !state.is_pending(),
-                    _ => state.holder().is_none() && state.is_pending() == (vm.acknowledged(EDGE) == 0),
+                    _ => {
+                        state.holder().is_none()
+                            && state.is_pending() == (vm.acknowledged(EDGE) == 0)
+                    }
                 };
                 right.then_some(()).ok_or(format!("routed to {router}: {state:?}"))
             });

@@ -8,7 +8,8 @@ use doorbell_gic::{IntId, PhysicalIntId, SgiRegister};
 
 use crate::Case;
 use crate::machine::{
-    DPG_GROUP_ONE, EDGE, GICR_CTLR, Hears, ICENABLER0, ICPENDR, ISENABLER0, Vm, bit, is_served, task, vcpu,
+    DPG_GROUP_ONE, EDGE, GICR_CTLR, Hears, ICENABLER0, ICPENDR, ISENABLER0, Vm, bit, is_served,
+    task, vcpu,
 };
 use crate::vcpu::{Vcpu, all_stay, runs};
 
@@ -18,7 +19,9 @@ const PHYSICAL: PhysicalIntId = PhysicalIntId::new(40).unwrap();
 
 /// The programs of this file.
 pub fn programs() -> Vec<Case> {
-    let with = |name: &str, run: fn(&Machine, &Arc<Vm>)| Case::new(name, move |m: &Machine| run(m, &Vm::new(1)));
+    let with = |name: &str, run: fn(&Machine, &Arc<Vm>)| {
+        Case::new(name, move |m: &Machine| run(m, &Vm::new(1)))
+    };
     vec![
         with("two want the owned half of a vCPU", |m, vm| {
             for _ in 0..2 {
@@ -39,7 +42,9 @@ pub fn programs() -> Vec<Case> {
             task(m, "generates", vm, |vm| {
                 let value = u64::from(SGI.number()) << 24 | 1;
                 for _ in 0..2 {
-                    vm.gic.generate_sgi(vcpu(0), SgiRegister::Sgi1R, value, &mut Hears(vm)).expect("there is a vCPU");
+                    vm.gic
+                        .generate_sgi(vcpu(0), SgiRegister::Sgi1R, value, &mut Hears(vm))
+                        .expect("there is a vCPU");
                 }
             });
             all_stay(m, vm);
@@ -60,7 +65,8 @@ pub fn programs() -> Vec<Case> {
             let vm = Arc::clone(vm);
             m.at_quiescence("it is deactivated", move || {
                 let deactivated = vm.deactivated();
-                let right = !deactivated.is_empty() && deactivated.iter().all(|id| *id == PHYSICAL.number());
+                let right = !deactivated.is_empty()
+                    && deactivated.iter().all(|id| *id == PHYSICAL.number());
                 right.then_some(()).ok_or(format!("deactivated: {deactivated:?}"))
             });
         }),

@@ -152,7 +152,8 @@ impl Vcpu {
         let irqs_off = IrqGuard::<Sim>::new();
         cpu.irqs_off();
         let on = CpuId(self.number as u32);
-        let in_guest = self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
+        let in_guest =
+            self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
         let in_guest = in_guest.expect("nothing is requested");
         cpu.enter(false);
         local_irq_enable();
@@ -177,7 +178,8 @@ impl Vcpu {
         }
         loop {
             if let Some(id) = self.unended.take() {
-                let ended = self.registers.icv.write_eoir(hw::Group::One, id).expect("it is not trapped");
+                let ended =
+                    self.registers.icv.write_eoir(hw::Group::One, id).expect("it is not trapped");
                 if let Physical::Deactivated(id) = ended {
                     self.vm.deactivates(id.number().into());
                 }
@@ -218,11 +220,16 @@ impl Vcpu {
     fn has_nothing_else(&self) {
         let lr = self.registers.icv.lr(0).expect("it is there");
         let id = SPIS.into_iter().find(|id| id.number() == lr.intid().number());
-        let Some(id) = id.filter(|_| matches!(lr.state(), hw::State::Pending | hw::State::PendingAndActive)) else {
+        let Some(id) =
+            id.filter(|_| matches!(lr.state(), hw::State::Pending | hw::State::PendingAndActive))
+        else {
             return;
         };
         let state = self.vm.state(id);
-        if !(state.is_enabled() && state.holder() == Some(vcpu(self.number)) && self.vm.is_group_enabled()) {
+        if !(state.is_enabled()
+            && state.holder() == Some(vcpu(self.number))
+            && self.vm.is_group_enabled())
+        {
             fail(format!("the list register still has INTID {} pending: {state:?}", id.number()));
         }
     }
@@ -283,7 +290,8 @@ impl Vcpu {
     /// Deactivates an SPI, by a write of DIR that was trapped.
     pub fn deactivates(&mut self, id: IntId) {
         let vm = Arc::clone(&self.vm);
-        let access: Access<'_, Sim> = self.interface.deactivate(&vm.gic, id, &self.registers, &mut Hears(&vm));
+        let access: Access<'_, Sim> =
+            self.interface.deactivate(&vm.gic, id, &self.registers, &mut Hears(&vm));
         let _ = access.wait(&mut Hears(&vm));
     }
 }

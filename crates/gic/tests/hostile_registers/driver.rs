@@ -61,7 +61,9 @@ fn devices_are_reset(vm: &mut Vm<'_>, setup: &Setup) {
 /// Returns each interrupt, private ones of each vCPU.
 fn all(setup: &Setup) -> impl Iterator<Item = (usize, u32)> + use<> {
     let (vcpus, spis) = (setup.vcpus, setup.spis);
-    (0..vcpus).flat_map(|of| (0..32).map(move |id| (of, id))).chain((32..32 + spis).map(|id| (0, id)))
+    (0..vcpus)
+        .flat_map(|of| (0..32).map(move |id| (of, id)))
+        .chain((32..32 + spis).map(|id| (0, id)))
 }
 
 /// The first vCPU writes a register. Nobody is in the guest, so that this is complete.
@@ -113,8 +115,10 @@ fn is_as_new(vm: &mut Vm<'_>, setup: &Setup, new: &New) {
     for (id, (spi, new)) in (32..).zip(state.spis.iter().zip(&new.state.spis)) {
         assert_eq!(spi, new, "INTID {id}");
     }
-    (0..setup.vcpus).for_each(|of| assert_eq!(vm.idle_cost(of), new.idle, "vCPU {of} has something to do"));
-    let active = (32..32 + setup.spis).find(|&id| is_physical(setup, id) && vm.asked.active[id as usize]);
+    (0..setup.vcpus)
+        .for_each(|of| assert_eq!(vm.idle_cost(of), new.idle, "vCPU {of} has something to do"));
+    let active =
+        (32..32 + setup.spis).find(|&id| is_physical(setup, id) && vm.asked.active[id as usize]);
     assert_eq!(active, None, "a physical interrupt stays active");
 }
 
@@ -135,7 +139,8 @@ fn starts(vm: &mut Vm<'_>, setup: &Setup) {
         write(vm, frame, base + 0x100 + 4 * word, 0xffff_ffff);
         for n in 0..8 {
             // Many priorities, of which none is masked.
-            let priorities = (0..4).fold(0, |bits, byte| bits | u64::from((4 * n + byte) * 0x28 % 0xf0) << (8 * byte));
+            let priorities = (0..4)
+                .fold(0, |bits, byte| bits | u64::from((4 * n + byte) * 0x28 % 0xf0) << (8 * byte));
             write(vm, frame, base + 0x400 + 32 * word + 4 * n, priorities);
         }
     }
@@ -143,7 +148,8 @@ fn starts(vm: &mut Vm<'_>, setup: &Setup) {
 
 /// Each interrupt is raised, all at once; each is taken once, by its vCPU.
 fn each_is_taken_once(vm: &mut Vm<'_>, setup: &Setup, trigger: Trigger) {
-    let levels = |setup: &Setup, id: u32| trigger == Trigger::Level && id >= 16 && !is_physical(setup, id);
+    let levels =
+        |setup: &Setup, id: u32| trigger == Trigger::Level && id >= 16 && !is_physical(setup, id);
     for (frame, base, word) in words(setup) {
         let edges = if trigger == Trigger::Edge { 0xaaaa_aaaa } else { 0 };
         (0..2).for_each(|n| write(vm, frame, base + 0xc00 + 8 * word + 4 * n, edges));
@@ -152,15 +158,18 @@ fn each_is_taken_once(vm: &mut Vm<'_>, setup: &Setup, trigger: Trigger) {
     for (of, id) in all(setup) {
         if id < 16 {
             let value = u64::from(id) << 24 | 1 << of;
-            vm.gic.generate_sgi(vcpu(0), SgiRegister::Sgi1R, value, &mut vm.asked).expect("there is such a vCPU");
+            vm.gic
+                .generate_sgi(vcpu(0), SgiRegister::Sgi1R, value, &mut vm.asked)
+                .expect("there is such a vCPU");
         } else if levels(setup, id) {
             vm.line(of, id).expect("there is one").set_level(4, true, &mut vm.asked);
         } else {
             vm.edge(of, id);
         }
     }
-    let mut left: Vec<(usize, u32)> =
-        all(setup).map(|(of, id)| (if id < 32 { of } else { id as usize % setup.vcpus }, id)).collect();
+    let mut left: Vec<(usize, u32)> = all(setup)
+        .map(|(of, id)| (if id < 32 { of } else { id as usize % setup.vcpus }, id))
+        .collect();
     let most = 4 * left.len();
     for entry in 0.. {
         let (of, before) = (entry % setup.vcpus, left.len());
@@ -207,7 +216,9 @@ fn takes(
             return false;
         }
         let at = left.iter().position(|&(by, id)| (by, id) == (of, got));
-        left.swap_remove(at.unwrap_or_else(|| panic!("vCPU {of} has got {got} once too often, or of another one")));
+        left.swap_remove(at.unwrap_or_else(|| {
+            panic!("vCPU {of} has got {got} once too often, or of another one")
+        }));
         if levels(setup, got) {
             // The handler tells the device.
             vm.line(of, got).expect("there is one").set_level(4, false, &mut vm.asked);

@@ -86,7 +86,10 @@ fn drawn(seed: u64, operations: u32) -> (Setup, Vec<Op>) {
 
 /// Returns how the message of a panic begins.
 fn says(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied());
     text.unwrap_or_default().chars().take(60).filter(|c| !c.is_ascii_digit()).collect()
 }
 
@@ -114,8 +117,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// `DOORBELL_LIVES` says how many lives there are, `DOORBELL_OPERATIONS` of how many operations each;
-/// `DOORBELL_LIFE` is one alone, by its number. Of one that fails, a shorter one is printed.
+/// `DOORBELL_LIVES` says how many lives there are, `DOORBELL_OPERATIONS` of how many operations
+/// each; `DOORBELL_LIFE` is one alone, by its number. Of one that fails, a shorter one is printed.
 #[test]
 fn nothing_that_a_guest_does_to_the_controller_breaks_it_or_stays_behind() {
     let operations = number("DOORBELL_OPERATIONS").unwrap_or(400) as u32;
@@ -154,7 +157,11 @@ fn an_interrupt_that_changes_its_group_while_it_is_active_is_not_in_two_list_reg
     let mut ops = ops::begins(&setup);
     ops.extend([Op::Guest(0, Guest::Ctlr(2)), Op::Level(0, 17, 0, true), Op::Leave(0)]);
     ops.push(Op::Guest(0, Guest::Iar(Group::One)));
-    ops.extend([write(0x1_0380, 1 << 17), write(0x1_0080, !(1 << 17)), Op::Guest(0, Guest::EndLast)]);
+    ops.extend([
+        write(0x1_0380, 1 << 17),
+        write(0x1_0080, !(1 << 17)),
+        Op::Guest(0, Guest::EndLast),
+    ]);
     ops.extend([Op::Guest(0, Guest::Iar(Group::Zero)), Op::Leave(0), Op::Enter(0)]);
     let done = lives(&setup, &ops);
     assert_eq!(done.acknowledged, 2);
@@ -164,7 +171,14 @@ fn an_interrupt_that_changes_its_group_while_it_is_active_is_not_in_two_list_reg
 #[test]
 fn a_physical_interrupt_that_is_withdrawn_after_the_end_of_another_one_is_deactivated() {
     let (setup, _) = drawn(0, 0);
-    let setup = Setup { vcpus: 2, spis: 32, physical: true, one_priority: true, drops_only: false, ..setup };
+    let setup = Setup {
+        vcpus: 2,
+        spis: 32,
+        physical: true,
+        one_priority: true,
+        drops_only: false,
+        ..setup
+    };
     let write = |by, offset| {
         let frame = Frame::Distributor;
         Op::Access(by, Access { frame, offset, width: Width::Word, written: Some(1 << 4) })

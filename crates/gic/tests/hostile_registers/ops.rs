@@ -171,7 +171,11 @@ fn guest(numbers: &mut impl Numbers) -> Guest {
         8..=12 => Guest::EndLast,
         13 | 14 => Guest::DeactivateRecent(numbers.below(4) as usize),
         15 => Guest::Eoir(group, id(numbers)),
-        16 => Guest::Dir(if numbers.one_in(4) { numbers.bits() as u32 & 0xff_ffff } else { id(numbers) }),
+        16 => Guest::Dir(if numbers.one_in(4) {
+            numbers.bits() as u32 & 0xff_ffff
+        } else {
+            id(numbers)
+        }),
         17 | 18 => Guest::Ctlr(numbers.below(4).into()),
         19 => Guest::Bpr(group, numbers.below(8) as u8),
         20 => Guest::Igrpen(group, !numbers.one_in(4)),
@@ -217,25 +221,56 @@ fn access(numbers: &mut impl Numbers, vcpus: usize) -> Access {
         15 => at(0x400 + id / 4 * 4, Width::Word, numbers.bits()),
         16 => at(0xc00 + id / 16 * 4, Width::Word, numbers.bits()),
         17 => {
-            let (frame, offset, any) = (Frame::Distributor, 0x6000 + 8 * id, u64::from(numbers.one_in(2)) << 31);
+            let (frame, offset, any) =
+                (Frame::Distributor, 0x6000 + 8 * id, u64::from(numbers.one_in(2)) << 31);
             let affinity = u64::from(numbers.below(5));
             match numbers.below(4) {
-                0 => Access { frame, offset: offset + 4, width: Width::Word, written: written.then_some(affinity / 4) },
-                1 => Access { frame, offset, width: Width::Word, written: written.then_some(any | affinity) },
-                _ => Access { frame, offset, width: Width::Double, written: written.then_some(any | affinity) },
+                0 => Access {
+                    frame,
+                    offset: offset + 4,
+                    width: Width::Word,
+                    written: written.then_some(affinity / 4),
+                },
+                1 => Access {
+                    frame,
+                    offset,
+                    width: Width::Word,
+                    written: written.then_some(any | affinity),
+                },
+                _ => Access {
+                    frame,
+                    offset,
+                    width: Width::Double,
+                    written: written.then_some(any | affinity),
+                },
             }
         }
         18 => {
             let enables = if !numbers.one_in(4) { 3 } else { u64::from(numbers.below(4)) };
-            Access { frame: Frame::Distributor, offset: 0, width: Width::Word, written: written.then_some(enables) }
+            Access {
+                frame: Frame::Distributor,
+                offset: 0,
+                width: Width::Word,
+                written: written.then_some(enables),
+            }
         }
         19 => {
             let dpg = u64::from(numbers.below(8)) << 24;
-            Access { frame: redistributor, offset: 0, width: Width::Word, written: written.then_some(dpg) }
+            Access {
+                frame: redistributor,
+                offset: 0,
+                width: Width::Word,
+                written: written.then_some(dpg),
+            }
         }
         20 => {
             let sleeps = u64::from(numbers.one_in(5)) << 1;
-            Access { frame: redistributor, offset: 0x14, width: Width::Word, written: written.then_some(sleeps) }
+            Access {
+                frame: redistributor,
+                offset: 0x14,
+                width: Width::Word,
+                written: written.then_some(sleeps),
+            }
         }
         kind => {
             let frame = if kind == 21 { Frame::Distributor } else { redistributor };
@@ -255,7 +290,12 @@ fn anywhere(numbers: &mut impl Numbers, frame: Frame) -> Access {
     };
     let width = one_of(numbers, &[Width::Byte, Width::Half, Width::Word, Width::Double]);
     let offset = if numbers.one_in(4) { offset } else { offset / width.bytes() * width.bytes() };
-    Access { frame, offset, width, written: numbers.one_in(2).then(|| numbers.bits() | numbers.bits() << 32) }
+    Access {
+        frame,
+        offset,
+        width,
+        written: numbers.one_in(2).then(|| numbers.bits() | numbers.bits() << 32),
+    }
 }
 
 /// Returns what makes most of a VM work: hostile guests begin as others do.
@@ -265,7 +305,8 @@ pub fn begins(setup: &Setup) -> Vec<Op> {
         ops.push(Op::Access(0, Access { frame, offset, width: Width::Word, written: Some(value) }));
     };
     write(Frame::Distributor, 0, 3);
-    let private = (0..setup.vcpus).filter_map(|of| Some((Frame::Redistributor(VcpuId::new(of as u32)?), 0x1_0000, 0)));
+    let private = (0..setup.vcpus)
+        .filter_map(|of| Some((Frame::Redistributor(VcpuId::new(of as u32)?), 0x1_0000, 0)));
     let spis = (1..setup.spis / 32 + 1).map(|word| (Frame::Distributor, 0, word));
     for (frame, base, word) in private.chain(spis) {
         if word == 0 {
@@ -274,11 +315,17 @@ pub fn begins(setup: &Setup) -> Vec<Op> {
         write(frame, base + 0x100 + 4 * word, 0xffff_ffff);
         write(frame, base + 0xc00 + 8 * word, 0x2222_2222);
         for n in if setup.one_priority { 0..0 } else { 0..8 } {
-            write(frame, base + 0x400 + 32 * word + 4 * n, 0x60_4020_8000_2060 >> (8 * (n % 4)) & 0xffff_ffff);
+            write(
+                frame,
+                base + 0x400 + 32 * word + 4 * n,
+                0x60_4020_8000_2060 >> (8 * (n % 4)) & 0xffff_ffff,
+            );
         }
     }
     for of in 0..setup.vcpus {
-        for guest in [Guest::Pmr(0xff), Guest::Igrpen(Group::Zero, true), Guest::Igrpen(Group::One, true)] {
+        for guest in
+            [Guest::Pmr(0xff), Guest::Igrpen(Group::Zero, true), Guest::Igrpen(Group::One, true)]
+        {
             ops.push(Op::Guest(of, guest));
         }
     }

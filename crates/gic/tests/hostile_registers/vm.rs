@@ -6,7 +6,8 @@ use std::ops::AddAssign;
 use doorbell_gic::icv;
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Access, Affinity, CpuInterface, Ended, Gic, GicState, Host, IntId, Kick, Line, PhysicalIntId, VcpuId,
+    Access, Affinity, CpuInterface, Ended, Gic, GicState, Host, IntId, Kick, Line, PhysicalIntId,
+    VcpuId,
 };
 use doorbell_hardware::gic::spec as hw;
 use doorbell_hardware::gic::{Physical, Trapped, VirtualInterface};
@@ -43,7 +44,10 @@ impl Kick for Asked {
         let number = vcpu.number();
         match notice {
             Notice::Kick(CpuId(cpu)) => {
-                assert_eq!(cpu, self.cpus[number as usize], "vCPU {number} is kicked on a CPU where it is not");
+                assert_eq!(
+                    cpu, self.cpus[number as usize],
+                    "vCPU {number} is kicked on a CPU where it is not"
+                );
                 self.kicked |= 1 << number;
             }
             Notice::Wake => self.woken |= 1 << number,
@@ -125,7 +129,8 @@ pub fn intid(number: u32) -> IntId {
 /// Returns the CPUs of a VM.
 fn implementation(setup: &Setup) -> hw::Implementation {
     let Setup { list_registers, priority_bits, preemption_bits, .. } = *setup;
-    let one = hw::Implementation::new(list_registers, priority_bits, preemption_bits).expect("it is legal");
+    let one = hw::Implementation::new(list_registers, priority_bits, preemption_bits)
+        .expect("it is legal");
     let one = if setup.traps_dir { one } else { one.without_tds() };
     if setup.counts_strays { one.counting_strays() } else { one }
 }
@@ -143,7 +148,9 @@ pub fn gic(setup: &Setup) -> Gic<P> {
     for id in (0..32 + setup.spis).filter(|&id| is_physical(setup, id)) {
         let physical = PhysicalIntId::new(id);
         if id < 32 {
-            (0..setup.vcpus).for_each(|of| gic.private(vcpu(of), intid(id)).expect("it is one").set_physical(physical));
+            (0..setup.vcpus).for_each(|of| {
+                gic.private(vcpu(of), intid(id)).expect("it is one").set_physical(physical)
+            });
         } else {
             gic.spi(intid(id)).expect("it is one").set_physical(physical);
         }
@@ -205,7 +212,13 @@ impl<'a> Vm<'a> {
     fn in_one_list_register(&self) {
         let mut there = [0u64; 16];
         for vcpu in self.vcpus.iter().filter(|vcpu| matches!(vcpu.at, At::Guest(_))) {
-            for lr in vcpu.registers.0.implemented_lrs().iter().filter(|lr| lr.state() != hw::State::Inactive) {
+            for lr in vcpu
+                .registers
+                .0
+                .implemented_lrs()
+                .iter()
+                .filter(|lr| lr.state() != hw::State::Inactive)
+            {
                 let id = lr.intid().number();
                 let (word, bit) = (&mut there[id as usize / 64], 1 << (id % 64));
                 assert!(id < 32 || *word & bit == 0, "{id} is in two list registers");
@@ -253,9 +266,13 @@ impl<'a> Vm<'a> {
     /// A vCPU goes on when an access is complete.
     fn completes(&mut self, of: usize, access: Access<'a, P>) {
         if let Err(access) = access.complete(&mut self.asked) {
-            let leaves =
-                |other: usize| matches!(self.vcpus[other].at, At::Guest(_)) && self.asked.kicked >> other & 1 != 0;
-            assert!((0..self.count()).any(leaves), "an access waits, and nobody is on the way out of the guest");
+            let leaves = |other: usize| {
+                matches!(self.vcpus[other].at, At::Guest(_)) && self.asked.kicked >> other & 1 != 0
+            };
+            assert!(
+                (0..self.count()).any(leaves),
+                "an access waits, and nobody is on the way out of the guest"
+            );
             self.vcpus[of].at = At::Waits(access);
             self.done.waited += 1;
         }
@@ -275,11 +292,20 @@ impl<'a> Vm<'a> {
             assert!(round <= ROUNDS, "the vCPUs kick each other for ever");
             let mut leaves = 0u32;
             for (number, vcpu) in self.vcpus.iter().enumerate() {
-                let run_state = self.gic.redistributor(vcpu.interface.vcpu()).expect("there is one").news().run_state();
+                let run_state = self
+                    .gic
+                    .redistributor(vcpu.interface.vcpu())
+                    .expect("there is one")
+                    .news()
+                    .run_state();
                 let kicked = self.asked.kicked >> number & 1 != 0;
-                assert!(kicked || run_state.mode() != Mode::Kicked, "vCPU {number} was kicked, and nobody does it");
+                assert!(
+                    kicked || run_state.mode() != Mode::Kicked,
+                    "vCPU {number} was kicked, and nobody does it"
+                );
                 let in_guest = matches!(vcpu.at, At::Guest(_));
-                leaves |= u32::from(in_guest && (kicked || vcpu.registers.0.maintenance())) << number;
+                leaves |=
+                    u32::from(in_guest && (kicked || vcpu.registers.0.maintenance())) << number;
             }
             let all = 0..self.count();
             // (An access that is complete may kick somebody whom another one waits for.)
@@ -297,7 +323,10 @@ impl<'a> Vm<'a> {
     fn sleeps_for_a_reason(&mut self, of: usize) {
         let Vcpu { interface, registers, at, .. } = &mut self.vcpus[of];
         if matches!(at, At::Asleep(_)) && self.asked.woken >> of & 1 == 0 {
-            assert!(!interface.signals(self.gic, registers, &mut self.asked), "vCPU {of} sleeps on");
+            assert!(
+                !interface.signals(self.gic, registers, &mut self.asked),
+                "vCPU {of} sleeps on"
+            );
         }
     }
 
@@ -325,7 +354,9 @@ impl<'a> Vm<'a> {
             }
             Op::Sgi(of, register, value) => {
                 if self.is_out(of) {
-                    self.gic.generate_sgi(vcpu(of), register, value, &mut self.asked).expect("there is such a vCPU");
+                    self.gic
+                        .generate_sgi(vcpu(of), register, value, &mut self.asked)
+                        .expect("there is such a vCPU");
                 }
             }
             Op::Level(of, id, source, high) => {
@@ -339,7 +370,8 @@ impl<'a> Vm<'a> {
             Op::Power(of, on) => self.powers(of, on),
             Op::Wfi(of) => self.waits_for_interrupt(of),
             Op::Request(of) => {
-                let run_state = self.gic.redistributor(vcpu(of)).expect("there is one").news().run_state();
+                let run_state =
+                    self.gic.redistributor(vcpu(of)).expect("there is one").news().run_state();
                 match run_state.request(Requests(1)) {
                     Notice::Nothing => {}
                     notice => self.asked.notice(vcpu(of), notice),
@@ -369,7 +401,8 @@ impl<'a> Vm<'a> {
             Some(value) => self.gic.write(frame, offset, width, value, &mut self.asked),
             None => self.gic.read(frame, offset, width, &mut self.asked),
         });
-        self.done.access = self.done.access.max(counts.loads + counts.stores + counts.rmws + counts.fences);
+        self.done.access =
+            self.done.access.max(counts.loads + counts.stores + counts.rmws + counts.fences);
         self.completes(of, access);
         counts
     }
@@ -379,7 +412,9 @@ impl<'a> Vm<'a> {
         let Vcpu { registers, acknowledged, .. } = &mut self.vcpus[of];
         let icv = &mut registers.0;
         let deactivated = match guest {
-            Guest::DeactivateRecent(back) => acknowledged.iter().nth_back(back).map(|&(_, number)| number),
+            Guest::DeactivateRecent(back) => {
+                acknowledged.iter().nth_back(back).map(|&(_, number)| number)
+            }
             Guest::Dir(number) => Some(number),
             _ => None,
         };
@@ -435,7 +470,8 @@ impl<'a> Vm<'a> {
             Guest::Pmr(mask) => icv::write_pmr(registers, vtr, mask.into()),
             Guest::Rpr => _ = icv::read_rpr(registers, vtr),
             _ => {
-                let written = deactivated.and_then(|number| icv::write_dir(registers, vtr, number.into()));
+                let written =
+                    deactivated.and_then(|number| icv::write_dir(registers, vtr, number.into()));
                 if let Some(id) = written {
                     let access = interface.deactivate(self.gic, id, registers, &mut self.asked);
                     self.completes(of, access);
@@ -490,7 +526,8 @@ impl<'a> Vm<'a> {
         }
         // A private physical interrupt is what `each` says, whatever it was elsewhere.
         let active = &mut self.asked.active;
-        interface.load(self.gic, |physical, is_active| active[physical.number() as usize] = is_active);
+        interface
+            .load(self.gic, |physical, is_active| active[physical.number() as usize] = is_active);
     }
 
     /// All leave the guest, what waits is complete, and who sleeps is woken.
@@ -503,7 +540,10 @@ impl<'a> Vm<'a> {
         }
         (0..self.count()).for_each(|of| self.goes_on(of));
         let there = |vcpu: &Vcpu<'_>| matches!(vcpu.at, At::Host | At::Off);
-        assert!(self.vcpus.iter().all(there), "nobody is in the guest, and an access is not complete");
+        assert!(
+            self.vcpus.iter().all(there),
+            "nobody is in the guest, and an access is not complete"
+        );
     }
 
     pub fn saved(&mut self) -> GicState {
@@ -525,7 +565,8 @@ impl<'a> Vm<'a> {
     fn saves(&mut self, change: Option<u64>) {
         self.all_leave();
         let state = self.saved();
-        let other = changed(&state, change.unwrap_or_default(), self.implementation.priority_mask());
+        let other =
+            changed(&state, change.unwrap_or_default(), self.implementation.priority_mask());
         self.restore(&other);
         if change.is_some() {
             for (id, spi) in (32..).zip(&other.spis) {
@@ -541,7 +582,9 @@ impl<'a> Vm<'a> {
             let holder = match (one.active, one.one_of_n) {
                 (true, _) => other.holder,
                 (false, true) => one.holder,
-                (false, false) => self.gic.vcpu_of(Affinity(one.affinity)).map(|vcpu| vcpu.number() as u16),
+                (false, false) => {
+                    self.gic.vcpu_of(Affinity(one.affinity)).map(|vcpu| vcpu.number() as u16)
+                }
             };
             let mut other = other.clone();
             other.holder = holder;
@@ -614,17 +657,28 @@ fn changed(state: &GicState, change: u64, priorities: u8) -> GicState {
     state.enabled_groups = next(4) as u32;
     let (vcpus, interrupts) = (state.redistributors.len() as u64, 32 + state.spis.len() as u64);
     for redistributor in &mut state.redistributors {
-        (redistributor.asleep, redistributor.off, redistributor.dpg) = (next(4) == 0, next(4) == 0, next(4) as u32);
+        (redistributor.asleep, redistributor.off, redistributor.dpg) =
+            (next(4) == 0, next(4) == 0, next(4) as u32);
         redistributor.active_priorities.clear();
         for _ in 0..next(4) {
-            redistributor.active_priorities.push((next(interrupts) as u16, next(2) as u8, (next(32) << 3) as u8));
+            redistributor.active_priorities.push((
+                next(interrupts) as u16,
+                next(2) as u8,
+                (next(32) << 3) as u8,
+            ));
         }
     }
     let spis = state.spis.iter_mut().map(|spi| (true, spi));
-    let private = state.redistributors.iter_mut().flat_map(|one| &mut one.private).map(|private| (false, private));
+    let private = state
+        .redistributors
+        .iter_mut()
+        .flat_map(|one| &mut one.private)
+        .map(|private| (false, private));
     for (is_spi, interrupt) in spis.chain(private) {
-        (interrupt.latched, interrupt.active, interrupt.enabled) = (next(4) == 0, next(8) == 0, next(4) != 0);
-        (interrupt.group, interrupt.priority) = (u8::from(next(4) != 0), next(256) as u8 & priorities);
+        (interrupt.latched, interrupt.active, interrupt.enabled) =
+            (next(4) == 0, next(8) == 0, next(4) != 0);
+        (interrupt.group, interrupt.priority) =
+            (u8::from(next(4) != 0), next(256) as u8 & priorities);
         interrupt.sources = if next(4) == 0 { 1 << next(32) } else { 0 };
         if is_spi {
             (interrupt.edge, interrupt.one_of_n) = (next(2) == 0, next(2) == 0);

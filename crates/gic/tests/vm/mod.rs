@@ -53,8 +53,10 @@ impl Vm {
     pub fn new(vcpus: u32, spis: u32) -> Vm {
         let implementation = hw::Implementation::new(4, 5, 5).expect("it is legal");
         let affinities: Vec<_> = (0..vcpus).map(Affinity).collect();
-        let gic =
-            Arc::new(Gic::new(Vtr::from_bits(implementation.vtr()), spis, &affinities).expect("there can be one"));
+        let gic = Arc::new(
+            Gic::new(Vtr::from_bits(implementation.vtr()), spis, &affinities)
+                .expect("there can be one"),
+        );
         let vcpus = (0..vcpus).map(|number| {
             let mut registers = Registers(VirtualInterface::new(implementation));
             registers.0.set_vmcr(0xf8 << 24 | 0b11);
@@ -85,8 +87,9 @@ impl Vm {
     pub fn runs<R>(&mut self, number: u32, guest: impl FnOnce(&mut VirtualInterface) -> R) -> R {
         let Vcpu { interface, registers } = &mut self.vcpus[number as usize];
         let irqs_off = IrqGuard::<Std>::new();
-        let in_guest = (interface.enter(&self.gic, &irqs_off, CpuId(number), registers, &mut self.asked))
-            .expect("nothing was requested");
+        let in_guest =
+            (interface.enter(&self.gic, &irqs_off, CpuId(number), registers, &mut self.asked))
+                .expect("nothing was requested");
         registers.0.check().expect("a guest may be entered with it");
         let result = guest(&mut registers.0);
         if interface.exit(&self.gic, in_guest, registers, &mut self.asked) {
@@ -97,7 +100,9 @@ impl Vm {
 
     /// One vCPU acknowledges what is signalled. Returns its INTID, or 1023.
     pub fn acknowledges(&mut self, number: u32) -> u32 {
-        self.runs(number, |guest| guest.read_iar(hw::Group::One).expect("it is not trapped").number())
+        self.runs(number, |guest| {
+            guest.read_iar(hw::Group::One).expect("it is not trapped").number()
+        })
     }
 
     pub fn ends(&mut self, number: u32, intid: u32) {

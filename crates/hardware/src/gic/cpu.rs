@@ -44,8 +44,12 @@ pub enum Misuse {
 impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Misuse::GuestRuns => f.write_str("the list registers are on the CPU, and its guest runs"),
-            Misuse::NoGuest => f.write_str("the virtual CPU interface is used by a guest that does not run"),
+            Misuse::GuestRuns => {
+                f.write_str("the list registers are on the CPU, and its guest runs")
+            }
+            Misuse::NoGuest => {
+                f.write_str("the virtual CPU interface is used by a guest that does not run")
+            }
             Misuse::Unpredictable(why) => write!(f, "UNPREDICTABLE: {why}"),
         }
     }
@@ -68,7 +72,9 @@ impl CpuInterface {
     /// If the guest runs.
     #[track_caller]
     pub fn host<R>(&self, f: impl FnOnce(&mut VirtualInterface) -> R) -> Result<R, Misuse> {
-        self.state.change(|cpu| if cpu.in_guest { misuse(Misuse::GuestRuns) } else { Ok(f(&mut cpu.registers)) })
+        self.state.change(|cpu| {
+            if cpu.in_guest { misuse(Misuse::GuestRuns) } else { Ok(f(&mut cpu.registers)) }
+        })
     }
 
     /// Writes all registers.
@@ -133,10 +139,13 @@ impl CpuInterface {
     /// # Errors
     /// If it does not run.
     #[track_caller]
-    pub fn guest<R: fmt::Debug>(&self, access: impl FnOnce(&mut VirtualInterface) -> R) -> Result<R, Misuse> {
-        let result = self
-            .state
-            .change(|cpu| if cpu.in_guest { Ok(access(&mut cpu.registers)) } else { misuse(Misuse::NoGuest) })?;
+    pub fn guest<R: fmt::Debug>(
+        &self,
+        access: impl FnOnce(&mut VirtualInterface) -> R,
+    ) -> Result<R, Misuse> {
+        let result = self.state.change(|cpu| {
+            if cpu.in_guest { Ok(access(&mut cpu.registers)) } else { misuse(Misuse::NoGuest) }
+        })?;
         note(|| format!("the guest on {} gets {result:?}", self.name));
         Ok(result)
     }
@@ -146,7 +155,11 @@ impl CpuInterface {
     /// until then, it does; if it takes the condition away, none comes. `interrupt` may come too
     /// late as well, when the guest is out.
     #[track_caller]
-    pub fn run_maintenance(self: &Arc<Self>, m: &Machine, interrupt: impl Fn() + 'static) -> TaskHandle {
+    pub fn run_maintenance(
+        self: &Arc<Self>,
+        m: &Machine,
+        interrupt: impl Fn() + 'static,
+    ) -> TaskHandle {
         let this = Arc::clone(self);
         let due = |cpu: &OnCpu| cpu.in_guest && !cpu.interrupts && cpu.registers.maintenance();
         m.hardware("maintenance", move || {
@@ -186,11 +199,14 @@ mod tests {
     #[test]
     fn what_is_loaded_comes_back_as_the_guest_has_left_it() {
         let report = explored(|cpu| {
-            let mut saved = VirtualInterface::new(Implementation::new(4, 5, 5).expect("it is legal"));
+            let mut saved =
+                VirtualInterface::new(Implementation::new(4, 5, 5).expect("it is legal"));
             saved.set_vmcr(u64::MAX);
             cpu.load(saved.clone()).expect("no guest runs");
             cpu.enter().expect("no guest runs");
-            cpu.guest(|icv| icv.write_pmr(Priority(0x40))).expect("it runs").expect("it is not trapped");
+            cpu.guest(|icv| icv.write_pmr(Priority(0x40)))
+                .expect("it runs")
+                .expect("it is not trapped");
             cpu.exit().expect("it runs");
             saved.write_pmr(Priority(0x40)).expect("it is not trapped");
             assert_eq!(cpu.save(), Ok(saved));
@@ -240,7 +256,9 @@ mod tests {
             let intid = IntId::new(32).expect("it is small");
             let lr = ListRegister::new(intid, Priority(0), Group::One);
             for number in [0, 1] {
-                cpu.host(|ich| ich.set_lr(number, lr)).expect("no guest runs").expect("it is there");
+                cpu.host(|ich| ich.set_lr(number, lr))
+                    .expect("no guest runs")
+                    .expect("it is there");
             }
             assert_eq!(cpu.enter(), Err(Misuse::Unpredictable(Unpredictable::Twice(intid))));
         });

@@ -96,10 +96,12 @@ impl Irqs {
             let irq = &mut self.each[(before.intid().number() - FIRST) as usize];
             let acknowledged = before.state() == State::Pending && after.state() != State::Pending;
             irq.pending &= !acknowledged;
-            irq.active = after.state().is_active() || acknowledged && flaw == Flaw::TakesLateForPrompt;
+            irq.active =
+                after.state().is_active() || acknowledged && flaw == Flaw::TakesLateForPrompt;
         }
         if flaw != Flaw::ForgetsCount {
-            for number in self.unlisted.drain(..).take(hcr::EOICOUNT.get(self.saved.hcr()) as usize) {
+            for number in self.unlisted.drain(..).take(hcr::EOICOUNT.get(self.saved.hcr()) as usize)
+            {
                 self.each[number].active = false;
             }
         }
@@ -120,7 +122,12 @@ impl Delivery for Hypervisor {
         &self.vcpu
     }
 
-    fn enter(&self, _irqs_off: &IrqGuard<Sim>, _cpu: CpuId, guest: &mut dyn FnMut(Entry)) -> Result<(), Requests> {
+    fn enter(
+        &self,
+        _irqs_off: &IrqGuard<Sim>,
+        _cpu: CpuId,
+        guest: &mut dyn FnMut(Entry),
+    ) -> Result<(), Requests> {
         let loaded = self.irqs.change(|irqs| irqs.flush(self.flaw));
         self.cpu.load(loaded).expect("the guest does not run");
         self.cpu.enter().expect("the guest does not run");
@@ -137,7 +144,11 @@ impl Delivery for Hypervisor {
             if self.vcpu.is_kicked() {
                 return true;
             }
-            let given = self.cpu.guest(|icv| icv.read_iar(Group::One)).expect("it runs").expect("it is not trapped");
+            let given = self
+                .cpu
+                .guest(|icv| icv.read_iar(Group::One))
+                .expect("it runs")
+                .expect("it is not trapped");
             if given != IntId::SPURIOUS {
                 handling.push(given);
                 continue;

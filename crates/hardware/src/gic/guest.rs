@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt;
 
 use super::VirtualInterface;
-use super::spec::{Field, Group, IntId, ListRegister, PhysicalIntId, Priority, State, ctlr, hcr, vmcr, vtr};
+use super::spec::{
+    Field, Group, IntId, ListRegister, PhysicalIntId, Priority, State, ctlr, hcr, vmcr, vtr,
+};
 
 /// An access that ICH_HCR_EL2 traps. Nothing was done; the hypervisor does it, or does something
 /// else.
@@ -49,12 +51,14 @@ impl VirtualInterface {
     /// If it is trapped.
     pub fn read_iar(&mut self, group: Group) -> Result<IntId, Trapped> {
         self.traps_group(group)?;
-        let Some(number) = self.signalled().filter(|&number| self.lrs[number].group() == group) else {
+        let Some(number) = self.signalled().filter(|&number| self.lrs[number].group() == group)
+        else {
             return Ok(IntId::SPURIOUS);
         };
         let lr = self.lrs[number];
         self.lrs[number] = lr.in_state(State::Active);
-        let level = u32::from(lr.priority().0 & self.group_mask(group)) >> self.implementation.level_shift();
+        let level = u32::from(lr.priority().0 & self.group_mask(group))
+            >> self.implementation.level_shift();
         self.active[group as usize][level as usize / 32] |= 1 << (level % 32);
         Ok(lr.intid())
     }
@@ -66,7 +70,8 @@ impl VirtualInterface {
     /// If it is trapped.
     pub fn read_hppir(&self, group: Group) -> Result<IntId, Trapped> {
         self.traps_group(group)?;
-        let highest = self.highest_pending().map(|number| self.lrs[number]).filter(|lr| lr.group() == group);
+        let highest =
+            self.highest_pending().map(|number| self.lrs[number]).filter(|lr| lr.group() == group);
         Ok(highest.map_or(IntId::SPURIOUS, ListRegister::intid))
     }
 
@@ -92,7 +97,9 @@ impl VirtualInterface {
             (_, None) if intid.is_lpi() || !deactivates => {}
             (Some(_), None) => self.count_eoi(),
             (None, None) if self.implementation.counts_strays() => self.count_eoi(),
-            (Some(priority), Some(number)) if deactivates && self.is_at(number, group, priority) => {
+            (Some(priority), Some(number))
+                if deactivates && self.is_at(number, group, priority) =>
+            {
                 return Ok(self.deactivate(number));
             }
             _ => {}
@@ -157,7 +164,9 @@ impl VirtualInterface {
     pub fn read_bpr(&self, group: Group) -> Result<u8, Trapped> {
         self.traps_group(group)?;
         Ok(match group {
-            Group::One if vmcr::VCBPR.is_set(self.vmcr) => (vmcr::VBPR0.get(self.vmcr) as u8 + 1).min(7),
+            Group::One if vmcr::VCBPR.is_set(self.vmcr) => {
+                (vmcr::VBPR0.get(self.vmcr) as u8 + 1).min(7)
+            }
             Group::One => vmcr::VBPR1.get(self.vmcr) as u8,
             Group::Zero => vmcr::VBPR0.get(self.vmcr) as u8,
         })
@@ -248,9 +257,13 @@ impl VirtualInterface {
     fn highest_pending(&self) -> Option<usize> {
         let lrs = self.implemented_lrs();
         let candidate = |lr: &ListRegister| {
-            lr.state() == State::Pending && self.is_enabled(lr.group()) && lr.priority() < Priority::IDLE
+            lr.state() == State::Pending
+                && self.is_enabled(lr.group())
+                && lr.priority() < Priority::IDLE
         };
-        (0..lrs.len()).filter(|&number| candidate(&lrs[number])).min_by_key(|&number| lrs[number].priority())
+        (0..lrs.len())
+            .filter(|&number| candidate(&lrs[number]))
+            .min_by_key(|&number| lrs[number].priority())
     }
 
     /// Returns that of the highest priority pending interrupt, if the interface is enabled, the
@@ -287,7 +300,8 @@ impl VirtualInterface {
     }
 
     fn running_priority(&self) -> Priority {
-        let level = self.highest_active().map(|(_, level)| level << self.implementation.level_shift());
+        let level =
+            self.highest_active().map(|(_, level)| level << self.implementation.level_shift());
         level.map_or(Priority::IDLE, |priority| Priority(priority as u8))
     }
 
@@ -316,7 +330,9 @@ impl VirtualInterface {
         let pending = lr.state() == State::PendingAndActive;
         self.lrs[number] = lr.in_state(if pending { State::Pending } else { State::Inactive });
         match lr.physical() {
-            Some(physical) if !matches!(physical.number(), 1020..=1023) => Physical::Deactivated(physical),
+            Some(physical) if !matches!(physical.number(), 1020..=1023) => {
+                Physical::Deactivated(physical)
+            }
             _ => Physical::Untouched,
         }
     }

@@ -27,7 +27,11 @@ impl VirtualInterface {
     pub fn misr(&self) -> u64 {
         let conditions = [
             (misr::EOI, None, self.eisr() != 0),
-            (misr::U, Some(hcr::UIE), self.which(|lr| lr.state() != State::Inactive).count_ones() <= 1),
+            (
+                misr::U,
+                Some(hcr::UIE),
+                self.which(|lr| lr.state() != State::Inactive).count_ones() <= 1,
+            ),
             (misr::LRENP, Some(hcr::LRENPIE), hcr::EOICOUNT.is_set(self.hcr)),
             (misr::NP, Some(hcr::NPIE), self.which(|lr| lr.state() == State::Pending) == 0),
             (misr::VGRP0E, Some(hcr::VGRP0EIE), vmcr::VENG0.is_set(self.vmcr)),
@@ -36,9 +40,9 @@ impl VirtualInterface {
             (misr::VGRP1D, Some(hcr::VGRP1DIE), !vmcr::VENG1.is_set(self.vmcr)),
         ];
         let enabled = |enable: Option<Field>| enable.is_none_or(|enable| enable.is_set(self.hcr));
-        conditions
-            .iter()
-            .fold(0, |bits, &(bit, enable, holds)| bits | if holds && enabled(enable) { bit.mask() } else { 0 })
+        conditions.iter().fold(0, |bits, &(bit, enable, holds)| {
+            bits | if holds && enabled(enable) { bit.mask() } else { 0 }
+        })
     }
 
     /// Returns the level of the maintenance interrupt, a PPI of the CPU: it is not signalled while
@@ -76,7 +80,8 @@ mod tests {
         let mut ich = new();
         for (valid, asserted) in [(0, true), (1, true), (2, false), (3, false)] {
             if valid > 0 {
-                let lr = pending(32 + valid as u32).in_state([State::Pending, State::Active][valid % 2]);
+                let lr =
+                    pending(32 + valid as u32).in_state([State::Pending, State::Active][valid % 2]);
                 ich.set_lr(valid - 1, lr).expect("there are three");
             }
             follows(&mut ich, hcr::UIE, misr::U, asserted);
@@ -86,9 +91,12 @@ mod tests {
     #[test]
     fn no_pending_is_asserted_while_no_list_register_is_pending_and_nothing_else() {
         let mut ich = new();
-        for (state, asserted) in
-            [(State::Inactive, true), (State::Pending, false), (State::Active, true), (State::PendingAndActive, true)]
-        {
+        for (state, asserted) in [
+            (State::Inactive, true),
+            (State::Pending, false),
+            (State::Active, true),
+            (State::PendingAndActive, true),
+        ] {
             ich.set_lr(2, pending(32).in_state(state)).expect("there are three");
             follows(&mut ich, hcr::NPIE, misr::NP, asserted);
         }
@@ -131,7 +139,8 @@ mod tests {
     fn an_ended_physical_interrupt_leaves_its_list_register_empty() {
         let mut ich = new();
         let physical = super::super::spec::PhysicalIntId::new(0x200).expect("it is small");
-        ich.set_lr(0, pending(32).of_physical(physical).in_state(State::Inactive)).expect("there are three");
+        ich.set_lr(0, pending(32).of_physical(physical).in_state(State::Inactive))
+            .expect("there are three");
         assert_eq!((ich.eisr(), ich.elrsr()), (0, 0b111), "bit 41 is one of pINTID");
     }
 

@@ -50,7 +50,8 @@ fn setup() -> impl Strategy<Value = Setup> {
     let bits = (5u8..=8).prop_flat_map(|priority| (Just(priority), 5..=priority.min(7)));
     (bits, any::<bool>(), any::<bool>(), [0u8..8, 0u8..8]).prop_map(
         |((priority, preemption), split, common, points)| {
-            let implementation = Implementation::new(LIST_REGISTERS as u8, priority, preemption).expect("it is legal");
+            let implementation = Implementation::new(LIST_REGISTERS as u8, priority, preemption)
+                .expect("it is legal");
             Setup { implementation, split, common, points }
         },
     )
@@ -115,7 +116,10 @@ impl Reference {
         let mut best: Option<(u32, usize)> = None;
         for (number, held) in self.held.iter().enumerate() {
             let Some(held) = held else { continue };
-            let counts = held.pending && !held.active && held.priority != 0xff && self.enabled[held.group as usize];
+            let counts = held.pending
+                && !held.active
+                && held.priority != 0xff
+                && self.enabled[held.group as usize];
             if counts && best.is_none_or(|(priority, _)| held.priority < priority) {
                 best = Some((held.priority, number));
             }
@@ -127,7 +131,8 @@ impl Reference {
         let number = self.highest()?;
         let held = self.held[number]?;
         let free = self.running.iter().all(|&(.., priority)| {
-            self.group_priority(held.priority, held.group) < self.group_priority(priority, held.group)
+            self.group_priority(held.priority, held.group)
+                < self.group_priority(priority, held.group)
         });
         (held.priority < self.mask && free).then_some(number)
     }
@@ -144,9 +149,14 @@ impl Reference {
     }
 
     fn deactivate(&mut self, intid: IntId) {
-        let active = self.held.iter_mut().find(|held| held.is_some_and(|held| held.active && held.intid == intid));
+        let active = self
+            .held
+            .iter_mut()
+            .find(|held| held.is_some_and(|held| held.active && held.intid == intid));
         match active {
-            Some(slot) => *slot = slot.map(|held| Held { active: false, ..held }).filter(|held| held.pending),
+            Some(slot) => {
+                *slot = slot.map(|held| Held { active: false, ..held }).filter(|held| held.pending)
+            }
             None if intid.number() < 8192 => self.count = (self.count + 1) % 32,
             None => {}
         }
@@ -158,7 +168,11 @@ impl Reference {
 }
 
 /// Does the act to both, if a guest or a hypervisor may do it now.
-fn both(act: &Act, gic: &mut VirtualInterface, reference: &mut Reference) -> Result<(), TestCaseError> {
+fn both(
+    act: &Act,
+    gic: &mut VirtualInterface,
+    reference: &mut Reference,
+) -> Result<(), TestCaseError> {
     match *act {
         Act::Raise { lr, interrupt, priority, group } => {
             let intid = intid(interrupt);
@@ -175,7 +189,8 @@ fn both(act: &Act, gic: &mut VirtualInterface, reference: &mut Reference) -> Res
             let word = ListRegister::new(intid, Priority(priority), group);
             gic.set_lr(lr, word).expect("there are four");
             let priority = u32::from(priority & reference.setup.implementation.priority_mask());
-            reference.held[lr] = Some(Held { intid, priority, group, pending: true, active: false });
+            reference.held[lr] =
+                Some(Held { intid, priority, group, pending: true, active: false });
         }
         Act::Take { lr } => {
             gic.set_lr(lr, ListRegister::EMPTY).expect("there are four");
@@ -218,7 +233,8 @@ fn agree(gic: &VirtualInterface, reference: &Reference) -> Result<(), TestCaseEr
     prop_assert_eq!(gic.read_rpr().map(|priority| u32::from(priority.0)), Ok(running));
     for group in [Group::Zero, Group::One] {
         let highest = reference.highest().and_then(|number| reference.held[number]);
-        let seen = highest.filter(|held| held.group == group).map_or(IntId::SPURIOUS, |held| held.intid);
+        let seen =
+            highest.filter(|held| held.group == group).map_or(IntId::SPURIOUS, |held| held.intid);
         prop_assert_eq!(gic.read_hppir(group), Ok(seen));
     }
     let signalled = reference.signalled().and_then(|number| reference.held[number]);
@@ -233,7 +249,10 @@ fn agree(gic: &VirtualInterface, reference: &Reference) -> Result<(), TestCaseEr
         };
         prop_assert_eq!(gic.lr(number).map(ListRegister::state), Ok(state));
     }
-    let empty = (0..LIST_REGISTERS).filter(|&number| reference.held[number].is_none()).map(|number| 1 << number).sum();
+    let empty = (0..LIST_REGISTERS)
+        .filter(|&number| reference.held[number].is_none())
+        .map(|number| 1 << number)
+        .sum();
     prop_assert_eq!(gic.elrsr(), empty);
     Ok(())
 }

@@ -94,8 +94,12 @@ pub mod hcr {
     pub const EOICOUNT: Field = Field::bits(31, 27);
 
     /// All that can be written. (TSEI, vSGIEOICount and DVIM are RES0: no SErrors, no GICv4.)
-    pub(crate) const WRITABLE: u64 =
-        Field::bits(7, 0).mask() | TC.mask() | TALL0.mask() | TALL1.mask() | TDIR.mask() | EOICOUNT.mask();
+    pub(crate) const WRITABLE: u64 = Field::bits(7, 0).mask()
+        | TC.mask()
+        | TALL0.mask()
+        | TALL1.mask()
+        | TDIR.mask()
+        | EOICOUNT.mask();
 }
 
 /// Fields of ICH_VMCR_EL2, which are those of the guest's own registers.
@@ -339,7 +343,11 @@ impl ListRegister {
 
     /// Returns the physical interrupt that it is, if HW is set.
     pub const fn physical(self) -> Option<PhysicalIntId> {
-        if lr::HW.is_set(self.0) { Some(PhysicalIntId(lr::PINTID.get(self.0) as u16)) } else { None }
+        if lr::HW.is_set(self.0) {
+            Some(PhysicalIntId(lr::PINTID.get(self.0) as u16))
+        } else {
+            None
+        }
     }
 
     /// Returns whether its deactivation asserts a maintenance interrupt. Under HW the bit is one of
@@ -370,7 +378,14 @@ impl Implementation {
             && preemption_bits <= priority_bits;
         let (long_ids, traps_dir, counts_strays) = (false, true, false);
         if legal {
-            Some(Self { list_registers, priority_bits, preemption_bits, long_ids, traps_dir, counts_strays })
+            Some(Self {
+                list_registers,
+                priority_bits,
+                preemption_bits,
+                long_ids,
+                traps_dir,
+                counts_strays,
+            })
         } else {
             None
         }
@@ -434,7 +449,9 @@ impl Implementation {
 
     /// Returns ICH_VTR_EL2.
     pub const fn vtr(self) -> u64 {
-        let word = vtr::NV4.mask() | vtr::A3V.mask() | vtr::LISTREGS.put(0, self.list_registers as u64 - 1);
+        let word = vtr::NV4.mask()
+            | vtr::A3V.mask()
+            | vtr::LISTREGS.put(0, self.list_registers as u64 - 1);
         let word = vtr::PRIBITS.put(word, self.priority_bits as u64 - 1);
         let word = vtr::PREBITS.put(word, self.preemption_bits as u64 - 1);
         vtr::TDS.put(vtr::IDBITS.put(word, self.long_ids as u64), self.traps_dir as u64)
@@ -454,7 +471,10 @@ mod tests {
         let physical = PhysicalIntId::new(0x1fff).expect("it is small");
         let lr = lr.of_physical(physical).in_state(State::Active);
         assert_eq!(lr.bits(), 0xb0a8_1fff_0000_2001);
-        assert_eq!((lr.state(), lr.group(), lr.priority()), (State::Active, Group::One, Priority(0xa8)));
+        assert_eq!(
+            (lr.state(), lr.group(), lr.priority()),
+            (State::Active, Group::One, Priority(0xa8))
+        );
         assert_eq!((lr.intid(), lr.physical()), (intid, Some(physical)));
     }
 
@@ -470,7 +490,8 @@ mod tests {
     fn ich_vtr_el2_says_what_is_implemented() {
         let four = Implementation::new(4, 5, 5).expect("it is legal");
         assert_eq!(four.vtr(), 0x9038_0003);
-        let most = Implementation::new(16, 8, 7).expect("it is legal").with_long_ids().without_tds();
+        let most =
+            Implementation::new(16, 8, 7).expect("it is legal").with_long_ids().without_tds();
         assert_eq!(most.vtr(), 0xf8b0_000f);
     }
 
@@ -485,7 +506,9 @@ mod tests {
 
     #[test]
     fn an_active_priority_register_has_thirty_two_levels() {
-        let of = |preemption| Implementation::new(1, 7, preemption).expect("it is legal").active_priority_registers();
+        let of = |preemption| {
+            Implementation::new(1, 7, preemption).expect("it is legal").active_priority_registers()
+        };
         assert_eq!([5, 6, 7].map(of), [1, 2, 4]);
     }
 }

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
-use super::spec::{Group, Implementation, IntId, ListRegister, PhysicalIntId, State, hcr, lr, vmcr};
+use super::spec::{
+    Group, Implementation, IntId, ListRegister, PhysicalIntId, State, hcr, lr, vmcr,
+};
 
 /// The most list registers that there can be.
 const LIST_REGISTERS: usize = 16;
@@ -50,11 +52,19 @@ pub enum Unpredictable {
 impl fmt::Display for Unpredictable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unpredictable::Special(id) => write!(f, "a list register holds the special INTID {}", id.number()),
+            Unpredictable::Special(id) => {
+                write!(f, "a list register holds the special INTID {}", id.number())
+            }
             Unpredictable::Twice(id) => write!(f, "two list registers hold vINTID {}", id.number()),
-            Unpredictable::TwicePhysical(id) => write!(f, "two list registers hold pINTID {}", id.number()),
+            Unpredictable::TwicePhysical(id) => {
+                write!(f, "two list registers hold pINTID {}", id.number())
+            }
             Unpredictable::PendingAndActive(id) => {
-                write!(f, "physical interrupt {} is pending and active in a list register", id.number())
+                write!(
+                    f,
+                    "physical interrupt {} is pending and active in a list register",
+                    id.number()
+                )
             }
         }
     }
@@ -118,7 +128,8 @@ impl VirtualInterface {
     }
 
     pub(super) fn put_mask(&mut self, value: u64) {
-        self.vmcr = vmcr::VPMR.put(self.vmcr, value & u64::from(self.implementation.priority_mask()));
+        self.vmcr =
+            vmcr::VPMR.put(self.vmcr, value & u64::from(self.implementation.priority_mask()));
     }
 
     /// Reads a list register.
@@ -135,8 +146,10 @@ impl VirtualInterface {
     /// If there are fewer.
     pub fn set_lr(&mut self, number: usize, value: ListRegister) -> Result<(), Undefined> {
         self.lr(number)?;
-        let reserved = if lr::HW.is_set(value.bits()) { 0 } else { lr::PINTID.mask() & !lr::EOI.mask() };
-        let written = lr::STATE.mask() | lr::HW.mask() | lr::GROUP.mask() | lr::PINTID.mask() & !reserved;
+        let reserved =
+            if lr::HW.is_set(value.bits()) { 0 } else { lr::PINTID.mask() & !lr::EOI.mask() };
+        let written =
+            lr::STATE.mask() | lr::HW.mask() | lr::GROUP.mask() | lr::PINTID.mask() & !reserved;
         let priority = value.priority().0 & self.implementation.priority_mask();
         let word = lr::PRIORITY.put(value.bits() & written, priority.into());
         let intid = value.intid().cut(self.implementation.id_bits());
@@ -164,7 +177,12 @@ impl VirtualInterface {
     ///
     /// # Errors
     /// If there are fewer.
-    pub fn set_active_priorities(&mut self, group: Group, number: usize, value: u32) -> Result<(), Undefined> {
+    pub fn set_active_priorities(
+        &mut self,
+        group: Group,
+        number: usize,
+        value: u32,
+    ) -> Result<(), Undefined> {
         self.active_priorities(group, number)?;
         self.active[group as usize][number] = value;
         Ok(())
@@ -187,7 +205,9 @@ impl VirtualInterface {
                 if one.intid() == other.intid() {
                     return Err(Unpredictable::Twice(one.intid()));
                 }
-                if let Some(physical) = one.physical().filter(|_| one.physical() == other.physical()) {
+                if let Some(physical) =
+                    one.physical().filter(|_| one.physical() == other.physical())
+                {
                     return Err(Unpredictable::TwicePhysical(physical));
                 }
             }
@@ -202,7 +222,9 @@ mod tests {
     use super::*;
 
     fn new(lrs: u8, priority_bits: u8, preemption_bits: u8) -> VirtualInterface {
-        VirtualInterface::new(Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal"))
+        VirtualInterface::new(
+            Implementation::new(lrs, priority_bits, preemption_bits).expect("it is legal"),
+        )
     }
 
     fn pending(number: u32) -> ListRegister {

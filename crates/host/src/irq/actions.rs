@@ -9,9 +9,11 @@ use doorbell_platform::{LockClass, Mutex, Platform, RcuCell, Retired, WaitType};
 
 use super::threaded::Threaded;
 
-/// A leaf, taken in task context only: one change of a line's handlers at a time. The list is read under it, in a read
-/// section that is begun there and ends afterwards: to end one may wake who waits for it.
-pub(crate) static IRQ_ACTIONS: LockClass = LockClass::new("host.irq_actions", WaitType::Sleep).leaf();
+/// A leaf, taken in task context only: one change of a line's handlers at a time. The list is read
+/// under it, in a read section that is begun there and ends afterwards: to end one may wake who
+/// waits for it.
+pub(crate) static IRQ_ACTIONS: LockClass =
+    LockClass::new("host.irq_actions", WaitType::Sleep).leaf();
 
 /// What a handler has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +86,8 @@ pub(crate) struct Actions<P: Platform> {
     changes: Mutex<P, ()>,
 }
 
-/// A handler is called for each interrupt from now on. Its line's former list is still read by interrupts under way.
+/// A handler is called for each interrupt from now on. Its line's former list is still read by
+/// interrupts under way.
 #[must_use = "the former list leaks unless it is reclaimed"]
 pub struct Requested<P: Platform> {
     former: Retired<P::Rcu, List>,
@@ -149,12 +152,18 @@ impl<P: Platform> Actions<P> {
     }
 
     #[track_caller]
-    pub(crate) fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<Requested<P>, LineTaken> {
+    pub(crate) fn request(
+        &self,
+        handler: Arc<dyn Handler>,
+        sharing: Sharing,
+    ) -> Result<Requested<P>, LineTaken> {
         // Declared first, so that the read section ends when the lock is gone: see `IRQ_ACTIONS`.
         let list;
         let _changes = self.changes.lock();
         list = self.list.read();
-        if !list.handlers.is_empty() && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared) {
+        if !list.handlers.is_empty()
+            && (list.sharing, sharing) != (Sharing::Shared, Sharing::Shared)
+        {
             return Err(LineTaken);
         }
         let handlers = list.handlers.iter().cloned().chain([handler]).collect();
@@ -176,6 +185,10 @@ impl<P: Platform> Actions<P> {
         let mut handlers = list.handlers.clone();
         handlers.remove(at);
         let (last, sharing) = (handlers.is_empty(), list.sharing);
-        Ok(Freed { former: self.list.replace(Box::new(List { sharing, handlers })), last, threaded })
+        Ok(Freed {
+            former: self.list.replace(Box::new(List { sharing, handlers })),
+            last,
+            threaded,
+        })
     }
 }

@@ -10,8 +10,8 @@ use super::flow::Flow;
 use super::threaded::{ThreadWork, Threaded};
 use crate::CpuSet;
 
-/// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document 000 is about a thread
-/// that was woken under it.)
+/// A leaf: whom to wake and what to call is decided under it, and done when it is gone. (Document
+/// 000 is about a thread that was woken under it.)
 pub(crate) static IRQ_DESC: LockClass = LockClass::new("host.irq_desc", WaitType::Spin).leaf();
 
 /// Why an affinity was refused. The former one stays.
@@ -57,7 +57,8 @@ pub trait AffinityNotifier: Send + Sync {
     fn moved(&self);
 }
 
-/// A descriptor of an interrupt of the host: who handles it, whether it is enabled, where it goes, and its thread, if it has one.
+/// A descriptor of an interrupt of the host: who handles it, whether it is enabled, where it goes,
+/// and its thread, if it has one.
 pub struct IrqDesc<P: Platform> {
     pub(crate) state: Lock<P, State<P>>,
     pub(crate) threaded: Threaded<P>,
@@ -133,11 +134,16 @@ impl<P: Platform> WakeThread<P> {
 
 impl<P: Platform> IrqDesc<P> {
     /// Returns the descriptor of an interrupt that goes to the first CPU of `affinity` that is in
-    /// `online`. Its handlers are read in sections of `rcu`, which any number of descriptors may have in common.
+    /// `online`. Its handlers are read in sections of `rcu`, which any number of descriptors may
+    /// have in common.
     ///
     /// # Errors
     /// See [`AffinityError`].
-    pub fn new(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+    pub fn new(
+        rcu: &Arc<P::Rcu>,
+        affinity: CpuSet,
+        online: &CpuSet,
+    ) -> Result<Self, AffinityError> {
         Self::of(rcu, affinity, online, false)
     }
 
@@ -146,14 +152,31 @@ impl<P: Platform> IrqDesc<P> {
     ///
     /// # Errors
     /// See [`AffinityError`].
-    pub fn managed(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet) -> Result<Self, AffinityError> {
+    pub fn managed(
+        rcu: &Arc<P::Rcu>,
+        affinity: CpuSet,
+        online: &CpuSet,
+    ) -> Result<Self, AffinityError> {
         Self::of(rcu, affinity, online, true)
     }
 
-    fn of(rcu: &Arc<P::Rcu>, affinity: CpuSet, online: &CpuSet, managed: bool) -> Result<Self, AffinityError> {
+    fn of(
+        rcu: &Arc<P::Rcu>,
+        affinity: CpuSet,
+        online: &CpuSet,
+        managed: bool,
+    ) -> Result<Self, AffinityError> {
         let cpu = target(&affinity, online)?;
         let affinity = Arc::new(affinity);
-        let state = State { affinity, managed, cpu, thread: None, notifier: None, depth: 0, deferred: None };
+        let state = State {
+            affinity,
+            managed,
+            cpu,
+            thread: None,
+            notifier: None,
+            depth: 0,
+            deferred: None,
+        };
         Ok(IrqDesc {
             state: Lock::new(&IRQ_DESC, state),
             threaded: Threaded::new(),
@@ -219,7 +242,10 @@ impl<P: Platform> IrqDesc<P> {
     ///
     /// # Context
     /// Any task; does not sleep.
-    pub fn set_notifier(&self, notifier: Option<Arc<dyn AffinityNotifier>>) -> Option<Arc<dyn AffinityNotifier>> {
+    pub fn set_notifier(
+        &self,
+        notifier: Option<Arc<dyn AffinityNotifier>>,
+    ) -> Option<Arc<dyn AffinityNotifier>> {
         mem::replace(&mut self.state.lock_irqsave().notifier, notifier)
     }
 
@@ -301,7 +327,8 @@ impl<P: Platform> IrqDesc<P> {
         if state.cpu != cpu {
             return Ok(None);
         }
-        let other = |set: &CpuSet| set.iter().find(|other| *other != cpu && online.contains(*other));
+        let other =
+            |set: &CpuSet| set.iter().find(|other| *other != cpu && online.contains(*other));
         let to = match other(&state.affinity) {
             None if state.managed => return Err(AffinityError::Managed),
             None => other(online).ok_or(AffinityError::Offline)?,
@@ -330,18 +357,29 @@ impl<P: Platform> IrqDesc<P> {
         let stays = affinity.contains(state.cpu) && online.contains(state.cpu);
         // First what may panic: then nothing has changed.
         let change = (!stays).then(|| self.goes_to(&mut state, first, program));
-        let former = if state.managed { affinity } else { mem::replace(&mut state.affinity, affinity) };
+        let former =
+            if state.managed { affinity } else { mem::replace(&mut state.affinity, affinity) };
         drop(state);
         drop(former);
         Ok(change)
     }
 
-    fn goes_to<R>(&self, state: &mut State<P>, cpu: CpuId, program: impl FnOnce(CpuId) -> R) -> AffinityChange<P, R> {
+    fn goes_to<R>(
+        &self,
+        state: &mut State<P>,
+        cpu: CpuId,
+        program: impl FnOnce(CpuId) -> R,
+    ) -> AffinityChange<P, R> {
         let programmed = program(cpu);
         state.cpu = cpu;
         // Under the lock: a thread that is attached after this finds it.
         self.threaded.ask_to_move();
-        AffinityChange { cpu, programmed, wake: state.thread.clone(), notify: state.notifier.clone() }
+        AffinityChange {
+            cpu,
+            programmed,
+            wake: state.thread.clone(),
+            notify: state.notifier.clone(),
+        }
     }
 
     /// Has the interrupt's thread handle an interrupt that has come: returns what wakes the thread.
@@ -379,7 +417,8 @@ impl<P: Platform> IrqDesc<P> {
 impl<P: Platform> State<P> {
     /// Returns whether it may be asked for.
     fn allows(&self, affinity: Option<&CpuSet>) -> Result<(), AffinityError> {
-        let within = !self.managed || affinity.is_none_or(|affinity| affinity.is_subset_of(&self.affinity));
+        let within =
+            !self.managed || affinity.is_none_or(|affinity| affinity.is_subset_of(&self.affinity));
         within.then_some(()).ok_or(AffinityError::Managed)
     }
 }
@@ -414,8 +453,11 @@ mod tests {
         let online = cpus([0, 1, 70]);
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([1, 70]), &online).unwrap();
         assert_eq!(desc.cpu(), CpuId(1));
-        assert!(desc.set_affinity(cpus([0, 1]), &online, |_| panic!("it stays")).unwrap().is_none());
-        let change = desc.set_affinity(cpus([5, 70]), &online, |cpu| cpu).unwrap().expect("1 is not in it");
+        assert!(
+            desc.set_affinity(cpus([0, 1]), &online, |_| panic!("it stays")).unwrap().is_none()
+        );
+        let change =
+            desc.set_affinity(cpus([5, 70]), &online, |cpu| cpu).unwrap().expect("1 is not in it");
         assert_eq!((change.cpu, desc.cpu(), change.act()), (CpuId(70), CpuId(70), CpuId(70)));
     }
 
@@ -423,8 +465,14 @@ mod tests {
     fn an_affinity_without_an_online_cpu_is_refused_and_changes_nothing() {
         let online = cpus([0]);
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
-        assert_eq!(desc.set_affinity(CpuSet::none(), &online, drop).err(), Some(AffinityError::Empty));
-        assert_eq!(desc.set_affinity(cpus([64]), &online, drop).err(), Some(AffinityError::Offline));
+        assert_eq!(
+            desc.set_affinity(CpuSet::none(), &online, drop).err(),
+            Some(AffinityError::Empty)
+        );
+        assert_eq!(
+            desc.set_affinity(cpus([64]), &online, drop).err(),
+            Some(AffinityError::Offline)
+        );
         assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
     }
 
@@ -432,10 +480,19 @@ mod tests {
     fn an_interrupt_leaves_a_cpu_that_is_online_still() {
         let online = cpus([0, 1, 2]);
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([0, 2]), &online).unwrap();
-        assert_eq!(desc.migrate_off(CpuId(0), &online, drop).unwrap().map(|change| change.cpu), Some(CpuId(2)));
+        assert_eq!(
+            desc.migrate_off(CpuId(0), &online, drop).unwrap().map(|change| change.cpu),
+            Some(CpuId(2))
+        );
         assert!(desc.migrate_off(CpuId(0), &online, drop).unwrap().is_none(), "it goes elsewhere");
-        assert_eq!(desc.migrate_off(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu), Some(CpuId(1)));
-        assert_eq!(desc.migrate_off(CpuId(1), &cpus([1]), drop).err(), Some(AffinityError::Offline));
+        assert_eq!(
+            desc.migrate_off(CpuId(2), &cpus([1, 2]), drop).unwrap().map(|change| change.cpu),
+            Some(CpuId(1))
+        );
+        assert_eq!(
+            desc.migrate_off(CpuId(1), &cpus([1]), drop).err(),
+            Some(AffinityError::Offline)
+        );
         assert_eq!(*desc.affinity(), cpus([0, 2]));
     }
 
@@ -456,13 +513,25 @@ mod tests {
         let desc = IrqDesc::<Std>::managed(&rcu(), cpus([0, 2]), &online).unwrap();
         let beyond = [cpus([1]), cpus([0, 1])];
         for affinity in beyond {
-            assert_eq!(desc.set_affinity(affinity.clone(), &online, drop).err(), Some(AffinityError::Managed));
+            assert_eq!(
+                desc.set_affinity(affinity.clone(), &online, drop).err(),
+                Some(AffinityError::Managed)
+            );
             assert_eq!(desc.defer_affinity(affinity, &online), Err(AffinityError::Managed));
         }
-        assert_eq!(desc.set_affinity(cpus([2]), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(2)));
+        assert_eq!(
+            desc.set_affinity(cpus([2]), &online, |cpu| cpu).unwrap().map(|change| change.cpu),
+            Some(CpuId(2))
+        );
         assert_eq!(*desc.affinity(), cpus([0, 2]), "that stays");
-        assert_eq!(desc.migrate_off(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu), Some(CpuId(0)));
-        assert_eq!(desc.migrate_off(CpuId(0), &cpus([0, 1]), drop).err(), Some(AffinityError::Managed));
+        assert_eq!(
+            desc.migrate_off(CpuId(2), &online, |cpu| cpu).unwrap().map(|change| change.cpu),
+            Some(CpuId(0))
+        );
+        assert_eq!(
+            desc.migrate_off(CpuId(0), &cpus([0, 1]), drop).err(),
+            Some(AffinityError::Managed)
+        );
         assert_eq!(desc.cpu(), CpuId(0));
     }
 
@@ -471,7 +540,9 @@ mod tests {
         let online = cpus([0, 1]);
         let desc = IrqDesc::<Std>::new(&rcu(), cpus([0]), &online).unwrap();
         let caught = |f: &dyn Fn()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
-        caught(&|| drop(desc.set_affinity(cpus([1]), &online, |_| panic!("an entry that is wrong"))));
+        caught(&|| {
+            drop(desc.set_affinity(cpus([1]), &online, |_| panic!("an entry that is wrong")))
+        });
         caught(&|| drop(desc.migrate_off(CpuId(0), &online, |_| panic!("an entry that is wrong"))));
         assert_eq!((desc.cpu(), desc.affinity()), (CpuId(0), Arc::new(cpus([0]))));
         assert!(desc.take_work().is_none(), "no thread is asked to move");

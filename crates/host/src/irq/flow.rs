@@ -22,12 +22,13 @@ const UNHANDLED: u32 = 99_900;
 /// How often the handlers are called again before others get their turn.
 const AGAIN: u32 = 16;
 
-/// One interrupt at a time is handled, wherever it arrives, and one that arrives meanwhile is not lost: it leaves `PENDING`, and who
-/// handles looks at the word before ending. The shape is that of a post: publish, then read the gate, in one step because both
-/// are in one word.
+/// One interrupt at a time is handled, wherever it arrives, and one that arrives meanwhile is not
+/// lost: it leaves `PENDING`, and who handles looks at the word before ending. The shape is that of
+/// a post: publish, then read the gate, in one step because both are in one word.
 pub(crate) struct Flow<P: Platform> {
     state: P::AtomicU32,
-    // Of the window. Who has `IN_PROGRESS` uses them, so there is nobody to exclude; the next one sees them by way of `state`.
+    // Of the window. Who has `IN_PROGRESS` uses them, so there is nobody to exclude; the next one
+    // sees them by way of `state`.
     unhandled: P::AtomicU32,
     handled: P::AtomicU32,
 }
@@ -57,7 +58,11 @@ pub(crate) enum End {
 
 impl<P: Platform> Flow<P> {
     pub(crate) fn new() -> Self {
-        Flow { state: P::AtomicU32::new(0), unhandled: P::AtomicU32::new(0), handled: P::AtomicU32::new(0) }
+        Flow {
+            state: P::AtomicU32::new(0),
+            unhandled: P::AtomicU32::new(0),
+            handled: P::AtomicU32::new(0),
+        }
     }
 
     /// Begins to handle an interrupt that has come, if nothing is the matter with it: the handlers
@@ -76,7 +81,8 @@ impl<P: Platform> Flow<P> {
         loop {
             let (to, begin) = match seen & (IN_PROGRESS | DISABLED) {
                 0 => ((seen & !PENDING) | IN_PROGRESS, Begin::Run),
-                // Both, if it was disabled while it is handled: who enables it need not look, who handles it will.
+                // Both, if it was disabled while it is handled: who enables it need not look, who
+                // handles it will.
                 both if both & DISABLED == 0 => (seen | PENDING, Begin::Left),
                 _ => (seen | PENDING, Begin::Disabled),
             };
@@ -192,7 +198,11 @@ mod tests {
         flow.disable();
         assert_eq!(flow.begin(), Begin::Disabled);
         assert!(flow.enable());
-        assert_eq!((flow.begin(), flow.end(1)), (Begin::Run, DONE), "it was pending, and no longer is");
+        assert_eq!(
+            (flow.begin(), flow.end(1)),
+            (Begin::Run, DONE),
+            "it was pending, and no longer is"
+        );
         flow.disable();
         assert!(!flow.enable());
     }
@@ -223,7 +233,10 @@ mod tests {
         for round in 1..AGAIN {
             assert_eq!((flow.begin(), flow.end(round)), (Begin::Left, End::Again));
         }
-        assert_eq!((flow.begin(), flow.end(AGAIN)), (Begin::Left, End::Done { moves: false, pending: true }));
+        assert_eq!(
+            (flow.begin(), flow.end(AGAIN)),
+            (Begin::Left, End::Done { moves: false, pending: true })
+        );
         assert_eq!((flow.begin(), flow.end(1)), (Begin::Run, DONE));
     }
 
@@ -246,7 +259,10 @@ mod tests {
         for (claimed, stuck) in [(100, false), (99, true)] {
             let flow = Flow::<Std>::new();
             // The first is nobody's, so that the window begins with it.
-            let said = (0..WINDOW).map(|n| flow.account((1..=claimed).contains(&n))).filter(|said| *said).count();
+            let said = (0..WINDOW)
+                .map(|n| flow.account((1..=claimed).contains(&n)))
+                .filter(|said| *said)
+                .count();
             assert_eq!(said, usize::from(stuck), "{claimed} are claimed");
         }
     }

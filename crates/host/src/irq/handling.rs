@@ -11,7 +11,8 @@ use super::actions::{Freed, Handler, IrqReturn, LineTaken, NotRequested, Request
 use super::desc::{IrqDesc, WakeThread};
 use super::flow::{Begin, End, Flow};
 
-/// What is left to be done when an interrupt's handlers have been called, all of it with no lock held.
+/// What is left to be done when an interrupt's handlers have been called, all of it with no lock
+/// held.
 #[must_use = "the thread, what has come meanwhile and a deferred move depend on this"]
 pub struct Handling<P: Platform> {
     /// The thread is to be woken.
@@ -36,7 +37,13 @@ doorbell_platform::opaque_debug!([P: Platform] Handling<P>; mask, resend, moves,
 
 impl<P: Platform> Handling<P> {
     fn nothing() -> Self {
-        Handling { wake: WakeThread::nobody(), mask: false, resend: false, moves: false, spurious_disabled: false }
+        Handling {
+            wake: WakeThread::nobody(),
+            mask: false,
+            resend: false,
+            moves: false,
+            spurious_disabled: false,
+        }
     }
 }
 
@@ -84,7 +91,11 @@ impl<P: Platform> IrqDesc<P> {
     /// # Errors
     /// If there is one, and not both share the line.
     #[track_caller]
-    pub fn request(&self, handler: Arc<dyn Handler>, sharing: Sharing) -> Result<Requested<P>, LineTaken> {
+    pub fn request(
+        &self,
+        handler: Arc<dyn Handler>,
+        sharing: Sharing,
+    ) -> Result<Requested<P>, LineTaken> {
         self.actions.request(handler, sharing)
     }
 
@@ -195,7 +206,11 @@ impl<P: Platform> IrqDesc<P> {
     pub fn enable(&self) -> Result<Enabled, NotDisabled> {
         let mut state = self.state.lock_irqsave();
         state.depth = state.depth.checked_sub(1).ok_or(NotDisabled)?;
-        Ok(if state.depth > 0 { Enabled::Not } else { Enabled::Unmask { resend: self.flow.enable() } })
+        Ok(if state.depth > 0 {
+            Enabled::Not
+        } else {
+            Enabled::Unmask { resend: self.flow.enable() }
+        })
     }
 
     /// Returns whether the interrupt is disabled.
@@ -214,7 +229,8 @@ impl<P: Platform> IrqDesc<P> {
     #[track_caller]
     pub fn mask(&self, mask: impl Fn(bool)) {
         mask(true);
-        // Store buffering: here the mask is written and the word read, in `enable` the word is written and then the mask.
+        // Store buffering: here the mask is written and the word read, in `enable` the word is
+        // written and then the mask.
         P::fence(SeqCst);
         if !self.flow.is_disabled() {
             mask(false);
@@ -335,11 +351,17 @@ mod tests {
         let desc = desc();
         let driver = driver(IrqReturn::None);
         desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
-        let stuck =
-            (0..100_010).map(|_| desc.handle()).filter(|handling| handling.spurious_disabled && handling.mask).count();
+        let stuck = (0..100_010)
+            .map(|_| desc.handle())
+            .filter(|handling| handling.spurious_disabled && handling.mask)
+            .count();
         assert_eq!((stuck, driver.calls.load(SeqCst)), (1, 100_000));
         assert!(desc.is_disabled());
-        assert_eq!(desc.enable(), Ok(Enabled::Unmask { resend: true }), "the device may well have raised one");
+        assert_eq!(
+            desc.enable(),
+            Ok(Enabled::Unmask { resend: true }),
+            "the device may well have raised one"
+        );
     }
 
     #[test]
@@ -364,7 +386,8 @@ mod tests {
                 IrqReturn::WakeThread
             }
         }
-        let (desc, again) = (Arc::new(desc()), Arc::new(Again(std::sync::OnceLock::new(), AtomicU32::new(0))));
+        let (desc, again) =
+            (Arc::new(desc()), Arc::new(Again(std::sync::OnceLock::new(), AtomicU32::new(0))));
         assert!(again.0.set(desc.clone()).is_ok());
         desc.request(again.clone(), Sharing::Exclusive).unwrap().synchronize();
         desc.handle().wake.act();
@@ -377,7 +400,11 @@ mod tests {
         struct Some(AtomicU32);
         impl Handler for Some {
             fn handle(&self) -> IrqReturn {
-                if self.0.fetch_add(1, SeqCst) % 500 == 499 { IrqReturn::Handled } else { IrqReturn::None }
+                if self.0.fetch_add(1, SeqCst) % 500 == 499 {
+                    IrqReturn::Handled
+                } else {
+                    IrqReturn::None
+                }
             }
         }
         let desc = desc();
@@ -423,7 +450,11 @@ mod tests {
     }
 
     /// A thread of the interrupt, which says when it handles and goes on when it is told to.
-    fn thread(desc: Arc<IrqDesc<Std>>, told: std::sync::mpsc::Receiver<bool>, said: std::sync::mpsc::Sender<()>) {
+    fn thread(
+        desc: Arc<IrqDesc<Std>>,
+        told: std::sync::mpsc::Receiver<bool>,
+        said: std::sync::mpsc::Sender<()>,
+    ) {
         desc.attach_thread(Std::current_task()).unwrap().act();
         said.send(()).unwrap();
         while told.recv().unwrap() {
@@ -445,7 +476,8 @@ mod tests {
             let desc = Arc::new(desc());
             let driver = driver(IrqReturn::WakeThread);
             desc.request(driver.clone(), Sharing::Exclusive).unwrap().synchronize();
-            let ((tell, told), (says, said)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+            let ((tell, told), (says, said)) =
+                (std::sync::mpsc::channel(), std::sync::mpsc::channel());
             let irq_thread = std::thread::spawn({
                 let desc = desc.clone();
                 move || thread(desc, told, says)
@@ -507,7 +539,8 @@ mod tests {
 
     fn repeats(claims: IrqReturn) -> (Arc<IrqDesc<Std>>, Arc<Repeats>) {
         let no = || AtomicU32::new(0);
-        let repeats = Arc::new(Repeats { desc: std::sync::OnceLock::new(), more: no(), claims, calls: no() });
+        let repeats =
+            Arc::new(Repeats { desc: std::sync::OnceLock::new(), more: no(), claims, calls: no() });
         let desc = Arc::new(desc());
         assert!(repeats.desc.set(desc.clone()).is_ok());
         desc.request(repeats.clone(), Sharing::Exclusive).unwrap().synchronize();

@@ -1,4 +1,5 @@
-//! An interrupt of the host: its descriptor, its handlers, and what happens from its entry to the end of the last of them.
+//! An interrupt of the host: its descriptor, its handlers, and what happens from its entry to the
+//! end of the last of them.
 
 mod actions;
 mod desc;

@@ -79,8 +79,8 @@ impl<P: Platform> Threaded<P> {
         Some(ThreadWork { run: work & RUN != 0, moved: work & MOVE != 0 })
     }
 
-    /// Says that the thread, which calls this, has handled what it has taken. Returns how often it has
-    /// begun and ended.
+    /// Says that the thread, which calls this, has handled what it has taken. Returns how often it
+    /// has begun and ended.
     pub(crate) fn end(&self) -> u32 {
         let mut round = self.rounds.load(SeqCst);
         if round & 1 != 0 {

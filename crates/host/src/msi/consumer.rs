@@ -23,7 +23,8 @@ impl<F: Fn(u64) + Send + Sync + 'static> Signal for F {
 
 /// A consumer with interrupts that wait to be read: an eventfd.
 pub trait Drain: Signal {
-    /// Takes all that wait, in one step with respect to other readers: how many; 1 if it does not count them.
+    /// Takes all that wait, in one step with respect to other readers: how many; 1 if it does not
+    /// count them.
     fn drain(&self) -> u64;
 }
 
@@ -39,14 +40,15 @@ pub enum MsiConsumer {
 
 /// A line with its two consumers, and which of them is meant.
 ///
-/// A virtual machine monitor has a line go to the guest directly, by an irqfd, and while the guest masks it to an eventfd of
-/// its own, to show it as a pending bit. The consumer is exchanged in place: the line is neither freed nor requested
-/// anew, and nothing waits.
+/// A virtual machine monitor has a line go to the guest directly, by an irqfd, and while the guest
+/// masks it to an eventfd of its own, to show it as a pending bit. The consumer is exchanged in
+/// place: the line is neither freed nor requested anew, and nothing waits.
 ///
-/// **Exactly what was raised is delivered.** What the eventfd has when the line goes to the irqfd again is drained into that,
-/// by whoever switches, or by the interrupt that was on its way meanwhile: so nothing is lost, and nothing injected to be on
-/// the safe side. The number is exact if the eventfd counts and the irqfd takes a count; where either coalesces, as a
-/// pending bit of MSI-X does, several become one. An interrupt that had looked before the switch may be delivered
+/// **Exactly what was raised is delivered.** What the eventfd has when the line goes to the irqfd
+/// again is drained into that, by whoever switches, or by the interrupt that was on its way
+/// meanwhile: so nothing is lost, and nothing injected to be on the safe side. The number is exact
+/// if the eventfd counts and the irqfd takes a count; where either coalesces, as a pending bit of
+/// MSI-X does, several become one. An interrupt that had looked before the switch may be delivered
 /// directly a moment after it, as if it had come before.
 pub struct ConsumerSwitch<P: Platform, D, U> {
     /// [`DIRECT`] or [`USER`].
@@ -131,10 +133,11 @@ impl<P: Platform, D: Signal, U: Drain> Handover for ConsumerSwitch<P, D, U> {
     }
 }
 
-/// For hosts that can only free a line and request it again, with its new consumer: what came between is discarded as
-/// spurious, and a device that waits for its driver sends no other (document 004). So one interrupt is injected, *after* the
-/// line was requested: one that is raised before is found by that, one that is raised later finds the line. It may be one
-/// too many; at most one for each switch.
+/// For hosts that can only free a line and request it again, with its new consumer: what came
+/// between is discarded as spurious, and a device that waits for its driver sends no other
+/// (document 004). So one interrupt is injected, *after* the line was requested: one that is raised
+/// before is found by that, one that is raised later finds the line. It may be one too many; at
+/// most one for each switch.
 ///
 /// This is the line between the two. The only way on is [`request`](FreedLine::request).
 #[derive(Debug)]
@@ -149,7 +152,8 @@ impl FreedLine {
         FreedLine(())
     }
 
-    /// Requests the line, by `request`, which returns when the line goes to the consumer that it returns.
+    /// Requests the line, by `request`, which returns when the line goes to the consumer that it
+    /// returns.
     ///
     /// # Errors
     /// Its error, and the line, which is still to be requested.
@@ -190,8 +194,9 @@ pub struct RequestedLine<C>(C);
 doorbell_platform::opaque_debug!([C] RequestedLine<C>);
 
 impl<C: Signal> RequestedLine<C> {
-    /// Injects one interrupt into the consumer. (While the guest masks the line, that is the eventfd of user space, whose
-    /// reader has it [pending](crate::msi::MsixSignalled::Pending), like any other.)
+    /// Injects one interrupt into the consumer. (While the guest masks the line, that is the
+    /// eventfd of user space, whose reader has it [pending](crate::msi::MsixSignalled::Pending),
+    /// like any other.)
     pub fn inject(self) -> C {
         self.0.signal(1);
         self.0
@@ -251,10 +256,13 @@ mod tests {
     #[test]
     fn a_line_that_was_freed_is_used_again_only_with_one_injection() {
         let (_, direct, _) = line(MsiConsumer::Direct);
-        let refused = FreedLine::by(|| {}).request::<Arc<Event>, _>(|| Err("no vector")).err().unwrap();
+        let refused =
+            FreedLine::by(|| {}).request::<Arc<Event>, _>(|| Err("no vector")).err().unwrap();
         assert_eq!(refused.to_string(), "the line could not be requested: no vector");
         assert_eq!((refused.error, direct.0.load(SeqCst)), ("no vector", 0));
-        let Ok(requested) = refused.line.request::<_, ()>(|| Ok(Arc::clone(&direct))) else { panic!("it is there") };
+        let Ok(requested) = refused.line.request::<_, ()>(|| Ok(Arc::clone(&direct))) else {
+            panic!("it is there")
+        };
         requested.inject().signal(1);
         assert_eq!(direct.0.load(SeqCst), 2);
     }

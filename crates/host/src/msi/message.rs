@@ -19,7 +19,8 @@ pub struct MsiMessage {
 pub enum DestinationIds {
     /// The eight of the manual.
     Eight,
-    /// Fifteen, by bits 11:5 of the address: what KVM and Hyper-V offer their guests as the extended destination id.
+    /// Fifteen, by bits 11:5 of the address: what KVM and Hyper-V offer their guests as the
+    /// extended destination id.
     Fifteen,
 }
 
@@ -57,9 +58,15 @@ impl MsiMessage {
     /// # Errors
     /// [`Destination`](MessageError::Destination), [`MeansAll`](MessageError::MeansAll),
     /// [`Vector`](MessageError::Vector).
-    pub const fn to_cpu(destination: u32, vector: Vector, ids: DestinationIds) -> Result<Self, MessageError> {
+    pub const fn to_cpu(
+        destination: u32,
+        vector: Vector,
+        ids: DestinationIds,
+    ) -> Result<Self, MessageError> {
         let bits = match ids {
-            DestinationIds::Eight if destination == DESTINATION_ALL => return Err(MessageError::MeansAll),
+            DestinationIds::Eight if destination == DESTINATION_ALL => {
+                return Err(MessageError::MeansAll);
+            }
             DestinationIds::Eight => 8,
             DestinationIds::Fifteen => 15,
         };
@@ -110,14 +117,26 @@ mod tests {
 
     #[test]
     fn a_message_to_a_cpu_has_its_fields_where_sdm_12_11_has_them() {
-        assert_eq!(MsiMessage::to_cpu(0xfe, V, Eight), Ok(MsiMessage { address: 0xfeef_e000, data: 0x41 }));
-        assert_eq!(MsiMessage::to_cpu(0, Vector(16), Eight), Ok(MsiMessage { address: 0xfee0_0000, data: 0x10 }));
+        assert_eq!(
+            MsiMessage::to_cpu(0xfe, V, Eight),
+            Ok(MsiMessage { address: 0xfeef_e000, data: 0x41 })
+        );
+        assert_eq!(
+            MsiMessage::to_cpu(0, Vector(16), Eight),
+            Ok(MsiMessage { address: 0xfee0_0000, data: 0x10 })
+        );
     }
 
     #[test]
     fn an_extended_destination_id_has_its_upper_seven_bits_in_address_bits_11_to_5() {
-        assert_eq!(MsiMessage::to_cpu(0x7fff, V, Fifteen), Ok(MsiMessage { address: 0xfeef_ffe0, data: 0x41 }));
-        assert_eq!(MsiMessage::to_cpu(0x0101, V, Fifteen), Ok(MsiMessage { address: 0xfee0_1020, data: 0x41 }));
+        assert_eq!(
+            MsiMessage::to_cpu(0x7fff, V, Fifteen),
+            Ok(MsiMessage { address: 0xfeef_ffe0, data: 0x41 })
+        );
+        assert_eq!(
+            MsiMessage::to_cpu(0x0101, V, Fifteen),
+            Ok(MsiMessage { address: 0xfee0_1020, data: 0x41 })
+        );
         // Small ones are the same in both forms.
         assert_eq!(MsiMessage::to_cpu(3, V, Fifteen), MsiMessage::to_cpu(3, V, Eight));
     }
@@ -126,16 +145,28 @@ mod tests {
     fn ids_that_do_not_fit_and_vectors_below_16_are_refused() {
         assert_eq!(MsiMessage::to_cpu(0x100, V, Eight), Err(MessageError::Destination(0x100)));
         assert_eq!(MsiMessage::to_cpu(0x8000, V, Fifteen), Err(MessageError::Destination(0x8000)));
-        assert_eq!(MsiMessage::to_cpu(u32::MAX, V, Fifteen), Err(MessageError::Destination(u32::MAX)));
+        assert_eq!(
+            MsiMessage::to_cpu(u32::MAX, V, Fifteen),
+            Err(MessageError::Destination(u32::MAX))
+        );
         assert_eq!(MsiMessage::to_cpu(0xff, V, Eight), Err(MessageError::MeansAll));
         assert_eq!(MsiMessage::to_cpu(0, Vector(15), Eight), Err(MessageError::Vector(Vector(15))));
     }
 
     #[test]
     fn a_remappable_message_has_its_fields_where_vt_d_5_1_2_2_has_them() {
-        assert_eq!(MsiMessage::remappable(0x7fff, None), MsiMessage { address: 0xfeef_fff0, data: 0 });
-        assert_eq!(MsiMessage::remappable(0x8001, None), MsiMessage { address: 0xfee0_0034, data: 0 });
-        assert_eq!(MsiMessage::remappable(2, Some(5)), MsiMessage { address: 0xfee0_0058, data: 5 });
+        assert_eq!(
+            MsiMessage::remappable(0x7fff, None),
+            MsiMessage { address: 0xfeef_fff0, data: 0 }
+        );
+        assert_eq!(
+            MsiMessage::remappable(0x8001, None),
+            MsiMessage { address: 0xfee0_0034, data: 0 }
+        );
+        assert_eq!(
+            MsiMessage::remappable(2, Some(5)),
+            MsiMessage { address: 0xfee0_0058, data: 5 }
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::handover::{self, Handover};
 use crate::msi::MsiMessage;
 use crate::msi::spec::*;
 
-/// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it. What has to be routed or
-/// delivered is decided under it, and returned.
+/// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it.
+/// What has to be routed or delivered is decided under it, and returned.
 pub(crate) static TABLE: LockClass = LockClass::new("host.msix_table", WaitType::Spin).leaf();
 
 /// A table has 1 to 2048 entries, not so many.
@@ -77,31 +77,36 @@ impl<P: Platform> fmt::Debug for MsixWritten<'_, P> {
 
 /// How many entries share a gate.
 const GROUP: u16 = 32;
-/// The bit of a gate that is set while all its entries are kept back: the function is masked, or MSI-X is not enabled.
+/// The bit of a gate that is set while all its entries are kept back: the function is masked, or
+/// MSI-X is not enabled.
 const FUNCTION: u64 = 1 << 63;
 
 /// The MSI-X table and pending bits of one function, and the two bits of its message control.
 ///
-/// **The device** raises its interrupts with [`signal`](Msix::signal), from any number of contexts, also hard-interrupt
-/// handlers: one load, if nothing masks it. To deliver one is the caller's part, because the caller has the route: an
-/// irqfd, or just the [message](Reroute::message). An interrupt that was about to be delivered when the guest masked
-/// it may arrive a moment later, as a message that was on its way; whose route has changed meanwhile goes by the new one.
-/// Either way it goes by one whole message. To wait for it would be a grace period for each mask.
+/// **The device** raises its interrupts with [`signal`](Msix::signal), from any number of contexts,
+/// also hard-interrupt handlers: one load, if nothing masks it. To deliver one is the caller's
+/// part, because the caller has the route: an irqfd, or just the [message](Reroute::message). An
+/// interrupt that was about to be delivered when the guest masked it may arrive a moment later, as
+/// a message that was on its way; whose route has changed meanwhile goes by the new one. Either way
+/// it goes by one whole message. To wait for it would be a grace period for each mask.
 ///
-/// **The guest** masks and unmasks without that a route changes, as long as the message is the same. A message that it has
-/// changed while it was masked (by itself, or with the whole function) becomes the route when it is unmasked: the entry
-/// stays shut until [`Reroute::routed`] says that the route is there.
+/// **The guest** masks and unmasks without that a route changes, as long as the message is the
+/// same. A message that it has changed while it was masked (by itself, or with the whole function)
+/// becomes the route when it is unmasked: the entry stays shut until [`Reroute::routed`] says that
+/// the route is there.
 ///
 /// **Undefined** by the specification, and what it does here:
-/// - The message changes while it is not masked: it goes on as it was; the change takes effect the next time that entry or
-///   function is unmasked.
-/// - A write of other than 4 or 8 bytes, or not aligned to its size, or beyond the table, or to the pending bits: nothing.
-///   Reads can have any size from 1 to 8 and be anywhere: what is not there is 0.
+/// - The message changes while it is not masked: it goes on as it was; the change takes effect the
+///   next time that entry or function is unmasked.
+/// - A write of other than 4 or 8 bytes, or not aligned to its size, or beyond the table, or to the
+///   pending bits: nothing. Reads can have any size from 1 to 8 and be anywhere: what is not there
+///   is 0.
 /// - Reserved bits: they are not kept, and are 0.
 pub struct Msix<P: Platform> {
     len: u16,
-    /// For each group, the entries that are shut, and [`FUNCTION`]. Written under the lock, read by the device's interrupts:
-    /// all that can mask an entry is in one word, so that what they act upon held at one moment.
+    /// For each group, the entries that are shut, and [`FUNCTION`]. Written under the lock, read by
+    /// the device's interrupts: all that can mask an entry is in one word, so that what they act
+    /// upon held at one moment.
     gates: Box<[P::AtomicU64]>,
     /// The pending bits, as the guest sees them.
     pending: Box<[P::AtomicU64]>,
@@ -130,15 +135,17 @@ struct Group {
     masked: u32,
     /// Their message is not what is routed.
     stale: u32,
-    /// Somebody changes their route, and looks again afterwards. One at a time: of two routes, the host would not know
-    /// which is the later one.
+    /// Somebody changes their route, and looks again afterwards. One at a time: of two routes, the
+    /// host would not know which is the later one.
     routing: u32,
-    /// What the gate holds. An entry whose message changes while it is open becomes stale and stays open.
+    /// What the gate holds. An entry whose message changes while it is open becomes stale and stays
+    /// open.
     shut: u64,
 }
 
 impl Group {
-    const RESET: Group = Group { masked: u32::MAX, stale: 0, routing: 0, shut: FUNCTION | u32::MAX as u64 };
+    const RESET: Group =
+        Group { masked: u32::MAX, stale: 0, routing: 0, shut: FUNCTION | u32::MAX as u64 };
 }
 
 /// The place of an entry in a bit set.
@@ -157,7 +164,10 @@ impl Guest {
 
     /// A quadword of the table; 0 beyond it.
     fn quadword(&self, index: u64) -> u64 {
-        let Some(entry) = usize::try_from(index / 2).ok().and_then(|at| self.entries.get(at)) else { return 0 };
+        let Some(entry) = usize::try_from(index / 2).ok().and_then(|at| self.entries.get(at))
+        else {
+            return 0;
+        };
         if index.is_multiple_of(2) {
             return entry.message.address;
         }
@@ -196,8 +206,12 @@ impl<P: Platform> Msix<P> {
         };
         Ok(Msix {
             len: entries,
-            gates: (0..groups).map(|_| P::AtomicU64::new(Group::RESET.shut).named("gate")).collect(),
-            pending: (0..entries.div_ceil(64)).map(|_| P::AtomicU64::new(0).named("pending bits")).collect(),
+            gates: (0..groups)
+                .map(|_| P::AtomicU64::new(Group::RESET.shut).named("gate"))
+                .collect(),
+            pending: (0..entries.div_ceil(64))
+                .map(|_| P::AtomicU64::new(0).named("pending bits"))
+                .collect(),
             guest: Lock::new(&TABLE, guest),
         })
     }
@@ -221,8 +235,11 @@ impl<P: Platform> Msix<P> {
     /// interrupt then.
     #[inline]
     pub fn signal(&self, entry: u16) -> Result<MsixSignalled, NoEntry> {
-        // Entries of the last group that do not exist are masked for good: the way that has to be short need not tell.
-        let Some(gate) = self.gates.get(usize::from(entry / GROUP)) else { return Err(NoEntry(entry)) };
+        // Entries of the last group that do not exist are masked for good: the way that has to be
+        // short need not tell.
+        let Some(gate) = self.gates.get(usize::from(entry / GROUP)) else {
+            return Err(NoEntry(entry));
+        };
         if is_open::<P>(gate, entry) { Ok(MsixSignalled::Deliver) } else { self.signal_shut(entry) }
     }
 
@@ -248,7 +265,8 @@ impl<P: Platform> Msix<P> {
 
     /// Reads the pending bits for the guest, which cannot write them.
     pub fn read_pending(&self, offset: u64, bytes: usize) -> u64 {
-        let word = |index| usize::try_from(index).ok().and_then(|index: usize| self.pending.get(index));
+        let word =
+            |index| usize::try_from(index).ok().and_then(|index: usize| self.pending.get(index));
         part(offset, bytes, |index| word(index).map_or(0, |word| word.load(SeqCst)))
     }
 
@@ -270,9 +288,12 @@ impl<P: Platform> Msix<P> {
             let message = &mut guest.entries[usize::from(entry)].message;
             match first + at {
                 MSIX_ADDRESS => {
-                    message.address = message.address >> 32 << 32 | u64::from(dword & MSIX_ADDRESS_BITS);
+                    message.address =
+                        message.address >> 32 << 32 | u64::from(dword & MSIX_ADDRESS_BITS);
                 }
-                MSIX_UPPER_ADDRESS => message.address = u64::from(message.address as u32) | u64::from(dword) << 32,
+                MSIX_UPPER_ADDRESS => {
+                    message.address = u64::from(message.address as u32) | u64::from(dword) << 32
+                }
                 MSIX_DATA => message.data = dword,
                 _ => control = Some(dword),
             }
@@ -379,8 +400,8 @@ impl<P: Platform> Msix<P> {
         }
     }
 
-    /// Opens those entries of a group that nothing else shuts: which of them were pending, and which of the others wait for
-    /// a route only. `None` if the function has been masked again.
+    /// Opens those entries of a group that nothing else shuts: which of them were pending, and
+    /// which of the others wait for a route only. `None` if the function has been masked again.
     fn open_group(&self, index: usize) -> Option<(u32, u32)> {
         let mut guest = self.guest.lock();
         if !guest.is_open() {
@@ -435,9 +456,9 @@ impl<P: Platform> Handover for Gate<'_, P> {
     }
 }
 
-/// An entry that the guest has unmasked waits for its route. It is shut until the host has made this message the route, and
-/// says so. If this is dropped instead, because the host could not, the entry stays shut, its interrupts are pending,
-/// and the guest's next unmasking tries again.
+/// An entry that the guest has unmasked waits for its route. It is shut until the host has made
+/// this message the route, and says so. If this is dropped instead, because the host could not, the
+/// entry stays shut, its interrupts are pending, and the guest's next unmasking tries again.
 #[must_use = "the entry is shut until its route is there"]
 pub struct Reroute<'a, P: Platform> {
     msix: &'a Msix<P>,
@@ -502,8 +523,11 @@ impl<'a, P: Platform> Opened<'a, P> {
         let Some(msix) = self.0 else { return };
         for index in 0..msix.gates.len() {
             let Some((pending, unrouted)) = msix.open_group(index) else { return };
-            let entries =
-                |bits: u32| (0..GROUP).filter(move |at| bits >> at & 1 != 0).map(move |at| index as u16 * GROUP + at);
+            let entries = |bits: u32| {
+                (0..GROUP)
+                    .filter(move |at| bits >> at & 1 != 0)
+                    .map(move |at| index as u16 * GROUP + at)
+            };
             entries(pending).for_each(|entry| act(MsixWritten::Deliver(entry)));
             for entry in entries(unrouted) {
                 // It may have been masked, or routed, since.

@@ -1,11 +1,14 @@
 //! Where messages, and what MSI-X adds to a function, have their fields.
 //!
-//! - Compatibility format: Intel SDM vol. 3 (253668-083), section 12.11 "Message Signalled Interrupts": 12.11.1 for the
-//!   address, 12.11.2 for the data. It is the format of PCI Local Bus 3.0, section 6.8, on x86.
-//! - Remappable format: Intel Virtualization Technology for Directed I/O, Architecture Specification (D51397-015), section
-//!   5.1.2.2 "Interrupt Requests in Remappable Format".
-//! - Index format: AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08), section 2.2.5.
-//! - MSI-X: PCI Local Bus 3.0, section 6.8.2, and PCI Express 6.0, section 7.7.2 "MSI-X Capability and Table Structure".
+//! - Compatibility format: Intel SDM vol. 3 (253668-083), section 12.11 "Message Signalled
+//!   Interrupts": 12.11.1 for the address, 12.11.2 for the data. It is the format of PCI Local Bus
+//!   3.0, section 6.8, on x86.
+//! - Remappable format: Intel Virtualization Technology for Directed I/O, Architecture
+//!   Specification (D51397-015), section 5.1.2.2 "Interrupt Requests in Remappable Format".
+//! - Index format: AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08),
+//!   section 2.2.5.
+//! - MSI-X: PCI Local Bus 3.0, section 6.8.2, and PCI Express 6.0, section 7.7.2 "MSI-X Capability
+//!   and Table Structure".
 
 /// Bits 31:20 of an address to which interrupts are sent.
 pub const ADDRESS_BASE: u64 = 0xfee0_0000;
@@ -14,7 +17,8 @@ pub const ADDRESS_BASE: u64 = 0xfee0_0000;
 pub const DESTINATION_SHIFT: u32 = 12;
 /// Compatibility format: the destination that means all CPUs.
 pub const DESTINATION_ALL: u32 = 0xff;
-/// Extended destination ids, as hypervisors offer them to their guests: bits 11:5, the destination's bits 14:8.
+/// Extended destination ids, as hypervisors offer them to their guests: bits 11:5, the
+/// destination's bits 14:8.
 pub const EXTENDED_DESTINATION_SHIFT: u32 = 5;
 /// How far bit 8 of an extended destination id is from bit 0.
 pub const EXTENDED_DESTINATION_FROM: u32 = 8;

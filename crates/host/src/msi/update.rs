@@ -1,8 +1,9 @@
 //! How a device's message is changed while the device may send it.
 //!
-//! A message is two or three 32-bit words in the device, written one after the other, and the device may send what it has
-//! at any moment. If it sends the address of one message with the data of another, the interrupt arrives on a CPU as a
-//! vector that means nothing there, or something else (known race V01: Linux 6f1a4891a592).
+//! A message is two or three 32-bit words in the device, written one after the other, and the
+//! device may send what it has at any moment. If it sends the address of one message with the data
+//! of another, the interrupt arrives on a CPU as a vector that means nothing there, or something
+//! else (known race V01: Linux 6f1a4891a592).
 
 use doorbell_platform::Vector;
 
@@ -19,14 +20,16 @@ pub enum Word {
     Data,
 }
 
-/// The device cannot mask the interrupt, and both words of its address change: on the way it would send to an address that
-/// is neither.
+/// The device cannot mask the interrupt, and both words of its address change: on the way it would
+/// send to an address that is neither.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NeedsMask;
 
 impl core::fmt::Display for NeedsMask {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("the address of a message cannot change in both words unless the device masks it")
+        f.write_str(
+            "the address of a message cannot change in both words unless the device masks it",
+        )
     }
 }
 
@@ -35,7 +38,8 @@ impl core::error::Error for NeedsMask {}
 /// A part of a change. When it is done, the device sends `message` and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Whether the device has to mask the interrupt while the words are written. If not, there is one word.
+    /// Whether the device has to mask the interrupt while the words are written. If not, there is
+    /// one word.
     pub masked: bool,
     /// What the device sends from then on.
     pub message: MsiMessage,
@@ -51,16 +55,17 @@ impl Step {
 
 /// The device may have sent the new vector to the former CPU, where it is nobody's.
 ///
-/// Whoever changes the message does so on that CPU, with interrupts off from before the first step on, so that such an
-/// interrupt waits in the IRR: no other CPU can read it. After the last step, if the vector is in the IRR, the interrupt is
-/// to be sent again, to the CPU where it goes now. It may be another's, if the vector is in use there, or have been sent
-/// twice; each of these is one interrupt too many, and none too few.
+/// Whoever changes the message does so on that CPU, with interrupts off from before the first step
+/// on, so that such an interrupt waits in the IRR: no other CPU can read it. After the last step,
+/// if the vector is in the IRR, the interrupt is to be sent again, to the CPU where it goes now. It
+/// may be another's, if the vector is in use there, or have been sent twice; each of these is one
+/// interrupt too many, and none too few.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an interrupt that waits in the former CPU's IRR is found by nobody else"]
 pub struct CheckIrr(pub Vector);
 
-/// How to change a message. Of messages in compatibility format, whose data is the vector; where interrupts are remapped,
-/// the entry is changed, and not the message.
+/// How to change a message. Of messages in compatibility format, whose data is the vector; where
+/// interrupts are remapped, the entry is changed, and not the message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the device has its former message until the steps are done"]
 pub struct MessageUpdate {
@@ -83,7 +88,8 @@ impl MessageUpdate {
         if changed == 1 || can_mask {
             return Ok(MessageUpdate { first: Some(whole), second: None });
         }
-        // The data first, because whoever does it looks at the IRR of the former CPU, which is its own.
+        // The data first, because whoever does it looks at the IRR of the former CPU, which is its
+        // own.
         let via = MsiMessage { data: to.data, ..from };
         if changes(via, to).iter().flatten().count() > 1 {
             return Err(NeedsMask);
@@ -105,11 +111,17 @@ impl MessageUpdate {
 
 /// The words that differ, as `to` has them.
 fn changes(from: MsiMessage, to: MsiMessage) -> [Option<(Word, u32)>; 3] {
-    let words = |message: MsiMessage| [message.address as u32, (message.address >> 32) as u32, message.data];
+    let words = |message: MsiMessage| {
+        [message.address as u32, (message.address >> 32) as u32, message.data]
+    };
     let [address, upper, data] = words(to);
     let [a, b, c] = words(from);
     let differs = |word, from, to| (from != to).then_some((word, to));
-    [differs(Word::Address, a, address), differs(Word::UpperAddress, b, upper), differs(Word::Data, c, data)]
+    [
+        differs(Word::Address, a, address),
+        differs(Word::UpperAddress, b, upper),
+        differs(Word::Data, c, data),
+    ]
 }
 
 #[cfg(test)]
@@ -139,10 +151,17 @@ mod tests {
         let update = MessageUpdate::new(to(1, 0x41), to(2, 0x51), true).unwrap();
         let steps: Vec<_> = update.steps().collect();
         assert_eq!((steps.len(), steps[0].masked), (1, true));
-        assert_eq!(steps[0].words().collect::<Vec<_>>(), [(Word::Address, 0xfee0_2000), (Word::Data, 0x51)]);
+        assert_eq!(
+            steps[0].words().collect::<Vec<_>>(),
+            [(Word::Address, 0xfee0_2000), (Word::Data, 0x51)]
+        );
         for can_mask in [false, true] {
             let update = MessageUpdate::new(to(1, 0x41), to(2, 0x41), can_mask).unwrap();
-            assert!(update.steps().eq([Step { masked: false, message: to(2, 0x41), from: to(1, 0x41) }]));
+            assert!(update.steps().eq([Step {
+                masked: false,
+                message: to(2, 0x41),
+                from: to(1, 0x41)
+            }]));
             assert_eq!(update.afterwards(), None);
         }
     }
@@ -156,8 +175,10 @@ mod tests {
 
     fn message() -> impl Strategy<Value = MsiMessage> {
         let half = || prop_oneof![Just(0u32), Just(1 << 12), any::<u32>()];
-        (half(), half(), half())
-            .prop_map(|(low, high, data)| MsiMessage { address: u64::from(high) << 32 | u64::from(low), data })
+        (half(), half(), half()).prop_map(|(low, high, data)| MsiMessage {
+            address: u64::from(high) << 32 | u64::from(low),
+            data,
+        })
     }
 
     proptest! {

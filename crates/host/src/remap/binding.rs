@@ -1,4 +1,5 @@
-//! An interrupt, and what it is posted to: the part of a binding that does not depend on whose IOMMU it is.
+//! An interrupt, and what it is posted to: the part of a binding that does not depend on whose
+//! IOMMU it is.
 
 use alloc::sync::Arc;
 use core::mem;
@@ -67,7 +68,8 @@ impl<I: PostableInterrupt<V>, V> Binding<I, V> {
 }
 
 impl<I: PostableInterrupt<V>, V> Drop for Binding<I, V> {
-    /// Nobody waits for the invalidation, so what it is posted to stays for good: hardware may still write to it.
+    /// Nobody waits for the invalidation, so what it is posted to stays for good: hardware may
+    /// still write to it.
     fn drop(&mut self) {
         if let Ok(unbound) = self.unbind() {
             mem::forget(unbound.completed());

@@ -2,14 +2,16 @@
 
 use crate::IrteIndex;
 
-/// An entry was changed in a way that hardware may not have noticed: it must be told to forget what it has cached of it,
-/// and what the entry named until then cannot be used again before that has completed.
+/// An entry was changed in a way that hardware may not have noticed: it must be told to forget what
+/// it has cached of it, and what the entry named until then cannot be used again before that has
+/// completed.
 ///
-/// Mode, root pointer and vector of an AMD entry, and anything in an entry of VT-d, are cached; whether a vCPU runs, and
-/// where, is not (48882, section 2.2.5.3).
+/// Mode, root pointer and vector of an AMD entry, and anything in an entry of VT-d, are cached;
+/// whether a vCPU runs, and where, is not (48882, section 2.2.5.3).
 ///
-/// The host sends the invalidation (`INVALIDATE_INTERRUPT_TABLE`; an IEC invalidation), waits for its completion in a
-/// context where it may wait, holding no lock, and then says so. `T` is what it gets for that.
+/// The host sends the invalidation (`INVALIDATE_INTERRUPT_TABLE`; an IEC invalidation), waits for
+/// its completion in a context where it may wait, holding no lock, and then says so. `T` is what it
+/// gets for that.
 #[derive(Debug)]
 #[must_use = "hardware may use what the entry was until it is told to forget it"]
 pub struct Invalidate<T> {

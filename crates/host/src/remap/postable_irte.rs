@@ -6,8 +6,9 @@ use doorbell_platform::{Atomic, Platform};
 
 use crate::{Invalidate, IrteMemory, IrteSlot};
 
-/// An entry, and what it says whenever it is not posted. Both formats are whole entries, so that one store, or one
-/// exchange, goes from one to the other: the IOMMU finds no entry that is neither.
+/// An entry, and what it says whenever it is not posted. Both formats are whole entries, so that
+/// one store, or one exchange, goes from one to the other: the IOMMU finds no entry that is
+/// neither.
 pub(crate) struct PostableIrte<P: Platform, M: IrteMemory<P>> {
     entry: IrteSlot<P, M>,
     host: P::AtomicU128,
@@ -33,9 +34,11 @@ impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
 
     /// Changes where the interrupt arrives in the host. Anybody may call this.
     ///
-    /// There is something to be invalidated even if the entry is posted now: what it said before may be cached still.
+    /// There is something to be invalidated even if the entry is posted now: what it said before
+    /// may be cached still.
     pub fn set_host(&self, host: u128) -> Invalidate<()> {
-        // Publish, then look at the gate, which is the entry's format; `arrive` changes it, then looks at this word.
+        // Publish, then look at the gate, which is the entry's format; `arrive` changes it, then
+        // looks at this word.
         self.host.store(host, SeqCst);
         self.refresh();
         self.invalidate()
@@ -58,8 +61,9 @@ impl<P: Platform, M: IrteMemory<P>> PostableIrte<P, M> {
 
     /// Makes the entry say where the interrupt arrives, unless it is posted.
     ///
-    /// Whoever has written the entry looks again: the exchange may have met a former value that came back, and then what
-    /// it has written is what `host` was long ago. Whoever writes last has seen afterwards that both are the same.
+    /// Whoever has written the entry looks again: the exchange may have met a former value that
+    /// came back, and then what it has written is what `host` was long ago. Whoever writes last has
+    /// seen afterwards that both are the same.
     fn refresh(&self) {
         loop {
             let before = self.entry.load();

@@ -8,8 +8,8 @@ use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 
 use crate::Invalidate;
 
-/// A leaf, taken in task context only: entries are taken when a device is set up, and given back by whoever has waited for
-/// an invalidation.
+/// A leaf, taken in task context only: entries are taken when a device is set up, and given back by
+/// whoever has waited for an invalidation.
 pub(crate) static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin).leaf();
 
 /// The number of an entry in its table.
@@ -47,7 +47,8 @@ impl core::fmt::Display for NotLockFree {
 
 impl core::error::Error for NotLockFree {}
 
-/// Memory that an IOMMU reads: the host hands it in, zeroed, and keeps it as long as the table lives.
+/// Memory that an IOMMU reads: the host hands it in, zeroed, and keeps it as long as the table
+/// lives.
 #[doc(alias = "Entries")]
 pub trait IrteMemory<P: Platform>: Send + Sync + 'static {
     /// The entries, 16 bytes each.
@@ -126,8 +127,8 @@ impl<P: Platform, M: IrteMemory<P>> RemapTable<P, M> {
     }
 }
 
-/// An entry in use. It is given back by [`retire`](IrteSlot::retire); one that is dropped stays in use for good, because
-/// hardware may still read it.
+/// An entry in use. It is given back by [`retire`](IrteSlot::retire); one that is dropped stays in
+/// use for good, because hardware may still read it.
 #[doc(alias = "Entry")]
 pub struct IrteSlot<P: Platform, M: IrteMemory<P>> {
     table: Arc<RemapTable<P, M>>,

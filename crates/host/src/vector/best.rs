@@ -9,13 +9,15 @@ use crate::CpuSet;
 
 /// A number below 256 for each CPU, and quick answers to where it is greatest.
 ///
-/// Sixty-four CPUs are a group, their numbers bit-sliced: one word holds one binary digit of all of them, so the greatest of a
-/// group is found in eight steps, whichever CPUs of it are asked for. Above the groups stands a tree of their maxima.
-/// Anywhere: logarithmic in the groups. In a mask: linear in the groups that it has members in.
+/// Sixty-four CPUs are a group, their numbers bit-sliced: one word holds one binary digit of all of
+/// them, so the greatest of a group is found in eight steps, whichever CPUs of it are asked for.
+/// Above the groups stands a tree of their maxima. Anywhere: logarithmic in the groups. In a mask:
+/// linear in the groups that it has members in.
 #[derive(Debug)]
 pub(super) struct Best {
     groups: Vec<[u64; 8]>,
-    /// The greatest number below each node: node n has the children 2n and 2n + 1, and 1 is the root.
+    /// The greatest number below each node: node n has the children 2n and 2n + 1, and 1 is the
+    /// root.
     tree: Vec<u8>,
 }
 
@@ -26,8 +28,8 @@ impl Best {
         Best { groups: vec![[0; 8]; groups], tree: vec![0; 2 * groups.next_power_of_two()] }
     }
 
-    /// Changes the number of `cpu`, which exists. What stays as it is, is not looked at: most numbers
-    /// go up or down by one.
+    /// Changes the number of `cpu`, which exists. What stays as it is, is not looked at: most
+    /// numbers go up or down by one.
     pub(super) fn set(&mut self, cpu: CpuId, before: u8, now: u8) {
         let (group, bit) = (cpu.0 as usize / 64, cpu.0 % 64);
         let digits = &mut self.groups[group];

@@ -21,7 +21,8 @@ pub enum VectorError {
     /// The interrupt is being moved, or this CPU has not yet said that it is clear of the former
     /// vector.
     Moving(CpuId),
-    /// What was to be done to a managed interrupt can be done to others only, or the other way round.
+    /// What was to be done to a managed interrupt can be done to others only, or the other way
+    /// round.
     Managed(Irq),
     /// No move of that interrupt is under way.
     NotMoving(Irq),
@@ -51,8 +52,12 @@ impl fmt::Display for VectorError {
             VectorError::NoSuchCpu(cpu) => write!(f, "there is no {cpu}"),
             VectorError::Active(irq) => write!(f, "{irq} has a vector already"),
             VectorError::Inactive(irq) => write!(f, "{irq} has no vector"),
-            VectorError::Moving(cpu) => write!(f, "{cpu} has not seen the end of the interrupt's former vector yet"),
-            VectorError::Managed(irq) => write!(f, "{irq} is managed, or is not, and this needs the contrary"),
+            VectorError::Moving(cpu) => {
+                write!(f, "{cpu} has not seen the end of the interrupt's former vector yet")
+            }
+            VectorError::Managed(irq) => {
+                write!(f, "{irq} is managed, or is not, and this needs the contrary")
+            }
             VectorError::NotMoving(irq) => write!(f, "{irq} is not being moved"),
             VectorError::Full { of: None, reserved } => {
                 write!(f, "no CPU has a free vector ({reserved} are reserved for others)")

@@ -140,7 +140,12 @@ impl Matrix {
             managed: VectorSet::default(),
             managed_free: VectorSet::default(),
         };
-        Matrix { cpus: (0..cpus).map(|_| cpu()).collect(), best: Best::new(cpus), free: 0, reserved: 0 }
+        Matrix {
+            cpus: (0..cpus).map(|_| cpu()).collect(),
+            best: Best::new(cpus),
+            free: 0,
+            reserved: 0,
+        }
     }
 
     fn cpu(&self, cpu: CpuId) -> Option<&Cpu> {
@@ -214,8 +219,9 @@ impl Matrix {
         Ok(())
     }
 
-    /// Promises a vector that [`begin_offline`](Matrix::begin_offline) has found to be there, or one that the
-    /// interrupt itself gives back: it asks for it only when that has left the quarantine.
+    /// Promises a vector that [`begin_offline`](Matrix::begin_offline) has found to be there, or
+    /// one that the interrupt itself gives back: it asks for it only when that has left the
+    /// quarantine.
     pub(super) fn reserve_for_leaving(&mut self) {
         self.reserved += 1;
     }
@@ -249,8 +255,9 @@ impl Matrix {
         self.update(place.cpu, |cpu| cpu.free.remove(place.vector));
     }
 
-    /// For an interrupt whose message cannot be changed in one step, and now is at `from`: the same vector of another CPU; or a
-    /// vector that is free on another and on its own, which is allocated on both.
+    /// For an interrupt whose message cannot be changed in one step, and now is at `from`: the same
+    /// vector of another CPU; or a vector that is free on another and on its own, which is
+    /// allocated on both.
     pub(super) fn allocate_beside(
         &mut self,
         from: CpuVector,
@@ -272,13 +279,20 @@ impl Matrix {
                 same = Some(CpuVector { cpu: id, vector: from.vector });
                 break;
             }
-            common = common.or(cpu.free.set.and(&here).first().map(|vector| CpuVector { cpu: id, vector }));
+            common = common.or(cpu
+                .free
+                .set
+                .and(&here)
+                .first()
+                .map(|vector| CpuVector { cpu: id, vector }));
         }
         // Those of a CPU that goes offline are reserved for nobody.
         let needed = 1 + u32::from(self.is_online(from.cpu));
         let between = match same {
             Some(_) => None,
-            None => common.filter(|_| spare >= needed).map(|place| CpuVector { cpu: from.cpu, ..place }),
+            None => {
+                common.filter(|_| spare >= needed).map(|place| CpuVector { cpu: from.cpu, ..place })
+            }
         };
         let place = same.or(common.filter(|_| between.is_some())).ok_or(Full)?;
         self.take(place);
@@ -291,7 +305,9 @@ impl Matrix {
     pub(super) fn reserve_managed(&mut self, mask: &CpuSet) -> Result<(), Full> {
         let mut online = 0;
         for cpu in mask.iter() {
-            let Some(found) = self.cpu(cpu).filter(|found| found.free.len > 0) else { return Err(Full) };
+            let Some(found) = self.cpu(cpu).filter(|found| found.free.len > 0) else {
+                return Err(Full);
+            };
             online += u32::from(found.is_online());
         }
         if self.unreserved() < online {
@@ -308,12 +324,14 @@ impl Matrix {
         Ok(())
     }
 
-    /// Undoes [`reserve_managed`](Matrix::reserve_managed): the interrupt uses none of them any more.
+    /// Undoes [`reserve_managed`](Matrix::reserve_managed): the interrupt uses none of them any
+    /// more.
     pub(super) fn remove_managed(&mut self, mask: &CpuSet) {
         for cpu in mask.iter() {
             self.update(cpu, |cpu| {
                 if let Some(vector) = cpu.managed.and(&cpu.quarantined).first() {
-                    // It becomes free as any other does that leaves the quarantine; what is left can be used at once.
+                    // It becomes free as any other does that leaves the quarantine; what is left
+                    // can be used at once.
                     cpu.managed.remove(vector);
                 } else if let Some(vector) = cpu.managed_free.first() {
                     cpu.managed_free.remove(vector);
@@ -328,14 +346,19 @@ impl Matrix {
     /// fewest that are: the first of them, and how many.
     fn best_managed(&self, mask: &CpuSet, to: Affinity<'_>) -> Option<(CpuId, u32)> {
         let fits = |id: CpuId| {
-            let cpu = self.cpu(id).filter(|cpu| cpu.is_online() && cpu.managed_free.first().is_some())?;
+            let cpu =
+                self.cpu(id).filter(|cpu| cpu.is_online() && cpu.managed_free.first().is_some())?;
             to.contains(id).then(|| (id, cpu.managed_in_use()))
         };
         mask.iter().filter_map(fits).min_by_key(|(_, in_use)| *in_use)
     }
 
     /// One of those set aside on the CPUs of the mask, on that of `to` where the fewest are in use.
-    pub(super) fn allocate_managed(&mut self, mask: &CpuSet, to: Affinity<'_>) -> Result<CpuVector, Full> {
+    pub(super) fn allocate_managed(
+        &mut self,
+        mask: &CpuSet,
+        to: Affinity<'_>,
+    ) -> Result<CpuVector, Full> {
         let (cpu, _) = self.best_managed(mask, to).ok_or(Full)?;
         let managed = &mut self.cpus[cpu.0 as usize].managed_free;
         let vector = managed.first().ok_or(Full)?;
@@ -397,12 +420,14 @@ mod tests {
         matrix.reserve().unwrap();
         assert!(matrix.allocate_beside(from, Affinity::Anywhere, false).is_err());
         matrix.unreserve();
-        let (place, between) = matrix.allocate_beside(from, Affinity::In(&CpuSet::of([CpuId(2)])), false).unwrap();
+        let (place, between) =
+            matrix.allocate_beside(from, Affinity::In(&CpuSet::of([CpuId(2)])), false).unwrap();
         assert_eq!((place, between), (CpuVector { cpu: CpuId(2), ..from }, None));
     }
 
     #[test]
-    fn who_has_a_vector_reserved_and_asks_for_one_by_which_two_writes_go_has_none_reserved_any_more() {
+    fn who_has_a_vector_reserved_and_asks_for_one_by_which_two_writes_go_has_none_reserved_any_more()
+     {
         let mut matrix = matrix(2, 2);
         let from = matrix.allocate(Affinity::In(&CpuSet::of([CpuId(0)])), false).unwrap();
         matrix.reserve().unwrap();

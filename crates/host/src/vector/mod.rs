@@ -1,13 +1,16 @@
-//! Vectors of x86 CPUs: which interrupt of the host has which, and how it gets another without losing one.
+//! Vectors of x86 CPUs: which interrupt of the host has which, and how it gets another without
+//! losing one.
 //!
-//! A CPU's local APIC keeps what has arrived and not been taken in its IRR (Intel SDM vol. 3, 11.8.4), and no other CPU can read
-//! it. So only the CPU itself can say that a vector is quiet, and until it has, the vector stays in *quarantine*: its entry goes on
-//! saying what an interrupt that still arrives was meant for, and nobody gets it. Everything here follows from that:
+//! A CPU's local APIC keeps what has arrived and not been taken in its IRR (Intel SDM vol. 3,
+//! 11.8.4), and no other CPU can read it. So only the CPU itself can say that a vector is quiet,
+//! and until it has, the vector stays in *quarantine*: its entry goes on saying what an interrupt
+//! that still arrives was meant for, and nobody gets it. Everything here follows from that:
 //!
 //! - a move leaves the former vector installed, and what was sent there is handled
 //! - a shutdown leaves a mark, and what was sent before is counted and harmless
-//! - a CPU that finds something other than an interrupt in its table writes nothing: nobody can have installed anything there since
-//!   (document 004 is about the CPU that writes "unused" over what was installed in between)
+//! - a CPU that finds something other than an interrupt in its table writes nothing: nobody can
+//!   have installed anything there since (document 004 is about the CPU that writes "unused" over
+//!   what was installed in between)
 //! - a CPU that goes offline hands over what is in its IRR
 
 mod best;
@@ -73,11 +76,13 @@ impl Affinity<'_> {
 /// How a device gets a new message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Update {
-    /// In one step, as far as an interrupt can see: the device can mask, or an entry of the IOMMU stands between.
+    /// In one step, as far as an interrupt can see: the device can mask, or an entry of the IOMMU
+    /// stands between.
     Whole,
-    /// Address and data are written one after the other, while the device may send what stands there: plain MSI without mask bit.
-    /// The new place differs from the former one in the address only; or there is a place [between](Move::between), with the new
-    /// vector on the former CPU: data first, then the address. Each of them is installed.
+    /// Address and data are written one after the other, while the device may send what stands
+    /// there: plain MSI without mask bit. The new place differs from the former one in the address
+    /// only; or there is a place [between](Move::between), with the new vector on the former CPU:
+    /// data first, then the address. Each of them is installed.
     WordByWord,
 }
 
@@ -89,7 +94,8 @@ struct Assigned {
     former: [Option<CpuVector>; 2],
     /// Somebody gives the device the new message.
     moving: bool,
-    /// A vector is reserved for it, for when it is activated, or moved away from a CPU that goes offline.
+    /// A vector is reserved for it, for when it is activated, or moved away from a CPU that goes
+    /// offline.
     reserved: bool,
     managed: Option<CpuSet>,
 }
@@ -103,7 +109,8 @@ impl Assigned {
     /// Has a vector reserved exactly if it goes to a CPU that goes offline. (One that is
     /// managed has its own everywhere.)
     fn settle(&mut self, matrix: &mut Matrix) {
-        let leaves = self.managed.is_none() && self.current.is_some_and(|place| !matrix.is_online(place.cpu));
+        let leaves = self.managed.is_none()
+            && self.current.is_some_and(|place| !matrix.is_online(place.cpu));
         match (self.reserved, leaves) {
             (false, true) => matrix.reserve_for_leaving(),
             (true, false) => matrix.unreserve(),
@@ -130,8 +137,8 @@ pub struct Vectors<P: Platform> {
 
 doorbell_platform::opaque_debug!([P: Platform] Vectors<P>);
 
-/// An interrupt goes from one place to another: the device is to be given a new message, and then this is to be
-/// [handed back](Vectors::moved).
+/// An interrupt goes from one place to another: the device is to be given a new message, and then
+/// this is to be [handed back](Vectors::moved).
 #[derive(Debug)]
 #[must_use = "the device still sends to the former place, and the interrupt cannot be moved again before this is handed back"]
 pub struct Move {
@@ -272,8 +279,8 @@ impl<P: Platform> Vectors<P> {
         }
     }
 
-    /// Runs `f` on one interrupt under the lock. What it refuses for want of a vector becomes an error that says where, when the
-    /// lock is gone.
+    /// Runs `f` on one interrupt under the lock. What it refuses for want of a vector becomes an
+    /// error that says where, when the lock is gone.
     fn with<R>(
         &self,
         irq: Irq,
@@ -292,7 +299,9 @@ impl<P: Platform> Vectors<P> {
         Err(match (refused, to) {
             (Refused::Because(error), _) => error,
             (Refused::Full, Affinity::Anywhere) => VectorError::Full { of: None, reserved },
-            (Refused::Full, Affinity::In(mask)) => VectorError::Full { of: Some(mask.clone()), reserved },
+            (Refused::Full, Affinity::In(mask)) => {
+                VectorError::Full { of: Some(mask.clone()), reserved }
+            }
         })
     }
 
@@ -428,7 +437,8 @@ impl<P: Platform> Vectors<P> {
             if assigned.moving {
                 return Err(VectorError::Moving(place.cpu).into());
             }
-            // The former places are in quarantine already, and their CPU is asked to look; only what they stand for changes.
+            // The former places are in quarantine already, and their CPU is asked to look; only
+            // what they stand for changes.
             for place in core::mem::take(&mut assigned.former).into_iter().flatten() {
                 self.set(place, Entry::Shutdown);
             }
@@ -451,11 +461,17 @@ impl<P: Platform> Vectors<P> {
     ///
     /// # Errors
     /// If there is no vector; if the interrupt has none; if it is being moved.
-    pub fn begin_move(&self, irq: Irq, to: Affinity<'_>, update: Update) -> Result<Option<Move>, VectorError> {
+    pub fn begin_move(
+        &self,
+        irq: Irq,
+        to: Affinity<'_>,
+        update: Update,
+    ) -> Result<Option<Move>, VectorError> {
         self.with(irq, to, |matrix, assigned| {
             let from = assigned.current.ok_or(VectorError::Inactive(irq))?;
             if to.contains(from.cpu) && matrix.is_online(from.cpu) {
-                let crowded = |mask| update == Update::Whole && matrix.is_crowded(from.cpu, mask, to);
+                let crowded =
+                    |mask| update == Update::Whole && matrix.is_crowded(from.cpu, mask, to);
                 // No reason to refuse anything: it is where it may be.
                 if assigned.busy().is_some() || !assigned.managed.as_ref().is_some_and(crowded) {
                     return Ok(None);
@@ -467,7 +483,9 @@ impl<P: Platform> Vectors<P> {
             let (place, between) = match (&assigned.managed, update) {
                 (Some(mask), Update::Whole) => (matrix.allocate_managed(mask, to)?, None),
                 (None, Update::Whole) => (matrix.allocate(to, assigned.reserved)?, None),
-                (None, Update::WordByWord) => matrix.allocate_beside(from, to, assigned.reserved)?,
+                (None, Update::WordByWord) => {
+                    matrix.allocate_beside(from, to, assigned.reserved)?
+                }
                 (Some(_), Update::WordByWord) => return Err(VectorError::Managed(irq).into()),
             };
             self.set(place, Entry::Installed(irq));
@@ -523,10 +541,17 @@ impl<P: Platform> Vectors<P> {
         Ok(Cancelled { to: Cleanup { cpu: to.cpu }, between, leaves })
     }
 
-    fn end_move<R>(&self, moved: Move, f: impl FnOnce(&mut Matrix, &mut Assigned) -> R) -> Result<R, VectorError> {
+    fn end_move<R>(
+        &self,
+        moved: Move,
+        f: impl FnOnce(&mut Matrix, &mut Assigned) -> R,
+    ) -> Result<R, VectorError> {
         let irq = moved.irq;
         self.with(irq, Affinity::Anywhere, |matrix, assigned| {
-            if !assigned.moving || assigned.current != Some(moved.to) || assigned.former[0] != Some(moved.from) {
+            if !assigned.moving
+                || assigned.current != Some(moved.to)
+                || assigned.former[0] != Some(moved.from)
+            {
                 return Err(VectorError::NotMoving(irq).into());
             }
             let result = f(matrix, assigned);
@@ -612,10 +637,14 @@ impl<P: Platform> Vectors<P> {
         if !state.matrix.is_online(cpu) {
             return Err(VectorError::Offline(cpu));
         }
-        let leaving = self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
+        let leaving =
+            self.going_to(&state, cpu).filter(|irq| state.irqs[irq.0 as usize].managed.is_none());
         let leaving = leaving.count() as u32;
         let reserved = state.matrix.reserved();
-        state.matrix.begin_offline(cpu, leaving).map_err(|Full| VectorError::Full { of: None, reserved })?;
+        state
+            .matrix
+            .begin_offline(cpu, leaving)
+            .map_err(|Full| VectorError::Full { of: None, reserved })?;
         self.settle_on(&mut state, cpu);
         Ok(())
     }
@@ -639,7 +668,10 @@ impl<P: Platform> Vectors<P> {
 
     /// What goes to `cpu`, which exists.
     fn going_to(&self, state: &State, cpu: CpuId) -> impl Iterator<Item = Irq> {
-        self.vectors.clone().map(Vector).filter_map(move |vector| self.goes_to(state, CpuVector { cpu, vector }))
+        self.vectors
+            .clone()
+            .map(Vector)
+            .filter_map(move |vector| self.goes_to(state, CpuVector { cpu, vector }))
     }
 
     /// Returns an interrupt that goes to `cpu`, if there is one.
@@ -666,10 +698,17 @@ impl<P: Platform> Vectors<P> {
     ///
     /// # Errors
     /// If the CPU is online; if an interrupt still goes there.
-    pub fn pending(&self, cpu: CpuId, irr: impl Fn(Vector) -> bool) -> Result<Option<Irq>, VectorError> {
+    pub fn pending(
+        &self,
+        cpu: CpuId,
+        irr: impl Fn(Vector) -> bool,
+    ) -> Result<Option<Irq>, VectorError> {
         self.cpu(cpu)?;
         // The caller has turned them off, so the lock need not.
-        debug_assert!(!P::irqs_enabled(), "a CPU that hands over what it does not take takes nothing more");
+        debug_assert!(
+            !P::irqs_enabled(),
+            "a CPU that hands over what it does not take takes nothing more"
+        );
         let mut state = self.state.lock();
         if state.matrix.is_online(cpu) {
             return Err(VectorError::Online(cpu));
@@ -686,8 +725,8 @@ impl<P: Platform> Vectors<P> {
                         return Err(VectorError::Moving(cpu));
                     }
                     if irr(vector) {
-                        // The IRR keeps it over the time that the CPU is offline (SDM vol. 3, 11.4.7.2), so it stays in
-                        // quarantine, with a mark.
+                        // The IRR keeps it over the time that the CPU is offline (SDM vol. 3,
+                        // 11.4.7.2), so it stays in quarantine, with a mark.
                         forget(assigned, place);
                         self.set(place, Entry::Retriggered);
                         return Ok(Some(irq));
@@ -695,7 +734,9 @@ impl<P: Platform> Vectors<P> {
                     self.end_quarantine(&mut state, place);
                 }
                 // A mark of the last time, too: what it was for was taken since.
-                Entry::Shutdown | Entry::Retriggered if !irr(vector) => self.end_quarantine(&mut state, place),
+                Entry::Shutdown | Entry::Retriggered if !irr(vector) => {
+                    self.end_quarantine(&mut state, place)
+                }
                 Entry::Unused | Entry::Shutdown | Entry::Retriggered => {}
             }
         }
@@ -705,7 +746,11 @@ impl<P: Platform> Vectors<P> {
 }
 
 fn forget(assigned: &mut Assigned, place: CpuVector) {
-    assigned.former.iter_mut().filter(|former| **former == Some(place)).for_each(|former| *former = None);
+    assigned
+        .former
+        .iter_mut()
+        .filter(|former| **former == Some(place))
+        .for_each(|former| *former = None);
 }
 
 enum Refused {

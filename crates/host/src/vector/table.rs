@@ -58,11 +58,13 @@ pub enum Arrived {
     Unhandled,
 }
 
-/// What the vectors of one CPU stand for. The host keeps it where the CPU's interrupt entry finds it.
+/// What the vectors of one CPU stand for. The host keeps it where the CPU's interrupt entry finds
+/// it.
 ///
-/// Written under the lock of all vectors; read by its CPU without. What the CPU reads is what was meant when the interrupt was sent, or a mark that says why it is not. The store that installs an
-/// interrupt comes before the message that names the vector is given to the device; the one that removes it after the CPU has seen its
-/// IRR clear, when no more can come.
+/// Written under the lock of all vectors; read by its CPU without. What the CPU reads is what was
+/// meant when the interrupt was sent, or a mark that says why it is not. The store that installs an
+/// interrupt comes before the message that names the vector is given to the device; the one that
+/// removes it after the CPU has seen its IRR clear, when no more can come.
 #[doc(alias = "CpuVectors")]
 pub struct VectorIrq<P: Platform> {
     /// The words by vector: all 256, so that an interrupt finds its word without a comparison.
@@ -89,7 +91,8 @@ impl<P: Platform> VectorIrq<P> {
     #[inline]
     #[track_caller]
     pub(super) fn get(&self, vector: Vector) -> Entry {
-        // SeqCst pairs with `set`: message passing by way of the device, which was given the vector after it was installed.
+        // SeqCst pairs with `set`: message passing by way of the device, which was given the vector
+        // after it was installed.
         Entry::from_bits(self.words[usize::from(vector.0)].load(SeqCst))
     }
 
@@ -147,7 +150,8 @@ mod tests {
     fn a_word_says_what_was_put_into_it() {
         let table = VectorIrq::<Std>::new();
         let marks = [Entry::Shutdown, Entry::Retriggered, Entry::Unused];
-        for entry in [Entry::Installed(Irq(0)), Entry::Installed(Irq(70))].into_iter().chain(marks) {
+        for entry in [Entry::Installed(Irq(0)), Entry::Installed(Irq(70))].into_iter().chain(marks)
+        {
             table.set(Vector(0x31), entry);
             assert_eq!((table.get(Vector(0x30)), table.get(Vector(0x31))), (Entry::Unused, entry));
         }

@@ -15,14 +15,18 @@ pub fn programs() -> Vec<Program> {
         Program::new("both are registered, and one of them leaves", |m| {
             program(m, &[Act::Produce, Act::ConsumeAndLeave])
         }),
-        Program::new("both are registered and leave", |m| program(m, &[Act::ProduceAndLeave, Act::ConsumeAndLeave])),
+        Program::new("both are registered and leave", |m| {
+            program(m, &[Act::ProduceAndLeave, Act::ConsumeAndLeave])
+        }),
         Program::new("both are registered, and the route changes", |m| {
             program(m, &[Act::Produce, Act::ConsumeAndFollow])
         }),
         Program::new("a producer leaves, and the route changes", |m| {
             program(m, &[Act::ProduceAndLeave, Act::ConsumeAndFollow])
         }),
-        Program::new("two want to be the producer", |m| program(m, &[Act::Produce, Act::Produce, Act::Consume])),
+        Program::new("two want to be the producer", |m| {
+            program(m, &[Act::Produce, Act::Produce, Act::Consume])
+        }),
         Program::new("two changes of the route", two_changes),
         Program::new("the route changes, and the consumer leaves", leaves_meanwhile),
     ]
@@ -129,8 +133,10 @@ fn program(m: &Machine, acts: &'static [Act]) {
         let (bypass, irqfd) = (Arc::clone(&bypass), Arc::clone(&irqfd));
         m.task(format!("{act:?}"), move || match act {
             Act::Produce | Act::ProduceAndLeave => {
-                let device =
-                    Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
+                let device = Arc::new(Device {
+                    memory: Ghost::new("device"),
+                    _dropped: DropUnlocked("drops a device"),
+                });
                 let Ok(produces) = bypass.produce(TOKEN, Arc::clone(&device)) else {
                     return device.memory.free();
                 };
@@ -169,7 +175,8 @@ fn program(m: &Machine, acts: &'static [Act]) {
 fn two_changes(m: &Machine) {
     let bypass = Bypassed::new();
     let irqfd = irqfd();
-    let device = Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
+    let device =
+        Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
     std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
     std::mem::forget(bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one"));
     for _ in 0..2 {
@@ -177,7 +184,9 @@ fn two_changes(m: &Machine) {
         m.task("changes the route", move || reroute(&irqfd, &bypass));
     }
     m.at_quiescence("the connection follows the last route", move || {
-        (irqfd.state.observe(|state| state.entry) == Some(3)).then_some(()).ok_or("it does not".into())
+        (irqfd.state.observe(|state| state.entry) == Some(3))
+            .then_some(())
+            .ok_or("it does not".into())
     });
 }
 
@@ -185,7 +194,8 @@ fn two_changes(m: &Machine) {
 fn leaves_meanwhile(m: &Machine) {
     let bypass = Bypassed::new();
     let irqfd = irqfd();
-    let device = Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
+    let device =
+        Arc::new(Device { memory: Ghost::new("device"), _dropped: DropUnlocked("drops a device") });
     std::mem::forget(bypass.produce(TOKEN, device).expect("the only one"));
     let consumes = bypass.consume(TOKEN, Arc::clone(&irqfd)).expect("the only one");
     let leaves = Arc::clone(&irqfd);

@@ -34,12 +34,15 @@ pub fn programs() -> Vec<Program> {
             switch(m, &line, &[User, Direct]);
             counts(m, &line, 2, 0);
         }),
-        Program::new("a line goes to the irqfd, to user space and to the irqfd while two interrupts come", |m| {
-            let line = line(User);
-            raise(m, &line, 2);
-            switch(m, &line, &[Direct, User, Direct]);
-            counts(m, &line, 2, 0);
-        }),
+        Program::new(
+            "a line goes to the irqfd, to user space and to the irqfd while two interrupts come",
+            |m| {
+                let line = line(User);
+                raise(m, &line, 2);
+                switch(m, &line, &[Direct, User, Direct]);
+                counts(m, &line, 2, 0);
+            },
+        ),
         Program::new("two switch a line while an interrupt comes, and a reader reads", |m| {
             let line = line(User);
             raise(m, &line, 1);
@@ -52,7 +55,10 @@ pub fn programs() -> Vec<Program> {
             });
             counts(m, &line, 1, 0);
         }),
-        Program::new("a guest masks and unmasks the entry of a line, which goes to user space meanwhile", masked),
+        Program::new(
+            "a guest masks and unmasks the entry of a line, which goes to user space meanwhile",
+            masked,
+        ),
         Program::new("a line is freed and requested while its device waits for its driver", |m| {
             freed(m, Injects::AfterIt);
         }),
@@ -63,7 +69,8 @@ pub fn programs() -> Vec<Program> {
 fn an_interrupt_that_does_not_look_again_is_lost() {
     let report = Explore::new("looks once").run(|m| {
         let line = line(MsiConsumer::User);
-        let (raises, which) = (Rc::clone(&line), Rc::new(Model::new("consumer", MsiConsumer::User)));
+        let (raises, which) =
+            (Rc::clone(&line), Rc::new(Model::new("consumer", MsiConsumer::User)));
         let read = Rc::clone(&which);
         m.hardware("device", move || match read.observe(|which| *which) {
             MsiConsumer::Direct => raises.direct().signal(1),
@@ -130,7 +137,8 @@ fn switch(m: &Machine, line: &Line<Event>, to: &'static [MsiConsumer]) {
 fn counts(m: &Machine, line: &Line<Event>, direct: u64, user: u64) {
     let line = Rc::clone(line);
     m.at_quiescence("exactly what was raised is delivered", move || {
-        let found = (line.direct().0.observe(|count| *count), line.user().0.observe(|count| *count));
+        let found =
+            (line.direct().0.observe(|count| *count), line.user().0.observe(|count| *count));
         (found == (direct, user)).then_some(()).ok_or_else(|| format!("{found:?}"))
     });
 }
@@ -139,7 +147,11 @@ fn counts(m: &Machine, line: &Line<Event>, direct: u64, user: u64) {
 fn masked(m: &Machine) {
     let table = World::new(&[]);
     let direct = Event::new("irqfd");
-    let line = Rc::new(ConsumerSwitch::<Sim, _, _>::new(direct.clone(), Event::new("eventfd"), MsiConsumer::Direct));
+    let line = Rc::new(ConsumerSwitch::<Sim, _, _>::new(
+        direct.clone(),
+        Event::new("eventfd"),
+        MsiConsumer::Direct,
+    ));
     raise(m, &line, 2);
     let (guest, switched) = (Rc::clone(&table), Rc::clone(&line));
     m.task("guest", move || {
@@ -154,12 +166,18 @@ fn masked(m: &Machine) {
             reads.signal(0);
         }
     });
-    m.at_quiescence("what was raised was delivered, by the irqfd or by way of the pending bit", move || {
-        let (irqfd, pending) = (direct.0.observe(|count| *count), table.msix.read_pending(0, 8));
-        let (waits, injected) = (line.user().0.observe(|count| *count), table.count() as u64);
-        let right = (1..=2).contains(&(irqfd + injected)) && pending == 0 && waits == 0;
-        right.then_some(()).ok_or_else(|| format!("{irqfd}, {injected} injected, {pending} pending, {waits} wait"))
-    });
+    m.at_quiescence(
+        "what was raised was delivered, by the irqfd or by way of the pending bit",
+        move || {
+            let (irqfd, pending) =
+                (direct.0.observe(|count| *count), table.msix.read_pending(0, 8));
+            let (waits, injected) = (line.user().0.observe(|count| *count), table.count() as u64);
+            let right = (1..=2).contains(&(irqfd + injected)) && pending == 0 && waits == 0;
+            right.then_some(()).ok_or_else(|| {
+                format!("{irqfd}, {injected} injected, {pending} pending, {waits} wait")
+            })
+        },
+    );
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -26,7 +26,9 @@ pub fn programs() -> Vec<Program> {
         Program::new("an interrupt of the CPU where the descriptor is used", interrupted),
         Program::new("it goes elsewhere, and others look at it and watch it", looked_at),
         Program::new("a driver waits for its thread, once", |m| waited_for(m, &[1])),
-        Program::new("a driver waits for its thread, which is asked once more", |m| waited_for(m, &[2])),
+        Program::new("a driver waits for its thread, which is asked once more", |m| {
+            waited_for(m, &[2])
+        }),
         Program::new("a driver waits for its thread, twice", |m| waited_for(m, &[1, 1])),
         Program::new("a driver waits for a thread that was ended", waits_for_nobody),
         Program::new("a driver waits for a thread that takes no more", waits_for_the_last),
@@ -55,7 +57,8 @@ impl Irq {
     fn new() -> Rc<Self> {
         let only = CpuSet::of([HERE]);
         Rc::new(Irq {
-            desc: IrqDesc::new(&Arc::new(ReadDomain::new("irq")), only.clone(), &only).expect("it is online"),
+            desc: IrqDesc::new(&Arc::new(ReadDomain::new("irq")), only.clone(), &only)
+                .expect("it is online"),
             entry: Model::new("entry", HERE),
             came: Model::new("device", 0),
             handled: Cell::new(0),
@@ -74,7 +77,8 @@ impl Irq {
 
     fn moves(&self, to: CpuId) {
         let to = CpuSet::of([to]);
-        let change = self.desc.set_affinity(to.clone(), &to, |cpu| self.entry.change(|entry| *entry = cpu));
+        let change =
+            self.desc.set_affinity(to.clone(), &to, |cpu| self.entry.change(|entry| *entry = cpu));
         change.expect("it is online").expect("it goes elsewhere").act();
     }
 
@@ -132,7 +136,9 @@ fn sleeps(m: &Machine, interrupts: u32, to: Option<CpuId>) {
     let thread = Rc::clone(&irq);
     m.task_on(HERE, "thread", move || {
         thread.attach();
-        thread.thread(|| thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to));
+        thread.thread(|| {
+            thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to)
+        });
     });
     irq.others(m, interrupts, to);
     irq.follows(m);
@@ -188,7 +194,9 @@ fn replaced(m: &Machine, interrupts: u32, to: Option<CpuId>) {
         Sim::wake(&former);
         state.wait(|state| matches!(state, First::Ended), |_| ());
         thread.attach();
-        thread.thread(|| thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to));
+        thread.thread(|| {
+            thread.handled.get() == interrupts && to.is_none_or(|to| thread.at.get() == to)
+        });
     });
     irq.others(m, interrupts, to);
     irq.follows(m);
@@ -256,7 +264,11 @@ fn waited_for(m: &Machine, comes: &'static [u32]) {
             (0..*interrupts).for_each(|_| irq.come());
             irq.desc.synchronize();
         }
-        assert_eq!(irq.came.observe(|came| *came), irq.handled.get(), "what came before was handled");
+        assert_eq!(
+            irq.came.observe(|came| *came),
+            irq.handled.get(),
+            "what came before was handled"
+        );
         irq.memory.free();
         irq.over.change(|over| *over = true);
         Sim::wake(&irq.task.observe(Option::clone).expect("it has begun"));

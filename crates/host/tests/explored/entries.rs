@@ -15,17 +15,26 @@ pub fn programs() -> Vec<Program> {
     vec![
         Program::new("bind, a vCPU that moves, and a device", |m| binds(m, true)),
         Program::new("bind, and a vCPU that moves and is put", |m| binds(m, false)),
-        Program::new("unbind, a vCPU that stays in the guest, and a device", |m| unbinds(m, Life::Stays, Cache::Stale)),
-        Program::new("unbind, a vCPU that sleeps, and a device", |m| unbinds(m, Life::Sleeps, Cache::Stale)),
+        Program::new("unbind, a vCPU that stays in the guest, and a device", |m| {
+            unbinds(m, Life::Stays, Cache::Stale)
+        }),
+        Program::new("unbind, a vCPU that sleeps, and a device", |m| {
+            unbinds(m, Life::Sleeps, Cache::Stale)
+        }),
         Program::new("unbind, a vCPU that sleeps, and a device that reads the entry", |m| {
             unbinds(m, Life::Sleeps, Cache::Empty)
         }),
         Program::new("a vCPU on which posting is inhibited, and a device", inhibited),
-        Program::new("retarget from a vCPU in the guest to another, and a device", |m| retargets(m, Life::Stays, true)),
+        Program::new("retarget from a vCPU in the guest to another, and a device", |m| {
+            retargets(m, Life::Stays, true)
+        }),
         Program::new("retarget from a vCPU that sleeps to one in the guest, and a device", |m| {
             retargets(m, Life::Sleeps, true)
         }),
-        Program::new("retarget between two vCPUs that move, and a device", retargets_while_both_move),
+        Program::new(
+            "retarget between two vCPUs that move, and a device",
+            retargets_while_both_move,
+        ),
         Program::new("bind and unbind, and the host moves it", moved_meanwhile),
         Program::new("bind, and the host moves it", moved_at_last),
         Program::new("two move it in the host, one of them back", moved_back),
@@ -102,7 +111,8 @@ fn unbinds(m: &Machine, life: Life, cache: Cache) {
     all.says_where_it_is(m, None);
 }
 
-/// The entry stays in guest mode: the log says that somebody has to look, and the vCPU is kicked out of the guest.
+/// The entry stays in guest mode: the log says that somebody has to look, and the vCPU is kicked
+/// out of the guest.
 fn inhibited(m: &Machine) {
     let all = Machines::new();
     all.vcpus[0].load(HERE);
@@ -161,7 +171,8 @@ fn retargets(m: &Machine, life: Life, looks_again: bool) {
     all.says_where_it_is(m, Some(1));
 }
 
-/// The entry says where the interrupt arrives in the host now: it says the same after it was bound and unbound again.
+/// The entry says where the interrupt arrives in the host now: it says the same after it was bound
+/// and unbound again.
 fn says_the_current_host(m: &Machine, all: &Rc<Machines>) {
     let all = Rc::clone(all);
     m.at_quiescence("the entry says where the interrupt arrives in the host", move || {
@@ -171,7 +182,9 @@ fn says_the_current_host(m: &Machine, all: &Rc<Machines>) {
             let _ = binding.unbind().expect("it is bound").completed();
         });
         let now = all.entry().as_host();
-        (before.is_some() && before == now).then_some(()).ok_or_else(|| format!("{before:?}, but {now:?}"))
+        (before.is_some() && before == now)
+            .then_some(())
+            .ok_or_else(|| format!("{before:?}, but {now:?}"))
     });
 }
 
@@ -201,7 +214,9 @@ fn moved_meanwhile(m: &Machine) {
 fn moved_at_last(m: &Machine) {
     let all = Machines::new();
     let binds = Rc::clone(&all);
-    m.task("bind", move || binds.with_binding(|binding| bind(binding, &binds.vcpus[0]).completed()));
+    m.task("bind", move || {
+        binds.with_binding(|binding| bind(binding, &binds.vcpus[0]).completed())
+    });
     set_host(m, &all, &[8]);
     all.says_where_it_is(m, Some(0));
 }

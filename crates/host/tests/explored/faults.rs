@@ -9,7 +9,8 @@ use doorbell_platform::{Atomic, Platform};
 
 use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
 
-/// What only counts, for a decision once in 100,000 interrupts. The unit tests of `flow.rs` have so many; an exploration has not.
+/// What only counts, for a decision once in 100,000 interrupts. The unit tests of `flow.rs` have so
+/// many; an exploration has not.
 const KEPT: &[(&str, Taken, &str)] = &[
     ("self.unhandled.load(Relaxed)", Taken::Knowledge, COUNTS),
     ("self.handled.load(Relaxed)", Taken::Knowledge, COUNTS),
@@ -43,9 +44,11 @@ fn every_leaf_is_taken_by_a_program() {
 fn nothing_is_lost_and_no_access_can_be_taken_out() {
     let rows = removal::table(&programs(), "crates/host/src/");
     // The lock of a table is all that orders those who take entries.
-    let rows = removal::merged(rows, removal::locks(&[come_and_go()], "crates/host/src/remap/table.rs"));
+    let rows =
+        removal::merged(rows, removal::locks(&[come_and_go()], "crates/host/src/remap/table.rs"));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-host explored", kept: KEPT };
+    let printed =
+        Printed { root, document: "ARCHITECTURE.md", name: "doorbell-host explored", kept: KEPT };
     let wrong = printed.check(&rows);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -60,7 +63,9 @@ fn taken_and_given_back(m: &Machine) {
     }
     let counted = Arc::clone(&table);
     m.task("counts", move || assert!(counted.free() <= 2));
-    m.at_quiescence("all are free", move || if table.free() == 2 { Ok(()) } else { Err("one is not".into()) });
+    m.at_quiescence("all are free", move || {
+        if table.free() == 2 { Ok(()) } else { Err("one is not".into()) }
+    });
 }
 
 fn come_and_go() -> Program {

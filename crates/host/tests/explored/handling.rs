@@ -84,7 +84,8 @@ impl Line {
 
     fn of(device: Arc<Device>) -> Rc<Self> {
         let here = CpuSet::of([HERE]);
-        let desc = IrqDesc::new(&Arc::new(ReadDomain::new("irq")), here.clone(), &here).expect("it is online");
+        let desc = IrqDesc::new(&Arc::new(ReadDomain::new("irq")), here.clone(), &here)
+            .expect("it is online");
         desc.request(device.clone(), Sharing::Exclusive).expect("it has none").synchronize();
         Rc::new(Line { desc, device, mask: Model::new("mask", false) })
     }
@@ -122,7 +123,9 @@ impl Line {
             let events = this.device.events.observe(|events| *events);
             let seen = this.device.seen.observe(|seen| *seen);
             let masked = this.mask.observe(|mask| *mask);
-            (events == seen && !masked).then_some(()).ok_or(format!("{seen} of {events}, masked: {masked}"))
+            (events == seen && !masked)
+                .then_some(())
+                .ok_or(format!("{seen} of {events}, masked: {masked}"))
         });
     }
 
@@ -153,7 +156,9 @@ fn stays_disabled(m: &Machine) {
         let events = line.device.events.observe(|events| *events);
         let seen = line.device.seen.observe(|seen| *seen);
         let masked = line.mask.observe(|mask| *mask);
-        ((events == seen) != masked).then_some(()).ok_or(format!("{seen} of {events}, masked: {masked}"))
+        ((events == seen) != masked)
+            .then_some(())
+            .ok_or(format!("{seen} of {events}, masked: {masked}"))
     });
 }
 
@@ -220,7 +225,8 @@ fn left(m: &Machine) {
     let line = Line::of(Device::new(true));
     let (leaves, moves) = (Rc::clone(&line), Rc::clone(&line));
     m.task_on(HERE, "goes away", move || {
-        let left = leaves.desc.migrate_off(HERE, &CpuSet::of([OTHERS]), drop).expect("another is online");
+        let left =
+            leaves.desc.migrate_off(HERE, &CpuSet::of([OTHERS]), drop).expect("another is online");
         left.into_iter().for_each(|change| change.act());
     });
     m.task_on(OTHERS, "affinity", move || {
@@ -249,7 +255,8 @@ fn interrupted(m: &Machine) {
         uses.disable_and_enable();
         uses.desc.defer_affinity(here.clone(), &here).expect("it is online");
         uses.desc.take_deferred();
-        let left = uses.desc.migrate_off(HERE, &CpuSet::of([THERE]), drop).expect("another is online");
+        let left =
+            uses.desc.migrate_off(HERE, &CpuSet::of([THERE]), drop).expect("another is online");
         left.expect("it goes there").act();
     });
 }

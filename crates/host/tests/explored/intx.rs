@@ -43,19 +43,25 @@ pub fn programs() -> Vec<Program> {
             });
             all.is_masked_at_the_end(m, false);
         }),
-        Program::new("INTx fires while its trigger is exchanged, and the former one is freed", |m| {
-            let all = World::new(m, Some(0));
-            all.device(m, 1);
-            all.user(m, THERE, 0);
-            all.user(m, CpuId(4), 1);
-            let sets = Rc::clone(&all);
-            m.task("exchanges the trigger", move || {
-                let former = sets.exchange(1).act().synchronize();
-                former.expect("there was one").memory.free();
-            });
-            all.is_masked_at_the_end(m, false);
-        }),
-        Program::new("INTx fires and is unmasked while it is shut, and the trigger is freed", |m| shut(m, Waits::Yes)),
+        Program::new(
+            "INTx fires while its trigger is exchanged, and the former one is freed",
+            |m| {
+                let all = World::new(m, Some(0));
+                all.device(m, 1);
+                all.user(m, THERE, 0);
+                all.user(m, CpuId(4), 1);
+                let sets = Rc::clone(&all);
+                m.task("exchanges the trigger", move || {
+                    let former = sets.exchange(1).act().synchronize();
+                    former.expect("there was one").memory.free();
+                });
+                all.is_masked_at_the_end(m, false);
+            },
+        ),
+        Program::new(
+            "INTx fires and is unmasked while it is shut, and the trigger is freed",
+            |m| shut(m, Waits::Yes),
+        ),
         Program::new("INTx is shut while another masks and unmasks it", |m| {
             let all = World::new(m, Some(0));
             all.never_fires();
@@ -63,19 +69,24 @@ pub fn programs() -> Vec<Program> {
             all.shuts(m, Waits::Yes);
             all.is_masked_at_the_end(m, true);
         }),
-        Program::new("INTx without a trigger fires for a moment, and is unmasked while it is shut", |m| {
-            let all = World::new(m, None);
-            let device = Rc::clone(&all);
-            m.hardware("device", move || {
-                device.intx.line().change(|pins| pins.pending = true);
-                device.intx.line().change(|pins| pins.pending = false);
-            });
-            let unmasks = Rc::clone(&all);
-            m.task_on(THERE, "unmask eventfd", move || act(unmasks.intx.unmask()));
-            let shuts = Rc::clone(&all);
-            m.task("shuts", move || assert!(shuts.intx.shut().act().synchronize().is_none(), "there was none"));
-            all.is_masked_at_the_end(m, true);
-        }),
+        Program::new(
+            "INTx without a trigger fires for a moment, and is unmasked while it is shut",
+            |m| {
+                let all = World::new(m, None);
+                let device = Rc::clone(&all);
+                m.hardware("device", move || {
+                    device.intx.line().change(|pins| pins.pending = true);
+                    device.intx.line().change(|pins| pins.pending = false);
+                });
+                let unmasks = Rc::clone(&all);
+                m.task_on(THERE, "unmask eventfd", move || act(unmasks.intx.unmask()));
+                let shuts = Rc::clone(&all);
+                m.task("shuts", move || {
+                    assert!(shuts.intx.shut().act().synchronize().is_none(), "there was none")
+                });
+                all.is_masked_at_the_end(m, true);
+            },
+        ),
     ]
 }
 
@@ -168,7 +179,8 @@ fn act(tell: Option<Tell<'_, Sim, Device, Trigger>>) {
 impl World {
     /// A line in use, with the first trigger if `with` says so.
     fn new(m: &Machine, with: Option<usize>) -> Rc<Self> {
-        let device = Device { pins: Model::new("device", Pins::default()), handler: OnceLock::new() };
+        let device =
+            Device { pins: Model::new("device", Pins::default()), handler: OnceLock::new() };
         let all = Rc::new(World {
             intx: Intx::new(device, &Arc::new(<Sim as Platform>::Rcu::new("triggers"))),
             memory: Arc::new(Ghost::new("the first trigger")),
@@ -190,7 +202,11 @@ impl World {
     }
 
     fn exchange(&self, to: usize) -> Exchanged<'_, Sim, Device, Trigger> {
-        let memory = if to == 0 { Arc::clone(&self.memory) } else { Arc::new(Ghost::new("the second trigger")) };
+        let memory = if to == 0 {
+            Arc::clone(&self.memory)
+        } else {
+            Arc::new(Ghost::new("the second trigger"))
+        };
         self.intx.set_trigger(Some(Trigger {
             count: Arc::clone(&self.told[to]),
             memory,

@@ -1,4 +1,5 @@
-//! An IOMMU with a cache, CPUs with a guest mode in which a doorbell is heard, and vCPUs that interrupts are posted to.
+//! An IOMMU with a cache, CPUs with a guest mode in which a doorbell is heard, and vCPUs that
+//! interrupts are posted to.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +9,13 @@ use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
-use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Invalidate, Posting, RemapTable, RescanRequired};
+use doorbell_host::{
+    AmdBinding, AmdInterrupt, AvicTarget, Invalidate, Posting, RemapTable, RescanRequired,
+};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
 use doorbell_post::{
-    Bit, Guest, Layout, Mirror, Mode, ModeGate, Notice, Pending, Post, Requests, Residency, ResidencyCopies,
+    Bit, Guest, Layout, Mirror, Mode, ModeGate, Notice, Pending, Post, Requests, Residency,
+    ResidencyCopies,
 };
 
 pub type Word = <Sim as Platform>::AtomicU128;
@@ -161,7 +165,8 @@ impl Vcpu {
         }
     }
 
-    /// Somebody has to look at what is pending: an entry of the log says so, or an invalidation has completed.
+    /// Somebody has to look at what is pending: an entry of the log says so, or an invalidation has
+    /// completed.
     pub fn look(&self) {
         if self.post.layout().any() {
             self.act(self.post.run_state().kick());
@@ -210,7 +215,8 @@ impl Machines {
             .expect("its words are lock-free")
             .allocate()
             .expect("there is one");
-        let cpus = Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
+        let cpus =
+            Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
         let vcpus = [5, 6].map(|page| {
             Arc::new(Vcpu {
                 page,
@@ -256,7 +262,8 @@ impl Machines {
         result
     }
 
-    /// Waits until the IOMMU has forgotten what it has read, and no interrupt is under way that has used it.
+    /// Waits until the IOMMU has forgotten what it has read, and no interrupt is under way that has
+    /// used it.
     pub fn invalidate<T>(&self, token: Invalidate<T>) -> T {
         self.unit.invalidate();
         token.completed()
@@ -266,8 +273,9 @@ impl Machines {
         self.invalidate(token).0.look();
     }
 
-    /// An interrupt of the device. What the IOMMU may cache is read in one step. Then it sets the bit, and after that it
-    /// reads anew what is not cached (48882, section 2.2.5.3): where the vCPU is, and whether to write an entry of the log.
+    /// An interrupt of the device. What the IOMMU may cache is read in one step. Then it sets the
+    /// bit, and after that it reads anew what is not cached (48882, section 2.2.5.3): where the
+    /// vCPU is, and whether to write an entry of the log.
     pub fn msi(&self) {
         let used = self.unit.comes().unwrap_or_else(|| self.entry());
         let Some(guest) = used.as_guest() else {
@@ -279,7 +287,10 @@ impl Machines {
             let vcpu = &self.vcpus[self.route.observe(|route| *route)];
             return vcpu.act(vcpu.post.post(Bit::new(0).expect("there is one")));
         };
-        self.of_page(guest.backing_page).post.layout().publish(Bit::new(guest.vector.into()).expect("a small one"));
+        self.of_page(guest.backing_page)
+            .post
+            .layout()
+            .publish(Bit::new(guest.vector.into()).expect("a small one"));
         // In host mode the other fields mean something else: it may do anything, such as nothing.
         let now = self.entry().as_guest();
         if let Some(Residency::Running { apic_id }) = now.map(|now| now.residency) {
@@ -301,14 +312,18 @@ impl Machines {
         m.hardware("device", move || this.msi());
     }
 
-    /// One of the vCPUs has got what the device has posted, or is going to look; and the entry says where its vCPU is.
+    /// One of the vCPUs has got what the device has posted, or is going to look; and the entry says
+    /// where its vCPU is.
     pub fn nothing_lost(self: &Rc<Self>, m: &Machine) {
         let this = Rc::clone(self);
         m.at_quiescence("what was posted has arrived", move || {
             let arrived = this.vcpus.iter().any(|vcpu| vcpu.got.observe(|got| *got != 0));
             // Who has not begun to run, or waits for a CPU, looks before it enters.
             let looks = this.vcpus.iter().any(|vcpu| {
-                let in_host = matches!(vcpu.post.run_state().mode(), Mode::Host | Mode::Kicked | Mode::Preempted);
+                let in_host = matches!(
+                    vcpu.post.run_state().mode(),
+                    Mode::Host | Mode::Kicked | Mode::Preempted
+                );
                 vcpu.post.layout().any() && in_host
             });
             (arrived || looks).then_some(()).ok_or_else(|| "it has not".into())
@@ -322,7 +337,9 @@ impl Machines {
             let right = entry.map(|guest| (guest.backing_page, guest.residency))
                 == expected.map(|vcpu| (vcpu.page, vcpu.copies.residency()));
             let on_lists = this.vcpus.iter().map(|vcpu| vcpu.copies.len()).sum::<usize>();
-            (right && on_lists == usize::from(bound_to.is_some())).then_some(()).ok_or_else(|| format!("{entry:?}"))
+            (right && on_lists == usize::from(bound_to.is_some()))
+                .then_some(())
+                .ok_or_else(|| format!("{entry:?}"))
         });
     }
 }

@@ -1,5 +1,5 @@
-//! What the host does about interrupts under every interleaving. `faults.rs` shows that the same exploration finds what is
-//! wrong with code that leaves a step out.
+//! What the host does about interrupts under every interleaving. `faults.rs` shows that the same
+//! exploration finds what is wrong with code that leaves a step out.
 
 mod bypass;
 mod consumer;

@@ -51,13 +51,16 @@ pub fn programs() -> Vec<Program> {
             all.guest(m, &[Unmask(1)]);
             all.delivered(m, 2..=2);
         }),
-        Program::new("an entry is signalled, while the guest unmasks the function and the entry", |m| {
-            let all = World::new(&[Mask(0), MaskAll]);
-            all.device(m, &[0]);
-            all.guest(m, &[UnmaskAll]);
-            all.guest(m, &[Unmask(0)]);
-            all.delivered(m, 1..=1);
-        }),
+        Program::new(
+            "an entry is signalled, while the guest unmasks the function and the entry",
+            |m| {
+                let all = World::new(&[Mask(0), MaskAll]);
+                all.device(m, &[0]);
+                all.guest(m, &[UnmaskAll]);
+                all.guest(m, &[Unmask(0)]);
+                all.delivered(m, 1..=1);
+            },
+        ),
         Program::new("an entry is signalled, while two mask and unmask the function", |m| {
             let all = World::new(&[]);
             all.device(m, &[0]);
@@ -78,29 +81,44 @@ pub fn programs() -> Vec<Program> {
             all.guest(m, &[Mask(0), Data(0, 0x52), Unmask(0)]);
             all.delivered(m, 1..=1);
         }),
-        Program::new("an entry is signalled, while its message changes and the function is unmasked", |m| {
-            let all = World::new(&[MaskAll]);
-            all.device(m, &[0]);
-            all.guest(m, &[Data(0, 0x51), UnmaskAll]);
-            all.guest(m, &[Mask(0), Unmask(0)]);
-            all.delivered(m, 1..=1);
-        }),
-        Program::new("an entry is signalled, while its message has changed and it is unmasked", |m| {
-            let all = World::new(&[Mask(0), Data(0, 0x51)]);
-            all.device(m, &[0]);
-            all.guest(m, &[Unmask(0)]);
-            all.delivered(m, 1..=1);
-            all.by(m, 0x51);
-        }),
-        Program::new("an entry is signalled, while its message has changed and the function is unmasked", |m| {
-            let all = World::new(&[MaskAll, Data(0, 0x51)]);
-            all.device(m, &[0]);
-            all.guest(m, &[UnmaskAll]);
-            all.delivered(m, 1..=1);
-            all.by(m, 0x51);
-        }),
-        Program::new("an entry's message changes again while its route is being changed", changes_again),
-        Program::new("an entry's message changes back while its route is being changed", changes_back),
+        Program::new(
+            "an entry is signalled, while its message changes and the function is unmasked",
+            |m| {
+                let all = World::new(&[MaskAll]);
+                all.device(m, &[0]);
+                all.guest(m, &[Data(0, 0x51), UnmaskAll]);
+                all.guest(m, &[Mask(0), Unmask(0)]);
+                all.delivered(m, 1..=1);
+            },
+        ),
+        Program::new(
+            "an entry is signalled, while its message has changed and it is unmasked",
+            |m| {
+                let all = World::new(&[Mask(0), Data(0, 0x51)]);
+                all.device(m, &[0]);
+                all.guest(m, &[Unmask(0)]);
+                all.delivered(m, 1..=1);
+                all.by(m, 0x51);
+            },
+        ),
+        Program::new(
+            "an entry is signalled, while its message has changed and the function is unmasked",
+            |m| {
+                let all = World::new(&[MaskAll, Data(0, 0x51)]);
+                all.device(m, &[0]);
+                all.guest(m, &[UnmaskAll]);
+                all.delivered(m, 1..=1);
+                all.by(m, 0x51);
+            },
+        ),
+        Program::new(
+            "an entry's message changes again while its route is being changed",
+            changes_again,
+        ),
+        Program::new(
+            "an entry's message changes back while its route is being changed",
+            changes_back,
+        ),
         Program::new("an entry is unmasked with another message, and masked", |m| {
             let all = World::new(&[Mask(0), Data(0, 0x51)]);
             all.guest(m, &[Unmask(0)]);
@@ -122,7 +140,8 @@ pub fn programs() -> Vec<Program> {
     ]
 }
 
-/// A vCPU has unmasked an entry whose message is 0x51, and changes its route. Others wait for that it has begun.
+/// A vCPU has unmasked an entry whose message is 0x51, and changes its route. Others wait for that
+/// it has begun.
 fn begins_to_route(m: &Machine, all: &Rc<World>) -> Rc<Model<bool>> {
     let unmasked = Rc::new(Model::new("unmasked", false));
     let (this, says) = (Rc::clone(all), Rc::clone(&unmasked));
@@ -141,10 +160,15 @@ fn changes_again(m: &Machine) {
     let second = Rc::clone(&all);
     m.task("changes it again", move || {
         unmasked.wait(|unmasked| *unmasked, |_| ());
-        [Write::Mask(0), Write::Data(0, 0x52), Write::Unmask(0)].into_iter().for_each(|write| second.write(write));
+        [Write::Mask(0), Write::Data(0, 0x52), Write::Unmask(0)]
+            .into_iter()
+            .for_each(|write| second.write(write));
     });
     m.at_quiescence("the entry is open, by its last message", move || {
-        let (route, open) = (all.routes.observe(|routes| routes[0]), all.msix.signal(0) == Ok(MsixSignalled::Deliver));
+        let (route, open) = (
+            all.routes.observe(|routes| routes[0]),
+            all.msix.signal(0) == Ok(MsixSignalled::Deliver),
+        );
         (route == 0x52 && open).then_some(()).ok_or_else(|| format!("{route:x}, open: {open}"))
     });
 }
@@ -158,7 +182,9 @@ fn changes_back(m: &Machine) {
     let (second, says) = (Rc::clone(&all), Rc::clone(&done));
     m.task("changes it back", move || {
         unmasked.wait(|unmasked| *unmasked, |_| ());
-        [Write::MaskAll, Write::Data(0, 0x41), Write::UnmaskAll].into_iter().for_each(|write| second.write(write));
+        [Write::MaskAll, Write::Data(0, 0x41), Write::UnmaskAll]
+            .into_iter()
+            .for_each(|write| second.write(write));
         says.change(|done| *done = true);
     });
     let device = Rc::clone(&all);
@@ -217,9 +243,14 @@ impl World {
             Write::Unmask(entry) => (u64::from(entry) * 16 + 12, 0),
             Write::Data(entry, data) => (u64::from(entry) * 16 + 8, data),
             Write::MaskAll => {
-                return self.msix.write_control(MSIX_ENABLE | MSIX_FUNCTION_MASK).each(|_| fail("nothing opens"));
+                return self
+                    .msix
+                    .write_control(MSIX_ENABLE | MSIX_FUNCTION_MASK)
+                    .each(|_| fail("nothing opens"));
             }
-            Write::UnmaskAll => return self.msix.write_control(MSIX_ENABLE).each(|written| self.act(written)),
+            Write::UnmaskAll => {
+                return self.msix.write_control(MSIX_ENABLE).each(|written| self.act(written));
+            }
         };
         self.act(self.msix.write_table(at, 4, value.into()));
     }
@@ -231,7 +262,9 @@ impl World {
             self.routes.change(|routes| routes[entry] = data);
             let alone = self.routing.change(|routing| std::mem::take(&mut routing[entry]) == 1);
             if !alone {
-                fail("two change the route of an entry: the host does not know which is the later one");
+                fail(
+                    "two change the route of an entry: the host does not know which is the later one",
+                );
             }
             written = route.routed();
         }
@@ -280,7 +313,11 @@ impl World {
         let this = Rc::clone(self);
         m.at_quiescence("the message is the one that the guest had unmasked", move || {
             let delivered = this.delivered.observe(Vec::clone);
-            delivered.iter().all(|by| *by == data).then_some(()).ok_or_else(|| format!("{delivered:x?}"))
+            delivered
+                .iter()
+                .all(|by| *by == data)
+                .then_some(())
+                .ok_or_else(|| format!("{delivered:x?}"))
         });
     }
 
@@ -288,7 +325,8 @@ impl World {
     fn shut_if_masked(self: &Rc<Self>, m: &Machine) {
         let this = Rc::clone(self);
         m.at_quiescence("the entry is shut if and only if it is masked", move || {
-            let masked = this.msix.read_table(12, 4) == 1 || this.msix.control() & MSIX_FUNCTION_MASK != 0;
+            let masked =
+                this.msix.read_table(12, 4) == 1 || this.msix.control() & MSIX_FUNCTION_MASK != 0;
             let kept = this.msix.signal(0) == Ok(MsixSignalled::Pending);
             (masked == kept).then_some(()).ok_or_else(|| format!("{masked}, {kept}"))
         });
@@ -299,15 +337,23 @@ impl World {
     /// entry is unmasked again: two may have written it at once.
     pub fn delivered(self: &Rc<Self>, m: &Machine, number: std::ops::RangeInclusive<usize>) {
         let this = Rc::clone(self);
-        m.at_quiescence("what was signalled was delivered, by a route that the table has had", move || {
-            let (delivered, pending) = (this.delivered.observe(Vec::clone), this.msix.read_pending(0, 8));
-            this.write(Write::Mask(0));
-            this.write(Write::Unmask(0));
-            let table: [u32; 2] = std::array::from_fn(|entry| this.msix.read_table(entry as u64 * 16 + 8, 4) as u32);
-            let routes = this.routes.observe(|routes| *routes);
-            let right = number.contains(&delivered.len()) && pending == 0 && table == routes;
-            let right = right && delivered.iter().all(|data| [0x41, 0x51, 0x52].contains(data));
-            right.then_some(()).ok_or_else(|| format!("{delivered:x?}, {pending} pending, {routes:x?} for {table:x?}"))
-        });
+        m.at_quiescence(
+            "what was signalled was delivered, by a route that the table has had",
+            move || {
+                let (delivered, pending) =
+                    (this.delivered.observe(Vec::clone), this.msix.read_pending(0, 8));
+                this.write(Write::Mask(0));
+                this.write(Write::Unmask(0));
+                let table: [u32; 2] = std::array::from_fn(|entry| {
+                    this.msix.read_table(entry as u64 * 16 + 8, 4) as u32
+                });
+                let routes = this.routes.observe(|routes| *routes);
+                let right = number.contains(&delivered.len()) && pending == 0 && table == routes;
+                let right = right && delivered.iter().all(|data| [0x41, 0x51, 0x52].contains(data));
+                right.then_some(()).ok_or_else(|| {
+                    format!("{delivered:x?}, {pending} pending, {routes:x?} for {table:x?}")
+                })
+            },
+        );
     }
 }

@@ -29,7 +29,10 @@ struct Wires {
 impl World {
     fn moves(&self) {
         let there = CpuSet::of([THERE]);
-        let moved = self.vectors.begin_move(IRQ, Affinity::In(&there), Update::Whole).expect("there is room");
+        let moved = self
+            .vectors
+            .begin_move(IRQ, Affinity::In(&there), Update::Whole)
+            .expect("there is room");
         let moved = moved.expect("it is not there");
         self.wires.change(|wires| wires.message = moved.to());
         let _ = self.vectors.moved(moved).expect("it is under way");
@@ -46,7 +49,9 @@ impl World {
         }
         let _off = IrqGuard::<Sim>::new();
         loop {
-            let irr = |vector| self.wires.observe(|wires| wires.irr.contains(&CpuVector { cpu: HERE, vector }));
+            let irr = |vector| {
+                self.wires.observe(|wires| wires.irr.contains(&CpuVector { cpu: HERE, vector }))
+            };
             match self.vectors.pending(HERE, irr) {
                 Ok(Some(irq)) => {
                     assert_eq!(irq, IRQ);
@@ -64,8 +69,12 @@ impl World {
 fn goes_offline(moves: bool) -> Report {
     Explore::new("goes offline").run(move |m: &Machine| {
         let vectors = Vectors::new(2, 1, 0x31..=0x32).expect("not too many");
-        let _ = (vectors.online(HERE).expect("it is offline"), vectors.online(THERE).expect("it is offline"));
-        let message = vectors.activate(IRQ, Affinity::In(&CpuSet::of([HERE]))).expect("one is free");
+        let _ = (
+            vectors.online(HERE).expect("it is offline"),
+            vectors.online(THERE).expect("it is offline"),
+        );
+        let message =
+            vectors.activate(IRQ, Affinity::In(&CpuSet::of([HERE]))).expect("one is free");
         let wires = Model::new("wires", Wires { message, irr: BTreeSet::new() });
         let world = Rc::new(World { vectors, wires, handed_over: Cell::new(0) });
         let (goes, sends) = (Rc::clone(&world), Rc::clone(&world));
@@ -78,7 +87,9 @@ fn goes_offline(moves: bool) -> Report {
             sends.wires.change(|wires| _ = wires.irr.insert(wires.message));
         });
         m.at_quiescence("what the device has sent was handled, once", move || {
-            let arrived = world.wires.observe(|wires| wires.irr.iter().copied().find(|place| place.cpu == THERE));
+            let arrived = world
+                .wires
+                .observe(|wires| wires.irr.iter().copied().find(|place| place.cpu == THERE));
             let taken = arrived.is_some_and(|place| {
                 let there = world.vectors.cpu(THERE).expect("it is there");
                 there.arrived(place.vector) == Arrived::Irq(IRQ)
@@ -101,7 +112,10 @@ fn what_has_come_to_a_place_that_was_left_is_handled_when_its_cpu_goes() {
 fn what_is_cancelled_onto_a_cpu_that_goes_can_leave_it() {
     let report = Explore::new("cancelled").run(|m: &Machine| {
         let vectors = Rc::new(Vectors::<Sim>::new(2, 3, 0x31..=0x32).expect("not too many"));
-        let _ = (vectors.online(HERE).expect("it is offline"), vectors.online(THERE).expect("it is offline"));
+        let _ = (
+            vectors.online(HERE).expect("it is offline"),
+            vectors.online(THERE).expect("it is offline"),
+        );
         let [here, there] = [HERE, THERE].map(|cpu| CpuSet::of([cpu]));
         vectors.activate(IRQ, Affinity::In(&here)).expect("one is free");
         vectors.activate(Irq(1), Affinity::In(&there)).expect("one is free");

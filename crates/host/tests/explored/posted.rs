@@ -22,7 +22,9 @@ pub fn programs() -> Vec<Program> {
         Program::new("a descriptor leaves for another, and a device posts two", |m| {
             program(m, &[Act::PostToB], Waits::Yes)
         }),
-        Program::new("a descriptor leaves, and a device posts two", |m| program(m, &[Act::Unbind], Waits::Yes)),
+        Program::new("a descriptor leaves, and a device posts two", |m| {
+            program(m, &[Act::Unbind], Waits::Yes)
+        }),
         Program::new("a descriptor leaves, comes back, and the host moves it", |m| {
             program(m, &[Act::Unbind, Act::SetHost, Act::PostToB], Waits::Yes)
         }),
@@ -52,7 +54,14 @@ enum Waits {
 const SOURCE: Source = Source::Function(1);
 
 fn host(destination: u32) -> RemappedIrte {
-    RemappedIrte { destination, logical: false, redirection_hint: false, level: false, delivery: 0, vector: 0x31 }
+    RemappedIrte {
+        destination,
+        logical: false,
+        redirection_hint: false,
+        level: false,
+        delivery: 0,
+        vector: 0x31,
+    }
 }
 
 /// A descriptor that is freed when nobody owns it any more. Hardware knows its address only.
@@ -89,7 +98,8 @@ struct World {
 }
 
 impl World {
-    /// An interrupt of the device (VT-d specification, section 5.2.3): what it reads of the entry it may cache.
+    /// An interrupt of the device (VT-d specification, section 5.2.3): what it reads of the entry
+    /// it may cache.
     fn msi(&self) {
         let used = self.unit.comes().unwrap_or_else(|| {
             let read = IntelIrte::from_bits(self.memory[0].load(SeqCst));
@@ -98,10 +108,14 @@ impl World {
         });
         match used.as_posted() {
             Some(posted) => {
-                let Physical { descriptor, memory } = &self.descriptors[posted.descriptor as usize / 64 - 1];
+                let Physical { descriptor, memory } =
+                    &self.descriptors[posted.descriptor as usize / 64 - 1];
                 memory.access();
                 both(&descriptor.layout().words()[0], descriptor.gate().word(), |pir, control| {
-                    (pir | 1 << posted.vector, PiControl::from_bits(control).with_outstanding(true).bits())
+                    (
+                        pir | 1 << posted.vector,
+                        PiControl::from_bits(control).with_outstanding(true).bits(),
+                    )
                 });
             }
             None if used.as_remapped().is_some() => self.in_host.change(|count| *count += 1),
@@ -126,11 +140,18 @@ fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
         .expect("there is one");
     let mut binding = IntelBinding::new(IntelInterrupt::new(entry, SOURCE, host(1)));
     let descriptors = ["descriptor A", "descriptor B"].map(|name| Physical {
-        descriptor: PiDescriptor::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2))),
+        descriptor: PiDescriptor::new(
+            Pending::new(),
+            PiGate::new(Destination::x2apic(0), Vector(0xf2)),
+        ),
         memory: Arc::new(Ghost::new(name)),
     });
-    let owned =
-        |at: usize| Arc::new(Owned { address: 64 * (at as u64 + 1), memory: Arc::clone(&descriptors[at].memory) });
+    let owned = |at: usize| {
+        Arc::new(Owned {
+            address: 64 * (at as u64 + 1),
+            memory: Arc::clone(&descriptors[at].memory),
+        })
+    };
     let former = binding.post_to(owned(0), 0, false).expect("it is aligned").completed();
     assert!(former.is_none());
     let spare = owned(1);
@@ -151,9 +172,12 @@ fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
         for act in acts {
             match act {
                 // The descriptor that it was posted to is freed.
-                Act::Unbind => drop(changes.invalidate(binding.unbind().expect("it is posted"), waits)),
+                Act::Unbind => {
+                    drop(changes.invalidate(binding.unbind().expect("it is posted"), waits))
+                }
                 Act::PostToB => {
-                    let token = binding.post_to(Arc::clone(&spare), 0, false).expect("it is aligned");
+                    let token =
+                        binding.post_to(Arc::clone(&spare), 0, false).expect("it is aligned");
                     drop(changes.invalidate(token, waits));
                 }
                 Act::SetHost => {}

@@ -23,7 +23,8 @@ const NEW: u32 = 2;
 fn reused(waits: bool) -> Report {
     Explore::new("reused").run(move |m: &Machine| {
         let memory: Memory = Arc::new([Atomic::new(0)]);
-        let table = RemapTable::<Sim, _>::new(Shared(Arc::clone(&memory))).expect("its words are lock-free");
+        let table = RemapTable::<Sim, _>::new(Shared(Arc::clone(&memory)))
+            .expect("its words are lock-free");
         let former = AmdInterrupt::new(table.allocate().expect("there is one"), host(FORMER));
         let unit = Rc::new(EntryCache::new("IOMMU"));
         unit.keep(former.load());
@@ -49,7 +50,8 @@ fn reused(waits: bool) -> Report {
             let _interrupt = AmdInterrupt::new(entry, host(NEW));
             // Its device sends one.
             let used = unit.comes().unwrap_or_else(|| {
-                let read = AmdIrte::from_bits(memory[index].load(std::sync::atomic::Ordering::SeqCst));
+                let read =
+                    AmdIrte::from_bits(memory[index].load(std::sync::atomic::Ordering::SeqCst));
                 unit.keep(read);
                 read
             });

@@ -1,5 +1,5 @@
-//! Any accesses of a guest and interrupts of a device, on one thread, against a plain model of an MSI-X table. Shared with the
-//! fuzz target.
+//! Any accesses of a guest and interrupts of a device, on one thread, against a plain model of an
+//! MSI-X table. Shared with the fuzz target.
 
 use doorbell_host::msi::{MsiMessage, Msix, MsixSignalled, MsixWritten, NoEntry, Reroute};
 use doorbell_platform::Std;
@@ -68,7 +68,8 @@ impl<'a> World<'a> {
 
     fn run(&mut self, (what, a, b): Op) {
         let size = self.entries.len() as u64 * 16;
-        // Most offsets are inside or a little beyond, most are aligned, and most values have few bits.
+        // Most offsets are inside or a little beyond, most are aligned, and most values have few
+        // bits.
         let offset = match what >> 6 {
             0 => a,
             1 => a % (size + 16),
@@ -76,11 +77,15 @@ impl<'a> World<'a> {
         };
         let bytes = [4, 8, 4, 8, 4, 2, 1, 4, 8, 4, 8, 4, 3, 5, 0, 99][(a >> 60) as usize];
         let value = if b >> 63 == 0 { b & 0x0000_0001_0000_0003 } else { b };
-        self.routes = [Routes::AtOnce, Routes::Later, Routes::Never, Routes::AtOnce][(a >> 58 & 3) as usize];
+        self.routes =
+            [Routes::AtOnce, Routes::Later, Routes::Never, Routes::AtOnce][(a >> 58 & 3) as usize];
         match what & 15 {
             0..=3 => self.signal((b % (size / 16 + 1)) as u16),
             4..=9 => self.write(offset, bytes, value),
-            10 | 11 => self.write_control([ENABLE, ENABLE | FUNCTION_MASK, ENABLE, b as u16][(a & 3) as usize], false),
+            10 | 11 => self.write_control(
+                [ENABLE, ENABLE | FUNCTION_MASK, ENABLE, b as u16][(a & 3) as usize],
+                false,
+            ),
             12 => self.write_control(b as u16, true),
             13 if !self.held.is_empty() => {
                 let route = self.held.swap_remove(b as usize % self.held.len());
@@ -88,11 +93,19 @@ impl<'a> World<'a> {
             }
             14 => {
                 let (offset, bytes) = (offset % (size + 16), bytes.min(8));
-                assert_eq!(self.msix.read_table(offset, bytes), self.read(offset, bytes, Self::table_byte));
-                assert_eq!(self.msix.read_pending(offset, bytes), self.read(offset, bytes, Self::pending_byte));
+                assert_eq!(
+                    self.msix.read_table(offset, bytes),
+                    self.read(offset, bytes, Self::table_byte)
+                );
+                assert_eq!(
+                    self.msix.read_pending(offset, bytes),
+                    self.read(offset, bytes, Self::pending_byte)
+                );
             }
             15 if a.is_multiple_of(8) => self.reset(),
-            _ => assert!(self.msix.read_table(a, bytes) <= u64::MAX >> (64 - 8 * bytes.clamp(1, 8))),
+            _ => {
+                assert!(self.msix.read_table(a, bytes) <= u64::MAX >> (64 - 8 * bytes.clamp(1, 8)))
+            }
         }
     }
 
@@ -115,7 +128,9 @@ impl<'a> World<'a> {
     fn write(&mut self, offset: u64, bytes: usize, value: u64) {
         let written = self.msix.write_table(offset, bytes, value);
         let defined = (bytes == 4 || bytes == 8) && offset.is_multiple_of(bytes as u64);
-        let number = usize::try_from(offset / 16).ok().filter(|number| *number < self.entries.len() && defined);
+        let number = usize::try_from(offset / 16)
+            .ok()
+            .filter(|number| *number < self.entries.len() && defined);
         let mut expected = Vec::new();
         if let Some(number) = number {
             let entry = &mut self.entries[number];
@@ -187,7 +202,12 @@ impl<'a> World<'a> {
     }
 
     /// What the table asks for is done.
-    fn act(&mut self, written: MsixWritten<'a, Std>, found: &mut Vec<Effect>, expected: &mut Vec<Effect>) {
+    fn act(
+        &mut self,
+        written: MsixWritten<'a, Std>,
+        found: &mut Vec<Effect>,
+        expected: &mut Vec<Effect>,
+    ) {
         match written {
             MsixWritten::Nothing => {}
             MsixWritten::Deliver(number) => {
@@ -213,7 +233,11 @@ impl<'a> World<'a> {
         }
     }
 
-    fn end_routing(&mut self, route: Reroute<'a, Std>, expected: &mut Vec<Effect>) -> MsixWritten<'a, Std> {
+    fn end_routing(
+        &mut self,
+        route: Reroute<'a, Std>,
+        expected: &mut Vec<Effect>,
+    ) -> MsixWritten<'a, Std> {
         let number = usize::from(route.entry());
         self.entries[number].routed = Some(route.message());
         self.entries[number].routing = false;
@@ -249,7 +273,8 @@ impl<'a> World<'a> {
 
     fn pending_byte(&self, at: u64) -> u8 {
         (0..8).fold(0, |byte, bit| {
-            let pending = self.entries.get(at as usize * 8 + bit).is_some_and(|entry| entry.pending);
+            let pending =
+                self.entries.get(at as usize * 8 + bit).is_some_and(|entry| entry.pending);
             byte | u8::from(pending) << bit
         })
     }
@@ -268,7 +293,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Everything is unmasked in the end: what was signalled since the last reset was delivered, as often at most.
+    /// Everything is unmasked in the end: what was signalled since the last reset was delivered, as
+    /// often at most.
     fn end(mut self) {
         self.routes = Routes::AtOnce;
         while let Some(route) = self.held.pop() {
@@ -282,7 +308,10 @@ impl<'a> World<'a> {
         self.check();
         for entry in &self.entries {
             assert!(entry.open && !entry.pending && entry.routed == Some(entry.message));
-            assert!(entry.delivered <= entry.signalled && (entry.delivered > 0) == (entry.signalled > 0));
+            assert!(
+                entry.delivered <= entry.signalled
+                    && (entry.delivered > 0) == (entry.signalled > 0)
+            );
         }
     }
 }

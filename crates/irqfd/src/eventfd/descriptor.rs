@@ -15,14 +15,16 @@ use super::EventError;
 use super::register::{self, Identity};
 use crate::Error;
 
-/// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe or socket.
+/// A descriptor from which events are read: a duplicate of an eventfd, or the reading end of a pipe
+/// or socket.
 ///
-/// Making one asks the kernel a few questions; it can be pending and assigned again and again. Clones
-/// are the same one, and so are all that are made of one eventfd, as long as any of them lives.
+/// Making one asks the kernel a few questions; it can be pending and assigned again and again.
+/// Clones are the same one, and so are all that are made of one eventfd, as long as any of them
+/// lives.
 ///
 /// An event that was read and found no route until the descriptor was deassigned stays here, as a
-/// value: the next assignment delivers it, and [`take_pending`](Descriptor::take_pending) takes it. Who
-/// wants that keeps a clone.
+/// value: the next assignment delivers it, and [`take_pending`](Descriptor::take_pending) takes it.
+/// Who wants that keeps a clone.
 #[derive(Clone)]
 pub struct Descriptor(Arc<Source>);
 
@@ -32,7 +34,8 @@ doorbell_platform::opaque_debug!([] Descriptor);
 pub(super) struct Source {
     kind: Kind,
     identity: Identity,
-    /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not closed, any more.
+    /// Somebody closed it. Its number may be another descriptor by now, so it is not used, and not
+    /// closed, any more.
     lost: AtomicBool,
     /// [`SERVED`], or by how many sinks it is written.
     uses: AtomicU32,
@@ -95,7 +98,13 @@ impl Descriptor {
 
     fn known(kind: Kind, identity: Identity) -> Self {
         let (lost, pending) = (AtomicBool::new(false), AtomicBool::new(false));
-        Descriptor(register::find_or_insert(Source { kind, identity, lost, uses: AtomicU32::new(0), pending }))
+        Descriptor(register::find_or_insert(Source {
+            kind,
+            identity,
+            lost,
+            uses: AtomicU32::new(0),
+            pending,
+        }))
     }
 
     /// Returns whether the kernel says which open file it is. If not, a duplicate passes for
@@ -164,9 +173,10 @@ impl Descriptor {
         self.0.fd().map_or(-1, |fd| fd.as_raw_fd())
     }
 
-    /// An eventfd is edge-triggered: one read empties it, and each write is an edge. If somebody closes our descriptor,
-    /// epoll goes on watching the eventfd as long as it is open elsewhere, and cannot be told to stop; being
-    /// level-triggered, it would never sleep again. A stream needs several reads, so it is level-triggered.
+    /// An eventfd is edge-triggered: one read empties it, and each write is an edge. If somebody
+    /// closes our descriptor, epoll goes on watching the eventfd as long as it is open elsewhere,
+    /// and cannot be told to stop; being level-triggered, it would never sleep again. A stream
+    /// needs several reads, so it is level-triggered.
     pub(super) fn interest(&self) -> EventSet {
         match self.0.kind {
             Kind::Event(_) => EventSet::IN | EventSet::EDGE_TRIGGERED,
@@ -244,12 +254,15 @@ pub(super) struct Info {
 
 impl Info {
     pub(super) fn of(fd: RawFd) -> Self {
-        let Ok(mut file) = File::open(format!("/proc/self/fdinfo/{fd}")) else { return Info::default() };
+        let Ok(mut file) = File::open(format!("/proc/self/fdinfo/{fd}")) else {
+            return Info::default();
+        };
         // An eventfd's is some 120 bytes, and comes in one piece.
         let mut text = [0; 512];
         let Ok(len) = file.read(&mut text) else { return Info::default() };
         let text = str::from_utf8(&text[..len]).unwrap_or_default();
-        let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
+        let field =
+            |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
         Info {
             is_eventfd: Some(field("eventfd-count:").is_some()),
             eventfd_id: field("eventfd-id:").and_then(|id| id.parse().ok()),
@@ -262,7 +275,11 @@ const EBADF: i32 = 9;
 
 /// What duplicating a descriptor says.
 pub(super) fn bad(error: io::Error) -> EventError {
-    if error.raw_os_error() == Some(EBADF) { EventError::BadDescriptor } else { EventError::Io(error) }
+    if error.raw_os_error() == Some(EBADF) {
+        EventError::BadDescriptor
+    } else {
+        EventError::Io(error)
+    }
 }
 
 #[cfg(test)]
@@ -286,7 +303,8 @@ mod tests {
     fn all_descriptors_of_an_eventfd_are_one_as_long_as_one_lives() {
         let (event, other) = (event(), event());
         for make in [|event: &EventFd| Descriptor::eventfd(event).unwrap(), unnumbered] {
-            let (one, again, another) = (make(&event), make(&event.try_clone().unwrap()), make(&other));
+            let (one, again, another) =
+                (make(&event), make(&event.try_clone().unwrap()), make(&other));
             if !one.is_identified() {
                 println!("skipped: the kernel does not say which files are the same");
                 continue;

@@ -58,9 +58,13 @@ pub enum EventError {
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventError::BadDescriptor => f.write_str("not a descriptor that can signal an interrupt"),
+            EventError::BadDescriptor => {
+                f.write_str("not a descriptor that can signal an interrupt")
+            }
             EventError::Blocking => f.write_str("the descriptor must be non-blocking"),
-            EventError::OwnSink => f.write_str("one eventfd cannot signal an interrupt and hear of its end"),
+            EventError::OwnSink => {
+                f.write_str("one eventfd cannot signal an interrupt and hear of its end")
+            }
             EventError::Irqfd(error) => error.fmt(f),
             EventError::Io(error) => error.fmt(f),
         }
@@ -141,7 +145,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     ///
     /// # Errors
     /// If there are no descriptors or threads left.
-    pub fn reporting(on_panic: impl Fn(Served, Box<dyn Any + Send>) + Send + Sync + 'static) -> io::Result<Self> {
+    pub fn reporting(
+        on_panic: impl Fn(Served, Box<dyn Any + Send>) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let wake = EventFd::new(EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
         epoll.ctl(
@@ -150,7 +156,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             EpollEvent::new(EventSet::IN, WAKE),
         )?;
         let entries = Entries { served: BTreeMap::new(), last: WAKE, stop: false };
-        let shared = Arc::new(Loop { epoll, wake, entries: Mutex::new(entries), on_panic: Box::new(on_panic) });
+        let shared = Arc::new(Loop {
+            epoll,
+            wake,
+            entries: Mutex::new(entries),
+            on_panic: Box::new(on_panic),
+        });
         let thread = {
             let shared = shared.clone();
             thread::Builder::new().name("doorbell-irqfd".into()).spawn(move || shared.run())?
@@ -168,7 +179,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// [`Busy`](Error::Busy) if the same eventfd, by whatever number, is served by a loop of this
     /// process; [`OwnSink`](EventError::OwnSink) if a sink of it writes there; otherwise what
     /// [`Irqfd::assign`] and the operating system say.
-    pub fn assign(&self, vm: &Irqfds<P, C>, descriptor: Descriptor, gsi: Gsi) -> Result<Served, EventError> {
+    pub fn assign(
+        &self,
+        vm: &Irqfds<P, C>,
+        descriptor: Descriptor,
+        gsi: Gsi,
+    ) -> Result<Served, EventError> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
     }
 
@@ -228,7 +244,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// # Context
     /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     pub fn deassign_all(&self, served: impl IntoIterator<Item = Served>) {
-        let entries: Vec<_> = served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
+        let entries: Vec<_> =
+            served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
         entries.iter().for_each(|entry| entry.wait_for_server());
         Deassigning::wait_all(entries.iter().filter_map(|entry| entry.irqfd.deassign_begin().ok()));
         entries.iter().for_each(|entry| entry.let_go());
@@ -254,14 +271,19 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             return Err(Error::Closed.into());
         }
         descriptor.claim()?;
-        let entry = Arc::new(Entry { descriptor, irqfd, serving: Mutex::new(()), gone: AtomicBool::new(false) });
+        let entry = Arc::new(Entry {
+            descriptor,
+            irqfd,
+            serving: Mutex::new(()),
+            gone: AtomicBool::new(false),
+        });
         let result = match assign(&entry.irqfd) {
             Ok(()) => self.shared.add(&entry),
             Err(error) => Err(error.into()),
         };
         match &result {
-            // An event that was there before is injected here and now; the thread may find it first. (If the descriptor
-            // turns out to be dead, the thread finds that too.)
+            // An event that was there before is injected here and now; the thread may find it
+            // first. (If the descriptor turns out to be dead, the thread finds that too.)
             Ok(served) => {
                 self.shared.guarded(*served, || entry.inject_pending());
                 self.shared.guarded(*served, || _ = entry.serve());
@@ -318,19 +340,26 @@ impl<P: Platform, C: Controller> Loop<P, C> {
         let event = EpollEvent::new(entry.descriptor.interest(), served.0);
         self.epoll.ctl(ControlOperation::Add, entry.descriptor.raw(), event).map_err(|error| {
             // What epoll says of a regular file or a directory.
-            if error.kind() == io::ErrorKind::PermissionDenied { EventError::BadDescriptor } else { error.into() }
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                EventError::BadDescriptor
+            } else {
+                error.into()
+            }
         })?;
         entries.served.insert(served, entry.clone());
         Ok(served)
     }
 
-    /// Stops serving, before the descriptor is closed: the eventfd may live on elsewhere, and epoll with it.
+    /// Stops serving, before the descriptor is closed: the eventfd may live on elsewhere, and epoll
+    /// with it.
     fn remove(&self, served: Served) -> Option<Arc<Entry<P, C>>> {
         let mut entries = self.entries();
         let entry = entries.served.remove(&served)?;
         entry.gone.store(true, Ordering::SeqCst);
-        // Fails if somebody closed the descriptor, which belongs to us: then epoll has forgotten it already.
-        let _ = self.epoll.ctl(ControlOperation::Delete, entry.descriptor.raw(), EpollEvent::default());
+        // Fails if somebody closed the descriptor, which belongs to us: then epoll has forgotten it
+        // already.
+        let _ =
+            self.epoll.ctl(ControlOperation::Delete, entry.descriptor.raw(), EpollEvent::default());
         Some(entry)
     }
 
@@ -342,7 +371,8 @@ impl<P: Platform, C: Controller> Loop<P, C> {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => {
-                    // Somebody closed our epoll descriptor. Refuse what comes; their sources keep what was assigned.
+                    // Somebody closed our epoll descriptor. Refuse what comes; their sources keep
+                    // what was assigned.
                     self.entries().stop = true;
                     return;
                 }
@@ -353,7 +383,10 @@ impl<P: Platform, C: Controller> Loop<P, C> {
                     return;
                 }
                 let tokens = events[..count].iter().map(|event| Served(event.data()));
-                ready.extend(tokens.filter_map(|served| Some((served, entries.served.get(&served)?.clone()))));
+                ready.extend(
+                    tokens
+                        .filter_map(|served| Some((served, entries.served.get(&served)?.clone()))),
+                );
             }
             for (served, entry) in ready.drain(..) {
                 self.guarded(served, || {
@@ -420,8 +453,8 @@ impl<P: Platform, C: Controller> Entry<P, C> {
         self.let_go();
     }
 
-    /// Ends the service of a source that was deassigned: what is pending in the irqfd stays so in the descriptor, which others may serve
-    /// from here on.
+    /// Ends the service of a source that was deassigned: what is pending in the irqfd stays so in
+    /// the descriptor, which others may serve from here on.
     fn let_go(&self) {
         self.hand_over();
         self.descriptor.release();
@@ -457,9 +490,12 @@ mod tests {
         let alone = |events: &Events, served| events.deassign(served).unwrap();
         let among_others = |events: &Events, served| events.deassign_all([served]);
         let vm = Irqfds::<Std, _>::new(Nothing, Limits::default());
-        let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))]).unwrap()).unwrap();
+        let _ = vm
+            .reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))]).unwrap())
+            .unwrap();
         for round in 0..20 {
-            let deassign: &(dyn Fn(&Events, Served) + Sync) = if round % 2 == 0 { &alone } else { &among_others };
+            let deassign: &(dyn Fn(&Events, Served) + Sync) =
+                if round % 2 == 0 { &alone } else { &among_others };
             let events = EventLoop::new().unwrap();
             let (_event, served) = events.open(&vm, Gsi(1)).unwrap();
             let entry = events.shared.entries().served[&served].clone();

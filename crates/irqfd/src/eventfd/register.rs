@@ -11,7 +11,8 @@ use doorbell_platform::fd::compare_files;
 use super::descriptor::Source;
 
 /// A leaf: the kernel is asked under it, and nobody else.
-static REGISTER: Mutex<Register> = Mutex::new(Register { numbered: BTreeMap::new(), compared: Vec::new() });
+static REGISTER: Mutex<Register> =
+    Mutex::new(Register { numbered: BTreeMap::new(), compared: Vec::new() });
 
 /// The open files of all descriptors that are alive. Each of them holds its file open, so neither a
 /// number nor a place in the order becomes that of another file while it stands here.
@@ -41,7 +42,10 @@ fn register() -> MutexGuard<'static, Register> {
 impl Identity {
     pub(super) fn of(fd: BorrowedFd<'_>, number: Option<u64>) -> Self {
         let comparable = || compare_files(fd, fd).is_some();
-        number.map_or_else(|| if comparable() { Identity::Compared } else { Identity::Unknown }, Identity::Numbered)
+        number.map_or_else(
+            || if comparable() { Identity::Compared } else { Identity::Unknown },
+            Identity::Numbered,
+        )
     }
 }
 
@@ -66,10 +70,13 @@ pub(super) fn find_or_insert(source: Source) -> Arc<Source> {
         }
         Identity::Compared => {
             // Each is held while it is compared, and so stays where it is in the order.
-            passed.extend(compared.iter().filter_map(Weak::upgrade).filter(|known| known.fd().is_some()));
+            passed.extend(
+                compared.iter().filter_map(Weak::upgrade).filter(|known| known.fd().is_some()),
+            );
             *compared = passed.iter().map(Arc::downgrade).collect();
             let at = passed.binary_search_by(|known| {
-                let order = known.fd().zip(source.fd()).and_then(|(known, new)| compare_files(known, new));
+                let order =
+                    known.fd().zip(source.fd()).and_then(|(known, new)| compare_files(known, new));
                 order.unwrap_or(Ordering::Less)
             });
             match at {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use doorbell_irqfd::{Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId,
+};
 use doorbell_platform::Platform;
 
 /// What a controller was told.

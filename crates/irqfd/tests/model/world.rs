@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use doorbell_irqfd::{Deassigning, Error, Gsi, Irqfd, Irqfds, Limits, Pin, Route, Signalled, SourceId};
+use doorbell_irqfd::{
+    Deassigning, Error, Gsi, Irqfd, Irqfds, Limits, Pin, Route, Signalled, SourceId,
+};
 use doorbell_platform::Std;
 
 use super::common::{Chip, Count, Seen, table};
@@ -64,7 +66,8 @@ struct Model {
 
 impl Model {
     fn of(&self, gsi: Gsi) -> Vec<Route> {
-        let mut routes: Vec<_> = self.routes.iter().filter(|of| of.0 == gsi).map(|of| of.1).collect();
+        let mut routes: Vec<_> =
+            self.routes.iter().filter(|of| of.0 == gsi).map(|of| of.1).collect();
         routes.sort();
         routes
     }
@@ -123,7 +126,8 @@ impl Model {
     fn begin(&mut self, n: usize) -> Result<(), Error> {
         let State::Active(gsi, resample) = self.states[n] else { return Err(Error::NotAssigned) };
         self.states[n] = State::Leaving;
-        self.owes[n] = (resample && !self.states.contains(&State::Active(gsi, true))).then_some(gsi);
+        self.owes[n] =
+            (resample && !self.states.contains(&State::Active(gsi, true))).then_some(gsi);
         Ok(())
     }
 
@@ -131,8 +135,9 @@ impl Model {
         if self.states[n] == State::Leaving {
             self.states[n] = State::Idle;
             // Without a pin there is nothing to lower, hence nobody to tell.
-            if let Some(gsi) =
-                self.owes[n].take().filter(|&gsi| self.of(gsi).into_iter().any(|route| pin(route).is_some()))
+            if let Some(gsi) = self.owes[n]
+                .take()
+                .filter(|&gsi| self.of(gsi).into_iter().any(|route| pin(route).is_some()))
             {
                 self.lower(&self.group(gsi));
             }
@@ -143,8 +148,12 @@ impl Model {
     fn group(&self, gsi: Gsi) -> BTreeSet<Gsi> {
         let mut group = BTreeSet::from([gsi]);
         loop {
-            let pins: BTreeSet<Pin> = group.iter().flat_map(|&gsi| self.of(gsi)).filter_map(pin).collect();
-            let larger = self.routes.iter().filter(|(_, route)| pin(*route).is_some_and(|pin| pins.contains(&pin)));
+            let pins: BTreeSet<Pin> =
+                group.iter().flat_map(|&gsi| self.of(gsi)).filter_map(pin).collect();
+            let larger = self
+                .routes
+                .iter()
+                .filter(|(_, route)| pin(*route).is_some_and(|pin| pins.contains(&pin)));
             let larger: BTreeSet<Gsi> = larger.map(|(gsi, _)| *gsi).chain([gsi]).collect();
             if larger == group {
                 return group;
@@ -155,11 +164,14 @@ impl Model {
 
     fn level_pins(&self, group: &BTreeSet<Gsi>) -> BTreeSet<Pin> {
         let routes = group.iter().flat_map(|&gsi| self.of(gsi));
-        routes.filter_map(|route| if let Route::Level(pin) = route { Some(pin) } else { None }).collect()
+        routes
+            .filter_map(|route| if let Route::Level(pin) = route { Some(pin) } else { None })
+            .collect()
     }
 
     fn listeners(&self, group: &BTreeSet<Gsi>) -> Vec<usize> {
-        let listens = |n: &usize| matches!(self.states[*n], State::Active(gsi, true) if group.contains(&gsi));
+        let listens =
+            |n: &usize| matches!(self.states[*n], State::Active(gsi, true) if group.contains(&gsi));
         (0..SOURCES).filter(listens).collect()
     }
 
@@ -206,7 +218,11 @@ impl Model {
             }
             for (others, group) in &now {
                 // By a pin that is an edge now, too.
-                let by_pin = group.iter().flat_map(|&gsi| self.of(gsi)).filter_map(pin).any(|pin| pins.contains(&pin));
+                let by_pin = group
+                    .iter()
+                    .flat_map(|&gsi| self.of(gsi))
+                    .filter_map(pin)
+                    .any(|pin| pins.contains(&pin));
                 if by_pin || !others.is_disjoint(&pins) || !group.is_disjoint(&gsis) {
                     let listeners = self.listeners(group);
                     if !listeners.is_empty() {
@@ -216,7 +232,9 @@ impl Model {
             }
         }
         for n in unrouted {
-            if self.kept[n] && matches!(self.states[n], State::Active(gsi, _) if !self.of(gsi).is_empty()) {
+            if self.kept[n]
+                && matches!(self.states[n], State::Active(gsi, _) if !self.of(gsi).is_empty())
+            {
                 self.kept[n] = false;
                 self.signal(n);
             }
@@ -283,7 +301,9 @@ impl World {
     fn run(&mut self, op: Op) {
         let model = &mut self.model;
         match op {
-            Op::Assign(n, gsi) => assert_eq!(self.sources[n].assign(gsi), model.assign(n, gsi, false)),
+            Op::Assign(n, gsi) => {
+                assert_eq!(self.sources[n].assign(gsi), model.assign(n, gsi, false))
+            }
             Op::Resample(n, gsi) => {
                 let result = self.sources[n].assign_resample(gsi, self.sinks[n].clone());
                 assert_eq!(result, model.assign(n, gsi, true));
@@ -311,7 +331,11 @@ impl World {
             }
             Op::Ack(acked) => {
                 self.vm.ack(acked);
-                let gsi = model.routes.iter().find(|(_, route)| pin(*route) == Some(acked)).map(|(gsi, _)| *gsi);
+                let gsi = model
+                    .routes
+                    .iter()
+                    .find(|(_, route)| pin(*route) == Some(acked))
+                    .map(|(gsi, _)| *gsi);
                 gsi.into_iter().for_each(|gsi| model.ack(gsi));
             }
             Op::NotifyAck(gsi) => {
@@ -320,12 +344,17 @@ impl World {
             }
             Op::Reroute(routes) => {
                 let (before, arrived) = (model.notified, model.arrived.len());
-                let rerouted = self.vm.reroute(table(&routes)).map(|rerouted| rerouted.gsis().collect());
+                let rerouted =
+                    self.vm.reroute(table(&routes)).map(|rerouted| rerouted.gsis().collect());
                 assert_eq!(rerouted, model.reroute(routes));
                 // Who is told of a moved line may be told so more than once.
                 for (n, before) in before.into_iter().enumerate() {
                     let told = self.sinks[n].get();
-                    assert_eq!(told > before, model.notified[n] > before, "source {n} and a moved line");
+                    assert_eq!(
+                        told > before,
+                        model.notified[n] > before,
+                        "source {n} and a moved line"
+                    );
                     model.notified[n] = told;
                 }
                 // In which order several irqfds deliver what they kept does not matter.
@@ -347,15 +376,21 @@ impl World {
     }
 
     fn check(&self) {
-        let arrived: Vec<_> = self.chip.seen.lock().unwrap().iter().filter(|seen| !lowering(seen)).copied().collect();
+        let arrived: Vec<_> =
+            self.chip.seen.lock().unwrap().iter().filter(|seen| !lowering(seen)).copied().collect();
         assert_eq!(arrived, self.model.arrived);
         for n in 0..PINS {
             let pin = Pin::new(0, n);
-            assert_eq!(self.chip.level(pin) & RESAMPLE != 0, self.model.raised.contains(&pin), "the level of {pin}");
+            assert_eq!(
+                self.chip.level(pin) & RESAMPLE != 0,
+                self.model.raised.contains(&pin),
+                "the level of {pin}"
+            );
         }
         let told: Vec<_> = self.sinks.iter().map(|sink| sink.get()).collect();
         assert_eq!(told, self.model.notified);
-        let active = self.model.states.iter().filter(|state| matches!(state, State::Active(..))).count();
+        let active =
+            self.model.states.iter().filter(|state| matches!(state, State::Active(..))).count();
         assert_eq!(self.vm.assigned() as usize, active);
     }
 
@@ -368,7 +403,8 @@ impl World {
         assert!(self.model.raised.is_empty(), "a line that nobody is left to lower");
         let World { vm, chip, sources, sinks, .. } = self;
         drop((vm, sources));
-        // A replaced source may be leaving still: the callback of its grace period holds the VM until it has run.
+        // A replaced source may be leaving still: the callback of its grace period holds the VM
+        // until it has run.
         for _ in 0..10_000_000 {
             if Arc::strong_count(&chip) == 1 {
                 break;
@@ -376,6 +412,9 @@ impl World {
             std::thread::yield_now();
         }
         assert_eq!(Arc::strong_count(&chip), 1, "something keeps the VM alive");
-        assert!(sinks.iter().all(|sink| Arc::strong_count(sink) == 1), "something keeps a sink alive");
+        assert!(
+            sinks.iter().all(|sink| Arc::strong_count(sink) == 1),
+            "something keeps a sink alive"
+        );
     }
 }

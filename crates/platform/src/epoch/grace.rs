@@ -146,8 +146,8 @@ impl<P: Platform> Grace<P> {
                     }
                     state.begun += 1;
                     state.current = mem::take(&mut state.next);
-                    // Orders what was written before the grace period was asked for before the loads of the counters
-                    // that follow. See the safety comment of the domain.
+                    // Orders what was written before the grace period was asked for before the
+                    // loads of the counters that follow. See the safety comment of the domain.
                     P::fence(Ordering::SeqCst);
                     (state.phase, state.scan) = (Phase::DrainStale, 0);
                 }
@@ -172,8 +172,9 @@ impl<P: Platform> Grace<P> {
         }
     }
 
-    /// Whether the counters of `index` have each been seen at zero since the phase began. If not, the reader that takes
-    /// the one that is not to zero will know that it is awaited: the second look is after that was announced.
+    /// Whether the counters of `index` have each been seen at zero since the phase began. If not,
+    /// the reader that takes the one that is not to zero will know that it is awaited: the second
+    /// look is after that was announced.
     fn drained(&self, state: &mut State, signals: &Signals<P>, index: u32) -> bool {
         let look = |state: &mut State| {
             while let Some(readers) = self.readers.get(state.scan) {
@@ -198,7 +199,8 @@ impl<P: Platform> Grace<P> {
         drained
     }
 
-    /// Runs the callbacks that are due. Never twice at once. If one panics, `again` is called for the rest.
+    /// Runs the callbacks that are due. Never twice at once. If one panics, `again` is called for
+    /// the rest.
     pub(super) fn run_callbacks(&self, again: impl Fn()) {
         let due = mem::take(&mut self.state.lock_irqsave().due);
         let mut batch = Batch { grace: self, due, again };

@@ -18,10 +18,17 @@ fn all_who_ask_while_a_grace_period_waits_share_the_next_one() {
     let first = domain.control.request();
     assert_eq!(first, 1);
     let others: Vec<u64> = (0..20).map(|_| domain.control.request()).collect();
-    assert!(others.iter().all(|&number| number == 2), "they came after the first had begun: {others:?}");
+    assert!(
+        others.iter().all(|&number| number == 2),
+        "they came after the first had begun: {others:?}"
+    );
     assert_eq!(completed(&domain), 0);
     drop(section);
-    assert_eq!(completed(&domain), 2, "the reader that ends takes both to their ends, nobody else is needed");
+    assert_eq!(
+        completed(&domain),
+        2,
+        "the reader that ends takes both to their ends, nobody else is needed"
+    );
 }
 
 #[test]
@@ -41,7 +48,11 @@ fn a_reader_that_took_its_index_before_the_flip_and_was_counted_after_it_is_wait
     let domain = EpochSrcu::<Std>::new("test");
     let stale = domain.control.signals.index.load(Relaxed);
     domain.synchronize();
-    assert_ne!(domain.control.signals.index.load(Relaxed), stale, "the grace period flips the index");
+    assert_ne!(
+        domain.control.signals.index.load(Relaxed),
+        stale,
+        "the grace period flips the index"
+    );
     // What `read_lock` does after it was held up for the whole grace period.
     domain.readers[0][stale as usize].fetch_add(1, SeqCst);
     let number = domain.control.request();
@@ -58,9 +69,9 @@ fn a_section_may_end_on_another_cpu_than_it_began_on() {
     let number = domain.control.request();
     thread::scope(|s| {
         s.spawn(|| {
-            // Another thread, another shard. (That sections end in the context where they began is for explorers; these
-            // counters do not mind.)
-            // SAFETY: it ends the section that was begun above.
+            // Another thread, another shard. (That sections end in the context where they began is
+            // for explorers; these counters do not mind.) SAFETY: it ends the section that was
+            // begun above.
             unsafe { domain.read_unlock(token) };
         });
     });
@@ -103,7 +114,8 @@ fn callbacks_run_with_the_end_of_the_domain_if_a_section_was_forgotten() {
     let (ran, receiver) = std::sync::mpsc::channel();
     for n in 0..3 {
         let ran = ran.clone();
-        // The first begins a grace period, which will not end; the others wait for the one after it.
+        // The first begins a grace period, which will not end; the others wait for the one after
+        // it.
         domain.call(Box::new(move || ran.send(n).unwrap()));
     }
     drop((domain, ran));
@@ -115,7 +127,8 @@ fn a_section_is_waited_for_beside_any_number_that_were_forgotten() {
     let domain = EpochSrcu::<Std>::new("test");
     let section = domain.read();
     // What forgetting that many guards leaves, in a few seconds.
-    domain.readers[section.token.cpu as usize][section.token.index as usize].fetch_add(u64::from(u32::MAX), SeqCst);
+    domain.readers[section.token.cpu as usize][section.token.index as usize]
+        .fetch_add(u64::from(u32::MAX), SeqCst);
     let number = domain.control.request();
     assert!(!domain.control.grace.has_ended(number));
     drop(section);

@@ -1,4 +1,5 @@
-//! The bookkeeping of a pool: which jobs there are, are queued, run. Plain data, behind the pool's lock.
+//! The bookkeeping of a pool: which jobs there are, are queued, run. Plain data, behind the pool's
+//! lock.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -19,7 +20,8 @@ impl Job {
     }
 }
 
-/// A job and where it stands. `queued` and `running` hold the number of the run; runs of a job are numbered from 1.
+/// A job and where it stands. `queued` and `running` hold the number of the run; runs of a job are
+/// numbered from 1.
 struct Slot {
     job: Option<Job>,
     queued: Option<u64>,
@@ -31,9 +33,9 @@ struct Slot {
     next: Option<usize>,
 }
 
-/// The jobs of a pool. The queue is a list of indices into `slots`, so that queueing and cancelling neither search nor
-/// allocate. A job that runs is not in the list, also when it is queued again: it is appended when the run ends, hence
-/// never runs twice at once.
+/// The jobs of a pool. The queue is a list of indices into `slots`, so that queueing and cancelling
+/// neither search nor allocate. A job that runs is not in the list, also when it is queued again:
+/// it is appended when the run ends, hence never runs twice at once.
 #[derive(Default)]
 pub(super) struct Jobs {
     slots: Vec<Slot>,
@@ -46,7 +48,15 @@ pub(super) struct Jobs {
 impl Jobs {
     /// A job that is not queued.
     pub(super) fn add(&mut self, job: Job) -> usize {
-        let slot = Slot { job: Some(job), queued: None, running: None, issued: 0, owned: true, prev: None, next: None };
+        let slot = Slot {
+            job: Some(job),
+            queued: None,
+            running: None,
+            issued: 0,
+            owned: true,
+            prev: None,
+            next: None,
+        };
         match self.free.pop() {
             Some(index) => {
                 self.slots[index] = slot;
@@ -129,7 +139,8 @@ impl Jobs {
         self.reap(index)
     }
 
-    /// Says that nobody will queue the job again. Returns what is to be dropped when the lock is gone.
+    /// Says that nobody will queue the job again. Returns what is to be dropped when the lock is
+    /// gone.
     pub(super) fn disown(&mut self, index: usize) -> Option<Job> {
         self.slots[index].owned = false;
         self.reap(index)

@@ -1,4 +1,5 @@
-//! The list of the tasks that wait: nodes on the waiting tasks' own stacks, so that waiting allocates nothing.
+//! The list of the tasks that wait: nodes on the waiting tasks' own stacks, so that waiting
+//! allocates nothing.
 
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -26,7 +27,8 @@ impl<P: Platform> Waiter<P> {
     }
 }
 
-/// Waiting tasks, first come first served. Lives behind a lock, which also guards the links of its nodes.
+/// Waiting tasks, first come first served. Lives behind a lock, which also guards the links of its
+/// nodes.
 pub(super) struct WaitList<P: Platform> {
     head: *const Waiter<P>,
     tail: *const Waiter<P>,
@@ -34,12 +36,13 @@ pub(super) struct WaitList<P: Platform> {
     last_number: u64,
 }
 
-// SAFETY: the nodes behind the pointers stay where they are while they are listed (by the contract of `push`), their
-// links are reached through the list only, and their tasks are `Sync`.
+// SAFETY: the nodes behind the pointers stay where they are while they are listed (by the contract
+// of `push`), their links are reached through the list only, and their tasks are `Sync`.
 unsafe impl<P: Platform> Send for WaitList<P> {}
 
 impl<P: Platform> WaitList<P> {
-    pub(super) const EMPTY: Self = WaitList { head: ptr::null(), tail: ptr::null(), len: 0, last_number: 0 };
+    pub(super) const EMPTY: Self =
+        WaitList { head: ptr::null(), tail: ptr::null(), len: 0, last_number: 0 };
 
     /// How many tasks wait.
     pub(super) fn len(&self) -> u32 {
@@ -56,16 +59,19 @@ impl<P: Platform> WaitList<P> {
     /// # Safety
     /// `waiter` is on no other list, and is removed from this one before it moves or dies.
     pub(super) unsafe fn push(&mut self, waiter: &Waiter<P>) {
-        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this list.
+        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this
+        // list.
         let links = unsafe { &mut *waiter.links.get() };
         if links.listed {
             return;
         }
         self.last_number += 1;
-        *links = Links { prev: self.tail, next: ptr::null(), number: self.last_number, listed: true };
+        *links =
+            Links { prev: self.tail, next: ptr::null(), number: self.last_number, listed: true };
         match self.tail.is_null() {
             true => self.head = waiter,
-            // SAFETY: the tail is listed, hence alive, and is another node than `waiter`, which was not listed.
+            // SAFETY: the tail is listed, hence alive, and is another node than `waiter`, which was
+            // not listed.
             false => unsafe { (*(*self.tail).links.get()).next = waiter },
         }
         self.tail = waiter;
@@ -77,7 +83,8 @@ impl<P: Platform> WaitList<P> {
     /// # Safety
     /// `waiter` is on no other list.
     pub(super) unsafe fn remove(&mut self, waiter: &Waiter<P>) {
-        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this list.
+        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this
+        // list.
         let links = unsafe { &mut *waiter.links.get() };
         if !links.listed {
             return;
@@ -96,14 +103,17 @@ impl<P: Platform> WaitList<P> {
         self.len -= 1;
     }
 
-    /// Takes the first task off the list if its number is not above `limit`. From here on, its node may die.
+    /// Takes the first task off the list if its number is not above `limit`. From here on, its node
+    /// may die.
     pub(super) fn pop(&mut self, limit: u64) -> Option<P::Task> {
         if self.head.is_null() {
             return None;
         }
-        // SAFETY: the head is listed, hence alive at least until it is removed, which takes `&mut self`.
+        // SAFETY: the head is listed, hence alive at least until it is removed, which takes `&mut
+        // self`.
         let first = unsafe { &*self.head };
-        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this list.
+        // SAFETY: `&mut self` means that this context holds the lock that guards all links of this
+        // list.
         if unsafe { (*first.links.get()).number } > limit {
             return None;
         }

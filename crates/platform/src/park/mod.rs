@@ -1,5 +1,5 @@
-//! Sleeping and waiting, built of what every host has: a spin lock, atomics, and [`park`](crate::Platform::park) with
-//! [`wake`](crate::Platform::wake).
+//! Sleeping and waiting, built of what every host has: a spin lock, atomics, and
+//! [`park`](crate::Platform::park) with [`wake`](crate::Platform::wake).
 
 mod completion;
 mod jobs;

@@ -12,8 +12,8 @@ const AWAITED: u32 = 2;
 
 /// A sleeping lock over the platform's spin lock and its `park` and `wake`.
 ///
-/// Uncontended, it costs one compare-exchange to take and one exchange to release. It is not fair: a running task may
-/// take it before the one that has been woken for it, as in most kernels.
+/// Uncontended, it costs one compare-exchange to take and one exchange to release. It is not fair:
+/// a running task may take it before the one that has been woken for it, as in most kernels.
 pub struct ParkMutex<P: Platform> {
     state: P::AtomicU32,
     queue: ParkWaitQueue<P>,
@@ -26,9 +26,10 @@ impl<P: Platform> ParkMutex<P> {
     #[inline(never)]
     #[track_caller]
     fn wait(&self) {
-        // Whoever sleeps was on the queue when it last left AWAITED behind, so the release that finds AWAITED finds the
-        // sleeper too. Who takes the lock here leaves AWAITED although it may have been the last: that costs one
-        // needless look at the queue, and keeps its release from forgetting the others.
+        // Whoever sleeps was on the queue when it last left AWAITED behind, so the release that
+        // finds AWAITED finds the sleeper too. Who takes the lock here leaves AWAITED although it
+        // may have been the last: that costs one needless look at the queue, and keeps its release
+        // from forgetting the others.
         self.queue.wait_until(|| self.state.swap(AWAITED, Ordering::Acquire) == FREE);
     }
 
@@ -41,8 +42,8 @@ impl<P: Platform> ParkMutex<P> {
     }
 }
 
-// SAFETY: whoever changes the state from FREE has the lock, and only `unlock` changes it back, with Release; every
-// acquisition is an Acquire on the same word.
+// SAFETY: whoever changes the state from FREE has the lock, and only `unlock` changes it back, with
+// Release; every acquisition is an Acquire on the same word.
 unsafe impl<P: Platform> RawLock for ParkMutex<P> {
     const INIT: Self = ParkMutex { state: P::AtomicU32::ZERO, queue: ParkWaitQueue::EMPTY };
 

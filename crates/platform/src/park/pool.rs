@@ -9,13 +9,15 @@ use crate::{Lock, LockClass, Platform, WaitQueue, WaitType, Work, WorkQueue};
 
 pub(crate) static POOL: LockClass = LockClass::new("platform.pool", WaitType::Spin).leaf();
 
-/// A work queue whose workers are tasks of the host: create it with [`unmanned`](PoolQueue::unmanned), and let as many
-/// tasks as there shall be workers call [`Worker::run`].
+/// A work queue whose workers are tasks of the host: create it with
+/// [`unmanned`](PoolQueue::unmanned), and let as many tasks as there shall be workers call
+/// [`Worker::run`].
 ///
-/// Queueing allocates nothing, takes one spin lock with interrupts off, and may be done in any context. Creating work
-/// and [`spawn`](WorkQueue::spawn) allocate.
+/// Queueing allocates nothing, takes one spin lock with interrupts off, and may be done in any
+/// context. Creating work and [`spawn`](WorkQueue::spawn) allocate.
 ///
-/// When the last handle (of the queue and of its work) is gone, the workers do what is queued and return.
+/// When the last handle (of the queue and of its work) is gone, the workers do what is queued and
+/// return.
 pub struct PoolQueue<P: Platform> {
     handle: Arc<Handle<P>>,
 }
@@ -81,8 +83,8 @@ impl<P: Platform> WorkQueue for PoolQueue<P> {
 
 /// A piece of work of a [`PoolQueue`].
 ///
-/// Neither [`flush`](Work::flush) nor [`cancel`](Work::cancel) may be called by the work itself: they would wait for
-/// themselves. Work that is dropped while it is queued still runs.
+/// Neither [`flush`](Work::flush) nor [`cancel`](Work::cancel) may be called by the work itself:
+/// they would wait for themselves. Work that is dropped while it is queued still runs.
 pub struct PoolWork<P: Platform> {
     entry: Arc<Entry<P>>,
 }
@@ -159,8 +161,8 @@ impl<P: Platform> Clone for Worker<P> {
 impl<P: Platform> Worker<P> {
     /// Does the pool's work until its last handle is gone and nothing is queued.
     ///
-    /// If a piece of work panics and the host unwinds, the panic leaves this call; the pool stays in order, and `run`
-    /// may be called again.
+    /// If a piece of work panics and the host unwinds, the panic leaves this call; the pool stays
+    /// in order, and `run` may be called again.
     pub fn run(&self) {
         let Pool { jobs, more, .. } = &*self.pool;
         loop {
@@ -200,8 +202,8 @@ impl<P: Platform> Drop for End<'_, P> {
         let job = self.pool.jobs.lock_irqsave().end(self.index);
         drop(job);
         self.pool.settled.wake_all();
-        // Work that was queued again while it ran is in the queue only now. This worker would come to it, but it may be
-        // on its way out with a panic.
+        // Work that was queued again while it ran is in the queue only now. This worker would come
+        // to it, but it may be on its way out with a panic.
         self.pool.more.wake_one();
     }
 }

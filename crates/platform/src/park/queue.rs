@@ -5,12 +5,13 @@ use core::sync::atomic::Ordering;
 use super::list::{WaitList, Waiter};
 use crate::{Atomic, Lock, LockClass, Platform, WaitQueue, WaitType};
 
-pub(crate) static WAITERS: LockClass = LockClass::new("platform.park.waiters", WaitType::Spin).leaf();
+pub(crate) static WAITERS: LockClass =
+    LockClass::new("platform.park.waiters", WaitType::Spin).leaf();
 
 /// A wait queue over the platform's spin lock and its `park` and `wake`.
 ///
-/// Tasks are woken when the queue's lock is gone, so a wake-up may take any lock of the host. Waking costs a fence and
-/// a load while nobody waits. Neither waiting nor waking allocates.
+/// Tasks are woken when the queue's lock is gone, so a wake-up may take any lock of the host.
+/// Waking costs a fence and a load while nobody waits. Neither waiting nor waking allocates.
 pub struct ParkWaitQueue<P: Platform> {
     list: Lock<P, WaitList<P>>,
     /// How many tasks are listed; written under the lock.
@@ -22,11 +23,14 @@ crate::opaque_debug!([P: Platform] ParkWaitQueue<P>);
 impl<P: Platform> ParkWaitQueue<P> {
     /// An empty queue, for statics.
     #[allow(clippy::declare_interior_mutable_const)] // a constant to begin with, as `RawLock::INIT`
-    pub const EMPTY: Self =
-        ParkWaitQueue { list: Lock::constant(&WAITERS, WaitList::EMPTY), listed: P::AtomicU32::ZERO };
+    pub const EMPTY: Self = ParkWaitQueue {
+        list: Lock::constant(&WAITERS, WaitList::EMPTY),
+        listed: P::AtomicU32::ZERO,
+    };
 
-    /// Makes the task that has waited longest check its condition again. That may be a task whose condition holds
-    /// already and which is just leaving: what it leaves over for others, it must pass on.
+    /// Makes the task that has waited longest check its condition again. That may be a task whose
+    /// condition holds already and which is just leaving: what it leaves over for others, it must
+    /// pass on.
     #[inline]
     #[track_caller]
     pub(super) fn wake_one(&self) {
@@ -36,9 +40,10 @@ impl<P: Platform> ParkWaitQueue<P> {
         }
     }
 
-    /// The fence pairs with the one in [`wait_until`](WaitQueue::wait_until). The waker changes the condition, then
-    /// reads the count; the waiter writes the count, then reads the condition. With a full barrier between the two on
-    /// either side, at least one of them sees what the other wrote.
+    /// The fence pairs with the one in [`wait_until`](WaitQueue::wait_until). The waker changes the
+    /// condition, then reads the count; the waiter writes the count, then reads the condition. With
+    /// a full barrier between the two on either side, at least one of them sees what the other
+    /// wrote.
     #[inline]
     #[track_caller]
     fn may_have_waiters(&self) -> bool {
@@ -46,8 +51,8 @@ impl<P: Platform> ParkWaitQueue<P> {
         self.listed.load(Ordering::Relaxed) != 0
     }
 
-    /// Wakes at most `most` of the tasks that are listed now. A task that comes back while this runs gets a number
-    /// above the limit, so this ends.
+    /// Wakes at most `most` of the tasks that are listed now. A task that comes back while this
+    /// runs gets a number above the limit, so this ends.
     #[cold]
     #[track_caller]
     fn wake(&self, most: u32) {
@@ -107,8 +112,8 @@ impl<P: Platform> Listing<'_, P> {
     #[track_caller]
     fn renew(&self) {
         let mut list = self.queue.list.lock_irqsave();
-        // SAFETY: the waiter is used with this queue only; it is borrowed, hence does not move, until `drop` has
-        // removed it.
+        // SAFETY: the waiter is used with this queue only; it is borrowed, hence does not move,
+        // until `drop` has removed it.
         unsafe { list.push(self.waiter) };
         self.queue.listed.store(list.len(), Ordering::Relaxed);
     }

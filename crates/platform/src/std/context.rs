@@ -1,4 +1,5 @@
-//! What a thread knows about itself: its "CPU", and the depth of its emulated interrupt and preemption state.
+//! What a thread knows about itself: its "CPU", and the depth of its emulated interrupt and
+//! preemption state.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +45,8 @@ pub(super) fn cpu_count() -> u32 {
     }
 }
 
-/// Asked once, because the answer may change with the process's affinity, and `current_cpu` must stay below it.
+/// Asked once, because the answer may change with the process's affinity, and `current_cpu` must
+/// stay below it.
 #[cold]
 fn count_cpus() -> u32 {
     let now = thread::available_parallelism().map_or(1, |n| n.get().min(1 << 16) as u32);
@@ -64,7 +66,11 @@ pub(super) fn irq_save() -> StdIrqState {
 #[inline]
 #[track_caller]
 pub(super) fn irq_restore(StdIrqState(depth): StdIrqState) {
-    debug_assert_eq!(IRQS_OFF.get(), depth + 1, "interrupts are restored out of order, or on another thread");
+    debug_assert_eq!(
+        IRQS_OFF.get(),
+        depth + 1,
+        "interrupts are restored out of order, or on another thread"
+    );
     IRQS_OFF.set(depth);
 }
 

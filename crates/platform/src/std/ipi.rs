@@ -15,13 +15,19 @@ pub(crate) static IPIS: LockClass = LockClass::new("platform.std.ipi", WaitType:
 static HANDLERS: Lock<Std, BTreeMap<Key, PoolWork<Std>>> = Lock::constant(&IPIS, BTreeMap::new());
 
 impl Std {
-    /// Calls `handler` on a helper thread whenever `vector` is sent to `cpu`, until the returned value is dropped.
+    /// Calls `handler` on a helper thread whenever `vector` is sent to `cpu`, until the returned
+    /// value is dropped.
     ///
-    /// All handlers run on one thread, one after the other, with interrupts "on"; they must not wait for each other.
+    /// All handlers run on one thread, one after the other, with interrupts "on"; they must not
+    /// wait for each other.
     ///
     /// # Panics
     /// If there is a handler for that CPU and vector.
-    pub fn on_ipi(cpu: CpuId, vector: Vector, handler: impl Fn() + Send + Sync + 'static) -> IpiHandler {
+    pub fn on_ipi(
+        cpu: CpuId,
+        vector: Vector,
+        handler: impl Fn() + Send + Sync + 'static,
+    ) -> IpiHandler {
         static QUEUE: OnceLock<PoolQueue<Std>> = OnceLock::new();
         let work = QUEUE.get_or_init(|| PoolQueue::new("doorbell-ipi", 1)).work("ipi", handler);
         let mut handlers = HANDLERS.lock_irqsave();
@@ -42,7 +48,8 @@ pub(super) fn send(cpu: CpuId, vector: Vector) {
     }
 }
 
-/// A handler of an IPI; drop it to unregister. That waits for a run that has begun, so it must not happen in the handler.
+/// A handler of an IPI; drop it to unregister. That waits for a run that has begun, so it must not
+/// happen in the handler.
 #[must_use = "the handler is unregistered as soon as this is dropped"]
 pub struct IpiHandler {
     key: Key,

@@ -1,4 +1,5 @@
-//! Doorbell in a process: threads are tasks, and what only a kernel has is emulated as far as it means something.
+//! Doorbell in a process: threads are tasks, and what only a kernel has is emulated as far as it
+//! means something.
 
 mod context;
 mod ipi;
@@ -9,7 +10,8 @@ use core::sync::atomic::{self, Ordering};
 use std::thread::{self, Thread};
 
 use crate::{
-    CpuId, EpochRcu, EpochSrcu, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, PoolQueue, SystemQueue, Vector,
+    CpuId, EpochRcu, EpochSrcu, ParkCompletion, ParkMutex, ParkWaitQueue, Platform, PoolQueue,
+    SystemQueue, Vector,
 };
 
 pub use context::StdIrqState;
@@ -21,18 +23,20 @@ pub use spin::StdSpin;
 /// The platform of a process, on `std`.
 ///
 /// - A *task* is a thread.
-/// - A *CPU* is a shard: each thread gets a number below [`cpu_count`](Platform::cpu_count) when it first asks, in turn,
-///   and keeps it. So `current_cpu` costs one thread-local load and spreads threads over per-CPU data; but several
-///   threads share a number, run at once, and turning preemption off keeps none of them away. What is per CPU must stand
-///   being shared (see [`PerCpu`](crate::PerCpu)).
-/// - *Interrupts* are a thread's nesting depth: `irq_save` keeps nothing away, because nothing interrupts a thread. In
-///   debug builds, restoring out of order and sleeping with interrupts off panic, as they would hurt in a kernel.
-///   `in_hardirq` is always `false`.
-/// - *Preemption* cannot be turned off in a process; in debug builds the calls are counted and checked. Whoever holds a
-///   spin lock may lose its CPU, so spin locks spin for a moment only and then give way.
-/// - An *IPI* runs the handler that was registered for its CPU and vector ([`Std::on_ipi`]) on a helper thread; without
-///   a handler it does nothing. A vector that is sent again before its handler has begun is handled once, as by the
-///   hardware.
+/// - A *CPU* is a shard: each thread gets a number below [`cpu_count`](Platform::cpu_count) when it
+///   first asks, in turn, and keeps it. So `current_cpu` costs one thread-local load and spreads
+///   threads over per-CPU data; but several threads share a number, run at once, and turning
+///   preemption off keeps none of them away. What is per CPU must stand being shared (see
+///   [`PerCpu`](crate::PerCpu)).
+/// - *Interrupts* are a thread's nesting depth: `irq_save` keeps nothing away, because nothing
+///   interrupts a thread. In debug builds, restoring out of order and sleeping with interrupts off
+///   panic, as they would hurt in a kernel. `in_hardirq` is always `false`.
+/// - *Preemption* cannot be turned off in a process; in debug builds the calls are counted and
+///   checked. Whoever holds a spin lock may lose its CPU, so spin locks spin for a moment only and
+///   then give way.
+/// - An *IPI* runs the handler that was registered for its CPU and vector ([`Std::on_ipi`]) on a
+///   helper thread; without a handler it does nothing. A vector that is sent again before its
+///   handler has begun is handled once, as by the hardware.
 /// - RCU and SRCU have real grace periods. Deferred work runs on threads ([`StdWorkQueue`]).
 #[derive(Debug)]
 pub enum Std {}

@@ -7,8 +7,9 @@ use std::thread;
 use super::Std;
 use crate::{Platform, PoolQueue};
 
-/// A work queue on a fixed number of threads, which end when its last handle (of the queue and of its work) is gone and
-/// all that was queued is done. A panic in a piece of work is reported as usual and costs no worker.
+/// A work queue on a fixed number of threads, which end when its last handle (of the queue and of
+/// its work) is gone and all that was queued is done. A panic in a piece of work is reported as
+/// usual and costs no worker.
 ///
 /// ```
 /// use doorbell_platform::{StdWorkQueue, Work, WorkQueue};
@@ -36,8 +37,12 @@ impl PoolQueue<Std> {
         for _ in 0..workers {
             let worker = worker.clone();
             // `run` returns when the pool is closed, and leaves the pool in order when work panics.
-            let run = move || while panic::catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {};
-            thread::Builder::new().name(String::from(name)).spawn(run).expect("the system refuses a thread");
+            let run =
+                move || while panic::catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {};
+            thread::Builder::new()
+                .name(String::from(name))
+                .spawn(run)
+                .expect("the system refuses a thread");
         }
         queue
     }
@@ -49,6 +54,8 @@ const SYSTEM_WORKERS: usize = 4;
 pub(super) fn system() -> PoolQueue<Std> {
     static SYSTEM: OnceLock<PoolQueue<Std>> = OnceLock::new();
     SYSTEM
-        .get_or_init(|| PoolQueue::new("doorbell-system", (Std::cpu_count() as usize).clamp(2, SYSTEM_WORKERS)))
+        .get_or_init(|| {
+            PoolQueue::new("doorbell-system", (Std::cpu_count() as usize).clamp(2, SYSTEM_WORKERS))
+        })
         .clone()
 }

@@ -6,8 +6,9 @@ use std::thread;
 
 use crate::{Acquire, RawLock};
 
-/// A spin lock for threads, which may lose their CPU while they hold it: who waits spins for a moment, then yields, then
-/// sleeps for a little (a real-time thread that only yields could keep the holder from ever running).
+/// A spin lock for threads, which may lose their CPU while they hold it: who waits spins for a
+/// moment, then yields, then sleeps for a little (a real-time thread that only yields could keep
+/// the holder from ever running).
 pub struct StdSpin {
     held: AtomicBool,
 }
@@ -42,8 +43,8 @@ impl StdSpin {
     }
 }
 
-// SAFETY: whoever changes the flag from `false` has the lock; only `unlock` changes it back, with Release, and every
-// acquisition is an Acquire on the same word.
+// SAFETY: whoever changes the flag from `false` has the lock; only `unlock` changes it back, with
+// Release, and every acquisition is an Acquire on the same word.
 unsafe impl RawLock for StdSpin {
     const INIT: Self = StdSpin { held: AtomicBool::new(false) };
 

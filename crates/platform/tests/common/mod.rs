@@ -288,8 +288,11 @@ pub fn a_completion_releases_all_who_wait_and_will_wait<P: Platform>() {
 
 pub fn queued_work_is_never_lost_and_never_runs_twice_at_once<P: SystemQueue>() {
     let queue = P::system_queue();
-    let (running, news, seen) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (running, news, seen) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let work = {
         let (running, news, seen) = (running.clone(), news.clone(), seen.clone());
         queue.work("test", move || {
@@ -307,7 +310,10 @@ pub fn queued_work_is_never_lost_and_never_runs_twice_at_once<P: SystemQueue>() 
                     work.queue();
                     if mine % 3 == 0 {
                         work.flush();
-                        assert!(seen.load(SeqCst) >= mine, "a run that was queued before the flush has ended");
+                        assert!(
+                            seen.load(SeqCst) >= mine,
+                            "a run that was queued before the flush has ended"
+                        );
                     }
                 }
             });

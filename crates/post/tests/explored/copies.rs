@@ -1,4 +1,5 @@
-//! Hardware posts by a copy of the vCPU's mode, which it reads in one step (X08): an IOMMU with IRTEs.
+//! Hardware posts by a copy of the vCPU's mode, which it reads in one step (X08): an IOMMU with
+//! IRTEs.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +13,9 @@ use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::posts::Bits;
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
-use doorbell_post::{Bit, Guest, Layout, Mirror, ModeGate, Notice, Post, Residency, ResidencyCopies};
+use doorbell_post::{
+    Bit, Guest, Layout, Mirror, ModeGate, Notice, Post, Residency, ResidencyCopies,
+};
 
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
@@ -24,18 +27,30 @@ pub fn programs() -> Vec<Program> {
     let of = |name: &str, scope| Program::new(name, move |m| program(m, scope));
     vec![
         of("an IRTE is bound while the vCPU begins to run", Scope { binds: true, ..QUIET }),
-        of("an IRTE is bound while the vCPU goes to sleep", Scope { binds: true, sleeps: true, ..QUIET }),
+        of(
+            "an IRTE is bound while the vCPU goes to sleep",
+            Scope { binds: true, sleeps: true, ..QUIET },
+        ),
         of(
             "an IRTE is bound, and unbound, while the vCPU begins to run",
             Scope { binds: true, unbinds: true, ..QUIET },
         ),
-        of("two IRTEs are bound at once", Scope { binds: true, binds_another: true, posts: false, ..QUIET }),
-        of("who binds is interrupted by a switch", Scope { binds: true, switched: true, posts: false, ..QUIET }),
+        of(
+            "two IRTEs are bound at once",
+            Scope { binds: true, binds_another: true, posts: false, ..QUIET },
+        ),
+        of(
+            "who binds is interrupted by a switch",
+            Scope { binds: true, switched: true, posts: false, ..QUIET },
+        ),
         of(
             "who unbinds is interrupted by a switch",
             Scope { binds: true, unbinds: true, switched: true, posts: false, ..QUIET },
         ),
-        of("the vCPU is switched away from while it writes", Scope { switched: true, posts: false, ..QUIET }),
+        of(
+            "the vCPU is switched away from while it writes",
+            Scope { switched: true, posts: false, ..QUIET },
+        ),
         of("the vCPU moves while a device posts", Scope { moves: true, ..QUIET }),
     ]
 }
@@ -90,7 +105,10 @@ struct Entry {
 
 impl Entry {
     fn new() -> Self {
-        Entry { bits: <Sim as Platform>::AtomicU64::new(0), _dropped: DropUnlocked("drops an entry") }
+        Entry {
+            bits: <Sim as Platform>::AtomicU64::new(0),
+            _dropped: DropUnlocked("drops an entry"),
+        }
     }
 
     fn write(&self, residency: Residency) {
@@ -145,7 +163,9 @@ impl Vcpu {
             Notice::Nothing => {}
             Notice::Notify(cpu) => self.ring(cpu),
             Notice::Kick(cpu) => self.cpus[cpu.0 as usize].kick(),
-            Notice::Wake => Sim::wake(&self.task.observe(Clone::clone).expect("it sleeps, so it has begun")),
+            Notice::Wake => {
+                Sim::wake(&self.task.observe(Clone::clone).expect("it sleeps, so it has begun"))
+            }
         }
     }
 
@@ -158,7 +178,8 @@ impl Vcpu {
     fn stay(&self, at: CpuId) {
         let cpu = &self.cpus[at.0 as usize];
         let irqs = IrqGuard::<Sim>::new();
-        let entering = self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
+        let entering =
+            self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
         // The CPU looks itself when it enters the guest.
         let (in_guest, _) = entering.rescan(|_| ());
         cpu.enter(true);
@@ -181,7 +202,8 @@ impl Vcpu {
         }
     }
 
-    /// An MSI of the device: the IOMMU sets the bit, then reads the IRTE in one step and does what it says.
+    /// An MSI of the device: the IOMMU sets the bit, then reads the IRTE in one step and does what
+    /// it says.
     fn msi(&self) {
         self.under_way.change(|posts| *posts += 1);
         if self.irte.bits.load(SeqCst) & GUEST_MODE == 0 {
@@ -198,7 +220,8 @@ impl Vcpu {
         self.under_way.change(|posts| *posts -= 1);
     }
 
-    /// The IRTE refers to the vCPU no more. When no post is under way that has read it before, somebody looks.
+    /// The IRTE refers to the vCPU no more. When no post is under way that has read it before,
+    /// somebody looks.
     fn unbind(&self) {
         self.copies.remove(&self.irte, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
         self.under_way.wait(|posts| *posts == 0, |_| ());
@@ -269,8 +292,9 @@ fn program(m: &Machine, scope: Scope) {
         // An interrupt by itself does what the hooks do: it takes the same lock.
         let on = if scope.binds { others } else { HERE };
         let handler = m.handler(on, SWITCH, "switch", move || {
-            let residency =
-                switched.on.get().map_or(Residency::Away { log: false }, |cpu| Residency::Running { apic_id: cpu.0 });
+            let residency = switched.on.get().map_or(Residency::Away { log: false }, |cpu| {
+                Residency::Running { apic_id: cpu.0 }
+            });
             switched.copies.set(residency);
         });
         m.hardware("timer", move || handler.raise());
@@ -279,14 +303,17 @@ fn program(m: &Machine, scope: Scope) {
         let posts = Rc::clone(&vcpu);
         m.hardware("device", move || posts.msi());
     }
-    m.at_quiescence("the guest has got what was posted, and the IRTE says what the vCPU's entry says", move || {
-        if scope.posts && vcpu.got.observe(|got| *got) != 1 {
-            return Err("it has not got it".into());
-        }
-        let (own, irte) = (vcpu.copies.own().bits.load(SeqCst), vcpu.irte.bits.load(SeqCst));
-        let expected = if scope.unbinds { 0 } else { own };
-        (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
-    });
+    m.at_quiescence(
+        "the guest has got what was posted, and the IRTE says what the vCPU's entry says",
+        move || {
+            if scope.posts && vcpu.got.observe(|got| *got) != 1 {
+                return Err("it has not got it".into());
+            }
+            let (own, irte) = (vcpu.copies.own().bits.load(SeqCst), vcpu.irte.bits.load(SeqCst));
+            let expected = if scope.unbinds { 0 } else { own };
+            (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
+        },
+    );
 }
 
 /// Counts the copies while one is added: even a mere look needs the lock, which is all that orders

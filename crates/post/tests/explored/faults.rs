@@ -1,4 +1,5 @@
-//! Every access of the protocol is there for a reason: without it, a program fails. Or the code says why it is there.
+//! Every access of the protocol is there for a reason: without it, a program fails. Or the code
+//! says why it is there.
 
 use doorbell_explore::removal::{self, Printed, Program, Taken};
 
@@ -6,7 +7,11 @@ use crate::{copies, gates, moves, recall, two_level};
 
 /// Lines that no program needs: see the comments beside them.
 const KEPT: &[(&str, Taken, &str)] = &[
-    ("fetch_or(SN", Taken::Indivisibility, "`outstanding` would lie for a while, and `run_on` finds the bits"),
+    (
+        "fetch_or(SN",
+        Taken::Indivisibility,
+        "`outstanding` would lie for a while, and `run_on` finds the bits",
+    ),
     (
         "self.control.fetch_or(ON, SeqCst);",
         Taken::Indivisibility,
@@ -17,11 +22,21 @@ const KEPT: &[(&str, Taken, &str)] = &[
         Taken::Knowledge,
         "it saves two writes of the summary: the next look tells",
     ),
-    ("if self.summary.load(SeqCst) >> index & 1 == 0 {", Taken::Knowledge, "it saves a write of the summary"),
+    (
+        "if self.summary.load(SeqCst) >> index & 1 == 0 {",
+        Taken::Knowledge,
+        "it saves a write of the summary",
+    ),
 ];
 
 fn programs() -> Vec<Program> {
-    let all = [gates::programs(), moves::programs(), copies::programs(), two_level::programs(), recall::programs()];
+    let all = [
+        gates::programs(),
+        moves::programs(),
+        copies::programs(),
+        two_level::programs(),
+        recall::programs(),
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -33,9 +48,11 @@ fn every_leaf_is_taken_by_a_program() {
 #[test]
 fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
     let rows = removal::table(&programs(), "crates/post/src/");
-    let rows = removal::merged(rows, removal::locks(&[copies::looks()], "crates/post/src/copies.rs"));
+    let rows =
+        removal::merged(rows, removal::locks(&[copies::looks()], "crates/post/src/copies.rs"));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let printed = Printed { root, document: "ARCHITECTURE.md", name: "doorbell-post explored", kept: KEPT };
+    let printed =
+        Printed { root, document: "ARCHITECTURE.md", name: "doorbell-post explored", kept: KEPT };
     let wrong = printed.check(&rows);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -13,16 +13,36 @@ use doorbell_post::{ModeGate, Requests, SoftwareGate};
 pub fn programs() -> Vec<Program> {
     vec![
         Program::new("level: runs and sleeps, two senders", |m| sleeps(m, ModeGate::new(), false)),
-        Program::new("level: runs, sleeps and is preempted, two senders", |m| sleeps(m, ModeGate::new(), true)),
-        Program::new("coalescing: stays in the guest, two senders", |m| stays(m, coalescing(), true, &[0, 1])),
-        Program::new("level: stays in the guest, two senders", |m| stays(m, ModeGate::new(), true, &[0, 1])),
-        Program::new("coalescing: stays in the guest, one vector twice", |m| stays(m, coalescing(), true, &[0, 0])),
-        Program::new("level: stays in the guest, one vector twice", |m| stays(m, ModeGate::new(), true, &[0, 0])),
-        Program::new("coalescing: the CPU does not take what is posted", |m| stays(m, coalescing(), false, &[0, 1])),
-        Program::new("level: the CPU does not take what is posted", |m| stays(m, ModeGate::new(), false, &[0, 1])),
-        Program::new("coalescing: posting is inhibited at any moment", |m| inhibited(m, coalescing())),
-        Program::new("level: posting is inhibited at any moment", |m| inhibited(m, ModeGate::new())),
-        Program::new("software: runs and sleeps, two senders", |m| sleeps(m, SoftwareGate::new(), false)),
+        Program::new("level: runs, sleeps and is preempted, two senders", |m| {
+            sleeps(m, ModeGate::new(), true)
+        }),
+        Program::new("coalescing: stays in the guest, two senders", |m| {
+            stays(m, coalescing(), true, &[0, 1])
+        }),
+        Program::new("level: stays in the guest, two senders", |m| {
+            stays(m, ModeGate::new(), true, &[0, 1])
+        }),
+        Program::new("coalescing: stays in the guest, one vector twice", |m| {
+            stays(m, coalescing(), true, &[0, 0])
+        }),
+        Program::new("level: stays in the guest, one vector twice", |m| {
+            stays(m, ModeGate::new(), true, &[0, 0])
+        }),
+        Program::new("coalescing: the CPU does not take what is posted", |m| {
+            stays(m, coalescing(), false, &[0, 1])
+        }),
+        Program::new("level: the CPU does not take what is posted", |m| {
+            stays(m, ModeGate::new(), false, &[0, 1])
+        }),
+        Program::new("coalescing: posting is inhibited at any moment", |m| {
+            inhibited(m, coalescing())
+        }),
+        Program::new("level: posting is inhibited at any moment", |m| {
+            inhibited(m, ModeGate::new())
+        }),
+        Program::new("software: runs and sleeps, two senders", |m| {
+            sleeps(m, SoftwareGate::new(), false)
+        }),
         Program::new("software: the CPU does not take what is posted", |m| {
             stays(m, SoftwareGate::new(), false, &[0, 1])
         }),
@@ -79,7 +99,9 @@ fn asked(m: &Machine) {
     });
     for request in [0b01, 0b10] {
         let vcpu = Arc::clone(&vcpu);
-        m.task(format!("request {request:#b}"), move || vcpu.act(vcpu.post.run_state().request(Requests(request))));
+        m.task(format!("request {request:#b}"), move || {
+            vcpu.act(vcpu.post.run_state().request(Requests(request)))
+        });
     }
 }
 

@@ -22,14 +22,29 @@ pub fn programs() -> Vec<Program> {
     let device = |scope| Scope { senders: &[], devices: &[0], ..scope };
     let both = |scope| Scope { senders: &[1], devices: &[0], ..scope };
     vec![
-        one("coalescing: runs, sleeps and is preempted, one sender", Scope { preempted: true, ..sleeps }),
+        one(
+            "coalescing: runs, sleeps and is preempted, one sender",
+            Scope { preempted: true, ..sleeps },
+        ),
         one("an IOMMU posts to a vCPU that sleeps", device(sleeps)),
-        one("an IOMMU posts two to a vCPU that sleeps", Scope { senders: &[], devices: &[0, 1], ..sleeps }),
+        one(
+            "an IOMMU posts two to a vCPU that sleeps",
+            Scope { senders: &[], devices: &[0, 1], ..sleeps },
+        ),
         one("an IOMMU and a sender post to a vCPU that sleeps", both(sleeps)),
-        one("an IOMMU posts to a vCPU that is preempted, and sleeps", Scope { preempted: true, ..device(sleeps) }),
+        one(
+            "an IOMMU posts to a vCPU that is preempted, and sleeps",
+            Scope { preempted: true, ..device(sleeps) },
+        ),
         one("a sender posts to a vCPU that is preempted", Scope { preempted: true, ..SENDER }),
-        one("an IOMMU posts to a vCPU that is preempted", Scope { preempted: true, ..device(SENDER) }),
-        one("an IOMMU and a sender post to a vCPU that is preempted", Scope { preempted: true, ..both(SENDER) }),
+        one(
+            "an IOMMU posts to a vCPU that is preempted",
+            Scope { preempted: true, ..device(SENDER) },
+        ),
+        one(
+            "an IOMMU and a sender post to a vCPU that is preempted",
+            Scope { preempted: true, ..both(SENDER) },
+        ),
         one("a sender posts to a vCPU that takes what is posted in the host", synchronizes),
         one("an IOMMU posts to a vCPU that takes it in the host", device(synchronizes)),
         one("an IOMMU and a sender post to a vCPU that takes it in the host", both(synchronizes)),
@@ -75,7 +90,8 @@ enum Life {
     Asked,
 }
 
-const SENDER: Scope = Scope { senders: &[0], devices: &[], life: Life::Stays, on: A, preempted: false };
+const SENDER: Scope =
+    Scope { senders: &[0], devices: &[], life: Life::Stays, on: A, preempted: false };
 
 fn program(m: &Machine, scope: Scope) {
     let vcpu = Posts::new(coalescing(), scope.on, true);
@@ -89,7 +105,11 @@ fn program(m: &Machine, scope: Scope) {
         vcpu.send(BEFORE);
         before = 1 << BEFORE;
     }
-    let mut wanted = scope.devices.iter().chain(scope.senders).fold(before, |wanted, number| wanted | 1 << number);
+    let mut wanted = scope
+        .devices
+        .iter()
+        .chain(scope.senders)
+        .fold(before, |wanted, number| wanted | 1 << number);
     vcpu::task(m, &vcpu, move |vcpu| match scope.life {
         Life::Stays => vcpu.stay(),
         Life::Sleeps => vcpu.run_and_sleep(wanted),
@@ -150,7 +170,11 @@ fn an_on_without_bits_is_left_by_a_hook_and_loses_nothing() {
             [A, B].into_iter().for_each(|cpu| vcpu.wakes_on(m, cpu));
             // As it is left: ON, and no bits.
             vcpu.post.gate().word().fetch_or(1, SeqCst);
-            vcpu::task(m, &vcpu, move |vcpu| if sleeps { vcpu.run_and_sleep(0b11) } else { vcpu.stay() });
+            vcpu::task(
+                m,
+                &vcpu,
+                move |vcpu| if sleeps { vcpu.run_and_sleep(0b11) } else { vcpu.stay() },
+            );
             let device = Arc::clone(&vcpu);
             m.hardware("IOMMU", move || device.device(0));
             senders(m, &vcpu, &[1]);

@@ -48,7 +48,10 @@ impl Vcpu {
     fn run(&self, waits: bool, order: Order) {
         let irqs_off = IrqGuard::<Sim>::new();
         self.cpu.irqs_off();
-        let entering = self.post.enter(&irqs_off, Guest { cpu: self.on, posted: false }).expect("nothing is requested");
+        let entering = self
+            .post
+            .enter(&irqs_off, Guest { cpu: self.on, posted: false })
+            .expect("nothing is requested");
         let (in_guest, _) = entering.rescan(|_| ());
         self.cpu.enter(false);
         self.held.change(|held| *held += 1);

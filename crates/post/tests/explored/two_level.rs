@@ -15,12 +15,24 @@ use crate::gates::{nothing_pending, senders};
 /// The programs of this file.
 pub fn programs() -> Vec<Program> {
     vec![
-        Program::new("two levels: stays in the guest, two bits of a word", |m| stays::<TwoWords>(m, &[0, 2])),
-        Program::new("two levels: stays in the guest, bits of two words", |m| stays::<TwoWords>(m, &[0, 1])),
-        Program::new("two levels: stays in the guest, one bit twice", |m| stays::<TwoWords>(m, &[0, 0])),
-        Program::new("two levels: runs and sleeps, two bits of a word", |m| sleeps::<TwoWords>(m, &[0, 2], false)),
-        Program::new("two levels: runs and sleeps, bits of two words", |m| sleeps::<TwoWords>(m, &[0, 1], false)),
-        Program::new("two levels: runs, sleeps and is preempted", |m| sleeps::<TwoWords>(m, &[0], true)),
+        Program::new("two levels: stays in the guest, two bits of a word", |m| {
+            stays::<TwoWords>(m, &[0, 2])
+        }),
+        Program::new("two levels: stays in the guest, bits of two words", |m| {
+            stays::<TwoWords>(m, &[0, 1])
+        }),
+        Program::new("two levels: stays in the guest, one bit twice", |m| {
+            stays::<TwoWords>(m, &[0, 0])
+        }),
+        Program::new("two levels: runs and sleeps, two bits of a word", |m| {
+            sleeps::<TwoWords>(m, &[0, 2], false)
+        }),
+        Program::new("two levels: runs and sleeps, bits of two words", |m| {
+            sleeps::<TwoWords>(m, &[0, 1], false)
+        }),
+        Program::new("two levels: runs, sleeps and is preempted", |m| {
+            sleeps::<TwoWords>(m, &[0], true)
+        }),
         Program::new("two levels: finds a word empty while somebody posts", looks::<TwoWords>),
     ]
 }

@@ -17,7 +17,10 @@ pub fn cpus() -> impl Iterator<Item = CpuId> + Clone {
 
 /// Runs `f` in a task on each of some CPUs at once, and waits until all have returned. Returns how
 /// many have said `true`.
-pub fn on_each(cpus: impl Iterator<Item = CpuId>, f: impl Fn(CpuId) -> bool + Send + Sync + 'static) -> u32 {
+pub fn on_each(
+    cpus: impl Iterator<Item = CpuId>,
+    f: impl Fn(CpuId) -> bool + Send + Sync + 'static,
+) -> u32 {
     let (f, right) = (Arc::new(f), Arc::new(AtomicU32::new(0)));
     let all: alloc::vec::Vec<Arc<ParkCompletion<Bare>>> = cpus
         .map(|cpu| {

@@ -35,7 +35,10 @@ pub fn an_interrupt_reaches_each_cpu_from_each() -> Checked {
         });
         verdict(right == 1, "the sender has not ended")?;
     }
-    let each = COUNTS.iter().take(Bare::cpu_count() as usize).all(|count| count.load(SeqCst) == Bare::cpu_count());
+    let each = COUNTS
+        .iter()
+        .take(Bare::cpu_count() as usize)
+        .all(|count| count.load(SeqCst) == Bare::cpu_count());
     verdict(each, "an interrupt has come more than once")?;
     verdict(!WRONG.load(SeqCst), "a handler runs outside of hard-interrupt context")
 }

@@ -76,7 +76,10 @@ pub fn work_that_is_cancelled_does_not_run_any_more() -> Checked {
         let before = runs.load(SeqCst);
         work.queue();
         let cancelled = work.cancel();
-        verdict(runs.load(SeqCst) == before + u32::from(!cancelled), "it was cancelled, and has run")?;
+        verdict(
+            runs.load(SeqCst) == before + u32::from(!cancelled),
+            "it was cancelled, and has run",
+        )?;
     }
     let done = Arc::new(ParkCompletion::<Bare>::new("done"));
     let theirs = done.clone();

@@ -1,4 +1,5 @@
-//! CPUs with AVIC, an IOMMU with a log of guest interrupts, and the vCPUs of `doorbell-apic` on them.
+//! CPUs with AVIC, an IOMMU with a log of guest interrupts, and the vCPUs of `doorbell-apic` on
+//! them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,13 +8,17 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_apic::GuestVector;
 use doorbell_apic::avic::spec::{HostApicId, LogEntry, PageAddress, register};
-use doorbell_apic::avic::{Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun};
+use doorbell_apic::avic::{
+    Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun,
+};
 use doorbell_explore::Sim;
 use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
-use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, Posting, RemapTable, RescanRequired};
+use doorbell_host::{
+    AmdBinding, AmdInterrupt, AvicTarget, Bound, Invalidate, Posting, RemapTable, RescanRequired,
+};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, LockClass, Platform, WaitType};
 use doorbell_post::{Notice, Requests, Residency, ResidencyCopies};
 
@@ -45,16 +50,24 @@ impl Irte {
     #[track_caller]
     pub(super) fn new() -> Rc<Self> {
         let memory: Memory = Box::new([<Sim as Platform>::AtomicU128::new(0).named("IRTE")]);
-        let entry = RemapTable::new(memory).expect("its words are lock-free").allocate().expect("it has one entry");
+        let entry = RemapTable::new(memory)
+            .expect("its words are lock-free")
+            .allocate()
+            .expect("it has one entry");
         let host = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
         let binding = AmdBinding::new(AmdInterrupt::new(entry, host));
         let interrupt = Arc::clone(binding.interrupt());
-        Rc::new(Irte { interrupt, binding: RefCell::new(binding), under_way: Model::new("posts under way", 0) })
+        Rc::new(Irte {
+            interrupt,
+            binding: RefCell::new(binding),
+            under_way: Model::new("posts under way", 0),
+        })
     }
 }
 
 impl Drop for Irte {
-    /// Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its vCPU for good.)
+    /// Hardware is no more, so nothing has to be waited for. (A binding that is dropped keeps its
+    /// vCPU for good.)
     fn drop(&mut self) {
         if let Ok(invalidate) = self.binding.get_mut().unbind() {
             drop(invalidate.completed());
@@ -106,7 +119,8 @@ impl System {
         let vcpu = |number: usize| {
             let page = PageAddress::new((number as u64 + 1) << 12).expect("an address of a page");
             Arc::new(Vcpu {
-                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0)).expect("its ID is free"),
+                avic: AvicVcpu::new(&table, number as u32, Arc::default(), page, Requests(0))
+                    .expect("its ID is free"),
                 tag: vm.tag(number as u32).expect("a small number"),
                 guest: Model::new("guest", 0),
                 task: Model::new("task", None),
@@ -150,8 +164,9 @@ impl System {
         }
     }
 
-    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, then takes running bit, destination, log and tag, which it
-    /// does not cache, from the IRTE as it is by then. In host mode, the host posts to `by_now`.
+    /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, then takes running bit,
+    /// destination, log and tag, which it does not cache, from the IRTE as it is by then. In host
+    /// mode, the host posts to `by_now`.
     pub(super) fn msi(&self, irte: &Irte, by_now: usize, number: u8) {
         irte.under_way.change(|posts| *posts += 1);
         let Some(read) = irte.interrupt.load().as_guest() else {
@@ -163,15 +178,22 @@ impl System {
         vcpu.memory.access();
         vcpu.avic.page().register(IRR).fetch_or(1 << (read.vector % 32), SeqCst);
         match irte.interrupt.load().as_guest() {
-            Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => self.ring(CpuId(apic_id)),
-            Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => self.entries.write(tag),
+            Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => {
+                self.ring(CpuId(apic_id))
+            }
+            Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => {
+                self.entries.write(tag)
+            }
             _ => {}
         }
         irte.under_way.change(|posts| *posts -= 1);
     }
 
     pub(super) fn bind(&self, irte: &Irte, vcpu: usize, number: u8) {
-        let bound = irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[vcpu]), self.posting(vcpu, number));
+        let bound = irte
+            .binding
+            .borrow_mut()
+            .bind(Arc::clone(&self.vcpus[vcpu]), self.posting(vcpu, number));
         bound.expect("it is bound to none").completed();
     }
 
@@ -184,7 +206,8 @@ impl System {
 
     /// Binds an IRTE to a vCPU once more without unbinding it before, which fails.
     pub(super) fn bind_again(&self, irte: &Irte, number: u8, looks: bool) {
-        let failed = irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[0]), self.posting(0, number));
+        let failed =
+            irte.binding.borrow_mut().bind(Arc::clone(&self.vcpus[0]), self.posting(0, number));
         let Bound(invalidate) = failed.expect_err("it is bound");
         self.arrives(irte, invalidate, looks);
     }
@@ -277,7 +300,8 @@ impl Vcpu {
         }
     }
 
-    /// Enters the guest, which leaves at once, or stays there until it is kicked. Whether the run goes on.
+    /// Enters the guest, which leaves at once, or stays there until it is kicked. Whether the run
+    /// goes on.
     pub(super) fn run(&self, system: &System, on: CpuId, stays: bool) -> bool {
         let irqs = IrqGuard::<Sim>::new();
         let cpu = system.cpu(on);

@@ -1,15 +1,18 @@
 //! Whole lives of several vCPUs: each is posted to by its device, sleeps, and is woken elsewhere.
 //!
-//! With the scheduler and the interrupts of the simulated machine, two such vCPUs have some 10^10 interleavings, most of
-//! which differ in nothing but where in the host an interrupt comes that has nothing to do there. So here nothing is
-//! switched by a scheduler: a task waits until its CPU is free, and calls the hooks itself, under the lock of a run queue
-//! that whoever wakes it takes, too. And interrupts are what they can do to a vCPU:
+//! With the scheduler and the interrupts of the simulated machine, two such vCPUs have some 10^10
+//! interleavings, most of which differ in nothing but where in the host an interrupt comes that has
+//! nothing to do there. So here nothing is switched by a scheduler: a task waits until its CPU is
+//! free, and calls the hooks itself, under the lock of a run queue that whoever wakes it takes,
+//! too. And interrupts are what they can do to a vCPU:
 //!
-//! - The handler of the wake-up vector is a context of its own, which may stand still at any step while its CPU goes on.
-//!   On a CPU nothing else runs meanwhile, so there are more interleavings here than there. Only deadlocks with whom it
-//!   interrupts are not here: they are in the variants with a scheduler, which one vCPU that moves is enough for.
-//! - A notification is taken by the CPU that runs the guest, in the guest. One that comes to a CPU in the host has nothing
-//!   to do, and has come, at the latest, when interrupts are turned off: no step tells whether it came earlier.
+//! - The handler of the wake-up vector is a context of its own, which may stand still at any step
+//!   while its CPU goes on. On a CPU nothing else runs meanwhile, so there are more interleavings
+//!   here than there. Only deadlocks with whom it interrupts are not here: they are in the variants
+//!   with a scheduler, which one vCPU that moves is enough for.
+//! - A notification is taken by the CPU that runs the guest, in the guest. One that comes to a CPU
+//!   in the host has nothing to do, and has come, at the latest, when interrupts are turned off: no
+//!   step tells whether it came earlier.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -30,7 +33,8 @@ use super::DEVICE;
 /// The parameters.
 #[derive(Clone, Copy)]
 pub(super) struct Scope {
-    /// Each begins on a CPU of its own, if there are as many, and goes to the next one whenever it has slept.
+    /// Each begins on a CPU of its own, if there are as many, and goes to the next one whenever it
+    /// has slept.
     pub(super) vcpus: usize,
     pub(super) cpus: u32,
     /// How often the device of each vCPU posts, each time another vector.
@@ -41,7 +45,13 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |n: usize| if n == 1 { "" } else { "s" };
         let (vcpus, posts) = (self.vcpus, self.posts.into());
-        write!(f, "doorbell-apic, {vcpus} vCPU{} on {} CPUs, {vcpus} device{} ", s(vcpus), self.cpus, s(vcpus))?;
+        write!(
+            f,
+            "doorbell-apic, {vcpus} vCPU{} on {} CPUs, {vcpus} device{} ",
+            s(vcpus),
+            self.cpus,
+            s(vcpus)
+        )?;
         write!(f, "with {posts} post{} each, blocks and migrations", s(posts))
     }
 }
@@ -105,14 +115,22 @@ impl System {
     fn new(scope: Scope) -> Self {
         let rcu = Arc::new(<Sim as Platform>::Rcu::new("vCPUs"));
         let wakeup_vcpus =
-            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu).expect("a few");
+            WakeupVcpus::new(PiHost::x2apic(NOTIFY, WAKEUP, 0..scope.cpus), scope.vcpus, &rcu)
+                .expect("a few");
         let vcpu = |number| {
             let gate = PiGate::new(Destination::x2apic(scope.first_cpu(number).0), NOTIFY);
             let post = PiDescriptor::new(Pending::new(), gate);
-            Arc::new(Vcpu { post, task: OnceLock::new(), left: Atomic::new(0), got: Model::new("guest", 0) })
+            Arc::new(Vcpu {
+                post,
+                task: OnceLock::new(),
+                left: Atomic::new(0),
+                got: Model::new("guest", 0),
+            })
         };
         let vcpus: Vec<_> = (0..scope.vcpus).map(vcpu).collect();
-        let hooks = vcpus.iter().map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
+        let hooks = vcpus
+            .iter()
+            .map(|vcpu| wakeup_vcpus.register(Arc::clone(vcpu)).expect("there is room"));
         let cpu = |_| Cpu {
             run_queue: Lock::new(&RQ_LOCK, ()),
             free: Model::new("CPU", true),
@@ -205,7 +223,8 @@ impl System {
         let irqs = IrqGuard::<Sim>::new();
         // In the host it has nothing to do.
         let _ = notified();
-        let entering = vcpu.post.enter(&irqs, Guest { cpu: on, posted: true }).expect("nothing is requested");
+        let entering =
+            vcpu.post.enter(&irqs, Guest { cpu: on, posted: true }).expect("nothing is requested");
         let (in_guest, _) = entering.rescan(|pending| vcpu.take(pending));
         while notified() {
             vcpu.post.gate().word().fetch_and(!1, SeqCst);

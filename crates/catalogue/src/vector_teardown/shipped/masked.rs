@@ -1,9 +1,10 @@
-//! The guest itself masks its interrupt, gives it another message, and unmasks it, as it does to move the interrupt to
-//! another of its CPUs: its writes to an [`Msix`] table are what has the consumer of the host's line change.
+//! The guest itself masks its interrupt, gives it another message, and unmasks it, as it does to
+//! move the interrupt to another of its CPUs: its writes to an [`Msix`] table are what has the
+//! consumer of the host's line change.
 //!
-//! Three tasks of the user of VFIO and its guest: the vCPU whose writes to the table trap, and who then acts for the user;
-//! the user's other thread, which reads the eventfd once, and has what it has got kept as a pending bit or delivered; and
-//! the guest's driver.
+//! Three tasks of the user of VFIO and its guest: the vCPU whose writes to the table trap, and who
+//! then acts for the user; the user's other thread, which reads the eventfd once, and has what it
+//! has got kept as a pending bit or delivered; and the guest's driver.
 
 use std::fmt;
 use std::rc::Rc;
@@ -33,7 +34,8 @@ pub(super) struct Masked {
 /// What the user does when the guest unmasks its interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unmasks {
-    /// The unmask opens the table's entry, delivers what was pending, and has the line go to the guest again.
+    /// The unmask opens the table's entry, delivers what was pending, and has the line go to the
+    /// guest again.
     OpensThenSwitches,
     /// The unmask does not deliver what was pending: a planted fault.
     DropsPending,
@@ -127,26 +129,36 @@ impl Masked {
         let vmm = Vmm::new(self.unmasks);
         let handler: Arc<dyn Handler> = Arc::new(Vfio::new(&vmm.consumers));
         host.requests(LINE, &handler);
-        host.run(m, [HERE, THERE].into_iter().take(if self.moves.is_some() { 2 } else { 1 }), Reads::UnderTheLock);
+        host.run(
+            m,
+            [HERE, THERE].into_iter().take(if self.moves.is_some() { 2 } else { 1 }),
+            Reads::UnderTheLock,
+        );
         if let Some(update) = self.moves {
             let host = Rc::clone(&host);
-            m.task_on(CpuId(2), "affinity", move || host.moves(LINE, THERE, update).expect("there is room"));
+            m.task_on(CpuId(2), "affinity", move || {
+                host.moves(LINE, THERE, update).expect("there is room")
+            });
         }
         let traps = Rc::clone(&vmm);
         m.task_on(CpuId(3), "vCPU", move || traps.guest_moves_it());
         let reads = Rc::clone(&vmm);
         m.task_on(CpuId(4), "QEMU", move || reads.reads());
-        let (device, vector) = (Arc::clone(&host.line(LINE).device), vmm.consumers.direct().clone());
+        let (device, vector) =
+            (Arc::clone(&host.line(LINE).device), vmm.consumers.direct().clone());
         m.task_on(CpuId(5), "guest", move || guest(&device, &vector, 0));
-        m.at_quiescence("nothing is lost, and the guest is interrupted as it has asked", move || {
-            // It lives until here, and with it the handler.
-            let _handler = &handler;
-            host.quiet()?;
-            match vmm.route.observe(|route| *route) {
-                AFTER => host.clean(),
-                route => Err(format!("its message is {route:#x}, instead of {AFTER:#x}")),
-            }
-        });
+        m.at_quiescence(
+            "nothing is lost, and the guest is interrupted as it has asked",
+            move || {
+                // It lives until here, and with it the handler.
+                let _handler = &handler;
+                host.quiet()?;
+                match vmm.route.observe(|route| *route) {
+                    AFTER => host.clean(),
+                    route => Err(format!("its message is {route:#x}, instead of {AFTER:#x}")),
+                }
+            },
+        );
     }
 }
 

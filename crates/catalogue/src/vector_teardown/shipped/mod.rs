@@ -141,7 +141,14 @@ fn hosts() -> Vec<Variant> {
         variant(
             "shipped-torn-down-and-switched",
             "one device is torn down, the other switched",
-            Parties { devices: 2, vectors: 3, teardown: true, switch: Switch::InPlace, guest: Guest::Waits, ..ONE },
+            Parties {
+                devices: 2,
+                vectors: 3,
+                teardown: true,
+                switch: Switch::InPlace,
+                guest: Guest::Waits,
+                ..ONE
+            },
         ),
         variant(
             "shipped",
@@ -170,8 +177,13 @@ mod tests {
         for scope in [ONE_MASKED, TWO_EVENTS, MOVED] {
             for unmasks in [Unmasks::DropsPending, Unmasks::ForgetsToSwitch] {
                 let masked = Masked { unmasks, ..scope };
-                let planted = Variant::new("planted", LOST, "", masked.to_string(), move |m| masked.program(m));
-                assert!(planted.agrees(&planted.run(&RunOptions::default())), "{masked}, {unmasks:?}");
+                let planted = Variant::new("planted", LOST, "", masked.to_string(), move |m| {
+                    masked.program(m)
+                });
+                assert!(
+                    planted.agrees(&planted.run(&RunOptions::default())),
+                    "{masked}, {unmasks:?}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The parties: drivers, who moves an interrupt, a CPU that goes away, and the guest behind VFIO with its user.
+//! The parties: drivers, who moves an interrupt, a CPU that goes away, and the guest behind VFIO
+//! with its user.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,8 +20,8 @@ use crate::host::{Driver, Host, Line, Reads};
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
 
-/// How the user of VFIO has the interrupts of the first device go to itself, and back, as it does when a guest masks and
-/// unmasks them. (A guest that does is in [`masked`](super::masked).)
+/// How the user of VFIO has the interrupts of the first device go to itself, and back, as it does
+/// when a guest masks and unmasks them. (A guest that does is in [`masked`](super::masked).)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Switch {
     None,
@@ -55,7 +56,14 @@ pub(super) struct Parties {
 impl fmt::Display for Parties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = |n| if n == 1 { "" } else { "s" };
-        write!(f, "2 CPUs, {} device{}, {} event{} each", self.devices, s(self.devices), self.events, s(self.events))?;
+        write!(
+            f,
+            "2 CPUs, {} device{}, {} event{} each",
+            self.devices,
+            s(self.devices),
+            self.events,
+            s(self.events)
+        )?;
         if self.moves.is_some() {
             write!(f, "; one move")?;
         }
@@ -150,10 +158,16 @@ impl Parties {
             host.requests(line.irq, &handler.driver);
         }
         let goes_there = self.devices > 1 || self.moves.is_some() || self.offline;
-        host.run(m, [HERE, THERE].into_iter().take(if goes_there { 2 } else { 1 }), Reads::UnderTheLock);
+        host.run(
+            m,
+            [HERE, THERE].into_iter().take(if goes_there { 2 } else { 1 }),
+            Reads::UnderTheLock,
+        );
         if let Some(update) = self.moves {
             let host = Rc::clone(&host);
-            m.task_on(CpuId(2), "affinity", move || host.moves(first, THERE, update).expect("there is room"));
+            m.task_on(CpuId(2), "affinity", move || {
+                host.moves(first, THERE, update).expect("there is room")
+            });
         }
         if self.teardown {
             let (host, driver) = (Rc::clone(&host), Arc::clone(&handlers[last.0 as usize].driver));
@@ -181,7 +195,8 @@ impl Parties {
             }
         }
         if behind_vfio {
-            let (device, vector) = (Arc::clone(&host.line(first).device), handler.consumers.direct().clone());
+            let (device, vector) =
+                (Arc::clone(&host.line(first).device), handler.consumers.direct().clone());
             m.task_on(CpuId(5), "guest", move || guest(&device, &vector, u32::from(reopens)));
         }
         m.at_quiescence("nothing is lost, and no vector leaks", move || {
@@ -191,9 +206,11 @@ impl Parties {
     }
 
     fn handler(self, line: &Line) -> Handlers {
-        let consumers = Arc::new(Consumers::new(Injected::new(), EventFd::new(), MsiConsumer::Direct));
+        let consumers =
+            Arc::new(Consumers::new(Injected::new(), EventFd::new(), MsiConsumer::Direct));
         let vfio = self.guest == Guest::Waits && line.irq == Irq(0);
-        let driver: Arc<dyn Handler> = if vfio { Arc::new(Vfio::new(&consumers)) } else { Driver::of(line) };
+        let driver: Arc<dyn Handler> =
+            if vfio { Arc::new(Vfio::new(&consumers)) } else { Driver::of(line) };
         Handlers { driver, consumers }
     }
 }

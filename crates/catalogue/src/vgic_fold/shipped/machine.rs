@@ -7,7 +7,8 @@ use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable, no
 use doorbell_explore::{Machine, Sim};
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Kick, ListRegisters, State, VcpuId, Width,
+    Affinity, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Kick, ListRegisters, State,
+    VcpuId, Width,
 };
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::gic::VirtualInterface;
@@ -94,7 +95,8 @@ impl Vm {
         let implementation = hw::Implementation::new(list_registers, 5, 5).expect("it is legal");
         let affinities: [_; VCPUS] = std::array::from_fn(|number| Affinity(number as u32));
         let vm = Vm {
-            gic: Gic::new(Vtr::from_bits(implementation.vtr()), 32, &affinities).expect("there can be such a GIC"),
+            gic: Gic::new(Vtr::from_bits(implementation.vtr()), 32, &affinities)
+                .expect("there can be such a GIC"),
             implementation,
             cpus: ["CPU0", "CPU1"].map(Cpu::new),
             listed: SPIS.map(|_| Model::new("list registers", None)),
@@ -109,19 +111,24 @@ impl Vm {
     }
 
     pub(super) fn write(&self, offset: u32, value: u64) {
-        let access = self.gic.write(Frame::Distributor, offset, Width::Word, value, &mut Hears(self));
+        let access =
+            self.gic.write(Frame::Distributor, offset, Width::Word, value, &mut Hears(self));
         let _ = access.wait(&mut Hears(self));
     }
 
     pub(super) fn write_redistributor(&self, number: usize, offset: u32, value: u64) {
         let frame = Frame::Redistributor(vcpu(number));
-        let _ = self.gic.write(frame, offset, Width::Word, value, &mut Hears(self)).wait(&mut Hears(self));
+        let _ = self
+            .gic
+            .write(frame, offset, Width::Word, value, &mut Hears(self))
+            .wait(&mut Hears(self));
     }
 
     /// Routes an SPI to a vCPU.
     pub(super) fn route(&self, id: IntId, to: usize) {
         let offset = IROUTER + 8 * id.number();
-        let access = self.gic.write(Frame::Distributor, offset, Width::Double, to as u64, &mut Hears(self));
+        let access =
+            self.gic.write(Frame::Distributor, offset, Width::Double, to as u64, &mut Hears(self));
         let _ = access.wait(&mut Hears(self));
     }
 
@@ -137,7 +144,8 @@ impl Vm {
     /// Writes the priority of an SPI.
     pub(super) fn set_priority(&self, id: IntId, priority: u64) {
         let offset = IPRIORITYR + id.number();
-        let access = self.gic.write(Frame::Distributor, offset, Width::Byte, priority, &mut Hears(self));
+        let access =
+            self.gic.write(Frame::Distributor, offset, Width::Byte, priority, &mut Hears(self));
         let _ = access.wait(&mut Hears(self));
     }
 
@@ -162,7 +170,8 @@ impl Vm {
         first: impl Fn(&mut Vcpu) + Copy + 'static,
         others: &[(&str, Other)],
     ) -> Vcpus {
-        let vcpus: Vcpus = std::array::from_fn(|number| Rc::new(RefCell::new(Vcpu::new(self, number))));
+        let vcpus: Vcpus =
+            std::array::from_fn(|number| Rc::new(RefCell::new(Vcpu::new(self, number))));
         for (number, vcpu) in vcpus.iter().enumerate() {
             let vcpu = Rc::clone(vcpu);
             m.task(format!("vCPU {number}"), move || first(&mut vcpu.borrow_mut()));
@@ -215,7 +224,10 @@ impl ListRegisters for Registers {
             let before = self.vm.listed[index(id)].change(|listed| listed.replace(self.number));
             note(|| format!("INTID {id} goes into a list register of vCPU {}", self.number));
             if let Some(before) = before.filter(|before| *before != self.number) {
-                fail(format!("INTID {id} is in list registers of vCPU {before} and of vCPU {}", self.number));
+                fail(format!(
+                    "INTID {id} is in list registers of vCPU {before} and of vCPU {}",
+                    self.number
+                ));
             }
         }
         self.icv.set_lr(number, lr).expect("it is there");
@@ -248,7 +260,14 @@ impl Vcpu {
         for _ in 0..2 {
             let _ = interface.signals(&vm.gic, &registers, &mut Hears(vm));
         }
-        Vcpu { vm: Rc::clone(vm), number, interface, registers, unended: Vec::new(), leaves_in_handler: false }
+        Vcpu {
+            vm: Rc::clone(vm),
+            number,
+            interface,
+            registers,
+            unended: Vec::new(),
+            leaves_in_handler: false,
+        }
     }
 
     /// Runs the guest once. Returns whether it has nothing to do.
@@ -260,7 +279,8 @@ impl Vcpu {
         let irqs_off = IrqGuard::<Sim>::new();
         cpu.irqs_off();
         let on = CpuId(number as u32);
-        let entered = self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
+        let entered =
+            self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
         let in_guest = entered.expect("nothing is requested");
         cpu.enter(false);
         local_irq_enable();
@@ -324,8 +344,8 @@ impl Vcpu {
     }
 }
 
-/// In the end, when all is enabled and each vCPU has run once more, nothing is pending or active, and each SPI was
-/// acknowledged so often.
+/// In the end, when all is enabled and each vCPU has run once more, nothing is pending or active,
+/// and each SPI was acknowledged so often.
 pub(super) fn is_served(
     m: &Machine,
     vm: &Rc<Vm>,
@@ -340,7 +360,9 @@ pub(super) fn is_served(
             let (state, (acknowledged, _)) = (vm.state(*id), vm.acknowledged(*id));
             if state.is_pending() || state.is_active() || !times.contains(&acknowledged) {
                 let number = id.number();
-                return Err(format!("INTID {number} was acknowledged {acknowledged} times, and is {state:?}"));
+                return Err(format!(
+                    "INTID {number} was acknowledged {acknowledged} times, and is {state:?}"
+                ));
             }
         }
         Ok(())

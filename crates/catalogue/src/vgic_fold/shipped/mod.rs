@@ -2,14 +2,16 @@
 //! changes one word.
 //!
 //! Three vCPUs on two CPUs, with two list registers, enter and exit once each while two devices
-//! inject and an interrupt is routed elsewhere (`shipped`, some 860,000 executions); further variants
-//! have what one list register is too few for. Then each vCPU runs once more, alone, and nothing may
-//! be left.
+//! inject and an interrupt is routed elsewhere (`shipped`, some 860,000 executions); further
+//! variants have what one list register is too few for. Then each vCPU runs once more, alone, and
+//! nothing may be left.
 
 mod machine;
 
 use crate::{Expected, Variant};
-use machine::{EDGE, ICENABLER, ICPENDR, LEVEL, OTHER, PROCESSOR_SLEEP, Vcpu, Vm, WAKER, bit, is_served};
+use machine::{
+    EDGE, ICENABLER, ICPENDR, LEVEL, OTHER, PROCESSOR_SLEEP, Vcpu, Vm, WAKER, bit, is_served,
+};
 
 pub(super) fn variants() -> Vec<Variant> {
     let mut variants = vec![routed()];
@@ -37,8 +39,11 @@ fn routed() -> Variant {
         |m| {
             let vm = Vm::new(2);
             vm.route(OTHER, 2);
-            let others: [Other; 3] =
-                [DEVICE, ("other device", |vm| vm.inject(OTHER)), ("routes", |vm| vm.route(EDGE, 1))];
+            let others: [Other; 3] = [
+                DEVICE,
+                ("other device", |vm| vm.inject(OTHER)),
+                ("routes", |vm| vm.route(EDGE, 1)),
+            ];
             let vcpus = vm.tasks(m, once, &others);
             is_served(m, &vm, vcpus, &[(EDGE, 1..=1), (OTHER, 1..=1)]);
         },
@@ -146,7 +151,9 @@ fn powered_off() -> Variant {
             vm.route(EDGE, 1);
             vm.route_to_any(EDGE);
             vm.inject(EDGE);
-            let first = |vcpu: &mut Vcpu| if vcpu.number == 1 { vcpu.power_off_and_on() } else { once(vcpu) };
+            let first = |vcpu: &mut Vcpu| {
+                if vcpu.number == 1 { vcpu.power_off_and_on() } else { once(vcpu) }
+            };
             let vcpus = vm.tasks(m, first, &[DEVICE]);
             is_served(m, &vm, vcpus, &[(EDGE, 1..=2)]);
         },

@@ -19,7 +19,8 @@ static CLASSES: [&LockClass; 4] = [&A, &B, &C, &MUTEX];
 /// Some context takes up to four locks.
 fn deed(dice: &mut Dice, feed: &mut dyn FnMut(&AcquireEvent<'_>)) {
     let id = dice.roll(4) as u8;
-    let mut ctx = if id == 3 { handler(3, dice.roll(2) as u32) } else { task(id).on(dice.roll(2) as u32) };
+    let mut ctx =
+        if id == 3 { handler(3, dice.roll(2) as u32) } else { task(id).on(dice.roll(2) as u32) };
     if dice.roll(2) == 0 {
         ctx = ctx.irqs_off();
     }

@@ -78,7 +78,8 @@ fn the_task_and_the_handler_may_use_different_locks_of_the_class() {
     assert_eq!(only_reason(&v), Reason::DifferentInstances);
 }
 
-/// Task 1 holds b with interrupts on; task 2 takes b under a, with interrupts off; the handler takes a.
+/// Task 1 holds b with interrupts on; task 2 takes b under a, with interrupts off; the handler
+/// takes a.
 fn three_parties(v: &mut Validator, handler_cpu: u32) {
     task(1).on(0).nest(v, &[(&B, 2)]);
     task(2).on(1).irqs_off().nest(v, &[(&A, 1), (&B, 2)]);
@@ -100,10 +101,15 @@ fn an_interrupt_inversion_takes_three_parties() {
     let members = [one.stuck(None, None), two.stuck(waits_b, None), three.stuck(waits_a, Some(1))];
     assert!(question.matches(&members));
     let between = handler(4, 0);
-    let through_another =
-        [one.stuck(None, None), two.stuck(waits_b, None), between.stuck(None, Some(1)), three.stuck(waits_a, Some(4))];
+    let through_another = [
+        one.stuck(None, None),
+        two.stuck(waits_b, None),
+        between.stuck(None, Some(1)),
+        three.stuck(waits_a, Some(4)),
+    ];
     assert!(question.matches(&through_another), "a handler on top of another");
-    let not_under = [one.stuck(None, None), two.stuck(waits_b, None), three.stuck(waits_a, Some(7))];
+    let not_under =
+        [one.stuck(None, None), two.stuck(waits_b, None), three.stuck(waits_a, Some(7))];
     assert!(!question.matches(&not_under));
 }
 

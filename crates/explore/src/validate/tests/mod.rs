@@ -76,7 +76,12 @@ impl Context {
         }
     }
 
-    fn take(&mut self, v: &mut Validator, taken: Held, under: Option<&'static LockClass>) -> Option<Box<Violation>> {
+    fn take(
+        &mut self,
+        v: &mut Validator,
+        taken: Held,
+        under: Option<&'static LockClass>,
+    ) -> Option<Box<Violation>> {
         let violation = v.acquire(&AcquireEvent {
             ctx: CtxId(self.id),
             kind: self.kind,
@@ -92,24 +97,49 @@ impl Context {
     }
 
     #[track_caller]
-    fn lock(&mut self, v: &mut Validator, class: &'static LockClass, lock: u32) -> Option<Box<Violation>> {
+    fn lock(
+        &mut self,
+        v: &mut Validator,
+        class: &'static LockClass,
+        lock: u32,
+    ) -> Option<Box<Violation>> {
         self.take(v, self.held_lock(class, Some(lock)), None)
     }
 
     #[track_caller]
-    fn try_lock(&mut self, v: &mut Validator, class: &'static LockClass, lock: u32) -> Option<Box<Violation>> {
+    fn try_lock(
+        &mut self,
+        v: &mut Validator,
+        class: &'static LockClass,
+        lock: u32,
+    ) -> Option<Box<Violation>> {
         self.take(v, Held { tried: true, ..self.held_lock(class, Some(lock)) }, None)
     }
 
     #[track_caller]
-    fn lock_nested(&mut self, v: &mut Validator, class: &'static LockClass, lock: u32, subclass: u8) {
+    fn lock_nested(
+        &mut self,
+        v: &mut Validator,
+        class: &'static LockClass,
+        lock: u32,
+        subclass: u8,
+    ) {
         let taken = Held { subclass: Subclass::new(subclass), ..self.held_lock(class, Some(lock)) };
         assert_eq!(self.take(v, taken, None), None);
     }
 
     #[track_caller]
-    fn annotate(&mut self, v: &mut Validator, class: &'static LockClass, subclass: u8) -> Option<Box<Violation>> {
-        self.take(v, Held { subclass: Subclass::new(subclass), ..self.held_lock(class, None) }, None)
+    fn annotate(
+        &mut self,
+        v: &mut Validator,
+        class: &'static LockClass,
+        subclass: u8,
+    ) -> Option<Box<Violation>> {
+        self.take(
+            v,
+            Held { subclass: Subclass::new(subclass), ..self.held_lock(class, None) },
+            None,
+        )
     }
 
     #[track_caller]
@@ -132,7 +162,11 @@ impl Context {
     }
 
     /// This context as a member of a stuck set, waiting for a lock.
-    fn stuck(&self, waits: Option<(&'static LockClass, u32, u8)>, interrupted: Option<u8>) -> Stuck<'_> {
+    fn stuck(
+        &self,
+        waits: Option<(&'static LockClass, u32, u8)>,
+        interrupted: Option<u8>,
+    ) -> Stuck<'_> {
         Stuck {
             ctx: CtxId(self.id),
             kind: self.kind,

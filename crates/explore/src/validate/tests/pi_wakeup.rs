@@ -1,8 +1,10 @@
-//! The false positive of the posted-interrupt wake-up lock, its annotation, and faults that the annotation must not hide.
+//! The false positive of the posted-interrupt wake-up lock, its annotation, and faults that the
+//! annotation must not hide.
 //!
-//! The handler wakes vCPUs under the wake-up lock of its CPU; the wake-up takes the task's lock, then the run queue's.
-//! Sched-out takes the wake-up lock under the run queue's lock, with interrupts off. Sched-in, after that was dropped,
-//! takes the lock of the CPU where the vCPU ran before.
+//! The handler wakes vCPUs under the wake-up lock of its CPU; the wake-up takes the task's lock,
+//! then the run queue's. Sched-out takes the wake-up lock under the run queue's lock, with
+//! interrupts off. Sched-in, after that was dropped, takes the lock of the CPU where the vCPU ran
+//! before.
 
 use super::*;
 
@@ -58,7 +60,11 @@ fn without_subclasses_it_is_reported_and_explained() {
     let inversion = Question::Inversion(vec![Node::of(&TASK), Node::of(&QUEUE), Node::of(&WAKE)]);
     assert!(v.questions().contains(&&inversion), "{v}");
     for question in v.questions() {
-        assert_eq!(v.unreachable_reasons(question), [Reason::ExclusiveOnCpu { cpu: vec![CpuId(0)] }], "{question}");
+        assert_eq!(
+            v.unreachable_reasons(question),
+            [Reason::ExclusiveOnCpu { cpu: vec![CpuId(0)] }],
+            "{question}"
+        );
     }
 
     let mut v = fresh();
@@ -83,7 +89,8 @@ fn a_sched_in_that_wakes_up_under_the_lock_is_caught_because_it_names_the_sched_
     feed(&mut v, 2, 1);
     let ctx = sched_in(&mut v, true);
     try_to_wake_up(ctx.clone(), &mut v, 0);
-    let inversion = Question::Inversion(vec![Node::of(&TASK), Node::of(&QUEUE), Node::nested(&WAKE, 1)]);
+    let inversion =
+        Question::Inversion(vec![Node::of(&TASK), Node::of(&QUEUE), Node::nested(&WAKE, 1)]);
     assert!(v.questions().contains(&&inversion), "{v}");
 
     // The deadlock goes through the lock itself; the order was learned from the annotation.
@@ -129,7 +136,11 @@ fn a_sched_in_under_the_run_queue_is_caught_because_it_names_the_handlers_subcla
     ctx.annotate(&mut v, &WAKE, 1);
     let inversion = Question::Inversion(vec![Node::of(&QUEUE), Node::of(&WAKE)]);
     assert!(v.questions().contains(&&inversion), "{v}");
-    assert_eq!(v.unreachable_reasons(&inversion), [Reason::Search], "the handler on CPU0 may wake up for CPU1");
+    assert_eq!(
+        v.unreachable_reasons(&inversion),
+        [Reason::Search],
+        "the handler on CPU0 may wake up for CPU1"
+    );
 }
 
 #[test]

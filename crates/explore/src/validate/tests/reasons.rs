@@ -7,7 +7,10 @@ fn a_context_that_takes_both_orders_one_after_the_other_does_not_wait_for_itself
     task(1).nest(&mut v, &[(&B, 2), (&A, 1)]);
     let reason = only_reason(&v);
     assert_eq!(reason, Reason::SameContext { ctx: vec![CtxId(1)] });
-    assert_eq!(reason.sentence(&|_| "the worker".into()), "Only the worker does both, one after the other.");
+    assert_eq!(
+        reason.sentence(&|_| "the worker".into()),
+        "Only the worker does both, one after the other."
+    );
 }
 
 #[test]
@@ -96,7 +99,10 @@ fn combinations_with_different_reasons_are_told_with_all_of_them() {
     task(2).after(1).nest(&mut v, &[(&B, 2), (&A, 1)]);
     task(3).nest(&mut v, &[(&B, 3), (&A, 1)]);
     let reasons = v.unreachable_reasons(&only_question(&v));
-    assert_eq!(reasons, [Reason::Ordered { pairs: vec![(CtxId(1), CtxId(2))] }, Reason::DifferentInstances]);
+    assert_eq!(
+        reasons,
+        [Reason::Ordered { pairs: vec![(CtxId(1), CtxId(2))] }, Reason::DifferentInstances]
+    );
 }
 
 #[test]
@@ -147,7 +153,8 @@ fn a_report_has_a_line_for_each_party_and_says_why() {
     task(1).nest(&mut v, &[(&GATE, 9), (&A, 1), (&B, 2)]);
     task(2).nest(&mut v, &[(&GATE, 9), (&B, 2), (&A, 1)]);
     let question = only_question(&v);
-    let text = v.describe(&question, Some(&v.answer(&question, true)), &|ctx| format!("'t{}'", ctx.0));
+    let text =
+        v.describe(&question, Some(&v.answer(&question, true)), &|ctx| format!("'t{}'", ctx.0));
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     assert_eq!(lines[0], "possible circular locking dependency: a → b → a");

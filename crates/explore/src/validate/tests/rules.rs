@@ -23,14 +23,20 @@ fn taking_a_lock_that_one_holds_is_recursion_whatever_the_subclass_and_each_time
 #[test]
 fn a_sleeping_lock_has_no_place_in_atomic_context() {
     let mut v = fresh();
-    assert_eq!(kind(task(1).irqs_off().lock(&mut v, &MUTEX, 1)), Some(ViolationKind::SleepInAtomic));
+    assert_eq!(
+        kind(task(1).irqs_off().lock(&mut v, &MUTEX, 1)),
+        Some(ViolationKind::SleepInAtomic)
+    );
     assert_eq!(kind(task(1).irqs_off().try_lock(&mut v, &MUTEX, 1)), None);
     let mut two = task(2);
     two.lock(&mut v, &A, 2);
     two.atomic = true;
     assert_eq!(kind(two.lock(&mut v, &MUTEX, 1)), Some(ViolationKind::WaitTypeInversion));
     assert_eq!(kind(handler(3, 0).lock(&mut v, &MUTEX, 1)), Some(ViolationKind::SleepInHandler));
-    assert_eq!(kind(handler(3, 0).try_lock(&mut v, &MUTEX, 1)), Some(ViolationKind::SleepInHandler));
+    assert_eq!(
+        kind(handler(3, 0).try_lock(&mut v, &MUTEX, 1)),
+        Some(ViolationKind::SleepInHandler)
+    );
     let mut four = task(4);
     four.lock(&mut v, &MUTEX, 1);
     assert_eq!(kind(four.lock(&mut v, &A, 2)), None, "a spin lock may be taken under a mutex");
@@ -38,7 +44,8 @@ fn a_sleeping_lock_has_no_place_in_atomic_context() {
 
 #[test]
 fn a_nesting_must_be_in_the_table_if_there_is_one() {
-    let mut v = Validator::new(Rules { nestings: Some(vec![(&A, &B), (&B, &C)]), ..Rules::default() });
+    let mut v =
+        Validator::new(Rules { nestings: Some(vec![(&A, &B), (&B, &C)]), ..Rules::default() });
     let mut one = task(1);
     assert_eq!(one.lock(&mut v, &A, 1), None);
     assert_eq!(one.lock(&mut v, &B, 2), None);

@@ -83,7 +83,11 @@ fn the_active_priority_bit_is_the_group_priority_less_what_is_not_preemption() {
     let mut gic = new(5, 5).holding(&[pending(32, 0xf0, Zero)]);
     gic.write_bpr(Zero, 5).expect("it is not trapped");
     assert_eq!(gic.ack(Zero), 32);
-    assert_eq!(gic.active_priorities(Zero, 0), Ok(1 << 24), "0xf0 without its six low bits is 0xc0");
+    assert_eq!(
+        gic.active_priorities(Zero, 0),
+        Ok(1 << 24),
+        "0xf0 without its six low bits is 0xc0"
+    );
     assert_eq!(gic.running(), 0xc0);
 }
 
@@ -91,7 +95,8 @@ fn the_active_priority_bit_is_the_group_priority_less_what_is_not_preemption() {
 fn iar_gives_the_highest_priority_of_what_is_pending_and_nothing_that_is_active_too() {
     let both = pending(33, 0x10, One).in_state(State::PendingAndActive);
     let active = pending(35, 0x00, One).in_state(State::Active);
-    let mut gic = new(5, 5).holding(&[pending(32, 0x40, One), both, pending(34, 0x38, One), active]);
+    let mut gic =
+        new(5, 5).holding(&[pending(32, 0x40, One), both, pending(34, 0x38, One), active]);
     assert_eq!(gic.read_hppir(One), Ok(id(34)));
     assert_eq!(gic.ack(One), 34);
     assert_eq!(
@@ -138,7 +143,10 @@ fn pmr_masks_its_own_priority_and_lower_ones_but_not_hppir() {
 #[test]
 fn an_interrupt_of_the_idle_priority_is_never_pending() {
     let gic = new(8, 7).holding(&[pending(32, 0xff, One), pending(33, 0xff, Zero)]);
-    assert_eq!((gic.read_hppir(One), gic.read_hppir(Zero)), (Ok(IntId::SPURIOUS), Ok(IntId::SPURIOUS)));
+    assert_eq!(
+        (gic.read_hppir(One), gic.read_hppir(Zero)),
+        (Ok(IntId::SPURIOUS), Ok(IntId::SPURIOUS))
+    );
 }
 
 #[test]
@@ -178,7 +186,11 @@ fn a_bpr0_of_seven_leaves_no_preemption_and_with_cbpr_for_both_groups() {
 #[test]
 fn bpr1_is_bpr0_plus_one_with_cbpr_and_cannot_be_written() {
     let mut gic = new(5, 5);
-    assert_eq!((gic.read_bpr(Zero), gic.read_bpr(One)), (Ok(2), Ok(3)), "the smallest for 5 bits of preemption");
+    assert_eq!(
+        (gic.read_bpr(Zero), gic.read_bpr(One)),
+        (Ok(2), Ok(3)),
+        "the smallest for 5 bits of preemption"
+    );
     gic.write_bpr(One, 6).expect("it is not trapped");
     gic.write_ctlr(ctlr::CBPR.mask()).expect("it is not trapped");
     for (zero, one) in [(2, 3), (6, 7), (7, 7)] {
@@ -214,7 +226,8 @@ fn nested_interrupts_end_from_the_top() {
 fn what_is_pending_and_active_is_pending_after_its_eoi() {
     let mut gic = new(5, 5).holding(&[pending(32, 0x80, One)]);
     assert_eq!(gic.ack(One), 32);
-    gic.set_lr(0, pending(32, 0x80, One).in_state(State::PendingAndActive)).expect("there are four");
+    gic.set_lr(0, pending(32, 0x80, One).in_state(State::PendingAndActive))
+        .expect("there are four");
     assert_eq!((gic.signals(), gic.eoi(One, 32)), (None, NOTHING));
     assert_eq!((gic.state(0), gic.ack(One)), (State::Pending, 32));
 }
@@ -246,7 +259,11 @@ fn a_deactivation_of_what_is_in_no_list_register_is_counted_where_it_deactivates
     let mut gic = new(5, 5).split().holding(&[pending(32, 0x80, One)]);
     assert_eq!(gic.ack(One), 32);
     gic.set_lr(0, ListRegister::EMPTY).expect("there are four");
-    assert_eq!((gic.eoi(One, 32), gic.count(), gic.running()), (NOTHING, 0, 0xff), "EOIR only drops the priority");
+    assert_eq!(
+        (gic.eoi(One, 32), gic.count(), gic.running()),
+        (NOTHING, 0, 0xff),
+        "EOIR only drops the priority"
+    );
     assert_eq!((gic.dir(32), gic.count()), (NOTHING, 1));
 }
 
@@ -273,9 +290,16 @@ fn an_lpi_is_deactivated_by_its_eoi_in_either_mode_and_never_by_dir_or_counted()
             gic = gic.split();
         }
         assert_eq!((gic.ack(One), gic.dir(8192), gic.state(0)), (8192, NOTHING, State::Active));
-        assert_eq!((gic.eoi(One, 8192), gic.state(0), gic.running()), (NOTHING, State::Inactive, 0xff));
+        assert_eq!(
+            (gic.eoi(One, 8192), gic.state(0), gic.running()),
+            (NOTHING, State::Inactive, 0xff)
+        );
         gic.set_active_priorities(One, 0, 1).expect("there is one");
-        assert_eq!((gic.eoi(One, 8192), gic.running(), gic.count()), (NOTHING, 0xff, 0), "it is in no list register");
+        assert_eq!(
+            (gic.eoi(One, 8192), gic.running(), gic.count()),
+            (NOTHING, 0xff, 0),
+            "it is in no list register"
+        );
         assert_eq!((gic.dir(8192), gic.count()), (NOTHING, 0));
         gic.set_active_priorities(One, 0, 1).expect("there is one");
         assert_eq!((gic.eoi(One, 8191), gic.count()), (NOTHING, u64::from(!split)), "8191 is none");
@@ -299,9 +323,17 @@ fn an_eoi_with_nothing_active_is_counted_or_not_as_the_implementation_has_it() {
         let implementation = Implementation::new(4, 5, 5).expect("it is legal");
         let mut gic = with(if counts { implementation.counting_strays() } else { implementation });
         assert_eq!((gic.eoi(One, 32), gic.count()), (NOTHING, counts.into()));
-        assert_eq!((gic.eoi(One, 8192), gic.count()), (NOTHING, counts.into()), "an LPI's never is");
+        assert_eq!(
+            (gic.eoi(One, 8192), gic.count()),
+            (NOTHING, counts.into()),
+            "an LPI's never is"
+        );
         gic = gic.split();
-        assert_eq!((gic.eoi(One, 32), gic.count()), (NOTHING, counts.into()), "nor one that would not deactivate");
+        assert_eq!(
+            (gic.eoi(One, 32), gic.count()),
+            (NOTHING, counts.into()),
+            "nor one that would not deactivate"
+        );
     }
 }
 
@@ -327,14 +359,21 @@ fn the_deactivation_of_a_physical_interrupt_is_told() {
     assert_eq!((gic.ack(One), gic.eoi(One, 32)), (32, NOTHING));
     assert_eq!(gic.dir(32), Physical::Deactivated(physical(0x1ff7)));
     let mut gic = new(5, 5).holding(&[pending(32, 0x80, One).of_physical(physical(1020))]);
-    assert_eq!((gic.ack(One), gic.eoi(One, 32)), (32, NOTHING), "there is no physical interrupt 1020");
+    assert_eq!(
+        (gic.ack(One), gic.eoi(One, 32)),
+        (32, NOTHING),
+        "there is no physical interrupt 1020"
+    );
 }
 
 #[test]
 fn a_list_register_with_eoi_asks_for_maintenance_when_it_is_deactivated_and_not_before() {
     let mut gic = new(5, 5).split().holding(&[pending(32, 0x80, One).with_eoi()]);
     assert_eq!((gic.ack(One), gic.eoi(One, 32), gic.maintenance()), (32, NOTHING, false));
-    assert_eq!((gic.dir(32), gic.eisr(), gic.elrsr(), gic.maintenance()), (NOTHING, 0b1, 0b1110, true));
+    assert_eq!(
+        (gic.dir(32), gic.eisr(), gic.elrsr(), gic.maintenance()),
+        (NOTHING, 0b1, 0b1110, true)
+    );
 }
 
 #[test]
@@ -362,7 +401,10 @@ fn a_trapped_access_does_nothing() {
                 (by_group, gic.clone().write_igrpen(group, true).err()),
             ]);
             if by_group {
-                assert_eq!((gic.read_iar(group), gic.write_eoir(group, id(32))), (Err(by), Err(by)));
+                assert_eq!(
+                    (gic.read_iar(group), gic.write_eoir(group, id(32))),
+                    (Err(by), Err(by))
+                );
             }
         }
         let common = by == Trapped::Common;

@@ -58,7 +58,10 @@ fn routed(entries: u16, entry: u16) -> Msix<Std> {
     let msix = table(entries);
     assert_eq!(control(&msix, OPEN), []);
     assert_eq!(write(&msix, entry, 0, message(entry).address, 8), []);
-    assert_eq!(write(&msix, entry, 8, message(entry).data.into(), 8), [Did::Routed(entry, message(entry))]);
+    assert_eq!(
+        write(&msix, entry, 8, message(entry).data.into(), 8),
+        [Did::Routed(entry, message(entry))]
+    );
     assert_eq!(mask(&msix, entry, true), []);
     msix
 }
@@ -67,7 +70,10 @@ fn routed(entries: u16, entry: u16) -> Msix<Std> {
 fn after_a_reset_all_is_masked_and_not_enabled_6_8_2() {
     let msix = table(3);
     assert_eq!(msix.control(), 2);
-    assert_eq!((0..3).map(|entry| msix.read_table(entry * 16 + CONTROL, 4)).collect::<Vec<_>>(), [1; 3]);
+    assert_eq!(
+        (0..3).map(|entry| msix.read_table(entry * 16 + CONTROL, 4)).collect::<Vec<_>>(),
+        [1; 3]
+    );
     assert_eq!(msix.signal(2), Ok(MsixSignalled::Pending));
     assert_eq!(msix.read_pending(0, 8), 1 << 2);
     msix.reset();
@@ -96,7 +102,10 @@ fn the_function_mask_masks_all_and_keeps_what_each_entry_has_6_8_2_3() {
     assert_eq!(control(&msix, MASKED), []);
     assert_eq!(msix.control(), MASKED | 69);
     assert_eq!(msix.read_table(65 * 16 + CONTROL, 4), 0);
-    assert_eq!((msix.signal(65), msix.signal(64)), (Ok(MsixSignalled::Pending), Ok(MsixSignalled::Pending)));
+    assert_eq!(
+        (msix.signal(65), msix.signal(64)),
+        (Ok(MsixSignalled::Pending), Ok(MsixSignalled::Pending))
+    );
     assert_eq!(msix.read_pending(8, 1), 3);
     // Entry 64 is masked by itself as well.
     assert_eq!(control(&msix, OPEN), [Did::Delivered(65)]);
@@ -112,7 +121,9 @@ fn a_message_that_changes_while_it_is_masked_is_routed_before_the_entry_opens() 
     let msix = routed(2, 1);
     assert_eq!(write(&msix, 1, 8, 0x77, 4), []);
     assert_eq!(msix.signal(1), Ok(MsixSignalled::Pending));
-    let MsixWritten::Route(route) = msix.write_table(16 + CONTROL, 4, 0) else { panic!("the message has changed") };
+    let MsixWritten::Route(route) = msix.write_table(16 + CONTROL, 4, 0) else {
+        panic!("the message has changed")
+    };
     assert_eq!((route.entry(), route.message()), (1, MsiMessage { data: 0x77, ..message(1) }));
     assert_eq!(msix.signal(1), Ok(MsixSignalled::Pending), "the route is not there yet");
     assert!(matches!(route.routed(), MsixWritten::Deliver(1)));
@@ -150,12 +161,16 @@ fn a_message_that_changes_while_it_is_not_masked_takes_effect_when_it_is_next_un
 fn one_at_a_time_changes_a_route_and_looks_again_afterwards() {
     let msix = routed(1, 0);
     assert_eq!(write(&msix, 0, 8, 0x77, 4), []);
-    let MsixWritten::Route(first) = msix.write_table(CONTROL, 4, 0) else { panic!("the message has changed") };
+    let MsixWritten::Route(first) = msix.write_table(CONTROL, 4, 0) else {
+        panic!("the message has changed")
+    };
     assert_eq!(mask(&msix, 0, true), []);
     // Data and vector control in one write.
     assert_eq!(write(&msix, 0, 8, 0x78, 8), [], "another changes the route already");
     assert_eq!(msix.signal(0), Ok(MsixSignalled::Pending));
-    let MsixWritten::Route(second) = first.routed() else { panic!("the message has changed again") };
+    let MsixWritten::Route(second) = first.routed() else {
+        panic!("the message has changed again")
+    };
     assert_eq!(second.message().data, 0x78);
     assert!(matches!(second.routed(), MsixWritten::Deliver(0)));
 }
@@ -192,17 +207,31 @@ fn undefined_accesses_do_nothing_and_read_what_is_there() {
     for bytes in [0, 1, 2, 3, 5, 7, 9, 16] {
         assert_eq!(write(&msix, 0, 0, u64::MAX, bytes), []);
     }
-    for (at, bytes) in [(1, 4), (2, 4), (4, 8), (12, 8), (32, 4), (32, 8), (u64::MAX - 7, 8), (u64::MAX - 3, 4)] {
+    for (at, bytes) in
+        [(1, 4), (2, 4), (4, 8), (12, 8), (32, 4), (32, 8), (u64::MAX - 7, 8), (u64::MAX - 3, 4)]
+    {
         assert_eq!(write(&msix, 0, at, u64::MAX, bytes), []);
     }
     assert_eq!(msix.read_table(0, 8), 0);
     // Reserved bits are not kept.
     assert_eq!(write(&msix, 0, 0, 0x8765_4321_fee1_2347, 8), []);
     assert_eq!(write(&msix, 0, 8, 0xffff_ffff_1122_3344, 8), []);
-    assert_eq!((msix.read_table(0, 8), msix.read_table(8, 8)), (0x8765_4321_fee1_2344, 0x0000_0001_1122_3344));
-    assert_eq!((msix.read_table(3, 2), msix.read_table(6, 4), msix.read_table(13, 8)), (0x21fe, 0x3344_8765, 0));
-    assert_eq!((msix.read_table(28, 8), msix.read_table(0, 0), msix.read_table(0, 99)), (1, 0, 0x8765_4321_fee1_2344));
-    assert_eq!((msix.read_table(u64::MAX, 8), msix.read_pending(u64::MAX, 8), msix.read_pending(8, 8)), (0, 0, 0));
+    assert_eq!(
+        (msix.read_table(0, 8), msix.read_table(8, 8)),
+        (0x8765_4321_fee1_2344, 0x0000_0001_1122_3344)
+    );
+    assert_eq!(
+        (msix.read_table(3, 2), msix.read_table(6, 4), msix.read_table(13, 8)),
+        (0x21fe, 0x3344_8765, 0)
+    );
+    assert_eq!(
+        (msix.read_table(28, 8), msix.read_table(0, 0), msix.read_table(0, 99)),
+        (1, 0, 0x8765_4321_fee1_2344)
+    );
+    assert_eq!(
+        (msix.read_table(u64::MAX, 8), msix.read_pending(u64::MAX, 8), msix.read_pending(8, 8)),
+        (0, 0, 0)
+    );
     assert_eq!(control(&msix, 0x07ff), []);
     assert_eq!(msix.control(), 1);
 }
@@ -213,7 +242,10 @@ fn what_is_not_there_is_a_typed_error() {
     assert_eq!(Msix::<Std>::new(2049).err(), Some(TableSize(2049)));
     let msix = table(2048);
     assert_eq!(msix.control(), 2047);
-    assert_eq!((msix.signal(2047), msix.signal(2048)), (Ok(MsixSignalled::Pending), Err(NoEntry(2048))));
+    assert_eq!(
+        (msix.signal(2047), msix.signal(2048)),
+        (Ok(MsixSignalled::Pending), Err(NoEntry(2048)))
+    );
     assert_eq!(msix.read_pending(255, 1), 0x80);
     assert_eq!(table(1).signal(31), Err(NoEntry(31)));
 }

@@ -33,8 +33,9 @@ pub struct Posting {
     pub tag: u32,
 }
 
-/// The vCPU has to look at its pending bits: kick it. Until it was invalidated, the entry may have been used to post to it
-/// with what it said before, and rung the doorbell of a CPU where the vCPU is no more.
+/// The vCPU has to look at its pending bits: kick it. Until it was invalidated, the entry may have
+/// been used to post to it with what it said before, and rung the doorbell of a CPU where the vCPU
+/// is no more.
 #[derive(Debug)]
 #[must_use = "bits that were posted meanwhile are found by nobody else"]
 #[doc(alias = "LookAgain")]
@@ -62,26 +63,34 @@ impl<V> fmt::Debug for Bound<V> {
 
 /// An interrupt, and the vCPU that it is posted to, if any.
 ///
-/// To move it to another vCPU is to unbind it and to bind it again. Between the two it arrives in the host, whose handler
-/// injects it by software, by the route of that moment: so none is lost, and an entry in guest mode is on exactly one
-/// vCPU's list at every moment. (To program it for the new vCPU directly, one would have to hold two vCPUs' locks, or to
-/// leave it for a moment in guest mode on no list: where nobody tells it that its vCPU has moved.)
+/// To move it to another vCPU is to unbind it and to bind it again. Between the two it arrives in
+/// the host, whose handler injects it by software, by the route of that moment: so none is lost,
+/// and an entry in guest mode is on exactly one vCPU's list at every moment. (To program it for the
+/// new vCPU directly, one would have to hold two vCPUs' locks, or to leave it for a moment in guest
+/// mode on no list: where nobody tells it that its vCPU has moved.)
 ///
-/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the vCPU that it was
-/// posted to stays for good, because hardware may still post to its page.
+/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation:
+/// so the vCPU that it was posted to stays for good, because hardware may still post to its page.
 #[doc(alias = "Binding")]
-pub struct AmdBinding<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>>(Binding<AmdInterrupt<P, M>, V>);
+pub struct AmdBinding<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>>(
+    Binding<AmdInterrupt<P, M>, V>,
+);
 
 doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>] AmdBinding<P, M, V>);
 
-impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> PostableInterrupt<V> for AmdInterrupt<P, M> {
+impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> PostableInterrupt<V>
+    for AmdInterrupt<P, M>
+{
     fn index(&self) -> IrteIndex {
         self.entry().index()
     }
 
     fn arrive(this: &Arc<Self>, from: &V) {
         let removed = from.copies().remove(this, AmdInterrupt::leave_guest);
-        debug_assert!(removed.is_ok(), "it was added when it was bound, and nobody else removes it");
+        debug_assert!(
+            removed.is_ok(),
+            "it was added when it was bound, and nobody else removes it"
+        );
     }
 }
 
@@ -167,7 +176,8 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If the interrupt is posted to a vCPU, or if somebody shares the [interrupt](AmdBinding::interrupt).
+    /// If the interrupt is posted to a vCPU, or if somebody shares the
+    /// [interrupt](AmdBinding::interrupt).
     pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
         self.0.into_interrupt().map(AmdInterrupt::retire).map_err(AmdBinding)
     }

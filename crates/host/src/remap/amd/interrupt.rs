@@ -9,8 +9,9 @@ use crate::{Invalidate, IrteMemory, IrteSlot, RetiredIrte};
 
 /// An interrupt of a device behind an AMD I/O MMU: its entry, and where it arrives in the host.
 ///
-/// In host mode anybody may change where it arrives. In guest mode the entry is written under the lock of the vCPU's
-/// [`ResidencyCopies`](doorbell_post::ResidencyCopies) only, on which it is; where it would arrive in the host may change meanwhile.
+/// In host mode anybody may change where it arrives. In guest mode the entry is written under the
+/// lock of the vCPU's [`ResidencyCopies`](doorbell_post::ResidencyCopies) only, on which it is;
+/// where it would arrive in the host may change meanwhile.
 pub struct AmdInterrupt<P: Platform, M: IrteMemory<P>>(PostableIrte<P, M>);
 
 doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>] AmdInterrupt<P, M>);
@@ -91,9 +92,14 @@ mod tests {
         AmdInterrupt::new(entry, HOST)
     }
 
-    const HOST: HostMode = HostMode { destination: 0x8000_0001, logical: true, vector: 0x31, kind: 1 };
-    const GUEST: GuestMode =
-        GuestMode { backing_page: 5, vector: 0x41, tag: 7, residency: Residency::Away { log: true } };
+    const HOST: HostMode =
+        HostMode { destination: 0x8000_0001, logical: true, vector: 0x31, kind: 1 };
+    const GUEST: GuestMode = GuestMode {
+        backing_page: 5,
+        vector: 0x41,
+        tag: 7,
+        residency: Residency::Away { log: true },
+    };
 
     #[test]
     fn where_it_arrives_in_the_host_may_change_while_it_is_posted() {

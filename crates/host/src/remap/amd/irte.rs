@@ -1,7 +1,7 @@
 //! Interrupt remapping table entries of an AMD I/O MMU, 128 bits, in host and in guest mode.
 //!
-//! AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08), section 2.2.5.2 "Interrupt Remapping
-//! Tables, Guest Virtual APIC Enabled", tables 21 and 22.
+//! AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08), section 2.2.5.2
+//! "Interrupt Remapping Tables, Guest Virtual APIC Enabled", tables 21 and 22.
 
 use doorbell_post::Residency;
 
@@ -65,14 +65,21 @@ impl AmdIrte {
     pub fn host(mode: HostMode) -> Self {
         let logical = if mode.logical { DM } else { 0 };
         let kind = u128::from(mode.kind & 7) << INT_TYPE_SHIFT;
-        AmdIrte(REMAP_EN | kind | logical | destination(mode.destination) | u128::from(mode.vector) << VECTOR_SHIFT)
+        AmdIrte(
+            REMAP_EN
+                | kind
+                | logical
+                | destination(mode.destination)
+                | u128::from(mode.vector) << VECTOR_SHIFT,
+        )
     }
 
     /// Creates an entry in guest mode.
     pub fn guest(mode: GuestMode) -> Self {
         let root = u128::from(mode.backing_page & ROOT_BITS) << ROOT_SHIFT;
         let tag = u128::from(mode.tag) << TAG_SHIFT;
-        AmdIrte(REMAP_EN | GUEST_MODE | tag | root | u128::from(mode.vector) << VECTOR_SHIFT).at(mode.residency)
+        AmdIrte(REMAP_EN | GUEST_MODE | tag | root | u128::from(mode.vector) << VECTOR_SHIFT)
+            .at(mode.residency)
     }
 
     /// Returns the same entry in guest mode, of a vCPU that is elsewhere: IsRun, the destination
@@ -157,7 +164,8 @@ mod tests {
     #[test]
     fn an_entry_in_guest_mode_has_the_fields_of_table_22() {
         let residency = Residency::Running { apic_id: 0x0100_0203 };
-        let mode = GuestMode { backing_page: 0xf_edcb_a987, vector: 0x51, tag: 0xdead_beef, residency };
+        let mode =
+            GuestMode { backing_page: 0xf_edcb_a987, vector: 0x51, tag: 0xdead_beef, residency };
         let entry = AmdIrte::guest(mode);
         assert_eq!(entry.bits(), 0x0100_fedc_ba98_7051_dead_beef_0002_03c1);
         assert_eq!((entry.as_guest(), entry.as_host()), (Some(mode), None));
@@ -165,12 +173,22 @@ mod tests {
 
     #[test]
     fn a_vcpu_that_moves_changes_three_fields_of_its_entries_and_no_others() {
-        let away = GuestMode { backing_page: 7, vector: 9, tag: 1, residency: Residency::Away { log: true } };
+        let away = GuestMode {
+            backing_page: 7,
+            vector: 9,
+            tag: 1,
+            residency: Residency::Away { log: true },
+        };
         let entry = AmdIrte::guest(away);
-        for residency in
-            [Residency::Away { log: false }, Residency::Running { apic_id: 5 }, Residency::Away { log: true }]
-        {
-            assert_eq!(entry.moved(residency).unwrap().as_guest(), Some(GuestMode { residency, ..away }));
+        for residency in [
+            Residency::Away { log: false },
+            Residency::Running { apic_id: 5 },
+            Residency::Away { log: true },
+        ] {
+            assert_eq!(
+                entry.moved(residency).unwrap().as_guest(),
+                Some(GuestMode { residency, ..away })
+            );
         }
         assert_eq!(AmdIrte::ABORTS.moved(away.residency), None);
         assert_eq!((AmdIrte::ABORTS.as_host(), AmdIrte::ABORTS.as_guest()), (None, None));

@@ -38,14 +38,16 @@ impl<V> core::error::Error for Misaligned<V> {}
 
 /// An interrupt, and the vCPU's descriptor that it is posted to, if any.
 ///
-/// It keeps the descriptor alive, and so does the token of each change, until the invalidation has completed. Nobody has to
-/// look at the pending bits then: whenever hardware sets one, it sets ON and notifies as well, or leaves a bit that
-/// whoever clears SN looks for.
+/// It keeps the descriptor alive, and so does the token of each change, until the invalidation has
+/// completed. Nobody has to look at the pending bits then: whenever hardware sets one, it sets ON
+/// and notifies as well, or leaves a bit that whoever clears SN looks for.
 ///
-/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation: so the descriptor stays
-/// for good, because hardware may still write to it.
+/// One that is dropped has its interrupt arrive in the host, but nobody waits for the invalidation:
+/// so the descriptor stays for good, because hardware may still write to it.
 #[doc(alias = "PostedBinding")]
-pub struct IntelBinding<P: Platform, M: IrteMemory<P>, V: PiTarget>(Binding<IntelInterrupt<P, M>, V>);
+pub struct IntelBinding<P: Platform, M: IrteMemory<P>, V: PiTarget>(
+    Binding<IntelInterrupt<P, M>, V>,
+);
 
 doorbell_platform::opaque_debug!([P: Platform, M: IrteMemory<P>, V: PiTarget] IntelBinding<P, M, V>);
 
@@ -106,7 +108,11 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     ///
     /// # Context
     /// Any task; sleeps if `invalidate` does.
-    pub fn follow(&mut self, route: Option<(Arc<V>, u8, bool)>, invalidate: impl FnOnce(IrteIndex)) -> Followed {
+    pub fn follow(
+        &mut self,
+        route: Option<(Arc<V>, u8, bool)>,
+        invalidate: impl FnOnce(IrteIndex),
+    ) -> Followed {
         let former = match route {
             Some((to, vector, urgent)) => match self.post_to(to, vector, urgent) {
                 Ok(posted) => Some(posted),
@@ -139,7 +145,8 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
     /// Any task; does not sleep.
     ///
     /// # Errors
-    /// If the interrupt is posted to a vCPU, or if somebody shares the [interrupt](IntelBinding::interrupt).
+    /// If the interrupt is posted to a vCPU, or if somebody shares the
+    /// [interrupt](IntelBinding::interrupt).
     pub fn retire(self) -> Result<Invalidate<RetiredIrte<P, M>>, Self> {
         self.0.into_interrupt().map(IntelInterrupt::retire).map_err(IntelBinding)
     }
@@ -222,7 +229,8 @@ mod tests {
             let mut invalidated = 0;
             let _ = binding.follow(Some((Arc::clone(&a), 0x41, false)), |_| invalidated += 1);
             assert!(binding.target().is_some_and(|target| Arc::ptr_eq(target, &a)));
-            let _ = binding.follow(nowhere.map(|at| (Arc::new(At(at)), 0x42, false)), |_| invalidated += 1);
+            let _ = binding
+                .follow(nowhere.map(|at| (Arc::new(At(at)), 0x42, false)), |_| invalidated += 1);
             assert_eq!((binding.load(), invalidated), (IntelIrte::remapped(SOURCE, HOST), 2));
             assert_eq!(Arc::strong_count(&a), 1);
         }

@@ -8,8 +8,8 @@ use crate::{Invalidate, IrteMemory, IrteSlot, RetiredIrte};
 
 /// An interrupt of a device behind a VT-d unit: its entry, and where it arrives in the host.
 ///
-/// Unlike an entry of AMD, it says nothing about where a vCPU is: the descriptor does, which hardware reads anew for each
-/// interrupt. So a vCPU has no list of the entries that post to it.
+/// Unlike an entry of AMD, it says nothing about where a vCPU is: the descriptor does, which
+/// hardware reads anew for each interrupt. So a vCPU has no list of the entries that post to it.
 pub struct IntelInterrupt<P: Platform, M: IrteMemory<P>> {
     pub(super) switch: PostableIrte<P, M>,
     pub(super) source: Source,
@@ -21,7 +21,10 @@ impl<P: Platform, M: IrteMemory<P>> IntelInterrupt<P, M> {
     /// Creates an interrupt that comes from `source` and arrives in the host.
     pub fn new(entry: IrteSlot<P, M>, source: Source, host: RemappedIrte) -> Self {
         let host = IntelIrte::remapped(source, host).bits();
-        IntelInterrupt { switch: PostableIrte::new(entry, host, IntelIrte::IN_POSTED_FORMAT), source }
+        IntelInterrupt {
+            switch: PostableIrte::new(entry, host, IntelIrte::IN_POSTED_FORMAT),
+            source,
+        }
     }
 
     /// The interrupt's entry.

@@ -1,7 +1,8 @@
 //! Interrupt remapping table entries of VT-d, 128 bits, in remapped and in posted format.
 //!
-//! Intel Virtualization Technology for Directed I/O, Architecture Specification (D51397-015), sections 9.9 "Interrupt
-//! Remapping Table Entry (IRTE) for Remapped Interrupts" and 9.10 "... for Posted Interrupts".
+//! Intel Virtualization Technology for Directed I/O, Architecture Specification (D51397-015),
+//! sections 9.9 "Interrupt Remapping Table Entry (IRTE) for Remapped Interrupts" and 9.10 "... for
+//! Posted Interrupts".
 
 /// The requests that an entry accepts: bits 83:64, which both formats have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +24,8 @@ pub enum Source {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[doc(alias = "Remapped")]
 pub struct RemappedIrte {
-    /// The APIC ID (or the logical destination) of the CPU, in the form that the unit is set to: see
-    /// [`Destination`](doorbell_post::Destination).
+    /// The APIC ID (or the logical destination) of the CPU, in the form that the unit is set to:
+    /// see [`Destination`](doorbell_post::Destination).
     pub destination: u32,
     /// Whether `destination` is logical (DM).
     pub logical: bool,
@@ -82,7 +83,8 @@ impl IntelIrte {
         let flags = [(to.logical, DM), (to.redirection_hint, RH), (to.level, TM)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(P, |bits, (_, flag)| bits | flag);
         let delivery = u128::from(to.delivery & 7) << DLM_SHIFT;
-        let (vector, destination) = (u128::from(to.vector) << V_SHIFT, u128::from(to.destination) << DST_SHIFT);
+        let (vector, destination) =
+            (u128::from(to.vector) << V_SHIFT, u128::from(to.destination) << DST_SHIFT);
         IntelIrte(flags | delivery | vector | destination | source.bits())
     }
 
@@ -95,7 +97,9 @@ impl IntelIrte {
         let urgent = if to.urgent { URG } else { 0 };
         let low = u128::from(to.descriptor as u32 >> 6) << PDA_LOW_SHIFT;
         let high = u128::from(to.descriptor >> 32) << PDA_HIGH_SHIFT;
-        Some(IntelIrte(P | IM | urgent | u128::from(to.vector) << V_SHIFT | low | high | source.bits()))
+        Some(IntelIrte(
+            P | IM | urgent | u128::from(to.vector) << V_SHIFT | low | high | source.bits(),
+        ))
     }
 
     /// Creates an entry from its bits.
