@@ -9,8 +9,8 @@ use doorbell_platform::{
 };
 use serde::Serialize;
 
-use crate::explore::{Explore, Verdict};
 use crate::machine::Machine;
+use crate::run::{Explore, Verdict};
 use crate::sim::Sim;
 
 /// What was measured of one program.

@@ -42,9 +42,9 @@ use std::sync::{Arc, Mutex};
 
 use doorbell_platform::{LockClass, LockUse};
 
-use crate::cell::{removing, with};
 use crate::ids::{CtxId, ObjId};
-use crate::world::World;
+use crate::machine::cell::{removing, with};
+use crate::machine::world::World;
 use crate::{Explore, Machine, Verdict};
 
 pub use document::Printed;

@@ -9,15 +9,16 @@
 //! first is looked for further back, and a step that waits when the run ends is analysed as if it
 //! were done.
 
+pub(crate) mod events;
 mod node;
 mod sampler;
 
-use crate::events::{Event, Events, NewEvent, Race};
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::limit::{Limit, Until};
 use crate::op::{Access, Op, OpKind};
-use crate::parallel::Branch;
 use crate::removal::Removal;
+use crate::run::parallel::Branch;
+use crate::search::events::{Event, Events, NewEvent, Race};
 use crate::validate::{Rules, Validator};
 
 pub(crate) use node::Node;

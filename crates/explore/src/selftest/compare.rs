@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::coverage::Feature;
 use super::interpret::set_up;
 use super::program::Program;
-use crate::executor::{Executor, RunEnd};
-use crate::explore::{Explore, Report, Schedules, Verdict};
 use crate::machine::Machine;
+use crate::run::executor::{Executor, RunEnd};
+use crate::run::{Explore, Report, Schedules, Verdict};
 use crate::search::{Fault, Strategy};
 use crate::trace::FailureKind;
 

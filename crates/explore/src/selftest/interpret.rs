@@ -14,14 +14,14 @@ use doorbell_platform::{Acquire, CpuId, LockClass, RawLock, Vector, WaitType};
 
 use super::coverage::Feature;
 use super::program::{Act, FLAGS, LOCKS, Program, WORDS};
-use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
+use crate::machine::cell::with;
+use crate::machine::object::ObjKind;
+use crate::machine::step::{NO_OBJ, try_step};
+use crate::machine::world::Ended;
 use crate::machine::{Machine, try_spawn};
-use crate::object::ObjKind;
 use crate::op::{Op, OpKind};
 use crate::sim::{SimSpin, try_step_that, try_wait};
-use crate::step::{NO_OBJ, try_step};
-use crate::world::Ended;
 
 static A: LockClass = LockClass::new("A", WaitType::Spin);
 static B: LockClass = LockClass::new("B", WaitType::Spin);

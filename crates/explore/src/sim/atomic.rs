@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
 use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
 
-use crate::cell::{exploring, lent, recording, with};
 use crate::ids::ObjId;
-use crate::object::ObjKind;
+use crate::machine::cell::{exploring, lent, recording, with};
+use crate::machine::object::ObjKind;
+use crate::machine::record::note;
+use crate::machine::stamp::Stamp;
+use crate::machine::step::{NO_OBJ, step, step_of};
 use crate::op::{Access, Op, OpKind, Uses};
-use crate::record::note;
 use crate::removal::{Taken, taken};
-use crate::sim::Stamp;
 use crate::sim::model::{step_that, step_that_with, with_condition};
-use crate::step::{NO_OBJ, step, step_of};
 
 /// What a [`SimAtomic`] can hold.
 pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {

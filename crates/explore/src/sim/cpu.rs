@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use doorbell_platform::{CpuId, Vector};
 
-use crate::cell::with;
-use crate::cpu::CpuCount;
 use crate::ids::{CtxId, ObjId};
-use crate::leaf::acts;
+use crate::machine::cell::with;
+use crate::machine::cpu::CpuCount;
+use crate::machine::leaf::acts;
+use crate::machine::step::step;
+use crate::machine::world::{Ended, Mode, World};
 use crate::op::{Op, OpKind};
 use crate::removal::{Taken, taken};
 use crate::sim::model::Model;
-use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode, World};
 
 /// How deep interrupts were saved: restores must come in the opposite order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use doorbell_platform::ReadDomain;
 
-use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
-use crate::leaf::acts;
 use crate::machine::Machine;
-use crate::object::ObjKind;
+use crate::machine::cell::with;
+use crate::machine::leaf::acts;
+use crate::machine::object::ObjKind;
+use crate::machine::record::note;
 use crate::op::{Access, Op, OpKind};
-use crate::record::note;
 use crate::sim::managed::Queue;
 use crate::sim::model::{Model, step_with, wait};
 use crate::sim::pool::{Comes, Last, Pool, Then};
@@ -180,7 +180,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         if inner.workers.is_none() {
             inner.exit.rename(|| format!("the grace period of {name}"));
         }
-        if inner.workers.is_none() && with(|w| w.mode == crate::world::Mode::Alone) {
+        if inner.workers.is_none() && with(|w| w.mode == crate::machine::world::Mode::Alone) {
             let this = Arc::clone(&inner);
             let task = Machine::NEW.task(format!("{name} callbacks"), move || {
                 while let Ok(callback) = this.next_callback() {
@@ -258,7 +258,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     fn synchronize_any(&self) {
         acts(|| format!("waits for a grace period of {}", self.0.name));
         // While the program sets itself up there are neither readers nor workers that run.
-        if with(|w| w.mode == crate::world::Mode::Alone)
+        if with(|w| w.mode == crate::machine::world::Mode::Alone)
             && self.0.gate.state().reading().next().is_none()
         {
             return;
@@ -428,7 +428,7 @@ impl Inner {
         !readers.iter().any(|reader| state.reading().any(|other| other == *reader))
     }
 
-    fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::world::Ended> {
+    fn next_callback(&self) -> Result<Box<dyn FnOnce() + Send>, crate::machine::world::Ended> {
         let ready = || {
             let state = self.gate.state();
             let waits = |first: &Callback| {

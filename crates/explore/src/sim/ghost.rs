@@ -1,7 +1,7 @@
 //! Ghost state: what the code itself does not keep, but must be true. A freed object that is
 //! touched is an error, not luck.
 
-use crate::record::note;
+use crate::machine::record::note;
 use crate::sim::model::{Model, fail_as};
 use crate::trace::FailureKind;
 

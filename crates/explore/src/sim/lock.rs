@@ -4,17 +4,17 @@ use std::panic::Location;
 
 use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
-use crate::cell::{exploring, removing, with};
 use crate::ids::ObjId;
-use crate::leaf::acts;
-use crate::object::ObjKind;
+use crate::machine::cell::{exploring, removing, with};
+use crate::machine::leaf::acts;
+use crate::machine::object::ObjKind;
+use crate::machine::stamp::Stamp;
+use crate::machine::step::step;
+use crate::machine::world::Mode;
 use crate::op::{Op, OpKind};
 use crate::sim::managed::sleep;
-use crate::sim::stamp::Stamp;
-use crate::step::step;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::Mode;
 
 macro_rules! raw_lock {
     ($(#[$doc:meta])* $name:ident, $kind:expr) => {
@@ -187,8 +187,11 @@ fn assert_held(stamp: &Stamp) {
         if !w.ctx(me).held.iter().any(|held| held.lock == obj && obj.is_some()) {
             let name =
                 obj.map_or_else(|| "a lock that was never taken".to_owned(), |obj| w.name(obj));
-            let message =
-                format!("{} must hold {name} at {}", w.ctx(me).name, crate::stuck::site(site));
+            let message = format!(
+                "{} must hold {name} at {}",
+                w.ctx(me).name,
+                crate::machine::wait_for::site(site)
+            );
             w.fail_here(FailureKind::LockRule, message);
         }
     });

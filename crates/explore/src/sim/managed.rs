@@ -27,17 +27,17 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
-use crate::leaf::acts;
 use crate::machine::Machine;
+use crate::machine::cell::with;
+use crate::machine::leaf::acts;
+use crate::machine::record::note;
+use crate::machine::world::{Ended, Mode};
 use crate::op::{Access, Op, OpKind};
-use crate::record::note;
 use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
 use crate::sim::pool::{Comes, Last, Then};
 use crate::sim::preempted::WorkerAccounting;
 use crate::sim::{Preempted, PreemptionOff};
-use crate::world::{Ended, Mode};
 
 /// A line of the code that is explored.
 pub(crate) type Site = &'static Location<'static>;

@@ -10,7 +10,6 @@ mod model;
 mod pool;
 mod preempted;
 mod sched;
-mod stamp;
 mod timer;
 mod wait;
 
@@ -18,11 +17,11 @@ use std::sync::atomic::Ordering;
 
 use doorbell_platform::{CpuId, LockClass, Platform, Subclass, Vector};
 
+use crate::machine::step::{NO_OBJ, step};
 use crate::op::{Op, OpKind};
-use crate::step::{NO_OBJ, step};
 
-pub use crate::leaf::DropUnlocked;
-pub use crate::record::{note, remark};
+pub use crate::machine::leaf::DropUnlocked;
+pub use crate::machine::record::{note, remark};
 pub use atomic::{SimAtomic, SimAtomicPtr, Word, both};
 pub use cpu::{IrqDepth, local_irq_disable, local_irq_enable};
 pub(crate) use cpu::{Wire, clock};
@@ -37,7 +36,6 @@ pub(crate) use preempted::WorkerAccounting;
 pub use preempted::{Preempted, PreemptionOff};
 pub(crate) use sched::Scheduled;
 pub use sched::{Hooks, PI_LOCK, Placement, RESCHEDULE, RQ_LOCK, SchedTask, Scheduler, yield_now};
-pub(crate) use stamp::Stamp;
 pub use timer::Timer;
 pub use wait::{SimCompletion, SimTask, SimWaitQueue};
 
@@ -140,6 +138,6 @@ unsafe impl Platform for Sim {
 
     #[track_caller]
     fn assert_no_leaf(what: &'static str) {
-        crate::leaf::assert_none(what);
+        crate::machine::leaf::assert_none(what);
     }
 }

@@ -4,16 +4,16 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
-use crate::cell::{exploring, with};
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::leaf::acts_at;
-use crate::object::ObjKind;
+use crate::machine::cell::{exploring, with};
+use crate::machine::leaf::acts_at;
+use crate::machine::object::ObjKind;
+use crate::machine::stamp::Stamp;
+use crate::machine::step::{step, try_step};
+use crate::machine::world::{Ended, Mode};
 use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
 use crate::sim::managed::sleep;
-use crate::sim::stamp::Stamp;
-use crate::step::{step, try_step};
 use crate::trace::FailureKind;
-use crate::world::{Ended, Mode};
 
 /// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one
 /// visible step, in which nobody else can be.
@@ -185,7 +185,7 @@ impl<T> Model<T> {
 
     /// Gives it a longer name, if the run is written down.
     pub(crate) fn rename(&self, name: impl FnOnce() -> String) {
-        if crate::cell::recording() {
+        if crate::machine::cell::recording() {
             let id = self.id();
             let name = name();
             with(|w| w.obj_mut(id).name = name.into());

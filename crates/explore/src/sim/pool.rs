@@ -12,17 +12,17 @@ use std::sync::Arc;
 
 use doorbell_platform::{Work, WorkQueue};
 
-use crate::cell::with;
 use crate::ids::{CtxId, ObjId};
-use crate::leaf::acts;
 use crate::machine::Machine;
-use crate::object::ObjKind;
+use crate::machine::cell::with;
+use crate::machine::leaf::acts;
+use crate::machine::object::ObjKind;
+use crate::machine::record::note;
+use crate::machine::step::step;
+use crate::machine::world::Ended;
 use crate::op::{Access, Op, OpKind, Uses};
-use crate::record::note;
 use crate::sim::managed::count_of;
 use crate::sim::model::{Model, step_with, try_wait};
-use crate::step::step;
-use crate::world::Ended;
 
 /// A pool of workers of the simulated machine.
 #[derive(Clone)]

@@ -18,15 +18,15 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Weak;
 
-use crate::cell::with;
 use crate::ids::CtxId;
 use crate::machine::Machine;
+use crate::machine::cell::with;
+use crate::machine::record::note;
+use crate::machine::step::{NO_OBJ, step};
 use crate::op::{Op, OpKind};
-use crate::record::note;
 use crate::sim::managed::{Inner, Managed, Site};
 use crate::sim::model::Model;
 use crate::sim::sched::RESCHEDULE;
-use crate::step::{NO_OBJ, step};
 
 /// What a preemption does to a worker that is on its way to sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,15 +16,15 @@ use std::rc::Rc;
 
 use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
 
-use crate::cell::with;
 use crate::ids::CtxId;
-use crate::leaf::acts;
+use crate::machine::cell::with;
+use crate::machine::leaf::acts;
+use crate::machine::step::{NO_OBJ, step, try_step};
+use crate::machine::world::Ended;
 use crate::machine::{HandlerHandle, Machine, may_not_run};
 use crate::op::{Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
 use crate::sim::{Model, Sim, SimSpin, SimTask};
-use crate::step::{NO_OBJ, step, try_step};
-use crate::world::Ended;
 
 /// The class of the lock of a task.
 pub static PI_LOCK: LockClass = LockClass::new("pi_lock", WaitType::Spin);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use doorbell_platform::{Completion, WaitQueue};
 
-use crate::cell::{recording, with};
 use crate::ids::CtxId;
-use crate::leaf::acts;
+use crate::machine::cell::{recording, with};
+use crate::machine::leaf::acts;
+use crate::machine::record::note;
 use crate::op::{Op, OpKind};
-use crate::record::note;
 use crate::sim::model::{Model, wait};
 
 /// A completion of the simulated machine.

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::alone::Alone;
-use crate::cell::with;
-use crate::executor::FailedRun;
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::machine::alone::Alone;
+use crate::machine::cell::with;
+use crate::machine::step::NO_OBJ;
+use crate::machine::wait_for::site;
+use crate::machine::world::{Mode, World};
 use crate::op::{Op, OpKind};
-use crate::step::NO_OBJ;
-use crate::stuck::site;
+use crate::run::executor::FailedRun;
 use crate::trace::{Column, FailureKind, Line, Trace, Wait};
-use crate::world::{Mode, World};
 
 /// A line that is being written, with what decides whether it matters.
 #[derive(Clone)]
@@ -164,7 +164,7 @@ pub fn note(text: impl FnOnce() -> String) {
 /// Adds a remark to the trace, at the step that the current context did last: what it means to the
 /// case. `text` is called only if there is a trace to write.
 pub fn remark(text: impl FnOnce() -> String) {
-    if !crate::cell::recording() {
+    if !crate::machine::cell::recording() {
         return;
     }
     let text = text();
@@ -216,7 +216,7 @@ impl Recorder {
 
     /// A hash of what was done, by whom and to what.
     pub(crate) fn fingerprint(&self) -> u64 {
-        crate::token::hash(self.entries.iter().flat_map(|entry| {
+        crate::run::token::hash(self.entries.iter().flat_map(|entry| {
             let obj = entry.obj.0.to_le_bytes();
             [entry.ctx.0, entry.kind as u8, obj[0], obj[1]]
         }))

@@ -5,17 +5,17 @@ use std::panic::Location;
 
 use doorbell_platform::{CpuId, WaitType};
 
-use crate::alone::Alone;
-use crate::cell::removing;
-use crate::cpu::Cpu;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::object::NOBODY;
+use crate::machine::alone::Alone;
+use crate::machine::cell::removing;
+use crate::machine::cpu::Cpu;
+use crate::machine::object::NOBODY;
+use crate::machine::step::NO_OBJ;
+use crate::machine::world::{Mode, World};
 use crate::op::{Access, Op, OpKind};
 use crate::search::{Fault, OpenEvent};
-use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Mode, World};
 
 impl World {
     /// Begins a new event: everything that has to be known about it before its effects.

@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
-use crate::alone::Alone;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::object::NOBODY;
+use crate::machine::alone::Alone;
+use crate::machine::object::NOBODY;
+use crate::machine::step::NO_OBJ;
+use crate::machine::wait_for::site;
+use crate::machine::world::World;
 use crate::op::{Access, Op, OpKind};
-use crate::step::NO_OBJ;
-use crate::stuck::site;
-use crate::world::World;
 
 /// How often a context looks alone before its loop is taken for one that never gives up.
 pub const LOOKS: u32 = 20_000;
@@ -329,7 +329,7 @@ impl World {
     }
 }
 
-/// Returns whether a step, as [`Events::steps_of`](crate::events::Events::steps_of) tells it, is of
+/// Returns whether a step, as [`Events::steps_of`](crate::search::events::Events::steps_of) tells it, is of
 /// that kind.
 fn is(step: u64, kind: OpKind) -> bool {
     step as u8 == kind as u8

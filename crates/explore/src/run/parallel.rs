@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::executor::{Executor, FailedRun, RunEnd, no_room};
-use crate::explore::{Explore, Progress, Schedules};
 use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
 use crate::machine::Machine;
+use crate::run::executor::{Executor, FailedRun, RunEnd, no_room};
+use crate::run::{Explore, Progress, Schedules};
 use crate::search::{Node, Sampler, Settings, Strategy};
 use crate::validate::{Rules, Validator};
 

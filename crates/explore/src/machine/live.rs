@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::cell::{here, with};
+use crate::machine::cell::{here, with};
+use crate::machine::world::Mode;
 use crate::trace::FailureKind;
-use crate::world::Mode;
 
 /// The number of no execution.
 const NONE: u64 = 0;

@@ -1,25 +1,47 @@
 //! What a program to be explored is built of: CPUs, tasks, handlers, hardware, conditions.
 
+pub(crate) mod alone;
+pub(crate) mod cell;
+pub(crate) mod context;
+pub(crate) mod coroutine;
+pub(crate) mod cpu;
+pub(crate) mod effect;
+pub(crate) mod leaf;
+pub(crate) mod live;
+pub(crate) mod lockdep;
+pub(crate) mod object;
+#[cfg(unix)]
+pub(crate) mod overflow;
+pub(crate) mod panics;
+pub(crate) mod record;
+pub(crate) mod spin;
+pub(crate) mod stamp;
+pub(crate) mod step;
+pub(crate) mod strays;
+pub(crate) mod wait_for;
+pub(crate) mod watchdog;
+pub(crate) mod world;
+
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use doorbell_platform::{CpuId, Vector};
 
-use crate::cell::with;
-use crate::context::too_many;
-use crate::coroutine::MOST;
-use crate::cpu::CpuCount;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::leaf::acts;
-use crate::object::ObjKind;
+use crate::machine::cell::with;
+use crate::machine::context::too_many;
+use crate::machine::coroutine::MOST;
+use crate::machine::cpu::CpuCount;
+use crate::machine::leaf::acts;
+use crate::machine::object::ObjKind;
+use crate::machine::panics::told;
+use crate::machine::step::{NO_OBJ, stay, step, try_step};
+use crate::machine::world::{Ended, Mode};
 use crate::op::{Op, OpKind};
-use crate::panics::told;
 use crate::search::Fault;
 use crate::sim::{GracePeriods, Wire};
-use crate::step::{NO_OBJ, stay, step, try_step};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode};
 
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///

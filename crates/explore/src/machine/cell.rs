@@ -6,9 +6,9 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use crate::coroutine::Runners;
-use crate::panics::told;
-use crate::world::World;
+use crate::machine::coroutine::Runners;
+use crate::machine::panics::told;
+use crate::machine::world::World;
 
 thread_local! {
     static CURRENT: Cell<*const WorldCell> = const { Cell::new(std::ptr::null()) };
@@ -224,7 +224,7 @@ impl Deref for Here {
 pub(crate) fn here() -> Here {
     let cell = CURRENT.get();
     if cell.is_null() {
-        crate::strays::refuse();
+        crate::machine::strays::refuse();
     }
     Here(cell)
 }

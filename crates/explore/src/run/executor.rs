@@ -8,22 +8,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::cell::WorldCell;
-use crate::explore::Explore;
 use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
-use crate::live::Entry;
-use crate::locks::StuckLocks;
 use crate::machine::Machine;
-use crate::panics::told;
-use crate::record::Recorder;
+use crate::machine::cell::WorldCell;
+use crate::machine::live::Entry;
+use crate::machine::lockdep::StuckLocks;
+use crate::machine::panics::told;
+use crate::machine::record::Recorder;
+use crate::machine::step::NO_OBJ;
+use crate::machine::strays;
+use crate::machine::watchdog::Watch;
+use crate::machine::world::{self, Mode, World};
+use crate::run::Explore;
 use crate::search::{self, OpenEvent, Replay, Sampler, Search, Settings, Strategy};
-use crate::step::NO_OBJ;
-use crate::strays;
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
-use crate::watchdog::Watch;
-use crate::world::{self, Mode, World};
 
 /// How many stacks one search leaves behind before it gives up,
 const MOST_ABANDONED: usize = 1024;
@@ -96,7 +96,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
-        crate::panics::install();
+        crate::machine::panics::install();
         let watch = Watch::new(&explore.name, &explore.watchdog);
         let Memory { world, search } = Memory::idle();
         let search = Search::new(strategy, settings, explore.rules.clone(), search);

@@ -12,7 +12,7 @@ use std::{mem, ptr};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::cell::faulted;
+use crate::machine::cell::faulted;
 
 static INSTALL: Once = Once::new();
 

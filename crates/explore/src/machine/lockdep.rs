@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use doorbell_platform::LockClass;
 
-use crate::explore::{Report, Verdict};
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::machine::world::World;
 use crate::op::OpKind;
+use crate::run::{Report, Verdict};
 use crate::trace::FailureKind;
 use crate::validate::{AcquireEvent, Answer, CtxKind, Held, Question, Stuck, Waiting};
-use crate::world::World;
 
 /// A member of a stuck set, as the validator is told of it once the run has a token.
 #[derive(Clone, Debug)]

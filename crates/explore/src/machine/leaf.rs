@@ -7,13 +7,13 @@
 
 use std::panic::Location;
 
-use crate::cell::{try_with, with};
-use crate::context::Ctx;
 use crate::ids::CtxId;
-use crate::stuck::site;
+use crate::machine::cell::{try_with, with};
+use crate::machine::context::Ctx;
+use crate::machine::wait_for::site;
+use crate::machine::world::{Mode, World};
 use crate::trace::FailureKind;
 use crate::validate::Held;
-use crate::world::{Mode, World};
 
 impl Ctx {
     /// Adds a lock that was taken.

@@ -5,11 +5,11 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::executor::{self, FailedRun, Replayed};
-use crate::explore::{Explore, ReplayError};
 use crate::ids::CtxId;
 use crate::machine::Machine;
-use crate::record::Recorder;
+use crate::machine::record::Recorder;
+use crate::run::executor::{self, FailedRun, Replayed};
+use crate::run::{Explore, ReplayError};
 use crate::search::Replay;
 
 /// Characters at most, and so bytes at most behind the prefix: four characters for three bytes.

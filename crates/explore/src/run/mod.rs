@@ -1,5 +1,10 @@
 //! The front door: what to explore, how far, and what came of it.
 
+pub(crate) mod executor;
+pub(crate) mod minimise;
+pub(crate) mod parallel;
+pub(crate) mod token;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,19 +12,18 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::coroutine::{LEAST_STACK_BYTES, STACK_BYTES};
-use crate::executor::{FailedRun, Replayed, calmly, no_room, replay};
 use crate::limit::{Limit, Until};
-use crate::locks::StuckLocks;
 use crate::machine::Machine;
-use crate::parallel;
-use crate::record::Recorder;
+use crate::machine::coroutine::{LEAST_STACK_BYTES, STACK_BYTES};
+use crate::machine::lockdep::StuckLocks;
+use crate::machine::record::Recorder;
+use crate::machine::spin::{SpinLoop, Spins};
+use crate::machine::watchdog::{Stall, Watchdog};
+use crate::run::executor::{FailedRun, Replayed, calmly, no_room, replay};
+use crate::run::token::Token;
 use crate::search::{Fault, Settings};
-use crate::spin::{SpinLoop, Spins};
-use crate::token::Token;
 use crate::trace::{FailureKind, Trace};
 use crate::validate::{Rules, Validator};
-use crate::watchdog::{Stall, Watchdog};
 
 /// How far a search got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -465,7 +469,7 @@ impl Explore {
         if failed.kind == FailureKind::Nondeterministic {
             return Failure::unrepeatable(failed);
         }
-        let (mut failed, minimal) = crate::minimise::minimise(self, program, failed);
+        let (mut failed, minimal) = crate::run::minimise::minimise(self, program, failed);
         if let Some(token) = Token::of(self, program, &failed)
             && let Ok(Replayed { failed: Some(again), recorder, .. }) =
                 replay(self, program, token.replay())

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use doorbell_platform::{CpuId, Vector};
 
-use crate::coroutine::MOST;
 use crate::ids::{CtxSet, ObjId};
+use crate::machine::coroutine::MOST;
+use crate::machine::spin::Spin;
 use crate::op::{MoreUses, Op};
 use crate::sim::{Scheduled, SimTask, Wire, WorkerAccounting};
-use crate::spin::Spin;
 use crate::validate::{CtxKind, Held};
 
 /// A context of the current execution.

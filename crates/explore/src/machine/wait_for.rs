@@ -1,13 +1,13 @@
 //! The wait-for graph: who waits for what, and who can never be released.
 
-use crate::context::Ctx;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::object::{NOBODY, Obj, ObjKind};
+use crate::machine::context::Ctx;
+use crate::machine::object::{NOBODY, Obj, ObjKind};
+use crate::machine::step::NO_OBJ;
+use crate::machine::world::World;
 use crate::op::{Op, OpKind};
-use crate::step::NO_OBJ;
 use crate::trace::{FailureKind, Wait};
 use crate::validate::CtxKind;
-use crate::world::World;
 
 impl World {
     /// Those who can never go on, whatever the others do: the largest set of waiting contexts none

@@ -5,12 +5,12 @@ use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use crate::cell::with;
 use crate::ids::ObjId;
-use crate::live::{self, refuse};
-use crate::object::ObjKind;
-use crate::stuck::site;
-use crate::world::World;
+use crate::machine::cell::with;
+use crate::machine::live::{self, refuse};
+use crate::machine::object::ObjKind;
+use crate::machine::wait_for::site;
+use crate::machine::world::World;
 
 /// Bits of the object's number. Above them is [`CHANGED`], and above that the execution's number.
 const OBJ_BITS: u32 = 20;

@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::sync::Once;
 
-use crate::cell::{panics_inside, try_with};
-use crate::world::Mode;
+use crate::machine::cell::{panics_inside, try_with};
+use crate::machine::world::Mode;
 
 static INSTALL: Once = Once::new();
 

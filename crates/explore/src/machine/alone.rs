@@ -1,12 +1,12 @@
 //! What a context does alone: several steps, none of another context between them.
 
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::machine::spin::{LOOKS, Probe, Spin};
+use crate::machine::step::NO_OBJ;
+use crate::machine::world::World;
 use crate::op::{Op, OpKind};
 use crate::search::Fault;
-use crate::spin::{LOOKS, Probe, Spin};
-use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
-use crate::world::World;
 
 /// Why the current context goes on alone.
 pub(crate) enum Alone {
@@ -208,7 +208,7 @@ impl World {
         };
         if !can || self.starting {
             let ctx = &self.ctx(me).name;
-            let at = crate::stuck::site(op.site);
+            let at = crate::machine::wait_for::site(op.site);
             let message = match self.starting {
                 true => format!(
                     "{ctx} panicked before its first step, and its destructors take one, at {at}, while it unwinds: they \

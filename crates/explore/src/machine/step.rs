@@ -8,17 +8,17 @@ use std::panic::Location;
 
 use doorbell_platform::WaitType;
 
-use crate::alone::Resting;
-use crate::cell::{Here, WorldCell, here, with};
-use crate::coroutine::Runners;
-use crate::cpu::Cpu;
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::object::{NOBODY, ObjKind};
+use crate::machine::alone::Resting;
+use crate::machine::cell::{Here, WorldCell, here, with};
+use crate::machine::coroutine::Runners;
+use crate::machine::cpu::Cpu;
+use crate::machine::object::{NOBODY, ObjKind};
+use crate::machine::stamp::Stamp;
+use crate::machine::world::{Ended, Mode, World};
 use crate::op::{Op, OpKind, signature_of};
-use crate::sim::Stamp;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::world::{Ended, Mode, World};
 
 /// The object of steps that share nothing.
 pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);

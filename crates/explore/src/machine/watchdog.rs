@@ -15,7 +15,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::ids::CtxId;
-use crate::stuck::site;
+use crate::machine::wait_for::site;
 
 /// How often the watchdog looks.
 const TICK: Duration = Duration::from_millis(100);

@@ -9,24 +9,24 @@ use std::sync::Arc;
 
 use doorbell_platform::CpuId;
 
-use crate::alone::Alone;
-use crate::cell::{lent, writes_down};
-use crate::context::{Ctx, CtxMemory, too_many};
-use crate::coroutine::MOST;
-use crate::cpu::{Cpu, CpuCount};
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::locks::StuckLocks;
-use crate::object::{NOBODY, Obj, ObjKind};
+use crate::machine::alone::Alone;
+use crate::machine::cell::{lent, writes_down};
+use crate::machine::context::{Ctx, CtxMemory, too_many};
+use crate::machine::coroutine::MOST;
+use crate::machine::cpu::{Cpu, CpuCount};
+use crate::machine::lockdep::StuckLocks;
+use crate::machine::object::{NOBODY, Obj, ObjKind};
+use crate::machine::record::Recorder;
+use crate::machine::spin::{Key, Probe, Spin, Spins};
+use crate::machine::step::NO_OBJ;
+use crate::machine::watchdog::Watched;
 use crate::op::{Op, OpKind};
-use crate::record::Recorder;
 use crate::removal::Acquisition;
 use crate::search::Search;
 use crate::sim::{GracePeriods, Model};
-use crate::spin::{Key, Probe, Spin, Spins};
-use crate::step::NO_OBJ;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-use crate::watchdog::Watched;
 
 /// The place of an object that has only its number.
 const UNUSED: u32 = u32::MAX;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::executor::{self, Executor, FailedRun, RunEnd, calmly, room_for_tries};
-use crate::explore::Explore;
 use crate::limit::Until;
 use crate::machine::Machine;
+use crate::run::Explore;
+use crate::run::executor::{self, Executor, FailedRun, RunEnd, calmly, room_for_tries};
 use crate::search::{Replay, Settings, Strategy};
 
 /// How long the search for a smaller failing run may take, all bounds together.
