@@ -1,7 +1,8 @@
-//! Newtyped identifiers of the simulated machine. All count from 0 in creation order, so a replay
-//! sees the same ones.
+//! Newtyped identifiers of the simulated machine, and what else is known by a name: places and runs.
+//! Identifiers count from 0 in creation order, so a replay sees the same ones.
 
 use std::fmt;
+use std::panic::Location;
 
 use serde::Serialize;
 
@@ -93,4 +94,17 @@ impl CtxSet {
             Some(first)
         })
     }
+}
+
+/// `file:line` of a place in the source.
+pub(crate) fn site(location: &Location<'_>) -> String {
+    format!("{}:{}", location.file(), location.line())
+}
+
+/// FNV-1a: the hash must be the same for every build, which those of the standard library do not
+/// promise.
+pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }

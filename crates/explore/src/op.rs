@@ -6,6 +6,9 @@ use doorbell_platform::Acquire;
 
 use crate::ids::{CtxId, ObjId};
 
+/// The object of steps that share nothing.
+pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
+
 /// How a step uses an object, which decides what it races with.
 ///
 /// A `Write` is an `Acquire` and its `Release` in one. Between the two, whoever acquires must wait:

@@ -1,61 +1,18 @@
 //! The thread-local state through which the explored code finds the simulated machine of its OS
 //! thread, and by which one at a time uses it.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::machine::coroutine::Runners;
-use crate::machine::panics::told;
+use crate::machine::flags::{recording, removing, writes_down};
+use crate::machine::lent::{panicked_at, panics_at};
+use crate::machine::strays;
 use crate::machine::world::World;
 
 thread_local! {
     static CURRENT: Cell<*const WorldCell> = const { Cell::new(std::ptr::null()) };
-}
-
-thread_local! {
-    static RECORDING: Cell<bool> = const { Cell::new(false) };
-    static REMOVING: Cell<bool> = const { Cell::new(false) };
-}
-
-thread_local! {
-    /// What a context has lent to the machine is called.
-    static EVALUATING: Cell<bool> = const { Cell::new(false) };
-    /// Where a panic inside of the machine came from.
-    static INSIDE: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Returns whether the run is written down.
-#[inline]
-pub(crate) fn recording() -> bool {
-    RECORDING.get()
-}
-
-/// Returns whether something is taken out of the explored code, or it is found out what could be.
-#[inline]
-pub(crate) fn removing() -> bool {
-    REMOVING.get()
-}
-
-/// Says whether the run is written down, and whether something is taken out of the explored code.
-pub(crate) fn writes_down(record: bool, remove: bool) {
-    RECORDING.set(record);
-    REMOVING.set(remove);
-}
-
-/// Calls what a context has lent to the machine, from inside of it.
-///
-/// # Errors
-/// Says where and how it panicked, if it did.
-pub(crate) fn lent<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    EVALUATING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    EVALUATING.set(false);
-    result.map_err(|payload| {
-        let site = INSIDE.take().map(|site| format!(" at {site}")).unwrap_or_default();
-        format!("panicked{site}: {}", told(&*payload))
-    })
 }
 
 /// A world that the contexts which run in it can reach, one at a time.
@@ -83,8 +40,8 @@ impl WorldCell {
     pub(crate) fn enter(&self) -> Entered<'_> {
         Entered {
             outer: CURRENT.replace(self),
-            recording: RECORDING.get(),
-            removing: REMOVING.get(),
+            recording: recording(),
+            removing: removing(),
             _cell: self,
         }
     }
@@ -134,7 +91,7 @@ impl Drop for Inside<'_> {
     #[cold]
     fn drop(&mut self) {
         self.0.busy.set(false);
-        let site = INSIDE.take();
+        let site = panicked_at();
         if self.0.runners.is_running() {
             self.0.with(|w| w.panics(site));
         }
@@ -147,10 +104,7 @@ pub(crate) fn panics_inside(site: &Option<String>) -> Option<bool> {
     let cell = CURRENT.get();
     // SAFETY: as in `with`.
     let cell = unsafe { cell.as_ref() }?;
-    cell.busy.get().then(|| {
-        INSIDE.set(site.clone());
-        EVALUATING.get() || cell.runners.is_running()
-    })
+    cell.busy.get().then(|| panics_at(site.clone()) || cell.runners.is_running())
 }
 
 /// See [`WorldCell::enter`].
@@ -164,8 +118,7 @@ pub(crate) struct Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         CURRENT.set(self.outer);
-        RECORDING.set(self.recording);
-        REMOVING.set(self.removing);
+        writes_down(self.recording, self.removing);
     }
 }
 
@@ -224,7 +177,7 @@ impl Deref for Here {
 pub(crate) fn here() -> Here {
     let cell = CURRENT.get();
     if cell.is_null() {
-        crate::machine::strays::refuse();
+        strays::refuse();
     }
     Here(cell)
 }

@@ -59,8 +59,6 @@ struct Runner {
 
 impl Runner {
     fn new(bytes: usize) -> Self {
-        #[cfg(unix)]
-        crate::machine::overflow::install();
         let stack = DefaultStack::new(bytes).unwrap_or_else(|error| {
             // Nothing can unwind from here: contexts may be in the middle of their code. And a
             // panic of this thread may be taken for one of explored code, and be silent.

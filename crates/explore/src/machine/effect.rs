@@ -7,12 +7,11 @@ use doorbell_platform::{CpuId, WaitType};
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::machine::alone::Alone;
-use crate::machine::cell::removing;
 use crate::machine::cpu::Cpu;
+use crate::machine::flags::removing;
 use crate::machine::object::NOBODY;
-use crate::machine::step::NO_OBJ;
 use crate::machine::world::{Mode, World};
-use crate::op::{Access, Op, OpKind};
+use crate::op::{Access, NO_OBJ, Op, OpKind};
 use crate::search::{Fault, OpenEvent};
 use crate::trace::FailureKind;
 use crate::validate::Held;

@@ -7,10 +7,9 @@
 
 use std::panic::Location;
 
-use crate::ids::CtxId;
+use crate::ids::{CtxId, site};
 use crate::machine::cell::{try_with, with};
 use crate::machine::context::Ctx;
-use crate::machine::wait_for::site;
 use crate::machine::world::{Mode, World};
 use crate::trace::FailureKind;
 use crate::validate::Held;

@@ -1,37 +1,15 @@
-//! Between the machine and the lock validator: what it is told, and what it answers in the end.
+//! What the lock validator is told by the machine.
 
 use std::borrow::Cow;
 
 use doorbell_platform::LockClass;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::machine::failed::StuckLocks;
 use crate::machine::world::World;
 use crate::op::OpKind;
-use crate::run::{Report, Verdict};
 use crate::trace::FailureKind;
-use crate::validate::{AcquireEvent, Answer, CtxKind, Held, Question, Stuck, Waiting};
-
-/// A member of a stuck set, as the validator is told of it once the run has a token.
-#[derive(Clone, Debug)]
-pub(crate) struct StuckLocks {
-    ctx: CtxId,
-    kind: CtxKind,
-    held: Vec<Held>,
-    waits: Option<Waiting>,
-    interrupted: Option<CtxId>,
-}
-
-impl StuckLocks {
-    pub(crate) fn view(&self) -> Stuck<'_> {
-        Stuck {
-            ctx: self.ctx,
-            kind: self.kind,
-            held: &self.held,
-            waits: self.waits,
-            interrupted: self.interrupted,
-        }
-    }
-}
+use crate::validate::{AcquireEvent, Held, Waiting};
 
 /// Numbers from here on are of locks that were created while the program ran.
 const CREATED_LATER: u32 = 1 << 31;
@@ -131,51 +109,5 @@ impl World {
             locks.push(StuckLocks { ctx: id, kind: ctx.kind, held, waits, interrupted });
         }
         locks
-    }
-}
-
-impl Report {
-    /// Returns what the lock validator asked, and what the search answers. Within the scope of the
-    /// program, an inversion is [`Reachable`](Answer::Reachable) if the run that was found is the
-    /// deadlock it asks for, and [`Unreachable`](Answer::Unreachable) if the search was exhaustive
-    /// and has not found it.
-    pub fn lock_questions(&self) -> Vec<(&Question, Answer)> {
-        let exhausted = self.verdict == Verdict::Exhausted;
-        self.locks
-            .questions()
-            .into_iter()
-            .map(|question| (question, self.locks.answer(question, exhausted)))
-            .collect()
-    }
-
-    /// Returns the classes of the locks that contexts took (or tried to), ordered by name. What is
-    /// excused for not being among them in any exploration is better excused by name.
-    pub fn lock_classes(&self) -> impl Iterator<Item = &'static LockClass> {
-        let mut classes: Vec<_> = self.locks.usages().map(|usage| usage.node.class).collect();
-        classes.dedup();
-        classes.into_iter()
-    }
-
-    /// Returns a report of each question and its answer. If the run that was found answers one,
-    /// those that it does not answer are only counted.
-    pub fn lock_report(&self) -> String {
-        let name =
-            |ctx: CtxId| self.contexts.get(ctx.index()).cloned().unwrap_or_else(|| ctx.to_string());
-        let mut questions = self.lock_questions();
-        let all = questions.len();
-        if questions.iter().any(|(_, answer)| matches!(answer, Answer::Reachable { .. })) {
-            questions.retain(|(_, answer)| *answer != Answer::Unknown);
-        }
-        let describe = |(question, answer): &(&Question, Answer)| {
-            self.locks.describe(question, Some(answer), &name)
-        };
-        let mut texts: Vec<_> = questions.iter().map(describe).collect();
-        if questions.len() < all {
-            texts.push(format!(
-                "({} more questioned, and not answered by this run)",
-                all - questions.len()
-            ));
-        }
-        texts.join("\n\n")
     }
 }

@@ -1,6 +1,5 @@
 //! Panics of explored code are failures of the run, not noise on the terminal.
 
-use std::any::Any;
 use std::sync::Once;
 
 use crate::machine::cell::{panics_inside, try_with};
@@ -31,11 +30,4 @@ pub(crate) fn install() {
             }
         }));
     });
-}
-
-/// The text of a panic.
-pub(crate) fn told(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

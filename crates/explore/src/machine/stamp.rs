@@ -5,11 +5,10 @@ use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use crate::ids::ObjId;
+use crate::ids::{ObjId, site};
 use crate::machine::cell::with;
 use crate::machine::live::{self, refuse};
 use crate::machine::object::ObjKind;
-use crate::machine::wait_for::site;
 use crate::machine::world::World;
 
 /// Bits of the object's number. Above them is [`CHANGED`], and above that the execution's number.

@@ -9,19 +9,16 @@ use std::panic::Location;
 use doorbell_platform::WaitType;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
-use crate::machine::alone::Resting;
 use crate::machine::cell::{Here, WorldCell, here, with};
 use crate::machine::coroutine::Runners;
 use crate::machine::cpu::Cpu;
 use crate::machine::object::{NOBODY, ObjKind};
+use crate::machine::rest::Resting;
 use crate::machine::stamp::Stamp;
 use crate::machine::world::{Ended, Mode, World};
-use crate::op::{Op, OpKind, signature_of};
+use crate::op::{NO_OBJ, Op, OpKind, signature_of};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
-
-/// The object of steps that share nothing.
-pub(crate) const NO_OBJ: ObjId = ObjId(u32::MAX);
 
 enum Next {
     Go,

@@ -1,11 +1,10 @@
 //! The wait-for graph: who waits for what, and who can never be released.
 
-use crate::ids::{CtxId, CtxSet, ObjId};
+use crate::ids::{CtxId, CtxSet, ObjId, site};
 use crate::machine::context::Ctx;
 use crate::machine::object::{NOBODY, Obj, ObjKind};
-use crate::machine::step::NO_OBJ;
 use crate::machine::world::World;
-use crate::op::{Op, OpKind};
+use crate::op::{NO_OBJ, Op, OpKind};
 use crate::trace::{FailureKind, Wait};
 use crate::validate::CtxKind;
 
@@ -314,9 +313,4 @@ impl World {
         sentence.push('.');
         sentence
     }
-}
-
-/// `file:line` of a place in the source.
-pub(crate) fn site(location: &std::panic::Location<'_>) -> String {
-    format!("{}:{}", location.file(), location.line())
 }

@@ -14,8 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crate::ids::CtxId;
-use crate::machine::wait_for::site;
+use crate::ids::{CtxId, site};
 
 /// How often the watchdog looks.
 const TICK: Duration = Duration::from_millis(100);

@@ -11,19 +11,19 @@ use doorbell_platform::CpuId;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::machine::alone::Alone;
-use crate::machine::cell::{lent, writes_down};
 use crate::machine::context::{Ctx, CtxMemory, too_many};
 use crate::machine::coroutine::MOST;
 use crate::machine::cpu::{Cpu, CpuCount};
-use crate::machine::lockdep::StuckLocks;
+use crate::machine::failed::Failed;
+use crate::machine::flags::writes_down;
+use crate::machine::lent::lent;
 use crate::machine::object::{NOBODY, Obj, ObjKind};
-use crate::machine::record::Recorder;
+use crate::machine::recorder::Recorder;
 use crate::machine::spin::{Key, Probe, Spin, Spins};
-use crate::machine::step::NO_OBJ;
 use crate::machine::watchdog::Watched;
-use crate::op::{Op, OpKind};
-use crate::removal::Acquisition;
+use crate::op::{NO_OBJ, Op, OpKind};
 use crate::search::Search;
+use crate::search::removal::Acquisition;
 use crate::sim::{GracePeriods, Model};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
@@ -43,17 +43,6 @@ pub(crate) enum Mode {
     Running,
     /// The run is over: services that still wait are told so.
     Ending,
-}
-
-/// What ended a run early.
-#[derive(Clone, Debug)]
-pub(crate) struct Failed {
-    pub kind: FailureKind,
-    pub message: String,
-    /// The members of the stuck set, or the context that failed.
-    pub members: CtxSet,
-    /// What the members of the stuck set hold and wait for.
-    pub locks: Vec<StuckLocks>,
 }
 
 /// The service that waits has nothing more to wait for: the run is over.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Row, Taken};
+use super::Row;
+use crate::search::removal::Taken;
 
 /// A table of a document in Markdown that says what each access is there for: the lines that begin
 /// with `|` below a line `<!-- removal: name -->`.

@@ -35,160 +35,16 @@ mod document;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt;
-use std::panic::Location;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use doorbell_platform::{LockClass, LockUse};
 
-use crate::ids::{CtxId, ObjId};
-use crate::machine::cell::{removing, with};
-use crate::machine::world::World;
+use crate::search::removal::Removal;
 use crate::{Explore, Machine, Verdict};
 
+pub use crate::search::removal::{Site, Taken};
 pub use document::Printed;
-
-/// What is taken out of the code at a site.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Taken {
-    /// A read-modify-write is a load and a store.
-    Indivisibility,
-    /// A load says zero, whatever the word holds: what depends on it goes the other way.
-    Knowledge,
-    /// Interrupts stay on.
-    IrqsOff,
-    /// The lock, in thought: two accesses of what it protects are ordered by nothing else.
-    Exclusion,
-}
-
-impl fmt::Display for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Taken::Indivisibility => "a load and a store",
-            Taken::Knowledge => "reads zero",
-            Taken::IrqsOff => "interrupts stay on",
-            Taken::Exclusion => "the lock: a data race",
-        })
-    }
-}
-
-/// A place in the explored code, and what is taken out there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Site {
-    /// The place's file, as the compiler knows it.
-    pub file: &'static str,
-    /// The place's line.
-    pub line: u32,
-    /// The place's column.
-    pub column: u32,
-    /// What is taken out.
-    pub taken: Taken,
-}
-
-impl fmt::Display for Site {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.taken)
-    }
-}
-
-impl Site {
-    fn at(location: &'static Location<'static>, taken: Taken) -> Site {
-        Site { file: location.file(), line: location.line(), column: location.column(), taken }
-    }
-}
-
-/// What an exploration does about sites.
-#[derive(Clone)]
-pub(crate) enum Removal {
-    /// The exploration notes which sites are reached, and of acquisitions whether nothing but the
-    /// lock orders them.
-    Collect(Arc<Mutex<BTreeMap<Site, bool>>>),
-    /// The exploration runs the code without this site.
-    Without(Site),
-}
-
-/// Whether something is taken out here.
-#[inline]
-pub(crate) fn taken(location: &'static Location<'static>, what: Taken) -> bool {
-    removing() && look(location, what)
-}
-
-#[cold]
-fn look(location: &'static Location<'static>, what: Taken) -> bool {
-    let site = Site::at(location, what);
-    with(|w| match &w.search.settings.removal {
-        Some(Removal::Collect(sites)) => {
-            sites.lock().expect("no panic while it is held").entry(site).or_default();
-            false
-        }
-        Some(Removal::Without(out)) => *out == site,
-        None => false,
-    })
-}
-
-/// The last acquisition of a lock.
-pub(crate) struct Acquisition {
-    lock: ObjId,
-    site: &'static Location<'static>,
-    event: u32,
-    /// Whether what the lock protects is changed under it.
-    changes: bool,
-    /// The acquisition before it, if nothing but the lock orders the two, and whether that one
-    /// changed anything.
-    races: Option<(&'static Location<'static>, bool)>,
-}
-
-impl World {
-    fn collected(&self) -> Option<&Mutex<BTreeMap<Site, bool>>> {
-        match &self.search.settings.removal {
-            Some(Removal::Collect(sites)) => Some(sites),
-            _ => None,
-        }
-    }
-
-    /// `id` takes a lock: the step that is being done.
-    pub(crate) fn takes_lock(&mut self, id: CtxId, lock: ObjId, site: &'static Location<'static>) {
-        let Some(sites) = self.collected() else { return };
-        sites
-            .lock()
-            .expect("no panic while it is held")
-            .entry(Site::at(site, Taken::Exclusion))
-            .or_default();
-        let before = self.acquisitions.iter().position(|before| before.lock == lock);
-        let before = before.map(|place| self.acquisitions.swap_remove(place));
-        let new = self.search.last_is_new();
-        let (events, born) = (&self.search.events, self.ctx(id).born);
-        let ordered = |before: u32| {
-            let knew = |born: u32| events.happens_before(before as usize, born as usize);
-            events.known_by(before, id) || born.is_some_and(knew)
-        };
-        let races = before.filter(|before| new && !ordered(before.event));
-        let races = races.map(|before| (before.site, before.changes));
-        let event = self.search.depth() as u32 - 1;
-        self.acquisitions.push(Acquisition { lock, site, event, changes: false, races });
-    }
-
-    /// What a lock protects is changed by who holds it.
-    pub(crate) fn changes_under(&mut self, lock: ObjId) {
-        if let Some(last) = self.acquisitions.iter_mut().find(|last| last.lock == lock) {
-            last.changes = true;
-        }
-    }
-
-    /// Notes that the holder of a lock releases it.
-    pub(crate) fn leaves_lock(&mut self, lock: ObjId) {
-        let Some(last) = self.acquisitions.iter().find(|last| last.lock == lock) else { return };
-        if let (Some((before, changed)), Some(sites)) = (last.races, self.collected())
-            && (changed || last.changes)
-        {
-            let mut sites = sites.lock().expect("no panic while it is held");
-            for site in [before, last.site] {
-                sites.insert(Site::at(site, Taken::Exclusion), true);
-            }
-        }
-    }
-}
 
 /// A program that finds what is missing.
 pub struct Program {

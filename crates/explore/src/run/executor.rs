@@ -12,16 +12,18 @@ use crate::ids::{CtxId, CtxSet};
 use crate::limit::{Limit, Until};
 use crate::machine::Machine;
 use crate::machine::cell::WorldCell;
+use crate::machine::failed::FailedRun;
+use crate::machine::lent::told;
 use crate::machine::live::Entry;
-use crate::machine::lockdep::StuckLocks;
-use crate::machine::panics::told;
-use crate::machine::record::Recorder;
-use crate::machine::step::NO_OBJ;
+#[cfg(unix)]
+use crate::machine::overflow;
+use crate::machine::panics;
+use crate::machine::recorder::Recorder;
 use crate::machine::strays;
 use crate::machine::watchdog::Watch;
 use crate::machine::world::{self, Mode, World};
-use crate::run::Explore;
-use crate::search::{self, OpenEvent, Replay, Sampler, Search, Settings, Strategy};
+use crate::run::explore::Explore;
+use crate::search::{self, Replay, Sampler, Search, Settings, Strategy};
 use crate::trace::FailureKind;
 use crate::validate::{Rules, Validator};
 
@@ -50,16 +52,6 @@ pub(crate) fn room_for_tries() -> bool {
 pub(crate) fn no_room() -> Option<Limit> {
     let full = ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED_EVER;
     full.then_some(Limit::AbandonedByProcess(MOST_ABANDONED_EVER))
-}
-
-/// A failing run, as the search found it.
-#[derive(Clone)]
-pub(crate) struct FailedRun {
-    pub kind: FailureKind,
-    pub message: String,
-    pub members: CtxSet,
-    pub schedule: Vec<CtxId>,
-    pub locks: Vec<StuckLocks>,
 }
 
 /// How one execution ended.
@@ -96,7 +88,9 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(explore: &Explore, strategy: Strategy, settings: Settings) -> Self {
-        crate::machine::panics::install();
+        panics::install();
+        #[cfg(unix)]
+        overflow::install();
         let watch = Watch::new(&explore.name, &explore.watchdog);
         let Memory { world, search } = Memory::idle();
         let search = Search::new(strategy, settings, explore.rules.clone(), search);
@@ -495,156 +489,4 @@ pub(crate) fn calmly<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     }
     let result = std::thread::scope(|scope| scope.spawn(f).join());
     result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
-}
-
-/// What happens next.
-enum Course {
-    /// A context goes on: it is its turn.
-    Turn(CtxId),
-    /// A new context runs to its first step.
-    Start(CtxId, *const str, Box<dyn FnOnce()>),
-    /// Nothing.
-    Over,
-}
-
-impl WorldCell {
-    /// Lets contexts take their turns: until it is that of the context `me`, who calls this, or the
-    /// run is over.
-    ///
-    /// Coroutines resume one another: whoever is entered already waits for the caller to leave.
-    pub(crate) fn run(&self, me: Option<CtxId>) {
-        loop {
-            let (id, ended) = match self.with(World::course) {
-                Course::Turn(id) if Some(id) == me => return,
-                Course::Turn(id) if !self.runners.is_entered(id) => (id, self.runners.resume(id)),
-                Course::Start(id, name, job) => (id, self.runners.start(id, name, job)),
-                Course::Turn(_) | Course::Over => {
-                    if me.is_some() {
-                        self.runners.suspend();
-                    }
-                    return;
-                }
-            };
-            if ended {
-                self.with(|w| w.finished(id));
-            }
-        }
-    }
-}
-
-impl World {
-    /// What happens next; decides it if that has not been done.
-    fn course(&mut self) -> Course {
-        self.starting = false;
-        if self.turn.is_none() && self.failed.is_none() {
-            if !self.unstarted.is_empty() {
-                let id = self.unstarted.remove(0);
-                (self.starting, self.repeats) = (true, false);
-                self.current = id;
-                self.watched.at(id, self.search.depth(), self.ctx(id).pending.site);
-                let ctx = self.ctx_mut(id);
-                return Course::Start(
-                    id,
-                    &*ctx.name,
-                    ctx.job.take().expect("a context starts once"),
-                );
-            }
-            self.close();
-            self.hand_on();
-        }
-        self.turn.map_or(Course::Over, Course::Turn)
-    }
-
-    /// Nothing more can happen: is that well, or a failure? Of a run that was halted in the middle,
-    /// neither is known.
-    fn conclude(&mut self, halted: bool) -> Option<FailedRun> {
-        self.close();
-        self.search.ended();
-        if halted {
-            return None;
-        }
-        if self.failed.is_none() && self.some_wait() {
-            if self.search.analyses() {
-                self.analyse_waiting(CtxSet::EMPTY);
-            }
-            let waiting = self.stuck(CtxSet::EMPTY);
-            if self.a_condition_panicked() {
-                // Whoever waits for it waits for nothing that could be told.
-            } else if !waiting.is_empty() {
-                if self.search.settings.stop_at_stuck {
-                    self.fail_stuck(waiting);
-                } else {
-                    self.waiting_outcome = Some(self.who_waits(waiting));
-                }
-            } else if let Some((kind, message)) = self.left_over() {
-                self.fail(kind, CtxSet::EMPTY, message);
-            }
-        }
-        if self.failed.is_some() && self.search.settings.record {
-            self.record_end();
-        }
-        self.failed.clone().map(|failed| FailedRun {
-            kind: failed.kind,
-            message: failed.message,
-            members: failed.members,
-            schedule: self.search.plan().to_vec(),
-            locks: failed.locks,
-        })
-    }
-
-    /// Returns whether there are conditions of quiescence, or an outcome to be collected.
-    fn has_checks(&self) -> bool {
-        !self.checks.is_empty() || self.outcome.is_some()
-    }
-
-    /// Returns whether there are contexts that have not ended.
-    fn some_wait(&self) -> bool {
-        self.ctxs.iter().any(|ctx| !ctx.finished)
-    }
-
-    /// An interrupt that is pending for ever, though nobody waits.
-    fn left_over(&self) -> Option<(FailureKind, String)> {
-        let left = self.ctxs.iter().find(|ctx| ctx.raised)?;
-        Some((
-            FailureKind::LostInterrupt,
-            format!("The interrupt of {} stays pending for ever.", left.name),
-        ))
-    }
-
-    /// Names those who wait, each as ` name:step:object`, with `:below` if it stands still under a
-    /// handler.
-    fn who_waits(&self, waiting: CtxSet) -> String {
-        let mut text = String::new();
-        for id in waiting.iter() {
-            let ctx = self.ctx(id);
-            let what = match ctx.pending.obj {
-                NO_OBJ => String::new(),
-                // Those that appear while contexts run are numbered as they come, also where it is
-                // the same in which order they do.
-                obj if obj.index() >= self.set_up => self.obj(obj).name.to_string(),
-                obj => obj.0.to_string(),
-            };
-            let below = ctx.pending.kind != crate::op::OpKind::Enter && !self.on_cpu(id);
-            let below = if below { ":below" } else { "" };
-            text.push_str(&format!(" {}:{:?}:{what}{below}", ctx.name, ctx.pending.kind));
-        }
-        text
-    }
-
-    /// Contexts that wait now, those beside `enabled`, could have had their turn before.
-    pub(crate) fn analyse_waiting(&mut self, enabled: CtxSet) {
-        let mut waiting = Vec::new();
-        for index in 0..self.ctxs.len() {
-            let id = CtxId(index as u8);
-            let ctx = self.ctx(id);
-            let not_raised = ctx.pending.kind == crate::op::OpKind::Enter && !ctx.raised;
-            if ctx.finished || enabled.contains(id) || not_raised || self.switched_out(id) {
-                continue;
-            }
-            let mut open = OpenEvent::default();
-            self.as_event(id, &ctx.pending, &mut open);
-            waiting.push(open);
-        }
-        self.search.analyse_waiting(waiting.into_iter());
-    }
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::limit::Until;
 use crate::machine::Machine;
-use crate::run::Explore;
-use crate::run::executor::{self, Executor, FailedRun, RunEnd, calmly, room_for_tries};
+use crate::machine::failed::FailedRun;
+use crate::run::executor::{self, Executor, RunEnd, calmly, room_for_tries};
+use crate::run::explore::Explore;
 use crate::search::{Replay, Settings, Strategy};
 
 /// How long the search for a smaller failing run may take, all bounds together.

@@ -11,19 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::ids::{CtxId, CtxSet};
+use crate::ids::CtxSet;
 use crate::limit::{Limit, Until};
 use crate::machine::Machine;
-use crate::run::executor::{Executor, FailedRun, RunEnd, no_room};
-use crate::run::{Explore, Progress, Schedules};
-use crate::search::{Node, Sampler, Settings, Strategy};
+use crate::run::executor::{Executor, RunEnd, no_room};
+use crate::run::explore::{Explore, Schedules};
+use crate::run::report::{Found, Progress};
+use crate::search::{Branch, Sampler, Settings, Strategy};
 use crate::validate::{Rules, Validator};
-
-/// A branch to be explored.
-pub(crate) struct Branch {
-    pub nodes: Vec<Node>,
-    pub plan: Vec<CtxId>,
-}
 
 /// What the threads of one search have in common.
 pub(crate) struct Shared {
@@ -92,28 +87,6 @@ impl Shared {
             branches = self.arrived.wait(branches).expect("no panic while it is held");
         }
     }
-}
-
-/// What a search, or one thread of it, has found.
-pub(crate) struct Found {
-    pub executions: u64,
-    pub cut: u64,
-    pub steps: u64,
-    /// What kept it from exhausting the tree.
-    pub limit: Option<Limit>,
-    pub failed: Option<FailedRun>,
-    pub outcomes: BTreeSet<String>,
-    pub traces: HashSet<u64>,
-    pub probes: u64,
-    pub unwound: u64,
-    /// The contexts that have used each object.
-    pub users: Vec<CtxSet>,
-    pub validator: Validator,
-    pub abandoned: usize,
-    pub contexts: Vec<String>,
-    /// The contexts that ran in some execution, and those of the set-up that should have.
-    pub ran: CtxSet,
-    pub expected_to_run: Vec<(CtxId, String)>,
 }
 
 /// How many executions a thread runs before it looks at the clock and tells the others.

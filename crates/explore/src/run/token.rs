@@ -5,11 +5,13 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::ids::CtxId;
+use crate::ids::{CtxId, hash};
+use crate::limit::Limit;
 use crate::machine::Machine;
-use crate::machine::record::Recorder;
-use crate::run::executor::{self, FailedRun, Replayed};
-use crate::run::{Explore, ReplayError};
+use crate::machine::failed::FailedRun;
+use crate::machine::recorder::Recorder;
+use crate::run::executor::{self, Replayed};
+use crate::run::explore::Explore;
 use crate::search::Replay;
 
 /// Characters at most, and so bytes at most behind the prefix: four characters for three bytes.
@@ -157,14 +159,6 @@ fn get(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// FNV-1a: the hash must be the same for every build, which those of the standard library do not
-/// promise.
-pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
 fn identity(explore: &Explore) -> u32 {
     let hash = hash(explore.name.bytes().chain(explore.source.to_le_bytes()));
     (hash ^ hash >> 32) as u32
@@ -175,3 +169,34 @@ fn fingerprint(failed: &FailedRun, recorder: &Recorder) -> u16 {
         hash(format!("{:?}", failed.kind).bytes().chain(recorder.fingerprint().to_le_bytes()));
     (hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16
 }
+
+/// Why a token cannot be replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayError {
+    /// The text is not a token.
+    Malformed,
+    /// The token belongs to another program.
+    OtherProgram,
+    /// The program or the explorer has changed since.
+    Stale,
+    /// Failing runs leave the stacks of contexts behind that wait for ever: the process has as many
+    /// of them as it can have.
+    NoRoom(Limit),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplayError::NoRoom(limit) => {
+                return write!(f, "no run can be replayed in this process any more: {limit}");
+            }
+            ReplayError::Malformed => "this is not a replay token",
+            ReplayError::OtherProgram => "the token belongs to another program",
+            ReplayError::Stale => {
+                "the token is stale: the code has changed since it was made; run the check again"
+            }
+        })
+    }
+}
+
+impl std::error::Error for ReplayError {}

@@ -11,19 +11,20 @@
 
 pub(crate) mod events;
 mod node;
+mod random;
+pub(crate) mod removal;
 mod sampler;
 
 use crate::ids::{CtxId, CtxSet, ObjId};
 use crate::limit::{Limit, Until};
 use crate::op::{Access, Op, OpKind};
-use crate::removal::Removal;
-use crate::run::parallel::Branch;
-use crate::search::events::{Event, Events, NewEvent, Race};
 use crate::validate::{Rules, Validator};
 
-pub(crate) use node::Node;
-pub(crate) use sampler::Replay;
-pub(crate) use sampler::{Random, Sampler};
+use events::{Event, Events, NewEvent, Race};
+use node::Node;
+pub(crate) use random::Random;
+use removal::Removal;
+pub(crate) use sampler::{Replay, Sampler};
 
 /// A fault that is planted into the search, to see that the tests find it.
 #[doc(hidden)]
@@ -85,6 +86,12 @@ pub(crate) struct Settings {
     pub removal: Option<Removal>,
     /// Until when the search goes on.
     pub until: Until,
+}
+
+/// A branch to be explored.
+pub(crate) struct Branch {
+    pub nodes: Vec<Node>,
+    pub plan: Vec<CtxId>,
 }
 
 /// The event that is being done.

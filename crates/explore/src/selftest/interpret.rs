@@ -17,10 +17,10 @@ use super::program::{Act, FLAGS, LOCKS, Program, WORDS};
 use crate::ids::{CtxId, ObjId};
 use crate::machine::cell::with;
 use crate::machine::object::ObjKind;
-use crate::machine::step::{NO_OBJ, try_step};
+use crate::machine::step::try_step;
 use crate::machine::world::Ended;
 use crate::machine::{Machine, try_spawn};
-use crate::op::{Op, OpKind};
+use crate::op::{NO_OBJ, Op, OpKind};
 use crate::sim::{SimSpin, try_step_that, try_wait};
 
 static A: LockClass = LockClass::new("A", WaitType::Spin);

@@ -11,13 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 use doorbell_platform::{Atomic, AtomicInt, AtomicPtr};
 
 use crate::ids::ObjId;
-use crate::machine::cell::{exploring, lent, recording, with};
+use crate::machine::cell::{exploring, with};
+use crate::machine::flags::recording;
+use crate::machine::lent::lent;
 use crate::machine::object::ObjKind;
 use crate::machine::record::note;
+use crate::machine::removal::taken;
 use crate::machine::stamp::Stamp;
-use crate::machine::step::{NO_OBJ, step, step_of};
-use crate::op::{Access, Op, OpKind, Uses};
-use crate::removal::{Taken, taken};
+use crate::machine::step::{step, step_of};
+use crate::op::{Access, NO_OBJ, Op, OpKind, Uses};
+use crate::search::removal::Taken;
 use crate::sim::model::{step_that, step_that_with, with_condition};
 
 /// What a [`SimAtomic`] can hold.

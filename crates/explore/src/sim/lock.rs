@@ -5,7 +5,8 @@ use std::panic::Location;
 use doorbell_platform::{Acquire, LockClass, RawLock, Subclass, WaitType};
 
 use crate::ids::ObjId;
-use crate::machine::cell::{exploring, removing, with};
+use crate::machine::cell::{exploring, with};
+use crate::machine::flags::removing;
 use crate::machine::leaf::acts;
 use crate::machine::object::ObjKind;
 use crate::machine::stamp::Stamp;
@@ -187,11 +188,8 @@ fn assert_held(stamp: &Stamp) {
         if !w.ctx(me).held.iter().any(|held| held.lock == obj && obj.is_some()) {
             let name =
                 obj.map_or_else(|| "a lock that was never taken".to_owned(), |obj| w.name(obj));
-            let message = format!(
-                "{} must hold {name} at {}",
-                w.ctx(me).name,
-                crate::machine::wait_for::site(site)
-            );
+            let message =
+                format!("{} must hold {name} at {}", w.ctx(me).name, crate::ids::site(site));
             w.fail_here(FailureKind::LockRule, message);
         }
     });

@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 
 use doorbell_platform::{CpuId, LockClass, Platform, Subclass, Vector};
 
-use crate::machine::step::{NO_OBJ, step};
-use crate::op::{Op, OpKind};
+use crate::machine::step::step;
+use crate::op::{NO_OBJ, Op, OpKind};
 
 pub use crate::machine::leaf::DropUnlocked;
 pub use crate::machine::record::{note, remark};

@@ -185,7 +185,7 @@ impl<T> Model<T> {
 
     /// Gives it a longer name, if the run is written down.
     pub(crate) fn rename(&self, name: impl FnOnce() -> String) {
-        if crate::machine::cell::recording() {
+        if crate::machine::flags::recording() {
             let id = self.id();
             let name = name();
             with(|w| w.obj_mut(id).name = name.into());

@@ -19,10 +19,10 @@ use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitTy
 use crate::ids::CtxId;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
-use crate::machine::step::{NO_OBJ, step, try_step};
+use crate::machine::step::{step, try_step};
 use crate::machine::world::Ended;
 use crate::machine::{HandlerHandle, Machine, may_not_run};
-use crate::op::{Op, OpKind};
+use crate::op::{NO_OBJ, Op, OpKind};
 use crate::sim::cpu::{irq_restore, irq_save};
 use crate::sim::{Model, Sim, SimSpin, SimTask};
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use doorbell_platform::{Completion, WaitQueue};
 
 use crate::ids::CtxId;
-use crate::machine::cell::{recording, with};
+use crate::machine::cell::with;
+use crate::machine::flags::recording;
 use crate::machine::leaf::acts;
 use crate::machine::record::note;
 use crate::op::{Op, OpKind};
