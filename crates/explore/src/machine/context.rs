@@ -9,9 +9,10 @@ use doorbell_platform::{CpuId, Vector};
 
 use crate::ids::{CtxSet, ObjId};
 use crate::machine::coroutine::MOST;
+use crate::machine::kept::Kept;
+use crate::machine::scheduled::Scheduled;
 use crate::machine::spin::Spin;
 use crate::op::{MoreUses, Op};
-use crate::sim::{Scheduled, SimTask, Wire, WorkerAccounting};
 use crate::validate::{CtxKind, Held};
 
 /// A context of the current execution.
@@ -66,18 +67,14 @@ pub(crate) struct Ctx {
     pub got: bool,
     /// For handlers: their pending interrupt, as an object.
     pub pending_obj: Option<ObjId>,
-    /// For handlers: on what inter-processor interrupts for them travel.
-    pub wire: Option<Wire>,
     /// For handlers: they ask their CPU to switch tasks.
     pub reschedules: bool,
     /// For tasks of a scheduler: the way to it.
-    pub scheduled: Option<Scheduled>,
+    pub scheduled: Option<Rc<dyn Scheduled>>,
     /// The step that it had announced when it was preempted.
     pub preempted: Option<Box<Op>>,
-    /// For tasks: what wakes them out of `park`.
-    pub park: Option<SimTask>,
-    /// For workers of a managed pool: what they do around each sleep.
-    pub books: Option<Rc<WorkerAccounting>>,
+    /// What else belongs to it, and is of no concern to the machine.
+    pub kept: Kept,
     /// The context is a task for which a certain CPU was asked; others make way for such a task
     /// while the program is set up.
     pub pinned: bool,

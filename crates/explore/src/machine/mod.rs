@@ -11,6 +11,7 @@ mod effect;
 pub(crate) mod failed;
 pub(crate) mod flags;
 mod go_alone;
+pub(crate) mod kept;
 pub(crate) mod leaf;
 pub(crate) mod lent;
 pub(crate) mod live;
@@ -24,6 +25,7 @@ pub(crate) mod record;
 pub(crate) mod recorder;
 pub(crate) mod removal;
 mod rest;
+pub(crate) mod scheduled;
 pub(crate) mod spin;
 pub(crate) mod stamp;
 pub(crate) mod step;
@@ -49,7 +51,6 @@ use crate::machine::step::{stay, step, try_step};
 use crate::machine::world::{Ended, Mode};
 use crate::op::{NO_OBJ, Op, OpKind};
 use crate::search::Fault;
-use crate::sim::{GracePeriods, Wire};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
 
@@ -227,38 +228,6 @@ impl Machine {
         });
         let there = there.unwrap_or_else(|why: String| panic!("{why}"));
         assert!(there == count as usize, "there are {there} CPUs already, not {count}");
-    }
-
-    /// Installs a [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]:
-    /// each of them is in flight for some time before it is pending.
-    ///
-    /// [`Platform::send_ipi`]: doorbell_platform::Platform::send_ipi
-    #[track_caller]
-    pub fn ipi_handler(
-        &self,
-        cpu: CpuId,
-        vector: Vector,
-        name: impl Into<Cow<'static, str>>,
-        f: impl Fn() + 'static,
-    ) -> HandlerHandle {
-        let handler = self.handler(cpu, vector, name, f);
-        let wire = Wire::new();
-        with(|w| w.ctx_mut(handler.ctx).wire = Some(wire.clone()));
-        self.hardware(format!("IPI to {cpu}"), move || {
-            while wire.deliver(handler.ctx, handler.pending).is_ok() {}
-        })
-        .may_not_run();
-        handler
-    }
-
-    /// Says what grace periods of domains that are created from here on need.
-    pub fn grace_periods(&self, on: GracePeriods) {
-        with(|w| w.grace_periods = on);
-    }
-
-    /// Says how many timeouts strike in one execution, at any moments. None without this.
-    pub fn timeouts(&self, count: u32) {
-        *crate::sim::clock().state() = count;
     }
 
     /// Creates a piece of hardware: it runs beside the CPUs, one visible step at a time.

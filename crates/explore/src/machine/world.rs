@@ -16,6 +16,7 @@ use crate::machine::coroutine::MOST;
 use crate::machine::cpu::{Cpu, CpuCount};
 use crate::machine::failed::Failed;
 use crate::machine::flags::writes_down;
+use crate::machine::kept::Kept;
 use crate::machine::lent::lent;
 use crate::machine::object::{NOBODY, Obj, ObjKind};
 use crate::machine::recorder::Recorder;
@@ -24,7 +25,6 @@ use crate::machine::watchdog::Watched;
 use crate::op::{NO_OBJ, Op, OpKind};
 use crate::search::Search;
 use crate::search::removal::Acquisition;
-use crate::sim::{GracePeriods, Model};
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
 
@@ -126,9 +126,8 @@ pub(crate) struct World {
     pub recorder: Recorder,
     /// The last acquisition of each lock, while it is found out what locks are for.
     pub acquisitions: Vec<Acquisition>,
-    pub grace_periods: GracePeriods,
-    /// How many timeouts may still strike.
-    pub clock: Option<Arc<Model<u32>>>,
+    /// What else belongs to the execution, and is of no concern to the machine.
+    pub kept: Kept,
     /// What is told to the watchdog, and the names that it has been told.
     pub watched: Arc<Watched>,
     named: Vec<Cow<'static, str>>,
@@ -192,8 +191,7 @@ impl World {
             waiting_outcome: None,
             recorder: Recorder::default(),
             acquisitions: Vec::new(),
-            grace_periods: GracePeriods::Readers,
-            clock: None,
+            kept: Kept::default(),
             watched,
             named,
             search,
@@ -262,8 +260,7 @@ impl World {
         self.unwound = false;
         self.schedules = false;
         self.waiting_outcome = None;
-        self.grace_periods = GracePeriods::Readers;
-        self.clock = None;
+        self.kept.clear();
         self.cpu_count = CpuCount::Open;
         self.late_cpus = 0;
         self.cpu_numbers = None;
@@ -440,12 +437,10 @@ impl World {
             vector: None,
             got: false,
             pending_obj: None,
-            wire: None,
             reschedules: false,
             scheduled: None,
             preempted: None,
-            park: None,
-            books: None,
+            kept: Kept::default(),
             pinned: false,
             may_not_run: false,
             aside: false,

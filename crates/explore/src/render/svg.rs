@@ -5,15 +5,11 @@ use super::edges::lock_waited_for;
 use super::lanes::{Lanes, enters_handler};
 use super::pick::{self, Row};
 use super::sites::Sites;
+use super::svg_style::{CHAR, GREY, MARGIN, RED, escape};
 use super::svg_waits;
 use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap};
 use crate::trace::Trace;
 
-/// The width of a character of the monospaced text, in pixels; fonts differ little in this.
-pub(super) const CHAR: f64 = 7.25;
-pub(super) const MARGIN: f64 = 28.0;
-pub(super) const RED: &str = "#c62828";
-pub(super) const GREY: &str = "#6b7280";
 const LOCKS: [&str; 6] = ["#1565c0", "#8e24aa", "#00897b", "#ef6c00", "#5d4037", "#c2185b"];
 const ROW: f64 = 24.0;
 const HEAD: f64 = 40.0;
@@ -452,22 +448,4 @@ impl Picture<'_> {
 
 fn colour(lock: usize) -> &'static str {
     LOCKS[lock % LOCKS.len()]
-}
-
-/// For text and attributes of XML; characters that XML has no place for become `?`.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\u{fffe}' | '\u{ffff}' => out.push('?'),
-            c if c.is_control() => out.push('?'),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -2,7 +2,7 @@
 
 use super::edges::between_waits;
 use super::sites::Sites;
-use super::svg::{CHAR, GREY, MARGIN, RED, escape};
+use super::svg_style::{CHAR, GREY, MARGIN, RED, escape};
 use super::words::{clean, elide, width};
 use crate::trace::Trace;
 

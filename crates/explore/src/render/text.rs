@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Options;
 use super::lanes::{Lane, Lanes, enters_handler};
+use super::options::Options;
 use super::pick::{self, Part, Row};
 use super::sites::{Sites, file_of};
 use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap, wrap_at_most};

@@ -1,5 +1,6 @@
 //! Interrupt and preemption state of the CPU that the current context runs on.
 
+use std::borrow::Cow;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -12,11 +13,15 @@ use crate::machine::leaf::acts;
 use crate::machine::removal::taken;
 use crate::machine::step::step;
 use crate::machine::world::{Ended, Mode, World};
+use crate::machine::{HandlerHandle, Machine};
 use crate::op::{Op, OpKind};
 use crate::search::removal::Taken;
 use crate::sim::model::Model;
 use crate::trace::FailureKind;
 use crate::validate::CtxKind;
+
+/// The vector on which a CPU is asked to switch tasks.
+pub const RESCHEDULE: Vector = Vector(0xfd);
 
 /// How deep interrupts were saved: restores must come in the opposite order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,7 +169,7 @@ pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
         }
         let ctx = crate::ids::CtxId(handler? as u8);
         let pending = w.ctx(ctx).pending_obj?;
-        Some((ctx, pending, w.ctx(ctx).wire.clone()))
+        Some((ctx, pending, w.ctx(ctx).kept.get::<Wire>().cloned()))
     });
     match handler {
         Some((_, _, Some(wire))) => wire.send(),
@@ -175,33 +180,47 @@ pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
 
 /// What inter-processor interrupts of one CPU and vector travel on. They arrive later, one by one.
 #[derive(Clone)]
-pub struct Wire(Arc<Model<u32>>);
+struct Wire(Arc<Model<u32>>);
 
 impl Wire {
     #[track_caller]
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Wire(Arc::new(Model::new("IPI in flight", 0)))
     }
 
     #[track_caller]
-    pub(crate) fn send(&self) {
+    fn send(&self) {
         self.0.change(|flying| *flying += 1);
     }
 
     /// Carries one interrupt to its handler.
-    pub(crate) fn deliver(&self, target: CtxId, pending: ObjId) -> Result<(), Ended> {
+    fn deliver(&self, target: CtxId, pending: ObjId) -> Result<(), Ended> {
         self.0.serve_with(pending, |flying| *flying > 0, |flying| *flying -= 1)?;
         with(|w| w.ctx_mut(target).raised = true);
         Ok(())
     }
 }
 
-/// The timeouts that may still strike.
-pub(crate) fn clock() -> Arc<Model<u32>> {
-    let known = with(|w| w.clock.clone());
-    known.unwrap_or_else(|| {
-        let clock = Arc::new(Model::new("timeouts", 0));
-        with(|w| w.clock = Some(Arc::clone(&clock)));
-        clock
-    })
+impl Machine {
+    /// Installs a [`handler`](Machine::handler) whose interrupt is sent by [`Platform::send_ipi`]:
+    /// each of them is in flight for some time before it is pending.
+    ///
+    /// [`Platform::send_ipi`]: doorbell_platform::Platform::send_ipi
+    #[track_caller]
+    pub fn ipi_handler(
+        &self,
+        cpu: CpuId,
+        vector: Vector,
+        name: impl Into<Cow<'static, str>>,
+        f: impl Fn() + 'static,
+    ) -> HandlerHandle {
+        let handler = self.handler(cpu, vector, name, f);
+        let wire = Wire::new();
+        with(|w| w.ctx_mut(handler.id()).kept.put(wire.clone()));
+        self.hardware(format!("IPI to {cpu}"), move || {
+            while wire.deliver(handler.id(), handler.pending()).is_ok() {}
+        })
+        .may_not_run();
+        handler
+    }
 }

@@ -39,6 +39,13 @@ pub enum GracePeriods {
     OnQueue(Queue),
 }
 
+impl Machine {
+    /// Says what grace periods of domains that are created from here on need.
+    pub fn grace_periods(&self, on: GracePeriods) {
+        with(|w| w.kept.put(on));
+    }
+}
+
 /// Where a grace period's work is done.
 #[derive(Clone)]
 enum Workers {
@@ -163,10 +170,10 @@ enum After {
 impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     #[track_caller]
     fn create(name: &'static str) -> Self {
-        let workers = match with(|w| w.grace_periods.clone()) {
-            GracePeriods::Readers => None,
-            GracePeriods::OnPool(pool) => Some(Workers::Pool(pool)),
-            GracePeriods::OnQueue(queue) => Some(Workers::Queue(queue)),
+        let workers = match with(|w| w.kept.get::<GracePeriods>().cloned()) {
+            None | Some(GracePeriods::Readers) => None,
+            Some(GracePeriods::OnPool(pool)) => Some(Workers::Pool(pool)),
+            Some(GracePeriods::OnQueue(queue)) => Some(Workers::Queue(queue)),
         };
         let inner = Arc::new(Inner {
             gate: Model::new(name, State::default()),

@@ -13,7 +13,7 @@ use crate::machine::stamp::Stamp;
 use crate::machine::step::step;
 use crate::machine::world::Mode;
 use crate::op::{Op, OpKind};
-use crate::sim::managed::sleep;
+use crate::sim::sleep::sleep;
 use crate::trace::FailureKind;
 use crate::validate::Held;
 

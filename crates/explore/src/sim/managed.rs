@@ -23,24 +23,22 @@
 //! - Idle workers stay; workers of several CPUs, and work that hogs the CPU, are left out.
 
 use std::collections::VecDeque;
-use std::panic::Location;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
 use crate::machine::record::note;
-use crate::machine::world::{Ended, Mode};
+use crate::machine::world::Ended;
 use crate::op::{Access, Op, OpKind};
 use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
-use crate::sim::pool::{Comes, Last, Then};
-use crate::sim::preempted::WorkerAccounting;
-use crate::sim::{Preempted, PreemptionOff};
-
-/// A line of the code that is explored.
-pub(crate) type Site = &'static Location<'static>;
+use crate::sim::pool::{Comes, Last, Then, count_of};
+use crate::sim::preempted::{
+    CountsRunning, Preempted, PreemptionOff, WorkerAccounting, interrupts,
+};
+use crate::sim::sleep::{Site, sleeps_by};
 
 /// How a [`ManagedPool`] is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,9 +78,9 @@ pub struct ManagedPool(Arc<Inner>);
 
 doorbell_platform::opaque_debug!([] ManagedPool);
 
-pub(crate) struct Inner {
+struct Inner {
     name: &'static str,
-    pub(crate) how: Managed,
+    how: Managed,
     state: Model<State>,
     /// What a worker waits for that has to create another one and cannot.
     creation: Model<()>,
@@ -164,12 +162,18 @@ impl ManagedPool {
             });
             let _ = pool.0.workers[index].ctx.set(task.may_not_run().id());
             if how.counted {
-                let own = Rc::new(WorkerAccounting::new(Arc::downgrade(&pool.0), how));
-                with(|w| w.ctx_mut(task.id()).books = Some(Rc::clone(&own)));
+                let counted: Weak<dyn CountsRunning> = Arc::downgrade(&pool.0) as _;
+                let own = Rc::new(WorkerAccounting::new(
+                    counted,
+                    how.interrupts > 0,
+                    how.preempted,
+                    how.preemption_off,
+                ));
+                sleeps_by(task.id(), Rc::clone(&own) as _);
                 books.push((task.id(), own));
             }
         }
-        crate::sim::preempted::interrupts(machine, how.interrupts, books);
+        interrupts(machine, how.interrupts, books);
         let this = pool.clone();
         machine.at_quiescence(format!("{name} has no work left"), move || {
             let left = this.left();
@@ -304,23 +308,6 @@ impl Inner {
         }
     }
 
-    /// A worker is about to sleep: it does not count any more, and somebody takes its place.
-    pub(crate) fn stops_running(&self, site: Site) {
-        self.state.change_at(site, |state| {
-            state.running = state.running.saturating_sub(1);
-            self.kick(state);
-            note(|| format!("sleeps ({} running)", state.running));
-        });
-    }
-
-    /// A worker runs again.
-    pub(crate) fn runs_again(&self, site: Site) {
-        self.state.change_at(site, |state| {
-            state.running += 1;
-            note(|| format!("runs again ({} running)", state.running));
-        });
-    }
-
     /// Says why nobody does what a queue has to do, for a sentence that begins with that.
     fn why_not(&self, queue: usize) -> String {
         let name = self.name;
@@ -347,6 +334,23 @@ impl Inner {
             );
         }
         format!("needs a worker of {name}: all {workers} of it wait")
+    }
+}
+
+impl CountsRunning for Inner {
+    fn stops_running(&self, site: Site) {
+        self.state.change_at(site, |state| {
+            state.running = state.running.saturating_sub(1);
+            self.kick(state);
+            note(|| format!("sleeps ({} running)", state.running));
+        });
+    }
+
+    fn runs_again(&self, site: Site) {
+        self.state.change_at(site, |state| {
+            state.running += 1;
+            note(|| format!("runs again ({} running)", state.running));
+        });
     }
 }
 
@@ -512,28 +516,7 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// `1 worker`, `2 workers`.
-pub(crate) fn count_of(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 /// `1 is`, `2 are`.
 fn is_or_are(count: usize) -> String {
     if count == 1 { "1 is".to_owned() } else { format!("{count} are") }
-}
-
-/// Sleeps by `wait`, with what the current context does around it if it is a worker of a managed
-/// pool. `try_first` says whether it need not sleep at all.
-#[inline]
-pub(crate) fn sleep(site: Site, try_first: impl FnOnce() -> bool, wait: impl FnOnce()) {
-    let books =
-        with(|w| if w.mode == Mode::Running { w.ctx(w.current).books.clone() } else { None });
-    match books {
-        None => wait(),
-        Some(books) => {
-            if !try_first() {
-                books.sleep(site, wait);
-            }
-        }
-    }
 }

@@ -12,7 +12,7 @@ use crate::machine::stamp::Stamp;
 use crate::machine::step::{step, try_step};
 use crate::machine::world::{Ended, Mode};
 use crate::op::{Condition, MoreUses, Op, OpKind, Uses};
-use crate::sim::managed::sleep;
+use crate::sim::sleep::sleep;
 use crate::trace::FailureKind;
 
 /// An object of a model: hardware registers, a queue, a scheduler's run queue. Each method is one

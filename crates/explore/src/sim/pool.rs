@@ -21,7 +21,6 @@ use crate::machine::record::note;
 use crate::machine::step::step;
 use crate::machine::world::Ended;
 use crate::op::{Access, Op, OpKind, Uses};
-use crate::sim::managed::count_of;
 use crate::sim::model::{Model, step_with, try_wait};
 
 /// A pool of workers of the simulated machine.
@@ -488,4 +487,9 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pool({}, {} workers)", self.inner.name, self.inner.workers.len())
     }
+}
+
+/// `1 worker`, `2 workers`.
+pub(crate) fn count_of(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

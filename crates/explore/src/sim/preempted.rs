@@ -24,9 +24,9 @@ use crate::machine::cell::with;
 use crate::machine::record::note;
 use crate::machine::step::step;
 use crate::op::{NO_OBJ, Op, OpKind};
-use crate::sim::managed::{Inner, Managed, Site};
+use crate::sim::cpu::RESCHEDULE;
 use crate::sim::model::Model;
-use crate::sim::sched::RESCHEDULE;
+use crate::sim::sleep::{Site, SleepHooks};
 
 /// What a preemption does to a worker that is on its way to sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,12 +69,25 @@ enum Phase {
     Returning,
 }
 
+/// A pool that counts which of its workers run.
+pub(crate) trait CountsRunning {
+    /// Hears that a worker is about to sleep: it does not count any more, and somebody takes its
+    /// place.
+    fn stops_running(&self, site: Site);
+
+    /// Hears that a worker runs again.
+    fn runs_again(&self, site: Site);
+}
+
 /// A worker's books. They belong to its CPU: only it and the interrupt there use them, so they need
 /// no visible steps of their own.
 pub(crate) struct WorkerAccounting {
     /// Weak, because contexts are forgotten where jobs must not be dropped.
-    pool: Weak<Inner>,
-    how: Managed,
+    pool: Weak<dyn CountsRunning>,
+    /// Whether interrupts come.
+    interrupts: bool,
+    preempted: Preempted,
+    preemption_off: PreemptionOff,
     phase: Cell<Phase>,
     marked: Cell<bool>,
     /// The worker lost its CPU and has to wait for its wake-up.
@@ -82,47 +95,33 @@ pub(crate) struct WorkerAccounting {
 }
 
 impl WorkerAccounting {
-    pub(crate) fn new(pool: Weak<Inner>, how: Managed) -> Self {
+    pub(crate) fn new(
+        pool: Weak<dyn CountsRunning>,
+        interrupts: bool,
+        preempted: Preempted,
+        preemption_off: PreemptionOff,
+    ) -> Self {
         WorkerAccounting {
             pool,
-            how,
+            interrupts,
+            preempted,
+            preemption_off,
             phase: Cell::new(Phase::Running),
             marked: Cell::new(false),
             out: Cell::new(false),
         }
     }
 
-    /// Sleeps by `wait`.
-    pub(crate) fn sleep(&self, site: Site, wait: impl FnOnce()) {
-        let mut wait = Some(wait);
-        self.pass(site, Phase::Falling, &mut wait);
-        self.marked.set(true);
-        self.pass(site, Phase::Marked, &mut wait);
-        self.with_pool(|pool| pool.stops_running(site));
-        self.pass(site, Phase::Uncounted, &mut wait);
-        if let Some(wait) = wait {
-            self.phase.set(Phase::Asleep);
-            wait();
-        }
-        self.phase.set(Phase::Returning);
-        if self.marked.get() {
-            self.with_pool(|pool| pool.runs_again(site));
-            self.pass(site, Phase::Returning, &mut None::<fn()>);
-            self.marked.set(false);
-        }
-        self.phase.set(Phase::Running);
-    }
-
-    fn with_pool(&self, f: impl FnOnce(&Inner)) {
+    fn with_pool(&self, f: impl FnOnce(&dyn CountsRunning)) {
         if let Some(pool) = self.pool.upgrade() {
-            f(&pool);
+            f(&*pool);
         }
     }
 
     /// Goes through a phase in which an interrupt may come.
-    fn pass(&self, site: Site, phase: Phase, wait: &mut Option<impl FnOnce()>) {
+    fn pass(&self, site: Site, phase: Phase, wait: &mut Option<&mut dyn FnMut()>) {
         self.phase.set(phase);
-        if self.how.interrupts == 0 {
+        if !self.interrupts {
             return;
         }
         step(Op { site, ..Op::new(OpKind::Observe, NO_OBJ) });
@@ -145,7 +144,7 @@ impl WorkerAccounting {
     /// An interrupt preempts the worker, if it may.
     fn preempt(&self) {
         let phase = self.phase.get();
-        let off: &[Phase] = match self.how.preemption_off {
+        let off: &[Phase] = match self.preemption_off {
             PreemptionOff::Nowhere => &[],
             PreemptionOff::InHooks => &[Phase::Marked, Phase::Returning],
             PreemptionOff::OutsideHooks => &[Phase::Falling, Phase::Uncounted],
@@ -158,7 +157,7 @@ impl WorkerAccounting {
         if off.contains(&phase) {
             return;
         }
-        match (self.how.preempted, phase) {
+        match (self.preempted, phase) {
             (Preempted::RunsHooks, Phase::Marked | Phase::Uncounted | Phase::Returning)
                 if self.marked.take() =>
             {
@@ -167,6 +166,28 @@ impl WorkerAccounting {
             (Preempted::IsDequeued, Phase::Falling | Phase::Marked) => self.out.set(true),
             _ => {}
         }
+    }
+}
+
+impl SleepHooks for WorkerAccounting {
+    fn sleep(&self, site: Site, wait: &mut dyn FnMut()) {
+        let mut wait = Some(wait);
+        self.pass(site, Phase::Falling, &mut wait);
+        self.marked.set(true);
+        self.pass(site, Phase::Marked, &mut wait);
+        self.with_pool(|pool| pool.stops_running(site));
+        self.pass(site, Phase::Uncounted, &mut wait);
+        if let Some(wait) = wait {
+            self.phase.set(Phase::Asleep);
+            wait();
+        }
+        self.phase.set(Phase::Returning);
+        if self.marked.get() {
+            self.with_pool(|pool| pool.runs_again(site));
+            self.pass(site, Phase::Returning, &mut None);
+            self.marked.set(false);
+        }
+        self.phase.set(Phase::Running);
     }
 }
 

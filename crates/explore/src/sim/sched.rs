@@ -14,25 +14,26 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, Vector, WaitType};
+use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, WaitType};
 
 use crate::ids::CtxId;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
+use crate::machine::scheduled::Scheduled;
 use crate::machine::step::{step, try_step};
 use crate::machine::world::Ended;
 use crate::machine::{HandlerHandle, Machine, may_not_run};
 use crate::op::{NO_OBJ, Op, OpKind};
-use crate::sim::cpu::{irq_restore, irq_save};
-use crate::sim::{Model, Sim, SimSpin, SimTask};
+use crate::sim::cpu::{IrqDepth, RESCHEDULE, irq_restore, irq_save, local_irq_enable};
+use crate::sim::lock::SimSpin;
+use crate::sim::model::Model;
+use crate::sim::platform::Sim;
+use crate::sim::wait::{Park, SimTask, parks_by};
 
 /// The class of the lock of a task.
 pub static PI_LOCK: LockClass = LockClass::new("pi_lock", WaitType::Spin);
 /// The class of the lock of a run queue.
 pub static RQ_LOCK: LockClass = LockClass::new("rq lock", WaitType::Spin);
-
-/// The vector on which a CPU is asked to switch tasks.
-pub const RESCHEDULE: Vector = Vector(0xfd);
 
 /// Where a woken task goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,8 +105,7 @@ struct Task {
 }
 
 /// A task's way to its scheduler, for `park` and for preemption.
-#[derive(Clone)]
-pub(crate) struct Scheduled {
+struct Entity {
     scheduler: Scheduler,
     task: usize,
 }
@@ -227,9 +227,9 @@ impl Scheduler {
         let number = self.0.tasks.borrow().len();
         let this = self.clone();
         let ctx = machine.scheduled(cpu, name.into(), move || run(&this, number));
-        with(|w| {
-            w.ctx_mut(ctx).scheduled = Some(Scheduled { scheduler: self.clone(), task: number })
-        });
+        let entity = Rc::new(Entity { scheduler: self.clone(), task: number });
+        with(|w| w.ctx_mut(ctx).scheduled = Some(Rc::clone(&entity) as _));
+        parks_by(ctx, entity);
         let pi_lock = Rc::new(Lock::new(&PI_LOCK, ()));
         self.0.tasks.borrow_mut().push(Task { ctx, pi_lock, sleeping, woken: false, cpu });
         SchedTask(number)
@@ -375,12 +375,7 @@ impl Scheduler {
         let _ = self.arrive_with(me, None, false);
     }
 
-    fn arrive_with(
-        &self,
-        me: usize,
-        irqs: Option<crate::sim::IrqDepth>,
-        idle: bool,
-    ) -> Result<(), Ended> {
+    fn arrive_with(&self, me: usize, irqs: Option<IrqDepth>, idle: bool) -> Result<(), Ended> {
         let switched_to = Op { idle, ..Op::new(OpKind::Observe, NO_OBJ) };
         match idle {
             true => try_step(switched_to)?,
@@ -390,7 +385,7 @@ impl Scheduler {
         self.unlock(cpu);
         match irqs {
             Some(irqs) => irq_restore(irqs),
-            None => crate::sim::local_irq_enable(),
+            None => local_irq_enable(),
         }
         self.0.hooks.sched_in(SchedTask(me), cpu);
         Ok(())
@@ -421,29 +416,30 @@ enum Switch {
     End,
 }
 
-impl Scheduled {
-    /// Sleeps until woken.
-    pub(crate) fn park(&self) {
-        self.give_up_cpu(Switch::Sleep);
-    }
-
-    /// Lets others run.
-    pub(crate) fn preempt(&self) {
-        self.give_up_cpu(Switch::Yield);
-    }
-
+impl Entity {
     fn give_up_cpu(&self, why: Switch) {
         let cpu = self.scheduler.cpu_of(self.task);
         // Only services are told when the run is over.
         let _ = self.scheduler.schedule(cpu, Some(self.task), why);
     }
+}
 
-    /// Whether it sleeps, and nobody has woken it. No visible step.
-    pub(crate) fn sleeps(&self) -> bool {
-        self.scheduler.0.tasks.borrow()[self.task].sleeping
+impl Park for Entity {
+    fn park(&self) {
+        self.give_up_cpu(Switch::Sleep);
     }
 
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         self.scheduler.wake(SchedTask(self.task));
+    }
+}
+
+impl Scheduled for Entity {
+    fn preempt(&self) {
+        self.give_up_cpu(Switch::Yield);
+    }
+
+    fn sleeps(&self) -> bool {
+        self.scheduler.0.tasks.borrow()[self.task].sleeping
     }
 }

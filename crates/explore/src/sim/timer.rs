@@ -1,10 +1,12 @@
-//! One-shot timers that expire at any moment after they are armed, a limited number of times.
+//! One-shot timers that expire at any moment after they are armed, and timeouts that strike at any
+//! moment: a limited number of times.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::machine::cell::with;
 use crate::machine::{Machine, TaskHandle};
-use crate::sim::Model;
+use crate::sim::model::Model;
 
 /// A one-shot timer. When it expires is up to the search; how often it may, in one execution,
 /// belongs to the scope: no tick comes to the rescue of what nobody else would wake.
@@ -65,5 +67,27 @@ impl Timer {
     #[track_caller]
     pub fn cancel(&self) -> bool {
         self.model.change(|state| std::mem::replace(&mut state.armed, false))
+    }
+}
+
+/// What is kept for the execution: how many timeouts may still strike.
+#[derive(Clone)]
+struct Clock(Arc<Model<u32>>);
+
+/// The timeouts that may still strike.
+pub(crate) fn clock() -> Arc<Model<u32>> {
+    let known = with(|w| w.kept.get::<Clock>().cloned());
+    let Clock(clock) = known.unwrap_or_else(|| {
+        let clock = Clock(Arc::new(Model::new("timeouts", 0)));
+        with(|w| w.kept.put(clock.clone()));
+        clock
+    });
+    clock
+}
+
+impl Machine {
+    /// Says how many timeouts strike in one execution, at any moments. None without this.
+    pub fn timeouts(&self, count: u32) {
+        *clock().state() = count;
     }
 }

@@ -1,5 +1,6 @@
 //! Simulated waiting: completions, wait queues, parked tasks.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_platform::{Completion, WaitQueue};
@@ -11,6 +12,7 @@ use crate::machine::leaf::acts;
 use crate::machine::record::note;
 use crate::op::{Op, OpKind};
 use crate::sim::model::{Model, wait};
+use crate::sim::timer::clock;
 
 /// A completion of the simulated machine.
 pub struct SimCompletion(Model<bool>);
@@ -43,7 +45,7 @@ impl SimCompletion {
     /// of them may at any moment.
     #[track_caller]
     pub fn wait_timeout(&self) -> bool {
-        let clock = crate::sim::cpu::clock();
+        let clock = clock();
         let done = || *self.0.state() || *clock.state() > 0;
         wait(Op { obj2: Some(clock.id()), ..Op::new(OpKind::Take, self.0.id()) }, &done);
         if *self.0.state() {
@@ -111,6 +113,24 @@ impl WaitQueue for SimWaitQueue {
     }
 }
 
+/// How a task of a scheduler sleeps and is woken.
+pub(crate) trait Park {
+    /// Sleeps until woken.
+    fn park(&self);
+
+    /// Wakes the task, or lets its next sleep return at once.
+    fn wake(&self);
+}
+
+/// Has the task `ctx` sleep by its scheduler.
+pub(crate) fn parks_by(ctx: CtxId, scheduler: Rc<dyn Park>) {
+    with(|w| w.ctx_mut(ctx).kept.put(scheduler));
+}
+
+fn parker(ctx: CtxId) -> Option<Rc<dyn Park>> {
+    with(|w| w.ctx(ctx).kept.get::<Rc<dyn Park>>().cloned())
+}
+
 /// A task of the simulated machine, to be woken.
 #[derive(Clone)]
 pub struct SimTask {
@@ -123,10 +143,10 @@ doorbell_platform::opaque_debug!([] SimTask; ctx);
 impl SimTask {
     /// That of a context.
     pub(crate) fn of(ctx: CtxId) -> Self {
-        let known = with(|w| w.ctx(ctx).park.clone());
+        let known = with(|w| w.ctx(ctx).kept.get::<SimTask>().cloned());
         known.unwrap_or_else(|| {
             let task = SimTask { ctx, woken: Arc::new(Model::new("wake-up", false)) };
-            with(|w| w.ctx_mut(ctx).park = Some(task.clone()));
+            with(|w| w.ctx_mut(ctx).kept.put(task.clone()));
             task
         })
     }
@@ -135,8 +155,8 @@ impl SimTask {
     #[track_caller]
     pub fn wake(&self) {
         acts(|| format!("wakes {}", with(|w| w.ctx(self.ctx).name.clone())));
-        match with(|w| w.ctx(self.ctx).scheduled.clone()) {
-            Some(scheduled) => scheduled.wake(),
+        match parker(self.ctx) {
+            Some(parker) => parker.wake(),
             None => self.woken.change(|woken| *woken = true),
         }
     }
@@ -150,8 +170,8 @@ pub(crate) fn current_task() -> SimTask {
 pub(crate) fn park() {
     acts(|| "sleeps".to_owned());
     let task = current_task();
-    match with(|w| w.ctx(task.ctx).scheduled.clone()) {
-        Some(scheduled) => scheduled.park(),
+    match parker(task.ctx) {
+        Some(parker) => parker.park(),
         None => task.woken.take(|woken| *woken, |woken| *woken = false),
     }
 }
