@@ -1,5 +1,5 @@
-//! Newtyped identifiers of the simulated machine, and what else is known by a name: places and runs.
-//! Identifiers count from 0 in creation order, so a replay sees the same ones.
+//! Newtyped identifiers of the simulated machine, and what else is known by a name: places and
+//! runs. Identifiers count from 0 in creation order, so a replay sees the same ones.
 
 use std::fmt;
 use std::panic::Location;

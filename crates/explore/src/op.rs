@@ -67,8 +67,8 @@ pub(crate) enum OpKind {
 
 impl OpKind {
     /// How the step uses its object, if it does what its name says: see
-    /// [`World::becomes`](crate::machine::world::World::becomes). A `TryLock` does not wait, so it may come
-    /// between an acquisition and its release, and races with the release.
+    /// [`World::becomes`](crate::machine::world::World::becomes). A `TryLock` does not wait, so it
+    /// may come between an acquisition and its release, and races with the release.
     #[inline]
     pub(crate) fn access(self) -> Access {
         match self {

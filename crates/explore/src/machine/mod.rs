@@ -1,12 +1,30 @@
-//! What a program to be explored is built of: CPUs, tasks, handlers, hardware, conditions.
+//! The machine that a program is explored on: contexts, CPUs and objects, and what a program sets
+//! up there.
+//!
+//! ```text
+//!   a context            the machine (one `World` for each OS thread)
+//!   announces a step ──▶ step      what was recorded when this schedule ran before, or else
+//!   suspends             decide      who could go on, and whom of those the search takes
+//!                        effect      the event that it is, and the machine's share of it
+//!   does the rest    ◀── course    the context whose turn has come is resumed
+//! ```
+//!
+//! One context runs at a time, and all that others could notice is a step: between two of them
+//! nobody sees anything. `world` is the data; each of the other files does one thing with it, and
+//! what they keep there (`spin`, `alone`, `recorder`, `failed`) is apart from what they do. `cell`
+//! is how a context finds the world, and the only way in. The machine knows nothing of what is
+//! simulated on it: that is built above, in [`sim`](crate::sim), and asked by a trait
+//! (`scheduled`).
 
 pub(crate) mod alone;
+mod atomic;
 pub(crate) mod cell;
 mod conclude;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 mod course;
 pub(crate) mod cpu;
+mod decide;
 mod effect;
 pub(crate) mod failed;
 pub(crate) mod flags;
@@ -17,9 +35,11 @@ pub(crate) mod lent;
 pub(crate) mod live;
 mod lockdep;
 pub(crate) mod object;
+mod outside;
 #[cfg(unix)]
 pub(crate) mod overflow;
 pub(crate) mod panics;
+mod preempt;
 mod probe;
 pub(crate) mod record;
 pub(crate) mod recorder;

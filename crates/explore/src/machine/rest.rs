@@ -143,8 +143,8 @@ impl World {
     }
 }
 
-/// Returns whether a step, as [`Events::steps_of`](crate::search::events::Events::steps_of) tells it, is of
-/// that kind.
+/// Returns whether a step, as [`Events::steps_of`](crate::search::events::Events::steps_of) tells
+/// it, is of that kind.
 fn is(step: u64, kind: OpKind) -> bool {
     step as u8 == kind as u8
 }

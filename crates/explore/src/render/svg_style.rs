@@ -1,4 +1,5 @@
-//! What all parts of a picture have in common: measures, colours, and text that XML has a place for.
+//! What all parts of a picture have in common: measures, colours, and text that XML has a place
+//! for.
 
 /// The width of a character of the monospaced text, in pixels; fonts differ little in this.
 pub(super) const CHAR: f64 = 7.25;

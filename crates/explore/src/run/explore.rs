@@ -163,8 +163,8 @@ impl Explore {
 
     /// Says how often a context may lapse in one execution while others can go on: give up a wait,
     /// in a loop with `cpu_relax` that counts its looks, though what it waits for may still come.
-    /// If that keeps the search from anything, it ends as [`Verdict::BoundReached`](crate::Verdict::BoundReached). 4 without
-    /// this.
+    /// If that keeps the search from anything, it ends as
+    /// [`Verdict::BoundReached`](crate::Verdict::BoundReached). 4 without this.
     pub fn lapses(mut self, most: u32) -> Self {
         self.settings.lapses = most;
         self
@@ -188,18 +188,18 @@ impl Explore {
         self
     }
 
-    /// Collects what [`Machine::outcome`](crate::Machine::outcome) says of each execution. Then contexts that wait for ever
-    /// are an outcome, not a failure: they are named in it.
+    /// Collects what [`Machine::outcome`](crate::Machine::outcome) says of each execution. Then
+    /// contexts that wait for ever are an outcome, not a failure: they are named in it.
     pub fn collect_outcomes(mut self) -> Self {
         self.outcomes = true;
         self.settings.stop_at_stuck = false;
         self
     }
 
-    /// Counts the executions no two of which are equivalent, to be told in [`Report::traces`](crate::Report::traces): two
-    /// are equivalent if they differ only in the order of steps that do not depend on each other.
-    /// With [`Schedules::All`] this is the number that the reduction has to get by with. Takes 8
-    /// bytes for each of them.
+    /// Counts the executions no two of which are equivalent, to be told in
+    /// [`Report::traces`](crate::Report::traces): two are equivalent if they differ only in the
+    /// order of steps that do not depend on each other. With [`Schedules::All`] this is the number
+    /// that the reduction has to get by with. Takes 8 bytes for each of them.
     pub fn count_traces(mut self) -> Self {
         self.count_traces = true;
         self

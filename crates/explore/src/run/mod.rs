@@ -1,4 +1,17 @@
 //! The front door: a program is explored, and what came of it is told.
+//!
+//! ```text
+//!   explore      what to explore, and how far
+//!   parallel     the tree on several OS threads, each of which has an
+//!   executor       executor: one run after another, as the search plans them
+//!   minimise     of a failing run the one with the fewest preemptions
+//!   token        the schedule of it in 80 characters; the run is written down as it is replayed
+//!   report       the verdict, and all that was counted
+//! ```
+//!
+//! A verdict is [`Exhausted`](Verdict::Exhausted) only if nothing ended the search early: every
+//! limit is a value, and takes part in deciding it. A failure is told as it fails when it is run
+//! again; one that does not is told as that.
 
 pub(crate) mod executor;
 mod explore;

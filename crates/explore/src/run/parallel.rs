@@ -6,19 +6,16 @@
 //! common ground adds its branch there; every thread takes what is open in the nodes of its own
 //! path before it leaves them, so none is forgotten.
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::ids::CtxSet;
 use crate::limit::{Limit, Until};
 use crate::machine::Machine;
 use crate::run::executor::{Executor, RunEnd, no_room};
 use crate::run::explore::{Explore, Schedules};
 use crate::run::report::{Found, Progress};
 use crate::search::{Branch, Sampler, Settings, Strategy};
-use crate::validate::{Rules, Validator};
 
 /// What the threads of one search have in common.
 pub(crate) struct Shared {
@@ -117,33 +114,7 @@ pub(crate) fn explore(
             .collect()
     });
     let mut sum = all.pop().expect("at least one job");
-    for found in all {
-        sum.executions += found.executions;
-        sum.cut += found.cut;
-        sum.steps += found.steps;
-        sum.limit = sum.limit.or(found.limit);
-        sum.failed = [sum.failed, found.failed]
-            .into_iter()
-            .flatten()
-            .min_by_key(|failed| failed.schedule.len());
-        sum.outcomes.extend(found.outcomes);
-        sum.traces.extend(found.traces);
-        sum.probes += found.probes;
-        sum.unwound += found.unwound;
-        if sum.users.len() < found.users.len() {
-            sum.users.resize(found.users.len(), CtxSet::EMPTY);
-        }
-        sum.users.iter_mut().zip(found.users).for_each(|(all, by)| all.0 |= by.0);
-        sum.validator.merge(found.validator);
-        sum.abandoned += found.abandoned;
-        if found.contexts.len() > sum.contexts.len() {
-            sum.contexts = found.contexts;
-        }
-        sum.ran.0 |= found.ran.0;
-        if found.expected_to_run.len() > sum.expected_to_run.len() {
-            sum.expected_to_run = found.expected_to_run;
-        }
-    }
+    all.into_iter().for_each(|found| sum.add(found));
     if sum.unwound > 0 && sum.failed.is_none() && sum.limit.is_none() {
         // A context whose destructors take steps never sleeps; another thread may have learnt of
         // that too late.
@@ -182,140 +153,176 @@ fn work(
     job: usize,
     jobs: usize,
 ) -> Found {
-    let sampled =
-        matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
     // A panic of the program's set-up must not leave the other threads waiting.
     let on_panic = HaltOnPanic(shared);
-    let settings = Settings { until: shared.until.clone(), ..explore.settings.clone() };
-    let mut executor = Executor::new(explore, strategy(explore, job, jobs), settings);
-    let most = most_executions(explore, sampled);
-    let mut found = Found {
-        executions: 0,
-        cut: 0,
-        steps: 0,
-        limit: None,
-        failed: None,
-        outcomes: BTreeSet::new(),
-        traces: HashSet::new(),
-        probes: 0,
-        unwound: 0,
-        users: Vec::new(),
-        validator: Validator::new(Rules::default()),
-        abandoned: 0,
-        contexts: Vec::new(),
-        ran: CtxSet::EMPTY,
-        expected_to_run: Vec::new(),
-    };
-    let mut told = (0, 0, 0);
-    let mut last_progress = shared.started;
-    if let Some(limit) = no_room() {
-        shared.end_early(limit);
+    let mut worker = Worker::new(explore, shared, job, jobs);
+    worker.run(program);
+    std::mem::forget(on_panic);
+    worker.found()
+}
+
+/// One thread of a search.
+struct Worker<'a> {
+    explore: &'a Explore,
+    shared: &'a Shared,
+    job: usize,
+    jobs: usize,
+    sampled: bool,
+    /// After how many executions the search ends, and by which limit.
+    most: Option<(u64, Limit)>,
+    executor: Executor,
+    found: Found,
+    /// The executions, those that were cut, and the steps that the others have been told of.
+    told: (u64, u64, u64),
+    last_progress: Instant,
+}
+
+impl<'a> Worker<'a> {
+    fn new(explore: &'a Explore, shared: &'a Shared, job: usize, jobs: usize) -> Self {
+        let sampled =
+            matches!(explore.schedules, Schedules::Uniform { .. } | Schedules::Priorities { .. });
+        let settings = Settings { until: shared.until.clone(), ..explore.settings.clone() };
+        Worker {
+            explore,
+            shared,
+            job,
+            jobs,
+            sampled,
+            most: most_executions(explore, sampled),
+            executor: Executor::new(explore, strategy(explore, job, jobs), settings),
+            found: Found::new(),
+            told: (0, 0, 0),
+            last_progress: shared.started,
+        }
     }
-    let mut more = job == 0 || sampled || adopt(&mut executor, shared, jobs);
-    while more && !shared.halt.load(Ordering::Relaxed) {
-        let end = executor.execute(program);
-        let (cut, all_cut, overdue) =
-            executor.search(|search| (search.was_cut(), search.cut, search.overdue));
-        if let RunEnd::Halted(limit) = end {
-            shared.end_early(limit);
-            break;
+
+    fn run(&mut self, program: &(impl Fn(&Machine) + Send + Sync)) {
+        if let Some(limit) = no_room() {
+            self.shared.end_early(limit);
         }
-        if !cut {
-            found.executions += 1;
-        }
-        if let RunEnd::Failed(failed) = end {
-            found.failed = Some(failed);
-            shared.halt();
-            break;
-        }
-        if let Some(limit) = executor.too_many_abandoned() {
-            shared.end_early(limit);
-            break;
-        }
-        let runs = found.executions + all_cut;
-        if runs.is_multiple_of(BATCH) || most.is_some() || overdue.is_some() {
-            let now = executor.search(|search| (found.executions, search.cut, search.steps));
-            let executions =
-                shared.executions.fetch_add(now.0 - told.0, Ordering::Relaxed) + now.0 - told.0;
-            let cut = shared.cut.fetch_add(now.1 - told.1, Ordering::Relaxed) + now.1 - told.1;
-            let steps = shared.steps.fetch_add(now.2 - told.2, Ordering::Relaxed) + now.2 - told.2;
-            told = now;
-            let spent = most.filter(|(most, _)| executions >= *most).map(|(_, limit)| limit);
-            let batch = runs.is_multiple_of(BATCH);
-            let limit =
-                overdue.or(spent).or_else(|| if batch { shared.until.reached() } else { None });
-            if let (0, Some(progress), true) = (job, &explore.progress, batch)
-                && last_progress.elapsed() >= Duration::from_millis(100)
-            {
-                last_progress = Instant::now();
-                let share = executor.search(|search| search.share());
-                progress(Progress {
-                    executions,
-                    cut,
-                    steps,
-                    share,
-                    elapsed: shared.started.elapsed(),
-                });
-            }
-            if let Some(limit) = limit {
-                // The last schedule may have been just the last one.
-                if sampled || executor.search(|search| search.backtrack()) || jobs > 1 {
-                    shared.end_early(limit);
-                }
+        let mut more = self.job == 0 || self.sampled || self.adopt();
+        while more && !self.shared.halt.load(Ordering::Relaxed) {
+            let end = self.executor.execute(program);
+            if !self.goes_on_after(end) {
                 break;
             }
+            if self.sampled {
+                continue;
+            }
+            if self.jobs > 1 && self.shared.idle.load(Ordering::Relaxed) > 0 {
+                self.give();
+            }
+            more =
+                self.executor.search(|search| search.backtrack()) || self.jobs > 1 && self.adopt();
         }
-        if sampled {
-            continue;
-        }
-        if jobs > 1 && shared.idle.load(Ordering::Relaxed) > 0 {
-            give(&mut executor, shared);
-        }
-        more = executor.search(|search| search.backtrack())
-            || jobs > 1 && adopt(&mut executor, shared, jobs);
     }
-    std::mem::forget(on_panic);
-    executor.search(|search| {
-        found.cut = search.cut;
-        found.steps = search.steps;
-        found.limit = search.settings.bound.filter(|_| search.bounded).map(Limit::Preemptions);
-        let lapses = search.limited.then_some(Limit::Lapses(search.settings.lapses));
-        found.limit = found.limit.or(lapses);
-        found.users = search.events.users().to_vec();
-    });
-    found.probes = executor.probes;
-    found.unwound = executor.unwound;
-    found.limit = shared.limit.get().copied().or(found.limit);
-    found.outcomes = executor.take_outcomes();
-    found.traces = executor.take_traces();
-    found.validator = executor.take_validator();
-    found.abandoned = executor.abandoned;
-    found.contexts = executor.context_names();
-    found.ran = executor.search(|search| search.ran);
-    found.expected_to_run = executor.expected_to_run();
-    found
-}
 
-/// Takes a branch that another thread has given away; `false` if there will be none.
-fn adopt(executor: &mut Executor, shared: &Shared, jobs: usize) -> bool {
-    match shared.next_branch(jobs) {
-        Some(branch) => {
-            executor.search(|search| search.adopt(branch));
-            true
+    /// Counts a run that has ended. Returns whether this thread goes on.
+    fn goes_on_after(&mut self, end: RunEnd) -> bool {
+        let (cut, all_cut, overdue) =
+            self.executor.search(|search| (search.was_cut(), search.cut, search.overdue));
+        if let RunEnd::Halted(limit) = end {
+            self.shared.end_early(limit);
+            return false;
         }
-        None => false,
+        if !cut {
+            self.found.executions += 1;
+        }
+        if let RunEnd::Failed(failed) = end {
+            self.found.failed = Some(failed);
+            self.shared.halt();
+            return false;
+        }
+        if let Some(limit) = self.executor.too_many_abandoned() {
+            self.shared.end_early(limit);
+            return false;
+        }
+        let batch = (self.found.executions + all_cut).is_multiple_of(BATCH);
+        if !batch && self.most.is_none() && overdue.is_none() {
+            return true;
+        }
+        let all = self.tell();
+        let spent = self.most.filter(|(most, _)| all.0 >= *most).map(|(_, limit)| limit);
+        let limit =
+            overdue.or(spent).or_else(|| if batch { self.shared.until.reached() } else { None });
+        if batch {
+            self.show_progress(all);
+        }
+        let Some(limit) = limit else { return true };
+        // The last schedule may have been just the last one.
+        if self.sampled || self.executor.search(|search| search.backtrack()) || self.jobs > 1 {
+            self.shared.end_early(limit);
+        }
+        false
     }
-}
 
-/// Gives away the shallowest open branch, if there is one.
-fn give(executor: &mut Executor, shared: &Shared) {
-    let mut branches = shared.branches.lock().expect("no panic while it is held");
-    if branches.len() >= shared.idle.load(Ordering::Relaxed) {
-        return;
+    /// Tells the others what this thread has done since it told them last. Returns how many
+    /// executions, cut ones and steps that makes for all threads.
+    fn tell(&mut self) -> (u64, u64, u64) {
+        let executions = self.found.executions;
+        let now = self.executor.search(|search| (executions, search.cut, search.steps));
+        let told = std::mem::replace(&mut self.told, now);
+        let add = |sum: &AtomicU64, more: u64| sum.fetch_add(more, Ordering::Relaxed) + more;
+        (
+            add(&self.shared.executions, now.0 - told.0),
+            add(&self.shared.cut, now.1 - told.1),
+            add(&self.shared.steps, now.2 - told.2),
+        )
     }
-    if let Some(branch) = executor.search(|search| search.give()) {
-        branches.push(branch);
-        shared.arrived.notify_one();
+
+    /// Shows now and then how far all threads have got, if this is the one that does.
+    fn show_progress(&mut self, (executions, cut, steps): (u64, u64, u64)) {
+        if let (0, Some(progress)) = (self.job, &self.explore.progress)
+            && self.last_progress.elapsed() >= Duration::from_millis(100)
+        {
+            self.last_progress = Instant::now();
+            let share = self.executor.search(|search| search.share());
+            let elapsed = self.shared.started.elapsed();
+            progress(Progress { executions, cut, steps, share, elapsed });
+        }
+    }
+
+    /// Takes a branch that another thread has given away; `false` if there will be none.
+    fn adopt(&mut self) -> bool {
+        let Some(branch) = self.shared.next_branch(self.jobs) else { return false };
+        self.executor.search(|search| search.adopt(branch));
+        true
+    }
+
+    /// Gives away the shallowest open branch, if there is one.
+    fn give(&mut self) {
+        let mut branches = self.shared.branches.lock().expect("no panic while it is held");
+        if branches.len() >= self.shared.idle.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(branch) = self.executor.search(|search| search.give()) {
+            branches.push(branch);
+            self.shared.arrived.notify_one();
+        }
+    }
+
+    /// What this thread has found.
+    fn found(self) -> Found {
+        let Worker { shared, mut executor, mut found, .. } = self;
+        executor.search(|search| {
+            found.cut = search.cut;
+            found.steps = search.steps;
+            found.limit = search.settings.bound.filter(|_| search.bounded).map(Limit::Preemptions);
+            let lapses = search.limited.then_some(Limit::Lapses(search.settings.lapses));
+            found.limit = found.limit.or(lapses);
+            found.users = search.events.users().to_vec();
+        });
+        found.probes = executor.probes;
+        found.unwound = executor.unwound;
+        found.limit = shared.limit.get().copied().or(found.limit);
+        found.outcomes = executor.take_outcomes();
+        found.traces = executor.take_traces();
+        found.validator = executor.take_validator();
+        found.abandoned = executor.abandoned;
+        found.contexts = executor.context_names();
+        found.ran = executor.search(|search| search.ran);
+        found.expected_to_run = executor.expected_to_run();
+        found
     }
 }
 

@@ -12,7 +12,7 @@ use crate::machine::failed::FailedRun;
 use crate::machine::recorder::Recorder;
 use crate::machine::spin::SpinLoop;
 use crate::trace::{FailureKind, Trace};
-use crate::validate::{Answer, Question, Validator};
+use crate::validate::{Answer, Question, Rules, Validator};
 
 /// How far a search got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -31,7 +31,8 @@ pub enum Verdict {
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
-    /// What [`Explore::replay`](crate::Explore::replay) takes to run it again. Empty if the program is not deterministic.
+    /// What [`Explore::replay`](crate::Explore::replay) takes to run it again. Empty if the program
+    /// is not deterministic.
     pub token: String,
     /// The run.
     pub trace: Trace,
@@ -44,8 +45,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// The failing run, if one was found.
     pub failure: Option<Failure>,
-    /// How many executions were run to their end. With [`Schedules::Reduced`](crate::Schedules::Reduced) on one OS thread and
-    /// without a bound no two of them are equivalent.
+    /// How many executions were run to their end. With
+    /// [`Schedules::Reduced`](crate::Schedules::Reduced) on one OS thread and without a bound no
+    /// two of them are equivalent.
     pub executions: u64,
     /// How many further executions were cut, because all that could follow was run elsewhere.
     pub cut: u64,
@@ -234,4 +236,55 @@ pub(crate) struct Found {
     /// The contexts that ran in some execution, and those of the set-up that should have.
     pub ran: CtxSet,
     pub expected_to_run: Vec<(CtxId, String)>,
+}
+
+impl Found {
+    pub(crate) fn new() -> Found {
+        Found {
+            executions: 0,
+            cut: 0,
+            steps: 0,
+            limit: None,
+            failed: None,
+            outcomes: BTreeSet::new(),
+            traces: HashSet::new(),
+            probes: 0,
+            unwound: 0,
+            users: Vec::new(),
+            validator: Validator::new(Rules::default()),
+            abandoned: 0,
+            contexts: Vec::new(),
+            ran: CtxSet::EMPTY,
+            expected_to_run: Vec::new(),
+        }
+    }
+
+    /// Adds what another thread has found.
+    pub(crate) fn add(&mut self, found: Found) {
+        self.executions += found.executions;
+        self.cut += found.cut;
+        self.steps += found.steps;
+        self.limit = self.limit.or(found.limit);
+        self.failed = [self.failed.take(), found.failed]
+            .into_iter()
+            .flatten()
+            .min_by_key(|failed| failed.schedule.len());
+        self.outcomes.extend(found.outcomes);
+        self.traces.extend(found.traces);
+        self.probes += found.probes;
+        self.unwound += found.unwound;
+        if self.users.len() < found.users.len() {
+            self.users.resize(found.users.len(), CtxSet::EMPTY);
+        }
+        self.users.iter_mut().zip(found.users).for_each(|(all, by)| all.0 |= by.0);
+        self.validator.merge(found.validator);
+        self.abandoned += found.abandoned;
+        if found.contexts.len() > self.contexts.len() {
+            self.contexts = found.contexts;
+        }
+        self.ran.0 |= found.ran.0;
+        if found.expected_to_run.len() > self.expected_to_run.len() {
+            self.expected_to_run = found.expected_to_run;
+        }
+    }
 }

@@ -1,4 +1,18 @@
-//! The simulated machine as a [`Platform`], and what cases build their models of.
+//! The simulated machine as a [`Platform`](doorbell_platform::Platform), and what cases build their
+//! models of.
+//!
+//! ```text
+//!   platform     Sim: the platform                    sched        tasks that share CPUs
+//!   atomic       words                                pool         workers, and work that waits
+//!   lock         spin locks, mutexes                  managed        workers that are counted
+//!   cpu          interrupts, preemption, IPIs         preempted      interrupts at those
+//!   wait         completions, wait queues, parking    domain       RCU, SRCU
+//!   timer        timers, timeouts                     ghost        the lifetime of memory
+//! ```
+//!
+//! All of it but words and locks is built of `model`: any state, each use of which is one visible
+//! step. Nothing here is seen by the machine, which only keeps what belongs to a context or to the
+//! execution; `sleep` is where contexts that are counted by a pool hear that they sleep.
 
 mod atomic;
 mod cpu;
