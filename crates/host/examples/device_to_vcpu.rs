@@ -17,6 +17,8 @@
 //! ```
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -303,9 +305,9 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let _ = vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(0, 0x42))])?)?;
 
     // A device of the monitor's own: eventfd, irqfd, route, post, thread.
-    let events = doorbell_irqfd::eventfd::EventLoop::<Std, Chip>::new()?;
+    let events = doorbell_irqfd::eventfd::EventLoop::<Std, Chip>::spawn()?;
     let (disk, served) = events.open(&vm, DISK)?;
-    disk.write(1)?;
+    File::from(disk).write_all(&1_u64.to_ne_bytes())?;
     assert_eq!(told.recv()?, (0, 0x41));
 
     // An assigned device: its interrupt arrives at CPU 0, whose handler signals the irqfd.

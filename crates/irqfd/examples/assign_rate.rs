@@ -131,7 +131,7 @@ fn delivery(threads: u32, time: Duration) -> f64 {
 #[cfg(target_os = "linux")]
 mod eventfds {
     use super::*;
-    use doorbell_irqfd::eventfd::{Descriptor, EventLoop, EventSink};
+    use doorbell_irqfd::eventfd::{Descriptor, EventLoop, EventSink, of_eventfd};
     use kvm_ioctls::Kvm;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -145,13 +145,13 @@ mod eventfds {
     /// Measures real eventfds, through the epoll thread: looked at once, or anew for each pair.
     pub fn ours(threads: u32, time: Duration, anew: bool) -> f64 {
         let vm = vm();
-        let events = Arc::new(EventLoop::new().expect("a thread"));
+        let events = Arc::new(EventLoop::spawn().expect("a thread"));
         rate(threads, time, |n| {
             let (vm, events, (event, resample)) = (vm.clone(), events.clone(), pair());
             let look = move || {
                 let sink: Arc<dyn Notify> =
-                    Arc::new(EventSink::new(&resample).expect("an eventfd"));
-                (Descriptor::eventfd(&event).expect("an eventfd"), sink)
+                    Arc::new(EventSink::new(of_eventfd(&resample)).expect("an eventfd"));
+                (Descriptor::eventfd(of_eventfd(&event)).expect("an eventfd"), sink)
             };
             let once = look();
             Box::new(move || {

@@ -6,7 +6,7 @@ mod common;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
@@ -14,10 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use doorbell_irqfd::eventfd::{Descriptor, EventError, EventLoop, EventSink};
-use doorbell_irqfd::{Controller, Error, Irqfds, Limits, Msi, Notify, Pin, SourceId};
+use doorbell_irqfd::eventfd::{Descriptor, EventError, EventLoop, EventSink, Served, of_eventfd};
+use doorbell_irqfd::{Controller, Error, Gsi, Irqfds, Limits, Msi, Notify, Pin, SourceId};
 use doorbell_platform::Std;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EFD_SEMAPHORE, EventFd};
 
 type Vm = Irqfds<Std, Arc<Chip>>;
 type Events = EventLoop<Std, Arc<Chip>>;
@@ -26,8 +26,8 @@ type Events = EventLoop<Std, Arc<Chip>>;
 fn start() -> Option<(Vm, Events)> {
     let tried = EventFd::new(EFD_NONBLOCK)
         .map_err(EventError::from)
-        .and_then(|event| Descriptor::eventfd(&event));
-    match (tried, EventLoop::new()) {
+        .and_then(|event| Descriptor::eventfd(of_eventfd(&event)));
+    match (tried, EventLoop::spawn()) {
         (Ok(_), Ok(events)) => Some((vm(), events)),
         (Err(why), _) => skip(why),
         (_, Err(why)) => skip(why),
@@ -44,7 +44,18 @@ fn event() -> EventFd {
 }
 
 fn descriptor(event: &EventFd) -> Descriptor {
-    Descriptor::eventfd(event).unwrap()
+    Descriptor::eventfd(of_eventfd(event)).unwrap()
+}
+
+/// An eventfd that the loop has made.
+fn open<C: Controller>(
+    events: &EventLoop<Std, C>,
+    vm: &Irqfds<Std, C>,
+    gsi: Gsi,
+) -> Result<(EventFd, Served), EventError> {
+    let (event, served) = events.open(vm, gsi)?;
+    // SAFETY: its owner gives it away.
+    Ok((unsafe { EventFd::from_raw_fd(event.into_raw_fd()) }, served))
 }
 
 fn until(condition: impl Fn() -> bool) {
@@ -79,7 +90,7 @@ fn would_block<T>(result: io::Result<T>) -> bool {
 #[test]
 fn an_eventfd_signals_until_it_is_deassigned_and_keeps_what_comes_later() {
     let Some((vm, events)) = start() else { return };
-    let (event, served) = events.open(&vm, MSI).unwrap();
+    let (event, served) = open(&events, &vm, MSI).unwrap();
     for n in 1..=3 {
         event.write(1).unwrap();
         until(|| arrived(&vm) == n);
@@ -107,7 +118,7 @@ fn an_event_that_was_pending_before_assignment_is_injected() {
 fn a_level_goes_up_by_one_eventfd_and_comes_back_by_another() {
     let Some((vm, events)) = start() else { return };
     let (event, resample) = (event(), event());
-    let sink = Arc::new(EventSink::new(&resample).unwrap());
+    let sink = Arc::new(EventSink::new(of_eventfd(&resample)).unwrap());
     let served = events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
     for _ in 0..3 {
         event.write(1).unwrap();
@@ -148,8 +159,8 @@ fn what_is_not_a_usable_descriptor_is_refused() {
     let Some((vm, events)) = start() else { return };
     // SAFETY: only its number is used, and it is forgotten before it could be closed.
     let closed = unsafe { EventFd::from_raw_fd(RawFd::MAX) };
-    assert!(matches!(Descriptor::eventfd(&closed), Err(EventError::BadDescriptor)));
-    assert!(matches!(EventSink::new(&closed), Err(EventError::BadDescriptor)));
+    assert!(matches!(Descriptor::eventfd(of_eventfd(&closed)), Err(EventError::BadDescriptor)));
+    assert!(matches!(EventSink::new(of_eventfd(&closed)), Err(EventError::BadDescriptor)));
     mem::forget(closed);
 
     let file = OpenOptions::new()
@@ -160,18 +171,113 @@ fn what_is_not_a_usable_descriptor_is_refused() {
     // SAFETY: duplicated by those who are given it, and forgotten here, so that only `file` closes
     // it.
     let posing = unsafe { EventFd::from_raw_fd(file.as_raw_fd()) };
-    assert!(matches!(Descriptor::eventfd(&posing), Err(EventError::BadDescriptor)));
+    assert!(matches!(Descriptor::eventfd(of_eventfd(&posing)), Err(EventError::BadDescriptor)));
     mem::forget(posing);
     let error = events.assign(&vm, Descriptor::stream(file.into()).unwrap(), MSI).unwrap_err();
     assert!(
         matches!(error, EventError::BadDescriptor),
         "epoll does not watch regular files: {error}"
     );
-
-    let blocking = EventFd::new(0).unwrap();
-    assert!(matches!(Descriptor::eventfd(&blocking), Err(EventError::Blocking)));
-    assert!(matches!(EventSink::new(&blocking), Err(EventError::Blocking)));
     until(|| vm.assigned() == 0);
+}
+
+#[test]
+fn an_eventfd_that_blocks_is_served_and_signalled_without_a_wait() {
+    let Some((vm, events)) = start() else { return };
+    if !doorbell_platform::fd::reads_eventfds_now() {
+        let _: Option<()> = skip("the kernel has no read of eventfds that does not wait");
+        return;
+    }
+    let (event, resample) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+    resample.write(u64::MAX - 1).unwrap();
+    let sink = Arc::new(EventSink::new(of_eventfd(&resample)).unwrap());
+    let served = events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
+    for _ in 0..3 {
+        event.write(1).unwrap();
+        until(|| vm.controller().level(PIN) != 0);
+        // A `write` would wait here for a reader, from the second time on.
+        vm.ack(PIN);
+    }
+    assert_eq!(resample.read().unwrap(), u64::MAX);
+    // Serving the eventfd when the device has taken its event back waits for nothing.
+    assert!(!vm.controller().seen.lock().unwrap().is_empty());
+    events.deassign(served).unwrap();
+    let again = events.assign(&vm, descriptor(&event), MSI).unwrap();
+    events.deassign(again).unwrap();
+}
+
+#[test]
+fn an_eventfd_that_is_a_semaphore_is_one_event_a_read() {
+    let Some((vm, events)) = start() else { return };
+    let event = EventFd::new(EFD_NONBLOCK | EFD_SEMAPHORE).unwrap();
+    let served = events.assign(&vm, descriptor(&event), MSI).unwrap();
+    for n in 1..=3 {
+        event.write(1).unwrap();
+        until(|| arrived(&vm) == n);
+    }
+    assert!(would_block(event.read()));
+    // The device sets the count; a loop that reads until there is none is the device's to hold.
+    event.write(1000).unwrap();
+    until(|| arrived(&vm) == 4);
+    events.deassign(served).unwrap();
+    assert_eq!((arrived(&vm), count(&event)), (4, 999));
+}
+
+/// Whether there is something to read from a descriptor now.
+fn readable(fd: impl AsFd) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the kernel reads and writes `poll`, which is borrowed for the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+#[test]
+fn a_loop_without_a_thread_is_served_by_the_host_a_part_at_a_time() {
+    let Some((vm, _)) = start() else { return };
+    let events = Events::unthreaded().unwrap();
+    assert_eq!(events.dispatch().unwrap(), 0);
+    let opened: Vec<_> = (0..300).map(|_| open(&events, &vm, MSI).unwrap()).collect();
+    assert!(!readable(&events));
+    opened.iter().for_each(|(event, _)| event.write(1).unwrap());
+    assert_eq!(arrived(&vm), 0, "nobody serves them yet");
+    assert!(readable(&events));
+    assert_eq!(events.dispatch().unwrap(), 256);
+    assert!(readable(&events), "there are more");
+    assert_eq!(events.dispatch().unwrap(), 44);
+    assert!(!readable(&events));
+    assert_eq!(arrived(&vm), 300);
+
+    // What has been signalled and not been served is still the device's after that.
+    let (event, served) = &opened[7];
+    event.write(1).unwrap();
+    events.deassign(*served).unwrap();
+    assert_eq!((events.dispatch().unwrap(), count(event)), (0, 1));
+    let (other, _) = &opened[8];
+    other.write(1).unwrap();
+    drop(events);
+    assert_eq!((vm.assigned(), arrived(&vm), count(other)), (0, 300, 1));
+}
+
+#[test]
+fn a_host_that_serves_a_loop_by_several_threads_delivers_each_event_once() {
+    let Some((vm, _)) = start() else { return };
+    let events = Events::unthreaded().unwrap();
+    let opened: Vec<_> = (0..8).map(|_| open(&events, &vm, MSI).unwrap().0).collect();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    events.dispatch().unwrap();
+                }
+            });
+        }
+        for n in 1..=100 {
+            opened.iter().for_each(|event| event.write(1).unwrap());
+            until(|| arrived(&vm) == 8 * n);
+        }
+        over.store(true, SeqCst);
+    });
+    assert_eq!(arrived(&vm), 800);
 }
 
 #[test]
@@ -181,7 +287,7 @@ fn a_counter_at_its_maximum_is_one_event_and_does_no_harm() {
     event.write(u64::MAX - 1).unwrap();
     resample.write(u64::MAX - 1).unwrap();
     assert!(would_block(event.write(1)));
-    let sink = Arc::new(EventSink::new(&resample).unwrap());
+    let sink = Arc::new(EventSink::new(of_eventfd(&resample)).unwrap());
     events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
     until(|| vm.controller().level(PIN) != 0);
     vm.ack(PIN);
@@ -195,7 +301,7 @@ fn a_device_that_makes_its_resamplefd_blocking_and_fills_it_holds_up_nobody_who_
     let Some((vm, events)) = start() else { return };
     let [hostile, other] = [(); 2].map(|()| {
         let (event, resample) = (event(), event());
-        let sink = Arc::new(EventSink::new(&resample).unwrap());
+        let sink = Arc::new(EventSink::new(of_eventfd(&resample)).unwrap());
         events.assign_resample(&vm, descriptor(&event), LEVEL, sink).unwrap();
         (event, resample)
     });
@@ -258,7 +364,7 @@ fn count(event: &EventFd) -> u64 {
 #[test]
 fn an_event_that_found_no_route_stays_in_its_descriptor_and_nothing_is_written_to_the_eventfd() {
     let Some((vm, events)) = start() else { return };
-    let (event, elsewhere) = (event(), EventLoop::new().unwrap());
+    let (event, elsewhere) = (event(), EventLoop::spawn().unwrap());
     let kept = descriptor(&event);
     let served = events.assign(&vm, kept.clone(), MSI).unwrap();
     let _ = vm.reroute(table(&[])).unwrap();
@@ -280,7 +386,7 @@ fn an_event_that_found_no_route_stays_in_its_descriptor_and_nothing_is_written_t
 #[test]
 fn an_eventfd_is_served_by_one_loop_and_one_vm_of_the_process() {
     let Some((vm, events)) = start() else { return };
-    let (event, other_vm, other) = (event(), common::vm::<Std>(), EventLoop::new().unwrap());
+    let (event, other_vm, other) = (event(), common::vm::<Std>(), EventLoop::spawn().unwrap());
     if !descriptor(&event).is_identified() {
         println!("skipped: the kernel does not say which eventfd it is");
         return;
@@ -349,7 +455,7 @@ fn a_device_that_makes_its_eventfd_blocking_and_takes_its_event_back_holds_up_no
         return;
     }
     let (vm, entries, go) = gate();
-    let events = EventLoop::new().unwrap();
+    let events = EventLoop::spawn().unwrap();
     let [first, bad, other] = [(); 3].map(|()| event());
     events.assign(&vm, descriptor(&first), EDGE).unwrap();
     events.assign(&vm, descriptor(&bad), MSI).unwrap();
@@ -384,7 +490,7 @@ fn an_event_that_was_read_is_delivered_before_its_deassignment_has_ended() {
         return;
     }
     let (vm, entries, go) = gate();
-    let (events, event) = (EventLoop::new().unwrap(), event());
+    let (events, event) = (EventLoop::spawn().unwrap(), event());
     let served = events.assign(&vm, descriptor(&event), EDGE).unwrap();
     event.write(1).unwrap();
     entries.recv().unwrap();
@@ -405,12 +511,11 @@ fn a_controller_that_panics_is_told_and_everybody_is_served_on() {
     }
     let (vm, _entries, _go) = gate();
     let (told, panics) = mpsc::channel();
-    let events = EventLoop::reporting(move |served, why| {
+    let events = EventLoop::spawn().unwrap().reporting(move |served, why| {
         told.send((served, why.downcast_ref::<&str>().map(ToString::to_string))).unwrap();
         panic!("and so does who is told");
-    })
-    .unwrap();
-    let (event, served) = events.open(&vm, MSI).unwrap();
+    });
+    let (event, served) = open(&events, &vm, MSI).unwrap();
     vm.controller().panics.store(true, SeqCst);
     let why = Some("a controller that is wrong".to_string());
     for _ in 0..2 {
@@ -424,7 +529,7 @@ fn a_controller_that_panics_is_told_and_everybody_is_served_on() {
     assert_eq!(panics.recv_timeout(HANGS), Ok((other, why)));
 
     vm.controller().panics.store(false, SeqCst);
-    let (opened, _) = events.open(&vm, MSI).unwrap();
+    let (opened, _) = open(&events, &vm, MSI).unwrap();
     for (n, event) in [&event, &waits, &opened].into_iter().enumerate() {
         event.write(1).unwrap();
         assert!(in_time(|| vm.controller().chip.seen.lock().unwrap().len() == n + 1));
@@ -436,7 +541,7 @@ fn a_controller_that_panics_is_told_and_everybody_is_served_on() {
 #[test]
 fn a_vm_that_was_shut_down_is_served_no_more() {
     let Some((vm, events)) = start() else { return };
-    let (event, _) = events.open(&vm, MSI).unwrap();
+    let (event, _) = open(&events, &vm, MSI).unwrap();
     vm.close().wait();
     event.write(1).unwrap();
     until(|| events.is_empty());
@@ -505,15 +610,15 @@ fn an_eventfd_is_not_its_own_sink() {
         println!("skipped: the kernel does not say which eventfd it is");
         return;
     }
-    let sink = Arc::new(EventSink::new(&event.try_clone().unwrap()).unwrap());
-    let again = Arc::new(EventSink::new(&event).unwrap());
+    let sink = Arc::new(EventSink::new(of_eventfd(&event.try_clone().unwrap())).unwrap());
+    let again = Arc::new(EventSink::new(of_eventfd(&event)).unwrap());
     for sink in [&sink, &again] {
         let refused = events.assign_resample(&vm, descriptor(&event), LEVEL, sink.clone());
         assert!(matches!(refused, Err(EventError::OwnSink)));
     }
     let served = events.assign_resample(&vm, descriptor(&other), LEVEL, sink).unwrap();
-    assert!(matches!(EventSink::new(&other), Err(EventError::OwnSink)));
+    assert!(matches!(EventSink::new(of_eventfd(&other)), Err(EventError::OwnSink)));
     events.deassign(served).unwrap();
-    drop((EventSink::new(&other).unwrap(), again));
+    drop((EventSink::new(of_eventfd(&other)).unwrap(), again));
     events.assign(&vm, descriptor(&event), MSI).unwrap();
 }

@@ -6,10 +6,11 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::thread;
 
 use common::*;
-use doorbell_irqfd::eventfd::{Descriptor, EventLoop};
+use doorbell_irqfd::eventfd::{Descriptor, EventLoop, of_eventfd};
 use doorbell_platform::Std;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -32,9 +33,9 @@ fn an_eventfd_that_is_closed_under_the_loop_is_detached_and_the_others_are_serve
         return;
     };
     let vm = vm::<Std>();
-    let events = EventLoop::new().unwrap();
+    let events = EventLoop::spawn().unwrap();
     let before = open_eventfds();
-    events.assign(&vm, Descriptor::eventfd(&event).unwrap(), MSI).unwrap();
+    events.assign(&vm, Descriptor::eventfd(of_eventfd(&event)).unwrap(), MSI).unwrap();
     let ours: Vec<_> = open_eventfds().difference(&before).copied().collect();
     assert_eq!(ours.len(), 1);
     // SAFETY: that is the very mistake that is looked at: the loop's descriptor is closed by
@@ -49,9 +50,10 @@ fn an_eventfd_that_is_closed_under_the_loop_is_detached_and_the_others_are_serve
     assert_eq!(event.read().unwrap(), 1, "the event is still the device's");
 
     let (other, _) = events.open(&vm, EDGE).unwrap();
+    let mut other = fs::File::from(other);
     for n in 1..=3 {
         event.write(1).unwrap();
-        other.write(1).unwrap();
+        other.write_all(&1_u64.to_ne_bytes()).unwrap();
         while vm.controller().seen.lock().unwrap().len() < n {
             thread::yield_now();
         }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use doorbell_platform::fd;
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::EventError;
 use super::register::{self, Identity};
@@ -47,7 +46,7 @@ pub(super) struct Source {
 const SERVED: u32 = 1 << 31;
 
 enum Kind {
-    Event(EventFd),
+    Event(OwnedFd),
     Stream(OwnedFd),
     /// While it is dropped.
     Lost,
@@ -60,40 +59,61 @@ pub(super) enum Drained {
 }
 
 impl Descriptor {
-    /// Duplicates an eventfd. Its owner may close the original.
+    /// Duplicates an eventfd, of whatever type the host has for it. Its owner may close the
+    /// original; until then two descriptors of the process are open.
+    /// ([`of_eventfd`](super::of_eventfd) borrows the descriptor of an `EventFd` of `vmm-sys-util`.)
+    ///
+    /// The eventfd may be a blocking one, and may count as a semaphore: an event is one read.
     ///
     /// # Errors
-    /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,
-    /// [`Blocking`](EventError::Blocking).
-    pub fn eventfd(event: &EventFd) -> Result<Self, EventError> {
-        let event = event.try_clone().map_err(bad)?;
+    /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd;
+    /// [`DescriptorLimit`](EventError::DescriptorLimit); [`Blocking`](EventError::Blocking) if it
+    /// is, and the kernel has no read of eventfds that does not wait (Linux before 5.8, or a filter
+    /// of system calls).
+    pub fn eventfd(event: impl AsFd) -> Result<Self, EventError> {
+        Self::owned_eventfd(duplicate(event)?)
+    }
+
+    /// Takes an eventfd, whose owner has no use for it any more: no other descriptor is open
+    /// beside it.
+    ///
+    /// # Errors
+    /// As for [`eventfd`](Descriptor::eventfd); the descriptor is closed then.
+    pub fn owned_eventfd(event: OwnedFd) -> Result<Self, EventError> {
+        let blocking = !is_non_blocking(event.as_fd())?;
+        let descriptor = Self::signalled_eventfd(event)?;
+        if blocking && !fd::reads_eventfds_now() {
+            return Err(EventError::Blocking);
+        }
+        Ok(descriptor)
+    }
+
+    /// Takes an eventfd that is signalled here and never read, so that reads of it may wait.
+    pub(super) fn signalled_eventfd(event: OwnedFd) -> Result<Self, EventError> {
         let info = Info::of(event.as_raw_fd());
-        if info.is_eventfd == Some(false) {
+        if is_eventfd(event.as_fd(), &info) == Some(false) {
             return Err(EventError::BadDescriptor);
         }
-        Self::checked(Kind::Event(event), info.eventfd_id)
+        let identity = Identity::of(event.as_fd(), info.eventfd_id);
+        Ok(Self::known(Kind::Event(event), identity))
     }
 
     /// Takes the reading end of a pipe or socket: each time something can be read is an event, and
     /// the end of it a hang-up.
     ///
     /// # Errors
+    /// [`BadDescriptor`](EventError::BadDescriptor) if it is an eventfd;
     /// [`Blocking`](EventError::Blocking).
     pub fn stream(stream: OwnedFd) -> Result<Self, EventError> {
-        if Info::of(stream.as_raw_fd()).is_eventfd == Some(true) {
+        if is_eventfd(stream.as_fd(), &Info::of(stream.as_raw_fd())) == Some(true) {
             // It would be read as if it were none.
             return Err(EventError::BadDescriptor);
         }
-        Self::checked(Kind::Stream(stream), None)
-    }
-
-    fn checked(kind: Kind, number: Option<u64>) -> Result<Self, EventError> {
-        let fd = kind.fd().ok_or(EventError::BadDescriptor)?;
-        if !fd::is_non_blocking(fd).map_err(bad)? {
+        if !is_non_blocking(stream.as_fd())? {
             return Err(EventError::Blocking);
         }
-        let identity = Identity::of(fd, number);
-        Ok(Self::known(kind, identity))
+        let identity = Identity::of(stream.as_fd(), None);
+        Ok(Self::known(Kind::Stream(stream), identity))
     }
 
     fn known(kind: Kind, identity: Identity) -> Self {
@@ -214,8 +234,7 @@ impl Descriptor {
 impl Kind {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Kind::Event(event) => Some(fd::of_eventfd(event)),
-            Kind::Stream(stream) => Some(stream.as_fd()),
+            Kind::Event(file) | Kind::Stream(file) => Some(file.as_fd()),
             Kind::Lost => None,
         }
     }
@@ -237,8 +256,7 @@ impl Drop for Source {
         register::forget(self.identity);
         if *self.lost.get_mut() {
             let _not_closed = match mem::replace(&mut self.kind, Kind::Lost) {
-                Kind::Event(event) => event.into_raw_fd(),
-                Kind::Stream(stream) => stream.into_raw_fd(),
+                Kind::Event(file) | Kind::Stream(file) => file.into_raw_fd(),
                 Kind::Lost => -1,
             };
         }
@@ -270,21 +288,38 @@ impl Info {
     }
 }
 
-/// "Not open"; it has no [`io::ErrorKind`].
-const EBADF: i32 = 9;
+pub(super) fn duplicate(fd: impl AsFd) -> Result<OwnedFd, EventError> {
+    fd.as_fd().try_clone_to_owned().map_err(refused)
+}
 
-/// What duplicating a descriptor says.
-pub(super) fn bad(error: io::Error) -> EventError {
-    if error.raw_os_error() == Some(EBADF) {
-        EventError::BadDescriptor
-    } else {
-        EventError::Io(error)
+/// Returns whether a descriptor is an eventfd, by whatever of the kernel tells: `/proc` may not be
+/// mounted, and a filter of system calls may deny the other.
+fn is_eventfd(fd: BorrowedFd<'_>, info: &Info) -> Option<bool> {
+    info.is_eventfd.or_else(|| fd::Signals::of_process().ok()?.is_eventfd(fd))
+}
+
+fn is_non_blocking(fd: BorrowedFd<'_>) -> Result<bool, EventError> {
+    fd::is_non_blocking(fd).map_err(refused)
+}
+
+/// Numbers of errors that have no [`io::ErrorKind`].
+const EBADF: i32 = 9;
+const EMFILE: i32 = 24;
+
+/// What the kernel says of a descriptor that it does not duplicate.
+pub(super) fn refused(error: io::Error) -> EventError {
+    match error.raw_os_error() {
+        Some(EBADF) => EventError::BadDescriptor,
+        Some(EMFILE) => EventError::DescriptorLimit { limit: fd::open_limit() },
+        _ => EventError::Io(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    use crate::eventfd::of_eventfd;
 
     use super::*;
 
@@ -294,15 +329,16 @@ mod tests {
 
     /// A descriptor of an eventfd whose number nobody tells.
     fn unnumbered(event: &EventFd) -> Descriptor {
-        let event = event.try_clone().unwrap();
-        let identity = Identity::of(fd::of_eventfd(&event), None);
+        let event = of_eventfd(event).try_clone_to_owned().unwrap();
+        let identity = Identity::of(event.as_fd(), None);
         Descriptor::known(Kind::Event(event), identity)
     }
 
     #[test]
     fn all_descriptors_of_an_eventfd_are_one_as_long_as_one_lives() {
         let (event, other) = (event(), event());
-        for make in [|event: &EventFd| Descriptor::eventfd(event).unwrap(), unnumbered] {
+        for make in [|event: &EventFd| Descriptor::eventfd(of_eventfd(event)).unwrap(), unnumbered]
+        {
             let (one, again, another) =
                 (make(&event), make(&event.try_clone().unwrap()), make(&other));
             if !one.is_identified() {
@@ -336,7 +372,8 @@ mod tests {
     #[test]
     fn what_nobody_identifies_says_so() {
         let event = event();
-        let make = || Descriptor::known(Kind::Event(event.try_clone().unwrap()), Identity::Unknown);
+        let owned = || of_eventfd(&event).try_clone_to_owned().unwrap();
+        let make = || Descriptor::known(Kind::Event(owned()), Identity::Unknown);
         let (one, other) = (make(), make());
         assert!(!one.is_identified() && one.claim().is_ok() && other.claim().is_ok());
     }

@@ -1,19 +1,36 @@
-//! Real eventfds: a thread that reads them and signals irqfds, and sinks that write to them.
+//! Real eventfds: a loop that reads them and signals irqfds, and sinks that write to them.
 //!
 //! For sources outside the process (vhost-user, VFIO). A device model inside the process signals an
 //! [`Irqfd`] itself, without a descriptor, a syscall or a thread in between.
 //!
-//! Descriptors are duplicated, so it does no harm if their owner closes them. They must be
-//! non-blocking (as those made with `EFD_NONBLOCK` are). A descriptor is shared with the device,
-//! which can change that at any moment, take its event back between poll and read, and fill what is
-//! signalled: it is read, and an [`EventSink`]'s signalled, in ways that do not wait whatever its
-//! flags say, and nothing is written to it.
+//! Any type of eventfd will do that lends its descriptor ([`AsFd`]) or gives it away
+//! ([`OwnedFd`](std::os::fd::OwnedFd)); non-blocking or not, counting as a semaphore or not.
+//! A descriptor is shared with the device, which can change its flags at any moment, take its event
+//! back between poll and read, and fill what is signalled: it is read, and an [`EventSink`]'s
+//! signalled, in ways that do not wait whatever its flags say, and nothing is written to it.
 //!
 //! An eventfd is served once in a process: a second assignment, by whatever loop, VM or number, is
 //! [`Busy`](Error::Busy), unless the kernel does not say which eventfd it is: see
 //! [`Descriptor::is_identified`].
 //!
-//! If the controller or a sink panics, the thread goes on: see [`EventLoop::reporting`].
+//! A loop has a thread of its own ([`EventLoop::spawn`]), or is a descriptor in the host's own
+//! epoll ([`EventLoop::unthreaded`], [`EventLoop::dispatch`]), for hosts whose threads have CPUs,
+//! priorities or filters of system calls of their own.
+//!
+//! If the controller or a sink panics, the loop goes on: see [`EventLoop::reporting`].
+//!
+//! # System calls
+//!
+//! For a filter of system calls:
+//!
+//! | who | calls | if denied with an error |
+//! |---|---|---|
+//! | making a loop | `epoll_create1`, `eventfd2`, `epoll_ctl`, with a thread `clone3` and what the standard library asks for it (`mmap`, `mprotect`, `sigaltstack`, `set_robust_list`, `rseq`, `prctl`, ...) | no loop |
+//! | making a [`Descriptor`] | `fcntl`; `openat`, `read`, `close` of `/proc/self/fdinfo/N`; where that is not to be had `io_setup`, `pipe2`, `io_submit` (once for the process), and `kcmp` | [`is_identified`](Descriptor::is_identified) is false |
+//! | making an [`EventSink`] | the same, and `io_setup`, `pipe2` | no sink |
+//! | `assign`, `deassign` | `epoll_ctl`, `futex`, `membarrier`, `sched_yield` | `assign` fails |
+//! | the thread, and `dispatch` | `epoll_wait`, `preadv2`, `futex` | `preadv2`: a plain `read`, which waits if a device makes its eventfd a blocking one and takes its event back |
+//! | an acknowledgement that notifies an [`EventSink`] | `io_submit`, `io_getevents` | nobody hears of it |
 
 mod descriptor;
 mod register;
@@ -23,12 +40,14 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use doorbell_platform::Platform;
+pub use doorbell_platform::fd::of_eventfd;
+use doorbell_platform::{Platform, fd};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -44,8 +63,14 @@ use crate::{Controller, Deassigning, Error, Gsi, Irqfd, Irqfds, Notify, Signalle
 pub enum EventError {
     /// The descriptor is not open, not an eventfd, or nothing that can be polled.
     BadDescriptor,
-    /// The descriptor is a blocking one.
+    /// The descriptor is a blocking one, and the kernel has no read of it that does not wait.
     Blocking,
+    /// This process has as many descriptors open as it may (`RLIMIT_NOFILE`, where the kernel tells
+    /// what that is).
+    DescriptorLimit {
+        /// How many descriptors this process may have open.
+        limit: Option<u64>,
+    },
     /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way
     /// round: each acknowledgement would be the next event, without end.
     OwnSink,
@@ -62,6 +87,14 @@ impl fmt::Display for EventError {
                 f.write_str("not a descriptor that can signal an interrupt")
             }
             EventError::Blocking => f.write_str("the descriptor must be non-blocking"),
+            EventError::DescriptorLimit { limit } => {
+                f.write_str(
+                    "no descriptor is left: one that is served is open beside its owner's, ",
+                )?;
+                f.write_str("unless that is given away (RLIMIT_NOFILE")?;
+                limit.map_or(Ok(()), |limit| write!(f, " is {limit}"))?;
+                f.write_str(")")
+            }
             EventError::OwnSink => {
                 f.write_str("one eventfd cannot signal an interrupt and hear of its end")
             }
@@ -92,7 +125,43 @@ pub struct Served(u64);
 /// The token of the loop's own eventfd; those of others are larger.
 const WAKE: u64 = 0;
 
-/// A thread that serves descriptors, of any number of VMs. Dropping it deassigns them all.
+/// How many descriptors one wait tells of, at most.
+const EVENTS: usize = 256;
+
+/// What serves descriptors, of any number of VMs. Dropping it deassigns them all.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::fs::File;
+/// use std::io::Write;
+/// use std::os::fd::AsFd;
+///
+/// use doorbell_irqfd::eventfd::EventLoop;
+/// # use doorbell_irqfd::*;
+/// # use doorbell_platform::Std;
+/// # use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+/// # #[derive(Default)]
+/// # struct Chip { injected: AtomicUsize }
+/// # impl Controller for Chip {
+/// #     fn pins(&self, _: u16) -> u32 { 0 }
+/// #     fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
+/// #     fn edge(&self, _: Pin) {}
+/// #     fn msi(&self, _: Msi) { self.injected.fetch_add(1, SeqCst); }
+/// # }
+/// # let vm = Irqfds::<Std, _>::new(Chip::default(), Limits::default());
+/// # let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))])?)?;
+/// let events = EventLoop::unthreaded()?;
+/// let epoll_of_the_host = events.as_fd(); // readable when there is something to dispatch
+/// let (event, _served) = events.open(&vm, Gsi(1))?;
+///
+/// File::from(event).write_all(&1_u64.to_ne_bytes())?; // the device, in a process of its own
+///
+/// # let _ = epoll_of_the_host;
+/// assert_eq!(events.dispatch()?, 1);
+/// assert_eq!(vm.controller().injected.load(SeqCst), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct EventLoop<P: Platform, C: Controller> {
     shared: Arc<Loop<P, C>>,
     thread: Option<JoinHandle<()>>,
@@ -102,10 +171,11 @@ doorbell_platform::opaque_debug!([P: Platform, C: Controller] EventLoop<P, C>);
 
 struct Loop<P: Platform, C: Controller> {
     epoll: Epoll,
-    wake: EventFd,
+    /// Wakes the thread, if there is one.
+    wake: Option<EventFd>,
     /// A leaf: no call leaves the loop while it is held, but for `epoll_ctl`.
     entries: Mutex<Entries<P, C>>,
-    on_panic: Box<OnPanic>,
+    on_panic: Mutex<Arc<OnPanic>>,
 }
 
 type OnPanic = dyn Fn(Served, Box<dyn Any + Send>) + Send + Sync;
@@ -126,47 +196,94 @@ struct Entry<P: Platform, C: Controller> {
     gone: AtomicBool,
 }
 
+/// The loop's epoll, which is readable when there is something to [`dispatch`](EventLoop::dispatch).
+/// A host watches it, and does nothing else with it.
+impl<P: Platform, C: Controller> AsFd for EventLoop<P, C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        fd::of_epoll(&self.shared.epoll)
+    }
+}
+
 impl<P: Platform, C: Controller> EventLoop<P, C> {
-    /// Starts the thread.
+    /// Makes a loop and starts its thread, which has the name `doorbell-irqfd`.
+    ///
+    /// # Context
+    /// Any task; may sleep.
     ///
     /// # Errors
     /// If there are no descriptors or threads left.
-    pub fn new() -> io::Result<Self> {
-        Self::reporting(|_, _| {})
+    #[doc(alias = "new")]
+    pub fn spawn() -> io::Result<Self> {
+        let wake = EventFd::new(EFD_NONBLOCK)?;
+        let mut events = Self::with(Some(wake))?;
+        let shared = events.shared.clone();
+        let thread = thread::Builder::new().name("doorbell-irqfd".into());
+        events.thread = Some(thread.spawn(move || shared.run())?);
+        Ok(events)
     }
 
-    /// Creates a loop as [`new`](EventLoop::new) does, whose `on_panic` hears of each panic of a
-    /// controller, with the descriptor whose event the controller was to deliver and what it has
-    /// said; in the thread that has served the descriptor, with no lock held.
+    /// Makes a loop without a thread: the host watches its [descriptor](EventLoop::as_fd), and
+    /// calls [`dispatch`](EventLoop::dispatch) when that is readable.
+    ///
+    /// # Context
+    /// Any task.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn unthreaded() -> io::Result<Self> {
+        Self::with(None)
+    }
+
+    fn with(wake: Option<EventFd>) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        if let Some(wake) = &wake {
+            let event = EpollEvent::new(EventSet::IN, WAKE);
+            epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event)?;
+        }
+        let entries = Entries { served: BTreeMap::new(), last: WAKE, stop: false };
+        let entries = Mutex::new(entries);
+        let on_panic: Arc<OnPanic> = Arc::new(|_, _| {});
+        let shared = Arc::new(Loop { epoll, wake, entries, on_panic: Mutex::new(on_panic) });
+        Ok(EventLoop { shared, thread: None })
+    }
+
+    /// Has `on_panic` hear of each panic of a controller, with the descriptor whose event the
+    /// controller was to deliver and what it has said; in the thread that has served the
+    /// descriptor, with no lock held. Of two, the last hears.
     ///
     /// A controller that panics has taken the event: it is not delivered again. Everything goes on
     /// to be served, that descriptor as well, until the host takes it off, or shuts the VM down.
     /// (Without `on_panic`, the process's panic hook is all that tells.)
     ///
-    /// # Errors
-    /// If there are no descriptors or threads left.
+    /// # Context
+    /// Any task.
+    #[must_use = "the loop"]
     pub fn reporting(
+        self,
         on_panic: impl Fn(Served, Box<dyn Any + Send>) + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let wake = EventFd::new(EFD_NONBLOCK)?;
-        let epoll = Epoll::new()?;
-        epoll.ctl(
-            ControlOperation::Add,
-            std::os::fd::AsRawFd::as_raw_fd(&wake),
-            EpollEvent::new(EventSet::IN, WAKE),
-        )?;
-        let entries = Entries { served: BTreeMap::new(), last: WAKE, stop: false };
-        let shared = Arc::new(Loop {
-            epoll,
-            wake,
-            entries: Mutex::new(entries),
-            on_panic: Box::new(on_panic),
-        });
-        let thread = {
-            let shared = shared.clone();
-            thread::Builder::new().name("doorbell-irqfd".into()).spawn(move || shared.run())?
-        };
-        Ok(EventLoop { shared, thread: Some(thread) })
+    ) -> Self {
+        *self.shared.on_panic() = Arc::new(on_panic);
+        self
+    }
+
+    /// Serves what has been signalled, and returns how many descriptors that were: at most 256 a
+    /// call, so that the host's loop comes round; what is left keeps [`as_fd`](EventLoop::as_fd)
+    /// readable. Does not wait if nothing was signalled. (Beside a thread of the loop there may be
+    /// nothing left to serve.)
+    ///
+    /// # Context
+    /// Any task, with no lock held, several at once as well; sleeps no longer than the controller
+    /// does.
+    ///
+    /// # Errors
+    /// What the kernel says of the loop's epoll: that somebody has closed it, for one. Nothing is
+    /// assigned from then on, and what was is the device's, until it is deassigned.
+    pub fn dispatch(&self) -> io::Result<usize> {
+        let served = self.shared.serve_ready(&mut [EpollEvent::default(); EVENTS], 0);
+        if served.is_err() {
+            self.shared.entries().stop = true;
+        }
+        served
     }
 
     /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
@@ -206,15 +323,16 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign_resample(gsi, sink))
     }
 
-    /// Makes an eventfd for a source that needs one, and assigns it to a GSI.
+    /// Makes a non-blocking eventfd for a source that needs one, and assigns it to a GSI. The
+    /// device signals it by writing eight bytes: a number of the machine's byte order.
     ///
     /// # Context
     /// Any task; may sleep.
     ///
     /// # Errors
     /// As for [`assign`](EventLoop::assign).
-    pub fn open(&self, vm: &Irqfds<P, C>, gsi: Gsi) -> Result<(EventFd, Served), EventError> {
-        let event = EventFd::new(EFD_NONBLOCK)?;
+    pub fn open(&self, vm: &Irqfds<P, C>, gsi: Gsi) -> Result<(OwnedFd, Served), EventError> {
+        let event = fd::eventfd().map_err(descriptor::refused)?;
         let served = self.assign(vm, Descriptor::eventfd(&event)?, gsi)?;
         Ok((event, served))
     }
@@ -299,7 +417,7 @@ impl<P: Platform, C: Controller> Drop for EventLoop<P, C> {
     fn drop(&mut self) {
         self.shared.entries().stop = true;
         // Fails if the counter is at its maximum, which wakes the thread as well.
-        let _ = self.shared.wake.write(1);
+        let _ = self.shared.wake.as_ref().map(|wake| wake.write(1));
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()
         {
@@ -318,7 +436,8 @@ impl<P: Platform, C: Controller> Loop<P, C> {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
             // A panic of who is told goes no further either; what it says, the panic hook has
             // shown.
-            let told = catch_unwind(AssertUnwindSafe(|| (self.on_panic)(served, payload)));
+            let on_panic = Arc::clone(&self.on_panic());
+            let told = catch_unwind(AssertUnwindSafe(|| on_panic(served, payload)));
             // The payload's destructor could panic in its turn.
             told.unwrap_or_else(std::mem::forget);
         }
@@ -327,6 +446,10 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     fn entries(&self) -> MutexGuard<'_, Entries<P, C>> {
         // Nothing panics while it is held.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_panic(&self) -> MutexGuard<'_, Arc<OnPanic>> {
+        self.on_panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts serving. An event that is in the descriptor already is seen at once.
@@ -364,42 +487,46 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     }
 
     fn run(&self) {
-        let mut events = [EpollEvent::default(); 64];
-        let mut ready = Vec::with_capacity(events.len());
-        loop {
-            let count = match self.epoll.wait(-1, &mut events) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    // Somebody closed our epoll descriptor. Refuse what comes; their sources keep
-                    // what was assigned.
-                    self.entries().stop = true;
-                    return;
-                }
-            };
-            {
-                let entries = self.entries();
-                if entries.stop {
-                    return;
-                }
-                let tokens = events[..count].iter().map(|event| Served(event.data()));
-                ready.extend(
-                    tokens
-                        .filter_map(|served| Some((served, entries.served.get(&served)?.clone()))),
-                );
-            }
-            for (served, entry) in ready.drain(..) {
-                self.guarded(served, || {
-                    if !entry.serve()
-                        && let Some(entry) = self.remove(served)
-                    {
-                        entry.stop_serving();
-                    }
-                });
-                // It may be the last one, and take the VM with it.
-                self.guarded(served, || drop(entry));
+        let mut events = [EpollEvent::default(); EVENTS];
+        while !self.entries().stop {
+            // Somebody closed our epoll descriptor? Refuse what comes; their sources keep what was
+            // assigned.
+            if self.serve_ready(&mut events, -1).is_err() {
+                self.entries().stop = true;
             }
         }
+    }
+
+    /// Serves what is signalled, after a wait of so many milliseconds for the first of it (-1: as
+    /// long as that takes), unless the loop is stopped.
+    fn serve_ready(&self, events: &mut [EpollEvent], timeout: i32) -> io::Result<usize> {
+        let count = match self.epoll.wait(timeout, events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            waited => waited?,
+        };
+        let mut served = 0;
+        for event in &events[..count] {
+            let served_by = Served(event.data());
+            let entry = {
+                let entries = self.entries();
+                if entries.stop {
+                    break;
+                }
+                entries.served.get(&served_by).cloned()
+            };
+            let Some(entry) = entry else { continue };
+            served += 1;
+            self.guarded(served_by, || {
+                if !entry.serve()
+                    && let Some(entry) = self.remove(served_by)
+                {
+                    entry.stop_serving();
+                }
+            });
+            // It may be the last one, and take the VM with it.
+            self.guarded(served_by, || drop(entry));
+        }
+        Ok(served)
     }
 }
 
@@ -496,7 +623,7 @@ mod tests {
         for round in 0..20 {
             let deassign: &(dyn Fn(&Events, Served) + Sync) =
                 if round % 2 == 0 { &alone } else { &among_others };
-            let events = EventLoop::new().unwrap();
+            let events = EventLoop::spawn().unwrap();
             let (_event, served) = events.open(&vm, Gsi(1)).unwrap();
             let entry = events.shared.entries().served[&served].clone();
             thread::scope(|scope| {

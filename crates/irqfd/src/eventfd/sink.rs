@@ -1,9 +1,10 @@
 //! An eventfd to be signalled.
 
-use doorbell_platform::fd::Signals;
-use vmm_sys_util::eventfd::EventFd;
+use std::os::fd::AsFd;
 
-use super::{Descriptor, EventError};
+use doorbell_platform::fd::Signals;
+
+use super::{Descriptor, EventError, descriptor};
 use crate::Notify;
 
 /// Notifies by an eventfd: the resamplefd of a device outside the process.
@@ -20,17 +21,18 @@ pub struct EventSink {
 doorbell_platform::opaque_debug!([] EventSink);
 
 impl EventSink {
-    /// Duplicates an eventfd. Its owner may close the original.
+    /// Duplicates an eventfd, blocking or not, of whatever type the host has for it. Its owner may
+    /// close the original.
     ///
     /// # Errors
     /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,
-    /// [`Blocking`](EventError::Blocking); [`OwnSink`](EventError::OwnSink) if a loop of this
-    /// process reads it; [`Io`](EventError::Io) if the kernel does not let this process signal
-    /// without waiting. (A host that trusts its devices can still write to their eventfds, by a
+    /// [`DescriptorLimit`](EventError::DescriptorLimit); [`OwnSink`](EventError::OwnSink) if a loop
+    /// of this process reads it; [`Io`](EventError::Io) if the kernel does not let this process
+    /// signal without waiting. (A host that trusts its devices can still write to their eventfds, by a
     /// [`Notify`] of its own.)
-    pub fn new(event: &EventFd) -> Result<Self, EventError> {
+    pub fn new(event: impl AsFd) -> Result<Self, EventError> {
         let signals = Signals::of_process()?;
-        let descriptor = Descriptor::eventfd(event)?;
+        let descriptor = Descriptor::signalled_eventfd(descriptor::duplicate(event)?)?;
         descriptor.add_sink()?;
         Ok(EventSink { descriptor, signals })
     }
