@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod entry_cache;
 pub mod ga_log;
 pub mod gic;
+pub mod intx;
 pub mod ioapic;
 pub mod iommu_amd;
 pub mod lapic;

@@ -1,11 +1,12 @@
 //! The same with the INTx of `doorbell-host`: who signals does so in a read section, so that one
 //! grace period waits for the handler and the work alike.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use doorbell_explore::sim::{Ghost, Model, Pool, note};
+use doorbell_explore::sim::{Ghost, Pool, note};
 use doorbell_explore::trace::FailureKind;
-use doorbell_explore::{HandlerHandle, Machine, Sim};
+use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::intx::{Device, Registers};
 use doorbell_host::intx::{Fired, Intx, IntxLine, IntxPending, Status};
 use doorbell_host::msi::Signal;
 use doorbell_platform::{Platform, ReadDomain, Work, WorkQueue};
@@ -35,39 +36,17 @@ fn variant(name: &'static str, expected: Expected, why: &'static str, waits: boo
     Variant::new(name, expected, why, text, move |m| program(m, waits))
 }
 
-#[derive(Clone, Copy)]
-struct Pins {
-    pending: bool,
-    masked: bool,
-}
+/// The device's line, as `doorbell-host` uses it.
+struct Line(Device);
 
-/// The device, whose line interrupts its CPU as long as it is asserted.
-struct Device {
-    pins: Model<Pins>,
-    handler: OnceLock<HandlerHandle>,
-}
-
-impl Device {
-    #[track_caller]
-    fn change(&self, f: impl FnOnce(&mut Pins)) {
-        let asserted = self.pins.change(|pins| {
-            f(pins);
-            pins.pending && !pins.masked
-        });
-        if asserted && let Some(handler) = self.handler.get() {
-            handler.raise();
-        }
-    }
-}
-
-impl IntxLine for Device {
+impl IntxLine for Line {
     fn status(&self) -> Status {
-        let Pins { pending, masked } = self.pins.observe(|pins| *pins);
+        let Registers { pending, masked } = self.0.registers();
         Status { pending: if pending { IntxPending::Yes } else { IntxPending::No }, masked }
     }
 
     fn set_masked(&self, masked: bool) {
-        self.change(|pins| pins.masked = masked);
+        self.0.set_masked(masked);
         note(|| format!("{} the device", if masked { "masks" } else { "unmasks" }));
     }
 }
@@ -81,15 +60,14 @@ impl Signal for Trigger {
     }
 }
 
-type Vfio = Intx<Sim, Device, Trigger>;
+type Vfio = Intx<Sim, Line, Trigger>;
 
 fn program(m: &Machine, waits: bool) {
     let eventfd = Arc::new(Ghost::new("eventfd"));
-    let device = Device {
-        pins: Model::new("device", Pins { pending: false, masked: false }),
-        handler: OnceLock::new(),
-    };
-    let vfio = Arc::new(Vfio::new(device, &Arc::new(<Sim as Platform>::Rcu::new("triggers"))));
+    let vfio = Arc::new(Vfio::new(
+        Line(Device::new("device")),
+        &Arc::new(<Sim as Platform>::Rcu::new("triggers")),
+    ));
     std::mem::forget(vfio.set_trigger(Some(Trigger(Arc::clone(&eventfd)))).act());
     vfio.enable();
     {
@@ -99,12 +77,12 @@ fn program(m: &Machine, waits: bool) {
                 tell.act();
             }
         });
-        vfio.line().handler.set(line).expect("it is the only one");
+        vfio.line().0.handler.set(line).expect("it is the only one");
     }
     {
         let vfio = Arc::clone(&vfio);
         m.hardware("device", move || {
-            vfio.line().change(|pins| pins.pending = true);
+            vfio.line().0.set_pending(true);
             note(|| "raises its line".to_owned());
         });
     }
@@ -132,7 +110,7 @@ fn program(m: &Machine, waits: bool) {
         });
     }
     m.at_quiescence("the device is masked", move || {
-        let masked = vfio.line().pins.observe(|pins| pins.masked);
+        let masked = vfio.line().0.registers().masked;
         masked
             .then_some(())
             .ok_or_else(|| "its line interrupts a CPU on which nobody handles it".to_owned())

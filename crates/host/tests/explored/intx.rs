@@ -1,12 +1,13 @@
 //! INTx of an assigned device, whose handler, user space and trigger meet.
 
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{DropUnlocked, Ghost, Model};
 use doorbell_explore::trace::FailureKind;
-use doorbell_explore::{Explore, HandlerHandle, Machine, Sim};
+use doorbell_explore::{Explore, Machine, Sim};
+use doorbell_hardware::intx::{Device, Registers};
 use doorbell_host::intx::{Exchanged, Fired, Intx, IntxLine, IntxPending, Status, Tell};
 use doorbell_host::msi::Signal;
 use doorbell_platform::{CpuId, Platform, ReadDomain, Vector};
@@ -75,8 +76,8 @@ pub fn programs() -> Vec<Program> {
                 let all = World::new(m, None);
                 let device = Rc::clone(&all);
                 m.hardware("device", move || {
-                    device.intx.line().change(|pins| pins.pending = true);
-                    device.intx.line().change(|pins| pins.pending = false);
+                    device.line().set_pending(true);
+                    device.line().set_pending(false);
                 });
                 let unmasks = Rc::clone(&all);
                 m.task_on(THERE, "unmask eventfd", move || act(unmasks.intx.unmask()));
@@ -121,48 +122,21 @@ impl Signal for Trigger {
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Pins {
-    pending: bool,
-    masked: bool,
-}
+/// The device's line, as `doorbell-host` uses it.
+struct Line(Device);
 
-impl Pins {
-    fn asserted(self) -> bool {
-        self.pending && !self.masked
-    }
-}
-
-/// The device, and its line, which interrupts the CPU of the handler as long as it is asserted.
-struct Device {
-    pins: Model<Pins>,
-    handler: OnceLock<HandlerHandle>,
-}
-
-impl Device {
-    fn change(&self, f: impl FnOnce(&mut Pins)) {
-        let asserted = self.pins.change(|pins| {
-            f(pins);
-            pins.asserted()
-        });
-        if asserted && let Some(handler) = self.handler.get() {
-            handler.raise();
-        }
-    }
-}
-
-impl IntxLine for Device {
+impl IntxLine for Line {
     fn status(&self) -> Status {
-        let Pins { pending, masked } = self.pins.observe(|pins| *pins);
+        let Registers { pending, masked } = self.0.registers();
         Status { pending: if pending { IntxPending::Yes } else { IntxPending::No }, masked }
     }
 
     fn set_masked(&self, masked: bool) {
-        self.change(|pins| pins.masked = masked);
+        self.0.set_masked(masked);
     }
 }
 
-type SimIntx = Intx<Sim, Device, Trigger>;
+type SimIntx = Intx<Sim, Line, Trigger>;
 
 struct World {
     intx: SimIntx,
@@ -170,7 +144,7 @@ struct World {
     told: [Arc<Model<u64>>; 2],
 }
 
-fn act(tell: Option<Tell<'_, Sim, Device, Trigger>>) {
+fn act(tell: Option<Tell<'_, Sim, Line, Trigger>>) {
     if let Some(tell) = tell {
         tell.act();
     }
@@ -179,10 +153,11 @@ fn act(tell: Option<Tell<'_, Sim, Device, Trigger>>) {
 impl World {
     /// A line in use, with the first trigger if `with` says so.
     fn new(m: &Machine, with: Option<usize>) -> Rc<Self> {
-        let device =
-            Device { pins: Model::new("device", Pins::default()), handler: OnceLock::new() };
         let all = Rc::new(World {
-            intx: Intx::new(device, &Arc::new(<Sim as Platform>::Rcu::new("triggers"))),
+            intx: Intx::new(
+                Line(Device::new("device")),
+                &Arc::new(<Sim as Platform>::Rcu::new("triggers")),
+            ),
             memory: Arc::new(Ghost::new("the first trigger")),
             told: ["first trigger", "second trigger"].map(|name| Arc::new(Model::new(name, 0))),
         });
@@ -195,13 +170,17 @@ impl World {
             if let Fired::Ours(tell) = fires.intx.fire() {
                 act(tell);
             }
-            fires.intx.line().change(|_| ());
+            fires.line().eoi();
         });
-        all.intx.line().handler.set(handler).expect("the only one");
+        all.line().handler.set(handler).expect("the only one");
         all
     }
 
-    fn exchange(&self, to: usize) -> Exchanged<'_, Sim, Device, Trigger> {
+    fn line(&self) -> &Device {
+        &self.intx.line().0
+    }
+
+    fn exchange(&self, to: usize) -> Exchanged<'_, Sim, Line, Trigger> {
         let memory = if to == 0 {
             Arc::clone(&self.memory)
         } else {
@@ -216,7 +195,7 @@ impl World {
 
     /// The device wants no interrupt.
     fn never_fires(&self) {
-        self.intx.line().handler.get().expect("it is set up").may_not_run();
+        self.line().handler.get().expect("it is set up").may_not_run();
     }
 
     /// The device wants so many interrupts, each after the one before was served.
@@ -224,8 +203,8 @@ impl World {
         let this = Rc::clone(self);
         m.hardware("device", move || {
             for _ in 0..times {
-                this.intx.line().change(|pins| pins.pending = true);
-                this.intx.line().pins.wait(|pins| !pins.pending, |_| ());
+                this.line().set_pending(true);
+                this.line().is_served();
             }
         });
     }
@@ -235,7 +214,7 @@ impl World {
         let this = Rc::clone(self);
         m.task_on(cpu, "user space", move || {
             while this.told[of].serve(|count| *count > 0, |count| *count = 0).is_ok() {
-                this.intx.line().change(|pins| pins.pending = false);
+                this.line().set_pending(false);
                 act(this.intx.unmask());
             }
         });
@@ -265,8 +244,8 @@ impl World {
     fn is_masked_at_the_end(self: &Rc<Self>, m: &Machine, masked: bool) {
         let this = Rc::clone(self);
         m.at_quiescence("the device is masked if and only if the line is out of use", move || {
-            let pins = this.intx.line().pins.observe(|pins| *pins);
-            (pins.masked == masked).then_some(()).ok_or_else(|| format!("{}", pins.masked))
+            let is = this.line().registers().masked;
+            (is == masked).then_some(()).ok_or_else(|| format!("{is}"))
         });
     }
 }
@@ -276,7 +255,7 @@ fn shut(m: &Machine, waits: Waits) {
     let all = World::new(m, Some(0));
     all.intx.mask();
     let device = Rc::clone(&all);
-    m.hardware("device", move || device.intx.line().change(|pins| pins.pending = true));
+    m.hardware("device", move || device.line().set_pending(true));
     let unmasks = Rc::clone(&all);
     m.task_on(THERE, "unmask eventfd", move || act(unmasks.intx.unmask()));
     all.shuts(m, waits);
