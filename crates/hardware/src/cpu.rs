@@ -2,7 +2,9 @@
 //! 15.29), the notification vector of VMX, kicks. What the guest does is somebody else's.
 
 use doorbell_explore::Ended;
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
+use doorbell_platform::CpuId;
+use doorbell_post::Notice;
 
 /// A CPU, and whether it would hear what it is told.
 pub struct Cpu(Model<State>);
@@ -47,10 +49,29 @@ impl Cpu {
         self.0.change(|cpu| cpu.irqs_off = true);
     }
 
-    /// Enters guest mode, in which it takes what is posted, or does not.
+    /// Enters guest mode, in which it takes what is posted, or does not, and returns what `guest`
+    /// does there. Interrupts, which are off, are on meanwhile. What comes then is the caller's: to
+    /// [leave](Cpu::leave), unless interrupts are turned [on](Cpu::irqs_on) in the host at once.
     #[track_caller]
-    pub fn enter(&self, posted: bool) {
+    pub fn enter<R>(&self, posted: bool, guest: impl FnOnce() -> R) -> R {
         self.0.change(|cpu| cpu.guest = Some(posted));
+        local_irq_enable();
+        let result = guest();
+        local_irq_disable();
+        result
+    }
+
+    /// Stays in guest mode until it is kicked, and does what `told` does whenever it is told
+    /// something.
+    ///
+    /// # Errors
+    /// When the run is over.
+    #[track_caller]
+    pub fn stay(&self, mut told: impl FnMut()) -> Result<(), Ended> {
+        while !self.hear()? {
+            told();
+        }
+        Ok(())
     }
 
     /// Leaves guest mode. Kicks are remembered until interrupts are on.
@@ -112,5 +133,17 @@ impl Cpu {
                 cpu.kicked || notified && cpu.guest == Some(false)
             },
         )
+    }
+}
+
+/// Does to one of the CPUs, which have the numbers from 0 on, what a sender is told to, or has
+/// `wake` wake the vCPU's task. Who is notified is so by the doorbell.
+#[track_caller]
+pub fn act(cpus: &[Cpu], notice: Notice<CpuId>, wake: impl FnOnce()) {
+    match notice {
+        Notice::Nothing => {}
+        Notice::Notify(cpu) => cpus[cpu.0 as usize].ring(),
+        Notice::Kick(cpu) => cpus[cpu.0 as usize].kick(),
+        Notice::Wake => wake(),
     }
 }

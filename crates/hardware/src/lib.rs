@@ -2,6 +2,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod avic;
+pub mod copies;
 pub mod cpu;
 pub mod entry_cache;
 pub mod ga_log;

@@ -32,12 +32,12 @@ pub trait Few: Layout + Send + Sync + 'static {
     fn take(&self) -> u64;
 }
 
-impl Few for Bits {
+impl<const WORDS: usize> Few for Pending<Sim, WORDS> {
     fn empty() -> Self {
-        Bits::new()
+        Pending::new()
     }
 
-    fn bit(number: usize) -> Bit<1> {
+    fn bit(number: usize) -> Bit<WORDS> {
         Bit::new(number).expect("a small number")
     }
 

@@ -8,8 +8,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
-use doorbell_explore::{Ended, Machine, Sim};
+use doorbell_explore::sim::Model;
+use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, IrqGuard, Platform, Vector};
 use doorbell_post::{Notice, Requests};
 
@@ -280,19 +280,12 @@ pub trait Delivery: 'static {
         let mut ran = Ran::Exited;
         cpu.irqs_off();
         let entered = self.enter(&irqs, on, &mut |entry| {
-            cpu.enter(entry.posted);
             vcpu.place().in_guest = true;
-            local_irq_enable();
-            if !self.runs(entry) && until == Until::Kicked {
-                ran = loop {
-                    match cpu.hear() {
-                        Ok(false) => self.told(),
-                        Ok(true) => break Ran::Exited,
-                        Err(Ended { .. }) => break Ran::Over,
-                    }
-                };
-            }
-            local_irq_disable();
+            cpu.enter(entry.posted, || {
+                if !self.runs(entry) && until == Until::Kicked {
+                    ran = cpu.stay(|| self.told()).map_or(Ran::Over, |()| Ran::Exited);
+                }
+            });
             vcpu.place().in_guest = false;
         });
         cpu.irqs_on();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbell_explore::sim::{fail, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::fail;
 use doorbell_explore::{Machine, Sim};
 use doorbell_gic::{Access, CpuInterface, Group, IntId, ListRegisters};
 use doorbell_hardware::gic::spec::{self as hw, ListRegister};
@@ -155,10 +155,7 @@ impl Vcpu {
         let in_guest =
             self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
         let in_guest = in_guest.expect("nothing is requested");
-        cpu.enter(false);
-        local_irq_enable();
-        let left = self.guest(idle);
-        local_irq_disable();
+        let left = cpu.enter(false, || self.guest(idle));
         cpu.leave();
         let levels = self.interface.exit(&vm.gic, in_guest, &mut self.registers, &mut Hears(&vm));
         cpu.irqs_on();

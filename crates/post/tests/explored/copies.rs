@@ -10,12 +10,9 @@ use doorbell_explore::removal::Program;
 use doorbell_explore::sim::{DropUnlocked, Model, local_irq_disable, local_irq_enable};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
-use doorbell_hardware::cpu::Cpu;
-use doorbell_hardware::posts::Bits;
-use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, Vector};
-use doorbell_post::{
-    Bit, Guest, Layout, Mirror, ModeGate, Notice, Post, Residency, ResidencyCopies,
-};
+use doorbell_hardware::copies::{self, Vcpu};
+use doorbell_platform::{Atomic, CpuId, Platform, Vector};
+use doorbell_post::{Bit, Layout, Mirror, Residency, ResidencyCopies};
 
 const HERE: CpuId = CpuId(0);
 const THERE: CpuId = CpuId(1);
@@ -126,80 +123,24 @@ impl Mirror for Entry {
     }
 }
 
-struct Vcpu {
-    post: Post<Sim, Bits, ModeGate<Sim>>,
-    copies: ResidencyCopies<Sim, Entry, Entry>,
+struct System {
+    vcpu: Arc<Vcpu<Entry, Entry>>,
     irte: Arc<Entry>,
-    cpus: [Cpu; 2],
-    got: Model<u64>,
     /// Posts of the device.
     under_way: Model<u32>,
-    task: Model<Option<<Sim as Platform>::Task>>,
-    /// Where its hooks have put it. Used with interrupts off only.
+    /// Where its hooks have put the vCPU. Used with interrupts off only.
     on: Cell<Option<CpuId>>,
 }
 
-impl Vcpu {
-    fn take(&self) {
-        let mut got = 0;
-        self.post.layout().take(|bit| got |= 1u64 << bit.number());
-        if got != 0 {
-            self.got.change(|all| *all |= got);
-        }
-    }
-
+impl System {
     fn load(&self, cpu: CpuId) {
         self.on.set(Some(cpu));
-        self.copies.set(Residency::Running { apic_id: cpu.0 });
+        self.vcpu.load(cpu);
     }
 
     fn put(&self) {
         self.on.set(None);
-        self.copies.set(Residency::Away { log: false });
-    }
-
-    fn act(&self, notice: Notice<CpuId>) {
-        match notice {
-            Notice::Nothing => {}
-            Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpus[cpu.0 as usize].kick(),
-            Notice::Wake => {
-                Sim::wake(&self.task.observe(Clone::clone).expect("it sleeps, so it has begun"))
-            }
-        }
-    }
-
-    /// Heard in guest mode only.
-    fn ring(&self, cpu: CpuId) {
-        self.cpus[cpu.0 as usize].ring();
-    }
-
-    /// Stays in the guest until nothing more can happen.
-    fn stay(&self, at: CpuId) {
-        let cpu = &self.cpus[at.0 as usize];
-        let irqs = IrqGuard::<Sim>::new();
-        let entering =
-            self.post.enter(&irqs, Guest { cpu: at, posted: true }).expect("nothing is requested");
-        // The CPU looks itself when it enters the guest.
-        let (in_guest, _) = entering.rescan(|_| ());
-        cpu.enter(true);
-        local_irq_enable();
-        loop {
-            self.take();
-            if cpu.hear().is_err() {
-                break;
-            }
-        }
-        local_irq_disable();
-        in_guest.exited();
-    }
-
-    /// Sleeps once, if there is nothing to do.
-    fn sleep(&self) {
-        self.copies.set(Residency::Away { log: true });
-        if let Ok(blocked) = self.post.block() {
-            blocked.wait();
-        }
+        self.vcpu.put();
     }
 
     /// An MSI of the device: the IOMMU sets the bit, then reads the IRTE in one step and does what
@@ -207,14 +148,14 @@ impl Vcpu {
     fn msi(&self) {
         self.under_way.change(|posts| *posts += 1);
         if self.irte.bits.load(SeqCst) & GUEST_MODE == 0 {
-            self.act(self.post.post(BIT));
+            self.vcpu.act(self.vcpu.post.post(BIT));
         } else {
-            self.post.layout().publish(BIT);
+            self.vcpu.post.layout().publish(BIT);
             let entry = self.irte.bits.load(SeqCst);
             if entry & RUN != 0 {
-                self.ring(CpuId(entry as u32));
+                self.vcpu.ring(entry as u32);
             } else if entry & LOG != 0 {
-                self.act(self.post.published());
+                self.vcpu.act(self.vcpu.post.published());
             }
         }
         self.under_way.change(|posts| *posts -= 1);
@@ -223,21 +164,18 @@ impl Vcpu {
     /// The IRTE refers to the vCPU no more. When no post is under way that has read it before,
     /// somebody looks.
     fn unbind(&self) {
-        self.copies.remove(&self.irte, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
+        let removed = self.vcpu.copies.remove(&self.irte, |entry| entry.bits.store(0, SeqCst));
+        removed.expect("it is there");
         self.under_way.wait(|posts| *posts == 0, |_| ());
-        self.act(self.post.published());
+        self.vcpu.act(self.vcpu.post.published());
     }
 }
 
 fn program(m: &Machine, scope: Scope) {
-    let vcpu = Rc::new(Vcpu {
-        post: Post::new(Bits::new(), ModeGate::new()),
-        copies: ResidencyCopies::new(Entry::new()),
+    let system = Rc::new(System {
+        vcpu: Vcpu::new(0, Entry::new(), &copies::cpus()),
         irte: Arc::new(Entry::new()),
-        cpus: [const { "CPU" }; 2].map(Cpu::new),
-        got: Model::new("guest", 0),
         under_way: Model::new("posts under way", 0),
-        task: Model::new("task", None),
         on: Cell::new(None),
     });
     let program = |entry: &Entry, residency| {
@@ -245,11 +183,11 @@ fn program(m: &Machine, scope: Scope) {
         Ok::<_, doorbell_post::NoSuchCopy>(())
     };
     if !scope.binds {
-        vcpu.copies.add(Arc::clone(&vcpu.irte), program).expect("it can be programmed");
+        let added = system.vcpu.copies.add(Arc::clone(&system.irte), program);
+        added.expect("it can be programmed");
     }
-    let runs = Rc::clone(&vcpu);
+    let runs = Rc::clone(&system);
     m.task_on(HERE, "vCPU", move || {
-        runs.task.change(|task| *task = Some(Sim::current_task()));
         local_irq_disable();
         runs.load(HERE);
         local_irq_enable();
@@ -258,58 +196,62 @@ fn program(m: &Machine, scope: Scope) {
             runs.load(THERE);
         }
         if scope.sleeps {
-            runs.sleep();
+            if runs.vcpu.sleep().is_err() {
+                return;
+            }
             runs.load(HERE);
         }
         if scope.posts {
-            runs.stay(if scope.moves { THERE } else { HERE });
+            runs.vcpu.stay(if scope.moves { THERE } else { HERE });
         } else {
             runs.put();
         }
     });
     let others = CpuId(2);
     if scope.binds {
-        let binds = Rc::clone(&vcpu);
+        let binds = Rc::clone(&system);
         m.task_on(others, "binds", move || {
-            let before = scope.stale.then(|| binds.copies.residency());
+            let before = scope.stale.then(|| binds.vcpu.copies.residency());
             let add = |entry: &Entry, now| program(entry, before.unwrap_or(now));
-            binds.copies.add(Arc::clone(&binds.irte), add).expect("it can be programmed");
+            binds.vcpu.copies.add(Arc::clone(&binds.irte), add).expect("it can be programmed");
             if scope.unbinds {
                 binds.unbind();
             }
         });
     }
     if scope.binds_another {
-        let binds = Rc::clone(&vcpu);
+        let binds = Rc::clone(&system);
         m.task_on(CpuId(3), "binds another", move || {
             let copy = Arc::new(Entry::new());
-            binds.copies.add(Arc::clone(&copy), program).expect("it can be programmed");
-            binds.copies.remove(&copy, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
+            let copies = &binds.vcpu.copies;
+            copies.add(Arc::clone(&copy), program).expect("it can be programmed");
+            copies.remove(&copy, |entry| entry.bits.store(0, SeqCst)).expect("it is there");
         });
     }
     if scope.switched {
-        let switched = Rc::clone(&vcpu);
+        let switched = Rc::clone(&system);
         // An interrupt by itself does what the hooks do: it takes the same lock.
         let on = if scope.binds { others } else { HERE };
         let handler = m.handler(on, SWITCH, "switch", move || {
             let residency = switched.on.get().map_or(Residency::Away { log: false }, |cpu| {
                 Residency::Running { apic_id: cpu.0 }
             });
-            switched.copies.set(residency);
+            switched.vcpu.copies.set(residency);
         });
         m.hardware("timer", move || handler.raise());
     }
     if scope.posts {
-        let posts = Rc::clone(&vcpu);
+        let posts = Rc::clone(&system);
         m.hardware("device", move || posts.msi());
     }
     m.at_quiescence(
         "the guest has got what was posted, and the IRTE says what the vCPU's entry says",
         move || {
-            if scope.posts && vcpu.got.observe(|got| *got) != 1 {
+            if scope.posts && system.vcpu.got() != 1 {
                 return Err("it has not got it".into());
             }
-            let (own, irte) = (vcpu.copies.own().bits.load(SeqCst), vcpu.irte.bits.load(SeqCst));
+            let own = system.vcpu.copies.own().bits.load(SeqCst);
+            let irte = system.irte.bits.load(SeqCst);
             let expected = if scope.unbinds { 0 } else { own };
             (irte == expected).then_some(()).ok_or(format!("{own:#x}, but {irte:#x}"))
         },

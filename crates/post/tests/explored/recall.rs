@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use doorbell_explore::removal::Program;
-use doorbell_explore::sim::{self, Model, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{self, Model};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_hardware::cpu::Cpu;
@@ -53,14 +53,13 @@ impl Vcpu {
             .enter(&irqs_off, Guest { cpu: self.on, posted: false })
             .expect("nothing is requested");
         let (in_guest, _) = entering.rescan(|_| ());
-        self.cpu.enter(false);
-        self.held.change(|held| *held += 1);
-        if waits {
-            local_irq_enable();
-            // Ended, too: nobody recalls it any more.
-            let _ = self.cpu.hear();
-            local_irq_disable();
-        }
+        self.cpu.enter(false, || {
+            self.held.change(|held| *held += 1);
+            if waits {
+                // Ended, too: nobody recalls it any more.
+                let _ = self.cpu.hear();
+            }
+        });
         self.cpu.leave();
         let fold = || {
             let held = self.held.observe(|held| *held);

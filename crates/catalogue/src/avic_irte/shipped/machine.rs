@@ -12,8 +12,8 @@ use doorbell_apic::avic::{
     Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun,
 };
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Ghost, Model, local_irq_disable, local_irq_enable};
-use doorbell_hardware::cpu::Cpu;
+use doorbell_explore::sim::{Ghost, Model};
+use doorbell_hardware::cpu::{self, Cpu};
 use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
 use doorbell_host::{
@@ -146,22 +146,12 @@ impl System {
         &self.cpus[cpu.0 as usize]
     }
 
-    /// Heard in guest mode with AVIC only.
-    fn ring(&self, cpu: CpuId) {
-        self.cpu(cpu).ring();
-    }
-
     pub(super) fn act(&self, vcpu: &Vcpu, notice: Notice<CpuId>) {
-        match notice {
-            Notice::Nothing => {}
-            Notice::Notify(cpu) => self.ring(cpu),
-            Notice::Kick(cpu) => self.cpu(cpu).kick(),
-            Notice::Wake => {
-                let task = vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun");
-                let _run_queue = vcpu.run_queue.lock_irqsave();
-                Sim::wake(&task);
-            }
-        }
+        cpu::act(&self.cpus, notice, || {
+            let task = vcpu.task.observe(Clone::clone).expect("it sleeps, so it has begun");
+            let _run_queue = vcpu.run_queue.lock_irqsave();
+            Sim::wake(&task);
+        });
     }
 
     /// An MSI of a device: the IOMMU reads the IRTE, sets the bit, then takes running bit,
@@ -179,7 +169,7 @@ impl System {
         vcpu.avic.page().register(IRR).fetch_or(1 << (read.vector % 32), SeqCst);
         match irte.interrupt.load().as_guest() {
             Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => {
-                self.ring(CpuId(apic_id))
+                self.cpu(CpuId(apic_id)).ring()
             }
             Some(GuestMode { residency: Residency::Away { log: true }, tag, .. }) => {
                 self.entries.write(tag)
@@ -312,10 +302,7 @@ impl Vcpu {
             Err(Requests(_)) => self.avic.inhibit(system.inhibited.load(SeqCst)),
             Ok((in_guest, vmrun)) => {
                 let avic = vmrun == Vmrun::WithAvic;
-                cpu.enter(avic);
-                local_irq_enable();
-                goes_on = self.guest(cpu, avic, stays);
-                local_irq_disable();
+                goes_on = cpu.enter(avic, || self.guest(cpu, avic, stays));
                 cpu.leave();
                 in_guest.exited();
             }
@@ -325,19 +312,13 @@ impl Vcpu {
     }
 
     fn guest(&self, cpu: &Cpu, avic: bool, stays: bool) -> bool {
-        loop {
+        let looks = || {
             let irr = self.avic.page().register(IRR);
             if avic && irr.load(SeqCst) != 0 {
                 self.gets(irr.swap(0, SeqCst));
             }
-            if !stays {
-                return true;
-            }
-            match cpu.hear() {
-                Ok(false) => {}
-                Ok(true) => return true,
-                Err(_) => return false,
-            }
-        }
+        };
+        looks();
+        !stays || cpu.stay(looks).is_ok()
     }
 }

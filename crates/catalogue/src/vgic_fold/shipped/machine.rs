@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable, note};
+use doorbell_explore::sim::{Model, fail, note};
 use doorbell_explore::{Machine, Sim};
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
@@ -282,10 +282,7 @@ impl Vcpu {
         let entered =
             self.interface.enter(&vm.gic, &irqs_off, on, &mut self.registers, &mut Hears(&vm));
         let in_guest = entered.expect("nothing is requested");
-        cpu.enter(false);
-        local_irq_enable();
-        let halts = self.guest();
-        local_irq_disable();
+        let halts = cpu.enter(false, || self.guest());
         cpu.leave();
         let levels = self.interface.exit(&vm.gic, in_guest, &mut self.registers, &mut Hears(&vm));
         cpu.free();
