@@ -87,7 +87,9 @@ fn vcpu(m: &Machine, all: &Rc<Machines>, life: Life) {
     let runs = Arc::clone(&all.vcpus[0]);
     m.task_on(HERE, "vCPU", move || match life {
         Life::Stays | Life::Inhibited => runs.stay(HERE),
-        Life::Sleeps => runs.sleep(),
+        Life::Sleeps => {
+            let _ = runs.sleep();
+        }
     });
     if life == Life::Inhibited {
         let vcpu = Arc::clone(&all.vcpus[0]);

@@ -5,18 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{Model, fail, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{Model, fail};
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::copies;
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
     AmdBinding, AmdInterrupt, AvicTarget, Invalidate, Posting, RemapTable, RescanRequired,
 };
-use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform};
-use doorbell_post::{
-    Bit, Guest, Layout, Mirror, Mode, ModeGate, Notice, Pending, Post, Requests, Residency,
-    ResidencyCopies,
-};
+use doorbell_platform::{Atomic, CpuId, Platform};
+use doorbell_post::{Bit, Layout, Mirror, Mode, Residency, ResidencyCopies};
 
 pub type Word = <Sim as Platform>::AtomicU128;
 pub type Memory = Arc<[Word]>;
@@ -49,33 +47,7 @@ impl Mirror for Own {
     fn reflect(&self, _: Residency) {}
 }
 
-#[derive(Default)]
-struct Cpu {
-    in_guest: bool,
-    doorbell: bool,
-    kicked: bool,
-}
-
-impl Cpu {
-    /// Whether it must leave the guest.
-    fn hears(&mut self) -> bool {
-        self.doorbell = false;
-        std::mem::take(&mut self.kicked)
-    }
-}
-
-pub struct Vcpu {
-    /// The number of its backing page.
-    pub page: u64,
-    pub post: Post<Sim, Pending<Sim, 1>, ModeGate<Sim>>,
-    pub copies: ResidencyCopies<Sim, Own, Interrupt>,
-    woken: Model<bool>,
-    got: Model<u64>,
-    cpus: Arc<Cpus>,
-}
-
-/// The CPUs by number.
-struct Cpus([Model<Cpu>; 2]);
+pub type Vcpu = copies::Vcpu<Own, Interrupt>;
 
 impl AvicTarget<Sim, Shared> for Vcpu {
     type Own = Own;
@@ -84,109 +56,8 @@ impl AvicTarget<Sim, Shared> for Vcpu {
     }
 }
 
-impl Vcpu {
-    pub fn posting(&self) -> Posting {
-        Posting { backing_page: self.page, vector: 0, tag: self.page as u32 }
-    }
-
-    pub fn load(&self, cpu: CpuId) {
-        self.copies.set(Residency::Running { apic_id: cpu.0 });
-    }
-
-    pub fn put(&self) {
-        self.copies.set(Residency::Away { log: false });
-    }
-
-    /// Stays in the guest until nothing more can happen, but for requests.
-    pub fn stay(&self, at: CpuId) {
-        let mut posted = true;
-        loop {
-            if !posted {
-                self.copies.set(Residency::Away { log: true });
-            }
-            match self.run(at, posted) {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(Requests(_)) => posted = false,
-            }
-        }
-    }
-
-    /// Whether nothing more can happen.
-    fn run(&self, at: CpuId, posted: bool) -> Result<bool, Requests> {
-        let cpu = &self.cpus.0[at.0 as usize];
-        let irqs = IrqGuard::<Sim>::new();
-        let (in_guest, _) = self.post.enter(&irqs, Guest { cpu: at, posted })?.rescan(|_| {
-            // What the CPU does not take itself is injected.
-            if !posted {
-                self.take();
-            }
-        });
-        cpu.change(|cpu| cpu.in_guest = posted);
-        local_irq_enable();
-        let over = loop {
-            // The CPU looks when it enters the guest, and when it hears the doorbell.
-            if posted {
-                self.take();
-            }
-            match cpu.serve(|cpu| cpu.doorbell || cpu.kicked, Cpu::hears) {
-                Err(_) => break true,
-                Ok(true) => break false,
-                Ok(false) => {}
-            }
-        };
-        local_irq_disable();
-        if over {
-            // It is in the guest for good.
-            std::mem::forget(in_guest);
-        } else {
-            in_guest.exited();
-        }
-        Ok(over)
-    }
-
-    /// Sleeps once, if there is nothing to do: until it is woken, or nothing more can happen.
-    pub fn sleep(&self) {
-        self.copies.set(Residency::Away { log: true });
-        if let Ok(blocked) = self.post.block()
-            && self.woken.serve(|woken| *woken, |_| ()).is_err()
-        {
-            // It sleeps for good.
-            std::mem::forget(blocked);
-        }
-    }
-
-    pub fn act(&self, notice: Notice<CpuId>) {
-        match notice {
-            Notice::Nothing => {}
-            Notice::Notify(cpu) => self.cpus.ring(cpu),
-            Notice::Kick(cpu) => self.cpus.0[cpu.0 as usize].change(|cpu| cpu.kicked = true),
-            Notice::Wake => self.woken.change(|woken| *woken = true),
-        }
-    }
-
-    /// Somebody has to look at what is pending: an entry of the log says so, or an invalidation has
-    /// completed.
-    pub fn look(&self) {
-        if self.post.layout().any() {
-            self.act(self.post.run_state().kick());
-        }
-    }
-
-    fn take(&self) {
-        let mut got = 0;
-        self.post.layout().take(|bit| got |= 1u64 << bit.number());
-        if got != 0 {
-            self.got.change(|all| *all |= got);
-        }
-    }
-}
-
-impl Cpus {
-    /// Heard in guest mode only, with AVIC.
-    fn ring(&self, cpu: CpuId) {
-        self.0[cpu.0 as usize].change(|cpu| cpu.doorbell |= cpu.in_guest);
-    }
+pub fn posting(vcpu: &Vcpu) -> Posting {
+    Posting { backing_page: vcpu.page, vector: 0, tag: vcpu.page as u32 }
 }
 
 /// Whether the IOMMU has used the entry before.
@@ -200,7 +71,6 @@ pub enum Cache {
 pub struct Machines {
     unit: EntryCache<AmdIrte>,
     memory: Memory,
-    cpus: Arc<Cpus>,
     pub vcpus: [Arc<Vcpu>; 2],
     /// To which vCPU the handler of the host injects. Changed before the entry is.
     pub route: Model<usize>,
@@ -215,24 +85,12 @@ impl Machines {
             .expect("its words are lock-free")
             .allocate()
             .expect("there is one");
-        let cpus =
-            Arc::new(Cpus([const { "CPU" }; 2].map(|name| Model::new(name, Cpu::default()))));
-        let vcpus = [5, 6].map(|page| {
-            Arc::new(Vcpu {
-                page,
-                post: Post::new(Pending::new(), ModeGate::new()),
-                copies: ResidencyCopies::new(Own),
-                woken: Model::new("wake-up", false),
-                got: Model::new("guest", 0),
-                cpus: Arc::clone(&cpus),
-            })
-        });
+        let cpus = copies::cpus();
         let binding = Bound::new(AmdInterrupt::new(entry, host(7)));
         Rc::new(Machines {
             unit: EntryCache::new("IOMMU"),
             memory,
-            cpus,
-            vcpus,
+            vcpus: [5, 6].map(|page| Vcpu::new(page, Own, &cpus)),
             route: Model::new("route", 0),
             interrupt: Arc::clone(binding.interrupt()),
             binding: Model::new("binding", Some(binding)),
@@ -294,7 +152,7 @@ impl Machines {
         // In host mode the other fields mean something else: it may do anything, such as nothing.
         let now = self.entry().as_guest();
         if let Some(Residency::Running { apic_id }) = now.map(|now| now.residency) {
-            self.cpus.ring(CpuId(apic_id));
+            self.vcpus[0].ring(apic_id);
         }
         self.unit.done();
         if let Some(now) = now.filter(|now| now.residency == Residency::Away { log: true }) {
@@ -317,7 +175,7 @@ impl Machines {
     pub fn nothing_lost(self: &Rc<Self>, m: &Machine) {
         let this = Rc::clone(self);
         m.at_quiescence("what was posted has arrived", move || {
-            let arrived = this.vcpus.iter().any(|vcpu| vcpu.got.observe(|got| *got != 0));
+            let arrived = this.vcpus.iter().any(|vcpu| vcpu.got() != 0);
             // Who has not begun to run, or waits for a CPU, looks before it enters.
             let looks = this.vcpus.iter().any(|vcpu| {
                 let in_host = matches!(
@@ -345,5 +203,5 @@ impl Machines {
 }
 
 pub fn bind(binding: &mut Bound, vcpu: &Arc<Vcpu>) -> Invalidate<()> {
-    binding.bind(Arc::clone(vcpu), vcpu.posting()).expect("it is bound to none")
+    binding.bind(Arc::clone(vcpu), posting(vcpu)).expect("it is bound to none")
 }
