@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use doorbell_explore::sim::{DropUnlocked, Ghost, Model, fail, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::copies;
 use doorbell_hardware::entry_cache::EntryCache;
 use doorbell_host::irte::amd::{AmdIrte, HostMode};
 use doorbell_host::{
@@ -18,10 +19,8 @@ use doorbell_host::{
 use doorbell_irqfd::{
     Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId,
 };
-use doorbell_platform::{Atomic, Platform};
-use doorbell_post::{
-    Bit, Layout, Mirror, ModeGate, Notice, Pending, Post, Residency, ResidencyCopies,
-};
+use doorbell_platform::{Atomic, CpuId, Platform};
+use doorbell_post::{Bit, Layout, Mirror, Notice, Residency, ResidencyCopies};
 
 use crate::{Expected, Variant};
 
@@ -141,12 +140,7 @@ impl Mirror for PhysicalId {
 }
 
 /// A vCPU that is in the host, and looks at its page before it enters the guest.
-struct Vcpu {
-    number: usize,
-    post: Post<Sim, Pending<Sim, 1>, ModeGate<Sim>>,
-    copies: ResidencyCopies<Sim, PhysicalId, Interrupt>,
-    _dropped: DropUnlocked,
-}
+type Vcpu = copies::Vcpu<PhysicalId, Interrupt>;
 
 impl AvicTarget<Sim, Memory> for Vcpu {
     type Own = PhysicalId;
@@ -197,7 +191,7 @@ impl Hardware {
         });
         if let Some(guest) = used.as_guest() {
             let vcpu = &self.vcpus[guest.backing_page as usize];
-            self.publishes(vcpu.number, true);
+            self.publishes(vcpu.page as usize, true);
             vcpu.post.layout().publish(bit());
         }
         self.unit.done();
@@ -231,7 +225,7 @@ impl Controller for Chip {
     fn msi(&self, msi: Msi) {
         self.memory.access();
         let vcpu = &self.hardware.vcpus[msi.data as usize];
-        self.hardware.publishes(vcpu.number, false);
+        self.hardware.publishes(vcpu.page as usize, false);
         if vcpu.post.post(bit()) != Notice::Nothing {
             fail("a vCPU that is in the host has to be told");
         }
@@ -263,8 +257,7 @@ impl Assigned {
             unreachable!("it always has one")
         };
         let vcpu = &self.hardware.vcpus[msi.data as usize];
-        let posting =
-            Posting { backing_page: vcpu.number as u64, vector: 0, tag: vcpu.number as u32 };
+        let posting = Posting { backing_page: vcpu.page, vector: 0, tag: vcpu.page as u32 };
         (Arc::clone(vcpu), posting)
     }
 
@@ -305,18 +298,11 @@ fn table(vcpu: usize) -> RoutingTable {
 
 fn program(m: &Machine, actors: Actors) {
     let entries = Memory(Arc::new([Word::new(0).named("IRTE")]));
+    let cpus = copies::cpus();
     let hardware = Arc::new(Hardware {
         memory: entries.clone(),
         unit: EntryCache::new("IOMMU"),
-        vcpus: [OLD, NEW].map(|number| {
-            let post = Post::new(Pending::new(), ModeGate::new());
-            Arc::new(Vcpu {
-                number,
-                post,
-                copies: ResidencyCopies::new(PhysicalId),
-                _dropped: DropUnlocked("drops a vCPU"),
-            })
-        }),
+        vcpus: [OLD, NEW].map(|number| Vcpu::new(number as u64, PhysicalId, &cpus)),
         over: Model::new("what is over", Over::default()),
     });
     let memory = Arc::new(Ghost::new("what deliveries use"));
@@ -390,8 +376,8 @@ fn program(m: &Machine, actors: Actors) {
     if actors.moves {
         let vcpu = Arc::clone(&hardware.vcpus[OLD]);
         m.task("vCPU", move || {
-            vcpu.copies.set(Residency::Running { apic_id: 0 });
-            vcpu.copies.set(Residency::Away { log: false });
+            vcpu.load(CpuId(0));
+            vcpu.put();
         });
     }
     m.at_quiescence(
