@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::posts::Few;
 use doorbell_hardware::vcpu::{self, A, B, Delivery, Entry};
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
@@ -189,9 +190,7 @@ impl Vcpu {
 
     /// Takes what is posted.
     pub fn take(&self, pir: &Pending<Sim, 4>) {
-        let mut taken = 0;
-        pir.take(|bit| taken |= 1u64 << bit.number());
-        self.hardware.gets(taken);
+        self.hardware.gets(Few::take(pir));
     }
 
     /// An IOMMU posts.

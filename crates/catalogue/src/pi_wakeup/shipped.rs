@@ -19,6 +19,7 @@ use doorbell_explore::sim::{
     Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable,
 };
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::posts::Few;
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
@@ -207,8 +208,7 @@ impl Vm {
 
     /// Takes what is posted into the guest.
     fn take(&self, vcpu: &Vcpu) {
-        let mut taken = 0;
-        vcpu.post.layout().take(|bit| taken |= 1u64 << bit.number());
+        let taken = Few::take(vcpu.post.layout());
         vcpu.got.change(|got| *got |= taken);
     }
 

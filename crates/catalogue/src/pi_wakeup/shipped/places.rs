@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use doorbell_apic::vmx::{PiHooks, PiHost, PiVcpu, WakeupVcpus};
 use doorbell_explore::sim::{Model, RQ_LOCK};
 use doorbell_explore::{Machine, Sim};
+use doorbell_hardware::posts::Few;
 use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, Notification, WAKEUP};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, Platform, ReadDomain, Vector};
@@ -238,8 +239,7 @@ impl System {
 impl Vcpu {
     /// Takes what is posted into the guest.
     fn take(&self, pending: &Pending<Sim, 4>) {
-        let mut taken = 0;
-        pending.take(|bit| taken |= 1 << bit.number());
+        let taken = Few::take(pending);
         if taken != 0 {
             self.got.change(|got| *got |= taken);
         }
