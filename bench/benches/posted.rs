@@ -45,7 +45,7 @@ impl<P: Platform> Controller for Chip<P> {
     #[inline(always)]
     fn msi(&self, msi: Msi) {
         let table = self.map.read();
-        let message = InterruptMessage::decode(msi.address, msi.data, DestinationIds::Eight);
+        let message = InterruptMessage::decode(msi.message, DestinationIds::Eight);
         let posted =
             message.ok().and_then(|message| postable(&message, &table, Eoi::NotIntercepted).ok());
         match posted.map(|posted| posted.target.post(posted.vector.into())) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use doorbell_apic::{
     ApicMap, ApicTable, Delivery, DestinationIds, DestinationMode, Eoi, InterruptMessage,
-    LogicalIds, NotPostable, Registers, TriggerMode, Who, postable,
+    LogicalIds, MsiMessage, NotPostable, Registers, TriggerMode, Who, postable,
 };
 use doorbell_platform::{Platform, ReadDomain, Std};
 
@@ -44,7 +44,7 @@ pub fn run(bytes: &[u8]) {
             _ => u64::from(bytes.u32()) << 40 | 0xfee0_0000 | u64::from(bytes.u8()) << 12,
         };
         let data = bytes.u32();
-        let Ok(message) = InterruptMessage::decode(address, data, ids) else {
+        let Ok(message) = InterruptMessage::decode(MsiMessage::new(address, data), ids) else {
             let upper =
                 if ids == DestinationIds::ThirtyTwo { address & 0xff_ffff_ffff } else { address };
             assert!(!(0xfee0_0000..0xfef0_0000).contains(&upper), "{address:#x} is one");

@@ -13,6 +13,7 @@ mod postable;
 mod vector;
 pub mod vmx;
 
+pub use doorbell_platform::MsiMessage;
 pub use locks::LOCKS;
 pub use map::{ApicMap, ApicTable, DuplicateId, LogicalIds, Registers, Who};
 pub use message::{

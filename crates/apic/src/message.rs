@@ -4,6 +4,8 @@
 //! address, 12.11.2 for the data. What destination ids mean is in section 12.6.2, and for x2APICs
 //! in 12.12.
 
+use doorbell_platform::MsiMessage;
+
 use crate::GuestVector;
 
 const ADDRESS_BASE: u64 = 0xfee;
@@ -108,7 +110,8 @@ impl InterruptMessage {
     /// # Errors
     /// If the address does not begin with 0xfee, or says what `ids` has no place for.
     #[inline]
-    pub const fn decode(address: u64, data: u32, ids: DestinationIds) -> Result<Self, NotAMessage> {
+    pub const fn decode(message: MsiMessage, ids: DestinationIds) -> Result<Self, NotAMessage> {
+        let MsiMessage { address, data } = message;
         let written_to = match ids {
             DestinationIds::Eight | DestinationIds::Fifteen => address,
             DestinationIds::ThirtyTwo => address & ADDRESS_OF_ROUTE,
@@ -169,9 +172,17 @@ mod tests {
         trigger: TriggerMode::Edge,
     };
 
+    fn decode(
+        address: u64,
+        data: u32,
+        ids: DestinationIds,
+    ) -> Result<InterruptMessage, NotAMessage> {
+        InterruptMessage::decode(MsiMessage::new(address, data), ids)
+    }
+
     #[test]
     fn the_fields_are_where_sdm_12_11_has_them() {
-        let of = |address, data| InterruptMessage::decode(address, data, DestinationIds::Eight);
+        let of = |address, data| decode(address, data, DestinationIds::Eight);
         assert_eq!(of(0xfee0_3000, 0x41), Ok(PLAIN));
         assert_eq!(
             of(0xfee0_3004, 0x41),
@@ -198,10 +209,8 @@ mod tests {
     #[test]
     fn each_delivery_mode_has_its_number() {
         use Delivery::*;
-        let of = |mode: u32| {
-            InterruptMessage::decode(0xfee0_0000, mode << 8, DestinationIds::Eight)
-                .map(|it| it.delivery)
-        };
+        let of =
+            |mode: u32| decode(0xfee0_0000, mode << 8, DestinationIds::Eight).map(|it| it.delivery);
         let modes = [Fixed, LowestPriority, Smi, Reserved, Nmi, Init, Reserved, ExtInt];
         for (number, mode) in (0..).zip(modes) {
             assert_eq!(of(number), Ok(mode));
@@ -210,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_extended_destination_id_has_seven_bits_more() {
-        let of = |address, ids| InterruptMessage::decode(address, 0, ids).map(|it| it.destination);
+        let of = |address, ids| decode(address, 0, ids).map(|it| it.destination);
         assert_eq!(of(0xfee3_4240, DestinationIds::Fifteen), Ok(0x1234));
         assert_eq!(of(0xfee3_4240, DestinationIds::Eight), Ok(0x34));
         assert_eq!(of(0xfeef_ffe0, DestinationIds::Fifteen), Ok(0x7fff));
@@ -220,10 +229,8 @@ mod tests {
 
     #[test]
     fn an_id_of_a_route_of_kvm_has_32_bits() {
-        let of = |address| {
-            InterruptMessage::decode(address, 0x41, DestinationIds::ThirtyTwo)
-                .map(|it| it.destination)
-        };
+        let of =
+            |address| decode(address, 0x41, DestinationIds::ThirtyTwo).map(|it| it.destination);
         assert_eq!(of(0x100_fee2_3000), Ok(0x123));
         assert_eq!(of(0xabcd_ef00_fee1_2000), Ok(0xabcd_ef12));
         assert_eq!([of(0xfee0_3fe0), of(0xfeef_f000)], [Ok(3), Ok(0xff)]);
@@ -237,7 +244,7 @@ mod tests {
     fn what_is_written_elsewhere_is_no_message() {
         for address in [0, 0xfed0_0000, 0xfef0_0000, 0x1_fee0_0000, u64::MAX] {
             assert_eq!(
-                InterruptMessage::decode(address, 0x41, DestinationIds::Eight),
+                decode(address, 0x41, DestinationIds::Eight),
                 Err(NotAMessage),
                 "{address:#x}"
             );

@@ -99,13 +99,17 @@ pub fn postable<'a, T>(
 
 #[cfg(test)]
 mod tests {
+    use doorbell_platform::MsiMessage;
+
     use super::*;
     use crate::{DestinationIds, DestinationMode, LogicalIds, Registers};
 
     fn decide(address: u64, data: u32, eoi: Eoi) -> Result<(u32, u8), NotPostable> {
         let member = |id: u8| Registers::XApic { id, logical: 1 << id, format: LogicalIds::Flat };
         let table = ApicTable::new([(member(0), 10), (member(1), 11)]);
-        let message = InterruptMessage::decode(address, data, DestinationIds::Eight).unwrap();
+        let message =
+            InterruptMessage::decode(MsiMessage::new(address, data), DestinationIds::Eight)
+                .unwrap();
         postable(&message, &table, eoi).map(|posted| (*posted.target, posted.vector.number()))
     }
 
@@ -157,7 +161,7 @@ mod tests {
         let message = InterruptMessage {
             destination: 1 << 4,
             mode,
-            ..InterruptMessage::decode(ONE, 0x41, DestinationIds::Eight).unwrap()
+            ..InterruptMessage::decode(MsiMessage::new(ONE, 0x41), DestinationIds::Eight).unwrap()
         };
         assert!(postable(&message, &table, Eoi::NotIntercepted).is_ok());
     }

@@ -5,8 +5,8 @@
 mod rule;
 
 use doorbell_apic::{
-    ApicTable, Delivery, DestinationIds, Eoi, InterruptMessage, LogicalIds, NotPostable, Registers,
-    TriggerMode, Who, postable,
+    ApicTable, Delivery, DestinationIds, Eoi, InterruptMessage, LogicalIds, MsiMessage,
+    NotPostable, Registers, TriggerMode, Who, postable,
 };
 use proptest::prelude::*;
 use rule::reaches;
@@ -47,8 +47,8 @@ proptest! {
         intercepted in any::<bool>(),
     ) {
         let address = 0xfee0_0000 | u64::from(low & 0xf_ffff);
-        let mut message = InterruptMessage::decode(address, data, ids).unwrap();
-        prop_assert_eq!(InterruptMessage::decode(address ^ 0x10_0000, data, ids).is_err(), true);
+        let mut message = InterruptMessage::decode(MsiMessage::new(address, data), ids).unwrap();
+        prop_assert_eq!(InterruptMessage::decode(MsiMessage::new(address ^ 0x10_0000, data), ids).is_err(), true);
         // Interrupt remapping can say more than a message can.
         message.destination = destination;
         let table = ApicTable::new(apics.iter().copied().zip(0..));

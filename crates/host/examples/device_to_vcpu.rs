@@ -110,8 +110,7 @@ struct Chip(ApicMap<Std, Arc<Vcpu>>);
 impl Chip {
     fn posted<R>(&self, msi: Msi, to: impl FnOnce(&Arc<Vcpu>, u8) -> R) -> Option<R> {
         let table = self.0.read();
-        let message =
-            InterruptMessage::decode(msi.address, msi.data, DestinationIds::Eight).ok()?;
+        let message = InterruptMessage::decode(msi.message, DestinationIds::Eight).ok()?;
         let posted = postable(&message, &table, Eoi::NotIntercepted).ok()?;
         Some(to(posted.target, posted.vector.number()))
     }

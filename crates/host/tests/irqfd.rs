@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex};
 
 use doorbell_host::irte::amd::HostMode;
+use doorbell_host::msi::{DestinationIds, message};
 use doorbell_host::{
     AmdBinding, AmdInterrupt, AvicTarget, Bypass, Consumer, Followed, Posting, Producer,
     RemapTable, Token,
@@ -15,7 +16,7 @@ use doorbell_host::{
 use doorbell_irqfd::{
     Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId,
 };
-use doorbell_platform::{Atomic, Platform, Std};
+use doorbell_platform::{Atomic, Platform, Std, Vector};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 type Memory = Box<[<Std as Platform>::AtomicU128]>;
@@ -74,11 +75,11 @@ impl Assigned {
         let Some(Route::Msi(msi)) = table.routes(self.gsi).next() else { return None };
         // The destination of a message in the xAPIC format. `doorbell_apic::Message` knows the
         // others, and what can be posted.
-        let id = (msi.address >> 12 & 0xff) as usize;
+        let id = (msi.message.address >> 12 & 0xff) as usize;
         let vcpu = self.vm.controller().vcpus.get(id)?;
         Some((
             Arc::clone(vcpu),
-            Posting { backing_page: id as u64, vector: msi.data as u8, tag: id as u32 },
+            Posting { backing_page: id as u64, vector: msi.message.data as u8, tag: id as u32 },
         ))
     }
 
@@ -127,8 +128,8 @@ const HOST: HostMode = HostMode { destination: 9, logical: false, vector: 0x31, 
 const FIRST: Gsi = Gsi(24);
 const SECOND: Gsi = Gsi(25);
 
-fn message(vcpu: u64, vector: u32) -> Route {
-    Route::Msi(Msi::new(0xfee0_0000 | vcpu << 12, vector))
+fn message(vcpu: u32, vector: u8) -> Route {
+    Route::Msi(message::to_cpu(vcpu, Vector(vector), DestinationIds::Eight).unwrap().into())
 }
 
 fn table(routes: &[(Gsi, Route)]) -> RoutingTable {

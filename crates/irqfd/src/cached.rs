@@ -49,9 +49,9 @@ impl Cached {
     pub(crate) fn pack(self) -> [u64; WORDS] {
         match self {
             Cached::Nowhere => [0, 0, 0],
-            Cached::Msi(Msi { address, data, device: None }) => [1, address, data.into()],
-            Cached::Msi(Msi { address, data, device: Some(id) }) => {
-                [2, address, u64::from(id) << 32 | u64::from(data)]
+            Cached::Msi(Msi { message, device: None }) => [1, message.address, message.data.into()],
+            Cached::Msi(Msi { message, device: Some(id) }) => {
+                [2, message.address, u64::from(id) << 32 | u64::from(message.data)]
             }
             Cached::Edge(pin) => [3, pin.chip.into(), pin.number.into()],
             Cached::Level(pin) => [4, pin.chip.into(), pin.number.into()],
@@ -64,15 +64,15 @@ impl Cached {
     /// needs to know.
     #[inline]
     pub(crate) fn unpack_msi([kind, a, b]: [u64; WORDS]) -> Option<Msi> {
-        (kind == 1).then_some(Msi { address: a, data: b as u32, device: None })
+        (kind == 1).then_some(Msi::new(a, b as u32))
     }
 
     #[inline]
     pub(crate) fn unpack([kind, a, b]: [u64; WORDS]) -> Self {
         let pin = Pin { chip: a as u16, number: b as u32 };
         match kind {
-            1 => Cached::Msi(Msi { address: a, data: b as u32, device: None }),
-            2 => Cached::Msi(Msi { address: a, data: b as u32, device: Some((b >> 32) as u32) }),
+            1 => Cached::Msi(Msi::new(a, b as u32)),
+            2 => Cached::Msi(Msi::from_device((b >> 32) as u32, a, b as u32)),
             3 => Cached::Edge(pin),
             4 => Cached::Level(pin),
             5 => Cached::Table(Gsi(a as u32)),
@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn a_packed_route_comes_back_whole() {
         let pin = Pin::new(u16::MAX, u32::MAX);
-        let msi = Msi { address: u64::MAX, data: u32::MAX, device: None };
+        let msi = Msi::new(u64::MAX, u32::MAX);
         for cached in [
             Cached::Nowhere,
             Cached::Msi(msi),
             Cached::Msi(Msi { device: Some(0), ..msi }),
-            Cached::Msi(Msi { device: Some(u32::MAX), data: 0, ..msi }),
+            Cached::Msi(Msi::from_device(u32::MAX, u64::MAX, 0)),
             Cached::Edge(pin),
             Cached::Level(pin),
             Cached::Table(Gsi(4095)),

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use doorbell_platform::MsiMessage;
+
 /// A global system interrupt: the number under which a VMM knows an interrupt. A routing table says
 /// what it means.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -65,13 +67,11 @@ impl SourceId {
     }
 }
 
-/// A message-signalled interrupt.
+/// A message-signalled interrupt, with the device that sends it where that matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Msi {
-    /// Where the device writes.
-    pub address: u64,
-    /// What it writes.
-    pub data: u32,
+    /// What the device writes, and where.
+    pub message: MsiMessage,
     /// The device that writes, for controllers that tell devices apart (an ITS).
     pub device: Option<u32>,
 }
@@ -79,11 +79,18 @@ pub struct Msi {
 impl Msi {
     /// Creates a message of a device that nobody needs to know.
     pub const fn new(address: u64, data: u32) -> Self {
-        Msi { address, data, device: None }
+        Msi { message: MsiMessage::new(address, data), device: None }
     }
 
     /// Creates a message of device `device` (the ITS's DeviceID).
     pub const fn from_device(device: u32, address: u64, data: u32) -> Self {
-        Msi { address, data, device: Some(device) }
+        Msi { message: MsiMessage::new(address, data), device: Some(device) }
+    }
+}
+
+impl From<MsiMessage> for Msi {
+    /// Returns a message of a device that nobody needs to know.
+    fn from(message: MsiMessage) -> Self {
+        Msi { message, device: None }
     }
 }

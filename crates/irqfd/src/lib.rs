@@ -24,6 +24,7 @@ mod vm;
 pub use acks::AckNotifier;
 pub use controller::{Controller, Notify};
 pub use deassign::Deassigning;
+pub use doorbell_platform::MsiMessage;
 pub use error::Error;
 pub use ids::{Gsi, Msi, Pin, SourceId};
 pub use irqfd::{Irqfd, Signalled};

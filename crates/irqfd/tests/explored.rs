@@ -42,7 +42,11 @@ impl Controller for Chip {
             state.messages.push(msi);
             state.banned.contains(&msi)
         });
-        assert!(!late, "{:#x} arrives after the call that ends it has returned", msi.address);
+        assert!(
+            !late,
+            "{:#x} arrives after the call that ends it has returned",
+            msi.message.address
+        );
     }
 }
 

@@ -38,7 +38,7 @@ impl Controller for Judge {
     fn msi(&self, msi: Msi) {
         thread::yield_now();
         self.messages.fetch_add(1, SeqCst);
-        if !self.allowed[msi.data as usize].load(SeqCst) {
+        if !self.allowed[msi.message.data as usize].load(SeqCst) {
             self.forbidden.fetch_add(1, SeqCst);
         }
     }

@@ -19,6 +19,7 @@ pub mod fd;
 mod ids;
 mod lock;
 mod locks;
+mod msi;
 mod native;
 mod once;
 mod padded;
@@ -44,6 +45,7 @@ pub use epoch::{Epoch, EpochRcu, EpochSrcu, EpochToken, MaySleep, NonPreemptible
 pub use ids::{CpuId, Vector};
 pub use lock::{IrqLockGuard, Lock, LockGuard, Mutex, RawLock};
 pub use locks::{LOCKS, LockUse, Nests};
+pub use msi::MsiMessage;
 pub use once::OnceCell;
 pub use padded::CachePadded;
 pub use park::{ParkCompletion, ParkMutex, ParkWaitQueue, PoolQueue, PoolWork, Worker};

@@ -224,7 +224,7 @@ impl Controller for Chip {
     fn edge(&self, _pin: Pin) {}
     fn msi(&self, msi: Msi) {
         self.memory.access();
-        let vcpu = &self.hardware.vcpus[msi.data as usize];
+        let vcpu = &self.hardware.vcpus[msi.message.data as usize];
         self.hardware.publishes(vcpu.page as usize, false);
         if vcpu.post.post(bit()) != Notice::Nothing {
             fail("a vCPU that is in the host has to be told");
@@ -256,7 +256,7 @@ impl Assigned {
         let Some(Route::Msi(msi)) = table.routes(GSI).next() else {
             unreachable!("it always has one")
         };
-        let vcpu = &self.hardware.vcpus[msi.data as usize];
+        let vcpu = &self.hardware.vcpus[msi.message.data as usize];
         let posting = Posting { backing_page: vcpu.page, vector: 0, tag: vcpu.page as u32 };
         (Arc::clone(vcpu), posting)
     }

@@ -2,7 +2,7 @@
 //! consumes a line's interrupts.
 
 mod consumer;
-mod message;
+pub mod message;
 mod msix;
 pub mod spec;
 mod update;
@@ -10,7 +10,8 @@ mod update;
 pub use consumer::{
     ConsumerSwitch, Drain, FreedLine, LineNotRequested, MsiConsumer, RequestedLine, Signal,
 };
-pub use message::{DestinationIds, MessageError, MsiMessage};
+pub use doorbell_platform::MsiMessage;
+pub use message::{DestinationIds, MessageError};
 pub(crate) use msix::TABLE;
 pub use msix::{Msix, MsixSignalled, MsixWritten, NoEntry, Opened, Reroute, TableSize};
 pub use update::{CheckIrr, MessageUpdate, NeedsMask, Step, Word};

@@ -133,9 +133,10 @@ mod tests {
 
     use super::*;
     use crate::msi::DestinationIds::Eight;
+    use crate::msi::message::to_cpu;
 
     fn to(cpu: u32, vector: u8) -> MsiMessage {
-        MsiMessage::to_cpu(cpu, Vector(vector), Eight).unwrap()
+        to_cpu(cpu, Vector(vector), Eight).unwrap()
     }
 
     #[test]
