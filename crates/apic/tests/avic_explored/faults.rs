@@ -20,7 +20,7 @@ fn nothing_that_is_posted_is_lost_and_no_access_can_be_taken_out() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let printed = Printed {
         root,
-        document: "ARCHITECTURE.md",
+        document: "docs/removal/avic.md",
         name: "doorbell-apic avic_explored",
         kept: &[],
     };

@@ -44,7 +44,7 @@ fn nothing_is_lost_and_no_access_of_vectors_can_be_taken_out() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let printed = Printed {
         root,
-        document: "ARCHITECTURE.md",
+        document: "docs/removal/vectors.md",
         name: "doorbell-catalogue removal",
         kept: KEPT,
     };

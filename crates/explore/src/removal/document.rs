@@ -20,6 +20,10 @@ pub struct Printed<'a> {
     pub kept: &'a [(&'a str, Taken, &'a str)],
 }
 
+/// The two lines that each table begins with.
+const TITLES: [&str; 2] =
+    ["| file | site | taken out | a program that fails |", "|---|---|---|---|"];
+
 /// The number of characters of a line that are printed.
 const SITE: usize = 68;
 
@@ -30,7 +34,8 @@ impl Printed<'_> {
     /// environment, prints the table into the document before that.
     ///
     /// # Panics
-    /// If there is no such document, or no such table in it; as [`Row::line`].
+    /// If there is no such document, or no such table in it, or if the table has other titles; as
+    /// [`Row::line`].
     #[must_use = "it is what is wrong"]
     pub fn check(&self, rows: &[Row]) -> Vec<String> {
         let (mut wrong, mut table) = (Vec::new(), Vec::new());
@@ -67,7 +72,10 @@ impl Printed<'_> {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let head = format!("<!-- removal: {} -->", self.name);
         let begin = text.lines().position(|line| line == head);
-        let begin = begin.unwrap_or_else(|| panic!("{} has no line {head}", self.document)) + 3;
+        let begin = begin.unwrap_or_else(|| panic!("{} has no line {head}", self.document)) + 1;
+        let titles: Vec<_> = text.lines().skip(begin).take(TITLES.len()).collect();
+        assert!(titles == TITLES, "{}: the lines {TITLES:?} are not below {head}", self.document);
+        let begin = begin + TITLES.len();
         let has: Vec<_> =
             text.lines().skip(begin).take_while(|line| line.starts_with('|')).collect();
         if std::env::var_os("DOORBELL_REPRINT").is_some() {
