@@ -8,7 +8,8 @@ use crate::{files, read, root};
 fn texts() -> Vec<PathBuf> {
     let root = root();
     let mut texts = files(&root.join("docs"), &["md"]);
-    texts.extend(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let beside = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "hv/README.md"];
+    texts.extend(beside.map(|name| root.join(name)));
     texts
 }
 
@@ -81,6 +82,25 @@ fn every_page_of_the_book_is_in_its_table_of_contents() {
         .filter(|path| !path.ends_with("SUMMARY.md") && !listed.contains(path))
         .collect();
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// `tools/book` knows a link that leaves the book by its first dots.
+#[test]
+fn a_link_that_leaves_the_book_goes_up_to_the_directory_of_the_workspace_first() {
+    let docs = root().join("docs");
+    let mut odd = Vec::new();
+    for path in files(&docs, &["md"]) {
+        let page = path.strip_prefix(&docs).expect("it lies there");
+        let depth = page.components().count();
+        for link in links(&read(&path)) {
+            let rest = link.trim_start_matches("../");
+            let ups = (link.len() - rest.len()) / "../".len();
+            if !link.contains("://") && (ups > depth || rest.contains("..")) {
+                odd.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(odd.is_empty(), "{odd:#?}");
 }
 
 #[test]
