@@ -107,7 +107,7 @@ const MISTAKES: [Mistake; 8] = [
     ),
     ("no step", no_step, "task spinner", Some("word.store(1, SeqCst);\n        round")),
     ("no step at all", no_step_at_all, "hardware device", Some("m.hardware(\"device\"")),
-    ("handler", in_a_handler, "handler tick", Some("let handler = m.handler")),
+    ("handler", in_a_handler, "handler tick", Some("m.handler(doorbell_platform")),
     ("set-up", set_up, "its set-up", Some("Word::new(0).store(1, SeqCst);\n    round")),
     ("condition", condition, "the condition that all is well", None),
 ];
