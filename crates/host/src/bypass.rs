@@ -4,15 +4,12 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use doorbell_platform::{Lock, LockClass, Platform, WaitQueue, WaitType};
 
+pub use crate::tokens::Token;
 use crate::tokens::{Room, Tokens};
 
 /// A leaf, taken in task context only: who is to be connected is decided under it, and done when it
 /// is gone.
 pub(crate) static PAIRS: LockClass = LockClass::new("host.bypass", WaitType::Spin).leaf();
-
-/// What a producer and a consumer have in common: the identity of the eventfd between them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Token(pub u64);
 
 /// A source of interrupts: an interrupt of the host, of an assigned device.
 ///

@@ -5,7 +5,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::Token;
+/// What a producer and a consumer have in common: the identity of the eventfd between them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
 
 /// A hash table that grows by one bucket for each few tokens (linear hashing), so that no single
 /// call pays for all. Who adds a token brings [`Room`] now and then, for some that follow, too; it

@@ -6,22 +6,12 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 
+use super::index::IrteIndex;
 use crate::Invalidate;
 
 /// A leaf, taken in task context only: entries are taken when a device is set up, and given back by
 /// whoever has waited for an invalidation.
 pub(crate) static INDICES: LockClass = LockClass::new("host.irte_indices", WaitType::Spin).leaf();
-
-/// The number of an entry in its table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IrteIndex(u32);
-
-impl IrteIndex {
-    /// The entry's number, below the number of the table's entries.
-    pub const fn number(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// All entries are in use, or wait for an invalidation to complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

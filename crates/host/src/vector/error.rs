@@ -4,7 +4,7 @@ use core::fmt;
 
 use doorbell_platform::CpuId;
 
-use super::Irq;
+use super::irq::Irq;
 use crate::CpuSet;
 
 /// Why a vector was refused. Nothing has changed.

@@ -6,7 +6,7 @@ use core::ops::RangeInclusive;
 use doorbell_platform::{CpuId, Vector};
 
 use super::best::Best;
-use super::{Affinity, CpuVector};
+use super::irq::{Affinity, CpuVector};
 use crate::CpuSet;
 
 /// A set of vectors.

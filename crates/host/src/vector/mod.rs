@@ -15,16 +15,17 @@
 
 mod best;
 mod error;
+mod irq;
 mod matrix;
 mod table;
 
 use alloc::boxed::Box;
-use core::fmt;
 use core::ops::RangeInclusive;
 
 use doorbell_platform::{CachePadded, CpuId, Lock, LockClass, Platform, Vector, WaitType};
 
 pub use self::error::VectorError;
+pub use self::irq::{Affinity, CpuVector, Irq};
 use self::matrix::{Full, Matrix};
 use self::table::Entry;
 pub use self::table::{Arrived, Unhandled, VectorIrq};
@@ -32,46 +33,6 @@ use crate::CpuSet;
 
 /// A leaf, taken with interrupts off, also by interrupt handlers that clean up.
 pub(crate) static VECTORS: LockClass = LockClass::new("host.vectors", WaitType::Spin).leaf();
-
-/// The number of an interrupt of the host, from 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Irq(pub u32);
-
-impl fmt::Display for Irq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "irq {}", self.0)
-    }
-}
-
-/// A vector of a CPU.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[doc(alias = "Place")]
-pub struct CpuVector {
-    /// The CPU.
-    pub cpu: CpuId,
-    /// The vector, of that CPU.
-    pub vector: Vector,
-}
-
-/// Where an interrupt may go.
-#[derive(Clone, Copy, Debug)]
-#[doc(alias = "Where")]
-pub enum Affinity<'a> {
-    /// To any CPU: the cost does not grow with their number.
-    Anywhere,
-    /// To one of these: the cost is linear in the size of the set.
-    In(&'a CpuSet),
-}
-
-impl Affinity<'_> {
-    /// Returns whether the interrupt may go to `cpu`.
-    pub fn contains(&self, cpu: CpuId) -> bool {
-        match self {
-            Affinity::Anywhere => true,
-            Affinity::In(mask) => mask.contains(cpu),
-        }
-    }
-}
 
 /// How a device gets a new message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

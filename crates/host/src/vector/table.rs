@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use doorbell_platform::{Atomic, Platform, Vector};
 
-use super::Irq;
+use super::irq::Irq;
 
 /// What one vector of one CPU stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
