@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::args::TableFormat;
 use crate::engine::{BenchRow, Engine, stopped};
+use crate::outcome::{Fault, INTERRUPTED, OK, Terminal};
 use crate::words::{count, rate, time};
-use crate::{Fault, INTERRUPTED, OK, Terminal};
 
 pub(crate) fn explore(
     format: TableFormat,

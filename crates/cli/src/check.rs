@@ -1,14 +1,16 @@
 //! `doorbell check`: variants run, verdicts compared.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use crate::args::{Check, TableFormat};
+use crate::args::{Check, Search, TableFormat};
 use crate::engine::{Engine, Outcome, Settings, stopped};
+use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 use crate::progress::Meter;
 use crate::record::{self, NUMBERS, Record, Standing, TITLES};
 use crate::select::{Selected, select};
 use crate::words::{elide, name, of, time};
-use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal, settings};
 
 pub(crate) fn run(
     args: &Check,
@@ -230,5 +232,17 @@ impl Table {
             }
         }
         line.trim_end().to_owned()
+    }
+}
+
+/// The settings for one variant, without a listener for progress.
+fn settings(search: &Search, stop: &Arc<AtomicBool>) -> Settings<'static> {
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+    Settings {
+        jobs: search.jobs.map_or_else(cores, usize::from),
+        bound: search.bound,
+        budget: search.budget,
+        progress: None,
+        stop: Arc::clone(stop),
     }
 }

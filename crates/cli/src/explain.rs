@@ -5,10 +5,10 @@ use doorbell_explore::render;
 use crate::args::{Explain, Replay, TraceFormat};
 use crate::check::explore;
 use crate::engine::{Engine, Outcome, Trace};
+use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 use crate::record::{self, Record, Standing};
 use crate::select::{Selected, one};
 use crate::words::{count, name, time};
-use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
 pub(crate) fn run(
     args: &Explain,

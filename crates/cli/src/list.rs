@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::args::{List, TableFormat};
 use crate::engine::Engine;
+use crate::outcome::{Fault, OK, Terminal};
 use crate::record;
 use crate::select::select;
 use crate::words::name;
-use crate::{Fault, OK, Terminal};
 
 #[derive(Serialize)]
 struct Row<'a> {

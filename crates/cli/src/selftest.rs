@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Selftest;
 use crate::engine::{Engine, Programs, stopped};
+use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 use crate::words::{count, time};
-use crate::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 
 pub(crate) fn run(
     args: &Selftest,

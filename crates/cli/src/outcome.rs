@@ -1,0 +1,57 @@
+//! What commands come to: where their output goes, the exit status, and why one could not be
+//! carried out.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use thiserror::Error;
+
+/// All is as it must be.
+pub const OK: u8 = 0;
+/// A verdict, or the search, is not what it must be.
+pub const DIFFERS: u8 = 1;
+/// The command line makes no sense, or input or output failed.
+pub const USAGE: u8 = 2;
+/// Interrupted: 128 and the number of SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+/// The reader of stdout is gone: 128 and the number of SIGPIPE, as shells have it.
+pub const READER_GONE: u8 = 141;
+
+/// Where output goes, and what is known about it.
+pub struct Terminal<'a> {
+    /// Results.
+    pub out: &'a mut dyn Write,
+    /// Complaints.
+    pub err: &'a mut dyn Write,
+    /// The columns of `out`, if it is a terminal.
+    pub width: Option<usize>,
+    /// Whether `out` may be coloured.
+    pub colour: bool,
+    /// Whether stderr is a terminal, on which progress is shown.
+    pub progress: bool,
+    /// Set by Ctrl-C.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Terminal<'_> {
+    /// The text in red, green, …, where colour is wanted.
+    pub(crate) fn ink(&self, text: &str, code: &str) -> String {
+        if self.colour && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, Error)]
+pub(crate) enum Fault {
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
