@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Machine;
+use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
-use super::LOST;
 use super::parties::Leaves;
 use super::ring::{Ring, attached, interrupted};
 use crate::{Expected, Variant};
@@ -22,6 +22,8 @@ use crate::{Expected, Variant};
 mod machine;
 
 use machine::{Irte, System};
+
+const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
 /// The ring of the report, then what an IRTE goes through.
 pub(super) fn variants() -> Vec<Variant> {

@@ -8,7 +8,7 @@ use doorbell_explore::sim::{Model, fail, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_host::irte::amd::HostMode;
 
-use super::{NEW, OLD};
+use super::irte::{NEW, OLD};
 use crate::{Expected, Variant};
 
 /// What is done between the change of the entry and the moment when the old vector is used for

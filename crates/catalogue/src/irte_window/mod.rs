@@ -8,23 +8,18 @@
 //! parties, to exchange it against what it was when it was read.
 
 mod cache;
+mod irte;
 mod shipped;
 
 use std::rc::Rc;
 
 use doorbell_explore::Machine;
-use doorbell_explore::sim::{Model, fail, note};
+use doorbell_explore::sim::{Model, note};
 use doorbell_explore::trace::FailureKind;
-use doorbell_host::irte::amd::{AmdIrte, GuestMode, HostMode};
-use doorbell_post::Residency;
+use doorbell_host::irte::amd::AmdIrte;
 
 use crate::{Case, Expected, Variant};
-
-const OLD: HostMode = HostMode { destination: 0, logical: false, vector: 0x31, kind: 0 };
-const NEW: HostMode = HostMode { destination: 1, logical: false, vector: 0x41, kind: 0 };
-const GUEST: GuestMode =
-    GuestMode { backing_page: 1, vector: 0x51, tag: 1, residency: Residency::Away { log: true } };
-const RUNS: Residency = Residency::Running { apic_id: 3 };
+use irte::{GUEST, NEW, OLD, RUNS, name, remap};
 
 /// RemapEn, bit 0.
 const REMAP_EN: u64 = 1;
@@ -116,35 +111,6 @@ fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Sco
         if scope.posts { "; 1 vCPU that it is posted to, and that begins to run" } else { "" };
     let text = format!("1 entry, 1 change of affinity, 1 interrupt{posts}");
     Variant::new(name, expected, why, text, move |m| program(m, scope))
-}
-
-/// What becomes of an interrupt by an entry; an entry that nobody has written is a failure.
-fn remap(irte: AmdIrte, strict: bool) -> bool {
-    let known = match (irte.as_host(), irte.as_guest()) {
-        (Some(host), _) => host == OLD || host == NEW,
-        (_, Some(guest)) => GuestMode { residency: GUEST.residency, ..guest } == GUEST,
-        (None, None) => {
-            if strict {
-                fail("the entry is off: the interrupt is aborted");
-            }
-            return false;
-        }
-    };
-    if strict && !known {
-        fail(format!("the entry is neither the old one nor the new one: {}", name(irte)));
-    }
-    known
-}
-
-fn name(irte: AmdIrte) -> String {
-    match (irte.as_host(), irte.as_guest()) {
-        (Some(host), _) => format!("CPU{}, {:#x}", host.destination, host.vector),
-        (_, Some(GuestMode { residency: Residency::Running { apic_id }, .. })) => {
-            format!("guest, on CPU{apic_id}")
-        }
-        (_, Some(_)) => "guest, away".to_owned(),
-        _ => "off".to_owned(),
-    }
 }
 
 struct Entry(Model<u128>);

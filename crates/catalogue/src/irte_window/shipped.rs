@@ -11,7 +11,7 @@ use doorbell_host::{AmdBinding, AmdInterrupt, AvicTarget, Posting, RemapTable};
 use doorbell_platform::{Atomic, Platform};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
-use super::{GUEST, NEW, OLD, RUNS, remap};
+use super::irte::{GUEST, NEW, OLD, RUNS, name, remap};
 use crate::{Expected, Variant};
 
 type Memory = Box<[<Sim as Platform>::AtomicU128]>;
@@ -127,7 +127,7 @@ fn program(m: &Machine, posted: Posted) {
             drop(binding);
             match (arrived.observe(|arrived| *arrived), last) {
                 (false, _) => Err("it has not arrived".to_owned()),
-                (_, false) => Err(format!("it says {}", super::name(irte))),
+                (_, false) => Err(format!("it says {}", name(irte))),
                 _ => Ok(()),
             }
         },

@@ -9,10 +9,13 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::intx::{Device, Registers};
 use doorbell_host::intx::{Fired, Intx, IntxLine, IntxPending, Status};
 use doorbell_host::msi::Signal;
-use doorbell_platform::{Platform, ReadDomain, Work, WorkQueue};
+use doorbell_platform::{CpuId, Platform, ReadDomain, Vector, Work, WorkQueue};
 
-use super::{CPU, LINE};
 use crate::{Expected, Variant};
+
+const LINE: Vector = Vector(0x31);
+/// A CPU of its own.
+const CPU: CpuId = CpuId(3);
 
 pub(super) fn variants() -> Vec<Variant> {
     vec![

@@ -29,7 +29,8 @@ use doorbell_hardware::vtd::{self, Notification, WAKEUP};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, Platform, ReadDomain, Vector};
 use doorbell_post::{Destination, Guest, Pending, PiDescriptor, PiGate, SelfNotify};
 
-use super::DEVICE;
+/// The first vector of a device.
+const DEVICE: u8 = 1;
 
 /// The parameters.
 #[derive(Clone, Copy)]

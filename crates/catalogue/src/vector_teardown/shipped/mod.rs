@@ -3,12 +3,14 @@
 mod masked;
 mod parties;
 
+use doorbell_explore::trace::FailureKind;
 use doorbell_host::vector::Update;
 
-use super::LOST;
 use crate::{Expected, Variant};
 use masked::{Masked, Unmasks};
 use parties::{Guest, Parties, Switch};
+
+const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
 fn variant(name: &'static str, why: &'static str, parties: Parties) -> Variant {
     Variant::new(name, Expected::Exhausted, why, parties.to_string(), move |m| parties.program(m))
