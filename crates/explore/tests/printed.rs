@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use doorbell_explore::removal::{self, Printed, Program, Row};
 use doorbell_explore::{Machine, Sim, spawn};
@@ -35,12 +35,12 @@ fn document(name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn check(document: &PathBuf, name: &str) -> Vec<String> {
+fn check(document: &Path, name: &str) -> Vec<String> {
     let document = document.to_str().expect("a path of this workspace");
     Printed { root: ROOT, document, name, kept: &[] }.check(&rows())
 }
 
-fn panic_of(document: &PathBuf, name: &str) -> String {
+fn panic_of(document: &Path, name: &str) -> String {
     let caught = catch_unwind(AssertUnwindSafe(|| check(document, name)));
     *caught.expect_err("it must panic").downcast::<String>().expect("a message")
 }

@@ -8,7 +8,8 @@ use crate::{files, read, root};
 fn texts() -> Vec<PathBuf> {
     let root = root();
     let mut texts = files(&root.join("docs"), &["md"]);
-    let beside = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "hv/README.md"];
+    let beside =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "hv/README.md"];
     texts.extend(beside.map(|name| root.join(name)));
     texts
 }
