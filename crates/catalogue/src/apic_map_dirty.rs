@@ -19,6 +19,7 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, LockClass, Mutex, Platform, RcuCell, ReadDomain, WaitType};
 
+use crate::case::{self, variant};
 use crate::{Case, Expected, Variant};
 
 static APIC_MAP_LOCK: LockClass = LockClass::new("apic_map_lock", WaitType::Sleep);
@@ -150,10 +151,16 @@ const TWO: Scope = Scope {
     vcpus: 2,
 };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let when = if scope.current_on_return { "map right on return" } else { "map right in the end" };
-    let text = format!("{} vCPUs, each changes its APIC id once, {when}", scope.vcpus);
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let when =
+            if self.current_on_return { "map right on return" } else { "map right in the end" };
+        format!("{} vCPUs, each changes its APIC id once, {when}", self.vcpus)
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 const CLEAN: u32 = 0;

@@ -17,7 +17,8 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::avic::{AvicCpu, BackingPage, Memory};
 use doorbell_platform::{Atomic, Platform};
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::{Case, Expected};
 
 /// The case.
 pub(crate) fn case() -> Case {
@@ -118,13 +119,18 @@ struct Scope {
 const FIXED: Scope =
     Scope { sender: Sender::ActiveLast, target: Target::Fixed, turns: Turns::Off, senders: 1 };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let turns = if scope.turns == Turns::Off { "off" } else { "on" };
-    let senders = if scope.senders == 1 { "1 sender" } else { "2 senders" };
-    let text = format!(
-        "1 vCPU that turns AVIC {turns} once and stays in the guest; {senders}, 1 interrupt each"
-    );
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let turns = if self.turns == Turns::Off { "off" } else { "on" };
+        let senders = if self.senders == 1 { "1 sender" } else { "2 senders" };
+        format!(
+            "1 vCPU that turns AVIC {turns} once and stays in the guest; {senders}, 1 interrupt each"
+        )
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 type Flag = <Sim as Platform>::AtomicBool;

@@ -297,3 +297,22 @@ pub struct RunOptions<'a> {
     /// Set from outside to end it early.
     pub stop: Option<Arc<AtomicBool>>,
 }
+
+/// What distinguishes the variants of a case, and what they are with it.
+pub(crate) trait Scope: Copy + Send + Sync + 'static {
+    /// Returns how many of what take part.
+    fn text(self) -> String;
+
+    /// Sets up one execution.
+    fn program(self, m: &Machine);
+}
+
+/// Returns the variant of a scope.
+pub(crate) fn variant(
+    name: &'static str,
+    expected: Expected,
+    summary: &'static str,
+    scope: impl Scope,
+) -> Variant {
+    Variant::new(name, expected, summary, scope.text(), move |m| scope.program(m))
+}

@@ -20,7 +20,8 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, ReadDomain, WaitType, Work, WorkQueue};
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::{Case, Expected};
 
 mod bypassed;
 mod shipped;
@@ -148,13 +149,18 @@ const POSTED: Scope = Scope {
     actors: NOBODY,
 };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let Actors { update, fire, load } = scope.actors;
-    let who = [(update, "routing update"), (fire, "event"), (load, "vCPU load")];
-    let who: Vec<&str> = who.iter().filter(|(there, _)| *there).map(|(_, who)| *who).collect();
-    let posted = if scope.posted { "posted to a vCPU" } else { "not posted" };
-    let text = format!("1 irqfd, {posted}; deassign and its worker ‖ {}", who.join(" ‖ "));
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let Actors { update, fire, load } = self.actors;
+        let who = [(update, "routing update"), (fire, "event"), (load, "vCPU load")];
+        let who: Vec<&str> = who.iter().filter(|(there, _)| *there).map(|(_, who)| *who).collect();
+        let posted = if self.posted { "posted to a vCPU" } else { "not posted" };
+        format!("1 irqfd, {posted}; deassign and its worker ‖ {}", who.join(" ‖ "))
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 /// What a route's type and target come to: nothing, or an MSI to one of two virtual CPUs.

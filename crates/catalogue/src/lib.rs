@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod case;
+mod count;
 
 use doorbell_explore::ReplayError;
 use doorbell_explore::trace::Trace;

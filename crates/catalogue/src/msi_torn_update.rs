@@ -22,6 +22,8 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, Platform, Vector};
 
+use crate::case::{self, variant};
+use crate::count::count;
 use crate::{Case, Expected, Variant};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
@@ -202,13 +204,17 @@ fn spurious() -> Vec<Variant> {
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let s = if scope.events == 1 { "" } else { "s" };
-    let neighbour =
-        if scope.in_use { "; a neighbour on the new vector there, 1 event" } else { "" };
-    let text =
-        format!("1 move to another CPU and vector; 1 device, {} event{s}{neighbour}", scope.events);
-    Variant::new(name, expected, why, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let neighbour =
+            if self.in_use { "; a neighbour on the new vector there, 1 event" } else { "" };
+        let events = count(self.events, "event");
+        format!("1 move to another CPU and vector; 1 device, {events}{neighbour}")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 /// What a vector table says of a vector.

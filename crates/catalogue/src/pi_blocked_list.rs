@@ -21,7 +21,8 @@ use doorbell_hardware::vmx::NOTIFY;
 use doorbell_hardware::vtd::{self, Descriptor, Posted, WAKEUP};
 use doorbell_platform::{CpuId, Lock, LockClass, Platform, WaitType};
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::{Case, Expected};
 
 static BLOCKED_LOCK: LockClass = LockClass::new("blocked_vcpu_on_cpu_lock", WaitType::Spin);
 
@@ -110,21 +111,26 @@ const REPLACED: Scope =
     Scope { off: Off::IfOn, detaches: true, then: Then::Attaches, sends: 2, checks_end: true };
 const ASLEEP: Scope = Scope { detaches: false, sends: 0, ..REPLACED };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let detaches = if scope.detaches { "1 device is detached" } else { "no device at first" };
-    let then = match scope.then {
-        Then::Nothing => "",
-        Then::Attaches => ", 1 is attached",
-        Then::AttachesAndPosts { .. } => ", 1 is attached and posts 1 interrupt",
-    };
-    let sends = if scope.sends > 0 {
-        format!("; software sends {} interrupts", scope.sends)
-    } else {
-        String::new()
-    };
-    let end = if scope.checks_end { "" } else { "; what is left on the list is not looked at" };
-    let text = format!("1 vCPU; {detaches}{then}{sends}{end}");
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let detaches = if self.detaches { "1 device is detached" } else { "no device at first" };
+        let then = match self.then {
+            Then::Nothing => "",
+            Then::Attaches => ", 1 is attached",
+            Then::AttachesAndPosts { .. } => ", 1 is attached and posts 1 interrupt",
+        };
+        let sends = if self.sends > 0 {
+            format!("; software sends {} interrupts", self.sends)
+        } else {
+            String::new()
+        };
+        let end = if self.checks_end { "" } else { "; what is left on the list is not looked at" };
+        format!("1 vCPU; {detaches}{then}{sends}{end}")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 /// The vector of the device that is attached.

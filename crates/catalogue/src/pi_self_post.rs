@@ -22,7 +22,9 @@ use doorbell_hardware::vmx::{GuestCpu, NOTIFY};
 use doorbell_hardware::vtd::Descriptor;
 use doorbell_platform::{CpuId, Platform, Vector};
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::count::count;
+use crate::{Case, Expected};
 
 /// The interrupt of the device, which the host handles by posting one.
 const DEVICE: Vector = Vector(0x31);
@@ -104,14 +106,19 @@ struct Scope {
 const HALTS: Scope =
     Scope { skips_own: false, vcpu: Does::Halts, device_on: CpuId(0), interrupts: 1 };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let does = if scope.vcpu == Does::Halts { "halts" } else { "enters its guest" };
-    let s = if scope.interrupts == 1 { "" } else { "s" };
-    let text = format!(
-        "1 vCPU on CPU0 that {does}, {} interrupt{s} of a device on {}",
-        scope.interrupts, scope.device_on
-    );
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let does = if self.vcpu == Does::Halts { "halts" } else { "enters its guest" };
+        format!(
+            "1 vCPU on CPU0 that {does}, {} of a device on {}",
+            count(self.interrupts, "interrupt"),
+            self.device_on
+        )
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 struct Kvm {

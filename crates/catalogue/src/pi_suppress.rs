@@ -17,7 +17,9 @@ use doorbell_hardware::vmx::{GuestCpu, NOTIFY};
 use doorbell_hardware::vtd::{self, Descriptor};
 use doorbell_platform::CpuId;
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::count::count;
+use crate::{Case, Expected};
 
 /// The case.
 pub(crate) fn case() -> Case {
@@ -89,15 +91,16 @@ struct Scope {
 const ONE: Scope =
     Scope { sched_in: SchedIn::ClearsOnly, entry_asks_on: true, devices: 1, preemptions: 1 };
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let s = |n: u32| if n == 1 { "" } else { "s" };
-    let Scope { devices, preemptions, .. } = scope;
-    let text = format!(
-        "1 vCPU, {preemptions} preemption{}, {devices} device{}, 1 interrupt each",
-        s(preemptions),
-        s(devices.into())
-    );
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let (preemptions, devices) =
+            (count(self.preemptions, "preemption"), count(self.devices, "device"));
+        format!("1 vCPU, {preemptions}, {devices}, 1 interrupt each")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 struct Vcpu {

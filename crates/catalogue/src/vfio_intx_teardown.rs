@@ -16,6 +16,7 @@ use doorbell_explore::sim::{Ghost, Model, Pool, SimWork, fail, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{CpuId, Vector, Work, WorkQueue};
 
+use crate::case::{self, variant};
 use crate::{Case, Expected, Variant};
 
 const LINE: Vector = Vector(0x31);
@@ -104,10 +105,15 @@ fn reported() -> Vec<Variant> {
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let text =
-        "1 line that is up, 1 interrupt, 1 unmask by eventfd, 1 worker; the eventfd is taken away";
-    Variant::new(name, expected, why, text, move |m| Vfio::program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        "1 line that is up, 1 interrupt, 1 unmask by eventfd, 1 worker; the eventfd is taken away"
+            .to_owned()
+    }
+
+    fn program(self, m: &Machine) {
+        Vfio::program(m, self);
+    }
 }
 
 /// The handler of the line, as the interrupt core has it.

@@ -70,17 +70,18 @@ use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::ReasonKind;
 use doorbell_hardware::iommu_amd::Post;
 
+use crate::case::variant;
 use crate::{Case, Expected, Inversions, Variant};
 use irq::WakeUp;
-use parties::{Bind, Leaves, Notified, Parties, REPORTED, ThreadMust, WorkerOn};
+use parties::{Bind, Leaves, Notified, REPORTED, Scope, ThreadMust, WorkerOn};
 use retarget::{Goes, Order, Retarget};
 use svm::PutLooks;
 
 const DEADLOCK: Expected = Expected::Found(FailureKind::Deadlock);
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
-fn ring(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
-    Variant::new(name, expected, why, parties.to_string(), move |m| parties.program(m))
+fn ring(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
+    variant(name, expected, why, scope)
 }
 
 fn moved(name: &'static str, expected: Expected, why: &'static str, retarget: Retarget) -> Variant {
@@ -99,34 +100,34 @@ fn reported() -> Vec<Variant> {
             "as-reported-sleeps",
             DEADLOCK,
             "a vCPU that sleeps for another reason than HLT leaves its CPU by the same hook",
-            Parties { vcpu: Leaves::Sleeps, ..REPORTED },
+            Scope { vcpu: Leaves::Sleeps, ..REPORTED },
         ),
         ring(
             "as-reported-halts",
             Expected::Exhausted,
             "a halted vCPU has changed its IRTEs before it sleeps, so the hook has nothing to do under the run queue's lock",
-            Parties { vcpu: Leaves::Halts, ..REPORTED },
+            Scope { vcpu: Leaves::Halts, ..REPORTED },
         ),
         ring(
             "as-reported-halts-looks-late",
             DEADLOCK,
             "a hook that takes the list's lock to see that the halt has done its work is as good for the ring as any: a \
              planted fault",
-            Parties { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..REPORTED },
+            Scope { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..REPORTED },
         ),
         ring(
             "plain-handler",
             Expected::Exhausted,
             "the descriptor that is bound has no thread, and the one whose thread is woken is not bound",
-            Parties { own: false, ..REPORTED },
+            Scope { own: false, ..REPORTED },
         )
         .inversions(Inversions::Unreachable(vec![ReasonKind::DifferentInstances])),
     ]
 }
 
 fn no_wake_up() -> Vec<Variant> {
-    let dropped = Parties { wake_up: WakeUp::Never, ..REPORTED };
-    let notified = |worker| Parties {
+    let dropped = Scope { wake_up: WakeUp::Never, ..REPORTED };
+    let notified = |worker| Scope {
         notifier: Some(Notified { worker, queues: WakeUp::UnderLock }),
         ..dropped
     };
@@ -141,13 +142,13 @@ fn no_wake_up() -> Vec<Variant> {
             "no-wake-up-thread-follows",
             LOST,
             "a thread that is not woken keeps its former affinity for as long as the interrupt does not come",
-            Parties { thread: ThreadMust::Follow, ..dropped },
+            Scope { thread: ThreadMust::Follow, ..dropped },
         ),
         ring(
             "no-wake-up-next-interrupt",
             Expected::Exhausted,
             "the next interrupt wakes the thread, which then moves itself: what is lost is time",
-            Parties { thread: ThreadMust::FollowByNextInterrupt, ..dropped },
+            Scope { thread: ThreadMust::FollowByNextInterrupt, ..dropped },
         ),
         ring(
             "no-wake-up-notifier",
@@ -166,7 +167,7 @@ fn no_wake_up() -> Vec<Variant> {
             "no-wake-up-notifier-other-descriptor",
             Expected::Exhausted,
             "the descriptor that is bound has no notifier, and the one whose notifier's worker is woken is not bound",
-            Parties { own: false, ..notified(WorkerOn::VcpusCpu) },
+            Scope { own: false, ..notified(WorkerOn::VcpusCpu) },
         )
         .inversions(Inversions::Unreachable(vec![ReasonKind::DifferentInstances])),
     ]
@@ -175,8 +176,8 @@ fn no_wake_up() -> Vec<Variant> {
 /// The wake-up is put off until the descriptor's lock is gone: what was thought of later, and what
 /// is shipped.
 fn delayed() -> Vec<Variant> {
-    let delayed = Parties { wake_up: WakeUp::AfterLock, ..REPORTED };
-    let notified = |queues| Parties {
+    let delayed = Scope { wake_up: WakeUp::AfterLock, ..REPORTED };
+    let notified = |queues| Scope {
         notifier: Some(Notified { worker: WorkerOn::VcpusCpu, queues }),
         ..delayed
     };
@@ -185,7 +186,7 @@ fn delayed() -> Vec<Variant> {
             "wake-up-delayed",
             Expected::Exhausted,
             "whoever waits for a run queue holds irq_desc no more, and the thread follows the affinity without delay",
-            Parties { thread: ThreadMust::Follow, ..delayed },
+            Scope { thread: ThreadMust::Follow, ..delayed },
         ),
         ring(
             "wake-up-delayed-notifier",
@@ -197,13 +198,13 @@ fn delayed() -> Vec<Variant> {
             "wake-ups-delayed",
             Expected::Exhausted,
             "the notifier's work is queued when irq_desc is gone, too",
-            Parties { thread: ThreadMust::Follow, ..notified(WakeUp::AfterLock) },
+            Scope { thread: ThreadMust::Follow, ..notified(WakeUp::AfterLock) },
         ),
     ]
 }
 
 fn leaf_lock() -> Vec<Variant> {
-    let leaf = Parties { bind: Bind::Leaf, ..REPORTED };
+    let leaf = Scope { bind: Bind::Leaf, ..REPORTED };
     let worker = Notified { worker: WorkerOn::VcpusCpu, queues: WakeUp::UnderLock };
     vec![
         ring(
@@ -216,19 +217,19 @@ fn leaf_lock() -> Vec<Variant> {
             "leaf-lock-sleeps",
             Expected::Exhausted,
             "whoever holds ir_list_lock waits for no lock of a scheduler or a descriptor",
-            Parties { vcpu: Leaves::Sleeps, ..leaf },
+            Scope { vcpu: Leaves::Sleeps, ..leaf },
         ),
         ring(
             "leaf-lock-halts",
             Expected::Exhausted,
             "nor does it matter which hook takes ir_list_lock, and for what",
-            Parties { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..leaf },
+            Scope { vcpu: Leaves::Halts, put_looks: PutLooks::UnderLock, ..leaf },
         ),
         ring(
             "leaf-lock-notifier",
             Expected::Exhausted,
             "nor whom a new affinity wakes under irq_desc",
-            Parties { notifier: Some(worker), ..leaf },
+            Scope { notifier: Some(worker), ..leaf },
         ),
     ]
 }

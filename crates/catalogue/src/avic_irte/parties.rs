@@ -16,7 +16,7 @@ use super::svm::{EntryWrite, PutLooks, Vcpu};
 
 /// The parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Parties {
+pub(super) struct Scope {
     pub vcpu: Leaves,
     pub put_looks: PutLooks,
     /// Whether the descriptor that is bound has the thread and the notifier. If not, they are
@@ -74,7 +74,7 @@ pub(super) enum ThreadMust {
 }
 
 /// The report, with the handlers forced into threads.
-pub(super) const REPORTED: Parties = Parties {
+pub(super) const REPORTED: Scope = Scope {
     vcpu: Leaves::Preempted,
     put_looks: PutLooks::BeforeLock,
     own: true,
@@ -107,7 +107,7 @@ impl Hooks for VcpuHooks {
 const VCPUS_CPU: CpuId = CpuId(0);
 const WRITERS_CPU: CpuId = CpuId(1);
 
-impl Parties {
+impl Scope {
     pub(super) fn program(self, m: &Machine) {
         let memory = Memory::new(1);
         let vcpu = Vcpu::new(&memory, 0, Gate::Stopped { log: false }, vec![], EntryWrite::Locked);
@@ -201,7 +201,7 @@ impl fmt::Display for WorkerOn {
     }
 }
 
-impl fmt::Display for Parties {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.vcpu {
             Leaves::Preempted => "1 vCPU, preempted once",
@@ -234,5 +234,15 @@ impl fmt::Display for Parties {
                 "; the interrupt comes once more, and the thread must follow"
             }
         })
+    }
+}
+
+impl crate::case::Scope for Scope {
+    fn text(self) -> String {
+        self.to_string()
+    }
+
+    fn program(self, m: &Machine) {
+        Scope::program(self, m);
     }
 }

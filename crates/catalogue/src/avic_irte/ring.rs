@@ -28,7 +28,7 @@ type Memory = Box<[<Sim as Platform>::AtomicU128]>;
 
 /// The parameters.
 #[derive(Clone, Copy)]
-pub(super) struct Ring {
+pub(super) struct Scope {
     /// Why the vCPU leaves its CPU: [`Leaves::Halts`] is no other than [`Leaves::Sleeps`] here.
     pub(super) vcpu: Leaves,
     /// Whether somebody is told of the affinity, by work on the vCPU's CPU.
@@ -94,7 +94,7 @@ impl AffinityNotifier for Worker {
     }
 }
 
-impl Ring {
+impl Scope {
     pub(super) fn program(self, m: &Machine) {
         let vcpu = Arc::new(Vcpu {
             copies: ResidencyCopies::new(Own(Atomic::new(true))),
@@ -279,7 +279,7 @@ pub(super) fn attached(m: &Machine, wakes: bool) {
     );
 }
 
-impl fmt::Display for Ring {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leaves = if self.vcpu == Leaves::Preempted { "preempted" } else { "sleeps" };
         write!(

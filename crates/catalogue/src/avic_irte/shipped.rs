@@ -16,7 +16,9 @@ use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
 
 use super::parties::Leaves;
-use super::ring::{Ring, attached, interrupted};
+use super::ring::{self, attached, interrupted};
+use crate::case::{self, variant};
+use crate::count::count;
 use crate::{Expected, Variant};
 
 mod machine;
@@ -31,10 +33,10 @@ pub(super) fn variants() -> Vec<Variant> {
 }
 
 fn ring() -> Vec<Variant> {
-    let variant = |name, why, ring: Ring| {
-        Variant::new(name, Expected::Exhausted, why, ring.to_string(), move |m| ring.program(m))
+    let variant = |name, why, scope: ring::Scope| {
+        Variant::new(name, Expected::Exhausted, why, scope.to_string(), move |m| scope.program(m))
     };
-    let preempted = Ring { vcpu: Leaves::Preempted, notifier: false };
+    let preempted = ring::Scope { vcpu: Leaves::Preempted, notifier: false };
     vec![
         variant(
             "shipped-ring",
@@ -44,12 +46,12 @@ fn ring() -> Vec<Variant> {
         variant(
             "shipped-ring-sleeps",
             "for whatever reason the vCPU leaves its CPU",
-            Ring { vcpu: Leaves::Sleeps, ..preempted },
+            ring::Scope { vcpu: Leaves::Sleeps, ..preempted },
         ),
         variant(
             "shipped-ring-notifier",
             "a notifier is called, and its worker woken, when the descriptor's lock is gone",
-            Ring { notifier: true, ..preempted },
+            ring::Scope { notifier: true, ..preempted },
         ),
         Variant::new(
             "shipped-ring-interrupted",
@@ -271,38 +273,48 @@ impl Scope {
     }
 }
 
-fn variant(name: &'static str, expected: Expected, summary: &'static str, scope: Scope) -> Variant {
-    let of =
-        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut parts = vec![
-        format!(
-            "doorbell-apic and -host, {} on {} CPUs",
-            of(scope.vcpus.len(), "vCPU"),
-            scope.cpus()
-        ),
-        format!("{} with {} each", of(scope.devices.len(), "device"), of(scope.posts, "post")),
-    ];
-    let lives = |which: fn(&Life) -> bool| scope.vcpus.iter().filter(|life| which(life)).count();
-    let devices =
-        |which: fn(&Device) -> bool| scope.devices.iter().filter(|device| which(device)).count();
-    let events = [
-        (lives(|life| life.sleeps), "block"),
-        (lives(|life| life.moves), "migration"),
-        (devices(|device| device.late), "bind"),
-        (devices(|device| device.to.is_some()), "retarget"),
-        (devices(|device| device.again), "bind that fails"),
-        (usize::from(scope.inhibition == Inhibition::Begins), "inhibition"),
-        (usize::from(scope.inhibition == Inhibition::Ends), "end of an inhibition"),
-        (usize::from(scope.log == 0), "overflow"),
-    ];
-    parts.extend(
-        events.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| of(count, what)),
-    );
-    if !scope.log_is_read {
-        parts.push("nobody reads the log".to_owned());
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let mut parts = vec![
+            format!(
+                "doorbell-apic and -host, {} on {} CPUs",
+                count(self.vcpus.len(), "vCPU"),
+                self.cpus()
+            ),
+            format!(
+                "{} with {} each",
+                count(self.devices.len(), "device"),
+                count(self.posts, "post")
+            ),
+        ];
+        let lives = |which: fn(&Life) -> bool| self.vcpus.iter().filter(|life| which(life)).count();
+        let devices =
+            |which: fn(&Device) -> bool| self.devices.iter().filter(|device| which(device)).count();
+        let events = [
+            (lives(|life| life.sleeps), "block"),
+            (lives(|life| life.moves), "migration"),
+            (devices(|device| device.late), "bind"),
+            (devices(|device| device.to.is_some()), "retarget"),
+            (devices(|device| device.again), "bind that fails"),
+            (usize::from(self.inhibition == Inhibition::Begins), "inhibition"),
+            (usize::from(self.inhibition == Inhibition::Ends), "end of an inhibition"),
+            (usize::from(self.log == 0), "overflow"),
+        ];
+        parts.extend(
+            events
+                .into_iter()
+                .filter(|(times, _)| *times > 0)
+                .map(|(times, what)| count(times, what)),
+        );
+        if !self.log_is_read {
+            parts.push("nobody reads the log".to_owned());
+        }
+        parts.join(", ")
     }
-    let text = parts.join(", ");
-    Variant::new(name, expected, summary, text, move |m| program(m, scope))
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 fn program(m: &Machine, scope: Scope) {

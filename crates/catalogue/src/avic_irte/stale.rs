@@ -9,7 +9,8 @@ use doorbell_hardware::iommu_amd::{Entry, Iommu, Irte, Post};
 
 use super::irq::IrqDesc;
 use super::svm::{EntryWrite, Vcpu};
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::{Case, Expected};
 
 /// The case.
 pub(crate) fn case() -> Case {
@@ -90,9 +91,14 @@ struct Scope {
 const FIXED: Scope =
     Scope { bind: Bind::UnderLock, entry_write: EntryWrite::Locked, post: Post::AtOnce };
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let text = "1 vCPU that moves from CPU 0 to CPU 1 and stays in the guest; 1 binding, 1 MSI";
-    Variant::new(name, expected, why, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        "1 vCPU that moves from CPU 0 to CPU 1 and stays in the guest; 1 binding, 1 MSI".to_owned()
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 const CPUS: [&str; 2] = ["CPU 0", "CPU 1"];

@@ -9,6 +9,7 @@ use doorbell_explore::sim::{Model, fail, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{CpuId, Vector};
 
+use crate::case::{self, variant};
 use crate::{Expected, Variant};
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
@@ -92,10 +93,15 @@ pub(super) fn variants() -> Vec<Variant> {
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let reused = if scope.reused { "; its vector goes to another, 1 event" } else { "" };
-    let text = format!("1 device, 1 event, freed on another CPU{reused}");
-    Variant::new(name, expected, why, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let reused = if self.reused { "; its vector goes to another, 1 event" } else { "" };
+        format!("1 device, 1 event, freed on another CPU{reused}")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 /// What the vector table says.

@@ -13,6 +13,7 @@ use doorbell_host::vector::{Cleaned, Irq, Unhandled};
 use doorbell_host::{Handler, IrqReturn};
 use doorbell_platform::CpuId;
 
+use crate::case::{self, variant};
 use crate::host::{Driver, Host, Line, Reads};
 use crate::{Expected, Variant};
 
@@ -24,7 +25,7 @@ const OTHER: Irq = Irq(1);
 
 /// What is explored.
 #[derive(Clone, Copy)]
-struct Parties {
+struct Scope {
     /// Another device gets the vector, and has one event.
     reused: bool,
     reads: Reads,
@@ -33,14 +34,13 @@ struct Parties {
     looks: bool,
 }
 
-const ONE: Parties =
-    Parties { reused: false, reads: Reads::UnderTheLock, ordered: true, looks: false };
+const ONE: Scope = Scope { reused: false, reads: Reads::UnderTheLock, ordered: true, looks: false };
 
 pub(super) fn variants() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
     let found = Expected::Found(FailureKind::Invariant);
-    let reused = Parties { reused: true, ..ONE };
-    let looks = Parties { looks: true, ..ONE };
+    let reused = Scope { reused: true, ..ONE };
+    let looks = Scope { looks: true, ..ONE };
     vec![
         variant(
             "shipped",
@@ -64,23 +64,28 @@ pub(super) fn variants() -> Vec<Variant> {
             "shipped-irr-before-lock",
             found,
             "an IRR that is read before the lock is taken says nothing of a vector that is in quarantine since",
-            Parties { reads: Reads::Before, ..looks },
+            Scope { reads: Reads::Before, ..looks },
         ),
         variant(
             "shipped-in-flight",
             found,
             "if the message may still be on its way when the device is masked, an IRR that is clear says nothing",
-            Parties { ordered: false, ..reused },
+            Scope { ordered: false, ..reused },
         ),
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
-    let reused =
-        if parties.reused { "; its vector, the only one, goes to another, 1 event" } else { "" };
-    let looks = if parties.looks { "; its CPU looks once more" } else { "" };
-    let text = format!("1 device, 1 event, freed on another CPU{reused}{looks}");
-    Variant::new(name, expected, why, text, move |m| program(m, parties))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let reused =
+            if self.reused { "; its vector, the only one, goes to another, 1 event" } else { "" };
+        let looks = if self.looks { "; its CPU looks once more" } else { "" };
+        format!("1 device, 1 event, freed on another CPU{reused}{looks}")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 /// A driver that is gone when its interrupt is freed.
@@ -97,10 +102,10 @@ impl Handler for Leaves {
     }
 }
 
-fn program(m: &Machine, parties: Parties) {
-    let kind = Kind { ordered: parties.ordered, ..Kind::PLAIN };
+fn program(m: &Machine, scope: Scope) {
+    let kind = Kind { ordered: scope.ordered, ..Kind::PLAIN };
     let devices = [(kind, TO, 1), (kind, OTHERS, 1)];
-    let host = Host::new(2, 1, &devices[..=usize::from(parties.reused)]);
+    let host = Host::new(2, 1, &devices[..=usize::from(scope.reused)]);
     let leaves = Arc::new(Leaves {
         driver: Driver::of(host.line(FREED)),
         memory: Ghost::new("driver"),
@@ -108,25 +113,25 @@ fn program(m: &Machine, parties: Parties) {
     });
     let handler: Arc<dyn Handler> = leaves.clone();
     host.requests(FREED, &handler);
-    if parties.reused {
+    if scope.reused {
         // It has no vector yet: what it had is quiet.
         host.line(OTHER).device.mask(true);
         let cpu = host.vectors.deactivate(OTHER).expect("it has a vector").cpu();
         assert_eq!(host.vectors.cleanup(cpu, |_| false), Cleaned::All);
     }
-    host.run(m, [TO], parties.reads);
+    host.run(m, [TO], scope.reads);
     {
         let host = Rc::clone(&host);
         m.task_on(OTHERS, "driver", move || {
             host.frees(FREED, &handler);
             leaves.memory.free();
-            if parties.reused {
+            if scope.reused {
                 let other: Arc<dyn Handler> = Driver::of(host.line(OTHER));
                 host.requests_again(OTHER, &other, TO);
             }
         });
     }
-    if parties.looks {
+    if scope.looks {
         let host = Rc::clone(&host);
         m.task_on(CpuId(2), "asks", move || host.asks(host.online[TO.0 as usize]));
     }
@@ -135,7 +140,7 @@ fn program(m: &Machine, parties: Parties) {
         move || {
             host.clean()?;
             let unseen = |irq: Irq| host.line(irq).device.observe().unseen;
-            if parties.reused && unseen(OTHER) > 0 {
+            if scope.reused && unseen(OTHER) > 0 {
                 return Err("the other device waits for ever".to_owned());
             }
             let sum = |f: fn(&Line) -> u32| host.lines.iter().map(f).sum::<u32>();

@@ -72,6 +72,7 @@ mod tests;
 use doorbell_explore::sim::{Preempted, PreemptionOff};
 use doorbell_explore::trace::FailureKind;
 
+use crate::case::variant;
 use crate::{Case, Expected, Variant};
 use kvm::{Grace, Wait};
 use scope::{Assign, At, Kind, LINUX, REPORTED, Rules, Scope};
@@ -80,10 +81,6 @@ use shipped::Actor;
 const DEADLOCK: Expected = Expected::Found(FailureKind::Deadlock);
 const FREED: Expected = Expected::Found(FailureKind::UseAfterFree);
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
-
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m))
-}
 
 /// A plain pool: it deadlocks if and only if there are as many cleanups as workers, wherever the
 /// wait is.

@@ -299,3 +299,13 @@ impl fmt::Display for Rules {
         }
     }
 }
+
+impl crate::case::Scope for Scope {
+    fn text(self) -> String {
+        self.to_string()
+    }
+
+    fn program(self, m: &Machine) {
+        Scope::program(self, m);
+    }
+}

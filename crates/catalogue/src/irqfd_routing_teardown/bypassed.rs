@@ -22,6 +22,7 @@ use doorbell_irqfd::{
 use doorbell_platform::{Atomic, CpuId, Platform};
 use doorbell_post::{Bit, Layout, Mirror, Notice, Residency, ResidencyCopies};
 
+use crate::case::{self, variant};
 use crate::{Expected, Variant};
 
 const GSI: Gsi = Gsi(1);
@@ -36,7 +37,7 @@ const fn msi(vcpu: usize) -> Msi {
 
 /// The actors beside the device.
 #[derive(Clone, Copy)]
-struct Actors {
+struct Scope {
     deassign: bool,
     reroute: bool,
     moves: bool,
@@ -48,7 +49,7 @@ struct Actors {
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    let all = Actors {
+    let all = Scope {
         deassign: true,
         reroute: true,
         moves: true,
@@ -62,61 +63,60 @@ pub(super) fn variants() -> Vec<Variant> {
             "shipped-bypass",
             exhausted,
             "what tears a posted irqfd down asks its binding, not its route, and waits for the IOMMU",
-            Actors { reroute: false, interrupts: 2, ..all },
+            Scope { reroute: false, interrupts: 2, ..all },
         ),
         variant(
             "shipped-bypass-reroute",
             exhausted,
             "a routing update returns when nothing is posted by the former route",
-            Actors { deassign: false, interrupts: 2, ..all },
+            Scope { deassign: false, interrupts: 2, ..all },
         ),
         variant(
             "shipped-bypass-reroute-only-irqfd",
             found,
             "who updates the routes and not the connection has the device post by the old one",
-            Actors { deassign: false, follows: false, moves: false, ..all },
+            Scope { deassign: false, follows: false, moves: false, ..all },
         ),
         variant(
             "shipped-bypass-kept-registered",
             found,
             "an irqfd that is deassigned and stays a consumer is still posted for",
-            Actors { reroute: false, moves: false, unregisters: false, ..all },
+            Scope { reroute: false, moves: false, unregisters: false, ..all },
         ),
         variant(
             "shipped-bypass-both",
             exhausted,
             "deassign and a routing update",
-            Actors { moves: false, ..all },
+            Scope { moves: false, ..all },
         ),
         variant("shipped-bypass-all", exhausted, "all of them at once", all),
         variant(
             "shipped-bypass-all-2-interrupts",
             exhausted,
             "the second interrupt comes by what the IOMMU has cached for the first",
-            Actors { interrupts: 2, ..all },
+            Scope { interrupts: 2, ..all },
         )
         .full_only(),
     ]
 }
 
-fn variant(
-    name: &'static str,
-    expected: Expected,
-    summary: &'static str,
-    actors: Actors,
-) -> Variant {
-    let Actors { deassign, reroute, moves, follows, unregisters, interrupts } = actors;
-    let mut who = vec![if interrupts == 1 { "device" } else { "device, 2 interrupts" }];
-    who.extend(deassign.then_some(if unregisters {
-        "deassign"
-    } else {
-        "deassign without bypass"
-    }));
-    who.extend(reroute.then_some(if follows { "reroute" } else { "reroute without bypass" }));
-    who.extend(moves.then_some("vCPU load and put"));
-    let text =
-        format!("1 irqfd of an assigned device, posted to 1 of 2 vCPUs; {}", who.join(" ‖ "));
-    Variant::new(name, expected, summary, text, move |m| program(m, actors))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let Scope { deassign, reroute, moves, follows, unregisters, interrupts } = self;
+        let mut who = vec![if interrupts == 1 { "device" } else { "device, 2 interrupts" }];
+        who.extend(deassign.then_some(if unregisters {
+            "deassign"
+        } else {
+            "deassign without bypass"
+        }));
+        who.extend(reroute.then_some(if follows { "reroute" } else { "reroute without bypass" }));
+        who.extend(moves.then_some("vCPU load and put"));
+        format!("1 irqfd of an assigned device, posted to 1 of 2 vCPUs; {}", who.join(" ‖ "))
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 type Word = <Sim as Platform>::AtomicU128;
@@ -296,7 +296,7 @@ fn table(vcpu: usize) -> RoutingTable {
     RoutingTable::new(&[(GSI, Route::Msi(msi(vcpu)))]).expect("a good table")
 }
 
-fn program(m: &Machine, actors: Actors) {
+fn program(m: &Machine, scope: Scope) {
     let entries = Memory(Arc::new([Word::new(0).named("IRTE")]));
     let cpus = copies::cpus();
     let hardware = Arc::new(Hardware {
@@ -336,7 +336,7 @@ fn program(m: &Machine, actors: Actors) {
     {
         let (irqfd, hardware) = (Arc::clone(&irqfd), Arc::clone(&hardware));
         m.hardware("device", move || {
-            for _ in 0..actors.interrupts {
+            for _ in 0..scope.interrupts {
                 if hardware.remap() {
                     // The host's handler.
                     let _ = irqfd.signal();
@@ -346,9 +346,9 @@ fn program(m: &Machine, actors: Actors) {
     }
     // Whoever is registered to the end stays so.
     mem::forget(produces);
-    if actors.deassign {
+    if scope.deassign {
         let (irqfd, hardware) = (Arc::clone(&irqfd), Arc::clone(&hardware));
-        let consumes = if actors.unregisters {
+        let consumes = if scope.unregisters {
             Some(consumes)
         } else {
             mem::forget(consumes);
@@ -363,17 +363,17 @@ fn program(m: &Machine, actors: Actors) {
     } else {
         mem::forget(consumes);
     }
-    if actors.reroute {
+    if scope.reroute {
         let hardware = Arc::clone(&hardware);
         m.task("reroute", move || {
             let rerouted = vm.reroute(table(NEW)).expect("an open VM");
-            if actors.follows && rerouted.gsis().any(|gsi| gsi == GSI) {
+            if scope.follows && rerouted.gsis().any(|gsi| gsi == GSI) {
                 bypass.follow(TOKEN);
             }
             hardware.over.change(|over| over.rerouted = true);
         });
     }
-    if actors.moves {
+    if scope.moves {
         let vcpu = Arc::clone(&hardware.vcpus[OLD]);
         m.task("vCPU", move || {
             vcpu.load(CpuId(0));
@@ -391,7 +391,7 @@ fn program(m: &Machine, actors: Actors) {
             let posted_to = entry.map(|guest| guest.backing_page as usize);
             let lists = [OLD, NEW].map(|vcpu| hardware.vcpus[vcpu].copies.len());
             let expected = [OLD, NEW].map(|vcpu| usize::from(posted_to == Some(vcpu)));
-            let torn_down = actors.deassign && actors.unregisters;
+            let torn_down = scope.deassign && scope.unregisters;
             if lists != expected || posted_to.is_some() == torn_down {
                 return Err(format!(
                     "the IRTE posts to {posted_to:?}, and the lists have {lists:?}"

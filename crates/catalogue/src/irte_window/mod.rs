@@ -18,7 +18,8 @@ use doorbell_explore::sim::{Model, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_host::irte::amd::AmdIrte;
 
-use crate::{Case, Expected, Variant};
+use crate::case::{self, variant};
+use crate::{Case, Expected};
 use irte::{GUEST, NEW, OLD, RUNS, name, remap};
 
 /// RemapEn, bit 0.
@@ -106,11 +107,16 @@ pub(crate) fn case() -> Case {
     )
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, scope: Scope) -> Variant {
-    let posts =
-        if scope.posts { "; 1 vCPU that it is posted to, and that begins to run" } else { "" };
-    let text = format!("1 entry, 1 change of affinity, 1 interrupt{posts}");
-    Variant::new(name, expected, why, text, move |m| program(m, scope))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let posts =
+            if self.posts { "; 1 vCPU that it is posted to, and that begins to run" } else { "" };
+        format!("1 entry, 1 change of affinity, 1 interrupt{posts}")
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
 struct Entry(Model<u128>);

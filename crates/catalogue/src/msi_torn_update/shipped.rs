@@ -12,6 +12,8 @@ use doorbell_host::Handler;
 use doorbell_host::vector::{Irq, Move, Unhandled, Update};
 use doorbell_platform::CpuId;
 
+use crate::case::{self, variant};
+use crate::count::count;
 use crate::host::{Driver, Host, Reads, message};
 use crate::{Expected, Variant};
 
@@ -20,7 +22,7 @@ const THERE: CpuId = CpuId(1);
 
 /// What is explored.
 #[derive(Clone, Copy)]
-struct Parties {
+struct Scope {
     events: u32,
     /// One has the device's vector on the new CPU; another the next one on the old CPU.
     neighbours: u32,
@@ -30,8 +32,8 @@ struct Parties {
     gives: fn(&Device, &Move),
 }
 
-const ONE: Parties =
-    Parties { events: 1, neighbours: 0, neighbour_events: 0, ordered: true, gives: data_first };
+const ONE: Scope =
+    Scope { events: 1, neighbours: 0, neighbour_events: 0, ordered: true, gives: data_first };
 
 /// As [`Update::WordByWord`] wants it.
 fn data_first(device: &Device, moved: &Move) {
@@ -48,7 +50,7 @@ fn address_first(device: &Device, moved: &Move) {
 pub(super) fn variants() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
     let spurious = Expected::Found(FailureKind::Invariant);
-    let neighbour = Parties { neighbours: 1, neighbour_events: 1, ..ONE };
+    let neighbour = Scope { neighbours: 1, neighbour_events: 1, ..ONE };
     vec![
         variant(
             "shipped",
@@ -60,7 +62,7 @@ pub(super) fn variants() -> Vec<Variant> {
             "shipped-2-events",
             exhausted,
             "both of two events are handled, each by one call at most",
-            Parties { events: 2, ..ONE },
+            Scope { events: 2, ..ONE },
         ),
         variant(
             "shipped-neighbour",
@@ -72,55 +74,61 @@ pub(super) fn variants() -> Vec<Variant> {
             "shipped-neighbour-2-events",
             exhausted,
             "nor is either of two events lost there, or taken for the neighbour's",
-            Parties { events: 2, neighbour_events: 0, ..neighbour },
+            Scope { events: 2, neighbour_events: 0, ..neighbour },
         )
         .full_only(),
         variant(
             "shipped-neighbours",
             exhausted,
             "a vector that is a neighbour's on either CPU is not the one that the writes go by",
-            Parties { neighbours: 2, ..ONE },
+            Scope { neighbours: 2, ..ONE },
         ),
         variant(
             "shipped-address-first",
             spurious,
             "in the other order the message between the two writes is the neighbour's: only one order is installed",
-            Parties { gives: address_first, ..neighbour },
+            Scope { gives: address_first, ..neighbour },
         ),
         variant(
             "shipped-in-flight",
             Expected::Found(FailureKind::Invariant),
             "if a message is on its way still when the write has completed, the CPU looks before it comes",
-            Parties { ordered: false, ..ONE },
+            Scope { ordered: false, ..ONE },
         ),
     ]
 }
 
-fn variant(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
-    let s = |n| if n == 1 { "" } else { "s" };
-    let Parties { events, neighbour_events: theirs, .. } = parties;
-    let neighbours = match parties.neighbours {
-        0 => String::new(),
-        1 => format!("; a neighbour with its vector on the new CPU, {theirs} event{}", s(theirs)),
-        _ => format!(
-            "; neighbours with its vector on the new CPU and the next one on the old, {theirs} events"
-        ),
-    };
-    let text = format!(
-        "1 move to another CPU, 1 device that cannot mask, {events} event{}{neighbours}",
-        s(events)
-    );
-    Variant::new(name, expected, why, text, move |m| program(m, parties))
+impl case::Scope for Scope {
+    fn text(self) -> String {
+        let Scope { events, neighbour_events: theirs, .. } = self;
+        let neighbours = match self.neighbours {
+            0 => String::new(),
+            1 => {
+                format!("; a neighbour with its vector on the new CPU, {}", count(theirs, "event"))
+            }
+            _ => format!(
+                "; neighbours with its vector on the new CPU and the next one on the old, {theirs} events"
+            ),
+        };
+        format!(
+            "1 move to another CPU, 1 device that cannot mask, {}{neighbours}",
+            count(events, "event")
+        )
+    }
+
+    fn program(self, m: &Machine) {
+        program(m, self);
+    }
 }
 
-fn program(m: &Machine, parties: Parties) {
-    let kind = Kind { ordered: parties.ordered, masks: false, ..Kind::PLAIN };
+fn program(m: &Machine, scope: Scope) {
+    let kind = Kind { ordered: scope.ordered, masks: false, ..Kind::PLAIN };
     let devices = [
-        (kind, HERE, parties.events),
-        (kind, THERE, parties.neighbour_events),
-        (kind, HERE, parties.neighbour_events),
+        (kind, HERE, scope.events),
+        (kind, THERE, scope.neighbour_events),
+        (kind, HERE, scope.neighbour_events),
     ];
-    let host = Host::new(2, 3, &devices[..=parties.neighbours as usize]);
+    let host = Host::new(2, 3, &devices[..=scope.neighbours as usize]);
     for line in &host.lines {
         let driver: Arc<dyn Handler> = Driver::of(line);
         host.requests(line.irq, &driver);
@@ -131,10 +139,10 @@ fn program(m: &Machine, parties: Parties) {
         let by = |device: &Device, moved: &Move| {
             assert_eq!(
                 moved.between().is_some(),
-                parties.neighbours > 0,
+                scope.neighbours > 0,
                 "its vector is free there if no neighbour has it"
             );
-            (parties.gives)(device, moved);
+            (scope.gives)(device, moved);
         };
         moves.moves_by(Irq(0), THERE, Update::WordByWord, by).expect("there is room");
     });

@@ -67,12 +67,14 @@
 //! | who suggested, reviewed, and is to say it in the log | none: of people |
 
 mod kvm;
+mod program;
 mod scope;
 mod shipped;
 
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::validate::ReasonKind;
 
+use crate::case;
 use crate::{Case, Expected, Inversions, Variant};
 use scope::{AS_HANDLER, AS_SCHED_OUT, BOTH, Fault, ONE, Path, Preemption, Scope, TWO};
 
@@ -83,8 +85,7 @@ fn variant(
     why: &'static str,
     scope: Scope,
 ) -> Variant {
-    Variant::new(name, expected, why, scope.to_string(), move |m| scope.program(m))
-        .inversions(inversions)
+    case::variant(name, expected, why, scope).inversions(inversions)
 }
 
 /// The report, and what the search says to it.

@@ -1,17 +1,9 @@
-//! The parameters of the case, and the machine that they stand for.
+//! The parameters of the case.
 
 use std::fmt;
-use std::rc::Rc;
 
-use doorbell_explore::sim::{Placement, Scheduler};
-use doorbell_explore::{Machine, Sim};
-use doorbell_hardware::vmx::NOTIFY;
-use doorbell_hardware::vtd::{self, Notification, WAKEUP};
-use doorbell_platform::{CpuId, Platform, Vector};
-
-use super::kvm::{Kvm, VcpuHooks};
-
-const TIMER: Vector = Vector(0xec);
+use crate::count::count;
+use doorbell_platform::CpuId;
 
 /// Parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,80 +101,13 @@ impl Scope {
     pub(super) fn first_cpu(self, vcpu: usize) -> CpuId {
         CpuId(if self.apart { vcpu as u32 } else { 0 })
     }
-
-    pub(super) fn program(self, m: &Machine) {
-        let kvm = Kvm::new(self);
-        let scheduler = Scheduler::new(
-            m,
-            self.cpus,
-            Placement::Waker,
-            self.preemption != Preemption::Off,
-            VcpuHooks(Rc::downgrade(&kvm)),
-        );
-        for (number, vcpu) in kvm.vcpus.iter().enumerate() {
-            let halts = Rc::clone(&kvm);
-            let task =
-                scheduler.task(m, self.first_cpu(number), format!("vCPU {number}"), move || {
-                    halts.halt(number)
-                });
-            vcpu.task.set(task).expect("it is set once");
-        }
-        for cpu in (0..self.cpus).map(CpuId) {
-            let handles = Rc::clone(&kvm);
-            let wakeup = m.handler(cpu, WAKEUP, format!("wake-up {cpu}"), move || {
-                handles.wakeup_handler(cpu)
-            });
-            // On a CPU that is in no guest, the notification has nothing to do: whoever enters one
-            // looks by himself.
-            let notification = m.handler(cpu, NOTIFY, format!("notification {cpu}"), || ());
-            // Where no vCPU begins that has a device, none may come.
-            if (self.vcpus - self.devices..self.vcpus).all(|vcpu| self.first_cpu(vcpu) != cpu) {
-                wakeup.may_not_run();
-                notification.may_not_run();
-            }
-        }
-        for vcpu in self.vcpus - self.devices..self.vcpus {
-            let posts = Rc::clone(&kvm);
-            m.hardware(format!("IOMMU for vCPU {vcpu}"), move || {
-                vtd::post(&posts.vcpus[vcpu].descriptor, 1)
-            });
-        }
-        if self.sender {
-            let sends = Rc::clone(&kvm);
-            let send = move || sends.send(0, 2);
-            if self.cpus == 1 {
-                m.task_on(CpuId(1), "sender", send);
-            } else {
-                scheduler.task(m, CpuId(self.cpus - 1), "sender", send);
-            }
-        }
-        if self.late_notification {
-            let late = Notification { vector: WAKEUP, cpu: CpuId(self.cpus - 1) };
-            m.hardware("late notification", move || late.send());
-        }
-        if self.preemption == Preemption::ByTimer {
-            let other = scheduler.task(m, CpuId(0), "another task", Sim::park);
-            let wakes = scheduler.clone();
-            let handler = m.handler(CpuId(0), TIMER, "timer", move || wakes.wake(other));
-            m.hardware("timer", move || handler.raise());
-        }
-        kvm.scheduler.set(scheduler).unwrap_or_else(|_| unreachable!("it is set once"));
-        m.at_quiescence("nobody who runs is on a list", move || kvm.check());
-    }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |n: usize| if n == 1 { "" } else { "s" };
-        let (cpus, vcpus, devices) = (self.cpus as usize, self.vcpus, self.devices);
+        let (vcpus, cpus) = (count(self.vcpus, "vCPU"), count(self.cpus, "CPU"));
         let first = if self.apart { " of their own" } else { "" };
-        write!(
-            f,
-            "{vcpus} vCPU{} on {cpus} CPU{}{first}, {devices} device{}",
-            s(vcpus),
-            s(cpus),
-            s(devices)
-        )?;
+        write!(f, "{vcpus} on {cpus}{first}, {}", count(self.devices, "device"))?;
         if self.sender {
             write!(f, ", 1 sender")?;
         }

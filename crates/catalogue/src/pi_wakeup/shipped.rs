@@ -25,6 +25,7 @@ use doorbell_hardware::vtd::{self, WAKEUP};
 use doorbell_platform::{CpuId, IrqGuard, Platform, ReadDomain, Vector};
 use doorbell_post::{Destination, Guest, Notice, Pending, PiDescriptor, PiGate};
 
+use crate::count::count;
 use crate::{Expected, Variant};
 
 mod places;
@@ -64,11 +65,10 @@ const ONE: Scope =
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |n: usize| if n == 1 { "" } else { "s" };
-        let (cpus, vcpus, devices) = (self.cpus as usize, self.vcpus, self.devices);
+        let (vcpus, cpus) = (count(self.vcpus, "vCPU"), count(self.cpus, "CPU"));
         let first = if self.apart { " of their own" } else { "" };
-        write!(f, "doorbell-apic, {vcpus} vCPU{} on {cpus} CPU{}{first}, ", s(vcpus), s(cpus))?;
-        write!(f, "{devices} device{} with 1 post each", s(devices))?;
+        write!(f, "doorbell-apic, {vcpus} on {cpus}{first}, ")?;
+        write!(f, "{} with 1 post each", count(self.devices, "device"))?;
         match self.sender {
             Sender::Nobody => {}
             Sender::Task => write!(f, ", 1 sender")?,

@@ -57,26 +57,23 @@ mod shipped;
 
 use doorbell_explore::trace::FailureKind;
 
+use crate::case::variant;
 use crate::{Case, Expected, Variant};
 use kernel::{DescFreed, EntryCode};
-use parties::{End, Form, Guard, Inject, Parties, REPORTED};
+use parties::{End, Form, Guard, Inject, REPORTED, Scope};
 
 const INVARIANT: Expected = Expected::Found(FailureKind::Invariant);
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
 /// With the entry code that looks again under the vector lock.
-const REEVALUATED: Parties =
-    Parties { code: EntryCode::Reevaluates, end: End::NothingLost, ..REPORTED };
+const REEVALUATED: Scope =
+    Scope { code: EntryCode::Reevaluates, end: End::NothingLost, ..REPORTED };
 
 /// A vector that was shut down is set up again, and a spurious interrupt comes to it.
-const SET_UP: Parties = Parties { form: Form::SetUp, ..REEVALUATED };
-
-fn variant(name: &'static str, expected: Expected, why: &'static str, parties: Parties) -> Variant {
-    Variant::new(name, expected, why, parties.to_string(), move |m| parties.program(m))
-}
+const SET_UP: Scope = Scope { form: Form::SetUp, ..REEVALUATED };
 
 fn reported() -> Vec<Variant> {
-    let driver = Parties { form: Form::Driver, ..REPORTED };
+    let driver = Scope { form: Form::Driver, ..REPORTED };
     vec![
         variant(
             "as-reported",
@@ -88,19 +85,19 @@ fn reported() -> Vec<Variant> {
             "as-reported-masked",
             INVARIANT,
             "the guest's mask is the user's affair: the host's vector is shut down and installed as without it",
-            Parties { masked: true, ..REPORTED },
+            Scope { masked: true, ..REPORTED },
         ),
         variant(
             "as-reported-late-device",
             INVARIANT,
             "a broken device that sends though it is masked adds nothing: it had time enough before",
-            Parties { late: true, ..REPORTED },
+            Scope { late: true, ..REPORTED },
         ),
         variant(
             "as-reported-spurious",
             INVARIANT,
             "a spurious interrupt at a vector that was shut down long ago is as good for the overwrite as a late one",
-            Parties { form: Form::SetUp, ..REPORTED },
+            Scope { form: Form::SetUp, ..REPORTED },
         ),
         variant(
             "as-reported-driver",
@@ -112,43 +109,43 @@ fn reported() -> Vec<Variant> {
             "as-reported-driver-stalls",
             LOST,
             "the vector is nobody's after that, so the next event is not heard, and the device waits for its driver",
-            Parties { guard: Guard::Nothing, end: End::NothingLost, events: 2, ..driver },
+            Scope { guard: Guard::Nothing, end: End::NothingLost, events: 2, ..driver },
         ),
     ]
 }
 
 fn repair() -> Vec<Variant> {
-    let repaired = Parties { repairs: true, ..REPORTED };
+    let repaired = Scope { repairs: true, ..REPORTED };
     vec![
         variant(
             "repair",
             INVARIANT,
             "the entry may write after the repair as it may before",
-            Parties { guard: Guard::OverwriteAfterRepair, ..repaired },
+            Scope { guard: Guard::OverwriteAfterRepair, ..repaired },
         ),
         variant(
             "repair-masked",
             INVARIANT,
             "nor does the guest's mask keep the entry from it",
-            Parties { guard: Guard::OverwriteAfterRepair, masked: true, ..repaired },
+            Scope { guard: Guard::OverwriteAfterRepair, masked: true, ..repaired },
         ),
         variant(
             "repair-driver",
             INVARIANT,
             "nor does it help a driver of the host, which would have to call it",
-            Parties { form: Form::Driver, guard: Guard::OverwriteAfterRepair, ..repaired },
+            Scope { form: Form::Driver, guard: Guard::OverwriteAfterRepair, ..repaired },
         ),
         variant(
             "repair-lost",
             LOST,
             "where nothing was overwritten, an interrupt that met 'shutdown' is lost all the same",
-            Parties { guard: Guard::Nothing, end: End::NothingLostUnlessOverwritten, ..repaired },
+            Scope { guard: Guard::Nothing, end: End::NothingLostUnlessOverwritten, ..repaired },
         ),
         variant(
             "repair-lost-masked",
             LOST,
             "also while the guest masks it: the host has no pending bit for what it drops",
-            Parties {
+            Scope {
                 guard: Guard::Nothing,
                 end: End::NothingLostUnlessOverwritten,
                 masked: true,
@@ -165,13 +162,13 @@ fn reevaluated() -> Vec<Variant> {
             "reevaluate-driver",
             exhausted,
             "under the vector lock 'shutdown' is still what the entry says, and what was lost came before the driver looked",
-            Parties { form: Form::Driver, events: 2, ..REEVALUATED },
+            Scope { form: Form::Driver, events: 2, ..REEVALUATED },
         ),
         variant(
             "reevaluate-driver-blind",
             LOST,
             "a driver that does not look at its device when it enables it does lose what met 'shutdown'",
-            Parties { form: Form::Driver, looks: false, ..REEVALUATED },
+            Scope { form: Form::Driver, looks: false, ..REEVALUATED },
         ),
         variant(
             "reevaluate-spurious",
@@ -184,37 +181,37 @@ fn reevaluated() -> Vec<Variant> {
             INVARIANT,
             "if the entry says of what it has not handled that it has, nobody ends it, and the CPU takes no more: a planted \
              fault",
-            Parties { code: EntryCode::ReevaluatesWrongly, ..REEVALUATED },
+            Scope { code: EntryCode::ReevaluatesWrongly, ..REEVALUATED },
         ),
         variant(
             "reevaluate-desc-freed",
             exhausted,
             "the descriptor that the entry has found is not freed before the entry is done with it",
-            Parties { desc_freed: Some(DescFreed::AfterGrace), end: End::Anything, ..SET_UP },
+            Scope { desc_freed: Some(DescFreed::AfterGrace), end: End::Anything, ..SET_UP },
         ),
         variant(
             "reevaluate-desc-freed-at-once",
             Expected::Found(FailureKind::UseAfterFree),
             "wherever the entry has found the descriptor, nothing but a grace period keeps it: a planted fault",
-            Parties { desc_freed: Some(DescFreed::AtOnce), end: End::Anything, ..SET_UP },
+            Scope { desc_freed: Some(DescFreed::AtOnce), end: End::Anything, ..SET_UP },
         ),
         variant(
             "reevaluate-vfio-masked",
             exhausted,
             "and so it is while the guest masks it",
-            Parties { masked: true, waits_for_driver: false, end: End::NextArrives, ..REEVALUATED },
+            Scope { masked: true, waits_for_driver: false, end: End::NextArrives, ..REEVALUATED },
         ),
         variant(
             "reevaluate-vfio-waits-masked",
             LOST,
             "what meets 'shutdown' while the guest masks it is not pending anywhere",
-            Parties { masked: true, ..REEVALUATED },
+            Scope { masked: true, ..REEVALUATED },
         ),
         variant(
             "reevaluate-vfio",
             exhausted,
             "nothing is overwritten, so a device that does not wait is heard at its next event",
-            Parties { waits_for_driver: false, end: End::NextArrives, ..REEVALUATED },
+            Scope { waits_for_driver: false, end: End::NextArrives, ..REEVALUATED },
         ),
         variant(
             "reevaluate-vfio-waits",
@@ -227,8 +224,8 @@ fn reevaluated() -> Vec<Variant> {
 
 fn injected() -> Vec<Variant> {
     let exhausted = Expected::Exhausted;
-    let before = Parties { inject: Inject::BeforeTheSwitch, ..REEVALUATED };
-    let after = Parties { inject: Inject::AfterTheSwitch, ..REEVALUATED };
+    let before = Scope { inject: Inject::BeforeTheSwitch, ..REEVALUATED };
+    let after = Scope { inject: Inject::AfterTheSwitch, ..REEVALUATED };
     vec![
         variant(
             "inject-before",
@@ -240,7 +237,7 @@ fn injected() -> Vec<Variant> {
             "inject-before-masked",
             exhausted,
             "what is injected while the guest masks the vector waits for the end of the switch",
-            Parties { masked: true, ..before },
+            Scope { masked: true, ..before },
         ),
         variant(
             "inject-after",
@@ -252,49 +249,49 @@ fn injected() -> Vec<Variant> {
             "inject-after-extra",
             INVARIANT,
             "that extra interrupt does occur: the guest is interrupted although its device has said nothing",
-            Parties { extra: 0, ..after },
+            Scope { extra: 0, ..after },
         ),
         variant(
             "inject-after-masked",
             exhausted,
             "what is injected while the guest masks the vector is taken when it does no longer",
-            Parties { masked: true, ..after },
+            Scope { masked: true, ..after },
         ),
         variant(
             "inject-after-extra-masked",
             INVARIANT,
             "the extra one waits for the end of the mask, and comes then",
-            Parties { masked: true, extra: 0, ..after },
+            Scope { masked: true, extra: 0, ..after },
         ),
         variant(
             "inject-after-late-device",
             exhausted,
             "what a broken device sends to nowhere, it has said before the guest looks",
-            Parties { late: true, ..after },
+            Scope { late: true, ..after },
         ),
         variant(
             "inject-before-late-device",
             LOST,
             "what it sends to nowhere after the injection stays unseen",
-            Parties { late: true, ..before },
+            Scope { late: true, ..before },
         ),
         variant(
             "inject-after-2-events",
             exhausted,
             "what the device says when it was looked at comes by the new vector",
-            Parties { events: 2, ..after },
+            Scope { events: 2, ..after },
         ),
         variant(
             "inject-after-2-switches",
             exhausted,
             "two switches, at most two extra interrupts",
-            Parties { switches: 2, ..after },
+            Scope { switches: 2, ..after },
         ),
         variant(
             "inject-after-overwritten",
             LOST,
             "to inject does not put back the vector that was overwritten: the next event is not heard",
-            Parties { code: EntryCode::Unlocked, guard: Guard::Nothing, events: 2, ..after },
+            Scope { code: EntryCode::Unlocked, guard: Guard::Nothing, events: 2, ..after },
         ),
     ]
 }

@@ -11,6 +11,7 @@ use doorbell_explore::sim::{Model, fail, note};
 use doorbell_platform::{CpuId, Vector};
 
 use super::kernel::{Action, DescFreed, EntryCode, Kernel};
+use crate::count::count;
 use doorbell_hardware::lapic::{Lapics, Message};
 use doorbell_hardware::msix::{Device, Kind};
 
@@ -65,7 +66,7 @@ pub(super) enum End {
 
 /// What is explored.
 #[derive(Clone, Copy)]
-pub(super) struct Parties {
+pub(super) struct Scope {
     pub form: Form,
     pub code: EntryCode,
     pub repairs: bool,
@@ -89,7 +90,7 @@ pub(super) struct Parties {
 }
 
 /// As reported.
-pub(super) const REPORTED: Parties = Parties {
+pub(super) const REPORTED: Scope = Scope {
     form: Form::Vfio,
     code: EntryCode::Unlocked,
     repairs: false,
@@ -106,12 +107,11 @@ pub(super) const REPORTED: Parties = Parties {
     end: End::Anything,
 };
 
-impl fmt::Display for Parties {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |n| if n == 1 { "" } else { "s" };
         let waits = if self.waits_for_driver { " that waits for its driver" } else { "" };
         let late = if self.late { ", and sends though it is masked" } else { "" };
-        write!(f, "1 device{waits}{late}, {} event{}", self.events, s(self.events))?;
+        write!(f, "1 device{waits}{late}, {}", count(self.events, "event"))?;
         match self.form {
             Form::Driver => write!(f, "; silenced, freed, requested and enabled on another CPU"),
             Form::SetUp => {
@@ -185,7 +185,7 @@ impl Guest {
     }
 }
 
-impl Parties {
+impl Scope {
     pub(super) fn program(self, m: &Machine) {
         let apics = Lapics::new(2);
         let kind =
@@ -304,5 +304,15 @@ impl Parties {
         if self.repairs {
             kernel.repair(self.guard == Guard::OverwriteAfterRepair);
         }
+    }
+}
+
+impl crate::case::Scope for Scope {
+    fn text(self) -> String {
+        self.to_string()
+    }
+
+    fn program(self, m: &Machine) {
+        Scope::program(self, m);
     }
 }

@@ -29,6 +29,8 @@ use doorbell_hardware::vtd::{self, Notification, WAKEUP};
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Lock, Platform, ReadDomain, Vector};
 use doorbell_post::{Destination, Guest, Pending, PiDescriptor, PiGate, SelfNotify};
 
+use crate::count::count;
+
 /// The first vector of a device.
 const DEVICE: u8 = 1;
 
@@ -45,16 +47,9 @@ pub(super) struct Scope {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |n: usize| if n == 1 { "" } else { "s" };
-        let (vcpus, posts) = (self.vcpus, self.posts.into());
-        write!(
-            f,
-            "doorbell-apic, {vcpus} vCPU{} on {} CPUs, {vcpus} device{} ",
-            s(vcpus),
-            self.cpus,
-            s(vcpus)
-        )?;
-        write!(f, "with {posts} post{} each, blocks and migrations", s(posts))
+        let (vcpus, devices) = (count(self.vcpus, "vCPU"), count(self.vcpus, "device"));
+        write!(f, "doorbell-apic, {vcpus} on {} CPUs, {devices} ", self.cpus)?;
+        write!(f, "with {} each, blocks and migrations", count(self.posts, "post"))
     }
 }
 

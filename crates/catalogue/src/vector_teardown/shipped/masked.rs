@@ -20,11 +20,12 @@ use doorbell_host::vector::{Irq, Update};
 use doorbell_platform::CpuId;
 
 use super::parties::{Consumers, EventFd, Injected, Vfio, guest};
+use crate::count::count;
 use crate::host::{Host, Reads};
 
 /// What is explored.
 #[derive(Clone, Copy)]
-pub(super) struct Masked {
+pub(super) struct Scope {
     pub events: u32,
     /// The host moves the line to its other CPU.
     pub moves: Option<Update>,
@@ -121,7 +122,7 @@ impl Vmm {
     }
 }
 
-impl Masked {
+impl Scope {
     pub(super) fn program(self, m: &Machine) {
         let kind = Kind { waits_for_driver: true, ordered: true, ..Kind::PLAIN };
         let vectors = if self.moves.is_some() { 2 } else { 1 };
@@ -162,13 +163,12 @@ impl Masked {
     }
 }
 
-impl fmt::Display for Masked {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = if self.events == 1 { "" } else { "s" };
         write!(
             f,
-            "1 device that waits for its driver, {} event{s}; 1 guest that masks, moves and unmasks",
-            self.events
+            "1 device that waits for its driver, {}; 1 guest that masks, moves and unmasks",
+            count(self.events, "event")
         )?;
         f.write_str(", with its table, the eventfd's reader and the host's line")?;
         if self.moves.is_some() { f.write_str(", which is moved") } else { Ok(()) }

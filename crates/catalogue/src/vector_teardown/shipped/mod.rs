@@ -6,18 +6,18 @@ mod parties;
 use doorbell_explore::trace::FailureKind;
 use doorbell_host::vector::Update;
 
-use crate::{Expected, Variant};
-use masked::{Masked, Unmasks};
-use parties::{Guest, Parties, Switch};
+use crate::{Expected, Variant, case};
+use masked::Unmasks;
+use parties::{Guest, Scope, Switch};
 
 const LOST: Expected = Expected::Found(FailureKind::Quiescence);
 
-fn variant(name: &'static str, why: &'static str, parties: Parties) -> Variant {
-    Variant::new(name, Expected::Exhausted, why, parties.to_string(), move |m| parties.program(m))
+fn variant(name: &'static str, why: &'static str, scope: Scope) -> Variant {
+    case::variant(name, Expected::Exhausted, why, scope)
 }
 
 /// What each of them begins with: one device, one event, and nobody does anything.
-const ONE: Parties = Parties {
+const ONE: Scope = Scope {
     devices: 1,
     events: 1,
     vectors: 2,
@@ -28,9 +28,10 @@ const ONE: Parties = Parties {
     guest: Guest::None,
 };
 
-const ONE_MASKED: Masked = Masked { events: 1, moves: None, unmasks: Unmasks::OpensThenSwitches };
-const TWO_EVENTS: Masked = Masked { events: 2, ..ONE_MASKED };
-const MOVED: Masked = Masked { moves: Some(Update::Whole), ..ONE_MASKED };
+const ONE_MASKED: masked::Scope =
+    masked::Scope { events: 1, moves: None, unmasks: Unmasks::OpensThenSwitches };
+const TWO_EVENTS: masked::Scope = masked::Scope { events: 2, ..ONE_MASKED };
+const MOVED: masked::Scope = masked::Scope { moves: Some(Update::Whole), ..ONE_MASKED };
 
 pub(super) fn variants() -> Vec<Variant> {
     [hosts(), guest_masks()].into_iter().flatten().collect()
@@ -38,7 +39,7 @@ pub(super) fn variants() -> Vec<Variant> {
 
 /// The guest masks its interrupt, moves it to another vector of its own, and unmasks it.
 fn guest_masks() -> Vec<Variant> {
-    let variant = |name, expected, why, masked: Masked| {
+    let variant = |name, expected, why, masked: masked::Scope| {
         Variant::new(name, expected, why, masked.to_string(), move |m| masked.program(m))
     };
     let one = ONE_MASKED;
@@ -53,13 +54,13 @@ fn guest_masks() -> Vec<Variant> {
             "shipped-masked-not-delivered",
             LOST,
             "a pending bit that the guest's unmasking has taken is delivered by nobody else: a planted fault",
-            Masked { unmasks: Unmasks::DropsPending, ..one },
+            masked::Scope { unmasks: Unmasks::DropsPending, ..one },
         ),
         variant(
             "shipped-masked-not-drained",
             LOST,
             "what the eventfd still has when the user looks no more is delivered by whoever switches: a planted fault",
-            Masked { unmasks: Unmasks::ForgetsToSwitch, ..one },
+            masked::Scope { unmasks: Unmasks::ForgetsToSwitch, ..one },
         ),
         variant(
             "shipped-masked-2-events",
@@ -81,52 +82,52 @@ fn hosts() -> Vec<Variant> {
         variant(
             "shipped-driver",
             "what arrives late meets a mark that nobody overwrites, and the vector is not given out before its CPU has looked",
-            Parties { teardown: true, events: 2, ..ONE },
+            Scope { teardown: true, events: 2, ..ONE },
         ),
         variant(
             "shipped-driver-same-vector",
             "there is no other vector: it is given out again when its CPU has seen its IRR clear",
-            Parties { teardown: true, vectors: 1, ..ONE },
+            Scope { teardown: true, vectors: 1, ..ONE },
         ),
         variant(
             "shipped-driver-neighbour",
             "what arrives late for one device is never taken for the other's, which gets its vector",
-            Parties { teardown: true, devices: 2, vectors: 2, ..ONE },
+            Scope { teardown: true, devices: 2, vectors: 2, ..ONE },
         ),
         variant(
             "shipped-move",
             "both places are installed until the former one's CPU has looked",
-            Parties { moves: Some(Update::Whole), events: 2, ..ONE },
+            Scope { moves: Some(Update::Whole), events: 2, ..ONE },
         ),
         variant(
             "shipped-move-word-by-word",
             "each message that the device can put together names a place of its own interrupt",
-            Parties { moves: Some(Update::WordByWord), events: 2, ..ONE },
+            Scope { moves: Some(Update::WordByWord), events: 2, ..ONE },
         ),
         variant(
             "shipped-offline",
             "the CPU hands over what waits in its IRR",
-            Parties { offline: true, events: 2, ..ONE },
+            Scope { offline: true, events: 2, ..ONE },
         ),
         variant(
             "shipped-offline-while-moved",
             "the CPU waits for whoever moves the interrupt already",
-            Parties { offline: true, moves: Some(Update::Whole), ..ONE },
+            Scope { offline: true, moves: Some(Update::Whole), ..ONE },
         ),
         variant(
             "shipped-vfio",
             "the consumer changes in place: no vector is given back, nothing is lost, and nothing is injected",
-            Parties { switch: Switch::InPlace, guest: Guest::Waits, events: 2, ..ONE },
+            Scope { switch: Switch::InPlace, guest: Guest::Waits, events: 2, ..ONE },
         ),
         variant(
             "shipped-vfio-reopened",
             "a host that frees and requests injects once afterwards: at most one extra interrupt",
-            Parties { switch: Switch::Reopened, guest: Guest::Waits, ..ONE },
+            Scope { switch: Switch::Reopened, guest: Guest::Waits, ..ONE },
         ),
         variant(
             "shipped-moved-and-switched",
             "one device is moved, and its consumer switched meanwhile",
-            Parties {
+            Scope {
                 devices: 2,
                 vectors: 3,
                 moves: Some(Update::Whole),
@@ -138,12 +139,12 @@ fn hosts() -> Vec<Variant> {
         variant(
             "shipped-torn-down-and-moved",
             "one device is torn down, the other moved",
-            Parties { devices: 2, vectors: 3, moves: Some(Update::Whole), teardown: true, ..ONE },
+            Scope { devices: 2, vectors: 3, moves: Some(Update::Whole), teardown: true, ..ONE },
         ),
         variant(
             "shipped-torn-down-and-switched",
             "one device is torn down, the other switched",
-            Parties {
+            Scope {
                 devices: 2,
                 vectors: 3,
                 teardown: true,
@@ -155,7 +156,7 @@ fn hosts() -> Vec<Variant> {
         variant(
             "shipped",
             "one device is torn down, the other moved, and its consumer switched meanwhile",
-            Parties {
+            Scope {
                 devices: 2,
                 vectors: 3,
                 moves: Some(Update::Whole),
@@ -178,7 +179,7 @@ mod tests {
     fn what_the_user_of_vfio_does_wrong_when_the_guest_unmasks_is_found_in_each_scope() {
         for scope in [ONE_MASKED, TWO_EVENTS, MOVED] {
             for unmasks in [Unmasks::DropsPending, Unmasks::ForgetsToSwitch] {
-                let masked = Masked { unmasks, ..scope };
+                let masked = masked::Scope { unmasks, ..scope };
                 let planted = Variant::new("planted", LOST, "", masked.to_string(), move |m| {
                     masked.program(m)
                 });

@@ -14,6 +14,7 @@ use doorbell_host::vector::{Irq, Update};
 use doorbell_host::{Handler, IrqReturn};
 use doorbell_platform::CpuId;
 
+use crate::count::count;
 use crate::host::{Driver, Host, Line, Reads};
 
 /// Where the first device's interrupts go at first, and whose.
@@ -42,7 +43,7 @@ pub(super) enum Guest {
 
 /// What is explored.
 #[derive(Clone, Copy)]
-pub(super) struct Parties {
+pub(super) struct Scope {
     pub devices: u32,
     pub events: u32,
     pub vectors: u8,
@@ -53,17 +54,10 @@ pub(super) struct Parties {
     pub guest: Guest,
 }
 
-impl fmt::Display for Parties {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |n| if n == 1 { "" } else { "s" };
-        write!(
-            f,
-            "2 CPUs, {} device{}, {} event{} each",
-            self.devices,
-            s(self.devices),
-            self.events,
-            s(self.events)
-        )?;
+        let (devices, events) = (count(self.devices, "device"), count(self.events, "event"));
+        write!(f, "2 CPUs, {devices}, {events} each")?;
         if self.moves.is_some() {
             write!(f, "; one move")?;
         }
@@ -144,7 +138,7 @@ impl Handler for Vfio {
     }
 }
 
-impl Parties {
+impl Scope {
     pub(super) fn program(self, m: &Machine) {
         let behind_vfio = self.guest == Guest::Waits;
         let kind = |waits_for_driver| Kind { waits_for_driver, ordered: true, ..Kind::PLAIN };
@@ -250,5 +244,15 @@ pub(super) fn guest(device: &Device, vector: &Injected, extra: u32) {
         if seen_nothing.get() > extra {
             fail(format!("{} extra interrupts, of {extra}", seen_nothing.get()));
         }
+    }
+}
+
+impl crate::case::Scope for Scope {
+    fn text(self) -> String {
+        self.to_string()
+    }
+
+    fn program(self, m: &Machine) {
+        Scope::program(self, m);
     }
 }
