@@ -1,4 +1,17 @@
 //! The vCPUs by APIC id.
+//!
+//! Deliveries read the table in force; a vCPU that changes its id has it made anew.
+//!
+//! ```text
+//!   who has changed its registers     who looks, one at a time
+//!   changes them                      says SCANNING
+//!   says DIRTY                        reads the registers of all, publishes a table
+//!   looks itself, unless CLEAN        says CLEAN, if it still is SCANNING
+//! ```
+//!
+//! A change that the look may have missed has put DIRTY in place of SCANNING, so the mark is not
+//! used up (X12 is about a flag that was). Who has changed something returns when a table is in
+//! force that has it.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

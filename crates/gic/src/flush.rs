@@ -1,4 +1,10 @@
 //! Before the guest is entered: what goes into the list registers.
+//!
+//! The latch goes from the interrupt's word into the list register in one read-modify-write, which
+//! takes nothing that is not the holder's to signal any more. An edge that comes after the
+//! acknowledgement sets the latch anew, and is another one. What has no room waits, and a
+//! maintenance interrupt is asked for. What is posted after the owner has looked is a kick, because
+//! the mode said "in the guest" before the look.
 
 use doorbell_platform::Platform;
 

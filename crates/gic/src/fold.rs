@@ -1,4 +1,14 @@
 //! After the guest was left: what became of the list registers, and of what was in none.
+//!
+//! ```text
+//!   list register      the interrupt's word
+//!   pending            gets the latch back, unless somebody has cleared it meanwhile
+//!   active             says active; the holder's bit of the active priorities is kept here
+//!   empty              has ended: who raised a level is told
+//! ```
+//!
+//! With interrupts off, on the CPU where the guest was left, and before the mode says that the vCPU
+//! is out of the guest: so who has recalled the vCPU and sees that mode finds all in the words.
 
 use doorbell_platform::Platform;
 

@@ -1,4 +1,16 @@
 //! One word says the truth about an interrupt.
+//!
+//! ```text
+//!   a device, a guest's write,        the holder: the vCPU that may signal it
+//!   a route: one read-modify-write    takes the latch into a list register
+//!   says what was, and so whom to     folds: gives back what was not acknowledged
+//!   tell: the holder of that moment   lets go of it if it was routed elsewhere meanwhile
+//! ```
+//!
+//! Levels, latch, active, enabled, priority, group and holder change in one step each, so that
+//! there is no lock and no order of two words to get wrong. Who comes before the exchange of the
+//! holder is seen by whoever makes it; who comes after sees the new holder. A vCPU's lists hold
+//! hints only: what is stale in them is found when it is next.
 
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;

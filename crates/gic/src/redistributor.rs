@@ -1,4 +1,12 @@
 //! The redistributor of a vCPU: what others may see and change of it.
+//!
+//! One word says whether the vCPU takes part in what any may have: whether it is awake, powered on,
+//! has its groups enabled, and is not excused by DPG. Whoever clears a bit of it hands over what
+//! the vCPU holds of that kind; whoever routes an interrupt reads the word, and looks again after
+//! the exchange.
+//!
+//! RWP is two counts: writes that were begun, and how many there were when the vCPU was last seen
+//! to have folded. If they differ, a write may not have taken effect in a list register.
 
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;

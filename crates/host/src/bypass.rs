@@ -1,4 +1,15 @@
 //! IRQ bypass: producers and consumers of interrupts that find each other by a token.
+//!
+//! What a pair is asked to do may wait, for an invalidation, so it is done under no lock:
+//!
+//! ```text
+//!   under the lock          without it                      under the lock
+//!   takes the pair out  ->  stops, connects or follows,  ->  puts it back, and wakes those who
+//!                           starts                            have found it out
+//! ```
+//!
+//! One thing is done at a time for each pair, and who comes meanwhile waits. A connection that is
+//! refused leaves both registered.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,5 +1,17 @@
 //! INTx of an assigned device, as VFIO hands it to user space: a level that its handler masks, and
 //! user space unmasks.
+//!
+//! "Masked" is a word here and a bit in the device, and nobody changes both in one step:
+//!
+//! ```text
+//!   handler (fire)                    user space (unmask)
+//!   masks the word                    unmasks the word
+//!   has the device follow             has the device follow
+//!   looks at the word again           looks at the word again
+//! ```
+//!
+//! Whoever writes the device last has seen that the two agree, so a handler may interrupt an unmask
+//! halfway. An interrupt that finds no trigger to tell is kept in the word until there is one.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

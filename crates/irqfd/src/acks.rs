@@ -1,4 +1,17 @@
 //! The listeners to acknowledgements of one GSI: resampling irqfds and ack notifiers.
+//!
+//! ```text
+//!   an acknowledgement, in a          an irqfd that is assigned
+//!   read section                      is listed
+//!   lowers the line                   goes live
+//!   looks for listeners, tells        its first event raises the line
+//!     them
+//! ```
+//!
+//! A listener is listed before its first event can raise the line, so an acknowledgement of that
+//! event finds it, and neither side needs a grace period. Listeners that leave are kept until one
+//! has passed, for walks that have begun. Whether the last one leaves is decided under the lock;
+//! the line is lowered after the grace period, without it.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -1,4 +1,9 @@
 //! The cached route of one irqfd: three words under a sequence counter.
+//!
+//! A delivery reads them in one go and takes no lock; a routing update writes them under the VM's
+//! lock with interrupts off, because a delivery in a hard interrupt that interrupted the writer
+//! would wait for it for good. An irqfd with several routes, or with none that fits, caches that,
+//! and its deliveries look at the table.
 
 use crate::{Error, Gsi, Msi, Pin, Route, RoutingTable};
 

@@ -1,4 +1,13 @@
 //! Leaving: what is done after the locks are gone and a grace period has passed.
+//!
+//! ```text
+//!   under the lock        a grace period                       then
+//!   off the list,     ->  events and acknowledgements that ->  lowers the line if nobody is left
+//!   not active            have seen it come to an end          to, and the irqfd is free again
+//! ```
+//!
+//! Waiting is the caller's choice: `wait` sleeps, `later` leaves the rest to a callback. No worker
+//! waits (document 002).
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,4 +1,17 @@
 //! One irqfd: an event that knows its way to the guest.
+//!
+//! ```text
+//!   an event, in a read section       who assigns, or gives a route
+//!   reads the link: not active        makes it active, under the VM's lock
+//!   leaves it pending                 full barrier
+//!   full barrier                      takes what is pending, delivers
+//!   reads the link again: active,
+//!     takes what is pending, delivers
+//! ```
+//!
+//! Whether it is active is asked of one word alone, and the cached route stays what it was when the
+//! irqfd leaves. Who deassigns waits for a grace period, and so for each event that has seen it
+//! active.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -1,4 +1,16 @@
 //! RCU and SRCU over per-CPU counters.
+//!
+//! ```text
+//!   a reader                          a grace period
+//!   counts itself in the current      drains the counters that are not current,
+//!     counter of its CPU              makes them current,
+//!   reads what is published           drains those that were
+//!   ends in that very counter
+//! ```
+//!
+//! Each counter by itself says how many readers it has; a grace period has seen each at zero once.
+//! Nobody blocks to drive one: whoever asks takes it as far as it goes, and readers that end take
+//! it further.
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};

@@ -1,4 +1,14 @@
 //! A few words that readers see whole without taking a lock.
+//!
+//! ```text
+//!   the writer, under a lock          a reader
+//!   makes the count odd               reads the count: odd, waits
+//!   writes the words                  reads the words
+//!   makes the count even              reads the count again: another, begins anew
+//! ```
+//!
+//! A writer that is stopped in between stops all readers, hence the spin lock, and interrupts off
+//! where a reader may be a handler.
 
 use core::array;
 use core::sync::atomic::Ordering;

@@ -1,4 +1,11 @@
 //! The copies of a vCPU's mode that hardware reads.
+//!
+//! Hardware looks at an entry of its own to learn where a vCPU is: the physical ID table, and an
+//! IRTE for each interrupt that is posted. They cannot change in one step, so that all of them are
+//! written under the vCPU's one lock, a leaf that may be taken under the scheduler's: by whoever
+//! says that the vCPU has moved, and by whoever adds a copy, which it writes with what the others
+//! say. None stays behind (X08). In between two copies differ; each says what was true or is, and
+//! the owner looks for bits when all are written.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,4 +1,15 @@
 //! The gate of a posted-interrupt descriptor: one notification for any number of bits.
+//!
+//! ```text
+//!   a sender, or an IOMMU             the owner
+//!   sets the bit                      clears ON
+//!   sets ON, if SN is clear:          takes the bits
+//!     was it clear before: notifies
+//! ```
+//!
+//! Whoever sets ON answers for all bits until the owner clears it, and the owner clears it before
+//! it takes the bits, never after. What came while notifications were suppressed has not set ON:
+//! who clears SN looks for it (X01).
 
 use core::sync::atomic::Ordering::SeqCst;
 

@@ -1,4 +1,15 @@
 //! The protocol.
+//!
+//! ```text
+//!   a sender                          the owner
+//!   sets the bit                      stores the mode: in the guest, or asleep
+//!   full barrier                      full barrier
+//!   reads the gate and the mode       looks for bits
+//!   returns what is to be done        enters or sleeps only if there is none
+//! ```
+//!
+//! Of the two at least one sees the other. What a sender is to do (nothing, notify, kick, wake) is
+//! a value, acted upon when the caller holds no lock.
 
 use core::marker::PhantomData;
 use core::mem;

@@ -1,4 +1,17 @@
 //! Where a vCPU is: who answers for what is pending.
+//!
+//! ```text
+//!   host       the owner: it looks before it enters
+//!   guest      the sender: it notifies, or kicks
+//!   kicked     the owner: it is on its way out
+//!   preempted  the owner: it looks before it enters
+//!   blocked    the sender: the one that takes the mode back wakes
+//! ```
+//!
+//! A sender sets its bit, passes a full barrier, and reads the mode; the owner stores the mode,
+//! passes a full barrier, and looks for bits. So exactly one of them answers. Mode, CPU and whether
+//! posting is active are one word, because a sender that read them one after the other could see
+//! what never was.
 
 use core::sync::atomic::Ordering::{Release, SeqCst};
 

@@ -1,4 +1,15 @@
 //! Pending bits with a summary of the words that may have any.
+//!
+//! ```text
+//!   a sender                          the owner
+//!   sets the bit of the word          clears the bit of the summary, if the word was empty
+//!   full barrier                      full barrier
+//!   reads the summary: clear,         looks at the word again: bits, sets the summary
+//!     sets it
+//! ```
+//!
+//! The posting protocol once more, one level up. A bit of the summary that is clear is a promise;
+//! one that is set is none.
 
 use core::sync::atomic::Ordering::SeqCst;
 

@@ -1,4 +1,16 @@
 //! A vCPU whose interrupts hardware delivers.
+//!
+//! ```text
+//!   a sender, or an IOMMU             the owner and its hooks
+//!   sets the bit of the IRR           change where the vCPU is, in its one mode
+//!   full barrier                      write all copies that hardware reads, under one lock
+//!   reads where the vCPU is:          full barrier
+//!     doorbell, kick, wake or log     look at the IRR, before entering and before sleeping
+//! ```
+//!
+//! Hardware reads the copies (the entry of the physical ID table and each IRTE) while they change.
+//! Each says where the vCPU is, or that it is nowhere and somebody has to be told; never where it
+//! was.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;

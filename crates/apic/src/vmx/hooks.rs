@@ -1,4 +1,14 @@
 //! What the hooks of the scheduler do for a vCPU.
+//!
+//! ```text
+//!   load: runs on this CPU            put: is preempted        put: sleeps
+//!   leaves the bitmap it is in        suppresses               enters the CPU's bitmap
+//!   NV and NDST: this CPU; SN off       notifications (SN)     NV: the wake-up vector
+//!   looks for bits posted under SN                             looks at ON: notifies itself
+//! ```
+//!
+//! Devices post while the hooks run. `load` undoes what `put` has written down that it did, and
+//! evaluates no condition a second time.
 
 use alloc::sync::Arc;
 

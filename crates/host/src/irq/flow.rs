@@ -1,4 +1,17 @@
 //! Whether an interrupt is being handled, is pending, or is disabled: one word.
+//!
+//! An interrupt may come at one CPU while its handlers run on another, and while it is disabled:
+//!
+//! ```text
+//!   CPU 0                             CPU 1
+//!   sets IN_PROGRESS, calls           finds IN_PROGRESS, leaves PENDING
+//!   wants to end: sees PENDING,       returns
+//!     calls again
+//! ```
+//!
+//! The invariant: whoever takes `IN_PROGRESS` or `DISABLED` away has seen in the same step whether
+//! `PENDING` is set, and is responsible for it. So nothing that has come is lost, and handlers run
+//! on one CPU at a time. A handler that never comes to rest gives way after some rounds.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 

@@ -1,4 +1,15 @@
 //! What an interrupt leaves to its thread, and who waits until that is done.
+//!
+//! ```text
+//!   interrupt                thread                    who waits
+//!   sets RUN, wakes          takes the word            reads the count of rounds, and RUN
+//!                            rounds += 1: odd          odd, or RUN set: waits until the
+//!                            calls the handler           count has gone on
+//!                            rounds += 1: even
+//! ```
+//!
+//! The count of rounds has one writer, the thread, which therefore needs two stores and no
+//! read-modify-write. Whoever waits takes no lock, and is let go as well when the thread detaches.
 
 use core::sync::atomic::Ordering::SeqCst;
 

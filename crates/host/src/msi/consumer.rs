@@ -1,5 +1,18 @@
 //! The consumer of a line's interrupts: an irqfd in the kernel, or an eventfd of user space. It
 //! changes at any moment.
+//!
+//! An eventfd is no word of the platform, so two fences keep the sides from missing each other:
+//!
+//! ```text
+//!   an interrupt for user space       who switches to the irqfd
+//!   writes the eventfd                writes which consumer is meant
+//!   full barrier                      full barrier
+//!   reads which consumer is meant:    reads the eventfd, signals
+//!     the irqfd: drains, signals        the irqfd as often
+//! ```
+//!
+//! At least one of the two sees what the other wrote, and reading the eventfd takes what is there,
+//! so exactly what was raised is delivered.
 
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;

@@ -1,4 +1,15 @@
 //! What a CPU finds when an interrupt arrives: one word for each vector.
+//!
+//! Interrupt entry reads the table without a lock and never writes to it; all writers hold the lock
+//! of the vectors. What makes that right is the order of the two with the message and the IRR:
+//!
+//! ```text
+//!   a word is installed     before    the message that names the vector is given to the device
+//!   a word is taken out     after     its CPU has seen its IRR clear, and nothing more can come
+//! ```
+//!
+//! In between, a vector that was given back keeps its word, or a mark that says why what arrives is
+//! nobody's.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 

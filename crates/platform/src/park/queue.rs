@@ -1,4 +1,14 @@
 //! A wait queue.
+//!
+//! ```text
+//!   who waits                         who wakes
+//!   lists itself, counts              changes the condition
+//!   full barrier                      full barrier
+//!   looks at the condition:           reads the count: nobody, and is done;
+//!     sleeps if it does not hold        else takes the list, and wakes without the lock
+//! ```
+//!
+//! At least one of them sees what the other wrote, so nobody sleeps with the condition true.
 
 use core::sync::atomic::Ordering;
 
