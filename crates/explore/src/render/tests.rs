@@ -11,11 +11,11 @@ fn plain(trace: &Trace) -> String {
     text(trace, &Options::default())
 }
 
-/// Compares with `golden/name`; with `UPDATE_GOLDEN` in the environment it writes the file instead.
+/// Compares with `golden/name`; with `DOORBELL_REPRINT` in the environment it writes the file instead.
 #[track_caller]
 fn same_as_golden(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("DOORBELL_REPRINT").is_some() {
         std::fs::write(&path, actual).expect("the golden file can be written");
         return;
     }
@@ -25,7 +25,7 @@ fn same_as_golden(name: &str, actual: &str) {
     let differing = lines.find(|(_, (old, new))| old != new);
     assert!(
         expected == actual,
-        "{name} has changed (UPDATE_GOLDEN=1 accepts it), at first in line {differing:#?}"
+        "{name} has changed (DOORBELL_REPRINT=1 accepts it), at first in line {differing:#?}"
     );
 }
 
