@@ -18,6 +18,7 @@ mod irqfd_routing_teardown;
 mod irte_window;
 mod lazy_eoi_recursion;
 mod msi_torn_update;
+mod pending_attribute;
 mod pi_blocked_list;
 mod pi_self_post;
 mod pi_suppress;
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         pi_suppress::case(),
         pi_blocked_list::case(),
         pi_self_post::case(),
+        pending_attribute::case(),
         irqfd_resampler::case(),
         apic_map_dirty::case(),
         irqfd_routing_teardown::case(),
