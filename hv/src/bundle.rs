@@ -13,7 +13,8 @@
 //! long they are; what follows is what its kernel is told. With `migrate`, vCPUs move to other CPUs
 //! at random, from that seed. With a line `console=raw`, what guests write comes out as it is, and
 //! not in lines that begin with their names. With `measure=exits`, each VM says at its end how long
-//! its longest exit has taken.
+//! its longest exit has taken. With `watchdog=20000`, a VM that makes no progress for so many
+//! milliseconds says so and ends; with `watchdog=20000,report` the VM goes on.
 
 use core::ops::Range;
 
@@ -33,6 +34,17 @@ pub struct Bundle<'a> {
     pub raw: bool,
     /// Whether it is measured how long exits take.
     pub measure: bool,
+    /// The watchdog, if there is one.
+    pub watchdog: Option<Watchdog>,
+}
+
+/// What is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watchdog {
+    /// How long a VM may make no progress, in milliseconds of its own time.
+    pub limit: u64,
+    /// Whether a VM that is stalled ends.
+    pub ends: bool,
 }
 
 /// What a VM is.
@@ -115,7 +127,8 @@ impl<'a> Bundle<'a> {
         let rest = &rest[..rest.len().min(TEXT)];
         let end = rest.windows(2).position(|two| two == b"\n\n").ok_or(Wrong::Truncated)?;
         let text = str::from_utf8(&rest[..end]).map_err(|_| Wrong::Text)?;
-        let mut bundle = Bundle { file, text, migrate: None, raw: false, measure: false };
+        let mut bundle =
+            Bundle { file, text, migrate: None, raw: false, measure: false, watchdog: None };
         let mut vms = 0;
         for line in text.lines() {
             match line.split_once('=') {
@@ -124,6 +137,7 @@ impl<'a> Bundle<'a> {
                 }
                 Some(("console", "raw")) => bundle.raw = true,
                 Some(("measure", "exits")) => bundle.measure = true,
+                Some(("watchdog", limit)) => bundle.watchdog = Some(Watchdog::parse(limit)?),
                 _ => vms += bundle.vm(line).map(|_| 1)?,
             }
         }
@@ -162,6 +176,20 @@ impl<'a> Bundle<'a> {
         let (start, length) = (number(start)?, number(length)?);
         let end = start.checked_add(length).ok_or(Wrong::Truncated)?;
         self.file.get(start..end).ok_or(Wrong::Truncated)
+    }
+}
+
+impl Watchdog {
+    /// How long the limit may be: a day.
+    const LONGEST: u64 = 24 * 60 * 60 * 1000;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let (limit, ends) = text.strip_suffix(",report").map_or((text, true), |text| (text, false));
+        let limit = limit.parse().map_err(|_| Wrong::Text)?;
+        if !(1..=Self::LONGEST).contains(&limit) {
+            return Err(Wrong::Text);
+        }
+        Ok(Watchdog { limit, ends })
     }
 }
 
@@ -279,6 +307,20 @@ mod tests {
         let bundle = Bundle::parse(&file).unwrap();
         assert!(bundle.vms().map(|vm| vm.name).eq(["a", "b"]));
         assert_eq!((bundle.migrate, bundle.raw, bundle.measure), (Some(77), true, true));
+    }
+
+    #[test]
+    fn a_watchdog_has_a_limit_and_ends_the_vm_unless_it_only_reports() {
+        let watchdog = |text: &str| {
+            let line = "vm=a vcpus=1 memory=16 kernel=KERNEL initramfs=0+0 \n";
+            let file = file(&format!("doorbell\nwatchdog={text}\n{line}\n"), &[1], &[]);
+            Bundle::parse(&file).map(|bundle| bundle.watchdog)
+        };
+        assert_eq!(watchdog("200"), Ok(Some(Watchdog { limit: 200, ends: true })));
+        assert_eq!(watchdog("9,report"), Ok(Some(Watchdog { limit: 9, ends: false })));
+        for wrong in ["", "0", "-1", "9,", "9,reports", "86400001", "18446744073709551616"] {
+            assert_eq!(watchdog(wrong), Err(Wrong::Text), "{wrong}");
+        }
     }
 
     #[test]

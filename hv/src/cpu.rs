@@ -93,6 +93,11 @@ impl Cpu {
         self.resched.load(Relaxed)
     }
 
+    /// Returns all that there are.
+    pub(crate) fn all() -> impl Iterator<Item = &'static Cpu> {
+        ALL.iter().take(Cpu::count() as usize)
+    }
+
     pub(crate) fn id(&self) -> CpuId {
         CpuId(self.number)
     }

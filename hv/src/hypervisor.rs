@@ -10,11 +10,12 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_platform::{CpuId, Platform};
 
 use crate::bare::Bare;
-use crate::bundle::{Bundle, Wrong};
+use crate::bundle::{self, Bundle, Wrong};
 use crate::stage2::BLOCK;
 use crate::task::Task;
 use crate::vm::{End, Plan, Vm};
-use crate::{input, machine, say, vcpu};
+use crate::watchdog::{self, Watchdog};
+use crate::{input, machine, say, time, vcpu};
 
 /// How many vCPUs there may be, so that there is a task for each.
 const MOST_VCPUS: usize = 32;
@@ -43,10 +44,15 @@ pub fn run() -> Result<(), String> {
     let mut lives: Vec<_> = lives?.into_iter().map(Some).collect();
     lives.iter().flatten().for_each(|life| life.begins(bundle.migrate));
     input::init();
+    let mut watch = bundle.watchdog.map(Watch::new);
     while lives.iter().any(Option::is_some) {
         // What is typed is for the first VM that there is.
         if let Some(life) = lives.iter().flatten().next() {
             input::take(|| life.vm.has_room(), |byte| life.vm.receive(byte));
+        }
+        if watch.as_mut().is_some_and(Watch::is_due) {
+            let ends = bundle.watchdog.is_some_and(|watchdog| watchdog.ends);
+            lives.iter_mut().flatten().for_each(|life| life.checks(ends));
         }
         for (life, plan) in lives.iter_mut().zip(&plans) {
             let Some(end) = life.as_ref().and_then(Life::end) else { continue };
@@ -61,10 +67,40 @@ pub fn run() -> Result<(), String> {
         if !lives.iter().flatten().any(|life| life.end().is_some())
             && lives.iter().any(Option::is_some)
         {
+            if let Some(Watch { next, .. }) = watch {
+                time::wake_at(next);
+            }
             Bare::park();
         }
     }
     Ok(())
+}
+
+/// When the watchdogs check.
+#[derive(Clone, Copy)]
+struct Watch {
+    /// How many ticks of the counter there are between two checks.
+    period: u64,
+    /// When the next one is.
+    next: u64,
+}
+
+impl Watch {
+    fn new(watchdog: bundle::Watchdog) -> Self {
+        let period =
+            (time::per_second() * watchdog.limit / 1000 / u64::from(watchdog::CHECKS)).max(1);
+        Watch { period, next: time::now() + period }
+    }
+
+    /// Returns whether it is time, and if so, says when it is again.
+    fn is_due(&mut self) -> bool {
+        let now = time::now();
+        let due = self.next <= now;
+        if due {
+            self.next = now + self.period;
+        }
+        due
+    }
 }
 
 /// Returns a plan for each VM, with RAM of its own.
@@ -101,13 +137,15 @@ struct Life {
     tasks: Arc<AtomicU32>,
     /// How many resets there were.
     resets: u32,
+    watchdog: Watchdog,
 }
 
 impl Life {
     fn new(plan: &Plan, resets: u32) -> Result<Self, String> {
         let vm = Vm::new(plan, resets).map_err(|why| format!("{}: {why}", plan.name()))?;
-        let tasks = Arc::new(AtomicU32::new(vm.vcpus().count() as u32));
-        Ok(Life { vm, tasks, resets })
+        let vcpus = vm.vcpus().count();
+        let tasks = Arc::new(AtomicU32::new(vcpus as u32));
+        Ok(Life { vm, tasks, resets, watchdog: Watchdog::new(vcpus) })
     }
 
     /// Starts the tasks, one CPU after the other.
@@ -122,6 +160,18 @@ impl Life {
                 supervisor.wake();
             });
             assert!(spawned, "there is a task for each vCPU");
+        }
+    }
+
+    /// Tells whether the VM is stalled. Ends it then, if it is to.
+    fn checks(&mut self, ends: bool) {
+        let Some(stall) = self.watchdog.check(self.vm.seen()).filter(|_| self.vm.end().is_none())
+        else {
+            return;
+        };
+        self.vm.tells(stall);
+        if ends {
+            self.vm.stop(End::Off, format_args!("it is stalled"));
         }
     }
 

@@ -21,6 +21,7 @@ pub mod stage2;
 pub mod timer;
 pub mod trace;
 pub mod trap;
+pub mod watchdog;
 
 #[cfg(target_os = "none")]
 pub mod atomic;
@@ -56,6 +57,8 @@ pub mod machine;
 mod panic;
 #[cfg(target_os = "none")]
 pub mod scheduler;
+#[cfg(target_os = "none")]
+mod stall;
 #[cfg(target_os = "none")]
 mod switch;
 #[cfg(target_os = "none")]

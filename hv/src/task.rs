@@ -205,6 +205,16 @@ impl Task {
         }
     }
 
+    /// Returns what it does, in a word. By anybody.
+    pub(crate) fn does(&self) -> &'static str {
+        match self.state.load(SeqCst) {
+            RUNNABLE | WOKEN => "runs or waits for a CPU",
+            PARKING => "is about to sleep",
+            PARKED => "sleeps",
+            _ => "has ended",
+        }
+    }
+
     /// Says what it is to look at, and wakes it. On its CPU, with interrupts off.
     pub(crate) fn is_due(&'static self, what: u32) {
         self.due.store(self.due.load(Relaxed) | what, Relaxed);

@@ -3,6 +3,9 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
+use doorbell_platform::IrqGuard;
+
+use crate::bare::Bare;
 use crate::cpu::Cpu;
 use crate::deadlines::Deadlines;
 use crate::irq::{self, Handled};
@@ -49,9 +52,14 @@ pub fn now() -> u64 {
     read_sysreg!("cntpct_el0")
 }
 
+/// Returns how many ticks a second has. By anybody.
+pub(crate) fn per_second() -> u64 {
+    read_sysreg!("cntfrq_el0")
+}
+
 /// Returns how many ticks all have their turns in. By anybody.
 pub fn slice() -> u64 {
-    read_sysreg!("cntfrq_el0") / SLICES_PER_SECOND
+    per_second() / SLICES_PER_SECOND
 }
 
 /// Returns the time of day, in seconds since 1970, as the machine's PL031 says. By anybody.
@@ -92,6 +100,12 @@ pub(crate) fn set_deadline(task: &Task, at: Option<u64>) {
     let clock = &Cpu::this().clock;
     clock.deadlines.set(task.number(), at);
     clock.program();
+}
+
+/// Has the current task woken at a time. By a task that stays on its CPU.
+pub(crate) fn wake_at(at: u64) {
+    let _irqs_off = IrqGuard::<Bare>::new();
+    set_deadline(Task::current(), Some(at));
 }
 
 /// Sets when a task of this CPU wants to be woken, unless that is earlier already. With interrupts

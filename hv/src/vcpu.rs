@@ -27,6 +27,9 @@ use crate::{scheduler, switch, time};
 /// PSTATE at the start: EL1h, everything masked.
 const PSTATE: u64 = 0x3c5;
 
+/// PSTATE.M[3:2]: the exception level.
+const LEVEL: u64 = 3 << 2;
+
 /// A vCPU, of the task that runs it.
 pub(crate) struct Vcpu {
     pub(crate) vm: Arc<Vm>,
@@ -198,9 +201,12 @@ impl Vcpu {
                     }
                 }
                 Left::Failed => return self.fails(format_args!("an error of the machine")),
+                Left::Interrupted if self.frame.pstate & LEVEL == 0 => {
+                    self.vm.makes_progress(self.id)
+                }
                 Left::Interrupted => {}
                 Left::Wanted => self.does_what_is_wanted(),
-                Left::Requested => return,
+                Left::Requested => return self.shows(),
             }
         }
     }
@@ -339,9 +345,11 @@ impl Vcpu {
     /// Waits for an interrupt.
     #[inline(never)]
     pub(crate) fn wait(&mut self) {
+        self.vm.makes_progress(self.id);
         if self.interface.signals(&self.vm.gic, &Ich, &mut &*self.vm) {
             return;
         }
+        self.shows();
         let vm = Arc::clone(&self.vm);
         let Ok(redistributor) = vm.gic.redistributor(self.id) else { return };
         if let Ok(blocked) = redistributor.news().block() {
@@ -351,6 +359,11 @@ impl Vcpu {
             }
         }
         self.comes_to_cpu();
+    }
+
+    /// Shows where the guest is, for the watchdog.
+    fn shows(&self) {
+        self.vm.shows(self.id, self.frame.pc, self.frame.pstate);
     }
 
     /// Stops the VM because of what the guest has done.

@@ -5,14 +5,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use doorbell_gic::{
-    Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, VcpuId, Width,
+    Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, Redistributor, VcpuId,
+    Width,
 };
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, WaitType};
-use doorbell_post::{Notice, Requests};
+use doorbell_post::{Mode, Notice, Requests};
 
 use crate::bare::Bare;
 use crate::bundle::{self, Places};
@@ -29,6 +30,7 @@ use crate::sysreg::read_sysreg;
 use crate::task::Task;
 use crate::time;
 use crate::trap::Memory;
+use crate::watchdog::Seen;
 
 /// The memory map, which is that of QEMU's virt machine. There is room for an ITS behind the
 /// distributor at 0x0808_0000.
@@ -48,6 +50,8 @@ const REDISTRIBUTOR: u64 = 0x2_0000;
 
 /// What is requested of a vCPU whose VM has stopped.
 const STOP: Requests = Requests(1);
+/// What is requested of a vCPU that is to show where its guest is.
+const SHOW: Requests = Requests(2);
 
 static DEVICES: LockClass = LockClass::new("hv.pl011", WaitType::Spin).leaf();
 static CLOCKS: LockClass = LockClass::new("hv.pl031", WaitType::Spin).leaf();
@@ -82,7 +86,7 @@ const RESETS: u32 = 2;
 
 /// A virtual machine, from its reset to the next one.
 pub struct Vm {
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) gic: Gic<Bare>,
     uart: Lock<Bare, Pl011>,
     raw: bool,
@@ -92,7 +96,7 @@ pub struct Vm {
     /// CNTVOFF_EL2: when it began.
     pub(crate) began: u64,
     ram: Range<u64>,
-    vcpus: Box<[Shared]>,
+    pub(crate) vcpus: Box<[Shared]>,
     /// Whether it runs, or how it ends.
     state: AtomicU32,
     /// How many vCPUs are on.
@@ -106,10 +110,14 @@ pub struct Vm {
 }
 
 /// What others use of a vCPU, besides its redistributor.
-struct Shared {
+pub(crate) struct Shared {
     /// The task that runs it.
-    task: OnceCell<Bare, &'static Task>,
+    pub(crate) task: OnceCell<Bare, &'static Task>,
     power: Lock<Bare, Power>,
+    /// How often its guest has made progress. Written by its task.
+    progress: AtomicU32,
+    /// The PC and PSTATE of its guest when it was asked or blocked last. Written by its task.
+    pub(crate) shown: [AtomicU64; 2],
 }
 
 impl Plan {
@@ -190,7 +198,12 @@ impl Vm {
         let start = Start { entry: RAM + places.kernel, context: RAM + places.device_tree };
         let shared = |number| {
             let power = if number == 0 { Power::Starting(start) } else { Power::Off };
-            Shared { task: OnceCell::new(), power: Lock::new(&POWER, power) }
+            Shared {
+                task: OnceCell::new(),
+                power: Lock::new(&POWER, power),
+                progress: AtomicU32::new(0),
+                shown: [const { AtomicU64::new(0) }; 2],
+            }
         };
         Ok(Arc::new(Vm {
             name: description.name,
@@ -262,6 +275,38 @@ impl Vm {
         }
     }
 
+    /// Says that the guest of a vCPU makes progress. By the vCPU's task.
+    #[inline]
+    pub(crate) fn makes_progress(&self, vcpu: VcpuId) {
+        if let Some(Shared { progress, .. }) = self.vcpus.get(vcpu.number() as usize) {
+            progress.store(progress.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Shows where the guest of a vCPU is. By the vCPU's task.
+    pub(crate) fn shows(&self, vcpu: VcpuId, pc: u64, pstate: u64) {
+        if let Some(Shared { shown, .. }) = self.vcpus.get(vcpu.number() as usize) {
+            shown[0].store(pc, Relaxed);
+            shown[1].store(pstate, Relaxed);
+        }
+    }
+
+    /// Returns what the watchdog sees of the vCPUs. Asks those that are not blocked where they are,
+    /// so that the next check can tell; the others stay as they are, or a wake-up that was lost
+    /// would be made good. By a task.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.vcpus.iter().zip(self.vcpus()).map(|(shared, vcpu)| {
+            let news = self.gic.redistributor(vcpu).map(Redistributor::news).ok();
+            let on = *shared.power.lock_irqsave() != Power::Off;
+            let blocked = news.is_some_and(|news| news.run_state().mode() == Mode::Blocked);
+            if let Some(news) = news.filter(|_| on && !blocked) {
+                (&mut &*self).notice(vcpu, news.run_state().request(SHOW));
+            }
+            let news = news.is_some_and(|news| !news.layout().summary().is_empty());
+            Seen { on, blocked, news, progress: shared.progress.load(Relaxed) }
+        })
+    }
+
     fn wake(&self, vcpu: VcpuId) {
         if let Some(task) =
             self.vcpus.get(vcpu.number() as usize).and_then(|shared| shared.task.get())
@@ -283,6 +328,9 @@ impl Vm {
                 .filter(|vcpu| self.gic.redistributor(*vcpu).is_ok())?;
             (Frame::Redistributor(vcpu), offset % REDISTRIBUTOR)
         } else if UART.contains(&address) {
+            if access.write {
+                self.makes_progress(by);
+            }
             return Some(
                 self.uart((address - UART.start) as u32, access.write.then_some(value as u32)),
             );
