@@ -78,12 +78,14 @@ pub(crate) fn init_this() {
     irq::enable(irq::HYPERVISOR_TIMER);
 }
 
-/// Begins a time slice for the current task, unless one has begun: it is the shorter the more
-/// others wait, so that each has its turn within a [`slice`]. With interrupts off.
+/// Begins a time slice for the current task, or makes the one that has begun shorter: the shorter
+/// the more others wait, so that each has its turn within a [`slice`], also one that comes while a
+/// slice is under way. With interrupts off.
 pub(crate) fn begin_slice() {
     let cpu = Cpu::this();
-    if cpu.clock.slice_end.load(Relaxed) == NEVER {
-        cpu.clock.slice_end.store(now() + slice() / cpu.queue.len().max(1), Relaxed);
+    let end = now() + slice() / (cpu.queue.len() + 1);
+    if end < cpu.clock.slice_end.load(Relaxed) {
+        cpu.clock.slice_end.store(end, Relaxed);
         cpu.clock.program();
     }
 }
