@@ -4,9 +4,11 @@ use core::arch::{asm, global_asm};
 
 use fdt::Fdt;
 
+use crate::checks::Check;
 use crate::console::line;
 use crate::cpu::MOST_CPUS;
 use crate::sysreg::read_sysreg;
+use crate::{hostile, stall};
 
 global_asm!(
     ".pushsection .head, \"ax\"",
@@ -74,6 +76,10 @@ global_asm!(
     "   enter {irq}",
     "   enter {unexpected}",
     "   enter {unexpected}",
+    // From EL0: its SVC ends `guest_at_el0`, with interrupts masked.
+    ".balign 0x80",
+    "   ret",
+    "   enter {irq}",
     ".balign 0x80",
     "guest_return:",
     "   ldp x0, x1, [sp, #160]",
@@ -91,6 +97,17 @@ global_asm!(
     "   ldp x18, x30, [sp, #144]",
     "   add sp, sp, #176",
     "   eret",
+    // At EL0, until the time in X0.
+    ".global guest_at_el0",
+    "guest_at_el0:",
+    "   adr x1, 1f",
+    "   msr elr_el1, x1",
+    "   msr spsr_el1, xzr",
+    "   eret",
+    "1: mrs x1, cntvct_el0",
+    "   cmp x1, x0",
+    "   b.lo 1b",
+    "   svc #0",
     ".popsection",
     stacks = sym STACKS,
     size = const SIZE,
@@ -109,6 +126,16 @@ struct Stack([u8; SIZE]);
 
 static mut STACKS: [Stack; MOST_CPUS] = [const { Stack([0; SIZE]) }; MOST_CPUS];
 
+/// The checks that are done alone, by the words that ask for them.
+const ALONE: [(&str, &str, Check); 6] = [
+    ("garbage", "garbage in every register is stood", hostile::writes_garbage),
+    ("timely", "a timer is never later than a time slice", hostile::is_never_late),
+    ("all-spin", "all CPUs spin", stall::all_spin),
+    ("one-spins", "one CPU spins", stall::one_spins),
+    ("all-wait", "all CPUs wait", stall::all_wait),
+    ("slow", "what is slow gets done", stall::is_slow),
+];
+
 extern "C" fn main(device_tree: usize) -> ! {
     // SAFETY: whoever has started this has put it there, and nobody writes to it.
     let tree = unsafe { Fdt::from_ptr(core::ptr::with_exposed_provenance(device_tree)) };
@@ -116,13 +143,8 @@ extern "C" fn main(device_tree: usize) -> ! {
     let told = |what: &str| words.split(' ').any(|word| word == what);
     if told("bench") {
         crate::bench::all();
-    } else if told("garbage") {
-        crate::checks::one("garbage in every register is stood", crate::hostile::writes_garbage);
-    } else if told("timely") {
-        crate::checks::one(
-            "a timer is never later than a time slice",
-            crate::hostile::is_never_late,
-        );
+    } else if let Some((_, name, check)) = ALONE.iter().find(|(word, ..)| told(word)) {
+        crate::checks::one(name, *check);
     } else {
         crate::checks::all();
     }

@@ -29,6 +29,8 @@ mod others;
 #[cfg(target_os = "none")]
 mod smp;
 #[cfg(target_os = "none")]
+mod stall;
+#[cfg(target_os = "none")]
 mod sysreg;
 
 #[cfg(not(target_os = "none"))]

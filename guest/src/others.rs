@@ -7,6 +7,7 @@ use crate::boot::{call, secondary_entry};
 use crate::cpu::{self, Each, MOST_CPUS};
 use crate::gic::{self, Route};
 use crate::handler::{counts, irqs_off, irqs_on, relax, wait_unless, wait_until};
+use crate::stall;
 
 /// The SGI that makes a CPU look at what it is told.
 const LOOK: u32 = 15;
@@ -43,9 +44,16 @@ pub enum Job {
     Route,
     /// Turns itself off.
     Off,
+    /// Spins for ever, with interrupts masked.
+    Spin,
+    /// Takes its time, and waits now and then.
+    Slow,
+    /// Runs at EL0 for a while.
+    AtEl0,
 }
 
-const JOBS: [Job; 5] = [Job::Rest, Job::Pass, Job::Storm, Job::Route, Job::Off];
+const JOBS: [Job; 8] =
+    [Job::Rest, Job::Pass, Job::Storm, Job::Route, Job::Off, Job::Spin, Job::Slow, Job::AtEl0];
 
 /// Tells a CPU what to do. By the first CPU.
 pub fn tell(cpu: usize, job: Job) {
@@ -91,6 +99,9 @@ pub extern "C" fn secondary() -> ! {
                 DONE.set(told);
                 call(0x8400_0002, [0; 3]);
             }
+            Job::Spin => stall::spin(),
+            Job::Slow => stall::slow(),
+            Job::AtEl0 => stall::at_el0(),
         }
         DONE.set(told);
     }

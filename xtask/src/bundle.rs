@@ -1,6 +1,7 @@
 //! What the hypervisor is given for its VMs: images and what they are for, in one file, as
 //! `hv/src/bundle.rs` says.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,30 +17,39 @@ pub struct Vm {
     pub arguments: String,
 }
 
-/// Writes a bundle of VMs, whose vCPUs move at random if there is a seed, and whose exits are
-/// measured or not. Returns the file.
+/// What the hypervisor is told beside the VMs.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// From which seed vCPUs move at random; they stay if there is none.
+    pub migrate: Option<u64>,
+    /// Whether exits are measured.
+    pub measure: bool,
+    /// Whether the console of the one VM is the machine's.
+    pub raw: bool,
+    /// How many milliseconds a VM may make no progress; for ever if there is none.
+    pub watchdog: Option<u64>,
+    /// Whether a VM that is stalled goes on.
+    pub report: bool,
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(seed) = self.migrate {
+            writeln!(f, "migrate={seed}")?;
+        }
+        if let Some(limit) = self.watchdog {
+            writeln!(f, "watchdog={limit}{}", if self.report { ",report" } else { "" })?;
+        }
+        f.write_str(if self.measure { "measure=exits\n" } else { "" })?;
+        f.write_str(if self.raw { "console=raw\n" } else { "" })
+    }
+}
+
+/// Writes a bundle of VMs. Returns the file.
 ///
 /// # Errors
 /// Says which file is not to be read or written.
-pub fn write(
-    name: &Path,
-    vms: &[Vm],
-    migrate: Option<u64>,
-    measure: bool,
-) -> Result<PathBuf, String> {
-    let migrate = migrate.map_or(String::new(), |seed| format!("migrate={seed}\n"));
-    write_with(name, vms, &(migrate + if measure { "measure=exits\n" } else { "" }))
-}
-
-/// Writes a bundle of a VM whose console is the machine's. Returns the file.
-///
-/// # Errors
-/// Says which file is not to be read or written.
-pub fn write_raw(name: &Path, vm: &Vm) -> Result<PathBuf, String> {
-    write_with(name, std::slice::from_ref(vm), "console=raw\n")
-}
-
-fn write_with(name: &Path, vms: &[Vm], options: &str) -> Result<PathBuf, String> {
+pub fn write(name: &Path, vms: &[Vm], options: Options) -> Result<PathBuf, String> {
     /// How much room there is for the text.
     const TEXT: usize = 4096;
     let at = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());

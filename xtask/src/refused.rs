@@ -53,15 +53,17 @@ fn cases(programs: &Path) -> Result<Vec<Case>, Trouble> {
     };
     let empty = programs.join("empty.img");
     write(&empty, &[])?;
-    let good = bundle::write(&programs.join("refused"), std::slice::from_ref(&vm), None, false)?;
+    let good =
+        bundle::write(&programs.join("refused"), std::slice::from_ref(&vm), Default::default())?;
     let bytes = fs::read(&good).map_err(|error| error.to_string())?;
     let file = |name: &str, bytes: &[u8]| -> Result<Option<PathBuf>, String> {
         let file = programs.join(name).with_extension("bundle");
         write(&file, bytes)?;
         Ok(Some(file))
     };
-    let of =
-        |name: &str, vms: &[Vm]| bundle::write(&programs.join(name), vms, None, false).map(Some);
+    let of = |name: &str, vms: &[Vm]| {
+        bundle::write(&programs.join(name), vms, Default::default()).map(Some)
+    };
     let machine = Machine::DEFAULT;
     let case = |name, says, bundle| Case { name, says, bundle, machine };
     Ok(vec![

@@ -33,6 +33,10 @@ pub struct Options {
     /// The model of the CPUs.
     #[arg(long, default_value = "max,pauth-impdef=on")]
     cpu: String,
+    /// How many seconds the VM may make no progress before the hypervisor tells where its vCPUs
+    /// are; 0 for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    watchdog: u64,
 }
 
 /// Runs the VM until it is off, or QEMU is ended: Ctrl-A, X.
@@ -57,7 +61,10 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
         initramfs,
         arguments: options.arguments.clone(),
     };
-    let bundle = bundle::write_raw(&programs.join("vm"), &vm)?;
+    // Whoever sits at the console decides what becomes of a VM that is stalled.
+    let limit = (options.watchdog > 0).then_some(options.watchdog * 1000);
+    let told = bundle::Options { raw: true, watchdog: limit, report: true, ..Default::default() };
+    let bundle = bundle::write(&programs.join("vm"), &[vm], told)?;
     let machine = Machine {
         cpu: &options.cpu,
         cpus: options.cpus,

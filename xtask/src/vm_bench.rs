@@ -115,7 +115,7 @@ pub fn measure(programs: &Path, in_vm: bool) -> Result<Vec<Cost>, Trouble> {
         };
         (
             build::image(&programs.join("hv"))?,
-            Some(bundle::write(&programs.join("bench"), &[vm], None, false)?),
+            Some(bundle::write(&programs.join("bench"), &[vm], Default::default())?),
         )
     } else {
         (guest, None)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::Trouble;
 use crate::build;
@@ -30,9 +30,26 @@ pub struct Options {
     /// none.
     #[arg(long)]
     seed: Option<u64>,
+    /// How many seconds of its own time a VM may make no progress, before it counts as stalled; 0
+    /// for ever. With instructions that are counted, a second is 1,000,000,000 of them.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    watchdog: u64,
+    /// Boots Linux with 8 vCPUs on 2 CPUs so many times in a row, and runs nothing else.
+    #[arg(long, value_name = "N", conflicts_with_all = ["name", "short"])]
+    boots: Option<u32>,
+    /// Whether the 2 CPUs of these boots take turns on one thread, or have one each.
+    #[arg(long, value_enum, default_value = "single", requires = "boots")]
+    thread: Thread,
     /// Prints what the images write.
     #[arg(long, short)]
     verbose: bool,
+}
+
+/// The threads of a machine, as QEMU's option has them.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Thread {
+    Single,
+    Multi,
 }
 
 /// An image, what it is given, and what it is run on.
@@ -45,6 +62,8 @@ struct Test {
     moves: bool,
     /// Whether no exit may take long: instructions are counted then.
     short_exits: bool,
+    /// The limit of the watchdog, in milliseconds, if it is another than in the options.
+    watchdog: Option<u64>,
     machines: &'static [(u32, Threads)],
 }
 
@@ -54,6 +73,8 @@ struct Guest {
     vcpus: u32,
     /// What is added to what its kernel is told.
     arguments: &'static str,
+    /// Why it is to be stalled, if it is.
+    stalls: Option<&'static str>,
 }
 
 /// What runs in a VM.
@@ -65,11 +86,11 @@ enum System {
 }
 
 const fn bare(vcpus: u32) -> Guest {
-    Guest { system: System::Bare, vcpus, arguments: "" }
+    Guest { system: System::Bare, vcpus, arguments: "", stalls: None }
 }
 
 const fn linux(vcpus: u32) -> Guest {
-    Guest { system: System::Linux, vcpus, arguments: "" }
+    Guest { system: System::Linux, vcpus, arguments: "", stalls: None }
 }
 
 /// How many ticks of 16 instructions an exit may take: 20,000 instructions.
@@ -82,8 +103,18 @@ const STALLS: &[&str] =
 /// One without VHE and LSE, one with both, and what QEMU has.
 const MODELS: &[&str] = &["cortex-a57", "neoverse-n1", "max,pauth-impdef=on"];
 
-const NOTHING: Test =
-    Test { name: "", image: "hv", vms: &[], moves: false, short_exits: false, machines: &[] };
+const NOTHING: Test = Test {
+    name: "",
+    image: "hv",
+    vms: &[],
+    moves: false,
+    short_exits: false,
+    watchdog: None,
+    machines: &[],
+};
+
+/// The test that `--boots` repeats.
+const LINUX_8: &str = "linux-8";
 
 /// Four CPUs take turns, because a lock that is taken in the order of arrival is slow on CPUs that
 /// wait for a core of the host; two of them run at the same time.
@@ -128,11 +159,28 @@ const TESTS: &[Test] = &[
         machines: &[(1, Threads::Counted)],
         ..NOTHING
     },
+    // Three that stand still, each in another way, and one that is slow.
+    Test {
+        name: "watchdog",
+        vms: &[
+            Guest { arguments: "all-spin", stalls: Some("vCPU 0 makes no progress"), ..bare(2) },
+            Guest { arguments: "one-spins", stalls: Some("vCPU 1 makes no progress"), ..bare(2) },
+            Guest {
+                arguments: "all-wait",
+                stalls: Some("all its vCPUs wait, and no interrupt comes"),
+                ..bare(2)
+            },
+            Guest { arguments: "slow", ..bare(3) },
+        ],
+        watchdog: Some(200),
+        machines: &[(2, Threads::Counted)],
+        ..NOTHING
+    },
     Test { name: "linux-1", vms: &[linux(1)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-2", vms: &[linux(2)], machines: &[(4, Threads::One)], ..NOTHING },
     Test { name: "linux-4", vms: &[linux(4)], machines: &[(4, Threads::One)], ..NOTHING },
     Test {
-        name: "linux-8",
+        name: LINUX_8,
         vms: &[linux(8)],
         machines: &[(2, Threads::Each), (4, Threads::One)],
         ..NOTHING
@@ -165,6 +213,9 @@ const TESTS: &[Test] = &[
 pub fn run(options: &Options) -> Result<bool, Trouble> {
     qemu::is_there()?;
     let programs = build::build()?;
+    if let Some(boots) = options.boots {
+        return boot(options, &programs, boots);
+    }
     let mut all = Count::default();
     let now =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
@@ -174,7 +225,7 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
     let mut missing = Vec::new();
     for (number, test) in TESTS.iter().enumerate().filter(|(_, test)| wanted(test.name)) {
         let image = build::image(&programs.join(test.image))?;
-        let bundle = match test.bundle(&programs, seed) {
+        let bundle = match test.bundle(&programs, options, seed) {
             Ok(bundle) => bundle,
             Err(Trouble::Missing(what)) => {
                 println!("{} is not run: there is no {what}", test.name);
@@ -208,6 +259,32 @@ pub fn run(options: &Options) -> Result<bool, Trouble> {
         return Err(Trouble::Missing(format!("{} of vm-test", missing.join(", "))));
     }
     Ok(all.failures.is_empty() && all.passed > 0)
+}
+
+/// Boots Linux many times. Prints a line for each boot, and one that counts. Returns whether all
+/// have passed.
+fn boot(options: &Options, programs: &Path, boots: u32) -> Result<bool, Trouble> {
+    let test = TESTS.iter().find(|test| test.name == LINUX_8);
+    let test = test.ok_or_else(|| Trouble::Failed(format!("there is no test {LINUX_8}")))?;
+    let image = build::image(&programs.join(test.image))?;
+    let bundle = test.bundle(programs, options, 0)?;
+    let threads = match options.thread {
+        Thread::Single => Threads::One,
+        Thread::Multi => Threads::Each,
+    };
+    let cpu = options.cpu.as_deref().unwrap_or(Machine::DEFAULT.cpu);
+    let machine = Machine { cpu, cpus: 2, threads, ..Machine::DEFAULT };
+    let (mut all, mut stalled, mut failed) = (Count::default(), 0, 0);
+    for number in 1..=boots {
+        print!("boot {number} of {boots}: ");
+        let count = test.run(options, machine, &image, bundle.as_deref(), 0);
+        failed += u32::from(!count.failures.is_empty());
+        stalled += u32::from(count.failures.iter().any(|failure| failure.contains("stall")));
+        all.add(count);
+    }
+    println!("{boots} boots: {failed} failed, of which {stalled} stalled");
+    println!("vm-test: {} passed, {} failed", all.passed, all.failures.len());
+    Ok(failed == 0 && all.passed > 0)
 }
 
 impl Test {
@@ -251,7 +328,7 @@ impl Test {
                 line.ends_with("vm0| type a line").then_some("typed\n")
             });
         let (moves, longest) = (seen.moves, seen.longest);
-        let mut count = seen.count(self.vms.len().max(1));
+        let mut count = seen.count(self.vms);
         // A few, however slow the machine is.
         if self.moves && machine.cpus > 1 && moves < 10 {
             count.failures.push(format!("vCPUs have moved {moves} times only"));
@@ -271,12 +348,17 @@ impl Test {
     }
 
     /// Writes the bundle of its VMs, if it has any.
-    fn bundle(&self, programs: &Path, seed: u64) -> Result<Option<PathBuf>, Trouble> {
+    fn bundle(
+        &self,
+        programs: &Path,
+        options: &Options,
+        seed: u64,
+    ) -> Result<Option<PathBuf>, Trouble> {
         if self.vms.is_empty() {
             return Ok(None);
         }
         let mut vms = Vec::new();
-        for (number, Guest { system, vcpus, arguments }) in self.vms.iter().enumerate() {
+        for (number, Guest { system, vcpus, arguments, .. }) in self.vms.iter().enumerate() {
             let (kernel, initramfs, memory) = match system {
                 System::Bare => (build::image(&programs.join("guest"))?, Vec::new(), 16),
                 System::Linux => {
@@ -295,12 +377,14 @@ impl Test {
                 arguments,
             });
         }
-        Ok(Some(bundle::write(
-            &programs.join(self.name),
-            &vms,
-            self.moves.then_some(seed),
-            self.short_exits,
-        )?))
+        let limit = self.watchdog.unwrap_or(options.watchdog * 1000);
+        let told = bundle::Options {
+            migrate: self.moves.then_some(seed),
+            measure: self.short_exits,
+            watchdog: (limit > 0).then_some(limit),
+            ..Default::default()
+        };
+        Ok(Some(bundle::write(&programs.join(self.name), &vms, told)?))
     }
 }
 
@@ -312,10 +396,20 @@ struct Seen {
     moves: u32,
     /// How long the longest exit has taken, in ticks.
     longest: Option<u64>,
+    /// The VMs that are stalled, and why.
+    stalls: Vec<(String, String)>,
+    /// What is told of them.
+    told: Vec<String>,
 }
 
 impl Seen {
     fn line(&mut self, line: &str) {
+        if let Some((vm, why)) = line.split_once(" is stalled: ").filter(|_| !line.contains("| ")) {
+            self.stalls.push((vm.to_owned(), why.to_owned()));
+        } else if !self.stalls.is_empty() && (line.contains(": vCPU ") || line.starts_with("CPU "))
+        {
+            self.told.push(line.to_owned());
+        }
         // What a VM writes begins with its name.
         let (vm, line) = line.split_once("| ").unwrap_or(("", line));
         if let Some(moves) = line.strip_suffix(" moves").and_then(|line| line.rsplit(' ').next()) {
@@ -335,10 +429,30 @@ impl Seen {
         }
     }
 
-    /// Returns everything together. There should be that many that have counted.
-    fn count(self, expected: usize) -> Count {
+    /// Returns everything together. Each VM should have counted, or be stalled if it is to be; the
+    /// image itself, where there are none.
+    fn count(self, vms: &[Guest]) -> Count {
         let mut all = Count::default();
-        let found = self.counts.len();
+        let (found, mut expected) = (self.counts.len(), usize::from(vms.is_empty()));
+        let mut unexpected = self.stalls;
+        for (number, guest) in vms.iter().enumerate() {
+            let Some(why) = guest.stalls else {
+                expected += 1;
+                continue;
+            };
+            let vm = format!("vm{number}");
+            match unexpected.iter().position(|stall| stall.0 == vm && stall.1 == why) {
+                Some(place) => {
+                    unexpected.remove(place);
+                    all.passed += 1;
+                }
+                None => all.failures.push(format!("{vm} is not stalled: {why}")),
+            }
+        }
+        if !unexpected.is_empty() {
+            all.failures.extend(unexpected.iter().map(|(vm, why)| format!("{vm} stalled: {why}")));
+            all.failures.extend(self.told);
+        }
         for (vm, mut count) in self.counts {
             all.failures.extend(count.is_wrong().map(|why| format!("{vm}: {why}")));
             all.passed += count.passed;
@@ -410,7 +524,7 @@ mod tests {
     fn count(lines: &[&str]) -> Count {
         let mut seen = Seen::default();
         lines.iter().for_each(|line| seen.line(line));
-        seen.count(1)
+        seen.count(&[])
     }
 
     #[test]
@@ -428,6 +542,29 @@ mod tests {
             "vm0| result: 1 passed, 0 failed",
         ]);
         assert_eq!((two.passed, two.failures.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_vm_that_is_stalled_has_failed_unless_it_is_to_be() {
+        let count = |stalls, lines: &[&str]| {
+            let mut seen = Seen::default();
+            lines.iter().for_each(|line| seen.line(line));
+            seen.count(&[Guest { stalls, ..bare(1) }])
+        };
+        let stalled = ["vm0 is stalled: vCPU 3 makes no progress", "vm0: vCPU 0 is in the guest"];
+        let spins = Some("vCPU 3 makes no progress");
+        assert_eq!((count(spins, &stalled).passed, count(spins, &stalled).failures.len()), (1, 0));
+        for (stalls, lines) in [
+            (None, &stalled[..]),
+            (Some("all wait"), &stalled),
+            (spins, &["vm0| check one: passed", "vm0| result: 1 passed, 0 failed"]),
+            (spins, &["vm0| vm0 is stalled: vCPU 3 makes no progress"]),
+            (spins, &["vm1 is stalled: vCPU 3 makes no progress"]),
+        ] {
+            assert!(!count(stalls, lines).failures.is_empty(), "{lines:?}");
+        }
+        let told = count(None, &stalled).failures;
+        assert!(told[0].contains("stalled") && told.contains(&stalled[1].to_owned()), "{told:?}");
     }
 
     #[test]
