@@ -7,7 +7,7 @@ use crate::boot::{call, secondary_entry};
 use crate::cpu::{self, Each, MOST_CPUS};
 use crate::gic::{self, Route};
 use crate::handler::{counts, irqs_off, irqs_on, relax, wait_unless, wait_until};
-use crate::stall;
+use crate::{hostile, stall};
 
 /// The SGI that makes a CPU look at what it is told.
 const LOOK: u32 = 15;
@@ -44,6 +44,8 @@ pub enum Job {
     Route,
     /// Turns itself off.
     Off,
+    /// Writes garbage to every register.
+    Garbage,
     /// Spins for ever, with interrupts masked.
     Spin,
     /// Takes its time, and waits now and then.
@@ -52,8 +54,17 @@ pub enum Job {
     AtEl0,
 }
 
-const JOBS: [Job; 8] =
-    [Job::Rest, Job::Pass, Job::Storm, Job::Route, Job::Off, Job::Spin, Job::Slow, Job::AtEl0];
+const JOBS: [Job; 9] = [
+    Job::Rest,
+    Job::Pass,
+    Job::Storm,
+    Job::Route,
+    Job::Off,
+    Job::Garbage,
+    Job::Spin,
+    Job::Slow,
+    Job::AtEl0,
+];
 
 /// Tells a CPU what to do. By the first CPU.
 pub fn tell(cpu: usize, job: Job) {
@@ -99,6 +110,7 @@ pub extern "C" fn secondary() -> ! {
                 DONE.set(told);
                 call(0x8400_0002, [0; 3]);
             }
+            Job::Garbage => hostile::garbage(),
             Job::Spin => stall::spin(),
             Job::Slow => stall::slow(),
             Job::AtEl0 => stall::at_el0(),

@@ -151,10 +151,10 @@ const TESTS: &[Test] = &[
         machines: &[(4, Threads::One), (2, Threads::Each)],
         ..NOTHING
     },
-    // One that means harm, and one that wants to be in time, on one CPU.
+    // One that means harm with all its vCPUs, and one that wants to be in time, on one CPU.
     Test {
         name: "hostile",
-        vms: &[Guest { arguments: "garbage", ..bare(1) }, Guest { arguments: "timely", ..bare(1) }],
+        vms: &[Guest { arguments: "garbage", ..bare(4) }, Guest { arguments: "timely", ..bare(1) }],
         short_exits: true,
         machines: &[(1, Threads::Counted)],
         ..NOTHING
