@@ -17,7 +17,7 @@ const TIMERS: usize = 100;
 const PERIOD: u64 = 100_000;
 const SLICE: u64 = 625_000;
 
-/// Which CPUs are about to write.
+/// The CPUs that are about to write: one each.
 static READY: Each = Each::new();
 /// Whether they may. Written by the first CPU.
 static GO: AtomicU32 = AtomicU32::new(0);

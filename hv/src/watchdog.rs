@@ -38,7 +38,7 @@ pub enum Stall {
 }
 
 /// What is remembered of a vCPU.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Vcpu {
     progress: u32,
     /// How many checks in a row have seen it stuck.
@@ -46,6 +46,7 @@ struct Vcpu {
 }
 
 /// A watchdog.
+#[derive(Debug)]
 pub struct Watchdog {
     vcpus: Box<[Vcpu]>,
     /// How many checks in a row have seen nothing but vCPUs that wait.
