@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::Trouble;
 use crate::build::project;
+use crate::trouble::Trouble;
 
 /// What is printed: its name, and the package and tests that print it where `DOORBELL_REPRINT` is
 /// set; those of the library where none is named.

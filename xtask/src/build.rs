@@ -7,7 +7,7 @@ use std::process::Command;
 
 use object::{Object, ObjectSegment};
 
-use crate::Trouble;
+use crate::trouble::Trouble;
 
 /// What the images are built for.
 const TARGET: &str = "aarch64-unknown-none-softfloat";

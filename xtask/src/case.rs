@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::Trouble;
 use crate::build::project;
+use crate::trouble::Trouble;
 
 /// A module with two variants: one that is found, and one that is exhausted.
 const SKELETON: &str = include_str!("case_skeleton.txt");

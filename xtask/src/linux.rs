@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::Trouble;
 use crate::build;
 use crate::bundle::{Archive, Kind};
+use crate::trouble::Trouble;
 
 /// A first program that checks what it finds.
 pub const CHECKS: &str = include_str!("linux_init.sh");

@@ -8,6 +8,7 @@ mod case;
 mod linux;
 mod qemu;
 mod refused;
+mod trouble;
 mod vm;
 mod vm_bench;
 mod vm_test;
@@ -15,6 +16,7 @@ mod vm_test;
 use std::process::ExitCode;
 
 use clap::Parser;
+use trouble::Trouble;
 
 /// Builds Doorbell's hypervisor and runs it in QEMU; makes cases, and prints what tests compare.
 #[derive(Parser)]
@@ -30,20 +32,6 @@ enum Task {
     VmTest(vm_test::Options),
     /// Counts the instructions and exits of operations of a guest, and prints a table.
     VmBench(vm_bench::Options),
-}
-
-/// Why a task was not done.
-enum Trouble {
-    /// Something does not work.
-    Failed(String),
-    /// Something is not there, and how to get it.
-    Missing(String),
-}
-
-impl From<String> for Trouble {
-    fn from(why: String) -> Self {
-        Trouble::Failed(why)
-    }
 }
 
 /// What the program exits with if something is missing, and nothing has failed.

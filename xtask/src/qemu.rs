@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Trouble;
+use crate::trouble::Trouble;
 
 /// Makes a run the same each time.
 const COUNTED: [&str; 4] =

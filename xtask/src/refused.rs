@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Trouble;
 use crate::build;
 use crate::bundle::{self, Vm};
 use crate::qemu::{self, Machine};
+use crate::trouble::Trouble;
 use crate::vm_test::Count;
 
 /// What is wrong, and what the line has in it.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::Trouble;
 use crate::build;
 use crate::bundle::{self, Vm};
 use crate::linux;
 use crate::qemu::{self, Machine, Threads};
+use crate::trouble::Trouble;
 
 #[derive(Args)]
 pub struct Options {

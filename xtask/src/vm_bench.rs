@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::Trouble;
 use crate::build;
 use crate::bundle::{self, Vm};
 use crate::qemu::{self, Machine, Threads};
+use crate::trouble::Trouble;
 
 /// What an operation costs.
 #[derive(Clone, PartialEq, Eq, Debug)]

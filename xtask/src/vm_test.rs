@@ -6,11 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 
-use crate::Trouble;
 use crate::build;
 use crate::bundle::{self, Vm};
 use crate::linux;
 use crate::qemu::{self, Machine, Threads};
+use crate::trouble::Trouble;
 use crate::{refused, vm_bench};
 
 #[derive(Args)]

@@ -25,6 +25,11 @@ pub struct Cli {
     #[arg(long, alias = "color", global = true, value_name = "WHEN", default_value = "auto")]
     pub colour: Colour,
 
+    /// How many columns there are to fit into. If nothing is said: COLUMNS, or else the columns of
+    /// the terminal; without a terminal lines are as long as they get.
+    #[arg(long, global = true, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub width: Option<u16>,
+
     /// What to do; `check` if nothing is said.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -83,7 +88,9 @@ Reading the text:
   A  a lock is held there (see the key)  ✖  the context never gets further
 
 Examples:
+  doorbell explain irqfd-resampler                            lists the variants of the case
   doorbell explain irqfd-resampler/plain-reported
+  doorbell explain irqfd-resampler/plain-reported --width 200 --all-steps
   doorbell explain irqfd-resampler/plain-reported --format svg > deadlock.svg
   doorbell explain irqfd-resampler/plain-reported --format json | jq .trace.why";
 
@@ -174,6 +181,9 @@ pub struct Explain {
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: TraceFormat,
+    /// Show every step, also those that have little to do with the failure.
+    #[arg(long)]
+    pub all_steps: bool,
     /// How the search is run.
     #[command(flatten)]
     pub search: Search,
@@ -199,6 +209,9 @@ pub struct Replay {
     /// How to print.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: TraceFormat,
+    /// Show every step, also those that have little to do with the failure.
+    #[arg(long)]
+    pub all_steps: bool,
 }
 
 /// What to measure.

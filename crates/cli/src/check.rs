@@ -9,7 +9,8 @@ use crate::engine::{Engine, Outcome, Settings, stopped};
 use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 use crate::progress::Meter;
 use crate::record::{self, NUMBERS, Record, Standing, TITLES};
-use crate::select::{Selected, select};
+use crate::select::select;
+use crate::selected::Selected;
 use crate::words::{elide, name, of, time};
 
 pub(crate) fn run(

@@ -7,8 +7,9 @@ use crate::check::explore;
 use crate::engine::{Engine, Outcome, Trace};
 use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
 use crate::record::{self, Record, Standing};
-use crate::select::{Selected, one};
-use crate::words::{count, name, time};
+use crate::select::one;
+use crate::selected::Selected;
+use crate::words::{count, name, of, time};
 
 pub(crate) fn run(
     args: &Explain,
@@ -30,21 +31,23 @@ pub(crate) fn run(
             writeln!(terminal.out)?;
         }
         (Some(failure), TraceFormat::Svg) => {
-            write!(terminal.out, "{}", render::svg(&failure.trace))?
+            write!(terminal.out, "{}", render::svg_titled(&failure.trace, &title(&selected)))?
         }
         (Some(failure), TraceFormat::Text) => {
-            let head = terminal.ink(&selected.path(), "1");
-            writeln!(terminal.out, "{head}: {}", selected.variant.summary)?;
-            // With the line above and the one below it still fits a page of thirty; what the
+            let head = headed(&selected, terminal);
+            writeln!(terminal.out, "{}", head.join("\n"))?;
+            // With the lines above and the one below it still fits a page of thirty; what the
             // validator questions comes after that page.
-            text(&failure.trace, 28, terminal)?;
+            text(&failure.trace, 29 - head.len().min(10), args.all_steps, terminal)?;
             let replay = terminal.ink(&format!("again: doorbell replay {}", failure.token), "2");
             writeln!(terminal.out, "{replay}")?;
             validator(&selected, &outcome, terminal)?;
         }
         (None, format) => {
-            let within =
-                outcome.bound.map(|b| format!(" within {b} preemptions")).unwrap_or_default();
+            let within = outcome
+                .bound
+                .map(|bound| format!(" within {}", of(bound as usize, "preemption")))
+                .unwrap_or_default();
             let said = match (standing, outcome.verdict) {
                 (Standing::Interrupted, _) => "interrupted".to_owned(),
                 (_, verdict) => name(verdict),
@@ -57,15 +60,16 @@ pub(crate) fn run(
                 [] => String::new(),
                 idle => format!(" Never ran: {}.", idle.join(", ")),
             };
-            let lines = [
-                format!("{}: {}", selected.path(), selected.variant.summary),
-                format!(
-                    "{said}: {} executions{within} in {}, and none failed.{early}{idle} Scope: {}.",
-                    count(outcome.executions),
-                    time(outcome.elapsed),
-                    selected.variant.scope
-                ),
-            ];
+            let executions = match outcome.executions {
+                1 => "1 execution".to_owned(),
+                n => format!("{} executions", count(n)),
+            };
+            let mut lines = headed(&selected, terminal);
+            lines.extend(terminal.wrap(&format!(
+                "{said}: {executions}{within} in {}, and none failed.{early}{idle} Scope: {}.",
+                time(outcome.elapsed),
+                selected.variant.scope
+            )));
             if format == TraceFormat::Text {
                 writeln!(terminal.out, "{}", lines.join("\n"))?;
                 validator(&selected, &outcome, terminal)?;
@@ -96,7 +100,7 @@ fn validator(
         } else {
             &outcome.lock_report
         };
-        writeln!(terminal.out, "\n{report}")?;
+        writeln!(terminal.out, "\n{}", terminal.wrap(report).join("\n"))?;
     }
     Ok(())
 }
@@ -127,18 +131,43 @@ pub(crate) fn replay(
             serde_json::to_writer(&mut *terminal.out, &out)?;
             writeln!(terminal.out)?;
         }
-        TraceFormat::Svg => write!(terminal.out, "{}", render::svg(&run.trace))?,
+        TraceFormat::Svg => {
+            let path = format!("{}/{}", run.case, run.variant);
+            let selected = one(engine.cases(), &path).map_err(Fault::Usage)?;
+            write!(terminal.out, "{}", render::svg_titled(&run.trace, &title(&selected)))?
+        }
         TraceFormat::Text => {
             let head = terminal.ink(&format!("{}/{}", run.case, run.variant), "1");
             writeln!(terminal.out, "{head}")?;
-            text(&run.trace, 29, terminal)?;
+            text(&run.trace, 29, args.all_steps, terminal)?;
         }
     }
     Ok(OK)
 }
 
-fn text(trace: &Trace, max_lines: usize, terminal: &mut Terminal<'_>) -> Result<(), Fault> {
-    let width = terminal.width.unwrap_or(120).clamp(60, 160);
-    let options = render::Options { width, colour: terminal.colour, max_lines };
+/// The title of a picture: the case, the variant, and where that is documented.
+fn title(selected: &Selected<'_>) -> String {
+    format!("{} ({})", selected.path(), selected.case.document)
+}
+
+/// The line that a page begins with, wrapped.
+fn headed(selected: &Selected<'_>, terminal: &Terminal<'_>) -> Vec<String> {
+    let path = selected.path();
+    let mut lines = terminal.wrap(&format!("{path}: {}", selected.variant.summary));
+    let rest = lines[0].strip_prefix(&path).map(str::to_owned);
+    if let Some(rest) = rest {
+        lines[0] = terminal.ink(&path, "1") + &rest;
+    }
+    lines
+}
+
+fn text(
+    trace: &Trace,
+    max_lines: usize,
+    all_steps: bool,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Fault> {
+    let width = terminal.width.unwrap_or(render::Options::UNLIMITED);
+    let options = render::Options { width, colour: terminal.colour, max_lines, all_steps };
     Ok(write!(terminal.out, "{}", render::text(trace, &options))?)
 }

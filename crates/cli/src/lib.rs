@@ -13,6 +13,7 @@ mod outcome;
 mod progress;
 mod record;
 mod select;
+mod selected;
 mod selftest;
 mod words;
 

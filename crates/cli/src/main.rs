@@ -47,12 +47,17 @@ fn main() -> ExitCode {
     let mut terminal = Terminal {
         out: &mut stdout,
         err: &mut stderr,
-        width: if on_terminal { width } else { None },
+        width: cli.width.or_else(columns).map(usize::from).or(width.filter(|_| on_terminal)),
         colour,
         progress,
         stop,
     };
     ExitCode::from(doorbell_cli::run(&cli, &cases::built_in(), &mut terminal))
+}
+
+/// The columns that the environment asks for.
+fn columns() -> Option<u16> {
+    std::env::var("COLUMNS").ok()?.parse().ok().filter(|&columns| columns > 0)
 }
 
 /// `doorbell --full` and `doorbell some-case` lack the word `check`: says so.

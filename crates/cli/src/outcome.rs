@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use doorbell_explore::render;
 use thiserror::Error;
 
 /// All is as it must be.
@@ -24,7 +25,7 @@ pub struct Terminal<'a> {
     pub out: &'a mut dyn Write,
     /// Complaints.
     pub err: &'a mut dyn Write,
-    /// The columns of `out`, if it is a terminal.
+    /// The columns to fit into; `None` where there is no terminal, and nobody has said how many.
     pub width: Option<usize>,
     /// Whether `out` may be coloured.
     pub colour: bool,
@@ -42,6 +43,20 @@ impl Terminal<'_> {
         } else {
             text.to_owned()
         }
+    }
+
+    /// The text in lines that fit into `out`, each with the same indentation as the line that it
+    /// comes from.
+    pub(crate) fn wrap(&self, text: &str) -> Vec<String> {
+        let Some(width) = self.width else { return text.lines().map(str::to_owned).collect() };
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            let words = line.trim_start();
+            let indent = &line[..line.len() - words.len()];
+            let wrapped = render::wrap(words, width.saturating_sub(indent.len()).max(20));
+            lines.extend(wrapped.into_iter().map(|line| format!("{indent}{line}")));
+        }
+        lines
     }
 }
 

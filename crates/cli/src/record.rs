@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::engine::{FailureKind, Limit, Outcome, Trace, Verdict};
-use crate::select::Selected;
+use crate::selected::Selected;
 use crate::words::{count, name, time};
 
 /// How an outcome compares with what it must be.

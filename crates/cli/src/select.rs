@@ -1,21 +1,8 @@
 //! From `CASE[/VARIANT]` to variants, and what to say when there is none of that name.
 
-use crate::engine::{Case, Variant};
-
-/// A variant with its case.
-#[derive(Clone, Copy)]
-pub(crate) struct Selected<'a> {
-    pub case: &'a Case,
-    pub variant: &'a Variant,
-    /// Whether it was asked for by its own name, and not only by that of its case.
-    pub by_name: bool,
-}
-
-impl Selected<'_> {
-    pub(crate) fn path(&self) -> String {
-        format!("{}/{}", self.case.name, self.variant.name)
-    }
-}
+use crate::engine::Case;
+use crate::record::expected_in_short;
+use crate::selected::Selected;
 
 /// The variants that `what` names, each once, in the order of the catalogue; all of them if `what`
 /// is empty.
@@ -41,10 +28,15 @@ pub(crate) fn one<'a>(cases: &'a [Case], what: &str) -> Result<Selected<'a>, Str
     let selected = select(cases, &[what.to_owned()])?;
     match selected[..] {
         [only] => Ok(only),
-        _ => Err(format!(
-            "`{what}` has several variants: {}",
-            list(selected.iter().map(Selected::path))
-        )),
+        _ => {
+            let names = selected.iter().map(|s| s.variant.name.chars().count()).max().unwrap_or(0);
+            let line = |s: &Selected<'_>| {
+                let fill = " ".repeat(names - s.variant.name.chars().count());
+                format!("\n  {}{fill}  {}", s.path(), expected_in_short(s))
+            };
+            let lines: String = selected.iter().map(line).collect();
+            Err(format!("`{what}` has several variants; one of:{lines}"))
+        }
     }
 }
 

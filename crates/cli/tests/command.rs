@@ -19,13 +19,17 @@ struct Said {
 }
 
 fn doorbell(engine: &Fake, line: &str) -> Said {
+    in_columns(None, engine, line)
+}
+
+fn in_columns(width: Option<usize>, engine: &Fake, line: &str) -> Said {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace())
         .expect("a good command line");
     let mut terminal = Terminal {
         out: &mut out,
         err: &mut err,
-        width: None,
+        width,
         colour: false,
         progress: false,
         stop: Arc::new(AtomicBool::new(false)),
@@ -255,10 +259,42 @@ fn explain_shows_the_trace_why_and_how_to_see_it_again() {
 fn explain_draws_and_serialises() {
     let svg = doorbell(&Fake::new(), "explain irqfd-resampler/as-reported --format svg");
     assert!(svg.out.starts_with("<svg ") && svg.out.ends_with("</svg>\n"));
+    let title = ">irqfd-resampler/as-reported (";
+    assert!(svg.out.contains(title), "{}", svg.out);
+    let replayed = doorbell(&Fake::new(), &format!("replay {} --format svg", token(&Fake::new())));
+    assert!(replayed.out.contains(title), "{}", replayed.out);
     let said = doorbell(&Fake::new(), "explain irqfd-resampler/as-reported --format json");
     let object = &json(&said)[0];
     assert_eq!(object["trace"]["lines"][1]["stuck"], true);
     assert_eq!(object["kind"], "deadlock");
+}
+
+/// The token of a failing run.
+fn token(engine: &Fake) -> String {
+    let rows = json(&doorbell(engine, "check irqfd-resampler --format json"));
+    rows[0]["token"].as_str().expect("a token").to_owned()
+}
+
+#[test]
+fn a_page_fits_the_columns_that_there_are_and_lists_every_step_if_asked() {
+    for width in [60, 80, 120] {
+        let said = in_columns(Some(width), &Fake::new(), "explain irqfd-resampler/as-reported");
+        let wide = said.out.lines().filter(|line| !line.starts_with("again: "));
+        for line in wide {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+        let said = in_columns(Some(width), &Fake::new(), "explain irqfd-resampler/shipped");
+        assert!(said.out.lines().all(|line| line.chars().count() <= width), "{}", said.out);
+    }
+    let all = doorbell(&Fake::new(), "explain irqfd-resampler/as-reported --all-steps");
+    assert!(all.status == OK && !all.out.contains("… "), "{}", all.out);
+}
+
+#[test]
+fn one_is_singular() {
+    let said = doorbell(&Fake::new(), "explain --bound 1 irqfd-resampler/shipped");
+    assert!(said.out.contains(" executions within 1 preemption in "), "{}", said.out);
+    assert!(said.out.contains("runs with more than 1 preemption were left out"), "{}", said.out);
 }
 
 #[test]
@@ -280,7 +316,15 @@ fn explain_says_so_where_nothing_fails() {
 fn explain_wants_one_variant() {
     let said = doorbell(&Fake::new(), "explain irqfd-resampler");
     assert_eq!(said.status, USAGE);
-    assert!(said.err.contains("several variants: `irqfd-resampler/as-reported`"), "{}", said.err);
+    let lines: Vec<&str> = said.err.lines().collect();
+    assert_eq!(
+        lines[1..],
+        [
+            "  irqfd-resampler/as-reported  found deadlock",
+            "  irqfd-resampler/shipped      exhausted",
+            "  irqfd-resampler/large        bound-reached",
+        ]
+    );
     assert_eq!(
         doorbell(&Fake::new(), "explain irq-inversion").status,
         OK,
@@ -291,10 +335,7 @@ fn explain_wants_one_variant() {
 #[test]
 fn a_token_is_replayed_or_refused() {
     let engine = Fake::new();
-    let token = json(&doorbell(&engine, "check irqfd-resampler --format json"))[0]["token"]
-        .as_str()
-        .map(str::to_owned);
-    let said = doorbell(&engine, &format!("replay {}", token.expect("a token")));
+    let said = doorbell(&engine, &format!("replay {}", token(&engine)));
     assert_eq!(said.status, OK);
     assert!(said.out.starts_with("irqfd-resampler/as-reported\ndeadlock"), "{}", said.out);
     let said = doorbell(&engine, "replay nonsense");

@@ -73,6 +73,23 @@ fn output_that_is_no_terminal_has_no_colour_unless_it_is_asked_for() {
 }
 
 #[test]
+fn the_width_is_what_is_said_or_columns_and_into_a_pipe_there_is_none() {
+    let widest = |columns: Option<&str>, args: &[&str]| {
+        let mut command = doorbell();
+        command.env_remove("COLUMNS").args(args);
+        columns.map(|columns| command.env("COLUMNS", columns));
+        let output = command.output().expect("it runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let lines = text.lines().filter(|line| !line.starts_with("again: "));
+        lines.map(|line| line.chars().count()).max().expect("a page")
+    };
+    let page = ["explain", "avic-irte/as-reported"];
+    assert!(widest(Some("100"), &page) <= 100);
+    assert!(widest(Some("100"), &["explain", page[1], "--width", "70"]) <= 70);
+    assert!(widest(None, &page) > 120);
+}
+
+#[test]
 fn a_closed_stdout_ends_it_without_a_panic() {
     for (args, status) in
         [(&["list"][..], 141), (&["list", "--format", "json"], 141), (&["--help"], 0)]

@@ -45,11 +45,14 @@ impl fmt::Display for Limit {
             ),
             Limit::Budget(time) => write!(f, "the budget of {time:?} was spent"),
             Limit::Stopped => f.write_str("it was told to stop"),
-            Limit::Preemptions(most) => write!(f, "runs with more than {most} preemptions were left out"),
+            Limit::Preemptions(most) => {
+                write!(f, "runs with more than {} were left out", of(*most as usize, "preemption"))
+            }
             Limit::Lapses(most) => {
                 write!(
                     f,
-                    "runs in which a context gives up more than {most} waits while others can go on were left out"
+                    "runs in which a context gives up more than {} while others can go on were left out",
+                    of(*most as usize, "wait")
                 )
             }
             Limit::MistakenLoop => {
@@ -66,6 +69,11 @@ impl fmt::Display for Limit {
             }
         }
     }
+}
+
+/// Returns the number with its noun: `1 wait`, `2 waits`.
+fn of(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 /// Until when a search goes on: what it looks at now and then, also while an execution runs.

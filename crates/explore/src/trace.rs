@@ -77,6 +77,9 @@ pub struct Line {
     /// Whether the step has something to do with the failure (others may be left out to stay within
     /// a page).
     pub matters: bool,
+    /// Whether the text is the program's own, or a remark of it follows: what the case is about,
+    /// which is not left out before everything else is.
+    pub told: bool,
 }
 
 /// One of those who wait in a stuck set, and for what.
@@ -86,10 +89,29 @@ pub struct Wait {
     pub who: String,
     /// The CPU or hardware of the one who waits, by the column's title.
     pub place: String,
+    /// The locks that the one who waits holds meanwhile, oldest first.
+    pub holds: Vec<String>,
     /// For what: `mutex resampler_lock, held by worker-1`.
     pub what: String,
+    /// Those of the stuck set without whom the wait does not end, as indices into
+    /// [`Trace::waits`].
+    pub on: Vec<usize>,
     /// `file:line`.
     pub site: String,
+}
+
+impl Wait {
+    /// Returns what the one who waits does, as what follows its name: `holds a and b, and waits for
+    /// c, held by worker-1`. Whoever holds what is so the subject of a verb of its own.
+    pub fn says(&self) -> String {
+        match &*self.holds {
+            [] => format!("waits for {}", self.what),
+            [only] => format!("holds {only}, and waits for {}", self.what),
+            [first @ .., last] => {
+                format!("holds {} and {last}, and waits for {}", first.join(", "), self.what)
+            }
+        }
+    }
 }
 
 /// A failing run.

@@ -1,6 +1,7 @@
 //! AMD's AVIC (APM vol. 2, section 15.29): the backing page that everybody posts to, and a CPU that
 //! runs a guest on it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -23,7 +24,7 @@ pub enum Gate {
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Gate::Running(cpu) => write!(f, "running on CPU {cpu}"),
+            Gate::Running(cpu) => write!(f, "running on pCPU {cpu}"),
             Gate::Stopped { log: true } => f.write_str("stopped, log"),
             Gate::Stopped { log: false } => f.write_str("stopped"),
         }
@@ -93,6 +94,8 @@ impl BackingPage {
 pub struct AvicCpu {
     name: &'static str,
     state: Model<State>,
+    /// The page of the guest that it runs with AVIC, for what traces say.
+    page: Cell<Option<usize>>,
 }
 
 doorbell_platform::opaque_debug!([] AvicCpu; name);
@@ -109,7 +112,12 @@ impl AvicCpu {
     /// Creates a CPU that is not in guest mode.
     #[track_caller]
     pub fn new(name: &'static str) -> Self {
-        AvicCpu { name, state: Model::new(name, State::default()) }
+        AvicCpu { name, state: Model::new(name, State::default()), page: Cell::new(None) }
+    }
+
+    /// Returns what traces call it, if it runs a guest with that page.
+    pub(crate) fn running(&self, page: usize) -> Option<&'static str> {
+        (self.page.get() == Some(page)).then_some(self.name)
     }
 
     /// Rings the doorbell, as another CPU or the IOMMU does. A CPU that is not in guest mode with
@@ -142,6 +150,7 @@ impl AvicCpu {
             state.guest = Some(avic.is_some());
             state.doorbell = false;
         });
+        self.page.set(avic.map(|page| page.number));
         note(|| {
             format!(
                 "enters the guest on {}{}",
@@ -163,6 +172,7 @@ impl AvicCpu {
                 },
             )?;
             if leaves {
+                self.page.set(None);
                 return Ok(());
             }
         }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use doorbell_explore::Ended;
-use doorbell_explore::sim::{Model, note};
+use doorbell_explore::sim::{Model, note, remark};
 
 use crate::avic::{AvicCpu, BackingPage, Gate, Memory};
 use crate::ga_log::GaLog;
@@ -70,6 +70,18 @@ impl fmt::Display for Irte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((page, _)) = self.posts_to() else { return f.write_str("host") };
         write!(f, "page {page}, {}", self.gate())
+    }
+}
+
+/// Says in the trace if the vCPU of the page that an entry posts to is in the guest, and the entry
+/// does not say on which CPU.
+fn remark_stale(irte: Irte, cpus: &[AvicCpu]) {
+    let Some((page, _)) = irte.posts_to() else { return };
+    let running = cpus.iter().enumerate().find_map(|(at, cpu)| Some((at, cpu.running(page)?)));
+    if let Some((at, name)) = running
+        && irte.gate() != Gate::Running(at as u32)
+    {
+        remark(|| format!("stale, page {page} is in the guest on {name}"));
     }
 }
 
@@ -152,6 +164,7 @@ impl Iommu {
         }
         let irte =
             if self.post == Post::AtOnce { self.post_at_once() } else { self.post_in_steps() };
+        remark_stale(irte, &self.cpus);
         match irte.posts_to().map(|_| irte.gate()) {
             None => host(),
             Some(Gate::Running(cpu)) => self.cpus[cpu as usize].doorbell(),

@@ -68,7 +68,7 @@ pub(super) fn program(m: &Machine, bind: Bind) {
     let vcpu = Vcpu::new(&memory, 0, Gate::Running(0), vec![], EntryWrite::Locked);
     let flag = |name| <Sim as Platform>::AtomicBool::new(false).named(name);
     let guest = Rc::new(Guest { vcpu, in_guest_mode: flag("in guest mode"), event: flag("event") });
-    let iommu = Iommu::new(Rc::clone(&entry), Post::AtOnce, [AvicCpu::new("CPU 0")].into());
+    let iommu = Iommu::new(Rc::clone(&entry), Post::AtOnce, [AvicCpu::new("pCPU 0")].into());
     let (runs, on) = (Rc::clone(&guest), Rc::clone(&iommu.cpus));
     m.task("vCPU", move || runs.run(&on[0]));
     let bound = Rc::clone(&guest);

@@ -39,7 +39,8 @@ pub(super) enum Goes {
     Halts,
 }
 
-const CPUS: [&str; 3] = ["CPU 0", "CPU 1", "CPU 2"];
+/// The CPUs of the model: a vCPU's task stays in its column when its vCPU goes to another one.
+const CPUS: [&str; 3] = ["pCPU 0", "pCPU 1", "pCPU 2"];
 
 impl Retarget {
     pub(super) fn program(self, m: &Machine) {

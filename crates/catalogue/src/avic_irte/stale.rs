@@ -101,7 +101,8 @@ impl case::Scope for Scope {
     }
 }
 
-const CPUS: [&str; 2] = ["CPU 0", "CPU 1"];
+/// The CPUs of the model: the vCPU's task stays in its column when its vCPU goes to another one.
+const CPUS: [&str; 2] = ["pCPU 0", "pCPU 1"];
 
 fn program(m: &Machine, scope: Scope) {
     let memory = Memory::new(1);

@@ -451,7 +451,8 @@ fn one_shipped(name: &'static str, pool: Kind, actors: &'static [Actor]) -> Vari
 }
 
 const ALL_FIVE: &str = "too large to exhaust: without a bound, 2.0 million executions on the plain pool (150 s on one \
-                        core) and 4.5 million on the managed one (300 s) came to no failure; within it, all are run";
+                        core) and 4.5 million on the managed one (300 s) came to no failure; \
+                        the bound is 1 preemption";
 
 /// All five at once, within a bound on preemptions.
 fn all_five(name: &'static str, pool: Kind) -> Variant {

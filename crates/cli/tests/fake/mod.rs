@@ -192,11 +192,14 @@ fn trace(kind: FailureKind) -> Trace {
         preempts: false,
         stuck,
         matters: true,
+        told: false,
     };
     let wait = |n: usize, what: &str| Wait {
         who: format!("worker-{n}"),
         place: format!("CPU{n}"),
+        holds: if n == 0 { vec!["mutex resampler_lock".to_owned()] } else { Vec::new() },
         what: what.to_owned(),
+        on: vec![1 - n],
         site: format!("crates/catalogue/src/irqfd_resampler.rs:{}", 81 + n),
     };
     Trace {

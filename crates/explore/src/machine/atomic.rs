@@ -23,19 +23,15 @@ impl World {
             return true;
         }
         let why = match self.ctx(me) {
-            ctx if ctx.kind == CtxKind::Handler => "in an interrupt handler".to_owned(),
+            ctx if ctx.kind == CtxKind::Handler => "it is an interrupt handler".to_owned(),
             ctx if ctx.held.iter().any(|held| held.class.wait_type() == WaitType::Spin) => {
-                let names: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
-                format!("holding {}", names.join(", "))
+                format!("it holds {}", self.holds_by_name(me).join(" and "))
             }
-            ctx if ctx.preempt_off > 0 => "with preemption off".to_owned(),
-            _ => "with interrupts off".to_owned(),
+            ctx if ctx.preempt_off > 0 => "preemption is off".to_owned(),
+            _ => "interrupts are off".to_owned(),
         };
-        let message = format!(
-            "{} {} may sleep, but is called {why}",
-            self.ctx(me).name,
-            self.describe_wait(op)
-        );
+        let what = self.describe_wait(op);
+        let message = format!("{} may sleep until it gets {what}, and {why}", self.ctx(me).name);
         self.fail(FailureKind::SleepInAtomic, CtxSet(me.bit()), message);
         false
     }

@@ -31,16 +31,11 @@ impl World {
             text,
             site: site(op.site),
             irqs_on: ctx.cpu.map(|cpu| self.cpus[cpu.0 as usize].irqs_on),
-            holds: ctx
-                .held
-                .iter()
-                .map(|held| {
-                    held.lock.map_or_else(|| held.class.name().to_owned(), |lock| self.name(lock))
-                })
-                .collect(),
+            holds: self.holds_by_name(id),
             preempts,
             stuck: false,
             matters: true,
+            told: false,
         };
         Entry { line, ctx: id, obj: op.obj, kind: op.kind }
     }
@@ -107,11 +102,14 @@ impl World {
         let Some(failed) = self.failed.clone() else { return };
         for id in failed.members.iter() {
             if matches!(failed.kind, FailureKind::Deadlock | FailureKind::SelfDeadlock) {
-                let wait = self.wait_of(id);
+                let wait = self.wait_of(id, failed.members);
                 self.recorder.waits.push(wait);
                 let op = self.ctx(id).pending;
-                let what = self.describe_wait(&op);
                 let text = if self.on_cpu(id) {
+                    let what = match op.kind {
+                        OpKind::Relax => self.describe_rest(id),
+                        _ => self.describe_wait(&op),
+                    };
                     format!("waits for {what}")
                 } else {
                     "stands still".to_owned()
@@ -130,12 +128,20 @@ impl World {
 #[inline(never)]
 pub fn note(text: impl FnOnce() -> String) {
     with(|w| {
-        if w.mode == Mode::Running
-            && w.search.settings.record
-            && w.alone.is_none()
-            && let Some(last) = w.recorder.entries.last_mut()
-        {
-            last.line.text = text();
+        if let Some(line) = w.last_line() {
+            line.text = text();
+            line.told = true;
+        }
+    });
+}
+
+/// [`note`] in words of the machine, which say what was done and not what it means.
+#[cold]
+#[inline(never)]
+pub(crate) fn machine_note(text: impl FnOnce() -> String) {
+    with(|w| {
+        if let Some(line) = w.last_line() {
+            line.text = text();
         }
     });
 }
@@ -155,6 +161,17 @@ pub fn remark(text: impl FnOnce() -> String) {
         {
             last.line.text.push_str(": ");
             last.line.text.push_str(&text);
+            last.line.told = true;
         }
     });
+}
+
+impl World {
+    /// Returns the line of the last step, if there is one to be written.
+    fn last_line(&mut self) -> Option<&mut Line> {
+        if self.mode != Mode::Running || !self.search.settings.record || self.alone.is_some() {
+            return None;
+        }
+        self.recorder.entries.last_mut().map(|last| &mut last.line)
+    }
 }

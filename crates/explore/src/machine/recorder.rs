@@ -23,9 +23,30 @@ pub(crate) struct Recorder {
     pub columns: Vec<(Option<u32>, String)>,
     pub waits: Vec<Wait>,
     pub stuck: Vec<Entry>,
+    /// What words hold, as far as they were used.
+    pub values: BTreeMap<ObjId, String>,
 }
 
 impl Recorder {
+    /// Remembers what a word holds.
+    pub(crate) fn holds(&mut self, word: ObjId, value: String) {
+        self.values.insert(word, value);
+    }
+
+    /// Returns what a word holds, if it was used.
+    pub(crate) fn value(&self, word: ObjId) -> Option<&str> {
+        self.values.get(&word).map(String::as_str)
+    }
+
+    /// Returns the contexts that have used one of the objects.
+    pub(crate) fn users(&self, objs: &[ObjId]) -> CtxSet {
+        let mut users = CtxSet::EMPTY;
+        for entry in self.entries.iter().filter(|entry| objs.contains(&entry.obj)) {
+            users.insert(entry.ctx);
+        }
+        users
+    }
+
     pub(crate) fn preemptions(&self) -> u32 {
         self.entries.iter().filter(|entry| entry.line.preempts).count() as u32
     }

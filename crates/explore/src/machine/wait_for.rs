@@ -6,7 +6,7 @@ use crate::machine::object::{NOBODY, Obj, ObjKind};
 use crate::machine::world::World;
 use crate::op::{NO_OBJ, Op, OpKind};
 use crate::trace::{FailureKind, Wait};
-use crate::validate::CtxKind;
+use crate::validate::{CtxKind, Held};
 
 impl World {
     /// Those who can never go on, whatever the others do: the largest set of waiting contexts none
@@ -166,15 +166,7 @@ impl World {
         while let Some(id) = todo.first() {
             todo.remove(id);
             cycle.insert(id);
-            let mut next = CtxSet::EMPTY;
-            if let Some(blocker) = self.blocker(id) {
-                next.insert(blocker);
-            }
-            let op = &self.ctx(id).pending;
-            if matches!(op.kind, OpKind::Await | OpKind::Take) && self.on_cpu(id) {
-                next.0 |= self.obj(op.obj).releasers.0;
-            }
-            todo.0 |= next.0 & stuck.0 & !cycle.0;
+            todo.0 |= self.needed(id, stuck).0 & !cycle.0;
         }
         cycle
     }
@@ -227,20 +219,19 @@ impl World {
         }
     }
 
-    /// Returns who waits, and for what and whom.
-    pub(crate) fn wait_of(&self, id: CtxId) -> Wait {
+    /// Returns what traces call the locks that a context holds, oldest first.
+    pub(crate) fn holds_by_name(&self, id: CtxId) -> Vec<String> {
+        let name = |held: &Held| {
+            held.lock.map_or_else(|| held.class.name().to_owned(), |lock| self.name(lock))
+        };
+        self.ctx(id).held.iter().map(name).collect()
+    }
+
+    /// Returns who waits, for what and for whom, as a member of a stuck set.
+    pub(crate) fn wait_of(&self, id: CtxId, members: CtxSet) -> Wait {
         let ctx = self.ctx(id);
         let op = &ctx.pending;
-        let place = self.place(id);
-        let place = if *ctx.name == place { ctx.name.to_string() } else { place };
-        let held: Vec<_> = ctx.held.iter().map(|held| held.class.name()).collect();
-        let holding = if held.is_empty() {
-            String::new()
-        } else {
-            format!(" (itself holding {})", held.join(", "))
-        };
-        let mut told = false;
-        let mut what = if self.switched_out(id) {
+        let what = if self.switched_out(id) {
             "a wake-up, which nobody is left to send".to_owned()
         } else if op.kind != OpKind::Enter && !self.on_cpu(id) {
             match self.blocker(id) {
@@ -249,6 +240,8 @@ impl World {
                 }
                 None => "its CPU".to_owned(),
             }
+        } else if op.kind == OpKind::Relax {
+            format!("{}: {}", self.describe_rest(id), self.who_could_write(id, members))
         } else {
             let what = self.describe_wait(op);
             let releasers = if matches!(op.kind, OpKind::Await | OpKind::Take) {
@@ -260,8 +253,7 @@ impl World {
                 _ if !releasers.is_empty() && self.obj(op.obj).needs.is_some() => {
                     let needs =
                         self.obj(op.obj).needs.as_ref().map(|needs| needs()).unwrap_or_default();
-                    told = true;
-                    format!("{what}{holding}, which {needs}")
+                    format!("{what}, which {needs}")
                 }
                 Some(_) if !releasers.is_empty() => {
                     let names: Vec<_> = releasers
@@ -277,16 +269,68 @@ impl World {
                 Some(other) if op.kind == OpKind::Enter => {
                     format!("{what}, which {} has turned off", self.ctx(other).name)
                 }
-                _ if matches!(op.kind, OpKind::Await | OpKind::Take | OpKind::Relax) => {
+                _ if matches!(op.kind, OpKind::Await | OpKind::Take) => {
                     format!("{what}, which nobody is left to bring about")
                 }
                 _ => what,
             }
         };
-        if !told {
-            what.push_str(&holding);
+        let on = self.needed(id, members);
+        Wait {
+            who: ctx.name.to_string(),
+            place: self.place(id),
+            holds: self.holds_by_name(id),
+            what,
+            on: members.iter().enumerate().filter(|(_, m)| on.contains(*m)).map(|m| m.0).collect(),
+            site: site(op.site),
         }
-        Wait { who: ctx.name.to_string(), place, what, site: site(op.site) }
+    }
+
+    /// Returns those of `members` without whom the wait of `id` does not end.
+    fn needed(&self, id: CtxId, members: CtxSet) -> CtxSet {
+        let op = &self.ctx(id).pending;
+        let mut needed = CtxSet(self.blocker(id).map_or(0, CtxId::bit));
+        if matches!(op.kind, OpKind::Await | OpKind::Take) && self.on_cpu(id) {
+            needed.0 |= self.obj(op.obj).releasers.0;
+        }
+        CtxSet(needed.0 & members.0 & !id.bit())
+    }
+
+    /// Says what a context waits for that rests in a loop: the words that it reads there, and what
+    /// they hold.
+    pub(crate) fn describe_rest(&self, id: CtxId) -> String {
+        let word = |&(obj, _): &(ObjId, u32)| match self.recorder.value(obj) {
+            Some(value) => format!("{} ({value})", self.name(obj)),
+            None => self.name(obj),
+        };
+        let words: Vec<String> = self.ctx(id).reads.iter().map(word).collect();
+        match &*words {
+            [] => "a write to what it reads in a loop".to_owned(),
+            words => format!("a write to {}, which it reads in a loop", words.join(" or ")),
+        }
+    }
+
+    /// Says what has become of those who could write to what `id` reads in a loop.
+    fn who_could_write(&self, id: CtxId, members: CtxSet) -> String {
+        let reads: Vec<ObjId> = self.ctx(id).reads.iter().map(|read| read.0).collect();
+        let names = |set: CtxSet, keep: &dyn Fn(CtxId) -> bool| -> Vec<String> {
+            let others = set.iter().filter(|&other| other != id && keep(other));
+            others.map(|other| self.ctx(other).name.to_string()).collect()
+        };
+        let ended = names(self.recorder.users(&reads), &|other| self.ctx(other).finished);
+        let waiting = names(members, &|_| true);
+        let mut others = Vec::new();
+        match &*ended {
+            [] => {}
+            [one] => others.push(format!("{one} has ended")),
+            more => others.push(format!("{} have ended", more.join(" and "))),
+        }
+        match &*waiting {
+            [] => others.push("nobody is left to write it".to_owned()),
+            [one] => others.push(format!("{one} waits itself")),
+            more => others.push(format!("{} wait themselves", more.join(" and "))),
+        }
+        others.join(", and ")
     }
 
     /// One sentence about a stuck set.
@@ -297,14 +341,14 @@ impl World {
         let mut at = Some(first);
         while let Some(id) = at.filter(|&id| !told.contains(id) && members.contains(id)) {
             told.insert(id);
-            let wait = self.wait_of(id);
+            let wait = self.wait_of(id, members);
             let who = if wait.place == wait.who {
-                wait.who
+                wait.who.clone()
             } else {
                 format!("{} ({})", wait.who, wait.place)
             };
             let joint = if sentence.is_empty() { "" } else { "; " };
-            sentence.push_str(&format!("{joint}{who} waits for {}", wait.what));
+            sentence.push_str(&format!("{joint}{who} {}", wait.says()));
             at = self
                 .blocker(id)
                 .filter(|blocker| !told.contains(*blocker))

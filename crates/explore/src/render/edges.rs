@@ -1,37 +1,16 @@
-//! The wait-for edges, read out of the words of the waits.
+//! The waits between members of a stuck set, as arrows between columns.
 
 use super::lanes::Lanes;
 use super::words::{clean, find_word};
 use crate::trace::Trace;
 
-/// `trace.waits[from]` waits for `trace.waits[to]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Edge {
-    pub from: usize,
-    pub to: usize,
-}
-
-/// Returns who of the stuck set waits for whom of it. A wait names others in what comes after
-/// `held by`, or anywhere.
-pub(super) fn between_waits(trace: &Trace) -> Vec<Edge> {
-    let mut edges = Vec::new();
-    for (from, wait) in trace.waits.iter().enumerate() {
-        let what = clean(&wait.what);
-        // What it holds itself is no reason to wait.
-        let what = what.split_once("(itself holding").map_or(what.as_str(), |(waits, _)| waits);
-        let named = |part: &str| -> Vec<usize> {
-            let others = trace.waits.iter().enumerate();
-            others
-                .filter(|(to, other)| *to != from && find_word(part, &clean(&other.who)).is_some())
-                .map(|(to, _)| to)
-                .collect()
-        };
-        let owners =
-            what.split_once("held by").map(|(_, owners)| named(owners)).unwrap_or_default();
-        let targets = if owners.is_empty() { named(what) } else { owners };
-        edges.extend(targets.into_iter().map(|to| Edge { from, to }));
-    }
-    edges
+/// Returns the column of somebody for whom a stuck step waits, if it waits in another one.
+pub(super) fn column_waited_for(trace: &Trace, line: usize) -> Option<usize> {
+    let stuck: Vec<usize> = (0..trace.lines.len()).filter(|&at| trace.lines[at].stuck).collect();
+    // The stuck steps and the waits are of the same contexts, in the same order.
+    let wait = trace.waits.get(stuck.iter().position(|&at| at == line)?)?;
+    let of = |&at: &usize| Some(trace.lines[*stuck.get(at)?].column);
+    wait.on.iter().filter_map(of).find(|&column| column != trace.lines[line].column)
 }
 
 /// The lock that a stuck step waits for and the column where it is held at the end: `(lock,

@@ -36,6 +36,11 @@ pub(super) fn enters_handler(text: &str) -> bool {
     text.starts_with("the handler") && text.ends_with("begins")
 }
 
+/// Whether the step is the last one of an interrupt handler.
+fn leaves_handler(text: &str) -> bool {
+    text == "the handler returns"
+}
+
 impl Lanes {
     pub(super) fn of(trace: &Trace) -> Lanes {
         let highest = trace.lines.iter().map(|l| l.column + 1).max().unwrap_or(0);
@@ -87,6 +92,10 @@ impl Lanes {
 
             let stack = &mut handlers[line.column];
             if enters_handler(&line.text) {
+                // It runs once at a time: what it was the last time is over.
+                if let Some(before) = stack.iter().position(|name| *name == line.context) {
+                    stack.truncate(before);
+                }
                 stack.push(&line.context);
             }
             let inside =
@@ -95,6 +104,9 @@ impl Lanes {
             // has returned.
             if !line.stuck {
                 stack.truncate(inside);
+            }
+            if leaves_handler(&line.text) {
+                stack.truncate(inside.saturating_sub(1));
             }
             let name = clean(&line.context);
             if inside == 0 && !self.tasks[line.column].contains(&name) {

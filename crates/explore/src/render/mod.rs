@@ -24,6 +24,7 @@ mod tests;
 use crate::trace::Trace;
 
 pub use options::Options;
+pub use words::wrap;
 
 /// Renders the trace for a terminal: every line ends with a newline and is at most `options.width`
 /// characters wide.
@@ -33,5 +34,11 @@ pub fn text(trace: &Trace, options: &Options) -> String {
 
 /// Renders the trace as an SVG document that needs nothing but itself.
 pub fn svg(trace: &Trace) -> String {
-    svg::render(trace)
+    svg::render(trace, None)
+}
+
+/// Renders the trace as [`svg`] does, with a title over it: what failed, and where that is
+/// documented.
+pub fn svg_titled(trace: &Trace, title: &str) -> String {
+    svg::render(trace, Some(title))
 }

@@ -2,7 +2,7 @@
 
 use super::lanes::{Lanes, enters_handler};
 use super::words::clean;
-use crate::trace::{FailureKind, Trace};
+use crate::trace::{FailureKind, Line, Trace};
 
 /// A row of the picture.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,9 +37,10 @@ pub(super) fn all(trace: &Trace) -> Vec<Row> {
     (0..trace.lines.len()).map(Row::Step).collect()
 }
 
-/// The steps that have to do with the failure.
+/// The steps that have to do with the failure, and those that the program tells itself.
 pub(super) fn mattering(trace: &Trace) -> Vec<Row> {
-    let keep: Vec<bool> = trace.lines.iter().map(|l| l.matters || l.stuck || l.preempts).collect();
+    let keeps = |l: &Line| l.matters || l.stuck || l.preempts || l.told;
+    let keep: Vec<bool> = trace.lines.iter().map(keeps).collect();
     rows(trace, &keep)
 }
 
@@ -48,13 +49,16 @@ pub(super) fn steps(rows: &[Row]) -> usize {
     rows.iter().filter(|row| matches!(row, Row::Step(_))).count()
 }
 
-/// The most telling of the steps that matter: the most for which `fits` says yes, `most` at the
-/// most.
+/// How much a step tells at least that belongs to the story.
+const STORY: u32 = 50;
+
+/// The most telling steps: as many as there is room for, which `fits` says of rows and a number of
+/// lines. The story may take twice the lines, so that none of it is left out before that.
 pub(super) fn most_telling(
     trace: &Trace,
     lanes: &Lanes,
     most: usize,
-    fits: impl Fn(&[Row]) -> bool,
+    fits: impl Fn(&[Row], usize) -> bool,
 ) -> Vec<Row> {
     let scores = scores(trace, lanes);
     let mut order: Vec<usize> = (0..trace.lines.len()).collect();
@@ -73,12 +77,20 @@ pub(super) fn most_telling(
     };
     // Dropping more may add a gap's row, so this is not quite monotone; it ends at a number that
     // fits all the same.
-    let (mut low, mut high) = (trace.lines.len().saturating_sub(most), trace.lines.len());
-    while low < high {
-        let middle = (low + high) / 2;
-        if fits(&without(middle)) { high = middle } else { low = middle + 1 }
+    let least = |mut low: usize, lines: usize| {
+        let mut high = trace.lines.len();
+        while low < high {
+            let middle = (low + high) / 2;
+            if fits(&without(middle), lines) { high = middle } else { low = middle + 1 }
+        }
+        high
+    };
+    let dropped = least(trace.lines.len().saturating_sub(most), most);
+    if !order[..dropped].iter().any(|&at| trace.lines[at].told) {
+        return without(dropped);
     }
-    without(high)
+    let beside = scores.iter().filter(|&&score| score < STORY).count();
+    without(least(beside, 2 * most))
 }
 
 /// How much a step tells; higher is more.
@@ -88,8 +100,11 @@ pub(super) fn scores(trace: &Trace, lanes: &Lanes) -> Vec<u32> {
         .iter()
         .map(|line| {
             let kinds = [
-                (line.matters, 40),
+                (line.matters && is_shown_beside(&line.text), 10),
+                (line.matters && !is_shown_beside(&line.text), 40),
+                (line.told, STORY),
                 (line.matters && enters_handler(&line.text), 60),
+                (line.matters && line.told, 65),
                 (line.preempts, 80),
                 (line.stuck, 100),
             ];
@@ -107,6 +122,12 @@ pub(super) fn scores(trace: &Trace, lanes: &Lanes) -> Vec<u32> {
         *last = (*last).max(90);
     }
     scores
+}
+
+/// Whether the lane says the same without the step: that a lock is not held any more, or whether
+/// interrupts are on.
+fn is_shown_beside(text: &str) -> bool {
+    text.starts_with("turns interrupts ") || text.starts_with("releases ") || text == "goes on"
 }
 
 fn rows(trace: &Trace, keep: &[bool]) -> Vec<Row> {

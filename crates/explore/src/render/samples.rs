@@ -28,6 +28,7 @@ impl Recorder {
             preempts: false,
             stuck: false,
             matters: true,
+            told: false,
         });
         self.lines.last_mut().expect("just pushed")
     }
@@ -68,8 +69,21 @@ fn wait(who: &str, place: &str, what: &str, site: &str) -> Wait {
     Wait {
         who: who.to_owned(),
         place: place.to_owned(),
+        holds: Vec::new(),
         what: what.to_owned(),
+        on: Vec::new(),
         site: site.to_owned(),
+    }
+}
+
+impl Wait {
+    fn holding(mut self, locks: &[&str]) -> Wait {
+        self.holds = locks.iter().map(|lock| (*lock).to_owned()).collect();
+        self
+    }
+    fn on(mut self, others: &[usize]) -> Wait {
+        self.on = others.to_vec();
+        self
     }
 }
 
@@ -99,9 +113,9 @@ pub(super) fn three_party() -> Trace {
         columns: columns(&["CPU0", "CPU1", "CPU2"]),
         lines: r.lines,
         waits: vec![
-            wait(aff, "CPU0", "rq#1, held by vcpu-0", "crates/catalogue/src/sched.rs:74"),
-            wait(sched, "CPU1", "ir_list_lock#0, held by irqfd-assign", "crates/catalogue/src/avic.rs:92"),
-            wait(vcpu, "CPU2", "irq_desc#7, held by set-affinity", "crates/catalogue/src/irq_desc.rs:52"),
+            wait(aff, "CPU0", "rq#1, held by vcpu-0", "crates/catalogue/src/sched.rs:74").holding(&["irq_desc#7", "task irq/7-vfio"]).on(&[1]),
+            wait(sched, "CPU1", "ir_list_lock#0, held by irqfd-assign", "crates/catalogue/src/avic.rs:92").holding(&["rq#1"]).on(&[2]),
+            wait(vcpu, "CPU2", "irq_desc#7, held by set-affinity", "crates/catalogue/src/irq_desc.rs:52").holding(&["ir_list_lock#0"]).on(&[0]),
         ],
         why: "CPU0 (set-affinity) waits for rq#1, held by CPU1 (vcpu-0), which waits for ir_list_lock#0, held by CPU2 (irqfd-assign), \
               which waits for irq_desc#7, held by CPU0 (set-affinity)."
@@ -130,8 +144,8 @@ pub(super) fn handler() -> Trace {
         columns: columns(&["CPU0", "NIC"]),
         lines: r.lines,
         waits: vec![
-            wait(irq, "CPU0", "ring#0, held by reader", "crates/catalogue/src/usage.rs:51"),
-            wait(task, "CPU0", "its CPU, where irq 0x41 interrupted it (itself holding ring)", "crates/catalogue/src/usage.rs:33"),
+            wait(irq, "CPU0", "ring#0, held by reader", "crates/catalogue/src/usage.rs:51").on(&[1]),
+            wait(task, "CPU0", "its CPU, where irq 0x41 interrupted it", "crates/catalogue/src/usage.rs:33").holding(&["ring#0"]).on(&[0]),
         ],
         why: "The handler of vector 0x41 waits for ring#0, held by reader, which it interrupted on CPU0: reader took it with interrupts on."
             .to_owned(),
@@ -178,9 +192,9 @@ pub(super) fn workqueue() -> Trace {
         columns: columns(&["CPU0", "CPU1", "CPU2"]),
         lines: r.lines,
         waits: vec![
-            wait("worker-0", "CPU1", "grace period 1 of irq_srcu, which needs a worker of pool kvm-irqfd-cleanup", &file(88)),
-            wait("worker-1", "CPU2", "mutex resampler_lock, held by worker-0", &file(81)),
-            wait("grace period 1", "pool", "a worker: worker-0 and worker-1 are all there are", "crates/explore/src/machine/work.rs:90"),
+            wait("worker-0", "CPU1", "grace period 1 of irq_srcu, which needs a worker of pool kvm-irqfd-cleanup", &file(88)).holding(&["mutex resampler_lock"]).on(&[2]),
+            wait("worker-1", "CPU2", "mutex resampler_lock, held by worker-0", &file(81)).on(&[0]),
+            wait("grace period 1", "pool", "a worker: worker-0 and worker-1 are all there are", "crates/explore/src/machine/work.rs:90").on(&[0, 1]),
         ],
         why: "worker-0 waits for grace period 1 of irq_srcu, which waits for a free worker of the pool kvm-irqfd-cleanup, whose last one, \
               worker-1, waits for mutex resampler_lock, held by worker-0."

@@ -1,13 +1,13 @@
 //! The trace as a picture: lanes, bars for locks, frames for handlers, and arrows from who waits to
 //! what is waited for.
 
-use super::edges::lock_waited_for;
+use super::edges::{column_waited_for, lock_waited_for};
 use super::lanes::{Lanes, enters_handler};
 use super::pick::{self, Row};
 use super::sites::Sites;
-use super::svg_style::{CHAR, GREY, MARGIN, RED, escape};
+use super::svg_style::{CHAR, GREY, LINE, MARGIN, RED, escape};
 use super::svg_waits;
-use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap};
+use super::words::{clean, find_word, kind, minimality, steps, width, wrap};
 use crate::trace::Trace;
 
 const LOCKS: [&str; 6] = ["#1565c0", "#8e24aa", "#00897b", "#ef6c00", "#5d4037", "#c2185b"];
@@ -21,7 +21,7 @@ const SLOT: f64 = 10.0;
 /// More rows than this make no picture.
 const MOST_ROWS: usize = 32;
 
-pub(super) fn render(trace: &Trace) -> String {
+pub(super) fn render(trace: &Trace, title: Option<&str>) -> String {
     let lanes = Lanes::of(trace);
     let rows = rows(trace, &lanes);
     let sites = Sites::of(trace);
@@ -34,9 +34,10 @@ pub(super) fn render(trace: &Trace) -> String {
         rows: &rows,
         sites: &sites,
         places: &places,
+        tops: Vec::new(),
         body: String::new(),
     };
-    picture.draw(page)
+    picture.draw(page, title)
 }
 
 fn rows(trace: &Trace, lanes: &Lanes) -> Vec<Row> {
@@ -44,7 +45,7 @@ fn rows(trace: &Trace, lanes: &Lanes) -> Vec<Row> {
         .into_iter()
         .find(|rows| rows.len() <= MOST_ROWS)
         .unwrap_or_else(|| {
-            pick::most_telling(trace, lanes, MOST_ROWS, |rows| rows.len() <= MOST_ROWS)
+            pick::most_telling(trace, lanes, MOST_ROWS, |rows, most| rows.len() <= most)
         })
 }
 
@@ -81,11 +82,30 @@ fn places(trace: &Trace, lanes: &Lanes, rows: &[Row], sites: &Sites) -> Vec<Plac
             _ => 0.0,
         };
         let texts = rows.iter().map(need).fold(0.0, f64::max);
-        let wide = (28.0 + SLOT * slots as f64 + texts).clamp(230.0, 520.0);
+        let title = &lanes.titles[column];
+        let head = width(title) + sole_task(lanes, column).map_or(0, |task| width(task) + 2);
+        let wide =
+            (28.0 + SLOT * slots as f64 + texts).clamp(230.0, 520.0).max(28.0 + CHAR * head as f64);
         places.push(Place { column, x, wide, slots });
         x += wide + BETWEEN;
     }
     places
+}
+
+/// The task that alone runs in a column, unless the column is called after it.
+fn sole_task(lanes: &Lanes, column: usize) -> Option<&str> {
+    let tasks = &lanes.tasks[column];
+    let only = tasks.first().filter(|task| tasks.len() == 1 && **task != lanes.titles[column])?;
+    Some(only)
+}
+
+/// A step as it is written down.
+struct Written {
+    step: usize,
+    x: f64,
+    end: f64,
+    lines: Vec<String>,
+    site: String,
 }
 
 struct Picture<'a> {
@@ -94,22 +114,33 @@ struct Picture<'a> {
     rows: &'a [Row],
     sites: &'a Sites,
     places: &'a [Place],
+    /// Where each row begins below the heads, and where the last one ends.
+    tops: Vec<f64>,
     body: String,
 }
 
 impl Picture<'_> {
-    fn draw(mut self, page: f64) -> String {
-        let mut y = self.title(page);
+    fn draw(mut self, page: f64, title: Option<&str>) -> String {
+        let mut y = self.title(page, title);
         let top = y + HEAD;
-        let bottom = top + ROW * self.rows.len() as f64 + 12.0;
-        self.lane_grounds(y, top, bottom);
-        self.frames(top);
-        self.bars(top, bottom);
-        self.arrows(top);
-        self.texts(top);
+        let written = self.written();
+        let mut row_top = top;
+        for row in &written {
+            self.tops.push(row_top);
+            let lines = row.as_ref().map_or(1, |row| row.lines.len());
+            row_top += ROW + LINE * (lines - 1) as f64;
+        }
+        self.tops.push(row_top);
+        let bottom = row_top + 12.0;
+        self.lane_grounds(y, bottom);
+        self.frames();
+        self.bars(bottom);
+        self.arrows();
+        self.texts(&written);
         y = self.legend(bottom + 30.0, page);
         y = svg_waits::draw(self.trace, self.sites, &mut self.body, y + 12.0, page);
-        let label = escape(&format!("{}: {}", kind(self.trace.kind), clean(&self.trace.why)));
+        let of = title.map(|title| format!("{}: ", clean(title))).unwrap_or_default();
+        let label = escape(&format!("{of}{}: {}", kind(self.trace.kind), clean(&self.trace.why)));
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{page:.0}\" height=\"{high:.0}\" viewBox=\"0 0 {page:.0} {high:.0}\" \
              role=\"img\" aria-label=\"{label}\">\n<style>\n\
@@ -126,20 +157,32 @@ impl Picture<'_> {
     }
 
     /// The heading and the sentence that says why. Returns where the lanes may begin.
-    fn title(&mut self, page: f64) -> f64 {
+    fn title(&mut self, page: f64, title: Option<&str>) -> f64 {
         let name = kind(self.trace.kind);
         let mut letters = name.chars();
         let name: String =
             letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
-        self.push(&format!("<text class=\"h\" x=\"{MARGIN}\" y=\"42\">{}</text>", escape(&name)));
+        let mut y = 42.0;
+        let room = ((page - 2.0 * MARGIN) / 7.6) as usize;
+        if let Some(title) = title {
+            for line in wrap(&clean(title), room) {
+                self.push(&format!(
+                    "<text class=\"p b\" x=\"{MARGIN}\" y=\"{y}\">{}</text>",
+                    escape(&line)
+                ));
+                y += 20.0;
+            }
+            y += 6.0;
+        }
+        self.push(&format!("<text class=\"h\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escape(&name)));
         let rest = format!("{}, {}", steps(self.trace.lines.len()), minimality(self.trace));
         let end = page - MARGIN;
         self.push(&format!(
-            "<text class=\"s\" x=\"{end}\" y=\"42\" text-anchor=\"end\">{}</text>",
+            "<text class=\"s\" x=\"{end}\" y=\"{y}\" text-anchor=\"end\">{}</text>",
             escape(&rest)
         ));
-        let mut y = 68.0;
-        for line in wrap(&clean(&self.trace.why), ((page - 2.0 * MARGIN) / 7.6) as usize) {
+        y += 26.0;
+        for line in wrap(&clean(&self.trace.why), room) {
             self.push(&format!(
                 "<text class=\"p\" x=\"{MARGIN}\" y=\"{y}\">{}</text>",
                 escape(&line)
@@ -150,27 +193,25 @@ impl Picture<'_> {
     }
 
     /// Heads, lanes, and the shade where interrupts are off.
-    fn lane_grounds(&mut self, head: f64, top: f64, bottom: f64) {
+    fn lane_grounds(&mut self, head: f64, bottom: f64) {
         for place in self.places {
             let (x, wide) = (place.x, place.wide);
             let high = bottom - head;
             self.push(&format!(
                 "<rect x=\"{x:.1}\" y=\"{head:.1}\" width=\"{wide:.1}\" height=\"{high:.1}\" rx=\"4\" fill=\"#f7f8fa\" stroke=\"#dfe3e8\"/>"
             ));
-            let tasks = &self.lanes.tasks[place.column];
             let title = &self.lanes.titles[place.column];
-            let task = if tasks.len() == 1 && tasks[0] != *title { tasks[0].as_str() } else { "" };
+            let task = sole_task(self.lanes, place.column).unwrap_or_default();
             let y = head + 25.0;
-            let room = (wide / CHAR) as usize;
             self.push(&format!(
                 "<text x=\"{:.1}\" y=\"{y:.1}\"><tspan class=\"b\">{}</tspan><tspan dx=\"10\" fill=\"{GREY}\">{}</tspan></text>",
                 x + 14.0,
-                escape(&elide(title, room / 2)),
-                escape(&elide(task, room.saturating_sub(width(title) + 6))),
+                escape(title),
+                escape(task),
             ));
             for (from, to) in self.stretches(|lanes| lanes[place.column].irqs_on == Some(false)) {
-                let (y, last) = (top + ROW * from as f64, to == self.rows.len());
-                let end = if last { bottom } else { top + ROW * to as f64 };
+                let (y, last) = (self.tops[from], to == self.rows.len());
+                let end = if last { bottom } else { self.tops[to] };
                 let high = end - y;
                 self.push(&format!(
                     "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{high:.1}\" fill=\"#fdeceb\"/>\
@@ -195,15 +236,14 @@ impl Picture<'_> {
     }
 
     /// A frame around the steps of each handler.
-    fn frames(&mut self, top: f64) {
+    fn frames(&mut self) {
         for place in self.places {
             let deepest = self.lanes.depth.iter().max().copied().unwrap_or(0);
             for depth in 1..=deepest {
                 for (from, to) in self.framed(place.column, depth) {
                     let x = place.text_x() + INDENT * depth as f64 - 8.0;
-                    let y = top + ROW * from as f64 + 1.0;
-                    let (wide, high) =
-                        (place.x + place.wide - 5.0 - x, ROW * (to - from) as f64 - 2.0);
+                    let y = self.tops[from] + 1.0;
+                    let (wide, high) = (place.x + place.wide - 5.0 - x, self.tops[to] - y - 1.0);
                     self.push(&format!(
                         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{high:.1}\" rx=\"4\" fill=\"#fffbeb\" \
                          stroke=\"#d39e00\"/>"
@@ -253,12 +293,12 @@ impl Picture<'_> {
         bars
     }
 
-    fn bars(&mut self, top: f64, bottom: f64) {
+    fn bars(&mut self, bottom: f64) {
         for place in self.places {
             for (slot, from, to, lock) in self.bars_of(place) {
                 let x = place.x + 10.0 + SLOT * slot as f64;
-                let y = top + ROW * from as f64 + 5.0;
-                let end = if to == self.rows.len() { bottom } else { top + ROW * to as f64 + 12.0 };
+                let y = self.tops[from] + 5.0;
+                let end = if to == self.rows.len() { bottom } else { self.tops[to] + 12.0 };
                 let (high, colour) = (end - y, colour(lock));
                 let name = escape(&self.lanes.locks[lock]);
                 self.push(&format!(
@@ -268,33 +308,34 @@ impl Picture<'_> {
         }
     }
 
-    /// From every step that is stuck on a lock to the bar of that lock: the row is empty between
-    /// the two.
-    fn arrows(&mut self, top: f64) {
+    /// From every step that is stuck to the bar of the lock that it waits for, or else to the lane
+    /// of whom it waits for: the row is empty between the two.
+    fn arrows(&mut self) {
         for (at, row) in self.rows.iter().enumerate() {
             let Row::Step(line) = row else { continue };
             let step = &self.trace.lines[*line];
             if !step.stuck {
                 continue;
             }
-            let Some((lock, column)) = lock_waited_for(self.trace, self.lanes, *line) else {
-                continue;
+            let Some(own) = self.places.iter().find(|p| p.column == step.column) else { continue };
+            let bar = lock_waited_for(self.trace, self.lanes, *line).and_then(|(lock, column)| {
+                let holder = self.places.iter().find(|p| p.column == column)?;
+                let bars = self.bars_of(holder);
+                let bar = bars.iter().find(|b| b.3 == lock && b.1 <= at && at < b.2)?;
+                let x = holder.x + 10.0 + SLOT * bar.0 as f64;
+                Some((holder.x > own.x, x - 2.0, x + BAR + 2.0))
+            });
+            let lane = || {
+                let column = column_waited_for(self.trace, *line)?;
+                let other = self.places.iter().find(|p| p.column == column)?;
+                Some((other.x > own.x, other.x, other.x + other.wide))
             };
-            let own = self.places.iter().find(|p| p.column == step.column);
-            let holder = self.places.iter().find(|p| p.column == column);
-            let (Some(own), Some(holder)) = (own, holder) else {
-                continue;
-            };
-            let bars = self.bars_of(holder);
-            let Some(bar) = bars.iter().find(|b| b.3 == lock && b.1 <= at && at < b.2) else {
-                continue;
-            };
-            let y = top + ROW * at as f64 + ROW / 2.0;
-            let bar_x = holder.x + 10.0 + SLOT * bar.0 as f64;
-            let (from, to) = if holder.x > own.x {
-                (own.x + own.wide - 4.0, bar_x - 2.0)
+            let Some((to_the_right, left, right)) = bar.or_else(lane) else { continue };
+            let y = self.tops[at] + ROW / 2.0;
+            let (from, to) = if to_the_right {
+                (own.x + own.wide - 4.0, left)
             } else {
-                (own.text_x() + INDENT * self.lanes.depth[*line] as f64 - 3.0, bar_x + BAR + 2.0)
+                (own.text_x() + INDENT * self.lanes.depth[*line] as f64 - 3.0, right)
             };
             self.push(&format!(
                 "<path d=\"M{from:.1} {y:.1}H{to:.1}\" stroke=\"{RED}\" stroke-width=\"1.6\" stroke-dasharray=\"5 3\" fill=\"none\" \
@@ -303,42 +344,19 @@ impl Picture<'_> {
         }
     }
 
-    fn texts(&mut self, top: f64) {
+    /// The steps as they are written down, by row; nothing for a gap.
+    fn written(&self) -> Vec<Option<Written>> {
         let mut speaking: Vec<Option<String>> = vec![None; self.lanes.titles.len()];
-        for (at, row) in self.rows.iter().enumerate() {
-            let y = top + ROW * at as f64 + 16.0;
-            match row {
-                Row::Step(line) => {
-                    let number = self.trace.lines[*line].step;
-                    let x = MARGIN + STEPS - 12.0;
-                    self.push(&format!(
-                        "<text class=\"s\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{number}</text>"
-                    ));
-                    self.step(*line, y, &mut speaking);
-                }
-                Row::Gap { parts, .. } => {
-                    for part in parts {
-                        let Some(place) = self.places.iter().find(|p| p.column == part.column)
-                        else {
-                            continue;
-                        };
-                        let of = part.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
-                        let text = escape(&format!("… {}{of}", steps(part.steps)));
-                        self.push(&format!(
-                            "<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>",
-                            place.text_x()
-                        ));
-                    }
-                }
-            }
-        }
+        let step = |row: &Row| match row {
+            Row::Step(line) => self.step(*line, &mut speaking),
+            Row::Gap { .. } => None,
+        };
+        self.rows.iter().map(step).collect()
     }
 
-    fn step(&mut self, at: usize, y: f64, speaking: &mut [Option<String>]) {
+    fn step(&self, at: usize, speaking: &mut [Option<String>]) -> Option<Written> {
         let line = &self.trace.lines[at];
-        let Some(place) = self.places.iter().find(|p| p.column == line.column) else {
-            return;
-        };
+        let place = self.places.iter().find(|p| p.column == line.column)?;
         let (context, text) = (clean(&line.context), clean(&line.text));
         let sole =
             self.lanes.tasks[line.column].len() == 1 && self.lanes.tasks[line.column][0] == context;
@@ -352,26 +370,61 @@ impl Picture<'_> {
             (_, true) => "» ",
             _ => "",
         };
+        let site = clean(&self.sites.shorten(&line.site));
+        let x = place.text_x() + INDENT * self.lanes.depth[at] as f64;
+        let end = place.x + place.wide - 10.0;
+        let room = ((end - x) / CHAR) as usize;
+        let lines = wrap(&format!("{mark}{who}{text}"), room.saturating_sub(width(&site) + 1));
+        Some(Written { step: at, x, end, lines, site })
+    }
+
+    fn texts(&mut self, written: &[Option<Written>]) {
+        for (at, row) in self.rows.iter().enumerate() {
+            let y = self.tops[at] + 16.0;
+            if let Some(written) = &written[at] {
+                self.write(written, y);
+            }
+            let Row::Gap { parts, .. } = row else { continue };
+            for part in parts {
+                let Some(place) = self.places.iter().find(|p| p.column == part.column) else {
+                    continue;
+                };
+                let of = part.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
+                let text = escape(&format!("… {}{of}", steps(part.steps)));
+                self.push(&format!(
+                    "<text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>",
+                    place.text_x()
+                ));
+            }
+        }
+    }
+
+    fn write(&mut self, written: &Written, y: f64) {
+        let Written { step, x, end, lines, site } = written;
+        let line = &self.trace.lines[*step];
         let class = if line.stuck { " class=\"r\"" } else { "" };
         let fill = match (line.stuck, line.preempts || enters_handler(&line.text), line.matters) {
             (true, ..) | (_, false, true) => String::new(),
             (_, true, _) => " style=\"fill:#9a6700\"".to_owned(),
             (_, _, false) => format!(" style=\"fill:{GREY}\""),
         };
-        let site = clean(&self.sites.shorten(&line.site));
-        let x = place.text_x() + INDENT * self.lanes.depth[at] as f64;
-        let end = place.x + place.wide - 10.0;
-        let room = ((end - x) / CHAR) as usize;
-        let site = elide(&site, room / 2);
-        let full = format!("{mark}{who}{text}");
-        let shown = self.coloured(&elide(&full, room.saturating_sub(width(&site) + 1)));
-        let tip = escape(&format!("{context}: {text} ({})", clean(&line.site)));
+        let number = MARGIN + STEPS - 12.0;
         self.push(&format!(
-            "<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"
+            "<text class=\"s\" x=\"{number:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
+            line.step
         ));
+        let tip =
+            format!("{}: {} ({})", clean(&line.context), clean(&line.text), clean(&line.site));
+        let tip = escape(&tip);
+        for (at, text) in lines.iter().enumerate() {
+            let (shown, y) = (self.coloured(text), y + LINE * at as f64);
+            self.push(&format!(
+                "<text{class}{fill} x=\"{x:.1}\" y=\"{y:.1}\">{shown}<title>{tip}</title></text>"
+            ));
+        }
         self.push(&format!(
             "<text class=\"s\" x=\"{end:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
-            escape(&site)
+            escape(site)
         ));
     }
 

@@ -3,6 +3,8 @@
 
 /// The width of a character of the monospaced text, in pixels; fonts differ little in this.
 pub(super) const CHAR: f64 = 7.25;
+/// What each further line of a row adds.
+pub(super) const LINE: f64 = 16.0;
 pub(super) const MARGIN: f64 = 28.0;
 pub(super) const RED: &str = "#c62828";
 pub(super) const GREY: &str = "#6b7280";

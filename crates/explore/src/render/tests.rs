@@ -1,9 +1,8 @@
 use std::path::PathBuf;
 
-use super::edges::{Edge, between_waits};
 use super::lanes::Lanes;
 use super::sites::Sites;
-use super::words::{elide, find_word, wrap};
+use super::words::{find_word, wrap};
 use super::*;
 use crate::trace::{FailureKind, Line, Trace};
 
@@ -207,19 +206,31 @@ fn a_step_after_the_handler_has_returned_is_not_set_in() {
 }
 
 #[test]
-fn waits_point_at_who_is_named_after_held_by() {
-    let edges = between_waits(&samples::three_party());
-    assert_eq!(edges, [Edge { from: 0, to: 1 }, Edge { from: 1, to: 2 }, Edge { from: 2, to: 0 }]);
-    let edges = between_waits(&samples::workqueue());
-    assert_eq!(
-        edges,
-        [
-            Edge { from: 0, to: 2 },
-            Edge { from: 1, to: 0 },
-            Edge { from: 2, to: 0 },
-            Edge { from: 2, to: 1 }
-        ]
-    );
+fn whoever_holds_something_while_it_waits_is_the_subject_of_both_verbs() {
+    let page = plain(&samples::three_party());
+    let said = "CPU1  vcpu-0        holds rq#1, and waits for ir_list_lock#0, held by irqfd-assign";
+    assert!(page.contains(said), "{page}");
+    let said =
+        "set-affinity  holds irq_desc#7 and task irq/7-vfio, and waits for rq#1, held by vcpu-0";
+    assert!(page.contains(said), "{page}");
+    let said = "worker-1        waits for mutex resampler_lock, held by worker-0";
+    assert!(plain(&samples::workqueue()).contains(said));
+    let picture = svg(&samples::three_party());
+    assert!(picture.contains(">holds rq#1, and waits for ir_list_lock#0, held by irqfd-assign<"));
+}
+
+#[test]
+fn who_waits_for_no_lock_has_an_arrow_to_the_lane_of_whom_it_waits_for() {
+    let arrows = |trace: &Trace| svg(trace).matches("stroke-dasharray").count();
+    let mut trace = samples::workqueue();
+    // The stuck steps are those of the waits, in their order.
+    trace.waits.truncate(2);
+    trace.waits.swap(0, 1);
+    trace.waits[0].on = vec![1];
+    trace.waits[1].on = vec![];
+    assert_eq!(arrows(&trace), 1, "to the bar of the mutex");
+    trace.waits[1].on = vec![0];
+    assert_eq!(arrows(&trace), 2, "and to worker-1");
 }
 
 #[test]
@@ -246,8 +257,6 @@ fn text_breaks_at_spaces_and_long_words_anywhere() {
     assert_eq!(wrap("one two three", 7), ["one two", "three"]);
     assert_eq!(wrap("abcdefghij kl", 4), ["abcd", "efgh", "ij", "kl"]);
     assert_eq!(wrap("", 4), [""]);
-    assert_eq!(elide("abcdef", 4), "abc…");
-    assert_eq!(elide("abcdef", 6), "abcdef");
 }
 
 #[test]
@@ -306,4 +315,85 @@ fn a_run_without_an_end_is_told_by_its_loop_before_anything_else() {
     let text = plain(&trace);
     assert!(text.starts_with(&format!("{}\nno end in sight, ", trace.why)), "{text}");
     assert_eq!(text.matches(&trace.why).count(), 1, "{text}");
+}
+
+#[test]
+fn a_handler_that_comes_again_is_not_inside_of_itself() {
+    let mut trace = samples::handler();
+    let (enter, step) = (trace.lines[3].clone(), trace.lines[4].clone());
+    let returns = Line { text: "the handler returns".to_owned(), ..step.clone() };
+    trace.lines.truncate(3);
+    for _ in 0..200 {
+        trace.lines.extend([enter.clone(), step.clone(), returns.clone()]);
+    }
+    // Another one comes before the task goes on; and one comes again that never returned.
+    let other = Line { context: "irq 0x42".to_owned(), ..enter.clone() };
+    trace.lines.extend([other.clone(), other]);
+    let depth = Lanes::of(&trace).depth;
+    assert!(depth[3..].iter().all(|&depth| depth == 1), "{depth:?}");
+    let unlimited = Options { width: Options::UNLIMITED, all_steps: true, ..Options::default() };
+    assert!(text(&trace, &unlimited).lines().all(|line| line.chars().count() < 200));
+}
+
+/// A trace of three columns whose steps say more than fits into a third of a terminal.
+fn wordy() -> Trace {
+    let mut trace = samples::three_party();
+    for line in trace.lines.iter_mut().filter(|line| !line.stuck) {
+        line.text = format!("writes IRTE: page 1, running on CPU {}, and the end", line.step);
+    }
+    trace
+}
+
+#[test]
+fn nothing_is_cut_whatever_the_width() {
+    let trace = wordy();
+    for width in [60, 80, 120, Options::UNLIMITED] {
+        let page = text(&trace, &Options { width, all_steps: true, ..Options::default() });
+        assert!(!page.contains('…'), "{width}:\n{page}");
+        // A word may be broken, and other columns stand between its parts.
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+        let said: usize = trace.lines.iter().map(|line| letters(&line.text)).sum();
+        assert!(letters(&page) > said, "{width}:\n{page}");
+    }
+    let wide = text(&trace, &Options { width: Options::UNLIMITED, ..Options::default() });
+    for line in &trace.lines {
+        assert!(wide.contains(&line.text), "{}:\n{wide}", line.text);
+    }
+}
+
+#[test]
+fn what_the_program_tells_itself_is_not_folded() {
+    let mut trace = long(40, 1);
+    for at in [3, 17, 30] {
+        trace.lines[at].told = true;
+        trace.lines[at].matters = false;
+        trace.lines[at].text = format!("the story, part {at}");
+    }
+    let page = plain(&trace);
+    assert!(page.contains("… "), "{page}");
+    for at in [3, 17, 30] {
+        assert!(page.contains(&format!("the story, part {at}")), "{page}");
+    }
+    let all = text(&trace, &Options { all_steps: true, ..Options::default() });
+    assert!(!all.contains("… ") && all.contains("word#39 "), "{all}");
+}
+
+#[test]
+fn a_step_that_only_says_what_the_lane_shows_goes_before_others() {
+    let mut trace = long(40, 1);
+    trace.lines[20].text = "releases rq#7".to_owned();
+    trace.lines[21].text = "turns interrupts on".to_owned();
+    let scores = super::pick::scores(&trace, &Lanes::of(&trace));
+    assert!(scores[20] < scores[19] && scores[21] < scores[19], "{scores:?}");
+}
+
+#[test]
+fn a_picture_says_of_what_it_is_and_gives_room_to_what_it_says() {
+    let picture = svg_titled(&wordy(), "avic-irte/as-reported <document 000>");
+    assert!(picture.contains(">avic-irte/as-reported &lt;document 000&gt;<"), "{picture}");
+    let mut trace = samples::workqueue();
+    trace.waits[0].what += ", of which it says a lot more than fits into a line of the box";
+    let picture = svg(&trace);
+    assert!(!picture.contains("…</text>"), "{picture}");
+    assert!(picture.contains("fits into a line of the box<"), "{picture}");
 }

@@ -6,7 +6,7 @@ use super::lanes::{Lane, Lanes, enters_handler};
 use super::options::Options;
 use super::pick::{self, Part, Row};
 use super::sites::{Sites, file_of};
-use super::words::{clean, elide, find_word, kind, minimality, steps, width, wrap, wrap_at_most};
+use super::words::{clean, find_word, kind, minimality, steps, width, wrap};
 use crate::trace::{FailureKind, Line, Trace};
 
 const STUCK: &str = "✖ ";
@@ -15,6 +15,11 @@ const PREEMPTS: &str = "» ";
 const BETWEEN: usize = 2;
 /// The letters of this many locks fit in a column's gutter.
 const MOST_LETTERS: usize = 4;
+/// The greatest width of a column, and of prose, where there is no terminal to fit into.
+const COLUMN: usize = 100;
+const PROSE: usize = 120;
+/// A handler in a handler is set in; from so deep on no further.
+const DEEPEST: usize = 6;
 
 pub(super) fn render(trace: &Trace, options: Options) -> String {
     let page = Page {
@@ -23,10 +28,12 @@ pub(super) fn render(trace: &Trace, options: Options) -> String {
         sites: Sites::of(trace),
         width: options.width.max(60),
     };
-    let most = options.max_lines.max(16);
-    let rows = page.rows(most);
+    let rows = match options.all_steps {
+        true => pick::all(trace),
+        false => page.rows(options.max_lines.max(16)),
+    };
     let mut out = String::new();
-    for line in page.lines(&rows, &page.wrapped(&rows, most)) {
+    for line in page.lines(&rows) {
         out.push_str(line.print(options.colour).trim_end());
         out.push('\n');
     }
@@ -116,37 +123,17 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// All steps if they fit without being cut, or else those that matter, or else as many of those
-    /// as fit.
+    /// All steps if they fit, or else those that matter, or else as many of those as fit.
     fn rows(&self, most: usize) -> Vec<Row> {
-        let height = |rows: &[Row], wrap| self.lines(rows, &vec![wrap; rows.len()]).len();
+        // The words about it are all there: the steps have some lines left, however many those are.
+        let words = self.why().len() + self.waits().len();
+        let most = most.max(words + 8);
         // Each step takes a line at least: a run may be long, and is not laid out in vain.
-        let fits = |rows: &[Row], wrap| pick::steps(rows) <= most && height(rows, wrap) <= most;
-        let all = pick::all(self.trace);
-        if fits(&all, true) {
-            return all;
-        }
-        let mattering = pick::mattering(self.trace);
-        if fits(&mattering, false) {
-            return mattering;
-        }
-        pick::most_telling(self.trace, &self.lanes, most, |rows| fits(rows, false))
-    }
-
-    /// The rows that are wrapped and not cut: the most telling first, while there is room.
-    fn wrapped(&self, rows: &[Row], most: usize) -> Vec<bool> {
-        let scores = pick::scores(self.trace, &self.lanes);
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|&at| {
-            let score = if let Row::Step(line) = rows[at] { scores[line] } else { 0 };
-            (std::cmp::Reverse(score), at)
-        });
-        let mut wrapped = vec![false; rows.len()];
-        for at in order {
-            wrapped[at] = true;
-            wrapped[at] = self.lines(rows, &wrapped).len() <= most;
-        }
-        wrapped
+        let fits = |rows: &[Row], most| pick::steps(rows) <= most && self.lines(rows).len() <= most;
+        [pick::all(self.trace), pick::mattering(self.trace)]
+            .into_iter()
+            .find(|rows| fits(rows, most))
+            .unwrap_or_else(|| pick::most_telling(self.trace, &self.lanes, most, fits))
     }
 
     /// The columns of which a step is shown; the others would only take room.
@@ -158,18 +145,19 @@ impl Page<'_> {
         self.lanes.used.iter().copied().filter(|&column| speaks(column)).collect()
     }
 
-    /// The whole page; `wrapped` says for every row whether its text may take several lines.
-    fn lines(&self, rows: &[Row], wrapped: &[bool]) -> Vec<Inked> {
+    /// The whole page.
+    fn lines(&self, rows: &[Row]) -> Vec<Inked> {
         let shown = self.shown(rows);
         let cells = self.cells(rows, &shown);
         let layout = self.layout(rows, &cells, shown);
         // Of a run without an end, the place where it goes round says more than its steps.
         let endless = self.trace.kind == FailureKind::TooLong;
         let mut lines = if endless { self.why() } else { Vec::new() };
-        lines.extend([self.title(), self.heads(&layout)]);
-        for (at, row) in rows.iter().enumerate() {
-            if cells[at].iter().any(Option::is_some) {
-                lines.extend(self.row(row, &cells[at], &layout, wrapped[at]));
+        lines.extend(self.title());
+        lines.extend(self.heads(&layout));
+        for (row, cells) in rows.iter().zip(&cells) {
+            if cells.iter().any(Option::is_some) {
+                lines.extend(self.row(row, cells, &layout));
             }
         }
         lines.push(Inked::default());
@@ -181,21 +169,31 @@ impl Page<'_> {
         lines
     }
 
+    /// The width of sentences.
+    fn prose(&self) -> usize {
+        if self.width == Options::UNLIMITED { PROSE } else { self.width }
+    }
+
     fn why(&self) -> Vec<Inked> {
         let inked = |line| {
             let mut inked = Inked::default();
             inked.push(line, Ink::Bold);
             inked
         };
-        wrap_at_most(&clean(&self.trace.why), self.width, 4).into_iter().map(inked).collect()
+        wrap(&clean(&self.trace.why), self.prose()).into_iter().map(inked).collect()
     }
 
-    fn title(&self) -> Inked {
-        let mut line = Inked::default();
-        line.push(kind(self.trace.kind), Ink::Red);
+    fn title(&self) -> Vec<Inked> {
+        let name = kind(self.trace.kind);
         let rest = format!(", {}, {}", steps(self.trace.lines.len()), minimality(self.trace));
-        line.push(elide(&rest, self.width - line.width()), Ink::Plain);
-        line
+        let inked = |(at, text): (usize, String)| {
+            let mut line = Inked::default();
+            let red = if at == 0 { name.len() } else { 0 };
+            line.push(&text[..red], Ink::Red);
+            line.push(&text[red..], Ink::Plain);
+            line
+        };
+        wrap(&format!("{name}{rest}"), self.prose()).into_iter().enumerate().map(inked).collect()
     }
 
     /// For every row the cells, by shown column.
@@ -250,7 +248,11 @@ impl Page<'_> {
             _ if line.matters => Ink::Plain,
             _ => Ink::Dim,
         };
-        Cell { indent: 2 * self.lanes.depth[at], text: format!("{mark}{who}{text}"), ink }
+        Cell {
+            indent: 2 * self.lanes.depth[at].min(DEEPEST),
+            text: format!("{mark}{who}{text}"),
+            ink,
+        }
     }
 
     fn gap(&self, part: &Part) -> Cell {
@@ -282,7 +284,7 @@ impl Page<'_> {
             .map(|row| width(&self.site(row, file.as_deref())))
             .max()
             .unwrap_or(0)
-            .min(30);
+            .min(if self.width == Options::UNLIMITED { usize::MAX } else { 30 });
         let step = self.trace.lines.last().map_or(1, |l| l.step.to_string().len()).max(2);
         let used = shown.iter().enumerate();
         let gutters: Vec<usize> = used
@@ -301,7 +303,8 @@ impl Page<'_> {
                     .iter()
                     .filter_map(|row| row[place].as_ref())
                     .map(|cell| cell.indent + width(&cell.text));
-                2 + gutters[place] + texts.max().unwrap_or(0).max(width(&self.head(c)))
+                let text = texts.max().unwrap_or(0).max(width(&self.head(c)));
+                2 + gutters[place] + text.min(COLUMN)
             })
             .collect();
         let room = self.width.saturating_sub(step + 2 + site + BETWEEN * needs.len());
@@ -317,15 +320,22 @@ impl Page<'_> {
         }
     }
 
-    fn heads(&self, layout: &Layout) -> Inked {
-        let mut line = Inked::default();
-        let mut start = layout.step + 2;
-        for (&column, &(_, wide)) in layout.shown.iter().zip(&layout.columns) {
-            line.pad_to(start);
-            line.push(elide(&self.head(column), wide), Ink::Bold);
-            start += wide + BETWEEN;
-        }
-        line
+    fn heads(&self, layout: &Layout) -> Vec<Inked> {
+        let columns = layout.shown.iter().zip(&layout.columns);
+        let heads: Vec<(Vec<String>, usize)> =
+            columns.map(|(&column, &(_, wide))| (wrap(&self.head(column), wide), wide)).collect();
+        let height = heads.iter().map(|head| head.0.len()).max().unwrap_or(1);
+        let line = |at: usize| {
+            let mut line = Inked::default();
+            let mut start = layout.step + 2;
+            for (head, wide) in &heads {
+                line.pad_to(start);
+                line.push(head.get(at).cloned().unwrap_or_default(), Ink::Bold);
+                start += wide + BETWEEN;
+            }
+            line
+        };
+        (0..height).map(line).collect()
     }
 
     /// The place of the row's step, without `file`; nothing for a gap.
@@ -351,14 +361,14 @@ impl Page<'_> {
         (width(file) > LONG && 2 * of > sites.len()).then(|| file.to_owned())
     }
 
-    fn row(&self, row: &Row, cells: &[Option<Cell>], layout: &Layout, wrapped: bool) -> Vec<Inked> {
+    fn row(&self, row: &Row, cells: &[Option<Cell>], layout: &Layout) -> Vec<Inked> {
         let texts: Vec<Vec<String>> = cells
             .iter()
             .zip(&layout.columns)
             .map(|(cell, &(gutter, wide))| {
                 let Some(cell) = cell else { return Vec::new() };
                 let room = wide.saturating_sub(2 + gutter + cell.indent).max(1);
-                if wrapped { wrap(&cell.text, room) } else { vec![elide(&cell.text, room)] }
+                wrap(&cell.text, room)
             })
             .collect();
         let height = texts.iter().map(Vec::len).max().unwrap_or(1).max(1);
@@ -476,21 +486,21 @@ impl Page<'_> {
         let mut lines: Vec<Inked> = vec![Inked::default()];
         for (sign, meaning, ink) in entries {
             let wide = width(&sign) + 1 + width(&meaning);
-            if lines.last().is_some_and(|l| l.width() > 0 && l.width() + 3 + wide > self.width) {
-                if lines.len() == 2 {
-                    break;
-                }
+            if lines.last().is_some_and(|l| l.width() > 0 && l.width() + 3 + wide > self.prose()) {
                 lines.push(Inked::default());
             }
             let line = lines.last_mut().expect("never empty");
             if line.width() > 0 {
                 line.push("   ", Ink::Plain);
             }
+            let room = self.prose().saturating_sub(line.width() + width(&sign) + 1);
             line.push(sign, ink);
-            line.push(
-                elide(&format!(" {meaning}"), self.width.saturating_sub(line.width())),
-                Ink::Dim,
-            );
+            let mut meaning = wrap(&meaning, room).into_iter();
+            line.push(format!(" {}", meaning.next().unwrap_or_default()), Ink::Dim);
+            for more in meaning {
+                lines.push(Inked::default());
+                lines.last_mut().expect("just pushed").push(more, Ink::Dim);
+            }
         }
         if lines[0].width() == 0 {
             return Vec::new();
@@ -501,11 +511,11 @@ impl Page<'_> {
 
     /// The wait-for list; then an empty line.
     fn waits(&self) -> Vec<Inked> {
-        const MOST: usize = 8;
+        /// What is said needs so much room beside the names.
+        const BESIDE: usize = 30;
         let waits = &self.trace.waits;
-        let shown = if waits.len() > MOST { MOST - 1 } else { waits.len() };
-        let column = |of: &dyn Fn(usize) -> String, most| {
-            (0..shown).map(|i| width(&of(i))).max().unwrap_or(0).min(most)
+        let column = |of: &dyn Fn(usize) -> String| {
+            (0..waits.len()).map(|i| width(&of(i))).max().unwrap_or(0)
         };
         let place = |i: usize| clean(&waits[i].place);
         // Hardware is its own place.
@@ -513,28 +523,42 @@ impl Page<'_> {
             if waits[i].who == waits[i].place { String::new() } else { clean(&waits[i].who) }
         };
         let site = |i: usize| clean(&self.sites.shorten(&waits[i].site));
-        let (places, whos, sites) = (column(&place, 12), column(&who, 24), column(&site, 26));
-        let what = |i: usize| clean(&waits[i].what);
-        let what_room = self.width.saturating_sub(places + whos + sites + 16).max(8);
-        let whats = column(&what, what_room);
-        let mut lines: Vec<Inked> = (0..shown)
-            .map(|i| {
+        let says = |i: usize| clean(&waits[i].says());
+        let (places, whos, sites) = (column(&place), column(&who), column(&site));
+        let start = places + 2 + if whos > 0 { whos + 2 } else { 0 };
+        let beside = self.prose().saturating_sub(start + 2 + sites);
+        let (start, room) = match beside {
+            0..BESIDE => (2, self.prose() - 2),
+            _ => (start, beside),
+        };
+        let wide = (0..waits.len()).flat_map(|i| wrap(&says(i), room)).map(|l| width(&l)).max();
+        let mut lines = Vec::new();
+        for i in 0..waits.len() {
+            let names =
+                format!("{}{}{}", place(i), " ".repeat(places + 2 - width(&place(i))), who(i));
+            let mut says = wrap(&says(i), room);
+            if beside < BESIDE {
+                let names = wrap(&format!("{names} ({})", site(i)), self.prose());
+                lines.extend(names.into_iter().map(|name| {
+                    let mut line = Inked::default();
+                    line.push(name, Ink::Bold);
+                    line
+                }));
+            } else {
                 let mut line = Inked::default();
-                line.push(elide(&place(i), places), Ink::Bold);
-                line.pad_to(places + 2);
-                line.push(elide(&who(i), whos), Ink::Plain);
-                line.pad_to(places + whos + 4);
-                line.push("waits for ", Ink::Dim);
-                line.push(elide(&what(i), whats), Ink::Plain);
-                line.pad_to(places + whos + whats + 16);
-                line.push(elide(&site(i), sites), Ink::Dim);
-                line
-            })
-            .collect();
-        if shown < waits.len() {
-            let mut line = Inked::default();
-            line.push(format!("… and {} more", waits.len() - shown), Ink::Dim);
-            lines.push(line);
+                line.push(names, Ink::Bold);
+                line.pad_to(start);
+                line.push(says.remove(0), Ink::Plain);
+                line.pad_to(start + wide.unwrap_or(0) + 2);
+                line.push(site(i), Ink::Dim);
+                lines.push(line);
+            }
+            for more in says {
+                let mut line = Inked::default();
+                line.pad_to(start);
+                line.push(more, Ink::Plain);
+                lines.push(line);
+            }
         }
         if !lines.is_empty() {
             lines.push(Inked::default());

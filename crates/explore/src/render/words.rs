@@ -49,23 +49,13 @@ pub(super) fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// At most `max` characters; what is too long ends in `…`.
-pub(super) fn elide(text: &str, max: usize) -> String {
-    if width(text) <= max {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(max.saturating_sub(1)).collect();
-    short.truncate(short.trim_end().len());
-    if max > 0 {
-        short.push('…');
-    }
-    short
-}
-
-/// Broken at spaces into lines of at most `max` characters; a longer word is broken anywhere. Never
-/// empty.
-pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
+/// Breaks text at spaces into lines of at most `max` characters, and a longer word anywhere. There
+/// is always a line.
+pub fn wrap(text: &str, max: usize) -> Vec<String> {
     let max = max.max(1);
+    if width(text) <= max {
+        return vec![text.to_owned()];
+    }
     let mut lines = vec![String::new()];
     for word in text.split(' ').filter(|w| !w.is_empty()) {
         let mut word: Vec<char> = word.chars().collect();
@@ -85,17 +75,6 @@ pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
             }
             lines.push(String::new());
         }
-    }
-    lines
-}
-
-/// [`wrap`], but no more than `most` lines; the last one then ends in `…`.
-pub(super) fn wrap_at_most(text: &str, max: usize, most: usize) -> Vec<String> {
-    let mut lines = wrap(text, max);
-    if lines.len() > most {
-        let rest = lines[most - 1..].join(" ");
-        lines.truncate(most - 1);
-        lines.push(elide(&rest, max));
     }
     lines
 }

@@ -305,7 +305,7 @@ impl Executor {
             {
                 failed = Some((
                     FailureKind::Quiescence,
-                    format!("When nothing more can happen, {what} does not hold: {why}."),
+                    format!("When nothing more can happen, \"{what}\" does not hold: {why}."),
                 ));
             }
         }

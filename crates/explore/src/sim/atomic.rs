@@ -15,7 +15,7 @@ use crate::machine::cell::{exploring, with};
 use crate::machine::flags::recording;
 use crate::machine::lent::lent;
 use crate::machine::object::ObjKind;
-use crate::machine::record::note;
+use crate::machine::record::machine_note;
 use crate::machine::removal::taken;
 use crate::machine::stamp::Stamp;
 use crate::machine::step::{step, step_of};
@@ -182,8 +182,14 @@ impl<T: Word> SimAtomic<T> {
     /// Says in the trace what was done to the word.
     #[cold]
     fn say(&self, verb: &str, what: &str) {
-        let name = with(|w| self.stamp.get(w).map(|obj| w.name(obj))).unwrap_or_default();
-        note(|| match self.name.is_empty() {
+        let value = format!("{:?}", self.get());
+        let name = with(|w| {
+            let obj = self.stamp.get(w)?;
+            w.recorder.holds(obj, value);
+            Some(w.name(obj))
+        });
+        let name = name.unwrap_or_default();
+        machine_note(|| match self.name.is_empty() {
             false => format!("{verb}{name}: {what}"),
             // What happened first: a narrow column cuts off the rest, and the place that stands for
             // the name is long.

@@ -10,6 +10,7 @@ use crate::ids::{CtxId, ObjId};
 use crate::machine::cell::with;
 use crate::machine::cpu::CpuCount;
 use crate::machine::leaf::acts;
+use crate::machine::record::note;
 use crate::machine::removal::taken;
 use crate::machine::step::step;
 use crate::machine::world::{Ended, Mode, World};
@@ -180,22 +181,32 @@ pub(crate) fn send_ipi(cpu: CpuId, vector: Vector) {
 
 /// What inter-processor interrupts of one CPU and vector travel on. They arrive later, one by one.
 #[derive(Clone)]
-struct Wire(Arc<Model<u32>>);
+struct Wire {
+    flying: Arc<Model<u32>>,
+    cpu: CpuId,
+    vector: Vector,
+    /// Where the handler was installed.
+    site: &'static Location<'static>,
+}
 
 impl Wire {
     #[track_caller]
-    fn new() -> Self {
-        Wire(Arc::new(Model::new("IPI in flight", 0)))
+    fn new(cpu: CpuId, vector: Vector) -> Self {
+        let flying = Arc::new(Model::new("IPI in flight", 0));
+        Wire { flying, cpu, vector, site: Location::caller() }
     }
 
     #[track_caller]
     fn send(&self) {
-        self.0.change(|flying| *flying += 1);
+        self.flying.change(|flying| *flying += 1);
+        note(|| format!("sends {:#04x} to {}", self.vector.0, self.cpu));
     }
 
     /// Carries one interrupt to its handler.
     fn deliver(&self, target: CtxId, pending: ObjId) -> Result<(), Ended> {
-        self.0.serve_with(pending, |flying| *flying > 0, |flying| *flying -= 1)?;
+        let one = |flying: &u32| *flying > 0;
+        self.flying.serve_with(self.site, pending, one, |flying| *flying -= 1)?;
+        note(|| format!("{:#04x} arrives at {}", self.vector.0, self.cpu));
         with(|w| w.ctx_mut(target).raised = true);
         Ok(())
     }
@@ -215,7 +226,7 @@ impl Machine {
         f: impl Fn() + 'static,
     ) -> HandlerHandle {
         let handler = self.handler(cpu, vector, name, f);
-        let wire = Wire::new();
+        let wire = Wire::new(cpu, vector);
         with(|w| w.ctx_mut(handler.id()).kept.put(wire.clone()));
         self.hardware(format!("IPI to {cpu}"), move || {
             while wire.deliver(handler.id(), handler.pending()).is_ok() {}

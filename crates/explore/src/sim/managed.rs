@@ -85,6 +85,8 @@ struct Inner {
     /// What a worker waits for that has to create another one and cannot.
     creation: Model<()>,
     workers: Vec<Seat>,
+    /// Where the pool was made.
+    site: &'static std::panic::Location<'static>,
 }
 
 /// A worker's place, also of one that is still to be created; or a rescuer's.
@@ -153,6 +155,7 @@ impl ManagedPool {
             state: Model::new(name, state),
             creation: Model::new("memory for a new worker", ()),
             workers: (0..places).map(|_| Seat::new()).collect(),
+            site: std::panic::Location::caller(),
         }));
         let mut books = Vec::new();
         for index in 0..places {
@@ -208,22 +211,23 @@ impl ManagedPool {
     }
 
     fn work_for_ever(&self, index: usize) -> Result<(), Ended> {
-        let Inner { state, creation, workers, .. } = &*self.0;
+        let &Inner { ref state, ref creation, ref workers, site, .. } = &*self.0;
         let seat = &workers[index];
         loop {
-            let waits =
-                Op { idle: true, obj2: Some(state.id()), ..Op::new(OpKind::Take, seat.slot.id()) };
+            let slot = Op::new(OpKind::Take, seat.slot.id());
+            let waits = Op { idle: true, obj2: Some(state.id()), site, ..slot };
             try_wait(waits, &|| seat.is_woken())?;
             seat.set_woken(false);
             let mut next = self.woken(index);
             if let Next::Manage = next {
-                let waits = Op { obj2: Some(state.id()), ..Op::new(OpKind::Take, creation.id()) };
+                let memory = Op::new(OpKind::Take, creation.id());
+                let waits = Op { obj2: Some(state.id()), site, ..memory };
                 wait_uncounted(waits, &|| !state.state().must_create(&self.0.how));
                 next = self.created(index);
             }
             while let Next::Work(item) = next {
                 (item.job)();
-                next = state.change(|state| self.done(state, index, item.queue));
+                next = state.change_at(site, |state| self.done(state, index, item.queue));
             }
         }
     }

@@ -143,26 +143,30 @@ impl<T> Model<T> {
         Ok(f(&mut self.changed()))
     }
 
-    /// [`serve`](Model::serve) that changes another object in the same step.
+    /// [`serve`](Model::serve) that changes another object in the same step, at a place that is not
+    /// the caller's.
     pub(crate) fn serve_with<R>(
         &self,
+        site: &'static Location<'static>,
         other: ObjId,
         condition: impl Fn(&T) -> bool,
         f: impl FnOnce(&mut T) -> R,
     ) -> Result<R, Ended> {
         let ready = || condition(&self.state());
-        try_wait(Op { idle: true, obj2: Some(other), ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        let op = Op::new(OpKind::Take, self.id());
+        try_wait(Op { idle: true, obj2: Some(other), site, ..op }, &ready)?;
         Ok(f(&mut self.changed()))
     }
 
     /// [`serve`](Model::serve) with a condition and a change of something that belongs to this
-    /// object.
+    /// object, at a place that is not the caller's.
     pub(crate) fn serve_when<R>(
         &self,
+        site: &'static Location<'static>,
         ready: impl Fn() -> bool,
         f: impl FnOnce() -> R,
     ) -> Result<R, Ended> {
-        try_wait(Op { idle: true, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
+        try_wait(Op { idle: true, site, ..Op::new(OpKind::Take, self.id()) }, &ready)?;
         Ok(f())
     }
 

@@ -38,6 +38,8 @@ struct Inner {
     /// Steps with which a worker becomes free change it.
     free: Model<()>,
     workers: Vec<Worker>,
+    /// Where the pool was made.
+    site: &'static std::panic::Location<'static>,
 }
 
 struct Worker {
@@ -147,6 +149,7 @@ impl Pool {
                     slot: Model::new("job for a worker", ()),
                 })
                 .collect(),
+            site: std::panic::Location::caller(),
         });
         let pool = Pool { inner, rescuer: None };
         for index in 0..workers {
@@ -230,11 +233,11 @@ impl Pool {
     }
 
     fn work_for_ever(&self, index: usize) -> Result<(), Ended> {
-        let Inner { state, workers, .. } = &*self.inner;
+        let Inner { state, workers, site, .. } = &*self.inner;
         let slot = &workers[index].slot;
         loop {
             let given = || state.state().given[index].is_some();
-            let mut job = slot.serve_when(given, || state.state().given[index].take())?;
+            let mut job = slot.serve_when(site, given, || state.state().given[index].take())?;
             while let Some(now) = job {
                 note(|| format!("begins {:?}", now.name));
                 now.run();

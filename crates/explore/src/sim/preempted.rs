@@ -202,6 +202,7 @@ pub(crate) fn interrupts(
         return;
     }
     let left = Rc::new(Model::new("interrupts", most));
+    let site = Location::caller();
     for (ctx, books) in workers {
         let cpu = with(|w| {
             // Its handler does not move with it.
@@ -216,7 +217,7 @@ pub(crate) fn interrupts(
         machine
             .hardware(format!("interrupt of {cpu}"), move || {
                 while left
-                    .serve_with(handler.pending(), |left| *left > 0, |left| *left -= 1)
+                    .serve_with(site, handler.pending(), |left| *left > 0, |left| *left -= 1)
                     .is_ok()
                 {
                     with(|w| w.ctx_mut(handler.id()).raised = true);

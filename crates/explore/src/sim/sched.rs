@@ -19,6 +19,7 @@ use doorbell_platform::{Acquire, CpuId, Lock, LockClass, RawLock, WaitType};
 use crate::ids::CtxId;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
+use crate::machine::record::remark;
 use crate::machine::scheduled::Scheduled;
 use crate::machine::step::{step, try_step};
 use crate::machine::world::Ended;
@@ -269,6 +270,11 @@ impl Scheduler {
             this.woken |= !asleep;
             asleep
         };
+        remark(|| {
+            let ctx = self.0.tasks.borrow()[task.0].ctx;
+            let name = with(|w| w.ctx(ctx).name.clone());
+            if asleep { format!("wakes {name}") } else { format!("{name} does not sleep yet") }
+        });
         let cpu = match self.0.placement {
             Placement::Waker if asleep => {
                 with(|w| w.current_cpu()).filter(|cpu| (cpu.0 as usize) < self.0.queues.len())

@@ -110,6 +110,10 @@ impl WaitQueue for SimWaitQueue {
     fn wake_all(&self) {
         acts(|| format!("wakes who waits for {}", self.0.called()));
         self.0.change(|wakes| *wakes += 1);
+        if recording() {
+            let queue = self.0.called();
+            note(|| format!("wakes who waits for {queue}"));
+        }
     }
 }
 
@@ -146,6 +150,7 @@ impl SimTask {
         let known = with(|w| w.ctx(ctx).kept.get::<SimTask>().cloned());
         known.unwrap_or_else(|| {
             let task = SimTask { ctx, woken: Arc::new(Model::new("wake-up", false)) };
+            task.woken.rename(|| format!("the wake-up of {}", called(ctx)));
             with(|w| w.ctx_mut(ctx).kept.put(task.clone()));
             task
         })
@@ -154,12 +159,23 @@ impl SimTask {
     /// Wakes it out of its `park`, or out of the next one.
     #[track_caller]
     pub fn wake(&self) {
-        acts(|| format!("wakes {}", with(|w| w.ctx(self.ctx).name.clone())));
+        acts(|| format!("wakes {}", called(self.ctx)));
         match parker(self.ctx) {
             Some(parker) => parker.wake(),
-            None => self.woken.change(|woken| *woken = true),
+            None => {
+                self.woken.change(|woken| *woken = true);
+                if recording() {
+                    let name = called(self.ctx);
+                    note(|| format!("wakes {name}"));
+                }
+            }
         }
     }
+}
+
+/// What traces call a context.
+fn called(ctx: CtxId) -> String {
+    with(|w| w.ctx(ctx).name.to_string())
 }
 
 pub(crate) fn current_task() -> SimTask {
@@ -172,6 +188,9 @@ pub(crate) fn park() {
     let task = current_task();
     match parker(task.ctx) {
         Some(parker) => parker.park(),
-        None => task.woken.take(|woken| *woken, |woken| *woken = false),
+        None => {
+            task.woken.take(|woken| *woken, |woken| *woken = false);
+            note(|| "was woken".to_owned());
+        }
     }
 }

@@ -85,7 +85,7 @@ fn a_condition_of_quiescence_that_panics_keeps_its_text() {
     });
     assert!(
         why.starts_with(
-            "When nothing more can happen, the sum is right does not hold: it panicked at "
+            "When nothing more can happen, \"the sum is right\" does not hold: it panicked at "
         ),
         "{why}"
     );
