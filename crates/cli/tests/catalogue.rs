@@ -115,11 +115,13 @@ fn every_failure_of_the_catalogue_fits_on_a_page() {
         found.map(move |variant| format!("{}/{}", case.name, variant.name))
     });
     for variant in found {
-        let said = stdout(&["explain", &variant], 0);
+        let said = stdout(&["explain", &variant, "--width", "120"], 0);
         // What the validator has to say comes after the page.
         let end =
             said.lines().position(|line| line.starts_with("again: ")).expect("how to see it again");
-        assert!(end < 30, "{variant}:\n{said}");
+        // The page may have 60 lines, where the program tells what its steps are; above it stands
+        // which variant this is.
+        assert!(end <= 62, "{variant}: {end} lines:\n{said}");
         let wide = said.lines().take(end).skip(1).map(|line| line.chars().count()).max();
         assert!(wide <= Some(120), "{variant}: {wide:?} wide:\n{said}");
     }
