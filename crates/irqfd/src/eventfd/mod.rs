@@ -4,7 +4,7 @@
 //! [`Irqfd`] itself, without a descriptor, a syscall or a thread in between.
 //!
 //! Any type of eventfd will do that lends its descriptor ([`AsFd`]) or gives it away
-//! ([`OwnedFd`](std::os::fd::OwnedFd)); non-blocking or not, counting as a semaphore or not.
+//! ([`OwnedFd`]); non-blocking or not, counting as a semaphore or not.
 //! A descriptor is shared with the device, which can change its flags at any moment, take its event
 //! back between poll and read, and fill what is signalled: it is read, and an [`EventSink`]'s
 //! signalled, in ways that do not wait whatever its flags say, and nothing is written to it.
