@@ -2,6 +2,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod bench;
+mod count;
 mod ids;
 mod limit;
 mod machine;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::count::count_of;
+
 /// What ended a search early, so that it is not exhaustive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,13 +48,13 @@ impl fmt::Display for Limit {
             Limit::Budget(time) => write!(f, "the budget of {time:?} was spent"),
             Limit::Stopped => f.write_str("it was told to stop"),
             Limit::Preemptions(most) => {
-                write!(f, "runs with more than {} were left out", of(*most as usize, "preemption"))
+                write!(f, "runs with more than {} were left out", count_of(*most as usize, "preemption"))
             }
             Limit::Lapses(most) => {
                 write!(
                     f,
                     "runs in which a context gives up more than {} while others can go on were left out",
-                    of(*most as usize, "wait")
+                    count_of(*most as usize, "wait")
                 )
             }
             Limit::MistakenLoop => {
@@ -69,11 +71,6 @@ impl fmt::Display for Limit {
             }
         }
     }
-}
-
-/// Returns the number with its noun: `1 wait`, `2 waits`.
-fn of(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 /// Until when a search goes on: what it looks at now and then, also while an execution runs.

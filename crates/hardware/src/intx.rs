@@ -1,5 +1,5 @@
-//! A device with an INTx line (PCI Local Bus Specification 3.0, sections 2.2.6 and 6.2): the line is
-//! asserted while an interrupt is pending and not disabled, and interrupts a CPU for as long.
+//! A device with an INTx line (PCI Local Bus Specification 3.0, sections 2.2.6 and 6.2): the line
+//! is asserted while an interrupt is pending and not disabled, and interrupts a CPU for as long.
 
 use std::sync::OnceLock;
 

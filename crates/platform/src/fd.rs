@@ -98,8 +98,8 @@ fn read_without_waiting(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
-/// Returns whether [`read_now`] never waits for an eventfd here, by trying it with one that is empty
-/// and blocks: not before Linux 5.8, or if a filter of system calls denies `preadv2`.
+/// Returns whether [`read_now`] never waits for an eventfd here, by trying it with one that is
+/// empty and blocks: not before Linux 5.8, or if a filter of system calls denies `preadv2`.
 pub fn reads_eventfds_now() -> bool {
     static READS: OnceLock<bool> = OnceLock::new();
     let tried = || {

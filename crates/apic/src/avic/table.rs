@@ -210,7 +210,7 @@ impl Model {
 /// The logical APIC ID table of a VM (AMD APM vol. 2, section 15.29.5.3): a page, handed in by the
 /// host. AVIC only.
 ///
-/// It says for all vCPUs of a VM what their logical destination registers say for each, as far as
+/// The table says for all vCPUs of a VM what their logical destination registers say for each, as far as
 /// that is possible. Where it is not, AVIC must be inhibited: see [`LogicalError`].
 pub struct LogicalTable<A: Avic> {
     words: A::Logical,

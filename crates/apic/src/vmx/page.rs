@@ -13,7 +13,7 @@ const REGISTERS: usize = 8;
 
 /// A vCPU's virtual-APIC page, as 1024 words of 32 bits in a page of the host's.
 ///
-/// Its CPU writes the page while the vCPU is in the guest, the vCPU's owner otherwise. No two of
+/// The vCPU's CPU writes the page while the vCPU is in the guest, its owner otherwise. No two of
 /// them do so at a time, and whatever moves the vCPU from one CPU to another orders what they do:
 /// hence the weak orderings here.
 pub struct VirtualApicPage<'a, P: Platform> {

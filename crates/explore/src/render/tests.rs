@@ -10,7 +10,8 @@ fn plain(trace: &Trace) -> String {
     text(trace, &Options::default())
 }
 
-/// Compares with `golden/name`; with `DOORBELL_REPRINT` in the environment it writes the file instead.
+/// Compares with `golden/name`; with `DOORBELL_REPRINT` in the environment it writes the file
+/// instead.
 #[track_caller]
 fn same_as_golden(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(name);

@@ -1,5 +1,6 @@
 //! Words: names of failures, clean strings, and fitting text into a width.
 
+use crate::count::count_of;
 use crate::trace::{FailureKind, Trace};
 
 /// What went wrong, for people.
@@ -33,9 +34,9 @@ pub(super) fn minimality(trace: &Trace) -> String {
     }
 }
 
-/// `1 step`, `2 steps`.
+/// Returns `1 step`, or `2 steps`.
 pub(super) fn steps(n: usize) -> String {
-    if n == 1 { "1 step".to_owned() } else { format!("{n} steps") }
+    count_of(n, "step")
 }
 
 /// On one line, without control characters: names and panic messages come from the code under test.

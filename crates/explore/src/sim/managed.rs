@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
+use crate::count::count_of;
 use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
 use crate::machine::cell::with;
@@ -34,7 +35,7 @@ use crate::machine::record::note;
 use crate::machine::world::Ended;
 use crate::op::{Access, Op, OpKind};
 use crate::sim::model::{Model, step_with, try_wait, wait_uncounted};
-use crate::sim::pool::{Comes, Last, Then, count_of};
+use crate::sim::pool::{Comes, Last, Then};
 use crate::sim::preempted::{
     CountsRunning, Preempted, PreemptionOff, WorkerAccounting, interrupts,
 };

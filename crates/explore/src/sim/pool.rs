@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use doorbell_platform::{Work, WorkQueue};
 
+use crate::count::count_of;
 use crate::ids::{CtxId, ObjId};
 use crate::machine::Machine;
 use crate::machine::cell::with;
@@ -490,9 +491,4 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pool({}, {} workers)", self.inner.name, self.inner.workers.len())
     }
-}
-
-/// `1 worker`, `2 workers`.
-pub(crate) fn count_of(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -61,7 +61,8 @@ pub(super) enum Drained {
 impl Descriptor {
     /// Duplicates an eventfd, of whatever type the host has for it. Its owner may close the
     /// original; until then two descriptors of the process are open.
-    /// ([`of_eventfd`](super::of_eventfd) borrows the descriptor of an `EventFd` of `vmm-sys-util`.)
+    /// ([`of_eventfd`](super::of_eventfd) borrows the descriptor of an `EventFd` of
+    /// `vmm-sys-util`.)
     ///
     /// The eventfd may be a blocking one, and may count as a semaphore: an event is one read.
     ///

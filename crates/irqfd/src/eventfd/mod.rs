@@ -196,8 +196,8 @@ struct Entry<P: Platform, C: Controller> {
     gone: AtomicBool,
 }
 
-/// The loop's epoll, which is readable when there is something to [`dispatch`](EventLoop::dispatch).
-/// A host watches it, and does nothing else with it.
+/// The loop's epoll, which is readable when there is something to
+/// [`dispatch`](EventLoop::dispatch). A host watches it, and does nothing else with it.
 impl<P: Platform, C: Controller> AsFd for EventLoop<P, C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         fd::of_epoll(&self.shared.epoll)
@@ -279,11 +279,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// What the kernel says of the loop's epoll: that somebody has closed it, for one. Nothing is
     /// assigned from then on, and what was is the device's, until it is deassigned.
     pub fn dispatch(&self) -> io::Result<usize> {
-        let served = self.shared.serve_ready(&mut [EpollEvent::default(); EVENTS], 0);
-        if served.is_err() {
-            self.shared.entries().stop = true;
-        }
-        served
+        self.shared.serve_ready(&mut [EpollEvent::default(); EVENTS], 0)
     }
 
     /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
@@ -489,11 +485,8 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     fn run(&self) {
         let mut events = [EpollEvent::default(); EVENTS];
         while !self.entries().stop {
-            // Somebody closed our epoll descriptor? Refuse what comes; their sources keep what was
-            // assigned.
-            if self.serve_ready(&mut events, -1).is_err() {
-                self.entries().stop = true;
-            }
+            // An error has stopped the loop.
+            let _ = self.serve_ready(&mut events, -1);
         }
     }
 
@@ -501,8 +494,14 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     /// long as that takes), unless the loop is stopped.
     fn serve_ready(&self, events: &mut [EpollEvent], timeout: i32) -> io::Result<usize> {
         let count = match self.epoll.wait(timeout, events) {
+            Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            waited => waited?,
+            Err(error) => {
+                // Somebody closed our epoll descriptor. Refuse what comes; their sources keep what
+                // was assigned.
+                self.entries().stop = true;
+                return Err(error);
+            }
         };
         let mut served = 0;
         for event in &events[..count] {

@@ -28,8 +28,8 @@ impl EventSink {
     /// [`BadDescriptor`](EventError::BadDescriptor) if it is not an eventfd,
     /// [`DescriptorLimit`](EventError::DescriptorLimit); [`OwnSink`](EventError::OwnSink) if a loop
     /// of this process reads it; [`Io`](EventError::Io) if the kernel does not let this process
-    /// signal without waiting. (A host that trusts its devices can still write to their eventfds, by a
-    /// [`Notify`] of its own.)
+    /// signal without waiting. (A host that trusts its devices can still write to their eventfds,
+    /// by a [`Notify`] of its own.)
     pub fn new(event: impl AsFd) -> Result<Self, EventError> {
         let signals = Signals::of_process()?;
         let descriptor = Descriptor::signalled_eventfd(descriptor::duplicate(event)?)?;
