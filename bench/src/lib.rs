@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! cargo bench -p doorbell-bench --bench explore       the explorer's standard programs
-//! cargo bench -p doorbell-bench --bench peers         the same programs explored by loom and shuttle
-//! cargo bench -p doorbell-bench --bench gic           instructions of an SPI through list registers, and of nothing
+//! cargo bench -p doorbell-bench --bench peers         the same programs by loom and shuttle
+//! cargo bench -p doorbell-bench --bench gic           instructions of an SPI, and of none
 //! cargo bench -p doorbell-bench --bench gic_time      the same in time
-//! cargo bench -p doorbell-bench --bench memory        ten million executions, and what they leave behind
-//! cargo bench -p doorbell-bench --bench native_cost   instructions through the platform and by hand
+//! cargo bench -p doorbell-bench --bench memory        what ten million executions leave behind
+//! cargo bench -p doorbell-bench --bench native_cost   instructions, by hand beside it
 //! cargo bench -p doorbell-bench --bench post          instructions of a post
-//! cargo bench -p doorbell-bench --bench posted        instructions from an irqfd to a posted interrupt
+//! cargo bench -p doorbell-bench --bench posted        instructions, irqfd to posted interrupt
 //! cargo bench -p doorbell-bench --bench senders       posts per second, apart and to one vCPU
-//! cargo bench -p doorbell-bench --bench vectors       instructions of an interrupt's entry, and of giving out vectors
+//! cargo bench -p doorbell-bench --bench vectors       instructions of an interrupt's entry
 //! ```
 //!
 //! Each takes `--help`, and `--format json` for one object a line; those that count instructions do

@@ -1,4 +1,16 @@
 //! The active and pending interrupts of a vCPU, as its owner knows them.
+//!
+//! ```text
+//!   pending lists ── flush ──▶ list registers ── fold ──▶ active: known
+//!        ▲                          │                        │
+//!        └── still pending ─────────┘           deactivated ─┴─▶ let go of
+//! ```
+//!
+//! An interrupt's word says that its vCPU is the holder; where the holder has it, only this list
+//! knows. The owner alone touches the list, with the vCPU outside of the guest, so nothing here is
+//! atomic. Others change the word and post the INTID; the owner then [looks](ApList::look) at it.
+//! What the list says may be older than the word, and never the other way about: a stale place in a
+//! pending list is found and dropped when its turn comes.
 
 use core::fmt;
 

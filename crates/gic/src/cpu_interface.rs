@@ -1,4 +1,16 @@
 //! The CPU interface of a vCPU, as its owner runs it.
+//!
+//! ```text
+//!   enter: mode := guest ─▶ takes the news ─▶ flush ─▶ the guest runs
+//!                                                          │ exit, with interrupts still off
+//!   exit:  mode := host  ◀─ says what is active, ended ◀─ fold
+//! ```
+//!
+//! The mode is published before the news are taken (as with every post), so an INTID that is posted
+//! after the owner has looked finds the mode "guest" and kicks. Interrupts of the CPU stay off from
+//! `enter` to `exit`: nothing else may touch its list registers, and a kick that comes between the
+//! look and the entry makes the guest exit at once. What ended, and what goes to another vCPU, is
+//! decided in the fold and acted upon by the caller afterwards, as values.
 
 use core::fmt;
 

@@ -1,4 +1,17 @@
 //! The interrupt controller of a VM: what all of its vCPUs and devices share.
+//!
+//! ```text
+//!   a device's thread                        the holder's owner
+//!   one read-modify-write of the word        news: takes the INTID
+//!     ▶ the holder, and whether it is to     looks at the word, lists it
+//!       hear of the change                   flush ...
+//!   posts the INTID to that vCPU's news
+//!     ▶ nothing, or kick, or wake
+//! ```
+//!
+//! There is no lock. The step that changes a word names who has to hear of the change, and the post
+//! says what that vCPU needs. So a sender that was overtaken by a change of the route posts to a
+//! vCPU that finds nothing; the change itself has told the new holder.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

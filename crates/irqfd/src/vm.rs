@@ -1,4 +1,18 @@
 //! The irqfds of one VM: its routing table, the list of what is assigned, and the ways through.
+//!
+//! ```text
+//!   reroute, under the VM's lock          a delivery, in a read section
+//!   publishes the table                   reads the irqfd's cached route
+//!   rewrites the cached route of each     calls the controller
+//!     assigned irqfd
+//!   (without the lock) a grace period
+//!   lowers, acknowledges, notifies what the former table has left
+//! ```
+//!
+//! Deliveries and acknowledgements take no lock. Whatever is assigned stands on the list with the
+//! route that it caches; both change under the lock alone, so an irqfd that is assigned during a
+//! reroute caches the former table and is rewritten, or caches the new one. What depends on nobody
+//! using the former table any more comes after the grace period, with no lock held.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -179,9 +179,11 @@ impl core::error::Error for Awake {}
 /// ```compile_fail,E0505
 /// # use doorbell_platform::{CpuId, IrqGuard, Std, Vector};
 /// # use doorbell_post::*;
-/// # let vcpu = PiDescriptor::<Std>::new(Pending::new(), PiGate::new(Destination::x2apic(0), Vector(0xf2)));
+/// # let gate = PiGate::new(Destination::x2apic(0), Vector(0xf2));
+/// # let vcpu = PiDescriptor::<Std>::new(Pending::new(), gate);
 /// let irqs_off = IrqGuard::<Std>::new();
-/// let entering = vcpu.enter(&irqs_off, Guest { cpu: CpuId(0), posted: true }).expect("nothing was requested");
+/// let guest = Guest { cpu: CpuId(0), posted: true };
+/// let entering = vcpu.enter(&irqs_off, guest).expect("nothing was requested");
 /// drop(irqs_off);
 /// let (in_guest, _) = entering.rescan(|_| ());
 /// ```

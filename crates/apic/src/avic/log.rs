@@ -1,4 +1,17 @@
 //! An IOMMU's log of guest interrupts: which vCPUs somebody must look at.
+//!
+//! ```text
+//!   IOMMU                              the log's interrupt handler
+//!   sets the bit in the page           reads an entry: VM, vCPU, generation
+//!   the vCPU does not run: appends     in a read section: is it this VM's generation?
+//!     an entry, interrupts               hands the vCPU to the host, which looks and wakes
+//! ```
+//!
+//! The log and the tables are not written together: an entry may outlive its vCPU, its VM, and the
+//! use of the VM's number by another. Readers therefore find vCPUs through one RCU cell for each
+//! number, and the tag's generation tells the former user of the number from the present one. Who
+//! replaces members gets the former ones as a value to be dropped after a grace period. A log that
+//! overflows has lost entries: [`Reset`] hands all vCPUs to the host, after the log runs again.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,4 +1,17 @@
 //! The tables by which a CPU finds the vCPUs that an IPI is for.
+//!
+//! ```text
+//!   ICR write ─▶ physical ID table ─▶ entry: backing page, IsRunning, host APIC ID
+//!        │               ▲
+//!        └─▶ logical table (AVIC only): destination bit ─▶ physical ID
+//! ```
+//!
+//! Hardware reads these words at any time and writes none. An entry is claimed by a
+//! compare-exchange from "none", so no two vCPUs have one ID; from then on one vCPU owns it, and
+//! writes it under its own lock, as the [`Mirror`] of its residency. A doorbell that hardware sends
+//! by an entry that has changed meanwhile goes to a CPU where the vCPU was; the vCPU looks at its
+//! page before it runs again, so nothing is lost. Where the guest's logical IDs cannot be said in a
+//! table, [`LogicalError`] says so, and AVIC is to be inhibited.
 
 use alloc::sync::Arc;
 use core::fmt;

@@ -1,4 +1,17 @@
 //! IRQ descriptors: where an interrupt of the host goes, and who handles it.
+//!
+//! ```text
+//!   set_affinity, under the lock         without it: `AffinityChange::act`
+//!   decides the affinity and the CPU     wakes the thread, which moves itself
+//!   stores to the remapping entry        calls the notifier
+//!                                        returns what is left: the invalidation
+//! ```
+//!
+//! The lock is a leaf, and may be taken in a hard interrupt. To wake the thread, or to call the
+//! notifier, under it would put the scheduler's locks below it: that is the report of document 000.
+//! So both are returned as a value. The store to the entry is the one thing done under the lock,
+//! which orders changes: the last affinity that was set is the one that hardware has. Handling
+//! itself takes no lock (`handling.rs`, `flow.rs`).
 
 use alloc::sync::Arc;
 use core::mem;

@@ -1,4 +1,18 @@
 //! An interrupt is handled, disabled, enabled.
+//!
+//! ```text
+//!   hard interrupt                    any task
+//!   begin (flow)                      disable: depth 1, DISABLED
+//!   calls the handlers, in a read     synchronize: waits until IN_PROGRESS is gone
+//!     section of the actions          ...
+//!   end: PENDING? calls again, or     enable: depth 0, takes DISABLED away
+//!     says `resend`                     PENDING? says `resend`
+//! ```
+//!
+//! One word decides who may call the handlers (`flow.rs`), and a list that is read under RCU says
+//! which there are (`actions.rs`). What comes while the interrupt is disabled, or while another CPU
+//! handles it, is pending, and whoever takes the reason away is responsible for it: so `handle` and
+//! `enable` return what is left to do, and nothing is done under a lock.
 
 use alloc::sync::Arc;
 use core::fmt;

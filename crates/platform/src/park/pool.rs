@@ -1,4 +1,18 @@
 //! A pool of workers for deferred work.
+//!
+//! ```text
+//!   any context                       a worker
+//!   lock: job := queued               lock: takes a job, and sees whether more are left
+//!   wakes one worker                  wakes another one if so
+//!                                     runs the job, without the lock
+//!                                     lock: the job has settled; wakes who flushes or cancels it
+//! ```
+//!
+//! A wake-up may hit a worker that was about to look anyway, while another one sleeps; so a worker
+//! that leaves work behind passes the wake-up on. A job runs on one worker at a time: one that is
+//! queued while it runs is queued again when its run ends, and the end wakes a worker for it, since
+//! a panic may have ended this worker. Flushing waits for the runs that were asked for before, by
+//! number, and not for those that came since.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
