@@ -93,7 +93,7 @@ enum Library {
     Source(PathBuf),
 }
 
-/// Looks for the standard library of the target, which `tools/aarch64` gets.
+/// Looks for the standard library of the target, which `tools/bare` gets.
 fn library() -> Result<Library, Trouble> {
     let rustc = |arguments: &[&str]| {
         let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
@@ -115,6 +115,6 @@ fn library() -> Result<Library, Trouble> {
         return Ok(Library::Source(source));
     }
     let what =
-        format!("the standard library of {TARGET}: tools/aarch64, or rustup target add {TARGET}");
+        format!("the standard library of {TARGET}: tools/bare, or rustup target add {TARGET}");
     Err(Trouble::Missing(what))
 }

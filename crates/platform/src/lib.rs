@@ -1,12 +1,20 @@
 #![cfg_attr(feature = "std", doc = include_str!("../README.md"))]
 #![cfg_attr(
     not(feature = "std"),
-    doc = "What a host gives to Doorbell. The front page needs the feature `std`."
+    doc = "What a host gives to Doorbell, as one trait: locks, atomics, CPUs, interrupt state, wake-ups, IPIs, RCU and SRCU, deferred work."
 )]
+#![doc = ""]
+#![doc = include_str!("../BARE.md")]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![warn(missing_debug_implementations)]
 
 extern crate alloc;
+
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!(
+    "doorbell-platform needs a target with 64-bit atomics: posted-interrupt descriptors, remapping \
+     entries and the words of a GIC are changed in one step"
+);
 
 mod atomic;
 mod class;

@@ -21,6 +21,11 @@ use crate::{
 /// that are forgotten (of interrupts, preemption, locks, read sections) leave things as they were
 /// while they lived, for good: that may stop everything, but must not corrupt anything, so counts
 /// of them must not wrap.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a host that Doorbell can run on",
+    label = "implement `Platform` for `{Self}`, or name `Std` or, in an exploration, `Sim`",
+    note = "`examples/bare.rs` of doorbell-platform is a whole host"
+)]
 pub unsafe trait Platform: Sized + Send + Sync + 'static {
     /// How often a wait that could sleep looks for what it waits for, with
     /// [`cpu_relax`](Platform::cpu_relax) between, before it sleeps:

@@ -37,6 +37,11 @@ pub trait Work: Clone + Send + Sync + 'static {
 }
 
 /// A platform with a queue for what belongs to nobody in particular, such as the callbacks of RCU.
+#[diagnostic::on_unimplemented(
+    message = "the platform `{Self}` has no queue for deferred work",
+    label = "implement `SystemQueue` for `{Self}`",
+    note = "`EpochRcu`, `EpochSrcu` and `Counting` end grace periods by deferred work"
+)]
 pub trait SystemQueue: Platform {
     /// Returns a handle of that queue.
     fn system_queue() -> Self::WorkQueue;

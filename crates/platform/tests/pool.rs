@@ -249,3 +249,51 @@ fn a_panic_in_work_costs_no_worker_and_ends_its_run() {
     assert!(work.queue(), "the first run has ended");
     work.flush();
 }
+
+#[test]
+fn an_idle_loop_does_what_is_queued_and_knows_when_nothing_is_left() {
+    let (queue, worker) = PoolQueue::<Std>::unmanned();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let work: Vec<_> = [1, 10, 100]
+        .map(|number| {
+            let runs = Arc::clone(&runs);
+            queue.work("idle", move || {
+                runs.fetch_add(number, SeqCst);
+            })
+        })
+        .into();
+    assert!(!worker.has_work() && !worker.try_run(), "nothing is queued");
+    work[2].queue();
+    work[0].queue();
+    assert!(worker.has_work() && worker.try_run());
+    assert_eq!(runs.load(SeqCst), 100, "one at a time, in the order in which they were queued");
+    assert!(worker.has_work() && worker.try_run());
+    assert_eq!(runs.load(SeqCst), 101);
+    assert!(!worker.has_work() && !worker.try_run());
+    work[1].queue();
+    assert!(work[1].cancel(), "what nobody has begun is cancelled");
+    assert!(!worker.try_run());
+    queue.spawn(
+        "once",
+        Box::new({
+            let runs = Arc::clone(&runs);
+            move || {
+                runs.fetch_add(1_000, SeqCst);
+            }
+        }),
+    );
+    drop((queue, work));
+    assert!(worker.try_run(), "what is queued runs also when the last handle is gone");
+    assert_eq!(runs.load(SeqCst), 1_101);
+}
+
+#[test]
+fn work_that_panics_leaves_try_run_and_the_pool_in_order() {
+    let (queue, worker) = PoolQueue::<Std>::unmanned();
+    let work = queue.work("panics", || panic!("as it must"));
+    work.queue();
+    let run = || worker.try_run();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+    work.flush();
+    assert!(!worker.try_run() && work.queue() && worker.has_work());
+}

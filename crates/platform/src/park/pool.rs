@@ -180,29 +180,70 @@ impl<P: Platform> Worker<P> {
     pub fn run(&self) {
         let Pool { jobs, more, .. } = &*self.pool;
         loop {
-            let mut guard = jobs.lock_irqsave();
-            let begun = guard.begin();
-            let (closed, left) = (guard.is_closed(), guard.has_queued());
-            drop(guard);
-            let Some((index, job)) = begun else {
-                if closed {
-                    return;
-                }
+            let next = self.next();
+            if let Some(begun) = next.begun {
+                self.run_one(begun, next.left);
+            } else if next.closed {
+                return;
+            } else {
                 more.wait_until(|| {
                     let jobs = jobs.lock_irqsave();
                     jobs.has_queued() || jobs.is_closed()
                 });
-                continue;
-            };
-            if left {
-                // The wake-up for it may have hit this worker, which was about to look anyway.
-                more.wake_one();
             }
-            let end = End { pool: &self.pool, index };
-            job.run();
-            drop(end);
         }
     }
+
+    /// Does one piece of the pool's work, if any is queued. Returns whether there was one.
+    ///
+    /// An idle loop that is no task, and so cannot [`run`](Worker::run), calls this until nothing
+    /// is left, turns interrupts off, and waits for an interrupt only if
+    /// [`has_work`](Worker::has_work) says no: whatever an interrupt of this CPU queues is seen so.
+    /// Nobody wakes an idle loop for work that another CPU queues, as a worker that sleeps is woken;
+    /// a host that has only such loops sends that CPU an IPI after it has queued something.
+    ///
+    /// # Context
+    /// Any task, or an idle loop; sleeps if the work does.
+    pub fn try_run(&self) -> bool {
+        let next = self.next();
+        let Some(begun) = next.begun else { return false };
+        self.run_one(begun, next.left);
+        true
+    }
+
+    /// Says whether anything is queued that no worker has begun.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    pub fn has_work(&self) -> bool {
+        self.pool.jobs.lock_irqsave().has_queued()
+    }
+
+    /// Begins the work that is next.
+    fn next(&self) -> Next {
+        let mut guard = self.pool.jobs.lock_irqsave();
+        let begun = guard.begin();
+        Next { begun, closed: guard.is_closed(), left: guard.has_queued() }
+    }
+
+    /// Runs work that has begun. If more is left, another worker is woken for it first.
+    fn run_one(&self, (index, job): (usize, Job), left: bool) {
+        if left {
+            // The wake-up for it may have hit this worker, which was about to look anyway.
+            self.pool.more.wake_one();
+        }
+        let end = End { pool: &self.pool, index };
+        job.run();
+        drop(end);
+    }
+}
+
+/// What a worker finds.
+struct Next {
+    begun: Option<(usize, Job)>,
+    closed: bool,
+    /// More is queued.
+    left: bool,
 }
 
 /// Ends a run, also one that panics.
