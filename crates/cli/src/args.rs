@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 const EXIT: &str = "\
 Exit status:
@@ -67,6 +69,22 @@ pub enum Command {
     /// Compare the search with brute force on random programs.
     #[command(after_long_help = SELFTEST)]
     Selftest(Selftest),
+    /// Run variants, and write one HTML page that shows them, each failing run as a picture.
+    #[command(after_long_help = REPORT)]
+    Report(Report),
+    /// Print what makes a shell complete commands, options, cases and variants.
+    #[command(after_long_help = COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page, or write those of all commands.
+    #[command(after_long_help = MAN)]
+    Man {
+        /// A directory to write doorbell.1, doorbell-check.1 and so on into. The main page goes to
+        /// stdout if nothing is said.
+        dir: Option<PathBuf>,
+    },
 }
 
 const CHECK: &str = "\
@@ -77,6 +95,7 @@ A verdict is one of
 
 Examples:
   doorbell check                                everything, in default scopes
+  doorbell check --verbose                      a line a variant, not a line a case
   doorbell check irqfd-resampler                all variants of one case
   doorbell check irqfd-resampler/shipped --full one variant, with its large scope
   doorbell check --format json --budget 10      a line of JSON per variant, 10 s for each at most
@@ -97,6 +116,7 @@ Examples:
 const LIST: &str = "\
 Examples:
   doorbell list
+  doorbell list --verbose
   doorbell list irqfd-resampler
   doorbell list --format json | jq -r .variant";
 
@@ -106,6 +126,29 @@ every time. A token that was made from other sources is refused.
 
 Example:
   doorbell replay \"$(doorbell check irqfd-resampler/plain-reported --format json | jq -r .token)\"";
+
+const REPORT: &str = "\
+The page needs no network and no other file. It can be searched (press /), and a failing run is gone \
+through step by step with the arrow keys. Lines of the sources stand beside the steps, if they are \
+found below --sources.
+
+Examples:
+  doorbell report target/report && xdg-open target/report/index.html
+  doorbell report /tmp/report irqfd-resampler pi-wakeup
+  doorbell report /tmp/report --full";
+
+const COMPLETIONS: &str = "\
+Bash, zsh and fish also complete the names of the cases and variants of this build.
+
+Examples:
+  doorbell completions bash > ~/.local/share/bash-completion/completions/doorbell
+  doorbell completions zsh > \"${fpath[1]}/_doorbell\"
+  doorbell completions fish > ~/.config/fish/completions/doorbell.fish";
+
+const MAN: &str = "\
+Examples:
+  doorbell man | man -l -
+  doorbell man ~/.local/share/man/man1";
 
 const BENCH: &str = "\
 Examples:
@@ -129,6 +172,10 @@ pub struct Check {
     /// How to print: a table for people, or one JSON object a line.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: TableFormat,
+    /// Print a line a variant, also on a terminal, which gets a line a case unless it is about one
+    /// case only.
+    #[arg(long, short)]
+    pub verbose: bool,
     /// How the search is run.
     #[command(flatten)]
     pub search: Search,
@@ -198,6 +245,27 @@ pub struct List {
     /// How to print: for people, or one JSON object per variant and line.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: TableFormat,
+    /// List the variants of each case, also on a terminal, which gets a line a case unless one is
+    /// named.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// `doorbell report`
+#[derive(Args, Debug)]
+pub struct Report {
+    /// The directory to write index.html into; it is made if there is none.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// What to run: a case, or one variant of it. All cases if nothing is said.
+    #[arg(value_name = "CASE[/VARIANT]")]
+    pub what: Vec<String>,
+    /// Where the sources are that the steps of a run name.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub sources: PathBuf,
+    /// How the search is run.
+    #[command(flatten)]
+    pub search: Search,
 }
 
 /// `doorbell replay`

@@ -3,10 +3,21 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::args::TableFormat;
 use crate::engine::{BenchRow, Engine, stopped};
 use crate::outcome::{Fault, INTERRUPTED, OK, Terminal};
+use crate::record::SCHEMA;
 use crate::words::{count, rate, time};
+
+/// A row as JSON.
+#[derive(Serialize)]
+struct Object<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    row: &'a BenchRow,
+}
 
 pub(crate) fn explore(
     format: TableFormat,
@@ -42,7 +53,7 @@ pub(crate) fn explore(
 fn print(row: &BenchRow, format: TableFormat, out: &mut dyn Write) -> io::Result<()> {
     match format {
         TableFormat::Json => {
-            serde_json::to_writer(&mut *out, row)?;
+            serde_json::to_writer(&mut *out, &Object { schema: SCHEMA, row })?;
             writeln!(out)?;
         }
         TableFormat::Table => {

@@ -6,10 +6,11 @@ use crate::args::{Explain, Replay, TraceFormat};
 use crate::check::explore;
 use crate::engine::{Engine, Outcome, Trace};
 use crate::outcome::{DIFFERS, Fault, INTERRUPTED, OK, Terminal};
-use crate::record::{self, Record, Standing};
+use crate::progress::Meter;
+use crate::record::{self, Record, SCHEMA, Standing};
 use crate::select::one;
 use crate::selected::Selected;
-use crate::words::{count, name, of, time};
+use crate::words::{name, of, of_count, time};
 
 pub(crate) fn run(
     args: &Explain,
@@ -17,7 +18,9 @@ pub(crate) fn run(
     terminal: &mut Terminal<'_>,
 ) -> Result<u8, Fault> {
     let selected = one(engine.cases(), &args.what).map_err(Fault::Usage)?;
-    let (outcome, standing) = explore(&selected, engine, &args.search, terminal);
+    let mut meter = Meter::new(1, terminal.progress);
+    let (outcome, standing) = explore(&selected, engine, &args.search, terminal, &mut meter);
+    drop(meter);
     let mut status = match standing {
         Standing::Agrees => OK,
         Standing::Differs | Standing::Open => DIFFERS,
@@ -60,10 +63,7 @@ pub(crate) fn run(
                 [] => String::new(),
                 idle => format!(" Never ran: {}.", idle.join(", ")),
             };
-            let executions = match outcome.executions {
-                1 => "1 execution".to_owned(),
-                n => format!("{} executions", count(n)),
-            };
+            let executions = of_count(outcome.executions, "execution");
             let mut lines = headed(&selected, terminal);
             lines.extend(terminal.wrap(&format!(
                 "{said}: {executions}{within} in {}, and none failed.{early}{idle} Scope: {}.",
@@ -75,6 +75,9 @@ pub(crate) fn run(
                 validator(&selected, &outcome, terminal)?;
             } else {
                 writeln!(terminal.err, "doorbell: there is nothing to draw\n{}", lines.join("\n"))?;
+                for line in terminal.wrap(&drawn(&selected)) {
+                    writeln!(terminal.err, "{line}")?;
+                }
                 status = status.max(DIFFERS);
             }
         }
@@ -117,12 +120,14 @@ pub(crate) fn replay(
         TraceFormat::Json => {
             #[derive(serde::Serialize)]
             struct Out<'a> {
+                schema: u32,
                 case: &'a str,
                 variant: &'a str,
                 token: &'a str,
                 trace: &'a Trace,
             }
             let out = Out {
+                schema: SCHEMA,
                 case: &run.case,
                 variant: &run.variant,
                 token: &args.token,
@@ -145,8 +150,19 @@ pub(crate) fn replay(
     Ok(OK)
 }
 
+/// Those of the same case that have a failing run to draw.
+fn drawn(selected: &Selected<'_>) -> String {
+    let case = selected.case;
+    let found = case.variants.iter().filter(|variant| variant.expected.kind().is_some());
+    let paths: Vec<_> = found.map(|variant| format!("{}/{}", case.name, variant.name)).collect();
+    match &*paths {
+        [] => format!("No variant of {} has a failing run.", case.name),
+        paths => format!("There is a picture of {}.", paths.join(", ")),
+    }
+}
+
 /// The title of a picture: the case, the variant, and where that is documented.
-fn title(selected: &Selected<'_>) -> String {
+pub(crate) fn title(selected: &Selected<'_>) -> String {
     format!("{} ({})", selected.path(), selected.case.document)
 }
 

@@ -4,17 +4,23 @@
 
 pub mod args;
 mod bench;
+mod by_case;
 pub mod cases;
 mod check;
+mod complete;
 pub mod engine;
 mod explain;
 mod list;
 mod outcome;
 mod progress;
 mod record;
+mod report;
+mod rows;
 mod select;
 mod selected;
 mod selftest;
+mod table;
+mod tally;
 mod words;
 
 use std::io;
@@ -38,6 +44,9 @@ pub fn run(cli: &Cli, engine: &dyn Engine, terminal: &mut Terminal<'_>) -> u8 {
             bench::explore(*format, engine, terminal)
         }
         Some(Command::Selftest(selftest)) => selftest::run(selftest, engine, terminal),
+        Some(Command::Report(report)) => report::run(report, engine, terminal),
+        Some(Command::Completions { shell }) => complete::completions(*shell, engine, terminal),
+        Some(Command::Man { dir }) => complete::man(dir.as_deref(), terminal),
     };
     let done = done.and_then(|status| Ok(terminal.out.flush().map(|()| status)?));
     match done {

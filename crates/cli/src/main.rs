@@ -43,11 +43,13 @@ fn main() -> ExitCode {
         Colour::Never => false,
         Colour::Auto => on_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
-    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    // A terminal that does not say how wide it is has the width that programs have always assumed.
+    let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
     let mut terminal = Terminal {
         out: &mut stdout,
         err: &mut stderr,
-        width: cli.width.or_else(columns).map(usize::from).or(width.filter(|_| on_terminal)),
+        width: cli.width.or_else(columns).map(usize::from).or(on_terminal.then_some(width)),
+        interactive: on_terminal,
         colour,
         progress,
         stop,

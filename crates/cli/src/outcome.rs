@@ -27,6 +27,8 @@ pub struct Terminal<'a> {
     pub err: &'a mut dyn Write,
     /// The columns to fit into; `None` where there is no terminal, and nobody has said how many.
     pub width: Option<usize>,
+    /// Whether `out` is a terminal, where people read: what goes elsewhere is one record a line.
+    pub interactive: bool,
     /// Whether `out` may be coloured.
     pub colour: bool,
     /// Whether stderr is a terminal, on which progress is shown.

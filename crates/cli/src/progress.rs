@@ -1,6 +1,6 @@
 //! A line on stderr about long work, only where stderr is a terminal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -10,26 +10,53 @@ use crate::words::{count, rate, time};
 /// Work that takes no longer than this says nothing.
 const LONG: Duration = Duration::from_millis(400);
 
-/// The line; it goes away when this is dropped.
+/// The line about some searches, one after the other; it goes away when this is dropped.
 pub(crate) struct Meter {
     bar: ProgressBar,
+    begin: Instant,
+    of: usize,
+    begun: usize,
     what: String,
 }
 
 impl Meter {
-    pub(crate) fn new(what: &str, terminal: bool) -> Meter {
+    /// Returns one for as many searches.
+    pub(crate) fn new(of: usize, terminal: bool) -> Meter {
         let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
         }
-        Meter { bar, what: what.to_owned() }
+        Meter { bar, begin: Instant::now(), of, begun: 0, what: String::new() }
     }
 
+    /// Says which search begins.
+    pub(crate) fn begin(&mut self, what: &str) {
+        self.begun += 1;
+        self.what = match self.of {
+            1 => what.to_owned(),
+            of => format!("{}/{of}  {what}", self.begun),
+        };
+        self.message(&self.what);
+    }
+
+    /// Shows how far that search is.
     pub(crate) fn show(&self, progress: Progress) {
         if progress.elapsed >= LONG {
-            self.bar.set_message(format!("{}  {}", self.what, line(progress)));
+            self.message(&format!("{}  {}", self.what, line(progress)));
+        }
+    }
+
+    fn message(&self, text: &str) {
+        if self.begin.elapsed() >= LONG {
+            self.bar.set_message(text.to_owned());
             self.bar.tick();
         }
+    }
+
+    /// Has something printed, which the line makes way for.
+    pub(crate) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        // What was never drawn has nothing to make way.
+        if self.begin.elapsed() < LONG { print() } else { self.bar.suspend(print) }
     }
 }
 

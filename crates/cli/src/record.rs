@@ -6,6 +6,10 @@ use crate::engine::{FailureKind, Limit, Outcome, Trace, Verdict};
 use crate::selected::Selected;
 use crate::words::{count, name, time};
 
+/// The version of what is printed as JSON: `docs/json.md` describes it. A field that is added does
+/// not change the version; one that is removed, or means something else, does.
+pub(crate) const SCHEMA: u32 = 1;
+
 /// How an outcome compares with what it must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
@@ -17,6 +21,27 @@ pub(crate) enum Standing {
     Open,
     /// Somebody interrupted it before it could tell.
     Interrupted,
+}
+
+impl Standing {
+    /// The mark that a line begins with.
+    pub(crate) fn mark(self) -> &'static str {
+        match self {
+            Standing::Agrees => "✓",
+            Standing::Differs => "✗",
+            Standing::Open => "?",
+            Standing::Interrupted => "-",
+        }
+    }
+
+    /// The colour of the mark, as a terminal has it.
+    pub(crate) fn colour(self) -> &'static str {
+        match self {
+            Standing::Agrees => "32",
+            Standing::Differs => "1;31",
+            Standing::Open | Standing::Interrupted => "33",
+        }
+    }
 }
 
 pub(crate) fn standing(selected: &Selected<'_>, outcome: &Outcome, stopped: bool) -> Standing {
@@ -49,6 +74,7 @@ pub(crate) fn surprises(outcome: &Outcome) -> bool {
 /// What `check --format json` prints, a line per variant.
 #[derive(Serialize)]
 pub(crate) struct Record<'a> {
+    schema: u32,
     case: &'a str,
     variant: &'a str,
     expected: String,
@@ -79,6 +105,7 @@ impl<'a> Record<'a> {
     ) -> Record<'a> {
         let variant = selected.variant;
         Record {
+            schema: SCHEMA,
             case: &selected.case.name,
             variant: &variant.name,
             expected: name(variant.expected.verdict()),
@@ -169,14 +196,8 @@ pub(crate) const NUMBERS: [usize; 2] = [6, 7];
 
 /// The cells of the table.
 pub(crate) fn cells(selected: &Selected<'_>, outcome: &Outcome, standing: Standing) -> [String; 9] {
-    let mark = match standing {
-        Standing::Agrees => "✓",
-        Standing::Differs => "✗",
-        Standing::Open => "?",
-        Standing::Interrupted => "-",
-    };
     [
-        mark.to_owned(),
+        standing.mark().to_owned(),
         selected.case.name.clone(),
         selected.variant.name.clone(),
         expected_in_short(selected),

@@ -22,6 +22,11 @@ pub(crate) fn of(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// `1 execution`, `12,870 executions`.
+pub(crate) fn of_count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(n)) }
+}
+
 /// `850 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.
 pub(crate) fn time(t: Duration) -> String {
     let seconds = t.as_secs_f64();

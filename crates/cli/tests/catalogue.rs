@@ -234,3 +234,54 @@ fn selftest_finds_the_search_in_agreement_with_brute_force() {
     let one = stdout(&["selftest", "--programs", "1", "--seed", "7", "--first", "3"], 0);
     assert!(one.starts_with("1 of 1 random programs from seed 7"), "{one}");
 }
+
+/// What a page may name without asking the network for it: the namespace of its pictures, and the
+/// links that name documents.
+const NAMES: &[&str] = &["http://www.w3.org/2000/svg"];
+
+#[test]
+fn the_report_of_the_catalogue_is_whole_and_small_and_points_nowhere() {
+    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue-report");
+    let _ = std::fs::remove_dir_all(&dir);
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let said = stdout(&["report", dir.to_str().expect("UTF-8"), "--sources", root], 0);
+    assert!(said.contains("all as stated"), "{said}");
+    let page = std::fs::read_to_string(dir.join("index.html")).expect("the page");
+    assert!(page.len() <= 5_000_000, "{} bytes", page.len());
+    for (at, _) in page.match_indices("http") {
+        let rest: String = page[at..].chars().take(60).collect();
+        let is_url = rest.starts_with("http://") || rest.starts_with("https://");
+        assert!(!is_url || NAMES.iter().any(|name| rest.starts_with(name)), "{rest}");
+    }
+    for element in ["src=", "<link", "@import", "fetch(", "XMLHttpRequest"] {
+        assert!(!page.contains(element), "{element}");
+    }
+    let (_, rest) = page.split_once("id=\"results\">").expect("the results");
+    let (results, _) = rest.split_once("</script>").expect("their end");
+    let results: Value = serde_json::from_str(results).expect("JSON");
+    let (mut pictures, mut unread) = (0, Vec::new());
+    for variant in results["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .flat_map(|case| case["variants"].as_array().expect("variants"))
+    {
+        let Some(svg) = variant["run"]["svg"].as_str() else { continue };
+        let parsed = roxmltree::Document::parse(svg);
+        let picture = parsed.unwrap_or_else(|error| panic!("{}: {error}", variant["name"]));
+        let numbers: Vec<_> =
+            picture.descendants().filter_map(|node| node.attribute("data-step")).collect();
+        let steps = variant["run"]["steps"].as_array().expect("steps");
+        assert!(!numbers.is_empty(), "{}: no step has its place", variant["name"]);
+        assert!(numbers.iter().all(|n| n.parse::<usize>().is_ok_and(|n| n < steps.len())));
+        for site in steps.iter().filter_map(|step| step["site"].as_str()) {
+            let (file, line) = site.rsplit_once(':').expect("a site");
+            if !results["sources"][file][line].is_string() {
+                unread.push(site.to_owned());
+            }
+        }
+        pictures += 1;
+    }
+    assert!(pictures > 100, "{pictures} pictures");
+    assert!(unread.is_empty(), "no source for {unread:?}");
+}

@@ -1,6 +1,7 @@
 //! What the command says and returns, with an engine that says what it was told to.
 
 mod fake;
+mod said;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,38 +11,8 @@ use clap::Parser;
 use doorbell_cli::args::Cli;
 use doorbell_cli::{DIFFERS, INTERRUPTED, OK, READER_GONE, Terminal, USAGE, run};
 use fake::Fake;
+use said::{Said, doorbell, in_columns, json};
 use serde_json::Value;
-
-struct Said {
-    status: u8,
-    out: String,
-    err: String,
-}
-
-fn doorbell(engine: &Fake, line: &str) -> Said {
-    in_columns(None, engine, line)
-}
-
-fn in_columns(width: Option<usize>, engine: &Fake, line: &str) -> Said {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let cli = Cli::try_parse_from(format!("doorbell {line}").split_whitespace())
-        .expect("a good command line");
-    let mut terminal = Terminal {
-        out: &mut out,
-        err: &mut err,
-        width,
-        colour: false,
-        progress: false,
-        stop: Arc::new(AtomicBool::new(false)),
-    };
-    let status = run(&cli, engine, &mut terminal);
-    let utf8 = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Said { status, out: utf8(out), err: utf8(err) }
-}
-
-fn json(said: &Said) -> Vec<Value> {
-    said.out.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
-}
 
 #[test]
 fn all_verdicts_as_stated_is_status_0_and_a_row_per_variant() {
@@ -347,7 +318,9 @@ fn a_token_is_replayed_or_refused() {
 fn list_shows_every_variant_with_what_it_must_get_and_why() {
     let said = doorbell(&Fake::new(), "list");
     assert_eq!(said.status, OK);
-    assert!(said.out.contains("found deadlock     both workers wait"), "{}", said.out);
+    let row = "irqfd-resampler/as-reported  found deadlock     both workers wait";
+    assert!(said.out.starts_with(row), "a record a line, and the first is a record: {}", said.out);
+    assert_eq!(said.out.lines().count(), 4);
     assert!(said.out.contains("(only with --full)"));
     assert_eq!(json(&doorbell(&Fake::new(), "list --format json")).len(), 4);
     assert_eq!(json(&doorbell(&Fake::new(), "list irq-inversion --format json")).len(), 1);
@@ -393,6 +366,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
             out: &mut Closed,
             err: &mut err,
             width: Some(80),
+            interactive: false,
             colour: true,
             progress: false,
             stop: Arc::new(AtomicBool::new(false)),

@@ -33,7 +33,9 @@ fn some_case() -> String {
 #[test]
 fn help_teaches_every_subcommand_with_examples() {
     assert!(stdout(&["--help"]).contains("Exit status:"));
-    for command in ["check", "explain", "list", "replay", "bench", "selftest"] {
+    for command in
+        ["check", "explain", "list", "replay", "report", "bench", "selftest", "completions", "man"]
+    {
         assert!(stdout(&["--help"]).contains(&format!("  {command} ")), "{command}");
         let help = stdout(&[command, "--help"]);
         assert!(help.contains("Example"), "{command}: {help}");

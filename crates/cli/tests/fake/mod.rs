@@ -20,7 +20,12 @@ pub struct Fake {
     interrupt: Option<&'static str>,
     questioned: bool,
     idle: Option<&'static str>,
+    unwilling: bool,
 }
+
+/// A summary that would be more than text if it were put into a page as it is.
+#[allow(dead_code, reason = "not every user of this module makes pages")]
+pub const HOSTILE: &str = "</script><script>alert(1)</script><b>bold</b> <!-- & {{results}}";
 
 impl Fake {
     /// All verdicts are as stated.
@@ -59,7 +64,14 @@ impl Fake {
             ),
             case("irq-inversion", "a wake-up under the lock of an interrupt descriptor", inversion),
         ];
-        Fake { cases, broken: None, interrupt: None, questioned: false, idle: None }
+        Fake {
+            cases,
+            broken: None,
+            interrupt: None,
+            questioned: false,
+            idle: None,
+            unwilling: false,
+        }
     }
 
     /// One variant finds a lost interrupt, whatever it must get.
@@ -80,6 +92,20 @@ impl Fake {
         Fake { idle: Some(what), ..Fake::new() }
     }
 
+    /// The first case is summed up by what looks like markup.
+    #[allow(dead_code, reason = "not every user of this module makes pages")]
+    pub fn hostile() -> Fake {
+        let mut fake = Fake::new();
+        fake.cases[0].summary = HOSTILE.to_owned();
+        fake
+    }
+
+    /// Nothing must be run.
+    #[allow(dead_code, reason = "not every user of this module has reason not to run")]
+    pub fn unwilling() -> Fake {
+        Fake { unwilling: true, ..Fake::new() }
+    }
+
     /// Somebody presses Ctrl-C while a variant runs.
     #[allow(dead_code, reason = "not every user of this module interrupts something")]
     pub fn interrupted_at(path: &'static str) -> Fake {
@@ -95,6 +121,7 @@ impl Engine for Fake {
     }
 
     fn run(&self, case: &str, variant: &str, settings: &Settings<'_>) -> Outcome {
+        assert!(!self.unwilling, "{case}/{variant} is run");
         let expected = self.cases.iter().find(|c| c.name == case).expect("known case");
         let expected =
             expected.variants.iter().find(|v| v.name == variant).expect("known variant").expected;

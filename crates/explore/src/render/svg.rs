@@ -410,7 +410,7 @@ impl Picture<'_> {
         };
         let number = MARGIN + STEPS - 12.0;
         self.push(&format!(
-            "<text class=\"s\" x=\"{number:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
+            "<text class=\"s\" data-step=\"{0}\" x=\"{number:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{0}</text>",
             line.step
         ));
         let tip =
