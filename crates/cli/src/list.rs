@@ -77,7 +77,8 @@ fn lines(selected: &[Selected<'_>], terminal: &mut Terminal<'_>) -> Result<(), F
     for s in selected {
         let path = terminal.ink(&format!("{:<names$}", s.path()), "1");
         let verdict = record::expected_in_short(s);
-        writeln!(terminal.out, "{path}  {verdict:<verdicts$}  {}", said(s))?;
+        let document = &s.case.document;
+        writeln!(terminal.out, "{path}  {verdict:<verdicts$}  {}; from {document}", said(s))?;
     }
     Ok(())
 }
