@@ -13,6 +13,7 @@ mod run;
 mod search;
 pub mod selftest;
 pub mod sim;
+pub mod sync;
 pub mod trace;
 pub mod validate;
 

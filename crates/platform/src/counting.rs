@@ -301,6 +301,17 @@ impl<A: Atomic> Atomic for CountedAtomic<A> {
         self.0.compare_exchange(current, new, success, failure)
     }
     #[track_caller]
+    fn compare_exchange_weak(
+        &self,
+        current: A::Value,
+        new: A::Value,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<A::Value, A::Value> {
+        count(|c| c.rmws += 1);
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
+    #[track_caller]
     fn fetch_or(&self, value: A::Value, order: Ordering) -> A::Value {
         count(|c| c.rmws += 1);
         self.0.fetch_or(value, order)
@@ -309,6 +320,11 @@ impl<A: Atomic> Atomic for CountedAtomic<A> {
     fn fetch_and(&self, value: A::Value, order: Ordering) -> A::Value {
         count(|c| c.rmws += 1);
         self.0.fetch_and(value, order)
+    }
+    #[track_caller]
+    fn fetch_xor(&self, value: A::Value, order: Ordering) -> A::Value {
+        count(|c| c.rmws += 1);
+        self.0.fetch_xor(value, order)
     }
 }
 
@@ -322,6 +338,16 @@ impl<A: AtomicInt> AtomicInt for CountedAtomic<A> {
     fn fetch_sub(&self, value: A::Value, order: Ordering) -> A::Value {
         count(|c| c.rmws += 1);
         self.0.fetch_sub(value, order)
+    }
+    #[track_caller]
+    fn fetch_max(&self, value: A::Value, order: Ordering) -> A::Value {
+        count(|c| c.rmws += 1);
+        self.0.fetch_max(value, order)
+    }
+    #[track_caller]
+    fn fetch_min(&self, value: A::Value, order: Ordering) -> A::Value {
+        count(|c| c.rmws += 1);
+        self.0.fetch_min(value, order)
     }
 }
 
@@ -349,6 +375,28 @@ impl<T, A: AtomicPtr<T>> AtomicPtr<T> for CountedAtomic<A> {
     fn swap(&self, ptr: *mut T, order: Ordering) -> *mut T {
         count(|c| c.rmws += 1);
         self.0.swap(ptr, order)
+    }
+    #[track_caller]
+    fn compare_exchange(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        count(|c| c.rmws += 1);
+        self.0.compare_exchange(current, new, success, failure)
+    }
+    #[track_caller]
+    fn compare_exchange_weak(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        count(|c| c.rmws += 1);
+        self.0.compare_exchange_weak(current, new, success, failure)
     }
 }
 

@@ -5,6 +5,7 @@
 //! makes each an object where it is created, because traces count the words that one line makes.
 
 use std::marker::PhantomData;
+use std::ops::{BitAnd, BitOr, BitXor, Not};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
@@ -24,7 +25,17 @@ use crate::search::removal::Taken;
 use crate::sim::model::{step_that, step_that_with, with_condition};
 
 /// What a [`SimAtomic`] can hold.
-pub trait Word: Copy + Eq + Send + std::fmt::Debug + 'static {
+pub trait Word:
+    Copy
+    + Ord
+    + Send
+    + std::fmt::Debug
+    + BitAnd<Output = Self>
+    + BitOr<Output = Self>
+    + BitXor<Output = Self>
+    + Not<Output = Self>
+    + 'static
+{
     /// Whether it needs the upper half.
     const WIDE: bool = false;
     /// Returns the value as bits.
@@ -59,7 +70,8 @@ macro_rules! word {
         }
     )*};
 }
-word!(u32: false, u64: false, u128: true);
+word!(u8: false, u16: false, u32: false, u64: false, usize: false, u128: true);
+word!(i8: false, i16: false, i32: false, i64: false, isize: false, i128: true);
 
 /// An atomic word of the simulated machine.
 pub struct SimAtomic<T: Word> {
@@ -316,6 +328,18 @@ where
     fn fetch_and(&self, value: T, _order: Ordering) -> T {
         self.rmw(|old| T::from_bits(old.to_bits() & value.to_bits()))
     }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_xor(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| old ^ value)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_nand(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| !(old & value))
+    }
 }
 
 impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
@@ -329,6 +353,18 @@ impl<T: Word + Sync> AtomicInt for SimAtomic<T> {
     #[track_caller]
     fn fetch_sub(&self, value: T, _order: Ordering) -> T {
         self.rmw(|old| T::from_bits(old.to_bits().wrapping_sub(value.to_bits())))
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_max(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| old.max(value))
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fetch_min(&self, value: T, _order: Ordering) -> T {
+        self.rmw(|old| old.min(value))
     }
 }
 
@@ -427,5 +463,34 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             self.stamp.change();
         }
         old
+    }
+
+    /// Compares addresses, which must not decide what happens: an allocator may give a freed one
+    /// out again in one execution and not in another. So what is reused, the program reuses itself.
+    #[track_caller]
+    fn compare_exchange(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        _success: Ordering,
+        _failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        let obj = self.id();
+        let holds = || self.value.load(Relaxed) == current;
+        step_that(Op::new(OpKind::Rmw, obj), &|| new != current && holds());
+        let exchanged = holds();
+        if exchanged && new != current {
+            self.stamp.change();
+        } else {
+            with(|w| w.unchanged(obj));
+        }
+        if recording() {
+            let name = with(|w| w.name(obj));
+            machine_note(|| match exchanged {
+                true => format!("exchanges {name}"),
+                false => format!("finds {name} changed, so no exchange"),
+            });
+        }
+        self.value.compare_exchange(current, new, Relaxed, Relaxed)
     }
 }
