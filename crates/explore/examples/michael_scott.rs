@@ -16,7 +16,7 @@ struct Node {
 /// How a node is linked behind the last one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
-    /// It is looked whether there is none, and then stored.
+    /// A look whether there is none, and then a store.
     Store,
     /// In one step.
     Exchange,
@@ -25,16 +25,16 @@ pub enum Link {
 struct Queue {
     head: AtomicPtr<Node>,
     tail: AtomicPtr<Node>,
-    /// All nodes, which are freed with the queue: reclamation is another matter.
-    nodes: Vec<Box<Node>>,
+    /// All nodes, which stay where they are, and are freed with the queue: reclamation is another matter.
+    nodes: Vec<Node>,
     link: Link,
 }
 
 impl Queue {
     fn new(values: usize, link: Link) -> Queue {
-        let node = |value| Box::new(Node { value, next: AtomicPtr::new(null_mut()).named("next") });
+        let node = |value| Node { value, next: AtomicPtr::new(null_mut()).named("next") };
         let mut nodes: Vec<_> = (0..=values).map(node).collect();
-        let dummy: *mut Node = &mut *nodes[0];
+        let dummy: *mut Node = &mut nodes[0];
         let (head, tail) =
             (AtomicPtr::new(dummy).named("head"), AtomicPtr::new(dummy).named("tail"));
         Queue { head, tail, nodes, link }
@@ -46,7 +46,7 @@ impl Queue {
     }
 
     fn enqueue(&self, value: usize) {
-        let new: *mut Node = (&raw const *self.nodes[value]).cast_mut();
+        let new: *mut Node = (&raw const self.nodes[value]).cast_mut();
         loop {
             let tail = self.tail.load(SeqCst);
             let next = self.next(tail).load(SeqCst);

@@ -19,6 +19,7 @@ pub mod validate;
 
 pub use ids::{CtxId, CtxSet, ObjId};
 pub use limit::Limit;
+pub use machine::returned::{Panicked, may_panic};
 pub use machine::spin::{LOOKS, SpinLoop};
 pub use machine::watchdog::Stall;
 pub use machine::world::Ended;

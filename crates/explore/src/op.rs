@@ -63,6 +63,8 @@ pub(crate) enum OpKind {
     Join,
     /// Switches a CPU to another task.
     Switch,
+    /// Gets a value that the search chooses.
+    Choose,
 }
 
 impl OpKind {

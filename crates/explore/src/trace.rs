@@ -16,8 +16,14 @@ pub enum FailureKind {
     /// A context that holds a leaf has done more than decide
     /// ([`LockClass::leaf`](doorbell_platform::LockClass::leaf)).
     UnderLeaf,
+    /// Two contexts access plain memory, one of them writes it, and nothing orders the two
+    /// ([`sim::RaceCell`](crate::sim::RaceCell)).
+    DataRace,
     /// A freed object was touched.
     UseAfterFree,
+    /// Something is left when all is over that must not be
+    /// ([`Machine::assert_no_leaks`](crate::Machine::assert_no_leaks)).
+    Leak,
     /// A reference count went below zero.
     RefUnderflow,
     /// The code panicked.

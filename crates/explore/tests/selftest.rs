@@ -122,6 +122,11 @@ fn a_search_in_which_statics_do_not_race_is_caught() {
 }
 
 #[test]
+fn a_search_that_takes_the_first_value_of_each_choice_is_caught() {
+    is_caught(Fault::FirstChoice);
+}
+
+#[test]
 fn a_search_in_which_spawns_do_not_race_is_caught() {
     is_caught(Fault::UnorderedSpawns);
 }

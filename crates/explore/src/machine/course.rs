@@ -57,7 +57,9 @@ impl World {
                 );
             }
             self.close();
-            self.hand_on();
+            if self.failed.is_none() {
+                self.hand_on();
+            }
         }
         self.turn.map_or(Course::Over, Course::Turn)
     }

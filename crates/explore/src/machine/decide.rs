@@ -79,6 +79,11 @@ impl World {
     #[inline]
     pub(crate) fn decide(&mut self) -> Option<CtxId> {
         if let Some(planned) = self.search.planned() {
+            if planned.index() >= self.ctxs.len() {
+                // A value was chosen here when this schedule ran before.
+                self.differs(self.current);
+                return None;
+            }
             return Some(planned);
         }
         if self.failed.is_some() || self.search.halted {
@@ -151,7 +156,7 @@ impl World {
     }
 
     #[cold]
-    fn differs(&mut self, id: CtxId) {
+    pub(super) fn differs(&mut self, id: CtxId) {
         let message = format!(
             "{} does something else at step {} when the same schedule is run again: the program depends on something \
              that the machine does not control",

@@ -271,6 +271,7 @@ impl World {
                 let ended = self.ctx(target).after;
                 let ctx = self.ctx_mut(id);
                 ctx.after.0 |= ended.0 | target.bit();
+                self.joined(target, id);
             }
             // `access` does the first three.
             OpKind::Load
@@ -278,6 +279,7 @@ impl World {
             | OpKind::Rmw
             | OpKind::Await
             | OpKind::Spawn
+            | OpKind::Choose
             | OpKind::Lapse => {}
         }
         if let Some(obj2) = obj2 {
@@ -442,6 +444,9 @@ impl World {
     #[inline]
     pub(crate) fn close(&mut self) {
         self.search.close();
+        if self.plain.is_open() {
+            self.close_plain();
+        }
     }
 
     /// The current context has returned from its function.

@@ -19,6 +19,7 @@
 pub(crate) mod alone;
 mod atomic;
 pub(crate) mod cell;
+mod choose;
 mod conclude;
 pub(crate) mod context;
 pub(crate) mod coroutine;
@@ -39,12 +40,15 @@ mod outside;
 #[cfg(unix)]
 pub(crate) mod overflow;
 pub(crate) mod panics;
+pub(crate) mod plain;
 mod preempt;
 mod probe;
+mod race;
 pub(crate) mod record;
 pub(crate) mod recorder;
 pub(crate) mod removal;
 mod rest;
+pub(crate) mod returned;
 pub(crate) mod scheduled;
 pub(crate) mod spin;
 pub(crate) mod stamp;
@@ -55,6 +59,7 @@ pub(crate) mod watchdog;
 pub(crate) mod world;
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use doorbell_platform::{CpuId, Vector};
@@ -77,34 +82,83 @@ use crate::validate::CtxKind;
 /// The machine that a program is set up on. See [`Explore::run`](crate::Explore::run).
 ///
 /// The set-up runs once for each execution, so it creates its objects anew each time.
+///
+/// ```
+/// use std::sync::Arc;
+/// use doorbell_explore::sync::atomic::{AtomicU32, Ordering::SeqCst};
+/// use doorbell_explore::{Explore, Machine};
+/// use doorbell_platform::{CpuId, Vector};
+///
+/// let report = Explore::new("a device and its handler").run(|m: &Machine| {
+///     let handled = Arc::new(AtomicU32::new(0));
+///     let count = Arc::clone(&handled);
+///     let handler = m.handler(CpuId(0), Vector(0x41), "receive", move || {
+///         count.fetch_add(1, SeqCst);
+///     });
+///     // A task on the CPU that is interrupted, and hardware beside all CPUs.
+///     m.task_on(CpuId(0), "runs", || ());
+///     m.hardware("device", move || handler.raise());
+///     m.at_quiescence("the interrupt was handled", move || match handled.load(SeqCst) {
+///         1 => Ok(()),
+///         other => Err(format!("{other} times")),
+///     });
+/// });
+/// report.assert_exhausted();
+/// ```
 pub struct Machine {
     _private: (),
 }
 
 doorbell_platform::opaque_debug!([] Machine);
 
-/// A task, to be waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct TaskHandle(CtxId);
+/// A task, to be waited for, which returns a `T`.
+pub struct TaskHandle<T = ()> {
+    ctx: CtxId,
+    returns: PhantomData<fn() -> T>,
+}
 
-impl TaskHandle {
-    /// Waits until the task has ended.
+doorbell_platform::opaque_debug!([T] TaskHandle<T>; ctx);
+
+impl<T> Clone for TaskHandle<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for TaskHandle<T> {}
+
+impl<T: 'static> TaskHandle<T> {
+    fn of(ctx: CtxId) -> Self {
+        TaskHandle { ctx, returns: PhantomData }
+    }
+
+    /// Waits until the task has ended, and returns its value.
+    ///
+    /// # Panics
+    /// If the task has a value, and somebody has joined it before: that one has the value.
     #[track_caller]
-    pub fn join(self) {
-        acts(|| format!("waits for the end of {}", with(|w| w.ctx(self.0).name.clone())));
-        step(Op { target: self.0, ..Op::new(OpKind::Join, NO_OBJ) });
+    pub fn join(self) -> T {
+        acts(|| format!("waits for the end of {}", with(|w| w.ctx(self.ctx).name.clone())));
+        step(Op { target: self.ctx, ..Op::new(OpKind::Join, NO_OBJ) });
+        returned::take(self.ctx)
+    }
+
+    /// Returns the handle without the type of the task's value, for lists of tasks that are only to
+    /// be waited for. The value stays where it is.
+    pub fn untyped(self) -> TaskHandle {
+        TaskHandle::of(self.ctx)
     }
 
     /// Says that the task, or hardware, need not run in any execution: an exhausted search is not
     /// to be doubted for it.
-    pub fn may_not_run(self) -> TaskHandle {
-        may_not_run(self.0);
+    pub fn may_not_run(self) -> TaskHandle<T> {
+        may_not_run(self.ctx);
         self
     }
 
     /// The task's context.
     pub fn id(self) -> CtxId {
-        self.0
+        self.ctx
     }
 }
 
@@ -169,11 +223,11 @@ impl Machine {
 
     /// Creates a task on a CPU of its own: the first that has none, or a new one.
     #[track_caller]
-    pub fn task(
+    pub fn task<T: 'static>(
         &self,
         name: impl Into<Cow<'static, str>>,
-        f: impl FnOnce() + 'static,
-    ) -> TaskHandle {
+        f: impl FnOnce() -> T + 'static,
+    ) -> TaskHandle<T> {
         spawn_task(name.into(), None, once(f), Location::caller())
     }
 
@@ -183,12 +237,12 @@ impl Machine {
     /// # Panics
     /// If `cpu` has a pinned task already.
     #[track_caller]
-    pub fn task_on(
+    pub fn task_on<T: 'static>(
         &self,
         cpu: CpuId,
         name: impl Into<Cow<'static, str>>,
-        f: impl FnOnce() + 'static,
-    ) -> TaskHandle {
+        f: impl FnOnce() -> T + 'static,
+    ) -> TaskHandle<T> {
         spawn_task(name.into(), Some(cpu), once(f), Location::caller())
     }
 
@@ -252,16 +306,16 @@ impl Machine {
 
     /// Creates a piece of hardware: it runs beside the CPUs, one visible step at a time.
     #[track_caller]
-    pub fn hardware(
+    pub fn hardware<T: 'static>(
         &self,
         name: impl Into<Cow<'static, str>>,
-        f: impl FnOnce() + 'static,
-    ) -> TaskHandle {
+        f: impl FnOnce() -> T + 'static,
+    ) -> TaskHandle<T> {
         let site = Location::caller();
         let name = name.into();
         with(|w| {
             let ctx = w.add_ctx(name, CtxKind::Hardware, None, first(site), once(f));
-            TaskHandle(ctx)
+            TaskHandle::of(ctx)
         })
     }
 
@@ -296,7 +350,10 @@ impl Machine {
 
 /// Creates a task while the program runs, on a CPU of its own.
 #[track_caller]
-pub fn spawn(name: impl Into<Cow<'static, str>>, f: impl FnOnce() + 'static) -> TaskHandle {
+pub fn spawn<T: 'static>(
+    name: impl Into<Cow<'static, str>>,
+    f: impl FnOnce() -> T + 'static,
+) -> TaskHandle<T> {
     spawn_task(name.into(), None, once(f), Location::caller())
 }
 
@@ -337,18 +394,22 @@ fn need_cpus(cpu: CpuId) {
     with(|w| w.need_cpus(cpu.0 as usize + 1)).unwrap_or_else(|why| panic!("{why}"));
 }
 
-fn once(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
+fn once<T: 'static>(f: impl FnOnce() -> T + 'static) -> Box<dyn FnOnce()> {
     Box::new(move || {
-        guarded(f);
+        guarded(|| {
+            let value = f();
+            returned::ends();
+            returned::keep(value);
+        });
     })
 }
 
-fn spawn_task(
+fn spawn_task<T: 'static>(
     name: Cow<'static, str>,
     cpu: Option<CpuId>,
     job: Box<dyn FnOnce()>,
     site: &'static Location<'static>,
-) -> TaskHandle {
+) -> TaskHandle<T> {
     match with(|w| w.mode) {
         Mode::Alone => return add_task(name, cpu, job, site),
         Mode::Running => step(numbers(site)),
@@ -357,7 +418,7 @@ fn spawn_task(
     match full(&name) {
         Ok(false) => add_task(name, cpu, job, site),
         // The run is over, and nothing is started any more.
-        Ok(true) => TaskHandle(with(|w| w.current)),
+        Ok(true) => TaskHandle::of(with(|w| w.current)),
         Err(Ended) => stay(),
     }
 }
@@ -378,12 +439,12 @@ fn full(name: &str) -> Result<bool, Ended> {
     Ok(full)
 }
 
-fn add_task(
+fn add_task<T: 'static>(
     name: Cow<'static, str>,
     cpu: Option<CpuId>,
     job: Box<dyn FnOnce()>,
     site: &'static Location<'static>,
-) -> TaskHandle {
+) -> TaskHandle<T> {
     let pinned = cpu.is_some();
     let added = with(|w| {
         let cpu = match cpu {
@@ -427,7 +488,7 @@ fn add_task(
             child.born = Some(born);
             child.after = after;
         }
-        Ok(TaskHandle(ctx))
+        Ok(TaskHandle::of(ctx))
     });
     added.unwrap_or_else(|why: String| panic!("{why}"))
 }

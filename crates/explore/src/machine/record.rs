@@ -12,7 +12,17 @@ use crate::trace::{FailureKind, Line};
 impl World {
     /// Whether the step of `id` switches away from a context that could go on.
     pub(crate) fn preempts(&self, id: CtxId) -> bool {
-        self.recorder.entries.last().is_some_and(|last| last.ctx != id && self.enabled(last.ctx))
+        // What is chosen is no turn.
+        let turns = self.recorder.entries.iter().rev();
+        let last = turns.filter(|entry| entry.kind != OpKind::Choose).map(|entry| entry.ctx).next();
+        last.is_some_and(|last| last != id && self.enabled(last))
+    }
+
+    /// Writes down something that is no step of anybody else's turn.
+    pub(crate) fn record_as(&mut self, id: CtxId, op: &Op, text: String) {
+        let mut entry = self.entry(id, op, text, false);
+        entry.line.told = true;
+        self.recorder.entries.push(entry);
     }
 
     pub(crate) fn record(&mut self, id: CtxId, op: &Op, preempts: bool) {
@@ -82,6 +92,7 @@ impl World {
             }
             OpKind::Relax | OpKind::Lapse => "looks again".to_owned(),
             OpKind::Spawn => "starts a task".to_owned(),
+            OpKind::Choose => "gets a value".to_owned(),
             OpKind::Join => format!("has joined {}", self.ctx(op.target).name),
         }
     }

@@ -1,5 +1,6 @@
 //! The simulated machine of one OS thread: its contexts, CPUs and objects.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use crate::machine::flags::writes_down;
 use crate::machine::kept::Kept;
 use crate::machine::lent::lent;
 use crate::machine::object::{NOBODY, Obj, ObjKind};
+use crate::machine::plain::Plain;
 use crate::machine::recorder::Recorder;
 use crate::machine::spin::{Key, Probe, Spin, Spins};
 use crate::machine::watchdog::Watched;
@@ -57,6 +59,7 @@ impl core::fmt::Display for Ended {
 
 impl core::error::Error for Ended {}
 
+type Left = Box<dyn FnOnce() -> Vec<String>>;
 type Check = Box<dyn FnOnce() -> Result<(), String>>;
 
 /// One OS thread's machine.
@@ -124,8 +127,14 @@ pub(crate) struct World {
     /// The contexts that wait for ever, where that is an outcome.
     pub waiting_outcome: Option<String>,
     pub recorder: Recorder,
+    /// The accesses to plain memory.
+    pub plain: Plain,
     /// The last acquisition of each lock, while it is found out what locks are for.
     pub acquisitions: Vec<Acquisition>,
+    /// Tells what is left when all is over, if nothing may be.
+    pub left: Option<Left>,
+    /// What tasks have returned, and nobody has asked for.
+    pub returned: Vec<(CtxId, Box<dyn Any>)>,
     /// What else belongs to the execution, and is of no concern to the machine.
     pub kept: Kept,
     /// What is told to the watchdog, and the names that it has been told.
@@ -190,7 +199,10 @@ impl World {
             over: false,
             waiting_outcome: None,
             recorder: Recorder::default(),
+            plain: Plain::default(),
             acquisitions: Vec::new(),
+            left: None,
+            returned: Vec::new(),
             kept: Kept::default(),
             watched,
             named,
@@ -269,6 +281,8 @@ impl World {
             self.recorder = Recorder::default();
         }
         self.acquisitions.clear();
+        self.left = None;
+        self.plain.clear();
         self.cpus.truncate(cpus as usize);
         for index in 0..self.cpus.len() {
             let token = self.add_token();
@@ -440,6 +454,8 @@ impl World {
             reschedules: false,
             scheduled: None,
             preempted: None,
+            spurious: [0; 2],
+            at_end: Vec::new(),
             kept: Kept::default(),
             pinned: false,
             may_not_run: false,

@@ -10,6 +10,8 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::SelfDeadlock => "self-deadlock",
         FailureKind::SleepInAtomic => "sleep in atomic context",
         FailureKind::UnderLeaf => "action under a leaf lock",
+        FailureKind::DataRace => "data race",
+        FailureKind::Leak => "leak",
         FailureKind::UseAfterFree => "use after free",
         FailureKind::RefUnderflow => "reference count below zero",
         FailureKind::Panic => "panic",

@@ -176,6 +176,13 @@ impl Executor {
         if self.traces.is_some() && failed.is_none() && halted.is_none() {
             self.count_trace();
         }
+        if cell.with(|w| !w.returned.is_empty()) {
+            self.drop_returned(failed.is_some() || halted.is_some());
+        }
+        let failed = failed.or_else(|| {
+            let left = cell.with(|w| w.left.take().filter(|_| !w.some_wait()))?;
+            if halted.is_none() { self.leaked(left()) } else { None }
+        });
         let failed =
             if strays::count() == self.strays { failed } else { Some(self.with_strays(failed)) };
         self.watch.0.rest();
@@ -203,6 +210,29 @@ impl Executor {
         std::panic::resume_unwind(payload);
     }
 
+    /// Drops what tasks have returned and nobody has asked for; what is left of a run that failed
+    /// stays, as its contexts do.
+    #[cold]
+    fn drop_returned(&mut self, abandoned: bool) {
+        let returned = self.cell.with(|w| {
+            if !abandoned {
+                w.turn_to(Mode::Alone);
+                w.over = true;
+            }
+            std::mem::take(&mut w.returned)
+        });
+        match abandoned {
+            true => std::mem::forget(returned),
+            false => drop(returned),
+        }
+    }
+
+    /// A run that has left something which must not be left.
+    fn leaked(&self, left: Vec<String>) -> Option<FailedRun> {
+        let message = format!("When all is over, there is still {}.", left.join(" and "));
+        (!left.is_empty()).then(|| self.failed(FailureKind::Leak, message))
+    }
+
     #[cold]
     fn count_trace(&mut self) {
         let trace =
@@ -219,13 +249,16 @@ impl Executor {
             self.end_services();
         }
         let left = self.stuck_ones();
+        let returned = cell.with(|w| std::mem::take(&mut w.returned));
         if left.is_empty() {
             let unused = cell.with(|w| {
                 w.turn_to(Mode::Alone);
                 w.over = true;
                 (std::mem::take(&mut w.checks), w.outcome.take())
             });
-            drop(unused);
+            drop((unused, returned));
+        } else {
+            std::mem::forget(returned);
         }
         cell.with(|w| {
             w.end_probe();
@@ -350,8 +383,10 @@ impl Executor {
     fn abandon(&mut self) {
         self.cell.with(|w| {
             std::mem::forget((std::mem::take(&mut w.checks), w.outcome.take()));
+            std::mem::forget(std::mem::take(&mut w.returned));
             for ctx in &mut w.ctxs {
                 std::mem::forget(ctx.job.take());
+                std::mem::forget(std::mem::take(&mut ctx.at_end));
             }
         });
         let unfinished: Vec<_> = self.stuck_ones();

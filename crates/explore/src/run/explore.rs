@@ -35,6 +35,30 @@ pub enum Schedules {
 const LAPSES: u32 = 4;
 
 /// An exploration, to be configured and run.
+///
+/// ```
+/// use std::sync::Arc;
+/// use doorbell_explore::sync::atomic::{AtomicU32, Ordering::SeqCst};
+/// use doorbell_explore::{Explore, Machine, trace::FailureKind};
+///
+/// let program = |m: &Machine| {
+///     let word = Arc::new(AtomicU32::new(0));
+///     for name in ["one", "two"] {
+///         let word = Arc::clone(&word);
+///         m.task(name, move || word.store(word.load(SeqCst) + 1, SeqCst));
+///     }
+///     m.at_quiescence("both have counted", move || match word.load(SeqCst) {
+///         2 => Ok(()),
+///         other => Err(format!("the word is {other}")),
+///     });
+/// };
+/// let report = Explore::new("lost update").run(program);
+/// let failure = report.assert_found(FailureKind::Quiescence);
+/// // Without a preemption nothing is lost; and the same failure can be had again.
+/// let bounded = Explore::new("lost update").bound(Some(0)).run(program);
+/// assert!(bounded.failure.is_none());
+/// assert!(Explore::new("lost update").replay(&failure.token, program).is_ok());
+/// ```
 #[derive(Clone)]
 pub struct Explore {
     pub(crate) name: String,
@@ -81,6 +105,7 @@ impl Explore {
                 stop_at_stuck: true,
                 validate: true,
                 lapses: LAPSES,
+                spurious: [0; 2],
                 record: false,
                 contexts_return: false,
                 fault: None,
@@ -170,6 +195,36 @@ impl Explore {
         self
     }
 
+    /// Lets each context's weak exchanges fail though the word holds what is expected, so many times
+    /// in one execution: as processors do that have no compare-exchange of one instruction. None
+    /// without this.
+    ///
+    /// ```
+    /// use doorbell_explore::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    /// use doorbell_explore::{Explore, Machine, trace::FailureKind};
+    ///
+    /// let report = Explore::new("a weak exchange without a loop").spurious_exchanges(1).run(
+    ///     |m: &Machine| {
+    ///         let word = AtomicU32::new(0);
+    ///         m.task("takes", move || {
+    ///             word.compare_exchange_weak(0, 1, SeqCst, SeqCst).expect("nobody else is there");
+    ///         });
+    ///     },
+    /// );
+    /// report.assert_found(FailureKind::Panic);
+    /// ```
+    pub fn spurious_exchanges(mut self, times: u32) -> Self {
+        self.settings.spurious[0] = times;
+        self
+    }
+
+    /// Lets each task's `park` return though nobody has woken it, so many times in one execution,
+    /// which its contract allows. None without this.
+    pub fn spurious_wakes(mut self, times: u32) -> Self {
+        self.settings.spurious[1] = times;
+        self
+    }
+
     /// Says whether a failing run is made minimal in preemptions before it is told (the default).
     pub fn minimise(mut self, minimise: bool) -> Self {
         self.minimise = minimise;
@@ -232,7 +287,8 @@ impl Explore {
         self
     }
 
-    /// Has `f` called now and then on one of the exploring threads.
+    /// Has `f` called now and then on one of the exploring threads. Without this, an exploration
+    /// that takes longer than two seconds shows a line on stderr, if that is a terminal.
     pub fn on_progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
         self

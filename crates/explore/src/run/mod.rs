@@ -7,6 +7,7 @@
 //!   minimise     of a failing run the one with the fewest preemptions
 //!   token        the schedule of it in 80 characters; the run is written down as it is replayed
 //!   report       the verdict, and all that was counted
+//!   shown        progress on a terminal
 //! ```
 //!
 //! A verdict is [`Exhausted`](Verdict::Exhausted) only if nothing ended the search early: every
@@ -18,6 +19,7 @@ mod explore;
 mod minimise;
 mod parallel;
 mod report;
+mod shown;
 mod token;
 
 use std::time::Instant;
@@ -40,8 +42,11 @@ impl Explore {
     /// handlers, hardware and conditions to the machine. It must do the same each time it is
     /// called.
     pub fn run(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {
-        let this = Explore { spins: Spins::default(), ..self.clone() };
-        calmly(|| this.run_this(program))
+        let mut this = Explore { spins: Spins::default(), ..self.clone() };
+        let shown = shown::Shown::on(&mut this);
+        let report = calmly(|| this.run_this(program));
+        drop(shown);
+        report
     }
 
     fn run_this(&self, program: impl Fn(&Machine) + Send + Sync) -> Report {

@@ -348,6 +348,7 @@ impl Events {
             let knows = self.clock(index).iter().enumerate().filter(|(_, last)| **last != 0);
             let known = knows.map(|(ctx, &last)| (ctx as u64) << 32 | place[last as usize - 1]);
             let parts = known.chain([u64::from(event.ctx.0), event.kind as u64]);
+            let parts = parts.chain((event.kind == OpKind::Choose).then_some(event.signature));
             sum = sum.wrapping_add(parts.fold(0, |mixed, part| Random::new(mixed ^ part).next()));
         }
         sum

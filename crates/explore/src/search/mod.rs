@@ -9,7 +9,9 @@
 //! first is looked for further back, and a step that waits when the run ends is analysed as if it
 //! were done.
 
+pub(crate) mod choice;
 pub(crate) mod events;
+mod fault;
 mod node;
 mod random;
 pub(crate) mod removal;
@@ -21,35 +23,12 @@ use crate::op::{Access, Op, OpKind};
 use crate::validate::{Rules, Validator};
 
 use events::{Event, Events, NewEvent, Race};
-use node::Node;
+pub use fault::Fault;
+pub(crate) use node::Branch;
+use node::{Choice, Node};
 pub(crate) use random::Random;
 use removal::Removal;
 pub(crate) use sampler::{Replay, Sampler};
-
-/// A fault that is planted into the search, to see that the tests find it.
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// Interrupt entries do not race for the interrupt token.
-    NoToken,
-    /// A handler is brought forward without what raises its interrupt.
-    EntryWithoutRaise,
-    /// Contexts stay asleep whatever happens.
-    StaleSleep,
-    /// A bound on preemptions is combined with the reduction as if they had nothing to do with each
-    /// other.
-    NaiveBound,
-    /// An exchange that has failed once counts as one that only reads, whatever the word holds.
-    BlindExchange,
-    /// Loops that count their looks wait for ever.
-    NeverLapses,
-    /// A context that has panicked goes on alone to its end, though the panic is caught.
-    PanicStays,
-    /// Tasks that several tasks spawn are numbered in the order in which they happen to come.
-    UnorderedSpawns,
-    /// Objects that appear while the program runs do not race.
-    LateObjects,
-}
 
 /// After how many steps a search looks whether its time is over, and from how many on a run counts
 /// as long: shorter ones are finished.
@@ -76,6 +55,9 @@ pub(crate) struct Settings {
     pub validate: bool,
     /// How often a context may lapse in one execution while others can go on.
     pub lapses: u32,
+    /// How often in one execution each context's weak exchanges may fail, and its parking may end,
+    /// for nothing.
+    pub spurious: [u32; 2],
     /// Whether the run is written down for a trace.
     pub record: bool,
     /// Whether all contexts return when they are told that the run is over: then a failing run
@@ -86,12 +68,6 @@ pub(crate) struct Settings {
     pub removal: Option<Removal>,
     /// Until when the search goes on.
     pub until: Until,
-}
-
-/// A branch to be explored.
-pub(crate) struct Branch {
-    pub nodes: Vec<Node>,
-    pub plan: Vec<CtxId>,
 }
 
 /// The event that is being done.
@@ -170,6 +146,8 @@ pub(crate) struct Search {
     nodes: Vec<Node>,
     /// The contexts that take the steps of the run, as far as it is known.
     plan: Vec<CtxId>,
+    /// Where in the plan values stand, and not contexts.
+    choices: Vec<Choice>,
     depth: usize,
     /// How long the plan was when the run began.
     began: usize,
@@ -226,6 +204,7 @@ impl Search {
             events,
             nodes,
             plan,
+            choices: Vec::new(),
             depth: 0,
             began: 0,
             phase: Phase::Searching,
@@ -285,6 +264,7 @@ impl Search {
     /// Forgets the run, to run its schedule again.
     pub(crate) fn end_probe(&mut self) {
         self.plan.truncate(self.began);
+        self.forget_choices(self.began);
         self.nodes.truncate(self.began);
         self.events.truncate(self.began.saturating_sub(1));
     }
@@ -341,6 +321,7 @@ impl Search {
         if let Strategy::Sampled(sampler) = &mut self.strategy {
             sampler.begin(self.plan.len());
             self.plan.clear();
+            self.choices.clear();
             self.events.truncate(0);
         }
         self.began = self.plan.len();
@@ -368,6 +349,7 @@ impl Search {
     /// Turns to a branch that another thread gave away.
     pub(crate) fn adopt(&mut self, branch: Branch) {
         self.events.truncate(0);
+        self.choices.clear();
         self.nodes = branch.nodes;
         self.plan = branch.plan;
     }
@@ -422,6 +404,11 @@ impl Search {
         self.open = Some(open);
     }
 
+    /// Returns whether the step that is being done is one that has not been recorded yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Takes back the event that is being done, to be opened again.
     pub(crate) fn reopen(&mut self) -> Option<Box<OpenEvent>> {
         self.open.take()
@@ -447,7 +434,11 @@ impl Search {
     #[inline(always)]
     pub(crate) fn choose(&mut self, enabled: CtxSet, lapse: CtxSet) -> CtxId {
         // Who rests has given up its CPU of its own accord.
-        let previous = self.plan.last().copied().filter(|&previous| !lapse.contains(previous));
+        let last = match self.choices.last() {
+            Some(last) if last.depth + 1 == self.plan.len() => last.by,
+            _ => self.plan.last().copied(),
+        };
+        let previous = last.filter(|&previous| !lapse.contains(previous));
         let favourite = match previous {
             Some(previous) if enabled.contains(previous) => previous,
             _ => {
@@ -644,15 +635,20 @@ impl Search {
     /// preemption more than is left, or be reachable without one only from further back. So more is
     /// added (Coons, Musuvathi, McKinley, "Bounded partial-order reduction", OOPSLA 2013).
     fn reverse_bounded(&mut self, first: usize, ctx: CtxId) {
+        let Some(first) = self.scheduled_at(first) else { return };
         self.nodes[first].add_or_all(ctx);
         if self.settings.fault == Some(Fault::NaiveBound) {
             return;
         }
         let mut start = first;
-        while start > 0 && self.plan[start - 1] == self.plan[first] {
+        // The context that took a step, or chose a value.
+        let who = |depth: usize| self.events.get(depth).ctx;
+        while start > 0 && who(start - 1) == who(first) {
             start -= 1;
         }
-        self.nodes[start].add_or_all(ctx);
+        if let Some(start) = self.scheduled_at(start) {
+            self.nodes[start].add_or_all(ctx);
+        }
     }
 
     /// Where a run ends or is cut: those who wait could have had their turn before what they wait
@@ -674,6 +670,7 @@ impl Search {
             match next {
                 Some(ctx) => {
                     self.plan.truncate(depth);
+                    self.forget_choices(depth);
                     self.plan.push(ctx);
                     self.events.truncate(depth);
                     return true;

@@ -21,7 +21,24 @@ struct Shared {
     done: AtomicU64,
 }
 
+/// A choice on the way of the run: the entry of the plan there is a value.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    pub depth: usize,
+    /// The context whose turn it was; none, if one chose before its first step.
+    pub by: Option<CtxId>,
+}
+
+/// A branch to be explored.
+pub(crate) struct Branch {
+    pub nodes: Vec<Node>,
+    pub plan: Vec<CtxId>,
+}
+
 pub(crate) struct Node {
+    /// For a node at which a value is chosen: the contexts that sleep before it. All sets are of
+    /// values then.
+    through: Option<u64>,
     enabled: u64,
     sleep: u64,
     own: Sets,
@@ -44,6 +61,7 @@ impl Node {
     ) -> Self {
         let backtrack = if brute { enabled.0 } else { chosen.bit() };
         Node {
+            through: None,
             enabled: enabled.0,
             sleep: asleep.0,
             own: Sets { backtrack, done: chosen.bit() },
@@ -53,6 +71,19 @@ impl Node {
             chosen,
             preemptions,
         }
+    }
+
+    /// A node at which each of `values` is chosen, the first now.
+    pub(crate) fn of_choice(values: CtxSet, asleep: CtxSet, preemptions: u32) -> Self {
+        let through = Some(asleep.0);
+        let node = Node::new(values, CtxSet::EMPTY, CtxId(0), None, preemptions, true);
+        Node { through, ..node }
+    }
+
+    /// The contexts that sleep before a choice, if this is one.
+    #[inline]
+    pub(crate) fn through(&self) -> Option<u64> {
+        self.through
     }
 
     #[inline]

@@ -72,7 +72,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    fn choose(&mut self, favourite: CtxId, depth: usize) -> CtxId {
+    pub(super) fn choose(&mut self, favourite: CtxId, depth: usize) -> CtxId {
         let place = || self.deviations.binary_search_by_key(&depth, |(step, _)| *step).ok();
         let deviation = || place().map(|place| self.deviations[place].1);
         let chosen = self.schedule.get(depth).copied().or_else(deviation).unwrap_or(favourite);

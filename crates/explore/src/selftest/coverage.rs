@@ -25,10 +25,11 @@ pub(super) enum Feature {
     RacingSpawns,
     Caught,
     Static,
+    Chose,
 }
 
 /// All of them, with what a reader calls them.
-pub(super) const FEATURES: [(Feature, &str); 21] = [
+pub(super) const FEATURES: [(Feature, &str); 22] = [
     (Feature::Interrupt, "took an interrupt"),
     (Feature::NestedInterrupt, "nested interrupts"),
     (Feature::Ipi, "delivered an IPI"),
@@ -50,6 +51,7 @@ pub(super) const FEATURES: [(Feature, &str); 21] = [
     (Feature::RacingSpawns, "spawned tasks of several tasks"),
     (Feature::Caught, "caught a panic"),
     (Feature::Static, "took a lock that is a static"),
+    (Feature::Chose, "chose another value than the first"),
 ];
 
 impl Feature {

@@ -95,7 +95,26 @@ pub(super) fn program(seed: u64) -> Program {
     }
     generator.raise_all(&mut program);
     generator.nest(&mut program);
+    add_choice(&mut program, &mut Random::new(seed ^ CHOICES));
     program
+}
+
+/// Makes what is drawn for choices another thing than what is drawn for the rest.
+const CHOICES: u64 = 0x6368_6f69_6365;
+
+/// Lets some programs choose: first thing, in the middle, or at the end of some context.
+fn add_choice(program: &mut Program, random: &mut Random) {
+    if random.below(6) > 0 {
+        return;
+    }
+    let tasks = program.tasks.len() as u64;
+    let drawn = random.below(tasks + program.handlers.len() as u64);
+    let acts = match drawn.checked_sub(tasks) {
+        Some(handler) => &mut program.handlers[handler as usize].acts,
+        None => &mut program.tasks[drawn as usize],
+    };
+    let place = random.below(acts.len() as u64 + 1) as usize;
+    acts.insert(place, Act::Choose(random.below(2) as u8, 2 + random.below(2) as u8));
 }
 
 impl Place {

@@ -278,6 +278,14 @@ impl Run {
                 self.write(*word, *value);
                 Ok(())
             }
+            Act::Choose(word, most) => {
+                let site = Location::caller();
+                let value = with(|w| w.choose(*most, site, |_| None)).ok_or(Ended)?;
+                if value > 0 {
+                    state.saw(Feature::Chose);
+                }
+                self.act(&Act::Store(*word, value))
+            }
             Act::Add(word, value) => {
                 let at = &state.words[*word as usize];
                 let sum = || (at.value.get() + value) % 8;

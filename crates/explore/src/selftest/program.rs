@@ -62,6 +62,8 @@ pub(super) enum Act {
     Queue(WordId, u8),
     /// Wakes all in the wait queue.
     WakeAll,
+    /// Writes a value below the second that the search chooses.
+    Choose(WordId, u8),
     /// Starts a task of its own CPU and joins it after the body.
     Spawn(Vec<Act>, Vec<Act>),
 }
@@ -164,6 +166,7 @@ impl fmt::Display for Act {
             Act::Caught(body) => write!(f, "panic, drop {} catch", Block(body)),
             Act::Static(body) => write!(f, "lock the static {}", Block(body)),
             Act::Queue(w, v) => write!(f, "wait in the queue until {} == {v}", word(w)),
+            Act::Choose(w, most) => write!(f, "{} = any of {most}", word(w)),
             Act::WakeAll => f.write_str("wake the queue"),
             Act::Spawn(child, body) => {
                 write!(f, "spawn {} meanwhile {} join", Block(child), Block(body))

@@ -22,6 +22,7 @@ use crate::machine::stamp::Stamp;
 use crate::machine::step::{step, step_of};
 use crate::op::{Access, NO_OBJ, Op, OpKind, Uses};
 use crate::search::removal::Taken;
+use crate::sim::choice::{Spurious, spuriously};
 use crate::sim::model::{step_that, step_that_with, with_condition};
 
 /// What a [`SimAtomic`] can hold.
@@ -319,6 +320,21 @@ where
 
     #[inline]
     #[track_caller]
+    fn compare_exchange_weak(
+        &self,
+        current: T,
+        new: T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<T, T> {
+        if spuriously(Spurious::Exchange, Location::caller()) {
+            return Err(self.load(failure));
+        }
+        self.compare_exchange(current, new, success, failure)
+    }
+
+    #[inline]
+    #[track_caller]
     fn fetch_or(&self, value: T, _order: Ordering) -> T {
         self.rmw(|old| T::from_bits(old.to_bits() | value.to_bits()))
     }
@@ -492,5 +508,19 @@ impl<T: 'static> AtomicPtr<T> for SimAtomicPtr<T> {
             });
         }
         self.value.compare_exchange(current, new, Relaxed, Relaxed)
+    }
+
+    #[track_caller]
+    fn compare_exchange_weak(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        if spuriously(Spurious::Exchange, Location::caller()) {
+            return Err(self.load(failure));
+        }
+        self.compare_exchange(current, new, success, failure)
     }
 }

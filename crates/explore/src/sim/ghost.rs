@@ -1,7 +1,10 @@
 //! Ghost state: what the code itself does not keep, but must be true. A freed object that is
 //! touched is an error, not luck.
 
+use std::panic::Location;
+
 use crate::machine::record::note;
+use crate::sim::leak;
 use crate::sim::model::{Model, fail_as};
 use crate::trace::FailureKind;
 
@@ -9,6 +12,8 @@ use crate::trace::FailureKind;
 pub struct Ghost {
     name: &'static str,
     life: Model<Life>,
+    /// Whether it is there still when all is over.
+    there: leak::Life,
 }
 
 doorbell_platform::opaque_debug!([] Ghost; name);
@@ -22,7 +27,8 @@ impl Ghost {
     /// Creates a live object with one reference.
     #[track_caller]
     pub fn new(name: &'static str) -> Self {
-        Ghost { name, life: Model::new(name, Life { references: 1, freed: false }) }
+        let there = leak::Life::begin(name, Location::caller());
+        Ghost { name, life: Model::new(name, Life { references: 1, freed: false }), there }
     }
 
     /// Touches the object: an error if it is freed.
@@ -70,6 +76,7 @@ impl Ghost {
     #[track_caller]
     pub fn free(&self) {
         let before = self.life.change(|life| std::mem::replace(&mut life.freed, true));
+        self.there.end();
         self.tell("frees");
         self.check(before);
     }

@@ -25,6 +25,29 @@ use crate::op::{Access, Op, OpKind, Uses};
 use crate::sim::model::{Model, step_with, try_wait};
 
 /// A pool of workers of the simulated machine.
+///
+/// ```
+/// use std::sync::Arc;
+/// use doorbell_explore::sim::Pool;
+/// use doorbell_explore::{Explore, Machine, trace::FailureKind};
+/// use doorbell_platform::{Work, WorkQueue};
+///
+/// // Work that waits for other work needs a worker more than that.
+/// let waits = |workers: usize| {
+///     Explore::new("work that waits").run(move |m: &Machine| {
+///         let pool = Pool::new(m, "pool", workers);
+///         let inner = Arc::new(pool.work("inner", || ()));
+///         let outer = Arc::clone(&inner);
+///         let outer = pool.work("outer", move || {
+///             outer.queue();
+///             outer.flush();
+///         });
+///         m.task("queues", move || _ = outer.queue());
+///     })
+/// };
+/// waits(1).assert_found(FailureKind::Deadlock);
+/// waits(2).assert_exhausted();
+/// ```
 #[derive(Clone)]
 pub struct Pool {
     inner: Arc<Inner>,

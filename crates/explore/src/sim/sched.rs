@@ -67,6 +67,32 @@ impl Hooks for () {}
 pub struct SchedTask(usize);
 
 /// A scheduler over some CPUs.
+///
+/// ```
+/// use std::sync::Arc;
+/// use doorbell_explore::sim::{Placement, Scheduler};
+/// use doorbell_explore::sync::atomic::{AtomicU32, Ordering::SeqCst};
+/// use doorbell_explore::{Explore, Machine, trace::FailureKind};
+/// use doorbell_platform::CpuId;
+///
+/// // Two tasks of one CPU, which lose an update only if one of them is preempted.
+/// let count = |preemptible: bool| {
+///     Explore::new("two tasks of one CPU").run(move |m: &Machine| {
+///         let scheduler = Scheduler::new(m, 1, Placement::Previous, preemptible, ());
+///         let word = Arc::new(AtomicU32::new(0));
+///         for name in ["one", "two"] {
+///             let word = Arc::clone(&word);
+///             scheduler.task(m, CpuId(0), name, move || word.store(word.load(SeqCst) + 1, SeqCst));
+///         }
+///         m.at_quiescence("both have counted", move || match word.load(SeqCst) {
+///             2 => Ok(()),
+///             other => Err(format!("the word is {other}")),
+///         });
+///     })
+/// };
+/// count(false).assert_exhausted();
+/// count(true).assert_found(FailureKind::Quiescence);
+/// ```
 #[derive(Clone)]
 pub struct Scheduler(Rc<Inner>);
 

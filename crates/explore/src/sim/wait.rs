@@ -1,5 +1,6 @@
 //! Simulated waiting: completions, wait queues, parked tasks.
 
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use crate::machine::flags::recording;
 use crate::machine::leaf::acts;
 use crate::machine::record::note;
 use crate::op::{Op, OpKind};
+use crate::sim::choice::{Spurious, spuriously};
 use crate::sim::model::{Model, wait};
 use crate::sim::timer::clock;
+use crate::sim::waiters::Waiters;
 
 /// A completion of the simulated machine.
 pub struct SimCompletion(Model<bool>);
@@ -85,34 +88,85 @@ impl Completion for SimCompletion {
 }
 
 /// A wait queue of the simulated machine: counts its wake-ups, and a waiter waits for the next one.
-pub struct SimWaitQueue(Model<u64>);
+pub struct SimWaitQueue(Model<Wakes>);
+
+/// What a wait queue knows.
+#[derive(Default)]
+struct Wakes {
+    /// How often all were woken.
+    all: u64,
+    /// Those of whom one is woken at a time.
+    exclusive: Waiters,
+}
 
 doorbell_platform::opaque_debug!([] SimWaitQueue);
 
 impl WaitQueue for SimWaitQueue {
     #[track_caller]
     fn new(name: &'static str) -> Self {
-        SimWaitQueue(Model::new(name, 0))
+        SimWaitQueue(Model::new(name, Wakes::default()))
     }
 
     #[track_caller]
     fn wait_until(&self, mut condition: impl FnMut() -> bool) {
         loop {
-            let before = self.0.observe(|wakes| *wakes);
+            let before = self.0.observe(|wakes| wakes.all);
             if condition() {
                 return;
             }
-            self.0.wait(|wakes| *wakes != before, |_| ());
+            self.0.wait(|wakes| wakes.all != before, |_| ());
         }
     }
 
     #[track_caller]
     fn wake_all(&self) {
         acts(|| format!("wakes who waits for {}", self.0.called()));
-        self.0.change(|wakes| *wakes += 1);
+        self.0.change(|wakes| {
+            wakes.all += 1;
+            wakes.exclusive.wake_all();
+        });
         if recording() {
             let queue = self.0.called();
             note(|| format!("wakes who waits for {queue}"));
+        }
+    }
+}
+
+impl SimWaitQueue {
+    /// Sleeps until `condition` holds, as [`wait_until`](WaitQueue::wait_until) does, among those of
+    /// whom [`wake_one`](SimWaitQueue::wake_one) wakes one.
+    ///
+    /// # Context
+    /// Any task. It may sleep.
+    #[track_caller]
+    pub fn wait_exclusive_until(&self, mut condition: impl FnMut() -> bool) {
+        loop {
+            let place = self.0.change(|wakes| wakes.exclusive.come());
+            let goes = condition();
+            if goes {
+                self.0.change(|wakes| wakes.exclusive.go(place));
+                return;
+            }
+            let woken = |wakes: &Wakes| wakes.exclusive.is_woken(place);
+            self.0.take(woken, |wakes| wakes.exclusive.go(place));
+        }
+    }
+
+    /// Makes one of those that wait exclusively check its condition again, and all others. Which
+    /// one, of those that wait already, is explored.
+    ///
+    /// # Context
+    /// Any. It does not sleep.
+    #[track_caller]
+    pub fn wake_one(&self) {
+        acts(|| format!("wakes one that waits for {}", self.0.called()));
+        self.0.change(|wakes| {
+            wakes.all += 1;
+            wakes.exclusive.wake_one();
+        });
+        if recording() {
+            let queue = self.0.called();
+            note(|| format!("wakes one that waits for {queue}"));
         }
     }
 }
@@ -185,6 +239,9 @@ pub(crate) fn current_task() -> SimTask {
 #[track_caller]
 pub(crate) fn park() {
     acts(|| "sleeps".to_owned());
+    if spuriously(Spurious::Wake, Location::caller()) {
+        return;
+    }
     let task = current_task();
     match parker(task.ctx) {
         Some(parker) => parker.park(),
@@ -193,4 +250,28 @@ pub(crate) fn park() {
             note(|| "was woken".to_owned());
         }
     }
+}
+
+/// Sleeps until woken or a timeout strikes; `false` if it was the timeout. As many timeouts strike
+/// in one execution as [`Machine::timeouts`](crate::Machine::timeouts) allows, each of them at any
+/// moment.
+///
+/// # Panics
+/// If the task is one of a scheduler, which has no timeouts.
+///
+/// # Context
+/// Any task. It sleeps.
+#[track_caller]
+pub fn park_timeout() -> bool {
+    acts(|| "sleeps".to_owned());
+    let task = current_task();
+    assert!(parker(task.ctx).is_none(), "a task of a scheduler sleeps without a timeout");
+    let clock = clock();
+    let woken = &task.woken;
+    let done = || *woken.state() || *clock.state() > 0;
+    wait(Op { obj2: Some(clock.id()), ..Op::new(OpKind::Take, woken.id()) }, &done);
+    let was_woken = std::mem::replace(&mut *woken.state(), false);
+    *clock.state() -= u32::from(!was_woken);
+    note(|| if was_woken { "was woken" } else { "sleeps no longer" }.to_owned());
+    was_woken
 }
