@@ -12,21 +12,46 @@ use doorbell_bench::table::{count, rate};
 use doorbell_explore::{Explore, Machine, Sim};
 use doorbell_platform::{Atomic, AtomicInt, Platform};
 
-/// `threads` threads do `steps` atomic increments each; with `racy`, a load and a store in place of
-/// each.
+/// `threads` threads do `steps` of something each.
 #[derive(Clone, Copy)]
 struct Program {
     name: &'static str,
     threads: usize,
     steps: usize,
-    racy: bool,
+    what: What,
+}
+
+/// What they do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Atomic increments.
+    Count,
+    /// A load and a store in place of each.
+    Racy,
+    /// Each waits, with a mutex and a condition variable, until it is its turn, and tells the others
+    /// that it is that of the next.
+    Turns,
+}
+
+/// What a thread of [`What::Turns`] does, whichever explorer's the mutex is.
+macro_rules! turns {
+    ($program:expr, $shared:expr, $thread:expr) => {
+        for step in 0..$program.steps {
+            let mut turn = $shared.0.lock().expect("nobody panics");
+            while *turn != step * $program.threads + $thread {
+                turn = $shared.1.wait(turn).expect("nobody panics");
+            }
+            *turn += 1;
+            $shared.1.notify_all();
+        }
+    };
 }
 
 /// What a thread of a program does with the word, whichever explorer's it is.
 macro_rules! steps {
     ($program:expr, $word:expr) => {
         for _ in 0..$program.steps {
-            if $program.racy {
+            if $program.what == What::Racy {
                 $word.store($word.load(SeqCst) + 1, SeqCst);
             } else {
                 $word.fetch_add(1, SeqCst);
@@ -35,12 +60,13 @@ macro_rules! steps {
     };
 }
 
-const PROGRAMS: [Program; 5] = [
-    Program { name: "inc 2x2", threads: 2, steps: 2, racy: false },
-    Program { name: "inc 2x3", threads: 2, steps: 3, racy: false },
-    Program { name: "inc 3x2", threads: 3, steps: 2, racy: false },
-    Program { name: "racy 2x2", threads: 2, steps: 2, racy: true },
-    Program { name: "inc 2x8", threads: 2, steps: 8, racy: false },
+const PROGRAMS: [Program; 6] = [
+    Program { name: "inc 2x2", threads: 2, steps: 2, what: What::Count },
+    Program { name: "inc 2x3", threads: 2, steps: 3, what: What::Count },
+    Program { name: "inc 3x2", threads: 3, steps: 2, what: What::Count },
+    Program { name: "racy 2x2", threads: 2, steps: 2, what: What::Racy },
+    Program { name: "inc 2x8", threads: 2, steps: 8, what: What::Count },
+    Program { name: "turns 3x1", threads: 3, steps: 1, what: What::Turns },
 ];
 
 /// What one explorer made of one program.
@@ -92,6 +118,9 @@ fn measure(patience: Duration, limit: u64, explore: impl Fn(Meter)) -> Measured 
 const LIMIT: usize = 100_000;
 
 fn doorbell(program: Program, patience: Duration) -> Measured {
+    if program.what == What::Turns {
+        return doorbell_turns(program, patience);
+    }
     rate_of(patience, || {
         let report = Explore::new(program.name).run(|m: &Machine| {
             let word = Arc::new(<Sim as Platform>::AtomicU64::new(0));
@@ -107,6 +136,44 @@ fn doorbell(program: Program, patience: Duration) -> Measured {
     })
 }
 
+fn doorbell_turns(program: Program, patience: Duration) -> Measured {
+    use doorbell_explore::sync::{Condvar, Mutex};
+    rate_of(patience, || {
+        let report = Explore::new(program.name).run(|m: &Machine| {
+            let shared = Arc::new((Mutex::new(0), Condvar::new()));
+            for thread in 0..program.threads {
+                let shared = Arc::clone(&shared);
+                m.task("task", move || {
+                    turns!(program, shared, thread);
+                });
+            }
+        });
+        report.assert_exhausted();
+        (report.executions, Some(report.executions))
+    })
+}
+
+/// [`What::Turns`] by the explorer `$peer`, whose types are shaped as those of `std`.
+macro_rules! peer_turns {
+    ($peer:ident, $program:expr) => {{
+        let program = $program;
+        let shared =
+            $peer::sync::Arc::new(($peer::sync::Mutex::new(0), $peer::sync::Condvar::new()));
+        let threads: Vec<_> = (1..program.threads)
+            .map(|thread| {
+                let shared = $peer::sync::Arc::clone(&shared);
+                $peer::thread::spawn(move || {
+                    turns!(program, shared, thread);
+                })
+            })
+            .collect();
+        turns!(program, shared, 0);
+        for thread in threads {
+            thread.join().expect("it does not panic");
+        }
+    }};
+}
+
 fn loom(program: Program, patience: Duration) -> Measured {
     measure(patience, LIMIT as u64, move |meter| {
         let mut model = loom::model::Builder::new();
@@ -114,6 +181,9 @@ fn loom(program: Program, patience: Duration) -> Measured {
         model.max_permutations = Some(LIMIT);
         model.check(move || {
             meter.fetch_add(1, Relaxed);
+            if program.what == What::Turns {
+                return peer_turns!(loom, program);
+            }
             let word = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
             let work = move |word: &loom::sync::atomic::AtomicU64| {
                 steps!(program, word);
@@ -138,6 +208,9 @@ fn shuttle(program: Program, patience: Duration) -> Measured {
         shuttle::check_dfs(
             move || {
                 meter.fetch_add(1, Relaxed);
+                if program.what == What::Turns {
+                    return peer_turns!(shuttle, program);
+                }
                 let word = Arc::new(shuttle::sync::atomic::AtomicU64::new(0));
                 let work = move |word: &shuttle::sync::atomic::AtomicU64| {
                     steps!(program, word);
