@@ -61,7 +61,8 @@ fn routes(bytes: &mut Bytes<'_>) -> Vec<(Gsi, Route)> {
             2 => routes.push((gsi, Route::Msi(Msi::new(0xfee0_0000, bytes.u32())))),
             3 => routes.push((gsi, Route::Msi(Msi::from_device(bytes.u32(), 0x1000, bytes.u32())))),
             4 => routes.push((gsi, Route::Edge(one))),
-            5 | 6 => routes.push((gsi, Route::Level(one))),
+            5 => routes.push((gsi, Route::Level(one))),
+            6 => routes.push((gsi, Route::Pin(one))),
             _ => routes.extend([(gsi, Route::Edge(one)), (gsi, Route::Level(other))]),
         }
     }

@@ -7,7 +7,7 @@ use doorbell_irqfd::{Controller, Msi, Pin, SourceId};
 use doorbell_platform::{CpuId, Platform};
 use doorbell_post::Notice;
 
-use crate::{Gic, IntId, Line, VcpuId};
+use crate::{Gic, IntId, Line, Trigger, VcpuId};
 
 /// The SPIs of a controller as pins of chip 0: pin 0 is INTID 32. What has to be kicked or woken
 /// goes to the one function.
@@ -59,6 +59,18 @@ impl<P: Platform, F: Fn(VcpuId, Notice<CpuId>) + Send + Sync + 'static> Controll
         if let Some(line) = self.line(pin) {
             line.edge(&mut &self.notice);
         }
+    }
+
+    /// Asks the trigger that the guest has set: an edge is latched, of a level the vCPU sees what it
+    /// looks at.
+    fn pulse(&self, pin: Pin) {
+        let Some(line) = self.line(pin) else { return };
+        if line.state().trigger() == Trigger::Edge {
+            return line.edge(&mut &self.notice);
+        }
+        let source = SourceId::IRQFD.number().into();
+        line.set_level(source, true, &mut &self.notice);
+        line.set_level(source, false, &mut &self.notice);
     }
 
     /// Ignores the message: there is no frame yet that translates messages.

@@ -124,3 +124,27 @@ fn an_edge_of_an_irqfd_makes_its_pin_pending_and_its_vcpu_is_told() {
     drop(blocked);
     assert_eq!(vm.acknowledges(0), SPI);
 }
+
+#[test]
+fn an_event_without_resampling_is_an_edge_or_a_glimpse_as_the_guest_has_it_and_leaves_no_level() {
+    use doorbell_irqfd::Controller;
+    let mut vm = Vm::new(1, 32);
+    vm.enable_spi(SPI);
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), |_, _| ()));
+    let irqfds = Irqfds::<Std, _>::new(Arc::clone(&pins), Limits::default());
+    let table = RoutingTable::new(&[(GSI, Route::Pin(Pin::new(0, 8)))]).expect("a good table");
+    let _ = irqfds.reroute(table).expect("an open VM");
+    let irqfd = irqfds.irqfd();
+    irqfd.assign(GSI).expect("a pin of any trigger will do");
+    let state = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
+    irqfd.signal();
+    assert!(!state(&vm).is_pending() && state(&vm).sources() == 0, "it is a level, which is over");
+    vm.write(doorbell_gic::Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
+    // Another pulse is between its two halves.
+    pins.set_irq(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD, true);
+    assert_eq!(vm.acknowledges(0), SPI);
+    irqfd.signal();
+    assert!(state(&vm).is_pending(), "the event is an edge of its own");
+    pins.set_irq(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD, false);
+    assert!(state(&vm).is_pending() && state(&vm).sources() == 0);
+}

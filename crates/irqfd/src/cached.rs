@@ -17,8 +17,10 @@ pub(crate) enum Cached {
     Nowhere,
     Msi(Msi),
     Edge(Pin),
-    /// A resampling irqfd with one level-sensitive pin.
+    /// A resampling irqfd with one pin that it can hold up.
     Level(Pin),
+    /// A plain irqfd with one pin, of whatever trigger mode.
+    Pulse(Pin),
     /// Several routes: look at the table.
     Table(Gsi),
     /// The same for a resampling irqfd.
@@ -33,7 +35,8 @@ impl Cached {
             (None, _) => Cached::Nowhere,
             (Some(&Route::Msi(msi)), None) => Cached::Msi(msi),
             (Some(&Route::Edge(pin)), None) => Cached::Edge(pin),
-            (Some(&Route::Level(pin)), None) if resample => Cached::Level(pin),
+            (Some(&(Route::Level(pin) | Route::Pin(pin))), None) if resample => Cached::Level(pin),
+            (Some(&Route::Pin(pin)), None) => Cached::Pulse(pin),
             _ if resample => Cached::LevelTable(gsi),
             _ => Cached::Table(gsi),
         }
@@ -41,12 +44,14 @@ impl Cached {
 
     /// [`of`](Cached::of), for an irqfd that is about to be assigned.
     pub(crate) fn checked(table: &RoutingTable, gsi: Gsi, resample: bool) -> Result<Self, Error> {
-        let level = table.routes(gsi).any(|route| matches!(route, Route::Level(_)));
-        match (Self::of(table, gsi, resample), resample, level) {
-            (Cached::Nowhere, ..) => Err(Error::UnknownGsi(gsi)),
-            (_, true, false) => Err(Error::NotLevel(gsi)),
-            (_, false, true) => Err(Error::NeedsResampling(gsi)),
-            (route, ..) => Ok(route),
+        let any = |is: fn(&Route) -> bool| table.routes(gsi).any(is);
+        match Self::of(table, gsi, resample) {
+            Cached::Nowhere => Err(Error::UnknownGsi(gsi)),
+            _ if resample && !any(Route::has_level) => Err(Error::NotLevel(gsi)),
+            _ if !resample && any(|route| matches!(route, Route::Level(_))) => {
+                Err(Error::NeedsResampling(gsi))
+            }
+            route => Ok(route),
         }
     }
 
@@ -62,6 +67,7 @@ impl Cached {
             Cached::Level(pin) => [4, pin.chip.into(), pin.number.into()],
             Cached::Table(gsi) => [5, gsi.0.into(), 0],
             Cached::LevelTable(gsi) => [6, gsi.0.into(), 0],
+            Cached::Pulse(pin) => [7, pin.chip.into(), pin.number.into()],
         }
     }
 
@@ -82,6 +88,7 @@ impl Cached {
             4 => Cached::Level(pin),
             5 => Cached::Table(Gsi(a as u32)),
             6 => Cached::LevelTable(Gsi(a as u32)),
+            7 => Cached::Pulse(pin),
             _ => Cached::Nowhere,
         }
     }
@@ -102,6 +109,7 @@ mod tests {
             Cached::Msi(Msi::from_device(u32::MAX, u64::MAX, 0)),
             Cached::Edge(pin),
             Cached::Level(pin),
+            Cached::Pulse(pin),
             Cached::Table(Gsi(4095)),
             Cached::LevelTable(Gsi(0)),
         ] {

@@ -27,12 +27,24 @@ pub trait Controller: Send + Sync + 'static {
     /// Returns how many pins controller `chip` has; 0 if there is no such controller.
     fn pins(&self, chip: u16) -> u32;
 
-    /// Sets the level that `source` gives to a level-sensitive pin. The pin's level is the OR over
-    /// all sources.
+    /// Sets the level that `source` gives to a pin. The pin's level is the OR over all sources;
+    /// where the guest has made the pin edge-triggered, a rise of it is an edge.
     fn set_irq(&self, pin: Pin, source: SourceId, level: bool);
 
     /// Takes an edge on a pin, which is latched: it cannot be over too soon.
     fn edge(&self, pin: Pin);
+
+    /// Takes an event of a plain irqfd on a pin whose trigger mode is the guest's affair: asserts
+    /// and deasserts it, as KVM does. On a level-triggered pin nobody may be looking in between,
+    /// and the event is over; devices that cannot live with that resample.
+    ///
+    /// All plain irqfds share one source: of two pulses at once, the second finds the pin asserted,
+    /// and is no edge. A controller that can tell an edge-triggered pin takes an
+    /// [`edge`](Controller::edge) there instead, and loses none.
+    fn pulse(&self, pin: Pin) {
+        self.set_irq(pin, SourceId::IRQFD, true);
+        self.set_irq(pin, SourceId::IRQFD, false);
+    }
 
     /// Takes a message-signalled interrupt, which arrives.
     fn msi(&self, msi: Msi);
@@ -47,6 +59,9 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
     }
     fn edge(&self, pin: Pin) {
         (**self).edge(pin);
+    }
+    fn pulse(&self, pin: Pin) {
+        (**self).pulse(pin);
     }
     #[inline(always)]
     fn msi(&self, msi: Msi) {

@@ -20,8 +20,8 @@ pub enum Error {
     MixedRoutes(Gsi),
     /// The GSI names the same pin twice.
     DuplicateRoute(Gsi),
-    /// A plain irqfd on a level-sensitive pin: its pulse could be over before anyone looked, and be
-    /// lost.
+    /// A plain irqfd on a [`Level`](crate::Route::Level) route: its pulse could be over before
+    /// anyone looked, and be lost. On a [`Pin`](crate::Route::Pin) route it is served.
     NeedsResampling(Gsi),
     /// A resampling irqfd on a GSI without a level-sensitive pin: nobody would ever acknowledge it.
     NotLevel(Gsi),

@@ -83,7 +83,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.vm.signal(&self.inner)
     }
 
-    /// Assigns the irqfd to a GSI with edge or MSI routes. An event that was pending is delivered.
+    /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is delivered.
     ///
     /// # Context
     /// Any task; does not sleep.
@@ -95,7 +95,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.link_to(gsi, None)
     }
 
-    /// Assigns the irqfd to a GSI with a level-sensitive pin: an event raises the line; the guest's
+    /// Assigns the irqfd to a GSI with a `Level` or `Pin` route: an event raises the line; the guest's
     /// acknowledgement lowers it and then notifies `sink`, whose device signals again if it still
     /// wants an interrupt. Several irqfds may do this on one GSI.
     ///

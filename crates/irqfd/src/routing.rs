@@ -8,10 +8,19 @@ use crate::{Controller, Error, Gsi, Msi, Pin};
 /// One meaning of a GSI.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Route {
-    /// An edge on a pin.
+    /// An edge on a pin. An event is latched, whatever trigger mode the guest has given the pin.
     Edge(Pin),
-    /// The level of a pin.
+    /// The level of a pin, for resampling irqfds and levels that the host sets. A plain irqfd is
+    /// refused.
     Level(Pin),
+    /// A pin in the trigger mode that the guest has given it, which the controller knows when it
+    /// is delivered: what a route to an irqchip is to KVM. When the guest writes its redirection
+    /// entry, nothing has to be rerouted.
+    ///
+    /// A plain irqfd gives a [pulse](Controller::pulse), a resampling one raises a level, and
+    /// [`Irqfds::set_irq`](crate::Irqfds::set_irq) hands on the level as it is, so that one that
+    /// is high already is no second edge.
+    Pin(Pin),
     /// A message.
     Msi(Msi),
 }
@@ -19,9 +28,14 @@ pub enum Route {
 impl Route {
     fn pin(&self) -> Option<Pin> {
         match *self {
-            Route::Edge(pin) | Route::Level(pin) => Some(pin),
+            Route::Edge(pin) | Route::Level(pin) | Route::Pin(pin) => Some(pin),
             Route::Msi(_) => None,
         }
+    }
+
+    /// Whether a resampling irqfd can hold it up.
+    pub(crate) fn has_level(&self) -> bool {
+        matches!(self, Route::Level(_) | Route::Pin(_))
     }
 }
 
@@ -49,7 +63,7 @@ pub struct RoutingTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) gsis: Vec<Gsi>,
-    /// Level-sensitive pins only; the others need no lowering.
+    /// Pins that can be held up; those that only take edges need no lowering.
     pub(crate) level_pins: Vec<Pin>,
 }
 
@@ -179,7 +193,7 @@ impl RoutingTable {
         let mut by_pin: Vec<(Pin, Gsi, bool)> = self
             .routes
             .iter()
-            .filter_map(|(gsi, route)| Some((route.pin()?, *gsi, matches!(route, Route::Level(_)))))
+            .filter_map(|(gsi, route)| Some((route.pin()?, *gsi, route.has_level())))
             .collect();
         by_pin.sort_unstable();
 

@@ -223,7 +223,9 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         for route in self.shared.table(&section).routes(gsi) {
             known = true;
             match *route {
-                Route::Level(pin) => self.shared.controller.set_irq(pin, source, level),
+                Route::Level(pin) | Route::Pin(pin) => {
+                    self.shared.controller.set_irq(pin, source, level)
+                }
                 Route::Edge(pin) if level => self.shared.controller.edge(pin),
                 Route::Msi(msi) if level => self.shared.controller.msi(msi),
                 _ => {}
@@ -246,6 +248,18 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
         if let Some(group) = self.shared.table(&section).group_of_pin(pin) {
             self.shared.acknowledge(group);
         }
+    }
+
+    /// Returns whether somebody listens to acknowledgements of a pin. A controller tells the ends
+    /// of level-triggered interrupts anyway; of an edge-triggered pin, only if this is so need an
+    /// end be noticed, which may cost an exit.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
+    pub fn is_listened_to(&self, pin: Pin) -> bool {
+        let section = self.shared.srcu.read();
+        let group = self.shared.table(&section).group_of_pin(pin);
+        group.is_some_and(|group| self.shared.is_listened_to(group))
     }
 
     /// Acknowledges as [`ack`](Irqfds::ack) does, for a caller that knows the GSI.
@@ -322,6 +336,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
             Cached::Msi(msi) => self.controller.msi(msi),
             Cached::Edge(pin) => self.controller.edge(pin),
             Cached::Level(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, true),
+            Cached::Pulse(pin) => self.controller.pulse(pin),
             Cached::Table(gsi) => return self.deliver_by_table(gsi, false, section),
             Cached::LevelTable(gsi) => return self.deliver_by_table(gsi, true, section),
         }
@@ -335,16 +350,13 @@ impl<P: Platform, C: Controller> Shared<P, C> {
             match *route {
                 Route::Msi(msi) => self.controller.msi(msi),
                 Route::Edge(pin) => self.controller.edge(pin),
-                Route::Level(pin) if resample => {
+                Route::Level(pin) | Route::Pin(pin) if resample => {
                     self.controller.set_irq(pin, SourceId::RESAMPLE, true)
                 }
-                // A plain irqfd whose GSI became level-sensitive after it was assigned. The pulse
-                // may be missed: the responsibility is with whoever replaced the table under it, as
+                // If it is a `Level`, the GSI became so after the irqfd was assigned. The pulse may
+                // be missed: the responsibility is with whoever replaced the table under it, as
                 // assignment would have refused.
-                Route::Level(pin) => {
-                    self.controller.set_irq(pin, SourceId::IRQFD, true);
-                    self.controller.set_irq(pin, SourceId::IRQFD, false);
-                }
+                Route::Level(pin) | Route::Pin(pin) => self.controller.pulse(pin),
             }
         }
         known
@@ -352,9 +364,13 @@ impl<P: Platform, C: Controller> Shared<P, C> {
 
     /// An acknowledgement of one of a group's pins, in a read section.
     fn acknowledge(&self, group: &Group) {
-        if group.gsis.iter().any(|&gsi| self.listeners(gsi).is_some_and(|of| !of.is_empty())) {
+        if self.is_listened_to(group) {
             self.lower_group(group);
         }
+    }
+
+    fn is_listened_to(&self, group: &Group) -> bool {
+        group.gsis.iter().any(|&gsi| self.listeners(gsi).is_some_and(|of| !of.is_empty()))
     }
 
     /// Lowers what resampling irqfds raised, then tells everybody who may have raised it.

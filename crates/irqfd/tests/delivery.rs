@@ -91,11 +91,11 @@ fn a_message_carries_its_device_id() {
 }
 
 #[test]
-fn a_direct_delivery_of_a_cached_msi_costs_two_read_modify_writes_and_no_lock() {
+fn a_direct_delivery_of_a_cached_msi_or_pin_costs_two_read_modify_writes_and_no_lock() {
     struct Null;
     impl Controller for Null {
         fn pins(&self, _: u16) -> u32 {
-            0
+            8
         }
         fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
         fn edge(&self, _: Pin) {}
@@ -103,16 +103,18 @@ fn a_direct_delivery_of_a_cached_msi_costs_two_read_modify_writes_and_no_lock() 
     }
     type P = Counting<Std>;
     let vm = Irqfds::<P, Null>::new(Null, Limits { gsis: 32, ..Limits::default() });
-    let _ = vm.reroute(table(&[(MSI, Route::Msi(MESSAGE))])).unwrap();
-    let irqfd = vm.irqfd();
-    irqfd.assign(MSI).unwrap();
-    let (result, counts) = P::measure(|| irqfd.signal());
-    assert_eq!(result, Signalled::Delivered);
-    println!("{counts:?}");
-    assert_eq!(counts.read_sections, 1);
-    assert_eq!(counts.rmws, 2, "the two ends of the SRCU section (the issue allows 3)");
-    assert_eq!((counts.spins, counts.mutexes, counts.irq_saves, counts.stores), (0, 0, 0, 0));
-    assert_eq!((counts.wakes, counts.parks, counts.queued, counts.ipis), (0, 0, 0, 0));
+    let _ = vm.reroute(table(&[(MSI, Route::Msi(MESSAGE)), (LEVEL, Route::Pin(PIN))])).unwrap();
+    for gsi in [MSI, LEVEL] {
+        let irqfd = vm.irqfd();
+        irqfd.assign(gsi).unwrap();
+        let (result, counts) = P::measure(|| irqfd.signal());
+        assert_eq!(result, Signalled::Delivered);
+        println!("{counts:?}");
+        assert_eq!(counts.read_sections, 1);
+        assert_eq!(counts.rmws, 2, "the two ends of the SRCU section (the issue allows 3)");
+        assert_eq!((counts.spins, counts.mutexes, counts.irq_saves, counts.stores), (0, 0, 0, 0));
+        assert_eq!((counts.wakes, counts.parks, counts.queued, counts.ipis), (0, 0, 0, 0));
+    }
 }
 
 #[test]
@@ -446,4 +448,77 @@ fn many_deassignments_share_a_grace_period() {
     for vm in &vms {
         assert_eq!((vm.controller().level(PIN), vm.assigned()), (0, 50));
     }
+}
+
+/// A controller with one pin, whose trigger mode the guest sets.
+#[derive(Default)]
+struct Entry(Mutex<EntryState>);
+
+#[derive(Default)]
+struct EntryState {
+    is_level: bool,
+    sources: u32,
+    interrupts: u32,
+    /// A level-triggered interrupt has been taken, and not ended.
+    remote_irr: bool,
+}
+
+impl Controller for Entry {
+    fn pins(&self, chip: u16) -> u32 {
+        if chip == 0 { 1 } else { 0 }
+    }
+    fn set_irq(&self, _: Pin, source: SourceId, level: bool) {
+        let mut entry = self.0.lock().unwrap();
+        let before = entry.sources;
+        entry.sources = if level { before | source.bit() } else { before & !source.bit() };
+        let rises = before == 0 && entry.sources != 0;
+        if if entry.is_level { entry.sources != 0 && !entry.remote_irr } else { rises } {
+            entry.remote_irr = entry.is_level;
+            entry.interrupts += 1;
+        }
+    }
+    fn edge(&self, _: Pin) {
+        self.0.lock().unwrap().interrupts += 1;
+    }
+    fn msi(&self, _: Msi) {}
+}
+
+#[test]
+fn a_guest_that_changes_the_trigger_mode_of_a_pin_is_served_by_the_same_route() {
+    let vm = Irqfds::<Std, _>::new(Arc::new(Entry::default()), Limits::default());
+    let _ = vm.reroute(table(&[(LEVEL, Route::Pin(Pin::new(0, 0)))])).unwrap();
+    let entry = |f: &dyn Fn(&mut EntryState) -> u32| f(&mut vm.controller().0.lock().unwrap());
+    let (plain, resampling) = (vm.irqfd(), vm.irqfd());
+    plain.assign(LEVEL).unwrap();
+    for is_level in [false, true] {
+        entry(&|entry| {
+            *entry = EntryState { is_level, ..EntryState::default() };
+            0
+        });
+        for interrupts in 1..=2 {
+            assert_eq!(plain.signal(), Signalled::Delivered);
+            assert_eq!(entry(&|entry| entry.interrupts), interrupts, "level: {is_level}");
+            entry(&|entry| u32::from(std::mem::take(&mut entry.remote_irr)));
+        }
+        assert_eq!(entry(&|entry| entry.sources), 0, "a pulse leaves nothing raised");
+    }
+    let sink = Count::new();
+    resampling.assign_resample(LEVEL, sink.clone()).unwrap();
+    resampling.signal();
+    assert_eq!(entry(&|entry| entry.sources), SourceId::RESAMPLE.bit());
+    assert!(vm.is_listened_to(Pin::new(0, 0)) && !vm.is_listened_to(Pin::new(0, 1)));
+    vm.ack(Pin::new(0, 0));
+    assert_eq!((entry(&|entry| entry.sources), sink.get()), (0, 1));
+    resampling.deassign().unwrap();
+    assert!(!vm.is_listened_to(Pin::new(0, 0)));
+}
+
+#[test]
+fn a_level_that_is_set_three_times_is_one_rise() {
+    let vm = Irqfds::<Std, _>::new(Arc::new(Entry::default()), Limits::default());
+    let _ = vm.reroute(table(&[(LEVEL, Route::Pin(Pin::new(0, 0)))])).unwrap();
+    (0..3).for_each(|_| vm.set_irq(LEVEL, SourceId::USERSPACE, true).unwrap());
+    assert_eq!(vm.controller().0.lock().unwrap().interrupts, 1);
+    vm.set_irq(LEVEL, SourceId::USERSPACE, false).unwrap();
+    assert_eq!(vm.controller().0.lock().unwrap().sources, 0);
 }

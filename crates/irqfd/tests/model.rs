@@ -34,9 +34,11 @@ fn routes() -> impl Strategy<Value = Vec<(Gsi, Route)>> {
         2 => any::<u32>().prop_map(|data| vec![Route::Msi(Msi::new(0xfee0_0000, data))]),
         1 => (any::<u32>(), any::<u32>()).prop_map(|(id, data)| vec![Route::Msi(Msi::from_device(id, 0x1000, data))]),
         2 => pin.clone().prop_map(|pin| vec![Route::Edge(pin)]),
-        4 => pin.clone().prop_map(|pin| vec![Route::Level(pin)]),
-        2 => (pin.clone(), pin).prop_filter_map("the same pin", |(a, b)| {
-            (a != b).then(|| vec![Route::Edge(a), Route::Level(b)])
+        3 => pin.clone().prop_map(|pin| vec![Route::Level(pin)]),
+        3 => pin.clone().prop_map(|pin| vec![Route::Pin(pin)]),
+        2 => (pin.clone(), pin, any::<bool>()).prop_filter_map("the same pin", |(a, b, pin)| {
+            let other = if pin { Route::Pin(b) } else { Route::Level(b) };
+            (a != b).then(|| vec![Route::Edge(a), other])
         }),
     ];
     prop::collection::vec(one, GSIS as usize).prop_map(|gsis| {

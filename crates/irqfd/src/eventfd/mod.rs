@@ -282,7 +282,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         self.shared.serve_ready(&mut [EpollEvent::default(); EVENTS], 0)
     }
 
-    /// Assigns a descriptor to a GSI with edge or MSI routes. An event that is in it already, or
+    /// Assigns a descriptor to a GSI with edge, pin or MSI routes. An event that is in it already, or
     /// was [pending](Descriptor::take_pending), is injected.
     ///
     /// # Context
@@ -301,7 +301,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         self.serve(vm.irqfd(), descriptor, |irqfd| irqfd.assign(gsi))
     }
 
-    /// Assigns a descriptor to a GSI with a level-sensitive pin; see [`Irqfd::assign_resample`].
+    /// Assigns a descriptor to a GSI with a `Level` or `Pin` route; see [`Irqfd::assign_resample`].
     /// `sink` can be an [`EventSink`].
     ///
     /// # Context

@@ -78,11 +78,13 @@ impl Model {
             match *route {
                 Route::Edge(pin) => self.arrived.push(Seen::Edge(pin)),
                 Route::Msi(msi) => self.arrived.push(Seen::Msi(msi)),
-                Route::Level(pin) if resample => {
+                Route::Level(pin) | Route::Pin(pin) if resample => {
                     self.raised.insert(pin);
                     self.arrived.push(Seen::Level(pin, SourceId::RESAMPLE, true));
                 }
-                Route::Level(pin) => self.arrived.push(Seen::Level(pin, SourceId::IRQFD, true)),
+                Route::Level(pin) | Route::Pin(pin) => {
+                    self.arrived.push(Seen::Level(pin, SourceId::IRQFD, true))
+                }
             }
         }
         self.kept[n] |= routes.is_empty();
@@ -103,9 +105,10 @@ impl Model {
     fn assign(&mut self, n: usize, gsi: Gsi, resample: bool) -> Result<(), Error> {
         let routes = self.of(gsi);
         let level = routes.iter().any(|route| matches!(route, Route::Level(_)));
+        let pin = routes.iter().any(|route| matches!(route, Route::Pin(_)));
         let route = match (routes.is_empty(), resample, level) {
             (true, ..) => Err(Error::UnknownGsi(gsi)),
-            (_, true, false) => Err(Error::NotLevel(gsi)),
+            (_, true, false) if !pin => Err(Error::NotLevel(gsi)),
             (_, false, true) => Err(Error::NeedsResampling(gsi)),
             _ => Ok(()),
         };
@@ -165,7 +168,10 @@ impl Model {
     fn level_pins(&self, group: &BTreeSet<Gsi>) -> BTreeSet<Pin> {
         let routes = group.iter().flat_map(|&gsi| self.of(gsi));
         routes
-            .filter_map(|route| if let Route::Level(pin) = route { Some(pin) } else { None })
+            .filter_map(|route| match route {
+                Route::Level(pin) | Route::Pin(pin) => Some(pin),
+                _ => None,
+            })
             .collect()
     }
 
@@ -250,7 +256,7 @@ impl Model {
 
 fn pin(route: Route) -> Option<Pin> {
     match route {
-        Route::Edge(pin) | Route::Level(pin) => Some(pin),
+        Route::Edge(pin) | Route::Level(pin) | Route::Pin(pin) => Some(pin),
         Route::Msi(_) => None,
     }
 }
