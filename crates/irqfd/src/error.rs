@@ -31,8 +31,13 @@ pub enum Error {
     NotAssigned,
     /// The VM has as many irqfds as its limit allows, which is given.
     TooManyIrqfds(u32),
-    /// The source id is used by irqfds.
+    /// The source id is used by irqfds or lines.
     ReservedSource,
+    /// The VM, or the pins of the GSI, have as many lines as there can be, which is given.
+    TooManyLines(u32),
+    /// Two lines that have one source would share the pin. (Beyond 24 lines, those that share no
+    /// pin share sources.)
+    SharedSource(Pin),
     /// The VM was shut down.
     Closed,
 }
@@ -53,7 +58,9 @@ impl fmt::Display for Error {
             Error::Busy => f.write_str("already assigned"),
             Error::NotAssigned => f.write_str("not assigned"),
             Error::TooManyIrqfds(limit) => write!(f, "more than {limit} irqfds"),
-            Error::ReservedSource => f.write_str("the source id belongs to irqfds"),
+            Error::ReservedSource => f.write_str("the source id belongs to irqfds or lines"),
+            Error::TooManyLines(limit) => write!(f, "more than {limit} lines"),
+            Error::SharedSource(pin) => write!(f, "two lines with one source share {pin}"),
             Error::Closed => f.write_str("the VM was shut down"),
         }
     }

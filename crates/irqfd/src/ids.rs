@@ -40,6 +40,8 @@ impl fmt::Display for Pin {
 
 /// A source that drives a level-sensitive pin: one of 32. The level of a pin is the OR over all
 /// sources, which the controller computes, as a word with a [bit](SourceId::bit) for each.
+///
+/// Those from 8 on belong to [lines](crate::Line), 3 to 7 to the host.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceId(u8);
 
@@ -50,6 +52,19 @@ impl SourceId {
     pub const RESAMPLE: SourceId = SourceId(1);
     /// Plain irqfds on a level-sensitive pin, for the moment between the two halves of their pulse.
     pub const IRQFD: SourceId = SourceId(2);
+
+    /// The first that [lines](crate::Line) have, to the last. Those between the named ones and this
+    /// are the host's own.
+    const FIRST_LINE: u8 = 8;
+
+    /// Returns the sources that [lines](crate::Line) have: from 8 on.
+    pub(crate) fn lines() -> impl Iterator<Item = SourceId> {
+        (Self::FIRST_LINE..u32::BITS as u8).map(SourceId)
+    }
+
+    pub(crate) fn is_reserved(self) -> bool {
+        [Self::RESAMPLE, Self::IRQFD].contains(&self) || self.0 >= Self::FIRST_LINE
+    }
 
     /// Returns the source of that number, if it is below 32.
     pub const fn new(number: u8) -> Option<Self> {

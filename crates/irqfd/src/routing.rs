@@ -26,7 +26,7 @@ pub enum Route {
 }
 
 impl Route {
-    fn pin(&self) -> Option<Pin> {
+    pub(crate) fn pin(&self) -> Option<Pin> {
         match *self {
             Route::Edge(pin) | Route::Level(pin) | Route::Pin(pin) => Some(pin),
             Route::Msi(_) => None,

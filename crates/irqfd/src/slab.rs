@@ -64,6 +64,13 @@ impl<T> Slab<T> {
         }
     }
 
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        match self.places.get_mut(index as usize)? {
+            Place::Used(value) => Some(value),
+            Place::Free { .. } => None,
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.iter_from(0)
     }
@@ -98,6 +105,8 @@ mod tests {
         assert_eq!(slab.insert(33), indices[3]);
         assert_eq!(slab.len(), 10);
         assert_eq!(slab.remove(99), None);
+        assert_eq!(slab.get_mut(99), None);
+        assert_eq!(slab.get_mut(4), Some(&mut 4));
     }
 
     #[test]

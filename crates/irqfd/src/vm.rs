@@ -26,6 +26,7 @@ use crate::cached::Cached;
 use crate::deassign::{Deassigned, Deassigning};
 use crate::each::each;
 use crate::irqfd::Inner;
+use crate::line::{self, Listed};
 use crate::rerouted::Rerouted;
 use crate::routing::Group;
 use crate::slab::{Place, Slab};
@@ -61,7 +62,7 @@ impl Default for Limits {
 ///
 /// The host [closes](Irqfds::close) it when the VM is shut down.
 pub struct Irqfds<P: Platform, C: Controller> {
-    shared: Arc<Shared<P, C>>,
+    pub(crate) shared: Arc<Shared<P, C>>,
 }
 
 doorbell_platform::opaque_debug!([P: Platform, C: Controller] Irqfds<P, C>);
@@ -85,6 +86,9 @@ pub(crate) struct State<P: Platform> {
     /// What is in `routes`.
     pub(crate) table: Arc<RoutingTable>,
     pub(crate) irqfds: Slab<Assigned<P>>,
+    pub(crate) lines: Slab<Listed<P>>,
+    /// How many tables were replaced while there were lines, and have not settled them.
+    pub(crate) rerouting: u32,
 }
 
 /// An irqfd on the VM's list.
@@ -96,6 +100,10 @@ pub(crate) struct Assigned<P: Platform> {
 }
 
 impl<P: Platform> State<P> {
+    fn new(table: Arc<RoutingTable>) -> Self {
+        State { closed: false, table, irqfds: Slab::new(), lines: Slab::new(), rerouting: 0 }
+    }
+
     /// Says whether an irqfd can be assigned to a GSI at this moment; if so, what it caches.
     pub(crate) fn check(&self, limits: &Limits, gsi: Gsi, resample: bool) -> Result<Cached, Error> {
         if self.closed {
@@ -151,7 +159,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
                 limits,
                 routes: RcuCell::new(&srcu, Box::new(table.clone())),
                 srcu,
-                state: Lock::new(&IRQFDS, State { closed: false, table, irqfds: Slab::new() }),
+                state: Lock::new(&IRQFDS, State::new(table)),
                 listeners: (0..limits.gsis).map(|_| Listeners::new()).collect(),
             }),
         }
@@ -179,8 +187,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     ///
     /// Events of irqfds that had lost their route and have one again are delivered. The line of a
     /// resampling irqfd that has moved is lowered where it was, and its sink notified, so that it
-    /// is raised where it is now. (A line that the host raised itself stays as it was; the host
-    /// knows its level.)
+    /// is raised where it is now. [Lines](crate::Line) move along. (What the host raised by
+    /// [`set_irq`](Irqfds::set_irq) stays as it was; the host knows its level.)
     ///
     /// Interrupts that hardware posts by a route of the former table, without a delivery, are the
     /// caller's affair: [`Rerouted`] says which GSIs are concerned.
@@ -191,7 +199,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     ///
     /// # Errors
     /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange),
-    /// [`PinOutOfRange`](Error::PinOutOfRange), [`Closed`](Error::Closed).
+    /// [`PinOutOfRange`](Error::PinOutOfRange), [`SharedSource`](Error::SharedSource),
+    /// [`Closed`](Error::Closed).
     pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
         self.shared.reroute(table)
     }
@@ -215,7 +224,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// # Errors
     /// [`UnknownGsi`](Error::UnknownGsi), [`ReservedSource`](Error::ReservedSource).
     pub fn set_irq(&self, gsi: Gsi, source: SourceId, level: bool) -> Result<(), Error> {
-        if [SourceId::RESAMPLE, SourceId::IRQFD].contains(&source) {
+        if source.is_reserved() {
             return Err(Error::ReservedSource);
         }
         let section = self.shared.srcu.read();
@@ -320,7 +329,7 @@ enum After<'a> {
 
 impl<P: Platform, C: Controller> Shared<P, C> {
     #[inline]
-    fn table<'a>(&'a self, section: &'a ReadGuard<'_, P::Srcu>) -> &'a RoutingTable {
+    pub(crate) fn table<'a>(&'a self, section: &'a ReadGuard<'_, P::Srcu>) -> &'a RoutingTable {
         self.routes.get(section)
     }
 
@@ -408,11 +417,14 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let table = Arc::new(table);
         let boxed = Box::new(table.clone());
         let now = Arc::clone(&table);
-        let (former, retired, regained) = {
+        let (former, retired, regained, has_lines) = {
             let mut state = self.state.lock_irqsave();
             if state.closed {
                 return Err(Error::Closed);
             }
+            line::check(&state.lines, &table)?;
+            let has_lines = state.lines.len() > 0;
+            state.rerouting += u32::from(has_lines);
             let mut regained = false;
             for (index, assigned) in state.irqfds.iter() {
                 let (old, new) = (assigned.route(&state.table), assigned.route(&table));
@@ -421,15 +433,17 @@ impl<P: Platform, C: Controller> Shared<P, C> {
                     assigned.irqfd.reroute(&state, index, new);
                 }
             }
-            (mem::replace(&mut state.table, table), self.routes.replace(boxed), regained)
+            let former = mem::replace(&mut state.table, table);
+            (former, self.routes.replace(boxed), regained, has_lines)
         };
         // Here, in the caller's context, and not under the lock: deliveries that still use the
         // former table end.
         drop(retired.synchronize_expedited());
-        each([false, true].into_iter(), |settled| match settled {
-            false => self.settle(&former),
-            true if regained => self.deliver_pending(),
-            true => {}
+        each(0..3, |step| match step {
+            0 => self.settle(&former),
+            1 if has_lines => self.settle_lines(&former, &now),
+            2 if regained => self.deliver_pending(),
+            _ => {}
         });
         Ok(Rerouted::new(former, now))
     }
@@ -492,8 +506,7 @@ mod tests {
 
     #[test]
     fn there_is_room_to_be_made_in_a_vm_that_takes_one_irqfd_more() {
-        let (table, irqfds) = (Arc::new(RoutingTable::empty()), Slab::new());
-        let mut state = State::<Std> { closed: false, table, irqfds };
+        let mut state = State::<Std>::new(Arc::new(RoutingTable::empty()));
         let limits = |irqfds| Limits { irqfds, ..Limits::default() };
         assert!(state.grows(&limits(1)).is_some());
         assert!(state.grows(&limits(0)).is_none());

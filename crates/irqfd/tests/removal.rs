@@ -52,6 +52,7 @@ fn table(message: Msi, also: Option<Gsi>) -> RoutingTable {
 
 type Vm = Irqfds<Sim, Chip>;
 type Source = Irqfd<Sim, Chip>;
+type Level = doorbell_irqfd::Line<Sim, Chip>;
 
 fn vm() -> Vm {
     let vm = Vm::new(
@@ -101,6 +102,8 @@ enum Does {
     Count,
     Acknowledge,
     Register,
+    /// A line that is made, raised, and dropped.
+    Line,
 }
 use Does::*;
 
@@ -115,7 +118,7 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
             irqfd.assign(LATER).expect("it is routed");
             reroute(vm, OLD, None);
         }
-        Assign | Close | Count | Acknowledge | Register => {}
+        Assign | Close | Count | Acknowledge | Register | Line => {}
     }
     let vm = vm.clone();
     move || match does {
@@ -132,6 +135,8 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
         Register => {
             vm.register_ack_notifier(LEVEL, Arc::new(|| ())).expect("it is in range").unregister()
         }
+        // The VM may have been closed.
+        Line => vm.line(LEVEL, "line").into_iter().for_each(|line| line.set(true)),
     }
 }
 
@@ -276,6 +281,43 @@ fn acknowledged(m: &Machine) {
     });
 }
 
+type LineTask = fn(&Vm, &Level);
+
+/// A line, and what is done to it at once; its level is the pin's in the end.
+fn a_line(m: &Machine, tasks: [LineTask; 2]) {
+    let vm = vm();
+    let line = Arc::new(vm.line(LEVEL, "line").expect("there is a source"));
+    for task in tasks {
+        let (vm, line) = (vm.clone(), line.clone());
+        m.task("host", move || task(&vm, &line));
+    }
+    m.at_quiescence("the pin has the level of the line", move || {
+        let (high, level) = (vm.controller().0.observe(|state| state.high), line.level());
+        (high == level).then_some(()).ok_or(format!("{level}, but the pin is {high}"))
+    });
+}
+
+/// The GSI has no pin for a moment.
+fn away_and_back(vm: &Vm, _: &Level) {
+    drop(vm.reroute(RoutingTable::empty()).expect("an open VM"));
+    reroute(vm, NEW, None);
+}
+
+/// A line is dropped while its pin is taken away, and another comes, which has its pin back later.
+fn a_line_is_dropped(m: &Machine) {
+    let vm = vm();
+    let line = vm.line(LEVEL, "line").expect("there is a source");
+    line.set(true);
+    let host = vm.clone();
+    m.task("drop", move || drop(line));
+    m.task("reroute", move || drop(host.reroute(RoutingTable::empty()).expect("an open VM")));
+    m.at_quiescence("the pin is low, and all lines are free", move || {
+        let high = vm.controller().0.observe(|state| state.high);
+        let lines: Vec<_> = (0..24).map_while(|_| vm.line(LEVEL, "again").ok()).collect();
+        (!high && lines.len() == 24).then_some(()).ok_or(format!("{high}, {}", lines.len()))
+    });
+}
+
 /// Lines that no program needs, and why.
 const KEPT: &[(&str, Taken, &str)] = &[(
     "irqfd.cached.write",
@@ -292,6 +334,9 @@ fn programs() -> Vec<Program> {
         [Assign, Count],
         [DeassignResample, Register],
         [Acknowledge, Register],
+        [Line, Line],
+        [Line, Assign],
+        [Line, Reroute],
     ];
     pairs
         .map(at_once)
@@ -310,6 +355,13 @@ fn programs() -> Vec<Program> {
             Program::new("two assign one resampling source", |m| assigned_twice(m, true)),
             Program::new("an assigned source is dropped", dropped),
             Program::new("an event is acknowledged", acknowledged),
+            Program::new("two set a level", |m| {
+                a_line(m, [|_, line| line.set(true), |_, line| line.set(false)])
+            }),
+            Program::new("a level meets a reroute", |m| {
+                a_line(m, [|_, line| line.set(true), away_and_back])
+            }),
+            Program::new("a line is dropped while it has no pin", a_line_is_dropped),
         ])
         .collect()
 }
