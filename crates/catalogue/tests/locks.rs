@@ -107,6 +107,7 @@ fn every_class_of_the_crates_is_in_their_lists() {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("avic.ga-tags", "apic/tests/avic_explored"),
     ("host.irte_indices", "host/tests/explored"),
+    ("irqfd.routes", "irqfd/tests/routes"),
     ("platform.park.waiters", "explore/tests/building_blocks"),
     ("platform.pool", "explore/tests/building_blocks"),
     ("platform.rcu.grace", "explore/tests/building_blocks"),

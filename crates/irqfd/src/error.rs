@@ -38,6 +38,10 @@ pub enum Error {
     /// Two lines that have one source would share the pin. (Beyond 24 lines, those that share no
     /// pin share sources.)
     SharedSource(Pin),
+    /// All GSIs of the pool are given out, or not yet back.
+    NoFreeGsi,
+    /// The GSI was not given out by the pool, or was freed.
+    NotAllocated(Gsi),
     /// The VM was shut down.
     Closed,
 }
@@ -61,6 +65,8 @@ impl fmt::Display for Error {
             Error::ReservedSource => f.write_str("the source id belongs to irqfds or lines"),
             Error::TooManyLines(limit) => write!(f, "more than {limit} lines"),
             Error::SharedSource(pin) => write!(f, "two lines with one source share {pin}"),
+            Error::NoFreeGsi => f.write_str("no GSI is free"),
+            Error::NotAllocated(gsi) => write!(f, "{gsi} is not given out"),
             Error::Closed => f.write_str("the VM was shut down"),
         }
     }

@@ -3,6 +3,7 @@
 use doorbell_platform::LockUse;
 
 use crate::acks::ACKS;
+use crate::routes::ROUTES;
 use crate::vm::IRQFDS;
 
 /// All locks of this crate.
@@ -13,4 +14,5 @@ pub static LOCKS: &[LockUse] = &[
         "a hard-interrupt `signal` must not find the route of an active irqfd half-written by what it interrupted",
     ),
     LockUse::leaf(&ACKS, "task context, one for each GSI", "who listens"),
+    LockUse::leaf(&ROUTES, "task context", "which edition of the routes is staged"),
 ];

@@ -136,6 +136,11 @@ impl RoutingTable {
         self.routes.get(range).unwrap_or_default().iter().map(|(_, route)| route)
     }
 
+    /// Returns all routes, in ascending order of their GSIs.
+    pub fn iter(&self) -> impl Iterator<Item = (Gsi, Route)> {
+        self.routes.iter().copied()
+    }
+
     /// Returns how many routes there are.
     pub fn len(&self) -> usize {
         self.routes.len()

@@ -89,6 +89,8 @@ pub(crate) struct State<P: Platform> {
     pub(crate) lines: Slab<Listed<P>>,
     /// How many tables were replaced while there were lines, and have not settled them.
     pub(crate) rerouting: u32,
+    /// Which edition of [`Routes`](crate::Routes) is in force.
+    edition: u64,
 }
 
 /// An irqfd on the VM's list.
@@ -101,7 +103,14 @@ pub(crate) struct Assigned<P: Platform> {
 
 impl<P: Platform> State<P> {
     fn new(table: Arc<RoutingTable>) -> Self {
-        State { closed: false, table, irqfds: Slab::new(), lines: Slab::new(), rerouting: 0 }
+        State {
+            closed: false,
+            table,
+            irqfds: Slab::new(),
+            lines: Slab::new(),
+            rerouting: 0,
+            edition: 0,
+        }
     }
 
     /// Says whether an irqfd can be assigned to a GSI at this moment; if so, what it caches.
@@ -202,7 +211,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// [`PinOutOfRange`](Error::PinOutOfRange), [`SharedSource`](Error::SharedSource),
     /// [`Closed`](Error::Closed).
     pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
-        self.shared.reroute(table)
+        self.shared.reroute(table, None)
     }
 
     /// Returns the routing table that is in force. When [`reroute`](Irqfds::reroute) has returned,
@@ -412,17 +421,30 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         }
     }
 
-    fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
+    /// Replaces the table, unless a later edition is in force.
+    pub(crate) fn reroute(
+        &self,
+        table: RoutingTable,
+        edition: Option<u64>,
+    ) -> Result<Rerouted, Error> {
         table.check(&self.controller, self.limits.gsis, self.limits.routes)?;
         let table = Arc::new(table);
         let boxed = Box::new(table.clone());
-        let now = Arc::clone(&table);
+        let mut now = Arc::clone(&table);
         let (former, retired, regained, has_lines) = {
             let mut state = self.state.lock_irqsave();
             if state.closed {
                 return Err(Error::Closed);
             }
+            if edition.is_some_and(|edition| edition < state.edition) {
+                now = Arc::clone(&state.table);
+                drop(state);
+                // Whoever has put it there may still be waiting.
+                self.srcu.synchronize_expedited();
+                return Ok(Rerouted::new(Arc::clone(&now), now));
+            }
             line::check(&state.lines, &table)?;
+            state.edition = edition.unwrap_or(state.edition);
             let has_lines = state.lines.len() > 0;
             state.rerouting += u32::from(has_lines);
             let mut regained = false;

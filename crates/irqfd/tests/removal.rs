@@ -7,8 +7,8 @@ use doorbell_explore::removal::{self, Printed, Program, Taken};
 use doorbell_explore::sim::Model;
 use doorbell_explore::{Machine, Sim};
 use doorbell_irqfd::{
-    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled,
-    SourceId,
+    Controller, Error, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, Routes, RoutingTable,
+    Signalled, SourceId,
 };
 use doorbell_platform::{CpuId, Vector};
 
@@ -104,11 +104,13 @@ enum Does {
     Register,
     /// A line that is made, raised, and dropped.
     Line,
+    /// A GSI that is given out.
+    Edit,
 }
 use Does::*;
 
 /// What it needs is set up; then it is done.
-fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
+fn prepare(vm: &Vm, routes: &Arc<Routes<Sim, Chip>>, does: Does) -> impl FnOnce() + 'static {
     let irqfd: Source = vm.irqfd();
     match does {
         Deassign => irqfd.assign(MESSAGE).expect("it is routed"),
@@ -118,9 +120,9 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
             irqfd.assign(LATER).expect("it is routed");
             reroute(vm, OLD, None);
         }
-        Assign | Close | Count | Acknowledge | Register | Line => {}
+        Assign | Close | Count | Acknowledge | Register | Line | Edit => {}
     }
-    let vm = vm.clone();
+    let (vm, routes) = (vm.clone(), routes.clone());
     move || match does {
         // The VM may have been closed.
         Assign => drop(irqfd.assign(MESSAGE)),
@@ -135,6 +137,8 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
         Register => {
             vm.register_ack_notifier(LEVEL, Arc::new(|| ())).expect("it is in range").unregister()
         }
+        // One is free.
+        Edit => _ = routes.allocate(),
         // The VM may have been closed.
         Line => vm.line(LEVEL, "line").into_iter().for_each(|line| line.set(true)),
     }
@@ -143,8 +147,9 @@ fn prepare(vm: &Vm, does: Does) -> impl FnOnce() + 'static {
 fn at_once(two: [Does; 2]) -> Program {
     Program::new(format!("{:?} and {:?}", two[0], two[1]), move |m: &Machine| {
         let vm = vm();
+        let routes = Arc::new(Routes::new(&vm, LEVEL..Gsi(3)));
         for does in two {
-            m.task(format!("{does:?}"), prepare(&vm, does));
+            m.task(format!("{does:?}"), prepare(&vm, &routes, does));
         }
         m.at_quiescence("nothing is assigned any more", move || {
             vm.close().wait();
@@ -334,6 +339,7 @@ fn programs() -> Vec<Program> {
         [Assign, Count],
         [DeassignResample, Register],
         [Acknowledge, Register],
+        [Edit, Edit],
         [Line, Line],
         [Line, Assign],
         [Line, Reroute],
