@@ -36,6 +36,8 @@ struct Chip<P: Platform> {
 }
 
 impl<P: Platform> Controller for Chip<P> {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         0
     }

@@ -292,6 +292,8 @@ const GSI: Gsi = Gsi(5);
 const PIN: Pin = Pin::new(0, 5);
 
 impl Controller for Ioapic {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         24
     }

@@ -318,6 +318,12 @@ impl<P: Platform> Line<'_, P> {
     /// edge makes an edge-triggered interrupt pending. By the source.
     #[inline]
     pub fn set_level(&self, source: u32, high: bool, host: &mut impl Kick) {
+        let _ = self.change_level(source, high, host);
+    }
+
+    /// [`set_level`](Line::set_level), which says what the interrupt was.
+    #[inline]
+    pub(crate) fn change_level(&self, source: u32, high: bool, host: &mut impl Kick) -> State {
         let was = self.interrupt.set_level(source, high);
         if was.trigger() == Trigger::Edge {
             if high && was.sources() >> (source % 32) & 1 == 0 {
@@ -332,6 +338,7 @@ impl<P: Platform> Line<'_, P> {
             // It is pending in a list register, perhaps, and should not be.
             let _ = self.gic.recall_holder(was, self.id, host);
         }
+        was
     }
 
     #[inline]

@@ -42,7 +42,7 @@ pub use host::{Host, Kick};
 pub use ids::{Affinity, Group, IntId, PhysicalIntId, Priority, VcpuId};
 pub use interrupt::{Interrupt, State, Trigger};
 pub use lists::ListRegisters;
-pub use pins::Pins;
+pub use pins::{Notices, Pins, Told};
 pub use redistributor::Redistributor;
 pub use registers::{Frame, Width};
 pub use sgi::SgiRegister;

@@ -5,19 +5,18 @@ mod registers;
 #[allow(dead_code, reason = "other test files use the rest")]
 mod vm;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex};
 
 use doorbell_gic::{Ended, Pins, VcpuId};
-use doorbell_irqfd::{Gsi, Irqfd, Irqfds, Limits, Notify, Pin, Route, RoutingTable};
+use doorbell_irqfd::{Gsi, Irqfd, Irqfds, Limits, Notify, Pin, Route, RoutingTable, Signalled};
 use doorbell_platform::{CpuId, Std};
 use doorbell_post::Notice;
 
 use vm::{Vm, intid};
 
-type Tell = Box<dyn Fn(VcpuId, Notice<CpuId>) + Send + Sync>;
-type SpiPins = Pins<Std, Tell>;
+type SpiPins = Pins<Std>;
 
 const GSI: Gsi = Gsi(5);
 const SPI: u32 = 40;
@@ -33,7 +32,8 @@ struct Resample(Arc<Device>);
 impl Notify for Resample {
     fn notify(&self) {
         if self.0.wants.load(SeqCst) {
-            self.0.irqfd.signal();
+            let (_, owed) = self.0.irqfd.signal_owing();
+            assert!(owed.is_empty(), "nobody is in the guest");
         }
     }
 }
@@ -43,20 +43,15 @@ fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_li
  {
     let mut vm = Vm::new(1, 32);
     vm.enable_spi(SPI);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tells = Arc::clone(&told);
-    let notice: Tell = Box::new(move |vcpu, notice| tells.lock().unwrap().push((vcpu, notice)));
-    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), notice));
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic)));
     let irqfds = Irqfds::<Std, _>::new(Arc::clone(&pins), Limits::default());
     let pin = pins.pin(intid(SPI)).expect("it is an SPI");
     assert_eq!(pin, Pin::new(0, 8));
     let table = RoutingTable::new(&[(GSI, Route::Level(pin))]).expect("a good table");
     let _ = irqfds.reroute(table).expect("an open VM");
     let device = Arc::new(Device { irqfd: irqfds.irqfd(), wants: AtomicBool::new(true) });
-    device
-        .irqfd
-        .assign_resample(GSI, Arc::new(Resample(Arc::clone(&device))))
-        .expect("the GSI is routed");
+    let sink = Arc::new(Resample(Arc::clone(&device)));
+    assert!(device.irqfd.assign_resample(GSI, sink).expect("it is routed").is_empty());
 
     let line = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
     let tells_ends = |vm: &mut Vm| {
@@ -65,7 +60,9 @@ fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_li
             irqfds.ack(pins.pin(intid(SPI)).expect("it is an SPI"));
         }
     };
-    device.irqfd.signal();
+    let (signalled, owed) = device.irqfd.signal_owing();
+    assert_eq!((signalled, owed.is_empty()), (Signalled::Delivered, true));
+    assert_eq!(device.irqfd.signal_owing().0, Signalled::Coalesced);
     for _ in 0..3 {
         assert_eq!(vm.acknowledges(0), SPI);
         assert!(line(&vm).is_active());
@@ -79,19 +76,21 @@ fn a_device_that_still_wants_an_interrupt_at_the_end_gets_another_one_and_the_li
     tells_ends(&mut vm);
     assert!(!line(&vm).is_pending() && !line(&vm).is_active());
     assert_eq!(vm.acknowledges(0), 1023);
-    assert!(told.lock().unwrap().is_empty(), "nobody was in the guest when the device signalled");
     device.irqfd.deassign().expect("it is assigned");
 }
 
 #[test]
 fn a_pin_of_another_chip_or_past_the_last_spi_is_none() {
-    use doorbell_irqfd::{Controller, SourceId};
+    use doorbell_irqfd::{Controller, Delivery, Outcome, SourceId};
     let vm = Vm::new(1, 32);
-    let pins = Pins::new(Arc::clone(&vm.gic), |_, _| unreachable!("nobody is told"));
+    let pins = Pins::new(Arc::clone(&vm.gic));
     assert_eq!((pins.pins(0), pins.pins(1)), (32, 0));
     for pin in [Pin::new(1, 8), Pin::new(0, 32), Pin::new(0, u32::MAX)] {
-        pins.set_irq(pin, SourceId::USERSPACE, true);
-        pins.edge(pin);
+        for told in [pins.set_irq(pin, SourceId::USERSPACE, true), pins.edge(pin), pins.pulse(pin)]
+        {
+            assert_eq!(told.outcome(), Outcome::Failed);
+            assert!(told.owed().is_empty());
+        }
     }
     let all = (32..64).map(|number| vm.gic.spi(intid(number)).expect("there is one").state());
     assert!(all.into_iter().all(|state| !state.is_pending()));
@@ -100,16 +99,13 @@ fn a_pin_of_another_chip_or_past_the_last_spi_is_none() {
 
 #[test]
 fn an_edge_of_an_irqfd_makes_its_pin_pending_and_its_vcpu_is_told() {
-    use doorbell_irqfd::Controller;
+    use doorbell_irqfd::{Controller, Delivery, Outcome};
     let mut vm = Vm::new(1, 32);
     vm.enable_spi(SPI);
     vm.write(doorbell_gic::Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tells = Arc::clone(&told);
-    let notice: Tell = Box::new(move |vcpu, notice| tells.lock().unwrap().push((vcpu, notice)));
-    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), notice));
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic)));
     let state = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
-    // A vCPU that waits is woken by what the function is told.
+    // A vCPU that waits is woken by what comes back.
     let gic = Arc::clone(&vm.gic);
     let redistributor =
         gic.redistributor(VcpuId::new(0).expect("it is small")).expect("there is one");
@@ -117,9 +113,15 @@ fn an_edge_of_an_irqfd_makes_its_pin_pending_and_its_vcpu_is_told() {
     let vm::Vcpu { interface, registers } = &mut vm.vcpus[0];
     assert!(!interface.signals(&gic, registers, &mut vm.asked));
     let blocked = news.block().expect("there are no news");
-    pins.edge(Pin::new(0, 8));
+    let told = pins.edge(Pin::new(0, 8));
+    assert_eq!(told.outcome(), Outcome::Delivered);
+    // The second of two pins owes nothing, and hides nothing.
+    let both = told.and(pins.edge(Pin::new(0, 8)));
+    assert_eq!(both.outcome(), Outcome::Delivered, "one of the pins was not pending");
     assert!(state(&vm).is_pending() && state(&vm).sources() == 0);
-    assert_eq!(*told.lock().unwrap(), [(redistributor.id(), Notice::Wake)]);
+    let mut told = Vec::new();
+    both.owed().give(&mut |vcpu, notice: Notice<CpuId>| told.push((vcpu, notice)));
+    assert_eq!(told, [(redistributor.id(), Notice::Wake)]);
     assert!(!blocked.asleep());
     drop(blocked);
     assert_eq!(vm.acknowledges(0), SPI);
@@ -130,21 +132,22 @@ fn an_event_without_resampling_is_an_edge_or_a_glimpse_as_the_guest_has_it_and_l
     use doorbell_irqfd::Controller;
     let mut vm = Vm::new(1, 32);
     vm.enable_spi(SPI);
-    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic), |_, _| ()));
+    let pins = Arc::new(Pins::new(Arc::clone(&vm.gic)));
     let irqfds = Irqfds::<Std, _>::new(Arc::clone(&pins), Limits::default());
     let table = RoutingTable::new(&[(GSI, Route::Pin(Pin::new(0, 8)))]).expect("a good table");
     let _ = irqfds.reroute(table).expect("an open VM");
     let irqfd = irqfds.irqfd();
-    irqfd.assign(GSI).expect("a pin of any trigger will do");
+    assert!(irqfd.assign(GSI).expect("a pin of any trigger will do").is_empty());
     let state = |vm: &Vm| vm.gic.spi(intid(SPI)).expect("there is one").state();
-    irqfd.signal();
+    let signals = || assert!(irqfd.signal_owing().1.is_empty(), "nobody is in the guest");
+    signals();
     assert!(!state(&vm).is_pending() && state(&vm).sources() == 0, "it is a level, which is over");
     vm.write(doorbell_gic::Frame::Distributor, 0xc08, 0b10 << (2 * (SPI % 16)));
     // Another pulse is between its two halves.
-    pins.set_irq(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD, true);
+    let _ = pins.set_irq(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD, true);
     assert_eq!(vm.acknowledges(0), SPI);
-    irqfd.signal();
+    signals();
     assert!(state(&vm).is_pending(), "the event is an edge of its own");
-    pins.set_irq(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD, false);
+    pins.lower(Pin::new(0, 8), doorbell_irqfd::SourceId::IRQFD);
     assert!(state(&vm).is_pending() && state(&vm).sources() == 0);
 }

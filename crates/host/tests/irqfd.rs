@@ -48,6 +48,8 @@ struct Chip {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         24
     }

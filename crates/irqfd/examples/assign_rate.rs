@@ -18,6 +18,8 @@ use doorbell_platform::Std;
 struct Pins([AtomicU32; 24]);
 
 impl Controller for Pins {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         self.0.len() as u32
     }

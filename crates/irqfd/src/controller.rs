@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 
-use crate::{Msi, Pin, SourceId};
+use crate::{Delivery, Msi, Pin, SourceId};
 
 /// The interrupt controllers of a VM, as seen from their inputs.
 ///
@@ -24,15 +24,18 @@ use crate::{Msi, Pin, SourceId};
 /// `AcqRel` atomic do: who lowers a pin after someone raised it must see what that someone did
 /// before. Resampling rests on this.
 pub trait Controller: Send + Sync + 'static {
+    /// What comes back from a delivery; `()` if nobody wants to know.
+    type Delivery: Delivery;
+
     /// Returns how many pins controller `chip` has; 0 if there is no such controller.
     fn pins(&self, chip: u16) -> u32;
 
     /// Sets the level that `source` gives to a pin. The pin's level is the OR over all sources;
     /// where the guest has made the pin edge-triggered, a rise of it is an edge.
-    fn set_irq(&self, pin: Pin, source: SourceId, level: bool);
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) -> Self::Delivery;
 
     /// Takes an edge on a pin, which is latched: it cannot be over too soon.
-    fn edge(&self, pin: Pin);
+    fn edge(&self, pin: Pin) -> Self::Delivery;
 
     /// Takes an event of a plain irqfd on a pin whose trigger mode is the guest's affair: asserts
     /// and deasserts it, as KVM does. On a level-triggered pin nobody may be looking in between,
@@ -41,31 +44,44 @@ pub trait Controller: Send + Sync + 'static {
     /// All plain irqfds share one source: of two pulses at once, the second finds the pin asserted,
     /// and is no edge. A controller that can tell an edge-triggered pin takes an
     /// [`edge`](Controller::edge) there instead, and loses none.
-    fn pulse(&self, pin: Pin) {
-        self.set_irq(pin, SourceId::IRQFD, true);
-        self.set_irq(pin, SourceId::IRQFD, false);
+    fn pulse(&self, pin: Pin) -> Self::Delivery {
+        let raised = self.set_irq(pin, SourceId::IRQFD, true);
+        // What became of it is what became of the rise.
+        raised.and(self.set_irq(pin, SourceId::IRQFD, false))
+    }
+
+    /// Lowers what `source` gives to a pin, as [`set_irq`](Controller::set_irq) does, for somebody
+    /// who has acknowledged or gone, and does nothing more for it: what is owed for a lowering is
+    /// dropped here. A controller that owes something does it otherwise: it leaves what a vCPU has
+    /// seen of the level until that comes out of the guest, at the cost of a spurious interrupt.
+    fn lower(&self, pin: Pin, source: SourceId) {
+        drop(self.set_irq(pin, source, false));
     }
 
     /// Takes a message-signalled interrupt, which arrives.
-    fn msi(&self, msi: Msi);
+    fn msi(&self, msi: Msi) -> Self::Delivery;
 }
 
 impl<C: Controller + ?Sized> Controller for Arc<C> {
+    type Delivery = C::Delivery;
     fn pins(&self, chip: u16) -> u32 {
         (**self).pins(chip)
     }
-    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) {
-        (**self).set_irq(pin, source, level);
+    fn set_irq(&self, pin: Pin, source: SourceId, level: bool) -> C::Delivery {
+        (**self).set_irq(pin, source, level)
     }
-    fn edge(&self, pin: Pin) {
-        (**self).edge(pin);
+    fn edge(&self, pin: Pin) -> C::Delivery {
+        (**self).edge(pin)
     }
-    fn pulse(&self, pin: Pin) {
-        (**self).pulse(pin);
+    fn pulse(&self, pin: Pin) -> C::Delivery {
+        (**self).pulse(pin)
+    }
+    fn lower(&self, pin: Pin, source: SourceId) {
+        (**self).lower(pin, source);
     }
     #[inline(always)]
-    fn msi(&self, msi: Msi) {
-        (**self).msi(msi);
+    fn msi(&self, msi: Msi) -> C::Delivery {
+        (**self).msi(msi)
     }
 }
 

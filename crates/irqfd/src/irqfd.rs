@@ -22,7 +22,7 @@ use crate::acks::Listener;
 use crate::cached::{Cached, WORDS};
 use crate::deassign::Deassigning;
 use crate::vm::{Assigned, Shared};
-use crate::{Controller, Error, Gsi, Notify};
+use crate::{Controller, Delivery, Error, Gsi, Notify, Outcome, Owed};
 
 /// Not assigned.
 const IDLE: u32 = 0;
@@ -49,6 +49,11 @@ pub(crate) struct Inner<P: Platform> {
 pub enum Signalled {
     /// The controller has it.
     Delivered,
+    /// The controller has it as one with an interrupt that is pending already, if the controller
+    /// tells.
+    Coalesced,
+    /// The controller does not have it, if the controller tells: the host refused the message.
+    Failed,
     /// The event is pending in the irqfd, which delivers it when it is assigned, or its GSI has a
     /// route again. Pending events coalesce into one.
     Pending,
@@ -79,11 +84,35 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// # Context
     /// Any context in which the controller can be called; does not sleep.
     #[inline]
-    pub fn signal(&self) -> Signalled {
-        self.vm.signal(&self.inner)
+    pub fn signal(&self) -> Signalled
+    where
+        C::Delivery: Delivery<Owed = ()>,
+    {
+        self.signal_owing().0
     }
 
-    /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is delivered.
+    /// Signals as [`signal`](Irqfd::signal) does, where the controller leaves something to be done:
+    /// the caller kicks and wakes vCPUs, when no section is left.
+    ///
+    /// # Context
+    /// Any context in which the controller can be called; does not sleep.
+    #[inline]
+    pub fn signal_owing(&self) -> (Signalled, Owed<C>) {
+        match self.vm.signal(&self.inner) {
+            None => (Signalled::Pending, Default::default()),
+            Some(delivery) => {
+                let signalled = match delivery.outcome() {
+                    Outcome::Delivered => Signalled::Delivered,
+                    Outcome::Coalesced => Signalled::Coalesced,
+                    Outcome::Failed => Signalled::Failed,
+                };
+                (signalled, delivery.owed())
+            }
+        }
+    }
+
+    /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is delivered:
+    /// what is owed for it comes back.
     ///
     /// # Context
     /// Any task; does not sleep.
@@ -91,7 +120,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// # Errors
     /// [`UnknownGsi`](Error::UnknownGsi), [`NeedsResampling`](Error::NeedsResampling),
     /// [`Busy`](Error::Busy), [`TooManyIrqfds`](Error::TooManyIrqfds), [`Closed`](Error::Closed).
-    pub fn assign(&self, gsi: Gsi) -> Result<(), Error> {
+    pub fn assign(&self, gsi: Gsi) -> Result<Owed<C>, Error> {
         self.link_to(gsi, None)
     }
 
@@ -107,7 +136,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     ///
     /// # Errors
     /// As for [`assign`](Irqfd::assign), with [`NotLevel`](Error::NotLevel) for `NeedsResampling`.
-    pub fn assign_resample(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<(), Error> {
+    pub fn assign_resample(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Owed<C>, Error> {
         self.link_to(gsi, Some(sink))
     }
 
@@ -150,7 +179,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.inner.take_pending()
     }
 
-    fn link_to(&self, gsi: Gsi, sink: Option<Arc<dyn Notify>>) -> Result<(), Error> {
+    fn link_to(&self, gsi: Gsi, sink: Option<Arc<dyn Notify>>) -> Result<Owed<C>, Error> {
         match sink.zip(self.vm.listeners(gsi)) {
             None => self.vm.enlist(&self.inner, gsi, None)?,
             Some((sink, listeners)) => {
@@ -171,9 +200,9 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         }
         if self.take_pending() {
             // If it is deassigned at this very moment, `signal` has the event pending again.
-            self.signal();
+            return Ok(self.signal_owing().1);
         }
-        Ok(())
+        Ok(Default::default())
     }
 
     /// Returns whether the irqfd is assigned. That may have changed by the time the caller looks at
@@ -248,8 +277,9 @@ impl<P: Platform> Inner<P> {
 }
 
 impl<P: Platform, C: Controller> Shared<P, C> {
+    /// Delivers an event; `None` if it is pending.
     #[inline(always)]
-    pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Signalled {
+    pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Option<C::Delivery> {
         let section = self.srcu.read();
         // SeqCst, as the stores to it: a section that a grace period does not wait for began after
         // the store.
@@ -259,17 +289,18 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let words = irqfd.cached.read();
         // The way that has to be short: nothing of the others is prepared on it.
         match Cached::unpack_msi(words) {
-            Some(msi) => {
-                self.controller.msi(msi);
-                Signalled::Delivered
-            }
+            Some(msi) => Some(self.controller.msi(msi)),
             None => self.deliver_or_pend(irqfd, Cached::unpack(words), section),
         }
     }
 
     /// An event of an irqfd that is not assigned.
     #[cold]
-    fn signal_idle(&self, irqfd: &Inner<P>, section: ReadGuard<'_, P::Srcu>) -> Signalled {
+    fn signal_idle(
+        &self,
+        irqfd: &Inner<P>,
+        section: ReadGuard<'_, P::Srcu>,
+    ) -> Option<C::Delivery> {
         // Publish, then look at the gate: `assign` opens the gate, then looks for what was
         // published. Both SeqCst, so at least one of us sees the other, and `swap` lets only one of
         // us deliver.
@@ -277,7 +308,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         if irqfd.link.load(Ordering::SeqCst) < ACTIVE
             || !irqfd.pending.swap(false, Ordering::SeqCst)
         {
-            return Signalled::Pending;
+            return None;
         }
         self.deliver_or_pend(irqfd, Cached::unpack(irqfd.cached.read()), section)
     }
@@ -288,14 +319,15 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         irqfd: &Inner<P>,
         route: Cached,
         section: ReadGuard<'_, P::Srcu>,
-    ) -> Signalled {
-        if self.deliver(route, &section) {
-            return Signalled::Delivered;
+    ) -> Option<C::Delivery> {
+        let delivery = self.deliver(route, &section);
+        if delivery.is_some() {
+            return delivery;
         }
         // The GSI has lost its route. `reroute` is responsible from now on: it looks for pending
         // events after the grace period that waits for this section.
         irqfd.pending.store(true, Ordering::SeqCst);
-        Signalled::Pending
+        None
     }
 
     /// Claims an irqfd for an assignment with resampling, so that no sink is listed in vain (and

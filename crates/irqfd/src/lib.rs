@@ -9,6 +9,7 @@ mod acks;
 mod cached;
 mod controller;
 mod deassign;
+mod delivery;
 mod each;
 mod error;
 #[cfg(all(feature = "std", target_os = "linux"))]
@@ -26,6 +27,7 @@ mod vm;
 pub use acks::AckNotifier;
 pub use controller::{Controller, Notify};
 pub use deassign::Deassigning;
+pub use delivery::{Delivery, Outcome, Owed};
 pub use doorbell_platform::MsiMessage;
 pub use error::Error;
 pub use ids::{Gsi, Msi, Pin, SourceId};

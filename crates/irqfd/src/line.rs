@@ -22,7 +22,7 @@ use doorbell_platform::{Atomic, Platform, ReadDomain, ReadGuard, lock_reserving}
 use crate::each::each;
 use crate::slab::{Place, Slab};
 use crate::vm::Shared;
-use crate::{Controller, Error, Gsi, Irqfds, Pin, Route, RoutingTable, SourceId};
+use crate::{Controller, Delivery, Error, Gsi, Irqfds, Owed, Pin, Route, RoutingTable, SourceId};
 
 /// How many lines a VM may have: who replaces its table compares those of one source.
 const MOST: u32 = 256;
@@ -41,6 +41,7 @@ const MOST: u32 = 256;
 /// # #[derive(Default)]
 /// # struct Chip(AtomicU32);
 /// # impl Controller for Chip {
+/// #     type Delivery = ();
 /// #     fn pins(&self, _: u16) -> u32 { 24 }
 /// #     fn set_irq(&self, _: Pin, source: SourceId, level: bool) {
 /// #         match level {
@@ -89,15 +90,18 @@ pub(crate) struct Listed<P: Platform> {
 
 impl<P: Platform, C: Controller> Line<P, C> {
     /// Sets the level; one that is set already changes nothing. Of two calls at once, the level
-    /// that one of them has set is on the pins when both have returned.
+    /// that one of them has set is on the pins when both have returned. What the controller leaves to
+    /// be done comes back.
     ///
     /// # Context
     /// Any context in which the controller can be called; does not sleep.
-    pub fn set(&self, level: bool) {
+    pub fn set(&self, level: bool) -> Owed<C> {
         let section = self.vm.srcu.read();
-        if self.driven.level.swap(level, Ordering::SeqCst) != level {
-            self.vm.drive(&self.driven, &section, true);
+        if self.driven.level.swap(level, Ordering::SeqCst) == level {
+            return Default::default();
         }
+        let delivery = self.vm.drive(&self.driven, &section, true);
+        delivery.map(Delivery::owed).unwrap_or_default()
     }
 
     /// Returns the level that was set last.
@@ -140,7 +144,14 @@ impl<P: Platform, C: Controller> Drop for Line<P, C> {
         // In this order: whoever publishes a table after the pins of the former one were lowered
         // may forget the line, whoever publishes one before finds it.
         let _delisted = Delisted(self);
-        self.set(false);
+        let section = self.vm.srcu.read();
+        // Nobody else sets it any more.
+        if self.driven.level.load(Ordering::SeqCst) {
+            self.driven.level.store(false, Ordering::SeqCst);
+            let routes = self.vm.table(&section).routes(self.driven.gsi);
+            let pins = routes.filter(|route| route.has_level()).filter_map(Route::pin);
+            each(pins, |pin| self.vm.controller.lower(pin, self.driven.source));
+        }
     }
 }
 
@@ -248,22 +259,30 @@ pub(crate) fn check<P: Platform>(
 impl<P: Platform, C: Controller> Shared<P, C> {
     /// Gives the pins of a line the level that it has at last; a rise is an event where the route
     /// takes events, if those are wanted.
-    fn drive(&self, line: &Driven<P>, section: &ReadGuard<'_, P::Srcu>, events: bool) {
-        let table = self.table(section);
+    fn drive(
+        &self,
+        line: &Driven<P>,
+        section: &ReadGuard<'_, P::Srcu>,
+        events: bool,
+    ) -> Option<C::Delivery> {
+        let (table, mut all) = (self.table(section), None);
         loop {
             let level = line.level.load(Ordering::SeqCst);
-            each(table.routes(line.gsi), |route| match *route {
-                Route::Level(pin) | Route::Pin(pin) => {
-                    self.controller.set_irq(pin, line.source, level)
-                }
-                Route::Edge(pin) if level && events => self.controller.edge(pin),
-                Route::Msi(msi) if level && events => self.controller.msi(msi),
-                Route::Edge(_) | Route::Msi(_) => {}
+            each(table.routes(line.gsi), |route| {
+                let delivery = match *route {
+                    Route::Level(pin) | Route::Pin(pin) => {
+                        self.controller.set_irq(pin, line.source, level)
+                    }
+                    Route::Edge(pin) if level && events => self.controller.edge(pin),
+                    Route::Msi(msi) if level && events => self.controller.msi(msi),
+                    Route::Edge(_) | Route::Msi(_) => return,
+                };
+                all = [all.take(), Some(delivery)].into_iter().flatten().reduce(Delivery::and);
             });
             // Whoever is the last at a pin looks once more after that, and whoever changes the
             // level after that look is at the pin later. A repetition is another's change.
             if line.level.load(Ordering::SeqCst) == level {
-                return;
+                return all;
             }
         }
     }
@@ -274,7 +293,12 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     /// First all of them are lowered where they were, then all that are high are raised: two lines
     /// may have one source if they share no pin, and what is one's former pin may be the other's
     /// now.
-    pub(crate) fn settle_lines(&self, former: &RoutingTable, now: &RoutingTable) {
+    pub(crate) fn settle_lines(
+        &self,
+        former: &RoutingTable,
+        now: &RoutingTable,
+        owed: &mut alloc::vec::Vec<Owed<C>>,
+    ) {
         let _settled = Settled(self);
         each([false, true].into_iter(), |raises| {
             each(self.listed_lines(), |line| {
@@ -285,7 +309,8 @@ impl<P: Platform, C: Controller> Shared<P, C> {
                 match raises {
                     false if changed => self.lower_former(&line, former, &section),
                     true if line.level.load(Ordering::SeqCst) => {
-                        self.drive(&line, &section, changed)
+                        let delivery = self.drive(&line, &section, changed);
+                        owed.extend(delivery.map(Delivery::owed));
                     }
                     _ => {}
                 }
@@ -305,7 +330,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         };
         let now = pins(self.table(section));
         let lost = pins(former).into_iter().filter(|pin| !now.contains(pin));
-        each(lost, |pin| self.controller.set_irq(pin, line.source, false));
+        each(lost, |pin| self.controller.lower(pin, line.source));
     }
 
     fn listed_lines(&self) -> impl Iterator<Item = Arc<Driven<P>>> {

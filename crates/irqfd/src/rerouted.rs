@@ -1,23 +1,35 @@
 //! What a replacement of the routing table has changed.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::{Gsi, RoutingTable};
 
 /// A routing table was replaced. Deliveries go by the new one, but hardware that posts by a route
 /// of the former one (an irqfd's IRQ bypass) goes on to do so until it is told.
 ///
+/// What controllers leave to be done for deliveries of the replacement, vCPUs to be kicked, is in
+/// it, too.
+///
 /// Both tables are kept, so that nothing is compared or collected while somebody holds a lock.
 #[derive(Clone, Debug)]
 #[must_use = "what hardware posts by the former routes goes on until it is told; if there is no such hardware, drop it"]
-pub struct Rerouted {
+pub struct Rerouted<O = ()> {
     former: Arc<RoutingTable>,
     now: Arc<RoutingTable>,
+    owed: Vec<O>,
 }
 
-impl Rerouted {
-    pub(crate) fn new(former: Arc<RoutingTable>, now: Arc<RoutingTable>) -> Self {
-        Rerouted { former, now }
+impl<O> Rerouted<O> {
+    pub(crate) fn new(former: Arc<RoutingTable>, now: Arc<RoutingTable>, owed: Vec<O>) -> Self {
+        Rerouted { former, now, owed }
+    }
+
+    /// Takes out what the controller has left to be done for events that have found a route again,
+    /// and for levels that have moved.
+    #[must_use = "vCPUs wait for it"]
+    pub fn take_owed(&mut self) -> Vec<O> {
+        core::mem::take(&mut self.owed)
     }
 
     /// Returns the GSIs whose routes were replaced by others, in ascending order: also those that
@@ -33,8 +45,6 @@ impl Rerouted {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
     use crate::{Msi, Pin, Route};
 
@@ -44,7 +54,7 @@ mod tests {
 
     fn changed(former: &[(Gsi, Route)], now: &[(Gsi, Route)]) -> Vec<u32> {
         let table = |routes| Arc::new(RoutingTable::new(routes).unwrap());
-        Rerouted::new(table(former), table(now)).gsis().map(|gsi| gsi.0).collect()
+        Rerouted::new(table(former), table(now), Vec::<()>::new()).gsis().map(|gsi| gsi.0).collect()
     }
 
     #[test]

@@ -19,7 +19,7 @@ use core::ops::Range;
 
 use doorbell_platform::{Lock, LockClass, Platform, WaitType};
 
-use crate::{Controller, Error, Gsi, Irqfds, Rerouted, Route, RoutingTable};
+use crate::{Controller, Error, Gsi, Irqfds, Owed, Rerouted, Route, RoutingTable};
 
 pub(crate) static ROUTES: LockClass = LockClass::new("irqfd.routes", WaitType::Spin).leaf();
 
@@ -34,6 +34,7 @@ pub(crate) static ROUTES: LockClass = LockClass::new("irqfd.routes", WaitType::S
 /// # use doorbell_platform::Std;
 /// # struct Chip;
 /// # impl Controller for Chip {
+/// #     type Delivery = ();
 /// #     fn pins(&self, _: u16) -> u32 { 24 }
 /// #     fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
 /// #     fn edge(&self, _: Pin) {}
@@ -164,7 +165,7 @@ impl<P: Platform, C: Controller> Routes<P, C> {
     ///
     /// # Errors
     /// [`SharedSource`](Error::SharedSource), [`Closed`](Error::Closed); the edits stay staged.
-    pub fn publish(&self) -> Result<Rerouted, Error> {
+    pub fn publish(&self) -> Result<Rerouted<Owed<C>>, Error> {
         let staged = self.snapshot();
         let table = RoutingTable::new(&staged.routes)?;
         // Edition 0 is what was in force at first.

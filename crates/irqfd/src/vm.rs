@@ -31,7 +31,8 @@ use crate::rerouted::Rerouted;
 use crate::routing::Group;
 use crate::slab::{Place, Slab};
 use crate::{
-    AckNotifier, Controller, Error, Gsi, Irqfd, Notify, Pin, Route, RoutingTable, SourceId,
+    AckNotifier, Controller, Delivery, Error, Gsi, Irqfd, Notify, Owed, Pin, Route, RoutingTable,
+    SourceId,
 };
 
 /// No interrupt handler takes it, so interrupts stay on under it but where the cached route of an
@@ -199,6 +200,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// is raised where it is now. [Lines](crate::Line) move along. (What the host raised by
     /// [`set_irq`](Irqfds::set_irq) stays as it was; the host knows its level.)
     ///
+    /// What is owed for those deliveries is in [`Rerouted`], too.
+    ///
     /// Interrupts that hardware posts by a route of the former table, without a delivery, are the
     /// caller's affair: [`Rerouted`] says which GSIs are concerned.
     ///
@@ -210,7 +213,7 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// [`TooManyRoutes`](Error::TooManyRoutes), [`GsiOutOfRange`](Error::GsiOutOfRange),
     /// [`PinOutOfRange`](Error::PinOutOfRange), [`SharedSource`](Error::SharedSource),
     /// [`Closed`](Error::Closed).
-    pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted, Error> {
+    pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted<Owed<C>>, Error> {
         self.shared.reroute(table, None)
     }
 
@@ -225,31 +228,30 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     }
 
     /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true`
-    /// is an event and `false` nothing.
+    /// is an event and `false` nothing. What comes back is the controller's (`KVM_IRQ_LINE_STATUS`).
     ///
     /// # Context
     /// Any context in which the controller can be called; does not sleep.
     ///
     /// # Errors
     /// [`UnknownGsi`](Error::UnknownGsi), [`ReservedSource`](Error::ReservedSource).
-    pub fn set_irq(&self, gsi: Gsi, source: SourceId, level: bool) -> Result<(), Error> {
+    pub fn set_irq(&self, gsi: Gsi, source: SourceId, level: bool) -> Result<C::Delivery, Error> {
         if source.is_reserved() {
             return Err(Error::ReservedSource);
         }
         let section = self.shared.srcu.read();
         let mut known = false;
-        for route in self.shared.table(&section).routes(gsi) {
-            known = true;
-            match *route {
-                Route::Level(pin) | Route::Pin(pin) => {
-                    self.shared.controller.set_irq(pin, source, level)
-                }
-                Route::Edge(pin) if level => self.shared.controller.edge(pin),
-                Route::Msi(msi) if level => self.shared.controller.msi(msi),
-                _ => {}
+        let routes = self.shared.table(&section).routes(gsi).inspect(|_| known = true);
+        let deliveries = routes.filter_map(|route| match *route {
+            Route::Level(pin) | Route::Pin(pin) => {
+                Some(self.shared.controller.set_irq(pin, source, level))
             }
-        }
-        known.then_some(()).ok_or(Error::UnknownGsi(gsi))
+            Route::Edge(pin) if level => Some(self.shared.controller.edge(pin)),
+            Route::Msi(msi) if level => Some(self.shared.controller.msi(msi)),
+            Route::Edge(_) | Route::Msi(_) => None,
+        });
+        let delivery = deliveries.reduce(Delivery::and).unwrap_or_default();
+        known.then_some(delivery).ok_or(Error::UnknownGsi(gsi))
     }
 
     /// Says that the guest acknowledged the interrupt of a pin (its end, for a controller that
@@ -346,38 +348,42 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         self.listeners.get(gsi.0 as usize)
     }
 
-    /// Hands an event to the controller, in a read section; `false` if there is no route.
+    /// Hands an event to the controller, in a read section; `None` if there is no route.
     #[inline]
-    pub(crate) fn deliver(&self, route: Cached, section: &ReadGuard<'_, P::Srcu>) -> bool {
-        match route {
-            Cached::Nowhere => return false,
+    pub(crate) fn deliver(
+        &self,
+        route: Cached,
+        section: &ReadGuard<'_, P::Srcu>,
+    ) -> Option<C::Delivery> {
+        Some(match route {
+            Cached::Nowhere => return None,
             Cached::Msi(msi) => self.controller.msi(msi),
             Cached::Edge(pin) => self.controller.edge(pin),
             Cached::Level(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, true),
             Cached::Pulse(pin) => self.controller.pulse(pin),
             Cached::Table(gsi) => return self.deliver_by_table(gsi, false, section),
             Cached::LevelTable(gsi) => return self.deliver_by_table(gsi, true, section),
-        }
-        true
+        })
     }
 
-    fn deliver_by_table(&self, gsi: Gsi, resample: bool, section: &ReadGuard<'_, P::Srcu>) -> bool {
-        let mut known = false;
-        for route in self.table(section).routes(gsi) {
-            known = true;
-            match *route {
-                Route::Msi(msi) => self.controller.msi(msi),
-                Route::Edge(pin) => self.controller.edge(pin),
-                Route::Level(pin) | Route::Pin(pin) if resample => {
-                    self.controller.set_irq(pin, SourceId::RESAMPLE, true)
-                }
-                // If it is a `Level`, the GSI became so after the irqfd was assigned. The pulse may
-                // be missed: the responsibility is with whoever replaced the table under it, as
-                // assignment would have refused.
-                Route::Level(pin) | Route::Pin(pin) => self.controller.pulse(pin),
+    fn deliver_by_table(
+        &self,
+        gsi: Gsi,
+        resample: bool,
+        section: &ReadGuard<'_, P::Srcu>,
+    ) -> Option<C::Delivery> {
+        let deliveries = self.table(section).routes(gsi).map(|route| match *route {
+            Route::Msi(msi) => self.controller.msi(msi),
+            Route::Edge(pin) => self.controller.edge(pin),
+            Route::Level(pin) | Route::Pin(pin) if resample => {
+                self.controller.set_irq(pin, SourceId::RESAMPLE, true)
             }
-        }
-        known
+            // If it is a `Level`, the GSI became so after the irqfd was assigned. The pulse may be
+            // missed: the responsibility is with whoever replaced the table under it, as assignment
+            // would have refused.
+            Route::Level(pin) | Route::Pin(pin) => self.controller.pulse(pin),
+        });
+        deliveries.reduce(Delivery::and)
     }
 
     /// An acknowledgement of one of a group's pins, in a read section.
@@ -400,7 +406,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         let lowers = group.level_pins.iter().map(|pin| (Some(*pin), None));
         let tells = group.gsis.iter().map(|gsi| (None, Some(*gsi)));
         each(lowers.chain(tells), |(pin, gsi)| {
-            pin.into_iter().for_each(|pin| self.controller.set_irq(pin, SourceId::RESAMPLE, false));
+            pin.into_iter().for_each(|pin| self.controller.lower(pin, SourceId::RESAMPLE));
             gsi.into_iter().for_each(|gsi| self.notify(gsi));
         });
     }
@@ -426,7 +432,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         &self,
         table: RoutingTable,
         edition: Option<u64>,
-    ) -> Result<Rerouted, Error> {
+    ) -> Result<Rerouted<Owed<C>>, Error> {
         table.check(&self.controller, self.limits.gsis, self.limits.routes)?;
         let table = Arc::new(table);
         let boxed = Box::new(table.clone());
@@ -441,7 +447,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
                 drop(state);
                 // Whoever has put it there may still be waiting.
                 self.srcu.synchronize_expedited();
-                return Ok(Rerouted::new(Arc::clone(&now), now));
+                return Ok(Rerouted::new(Arc::clone(&now), now, Vec::new()));
             }
             line::check(&state.lines, &table)?;
             state.edition = edition.unwrap_or(state.edition);
@@ -461,13 +467,14 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         // Here, in the caller's context, and not under the lock: deliveries that still use the
         // former table end.
         drop(retired.synchronize_expedited());
+        let mut owed = Vec::new();
         each(0..3, |step| match step {
             0 => self.settle(&former),
-            1 if has_lines => self.settle_lines(&former, &now),
-            2 if regained => self.deliver_pending(),
+            1 if has_lines => self.settle_lines(&former, &now, &mut owed),
+            2 if regained => self.deliver_pending(&mut owed),
             _ => {}
         });
-        Ok(Rerouted::new(former, now))
+        Ok(Rerouted::new(former, now, owed))
     }
 
     /// After a table was replaced: lowers the lines that nobody would lower any more.
@@ -492,7 +499,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
                 .iter()
                 .map(|&gsi| table.group_of_gsi(gsi).map_or(After::Notify(gsi), After::Acknowledge));
             each(lowers.chain(moved).chain(lost), |what| match what {
-                After::Lower(pin) => self.controller.set_irq(pin, SourceId::RESAMPLE, false),
+                After::Lower(pin) => self.controller.lower(pin, SourceId::RESAMPLE),
                 After::Acknowledge(now) => self.acknowledge(now),
                 After::Notify(gsi) => self.notify(gsi),
             });
@@ -503,7 +510,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
     ///
     /// After a grace period: an event that saw no route is pending by now, one that comes later
     /// sees the route.
-    fn deliver_pending(&self) {
+    fn deliver_pending(&self, owed: &mut Vec<Owed<C>>) {
         let mut from = 0;
         let pending = core::iter::from_fn(|| {
             let state = self.state.lock();
@@ -514,7 +521,7 @@ impl<P: Platform, C: Controller> Shared<P, C> {
         });
         each(pending, |irqfd| {
             if irqfd.take_pending() {
-                self.signal(&irqfd);
+                owed.extend(self.signal(&irqfd).map(Delivery::owed));
             }
         });
     }

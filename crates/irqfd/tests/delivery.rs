@@ -94,6 +94,8 @@ fn a_message_carries_its_device_id() {
 fn a_direct_delivery_of_a_cached_msi_or_pin_costs_two_read_modify_writes_and_no_lock() {
     struct Null;
     impl Controller for Null {
+        type Delivery = ();
+
         fn pins(&self, _: u16) -> u32 {
             8
         }
@@ -464,6 +466,8 @@ struct EntryState {
 }
 
 impl Controller for Entry {
+    type Delivery = ();
+
     fn pins(&self, chip: u16) -> u32 {
         if chip == 0 { 1 } else { 0 }
     }

@@ -419,6 +419,8 @@ struct Gate {
 }
 
 impl Controller for Gate {
+    type Delivery = ();
+
     fn pins(&self, chip: u16) -> u32 {
         self.chip.pins(chip)
     }

@@ -228,6 +228,8 @@ impl Wrong {
 }
 
 impl Controller for Wrong {
+    type Delivery = ();
+
     fn pins(&self, chip: u16) -> u32 {
         self.chip.pins(chip)
     }

@@ -147,6 +147,8 @@ fn an_acknowledgement_lowers_what_resamples_and_no_line() {
 struct Chip(Model<[u32; 2]>);
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         2
     }

@@ -22,6 +22,8 @@ struct State {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         1
     }
@@ -151,9 +153,10 @@ fn at_once(two: [Does; 2]) -> Program {
         for does in two {
             m.task(format!("{does:?}"), prepare(&vm, &routes, does));
         }
-        m.at_quiescence("nothing is assigned any more", move || {
+        m.at_quiescence("nothing is assigned or high any more", move || {
             vm.close().wait();
-            if vm.assigned() == 0 { Ok(()) } else { Err("somebody is".into()) }
+            let high = vm.controller().0.observe(|state| state.high);
+            if vm.assigned() == 0 && !high { Ok(()) } else { Err("somebody is".into()) }
         });
     })
 }

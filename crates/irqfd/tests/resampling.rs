@@ -24,6 +24,8 @@ impl Chip {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         2
     }

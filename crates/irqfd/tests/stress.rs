@@ -24,6 +24,8 @@ struct Judge {
 }
 
 impl Controller for Judge {
+    type Delivery = ();
+
     fn pins(&self, _: u16) -> u32 {
         64
     }

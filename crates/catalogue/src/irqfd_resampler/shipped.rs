@@ -62,6 +62,8 @@ struct State {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, chip: u16) -> u32 {
         if chip == 0 { PINS.len() as u32 } else { 0 }
     }

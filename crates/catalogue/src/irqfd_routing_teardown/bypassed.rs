@@ -217,6 +217,8 @@ struct Chip {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         0
     }

@@ -102,6 +102,8 @@ struct State {
 }
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, _chip: u16) -> u32 {
         0
     }

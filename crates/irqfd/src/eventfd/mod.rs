@@ -33,12 +33,12 @@
 //! | an acknowledgement that notifies an [`EventSink`] | `io_submit`, `io_getevents` | nobody hears of it |
 
 mod descriptor;
+mod error;
 mod register;
 mod sink;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,70 +53,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use descriptor::Descriptor;
 use descriptor::Drained;
+pub use error::EventError;
 pub use sink::EventSink;
 
-use crate::{Controller, Deassigning, Error, Gsi, Irqfd, Irqfds, Notify, Signalled};
-
-/// Why a descriptor was refused.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum EventError {
-    /// The descriptor is not open, not an eventfd, or nothing that can be polled.
-    BadDescriptor,
-    /// The descriptor is a blocking one, and the kernel has no read of it that does not wait.
-    Blocking,
-    /// This process has as many descriptors open as it may (`RLIMIT_NOFILE`, where the kernel tells
-    /// what that is).
-    DescriptorLimit {
-        /// How many descriptors this process may have open.
-        limit: Option<u64>,
-    },
-    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way
-    /// round: each acknowledgement would be the next event, without end.
-    OwnSink,
-    /// What the VM says.
-    Irqfd(Error),
-    /// What the operating system says.
-    Io(io::Error),
-}
-
-impl fmt::Display for EventError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EventError::BadDescriptor => {
-                f.write_str("not a descriptor that can signal an interrupt")
-            }
-            EventError::Blocking => f.write_str("the descriptor must be non-blocking"),
-            EventError::DescriptorLimit { limit } => {
-                f.write_str(
-                    "no descriptor is left: one that is served is open beside its owner's, ",
-                )?;
-                f.write_str("unless that is given away (RLIMIT_NOFILE")?;
-                limit.map_or(Ok(()), |limit| write!(f, " is {limit}"))?;
-                f.write_str(")")
-            }
-            EventError::OwnSink => {
-                f.write_str("one eventfd cannot signal an interrupt and hear of its end")
-            }
-            EventError::Irqfd(error) => error.fmt(f),
-            EventError::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for EventError {}
-
-impl From<Error> for EventError {
-    fn from(error: Error) -> Self {
-        EventError::Irqfd(error)
-    }
-}
-
-impl From<io::Error> for EventError {
-    fn from(error: io::Error) -> Self {
-        EventError::Io(error)
-    }
-}
+use crate::{
+    Controller, Deassigning, Delivery, Error, Gsi, Irqfd, Irqfds, Notify, Owed, Signalled,
+};
 
 /// A descriptor that an [`EventLoop`] serves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -143,6 +85,7 @@ const EVENTS: usize = 256;
 /// # #[derive(Default)]
 /// # struct Chip { injected: AtomicUsize }
 /// # impl Controller for Chip {
+/// #     type Delivery = ();
 /// #     fn pins(&self, _: u16) -> u32 { 0 }
 /// #     fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
 /// #     fn edge(&self, _: Pin) {}
@@ -175,15 +118,19 @@ struct Loop<P: Platform, C: Controller> {
     wake: Option<EventFd>,
     /// A leaf: no call leaves the loop while it is held, but for `epoll_ctl`.
     entries: Mutex<Entries<P, C>>,
+    /// Set under the lock of the entries, so that nothing is added after that.
+    is_stopped: AtomicBool,
     on_panic: Mutex<Arc<OnPanic>>,
+    /// Does what the controller leaves to be done.
+    settles: Box<Settles<C>>,
 }
 
+type Settles<C> = dyn Fn(Owed<C>) + Send + Sync;
 type OnPanic = dyn Fn(Served, Box<dyn Any + Send>) + Send + Sync;
 
 struct Entries<P: Platform, C: Controller> {
     served: BTreeMap<Served, Arc<Entry<P, C>>>,
     last: u64,
-    stop: bool,
 }
 
 struct Entry<P: Platform, C: Controller> {
@@ -213,9 +160,25 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     /// # Errors
     /// If there are no descriptors or threads left.
     #[doc(alias = "new")]
-    pub fn spawn() -> io::Result<Self> {
+    pub fn spawn() -> io::Result<Self>
+    where
+        C::Delivery: Delivery<Owed = ()>,
+    {
+        Self::spawn_settling(|()| ())
+    }
+
+    /// Makes a loop with a thread, as [`spawn`](EventLoop::spawn) does, for a controller whose
+    /// deliveries leave something to be done: `settles` kicks and wakes vCPUs. The thread calls it,
+    /// or who assigns a descriptor that has an event, when no section and no lock is held.
+    ///
+    /// # Context
+    /// Any task; may sleep.
+    ///
+    /// # Errors
+    /// If there are no descriptors or threads left.
+    pub fn spawn_settling(settles: impl Fn(Owed<C>) + Send + Sync + 'static) -> io::Result<Self> {
         let wake = EventFd::new(EFD_NONBLOCK)?;
-        let mut events = Self::with(Some(wake))?;
+        let mut events = Self::with(Some(wake), Box::new(settles))?;
         let shared = events.shared.clone();
         let thread = thread::Builder::new().name("doorbell-irqfd".into());
         events.thread = Some(thread.spawn(move || shared.run())?);
@@ -230,20 +193,45 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     ///
     /// # Errors
     /// If there are no descriptors left.
-    pub fn unthreaded() -> io::Result<Self> {
-        Self::with(None)
+    pub fn unthreaded() -> io::Result<Self>
+    where
+        C::Delivery: Delivery<Owed = ()>,
+    {
+        Self::unthreaded_settling(|()| ())
     }
 
-    fn with(wake: Option<EventFd>) -> io::Result<Self> {
+    /// Makes a loop without a thread, as [`unthreaded`](EventLoop::unthreaded) does, for a
+    /// controller whose deliveries leave something to be done: `settles` is called by who
+    /// dispatches, or assigns.
+    ///
+    /// # Context
+    /// Any task.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn unthreaded_settling(
+        settles: impl Fn(Owed<C>) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        Self::with(None, Box::new(settles))
+    }
+
+    fn with(wake: Option<EventFd>, settles: Box<Settles<C>>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         if let Some(wake) = &wake {
             let event = EpollEvent::new(EventSet::IN, WAKE);
             epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event)?;
         }
-        let entries = Entries { served: BTreeMap::new(), last: WAKE, stop: false };
+        let entries = Entries { served: BTreeMap::new(), last: WAKE };
         let entries = Mutex::new(entries);
         let on_panic: Arc<OnPanic> = Arc::new(|_, _| {});
-        let shared = Arc::new(Loop { epoll, wake, entries, on_panic: Mutex::new(on_panic) });
+        let shared = Arc::new(Loop {
+            epoll,
+            wake,
+            entries,
+            is_stopped: AtomicBool::new(false),
+            on_panic: Mutex::new(on_panic),
+            settles,
+        });
         Ok(EventLoop { shared, thread: None })
     }
 
@@ -379,9 +367,9 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         &self,
         irqfd: Irqfd<P, C>,
         descriptor: Descriptor,
-        assign: impl FnOnce(&Irqfd<P, C>) -> Result<(), Error>,
+        assign: impl FnOnce(&Irqfd<P, C>) -> Result<Owed<C>, Error>,
     ) -> Result<Served, EventError> {
-        if self.shared.entries().stop {
+        if self.shared.is_stopped.load(Ordering::SeqCst) {
             return Err(Error::Closed.into());
         }
         descriptor.claim()?;
@@ -392,15 +380,19 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             gone: AtomicBool::new(false),
         });
         let result = match assign(&entry.irqfd) {
-            Ok(()) => self.shared.add(&entry),
+            Ok(owed) => {
+                (self.shared.settles)(owed);
+                self.shared.add(&entry)
+            }
             Err(error) => Err(error.into()),
         };
         match &result {
             // An event that was there before is injected here and now; the thread may find it
             // first. (If the descriptor turns out to be dead, the thread finds that too.)
             Ok(served) => {
-                self.shared.guarded(*served, || entry.inject_pending());
-                self.shared.guarded(*served, || _ = entry.serve());
+                let settles = &self.shared.settles;
+                self.shared.guarded(*served, || settles(entry.inject_pending()));
+                self.shared.guarded(*served, || settles(entry.serve().1));
             }
             // Dropping the entry deassigns the irqfd.
             Err(_) => entry.descriptor.release(),
@@ -411,7 +403,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
 
 impl<P: Platform, C: Controller> Drop for EventLoop<P, C> {
     fn drop(&mut self) {
-        self.shared.entries().stop = true;
+        self.shared.stop();
         // Fails if the counter is at its maximum, which wakes the thread as well.
         let _ = self.shared.wake.as_ref().map(|wake| wake.write(1));
         if let Some(thread) = self.thread.take()
@@ -444,6 +436,11 @@ impl<P: Platform, C: Controller> Loop<P, C> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn stop(&self) {
+        let _entries = self.entries();
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
     fn on_panic(&self) -> MutexGuard<'_, Arc<OnPanic>> {
         self.on_panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -451,7 +448,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     /// Starts serving. An event that is in the descriptor already is seen at once.
     fn add(&self, entry: &Arc<Entry<P, C>>) -> Result<Served, EventError> {
         let mut entries = self.entries();
-        if entries.stop {
+        if self.is_stopped.load(Ordering::SeqCst) {
             return Err(Error::Closed.into());
         }
         entries.last += 1;
@@ -484,7 +481,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
 
     fn run(&self) {
         let mut events = [EpollEvent::default(); EVENTS];
-        while !self.entries().stop {
+        while !self.is_stopped.load(Ordering::SeqCst) {
             // An error has stopped the loop.
             let _ = self.serve_ready(&mut events, -1);
         }
@@ -499,28 +496,29 @@ impl<P: Platform, C: Controller> Loop<P, C> {
             Err(error) => {
                 // Somebody closed our epoll descriptor. Refuse what comes; their sources keep what
                 // was assigned.
-                self.entries().stop = true;
+                self.stop();
                 return Err(error);
             }
         };
+        // One that is taken off meanwhile says so itself.
+        let ready: Vec<_> = {
+            let entries = self.entries();
+            let tokens = events[..count].iter().map(|event| Served(event.data()));
+            tokens.filter_map(|token| Some((token, entries.served.get(&token)?.clone()))).collect()
+        };
         let mut served = 0;
-        for event in &events[..count] {
-            let served_by = Served(event.data());
-            let entry = {
-                let entries = self.entries();
-                if entries.stop {
-                    break;
-                }
-                entries.served.get(&served_by).cloned()
-            };
-            let Some(entry) = entry else { continue };
+        for (served_by, entry) in ready {
+            if self.is_stopped.load(Ordering::SeqCst) {
+                self.guarded(served_by, || drop(entry));
+                continue;
+            }
             served += 1;
             self.guarded(served_by, || {
-                if !entry.serve()
-                    && let Some(entry) = self.remove(served_by)
-                {
+                let (goes_on, owed) = entry.serve();
+                if !goes_on && let Some(entry) = self.remove(served_by) {
                     entry.stop_serving();
                 }
+                (self.settles)(owed);
             });
             // It may be the last one, and take the VM with it.
             self.guarded(served_by, || drop(entry));
@@ -530,37 +528,41 @@ impl<P: Platform, C: Controller> Loop<P, C> {
 }
 
 impl<P: Platform, C: Controller> Entry<P, C> {
-    /// Reads the descriptor and signals; `false` if there is no use in going on.
-    fn serve(&self) -> bool {
+    /// Reads the descriptor and signals; `false` if there is no use in going on. With what the
+    /// controller leaves to be done.
+    fn serve(&self) -> (bool, Owed<C>) {
         // A panic of the controller leaves nothing behind that another event would stumble over.
         let _serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gone.load(Ordering::SeqCst) {
-            return true;
+            return (true, Default::default());
         }
         // What is not read stays the device's: the VM may have been shut down.
         if !self.irqfd.is_assigned() {
-            return false;
+            return (false, Default::default());
         }
         match self.descriptor.drain() {
-            Drained::Nothing => true,
-            Drained::HungUp => false,
+            Drained::Nothing => (true, Default::default()),
+            Drained::HungUp => (false, Default::default()),
             Drained::Event => {
-                let kept = self.irqfd.signal() == Signalled::Pending;
+                let (signalled, owed) = self.irqfd.signal_owing();
+                let kept = signalled == Signalled::Pending;
                 if self.gone.load(Ordering::SeqCst) {
                     // Who has taken it off the loop did not wait, and may have looked before.
                     self.hand_over();
                 }
                 // Kept because the VM was shut down just now, or because the GSI has no route for
                 // the moment?
-                !kept || self.irqfd.is_assigned()
+                (!kept || self.irqfd.is_assigned(), owed)
             }
         }
     }
 
     /// What was pending when the descriptor was last deassigned.
-    fn inject_pending(&self) {
+    fn inject_pending(&self) -> Owed<C> {
         if self.descriptor.take_pending() {
-            let _ = self.irqfd.signal();
+            self.irqfd.signal_owing().1
+        } else {
+            Default::default()
         }
     }
 
@@ -602,6 +604,8 @@ mod tests {
 
     struct Nothing;
     impl Controller for Nothing {
+        type Delivery = ();
+
         fn pins(&self, _: u16) -> u32 {
             0
         }

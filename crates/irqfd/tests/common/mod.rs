@@ -38,6 +38,8 @@ impl Chip {
 pub const PINS: u32 = 64;
 
 impl Controller for Chip {
+    type Delivery = ();
+
     fn pins(&self, chip: u16) -> u32 {
         if chip < 2 { PINS } else { 0 }
     }
