@@ -56,6 +56,17 @@ pub trait IntxLine: Send + Sync + 'static {
     fn set_masked(&self, masked: bool);
 }
 
+/// What a line is, to be saved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IntxState {
+    /// The line is in use.
+    pub is_enabled: bool,
+    /// The handler has masked the line, or user space has, which has not unmasked it since.
+    pub is_masked: bool,
+    /// There was an interrupt, and no trigger to tell.
+    pub is_pending: bool,
+}
+
 /// The handler has masked the line, or user space wants it so, until user space unmasks it.
 const MASKED: u32 = 1;
 /// The line is out of use.
@@ -193,6 +204,31 @@ impl<P: Platform, L: IntxLine, T: Signal> Intx<P, L, T> {
     pub fn shut(&self) -> Exchanged<'_, P, L, T> {
         self.set(DISABLED);
         self.set_trigger(None)
+    }
+
+    /// Returns what the line is, and takes nothing of it. A host that saves a device stops the
+    /// guest and the device before, so that nobody fires or unmasks.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    pub fn save(&self) -> IntxState {
+        let word = self.word.load(SeqCst);
+        let [masked, disabled, pending] = [MASKED, DISABLED, KEPT].map(|bit| word & bit != 0);
+        IntxState { is_enabled: !disabled, is_masked: masked, is_pending: pending }
+    }
+
+    /// Makes a line what another was, and has the device follow. By the host, in this order: before
+    /// it requests the interrupt, so that nothing fires, and before it [sets a
+    /// trigger](Intx::set_trigger), which is told of what is pending.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
+    pub fn restore(&self, state: IntxState) {
+        let IntxState { is_enabled, is_masked, is_pending } = state;
+        let bits = [(!is_enabled, DISABLED), (is_masked, MASKED), (is_pending, KEPT)];
+        let word = bits.into_iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum();
+        self.word.store(word, SeqCst);
+        self.follow();
     }
 
     fn set(&self, bits: u32) {
@@ -412,6 +448,29 @@ mod tests {
         assert_eq!(event.load(SeqCst), 0);
         assert!(intx.set_trigger(Some(former)).act().synchronize().is_none());
         assert_eq!(event.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_saved_and_restored_tells_its_next_trigger_of_what_was_kept_and_stays_masked()
+    {
+        let (saved, _) = intx(Device::default());
+        let former = saved.set_trigger(None).act().synchronize();
+        saved.line().pending.store(true, SeqCst);
+        assert!(fires(&saved));
+        let state = saved.save();
+        let all = IntxState { is_enabled: true, is_masked: true, is_pending: true };
+        assert_eq!((state, saved.save()), (all, all), "reading takes nothing");
+        drop(former);
+        let intx: TestIntx =
+            Intx::new(Device::default(), &Arc::new(<Std as Platform>::Rcu::new("triggers")));
+        assert!(!intx.save().is_enabled);
+        intx.restore(state);
+        assert!(intx.line().masked.load(SeqCst));
+        let event = Event::default();
+        assert!(intx.set_trigger(Some(Trigger(Arc::clone(&event)))).act().synchronize().is_none());
+        assert_eq!(event.load(SeqCst), 1);
+        assert_eq!(intx.save(), IntxState { is_pending: false, ..all });
+        assert!(!unmasks(&intx) && !intx.line().masked.load(SeqCst));
     }
 
     #[test]

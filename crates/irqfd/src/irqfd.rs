@@ -179,6 +179,15 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.inner.take_pending()
     }
 
+    /// Returns whether an event is pending, and leaves it there: for a snapshot. What is restored is
+    /// pending again by a [`signal`](Irqfd::signal_owing) of an irqfd that is not assigned yet.
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    pub fn is_pending(&self) -> bool {
+        self.inner.is_pending()
+    }
+
     fn link_to(&self, gsi: Gsi, sink: Option<Arc<dyn Notify>>) -> Result<Owed<C>, Error> {
         match sink.zip(self.vm.listeners(gsi)) {
             None => self.vm.enlist(&self.inner, gsi, None)?,

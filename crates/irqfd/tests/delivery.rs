@@ -526,3 +526,23 @@ fn a_level_that_is_set_three_times_is_one_rise() {
     vm.set_irq(LEVEL, SourceId::USERSPACE, false).unwrap();
     assert_eq!(vm.controller().0.lock().unwrap().sources, 0);
 }
+
+#[test]
+fn what_is_pending_is_read_without_being_taken_and_restored_in_another_vm() {
+    let vm = vm::<Std>();
+    let irqfd = vm.irqfd();
+    irqfd.assign(MSI).unwrap();
+    let _ = vm.reroute(table(&[])).unwrap();
+    irqfd.signal();
+    vm.controller().take();
+    assert!(irqfd.is_pending() && irqfd.is_pending());
+    let other = common::vm::<Std>();
+    let restored = other.irqfd();
+    assert!(!restored.is_pending());
+    restored.signal();
+    restored.assign(MSI).unwrap();
+    assert_eq!(other.controller().take(), [Seen::Msi(MESSAGE)]);
+    let _ = vm.reroute(table(&standard())).unwrap();
+    assert_eq!(vm.controller().take(), [Seen::Msi(MESSAGE)], "the one that was saved goes on");
+    assert!(!irqfd.is_pending());
+}

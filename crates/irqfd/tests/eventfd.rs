@@ -624,3 +624,32 @@ fn an_eventfd_is_not_its_own_sink() {
     drop((EventSink::new(of_eventfd(&other)).unwrap(), again));
     events.assign(&vm, descriptor(&event), MSI).unwrap();
 }
+
+#[test]
+fn what_is_pending_of_a_served_descriptor_is_read_without_being_taken_and_pended_again_elsewhere() {
+    let Ok(events) = Events::unthreaded() else { return };
+    let vm: Vm = vm();
+    let (mut device, served) =
+        events.open(&vm, MSI).map(|(fd, at)| (fs::File::from(fd), at)).unwrap();
+    let _ = vm.reroute(table(&[])).unwrap();
+    assert_eq!(events.is_pending(served), Ok(false));
+    device.write_all(&1_u64.to_ne_bytes()).unwrap();
+    events.dispatch().unwrap();
+    assert_eq!([(); 2].map(|()| events.is_pending(served)), [Ok(true); 2]);
+    vm.controller().take();
+    let other: Vm = common::vm();
+    let event = event();
+    let restored = descriptor(&event);
+    restored.pend();
+    assert!(restored.is_pending());
+    events.assign(&other, restored.clone(), MSI).unwrap();
+    assert_eq!(other.controller().take(), [Seen::Msi(MESSAGE)]);
+    assert!(!restored.is_pending());
+    let _ = vm.reroute(table(&standard())).unwrap();
+    assert_eq!(
+        (vm.controller().take(), events.is_pending(served)),
+        (vec![Seen::Msi(MESSAGE)], Ok(false))
+    );
+    events.deassign(served).unwrap();
+    assert_eq!(events.is_pending(served), Err(Error::NotAssigned));
+}

@@ -13,5 +13,5 @@ pub use consumer::{
 pub use doorbell_platform::MsiMessage;
 pub use message::{DestinationIds, MessageError};
 pub(crate) use msix::TABLE;
-pub use msix::{Msix, MsixSignalled, MsixWritten, NoEntry, Opened, Reroute, TableSize};
+pub use msix::{Msix, MsixSignalled, MsixState, MsixWritten, NoEntry, Opened, Reroute, TableSize};
 pub use update::{CheckIrr, MessageUpdate, NeedsMask, Step, Word};

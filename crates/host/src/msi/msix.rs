@@ -2,6 +2,8 @@
 //!
 //! PCI Local Bus 3.0, section 6.8.2; PCI Express 6.0, section 7.7.2.
 
+mod state;
+
 use alloc::boxed::Box;
 use core::fmt;
 use core::mem;
@@ -12,6 +14,7 @@ use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 use crate::handover::{self, Handover};
 use crate::msi::MsiMessage;
 use crate::msi::spec::*;
+pub use state::MsixState;
 
 /// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it.
 /// What has to be routed or delivered is decided under it, and returned.

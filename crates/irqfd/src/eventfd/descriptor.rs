@@ -143,7 +143,20 @@ impl Descriptor {
         self.0.pending.swap(false, Ordering::SeqCst)
     }
 
-    pub(super) fn pend(&self) {
+    /// Returns whether an event is pending here, and leaves it. While the descriptor is served, that
+    /// is the loop's to say: [`EventLoop::is_pending`](super::EventLoop::is_pending).
+    ///
+    /// # Context
+    /// Any task; does not sleep.
+    pub fn is_pending(&self) -> bool {
+        self.0.pending.load(Ordering::SeqCst)
+    }
+
+    /// Has an event pending, which the next assignment delivers: one that was pending in a snapshot.
+    ///
+    /// # Context
+    /// Any task; does not sleep.
+    pub fn pend(&self) {
         self.0.pending.store(true, Ordering::SeqCst);
     }
 

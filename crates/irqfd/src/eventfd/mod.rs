@@ -353,6 +353,20 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         entries.iter().for_each(|entry| entry.let_go());
     }
 
+    /// Returns whether an event of a descriptor is pending, because its GSI has no route, and leaves
+    /// it there: for a snapshot. (One that is still in the eventfd is the device's to save.)
+    ///
+    /// # Context
+    /// Any task; does not sleep.
+    ///
+    /// # Errors
+    /// [`NotAssigned`](Error::NotAssigned).
+    pub fn is_pending(&self, served: Served) -> Result<bool, Error> {
+        let entry = self.shared.entries().served.get(&served).cloned().ok_or(Error::NotAssigned)?;
+        entry.wait_for_server();
+        Ok(entry.irqfd.is_pending())
+    }
+
     /// Returns how many descriptors are served.
     pub fn len(&self) -> usize {
         self.shared.entries().served.len()

@@ -249,3 +249,39 @@ fn what_is_not_there_is_a_typed_error() {
     assert_eq!(msix.read_pending(255, 1), 0x80);
     assert_eq!(table(1).signal(31), Err(NoEntry(31)));
 }
+
+#[test]
+fn a_table_that_is_saved_and_restored_delivers_what_was_pending_by_the_routes_it_asks_for() {
+    let msix = routed(70, 65);
+    assert_eq!(msix.signal(65), Ok(MsixSignalled::Pending));
+    assert_eq!(write(&msix, 3, 0, message(3).address, 8), []);
+    assert_eq!(write(&msix, 3, 8, message(3).data.into(), 4), []);
+    assert_eq!(control(&msix, MASKED), []);
+    let state = msix.save();
+    assert_eq!(msix.save(), state, "reading takes nothing");
+    assert_eq!((state.control, &state.pending[..]), (MASKED | 69, &[0, 2][..]));
+    let restored = Msix::<Std>::restore(&state).unwrap();
+    assert_eq!(restored.control(), 69, "the host enables it");
+    assert_eq!(restored.read_pending(8, 8), 2);
+    assert_eq!(control(&restored, state.control), []);
+    assert_eq!(restored.save(), state);
+    for msix in [&msix, &restored] {
+        assert_eq!(control(msix, OPEN), []);
+    }
+    // The one that has gone on has the route, the restored one asks for it.
+    assert_eq!(mask(&msix, 65, false), [Did::Delivered(65)]);
+    assert_eq!(mask(&restored, 65, false), [Did::Routed(65, message(65)), Did::Delivered(65)]);
+    let routes = [Did::Routed(3, message(3))];
+    assert_eq!(mask(&restored, 3, false), routes);
+}
+
+#[test]
+fn a_state_that_is_no_tables_is_refused_and_bits_of_entries_that_there_are_not_are_left_out() {
+    let mut state = table(3).save();
+    state.pending = std::vec![u64::MAX; 2];
+    assert_eq!(Msix::<Std>::restore(&state).unwrap().save().pending, [0b111]);
+    state.entries.clear();
+    assert_eq!(Msix::<Std>::restore(&state).err(), Some(TableSize(0)));
+    state.entries = std::vec![(MsiMessage::default(), true); 70_000];
+    assert_eq!(Msix::<Std>::restore(&state).err(), Some(TableSize(u16::MAX)));
+}
