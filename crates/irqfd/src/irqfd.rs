@@ -98,17 +98,7 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// Any context in which the controller can be called; does not sleep.
     #[inline]
     pub fn signal_owing(&self) -> (Signalled, Owed<C>) {
-        match self.vm.signal(&self.inner) {
-            None => (Signalled::Pending, Default::default()),
-            Some(delivery) => {
-                let signalled = match delivery.outcome() {
-                    Outcome::Delivered => Signalled::Delivered,
-                    Outcome::Coalesced => Signalled::Coalesced,
-                    Outcome::Failed => Signalled::Failed,
-                };
-                (signalled, delivery.owed())
-            }
-        }
+        self.vm.signal_owing(&self.inner)
     }
 
     /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is delivered:
@@ -138,6 +128,32 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     /// As for [`assign`](Irqfd::assign), with [`NotLevel`](Error::NotLevel) for `NeedsResampling`.
     pub fn assign_resample(&self, gsi: Gsi, sink: Arc<dyn Notify>) -> Result<Owed<C>, Error> {
         self.link_to(gsi, Some(sink))
+    }
+
+    /// Assigns the irqfd as [`assign_resample`](Irqfd::assign_resample) does, to a listener that is
+    /// handed the irqfd that it belongs to: what it signals it by, if its device still wants an
+    /// interrupt. (A sink that has an `Arc` of its own irqfd keeps it, and itself, for good.)
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
+    ///
+    /// # Errors
+    /// As for [`assign_resample`](Irqfd::assign_resample).
+    pub fn assign_resample_with(
+        &self,
+        gsi: Gsi,
+        resample: impl Fn(&Resampled<'_, P, C>) + Send + Sync + 'static,
+    ) -> Result<Owed<C>, Error> {
+        // Listeners are the VM's, which would never go if one of them held it.
+        let (vm, irqfd) = (Arc::downgrade(&self.vm), Arc::clone(&self.inner));
+        self.assign_resample(
+            gsi,
+            Arc::new(move || {
+                if let Some(vm) = vm.upgrade() {
+                    resample(&Resampled { vm: &vm, irqfd: &irqfd });
+                }
+            }),
+        )
     }
 
     /// Deassigns the irqfd. When this returns, none of its events is being delivered, its sink is
@@ -224,6 +240,37 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
     }
 }
 
+/// An irqfd whose level an acknowledgement has lowered, as its listener sees it: see
+/// [`Irqfd::assign_resample_with`].
+pub struct Resampled<'a, P: Platform, C: Controller> {
+    vm: &'a Shared<P, C>,
+    irqfd: &'a Inner<P>,
+}
+
+doorbell_platform::opaque_debug!(['a, P: Platform, C: Controller] Resampled<'a, P, C>);
+
+impl<P: Platform, C: Controller> Resampled<'_, P, C> {
+    /// Raises the level again, as [`Irqfd::signal`] does.
+    ///
+    /// # Context
+    /// Inside the notification.
+    pub fn signal(&self) -> Signalled
+    where
+        C::Delivery: Delivery<Owed = ()>,
+    {
+        self.signal_owing().0
+    }
+
+    /// Raises the level again, as [`Irqfd::signal_owing`] does. What is owed waits until the
+    /// notification is over, if it cannot be done in a section.
+    ///
+    /// # Context
+    /// Inside the notification.
+    pub fn signal_owing(&self) -> (Signalled, Owed<C>) {
+        self.vm.signal_owing(self.irqfd)
+    }
+}
+
 impl<P: Platform, C: Controller> Drop for Irqfd<P, C> {
     fn drop(&mut self) {
         // Most are deassigned when they are dropped: spare them the lock. Nobody else can assign it
@@ -286,6 +333,21 @@ impl<P: Platform> Inner<P> {
 }
 
 impl<P: Platform, C: Controller> Shared<P, C> {
+    #[inline]
+    pub(crate) fn signal_owing(&self, irqfd: &Inner<P>) -> (Signalled, Owed<C>) {
+        match self.signal(irqfd) {
+            None => (Signalled::Pending, Default::default()),
+            Some(delivery) => {
+                let signalled = match delivery.outcome() {
+                    Outcome::Delivered => Signalled::Delivered,
+                    Outcome::Coalesced => Signalled::Coalesced,
+                    Outcome::Failed => Signalled::Failed,
+                };
+                (signalled, delivery.owed())
+            }
+        }
+    }
+
     /// Delivers an event; `None` if it is pending.
     #[inline(always)]
     pub(crate) fn signal(&self, irqfd: &Inner<P>) -> Option<C::Delivery> {

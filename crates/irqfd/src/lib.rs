@@ -31,7 +31,7 @@ pub use delivery::{Delivery, Outcome, Owed};
 pub use doorbell_platform::MsiMessage;
 pub use error::Error;
 pub use ids::{Gsi, Msi, Pin, SourceId};
-pub use irqfd::{Irqfd, Signalled};
+pub use irqfd::{Irqfd, Resampled, Signalled};
 pub use line::Line;
 pub use locks::LOCKS;
 pub use rerouted::Rerouted;

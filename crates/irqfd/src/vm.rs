@@ -261,6 +261,11 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     /// listen to the GSIs of the pin. In this order, so that a device may raise its line again at
     /// once.
     ///
+    /// An IOAPIC calls this *before* it clears Remote IRR, and looks at the pin when it has cleared
+    /// it: what the devices have raised again by then is one interrupt, and what they have not is
+    /// none. The other way round, it finds the line up that nobody has lowered yet, and each end is
+    /// a spurious interrupt: 2,000 of 2,000 in `tests/remote_irr.rs`.
+    ///
     /// # Context
     /// Any task, with none of the controller's locks held; sleeps if a listener does.
     pub fn ack(&self, pin: Pin) {
