@@ -38,6 +38,7 @@ pub struct Memory {
 
 impl Trap {
     /// Returns what the three registers say: ESR_EL2, FAR_EL2 and HPFAR_EL2.
+    #[inline(always)]
     pub const fn from_syndrome(esr: u64, far: u64, hpfar: u64) -> Trap {
         let iss = (esr & 0x1ff_ffff) as u32;
         match esr >> 26 & 0x3f {
@@ -60,6 +61,7 @@ impl Trap {
 impl Memory {
     /// Returns the access of a data abort; none if the syndrome is not valid, or if it is no
     /// translation fault outside of a walk of the guest's own tables.
+    #[inline(always)]
     const fn from_iss(iss: u32, far: u64, hpfar: u64) -> Option<Memory> {
         let (valid, walk, fault) = (iss >> 24 & 1 != 0, iss >> 7 & 1 != 0, iss & 0x3c);
         if !valid || walk || fault != 0b000100 {

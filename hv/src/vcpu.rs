@@ -5,6 +5,7 @@
 //! longer than the scheduler may wait.
 
 use alloc::sync::Arc;
+use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
 use doorbell_gic::{CpuInterface, VcpuId};
@@ -12,7 +13,7 @@ use doorbell_platform::{CpuId, IrqGuard, Platform};
 
 use crate::bare::Bare;
 use crate::cpu::Cpu;
-use crate::entry::{self, Frame, guest_enter};
+use crate::entry::{self, Frame, guest_run};
 use crate::ich::Ich;
 use crate::irq::{self, Handled};
 use crate::psci::Start;
@@ -43,20 +44,6 @@ pub(crate) struct Vcpu {
     moves: Option<Random>,
     /// When it moves.
     moves_at: Option<u64>,
-}
-
-/// Why a vCPU is not in the guest.
-enum Left {
-    /// The guest has trapped.
-    Trapped,
-    /// An exception has come that no guest is to cause: an SError, or FIQ.
-    Failed,
-    /// An interrupt of the host has come, and was handled.
-    Interrupted,
-    /// The scheduler, or a timer of the vCPU, wants something.
-    Wanted,
-    /// Somebody has requested something.
-    Requested,
 }
 
 /// Sets up what all vCPUs need: the interrupts of guests. On the first CPU, before a vCPU runs.
@@ -172,48 +159,16 @@ impl Vcpu {
         self.vm.turned_off(self.id);
     }
 
-    /// Runs the guest until the scheduler wants something, or the vCPU has been asked for
-    /// something.
+    /// Runs the guest until the vCPU has been asked for something, or does not go on.
     #[inline(never)]
     fn turn(&mut self) {
-        loop {
-            match self.enter() {
-                Left::Trapped => {
-                    // Interrupts that have come since then change none of these.
-                    let [esr, far, hpfar] = [
-                        read_sysreg!("esr_el2"),
-                        read_sysreg!("far_el2"),
-                        read_sysreg!("hpfar_el2"),
-                    ];
-                    let trap = Trap::from_syndrome(esr, far, hpfar);
-                    // How long a guest waits is its own affair.
-                    let began = if self.vm.measure && trap != Trap::Wait {
-                        Some(time::now())
-                    } else {
-                        None
-                    };
-                    let flow = self.handle(trap);
-                    if let Some(began) = began {
-                        self.has_taken(time::now() - began);
-                    }
-                    if flow.is_break() {
-                        return;
-                    }
-                }
-                Left::Failed => return self.fails(format_args!("an error of the machine")),
-                Left::Interrupted if self.frame.pstate & LEVEL == 0 => {
-                    self.vm.makes_progress(self.id)
-                }
-                Left::Interrupted => {}
-                Left::Wanted => self.does_what_is_wanted(),
-                Left::Requested => return self.shows(),
-            }
-        }
+        while self.enter().is_continue() {}
     }
 
-    /// Runs the guest until it leaves. Returns why.
-    #[inline]
-    fn enter(&mut self) -> Left {
+    /// Runs the guest until it leaves, and does what it asks for; or what the scheduler wants.
+    /// Breaks if the vCPU has been asked for something, or does not go on.
+    #[inline(always)]
+    fn enter(&mut self) -> ControlFlow<()> {
         let (vm, vcpu) = (&*self.vm, self.id);
         let mut host = Told { vm, vcpu };
         let irqs_off = IrqGuard::<Bare>::new();
@@ -221,36 +176,62 @@ impl Vcpu {
         // makes it leave; one that came before would be forgotten.
         let cpu = Cpu::this();
         if self.task.due() || cpu.resched() {
-            return Left::Wanted;
+            drop(irqs_off);
+            self.does_what_is_wanted();
+            return ControlFlow::Continue(());
         }
         let Ok(in_guest) = self.interface.enter(&vm.gic, &irqs_off, cpu.id(), &mut Ich, &mut host)
         else {
-            return Left::Requested;
+            self.shows();
+            return ControlFlow::Break(());
         };
         // SAFETY: interrupts are off, and this vCPU is loaded here.
-        let why = unsafe { guest_enter(&mut self.frame) };
+        let why = unsafe { guest_run(&mut self.frame) };
         if self.interface.exit(&vm.gic, in_guest, &mut Ich, &mut host) {
             // Before the next interrupt is handled, which may be the same level again. (Nobody who
             // hears of it here sleeps.)
             self.interface.tell_ended(&mut host);
         }
         self.sample_timer();
-        cpu.trace.exit(read_sysreg!("esr_el2"), self.frame.pc);
+        let esr = read_sysreg!("esr_el2");
+        cpu.trace.exit(esr, self.frame.pc);
         match why {
-            entry::SYNCHRONOUS => Left::Trapped,
-            entry::INTERRUPT => {
-                irq::dispatch();
-                Left::Interrupted
+            entry::SYNCHRONOUS => {
+                // Interrupts that come from here on change neither.
+                let [far, hpfar] = [read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
+                drop(irqs_off);
+                if vm.measure {
+                    return self.measured(esr, far, hpfar);
+                }
+                self.handle(Trap::from_syndrome(esr, far, hpfar))
             }
-            _ => Left::Failed,
+            entry::INTERRUPT => {
+                if self.frame.pstate & LEVEL == 0 {
+                    vm.makes_progress(vcpu);
+                }
+                irq::dispatch();
+                ControlFlow::Continue(())
+            }
+            _ => {
+                drop(irqs_off);
+                self.fails(format_args!("an error of the machine"));
+                ControlFlow::Break(())
+            }
         }
     }
 
-    /// Takes note of how long an exit has taken. (What all exits have in common, some 150
-    /// instructions, is not in it.)
+    /// Handles a trap, and takes note of how long that has taken. (What all exits have in common,
+    /// some 100 instructions, is not in it.)
     #[cold]
-    fn has_taken(&self, ticks: u64) {
-        self.vm.longest.fetch_max(ticks, Relaxed);
+    #[inline(never)]
+    fn measured(&mut self, esr: u64, far: u64, hpfar: u64) -> ControlFlow<()> {
+        let (trap, began) = (Trap::from_syndrome(esr, far, hpfar), time::now());
+        let flow = self.handle(trap);
+        // How long a guest waits is its own affair.
+        if trap != Trap::Wait {
+            self.vm.longest.fetch_max(time::now() - began, Relaxed);
+        }
+        flow
     }
 
     /// Does what the task is due for, and lets others run.

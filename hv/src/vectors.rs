@@ -53,12 +53,15 @@ global_asm!(
     "   b el2_irq",
     "   unexpected 6",
     "   unexpected 7",
-    // From a guest, in AArch64 and in AArch32: what `guest_enter` returns.
+    // From a guest, in AArch64 and in AArch32: what `guest_run` returns, which has pushed its frame
+    // and where it goes on.
     ".irp number, 0, 1, 2, 3, 0, 1, 2, 3",
     ".balign 0x80",
     "   stp x0, x1, [sp, #-16]!",
-    "   mov x1, #\\number",
-    "   b guest_left",
+    "   ldp x0, x1, [sp, #32]",
+    "   stp x2, x3, [x0, #16]",
+    "   mov x2, #\\number",
+    "   br x1",
     ".endr",
     "el2_irq:",
     "   save",
