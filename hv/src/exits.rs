@@ -48,10 +48,21 @@ impl Vcpu {
         self.frame.pstate &= !SS;
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn call(&mut self) -> ControlFlow<()> {
         let [x0, x1, x2, x3, ..] = self.frame.x;
-        self.frame.x[0] = match Call::from_registers([x0, x1, x2, x3]) {
+        match Call::from_registers([x0, x1, x2, x3]) {
+            Call::Unknown => {
+                self.frame.x[0] = psci::NOT_SUPPORTED;
+                ControlFlow::Continue(())
+            }
+            call => self.answer(call),
+        }
+    }
+
+    #[inline(never)]
+    fn answer(&mut self, call: Call) -> ControlFlow<()> {
+        self.frame.x[0] = match call {
             Call::Version => psci::VERSION,
             Call::Features(function) => psci::features(function),
             Call::CpuOn { mpidr, start } => self.turn_on(mpidr, start),

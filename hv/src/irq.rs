@@ -166,6 +166,7 @@ pub(crate) fn send(cpu: CpuId, sgi: Sgi) {
 
 /// Handles what has interrupted this CPU. With interrupts off: by the vector, and by who has left a
 /// guest because of an interrupt.
+#[inline(never)]
 pub(crate) fn dispatch() {
     let task = Task::current();
     task.in_hardirq.store(true, Relaxed);

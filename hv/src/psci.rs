@@ -13,6 +13,10 @@ pub const INVALID_ADDRESS: u64 = -9i64 as u64;
 /// 6.2).
 const EXITS: u32 = 0xc600_0001;
 
+/// The functions of PSCI: 32 from here on, and as many with arguments of 64 bits (SMCCC, section
+/// 6.2).
+const PSCI: u32 = 0x8400_0000;
+
 /// A call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
@@ -59,8 +63,12 @@ pub struct Start {
 
 impl Call {
     /// Returns the call that X0 to X3 say.
+    #[inline(always)]
     pub const fn from_registers(x: [u64; 4]) -> Call {
         let function = x[0] as u32;
+        if function & !(1 << 30 | 0x1f) != PSCI {
+            return if function == EXITS { Call::Exits } else { Call::Unknown };
+        }
         // SMC64: the arguments have 64 bits.
         let mask = if function & 1 << 30 != 0 { u64::MAX } else { 0xffff_ffff };
         let (first, second, third) = (x[1] & mask, x[2] & mask, x[3] & mask);
@@ -75,7 +83,6 @@ impl Call {
             0x8400_0008 => Call::SystemOff,
             0x8400_0009 => Call::SystemReset,
             0x8400_000a => Call::Features(first as u32),
-            EXITS => Call::Exits,
             _ => Call::Unknown,
         }
     }

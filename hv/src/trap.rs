@@ -37,9 +37,9 @@ pub struct Memory {
 }
 
 impl Trap {
-    /// Returns what the three registers say: ESR_EL2, FAR_EL2 and HPFAR_EL2.
+    /// Returns what ESR_EL2 says; `addresses` reads FAR_EL2 and HPFAR_EL2, if they matter.
     #[inline(always)]
-    pub const fn from_syndrome(esr: u64, far: u64, hpfar: u64) -> Trap {
+    pub fn from_syndrome(esr: u64, addresses: impl FnOnce() -> [u64; 2]) -> Trap {
         let iss = (esr & 0x1ff_ffff) as u32;
         match esr >> 26 & 0x3f {
             // Coprocessors of AArch32, what is trapped with FP, LS64, PAuth, SVE, ERET, SME, and
@@ -49,10 +49,7 @@ impl Trap {
             0x16 => Trap::Hvc,
             0x17 => Trap::Smc,
             0x18 => Trap::SystemRegister(iss),
-            0x24 => match Memory::from_iss(iss, far, hpfar) {
-                Some(memory) => Trap::Memory(memory),
-                None => Trap::Other,
-            },
+            0x24 => Memory::from_iss(iss, addresses).map_or(Trap::Other, Trap::Memory),
             _ => Trap::Other,
         }
     }
@@ -62,11 +59,12 @@ impl Memory {
     /// Returns the access of a data abort; none if the syndrome is not valid, or if it is no
     /// translation fault outside of a walk of the guest's own tables.
     #[inline(always)]
-    const fn from_iss(iss: u32, far: u64, hpfar: u64) -> Option<Memory> {
+    fn from_iss(iss: u32, addresses: impl FnOnce() -> [u64; 2]) -> Option<Memory> {
         let (valid, walk, fault) = (iss >> 24 & 1 != 0, iss >> 7 & 1 != 0, iss & 0x3c);
         if !valid || walk || fault != 0b000100 {
             return None;
         }
+        let [far, hpfar] = addresses();
         Some(Memory {
             address: (hpfar >> 4 & 0xff_ffff_ffff) << 12 | far & 0xfff,
             bytes: 1 << (iss >> 22 & 3),
@@ -107,7 +105,7 @@ mod tests {
     }
 
     fn memory(esr: u64) -> Memory {
-        match Trap::from_syndrome(esr, 0xffff_0000_0000_5104, 0x80_0040) {
+        match Trap::from_syndrome(esr, || [0xffff_0000_0000_5104, 0x80_0040]) {
             Trap::Memory(memory) => memory,
             other => panic!("{other:?}"),
         }
@@ -140,13 +138,13 @@ mod tests {
         let of_a_walk = abort(2, false, 0, false, false) | 1 << 7;
         let permission = abort(2, false, 0, false, false) & !0x3f | 0b001111;
         for esr in [without_syndrome, of_a_walk, permission, 0x20 << 26, 0x2f << 26] {
-            assert_eq!(Trap::from_syndrome(esr, 0, 0), Trap::Other);
+            assert_eq!(Trap::from_syndrome(esr, || [0, 0]), Trap::Other);
         }
     }
 
     #[test]
     fn calls_waits_and_registers_are_told_apart() {
-        let trap = |class: u64| Trap::from_syndrome(class << 26 | 0x12_3456, 0, 0);
+        let trap = |class: u64| Trap::from_syndrome(class << 26 | 0x12_3456, || panic!("{class:#x} has no address"));
         assert_eq!([trap(0x01), trap(0x16), trap(0x17)], [Trap::Wait, Trap::Hvc, Trap::Smc]);
         assert_eq!([trap(0x00), trap(0x07), trap(0x19)], [Trap::Undefined; 3]);
         assert_eq!(trap(0x18), Trap::SystemRegister(0x12_3456));

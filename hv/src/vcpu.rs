@@ -65,6 +65,13 @@ pub(crate) fn init() {
     });
 }
 
+/// Returns what ESR_EL2 says of the exit. Interrupts that have come since then change none of the
+/// registers.
+#[inline(always)]
+fn trap(esr: u64) -> Trap {
+    Trap::from_syndrome(esr, || [read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")])
+}
+
 /// Starts a task that runs a vCPU until its VM stops, and calls `ended` then. By any task. With a
 /// seed, the vCPU moves to other CPUs at random. Returns whether there is room for the task.
 pub(crate) fn spawn(
@@ -197,13 +204,8 @@ impl Vcpu {
         cpu.trace.exit(esr, self.frame.pc);
         match why {
             entry::SYNCHRONOUS => {
-                // Interrupts that come from here on change neither.
-                let [far, hpfar] = [read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")];
                 drop(irqs_off);
-                if vm.measure {
-                    return self.measured(esr, far, hpfar);
-                }
-                self.handle(Trap::from_syndrome(esr, far, hpfar))
+                if vm.measure { self.measured(esr) } else { self.handle(trap(esr)) }
             }
             entry::INTERRUPT => {
                 if self.frame.pstate & LEVEL == 0 {
@@ -224,8 +226,8 @@ impl Vcpu {
     /// some 100 instructions, is not in it.)
     #[cold]
     #[inline(never)]
-    fn measured(&mut self, esr: u64, far: u64, hpfar: u64) -> ControlFlow<()> {
-        let (trap, began) = (Trap::from_syndrome(esr, far, hpfar), time::now());
+    fn measured(&mut self, esr: u64) -> ControlFlow<()> {
+        let (trap, began) = (trap(esr), time::now());
         let flow = self.handle(trap);
         // How long a guest waits is its own affair.
         if trap != Trap::Wait {
