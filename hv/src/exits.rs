@@ -12,7 +12,7 @@ use crate::registers::{self, Register};
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trap::{Memory, Trap};
 use crate::vcpu::Vcpu;
-use crate::vm::{End, Told};
+use crate::vm::End;
 use crate::{id_registers, time};
 
 impl Vcpu {
@@ -105,15 +105,15 @@ impl Vcpu {
             .map_or(psci::INVALID_PARAMETERS, |power| power.info())
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn memory(&mut self, access: Memory) -> ControlFlow<()> {
-        let value = access.truncate(self.register(access.register));
+        let value = access.truncate(self.register(access.register()));
         let Some(read) = self.vm.access(self.id, &access, value) else {
             self.fails(format_args!("an access to {:#x}, where nothing is", access.address));
             return ControlFlow::Break(());
         };
-        if !access.write {
-            self.set_register(access.register, access.extend(read));
+        if !access.is_write() {
+            self.set_register(access.register(), access.extend(read));
         }
         self.skip();
         ControlFlow::Continue(())
@@ -173,8 +173,8 @@ impl Vcpu {
             (icv::Register::Sgi0r, _) => sgi(SgiRegister::Sgi0R),
             (icv::Register::Dir, _) => {
                 if let Some(id) = icv::write_dir(&Ich, vtr, value) {
-                    let mut host = Told { vm, vcpu };
-                    let _ = self.interface.deactivate(&vm.gic, id, &Ich, &mut host).wait(&mut host);
+                    let host = &mut &*vm;
+                    let _ = self.interface.deactivate(&vm.gic, id, &Ich, host).wait(host);
                 }
             }
             (icv::Register::Pmr, Direction::Write) => icv::write_pmr(&mut Ich, vtr, value),

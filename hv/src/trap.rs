@@ -1,5 +1,7 @@
 //! What a guest's exit says: ESR_EL2, by its fields (Arm DDI 0487, section D17.2.37).
 
+use doorbell_gic::Width;
+
 /// Why a guest was left, by a synchronous exception.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
@@ -24,16 +26,8 @@ pub enum Trap {
 pub struct Memory {
     /// The address, as the guest takes it for a physical one.
     pub address: u64,
-    /// How many bytes.
-    pub bytes: u8,
-    /// Whether it is a store.
-    pub write: bool,
-    /// The number of the register, 0 to 31; 31 is XZR.
-    pub register: u8,
-    /// Whether what is read is sign-extended.
-    signed: bool,
-    /// Whether the register has 64 bits.
-    wide: bool,
+    /// ESR_EL2.ISS, which says the rest: two words, that stay in registers.
+    iss: u32,
 }
 
 impl Trap {
@@ -60,36 +54,65 @@ impl Memory {
     /// translation fault outside of a walk of the guest's own tables.
     #[inline(always)]
     fn from_iss(iss: u32, addresses: impl FnOnce() -> [u64; 2]) -> Option<Memory> {
-        let (valid, walk, fault) = (iss >> 24 & 1 != 0, iss >> 7 & 1 != 0, iss & 0x3c);
-        if !valid || walk || fault != 0b000100 {
+        /// ISV, S1PTW, and DFSC without the level.
+        const MASK: u32 = 1 << 24 | 1 << 7 | 0x3c;
+        /// Valid, of no walk, a translation fault.
+        const TRANSLATION: u32 = 1 << 24 | 0b000100;
+        if iss & MASK != TRANSLATION {
             return None;
         }
         let [far, hpfar] = addresses();
-        Some(Memory {
-            address: (hpfar >> 4 & 0xff_ffff_ffff) << 12 | far & 0xfff,
-            bytes: 1 << (iss >> 22 & 3),
-            write: iss >> 6 & 1 != 0,
-            register: (iss >> 16 & 31) as u8,
-            signed: iss >> 21 & 1 != 0,
-            wide: iss >> 15 & 1 != 0,
-        })
+        let address = (hpfar >> 4 & 0xff_ffff_ffff) << 12 | far & 0xfff;
+        Some(Memory { address, iss })
     }
 
-    /// Returns what the register holds after a read of `value`.
-    pub const fn extend(&self, value: u64) -> u64 {
-        let unused = 64 - 8 * self.bytes as u32;
-        let value = value << unused;
-        match (self.signed, self.wide) {
-            (false, _) => value >> unused,
-            (true, true) => (value as i64 >> unused) as u64,
-            (true, false) => (value as i64 >> unused) as u32 as u64,
+    /// Returns how wide it is.
+    #[inline(always)]
+    pub const fn width(&self) -> Width {
+        match self.iss >> 22 & 3 {
+            0 => Width::Byte,
+            1 => Width::Half,
+            2 => Width::Word,
+            _ => Width::Double,
         }
     }
 
+    /// Returns whether it is a store.
+    #[inline(always)]
+    pub const fn is_write(&self) -> bool {
+        self.iss >> 6 & 1 != 0
+    }
+
+    /// Returns the number of the register, 0 to 31; 31 is XZR.
+    #[inline(always)]
+    pub const fn register(&self) -> u8 {
+        (self.iss >> 16 & 31) as u8
+    }
+
+    /// Returns what the register holds after a read of `value`: sign-extended if the access says so,
+    /// to the 32 or 64 bits of the register.
+    #[inline(always)]
+    pub const fn extend(&self, value: u64) -> u64 {
+        let unused = self.unused();
+        let (signed, wide) = (self.iss >> 21 & 1 != 0, self.iss >> 15 & 1 != 0);
+        if !signed {
+            return value << unused >> unused;
+        }
+        let value = ((value << unused) as i64 >> unused) as u64;
+        if wide { value } else { value & 0xffff_ffff }
+    }
+
     /// Returns what of the register is written.
+    #[inline(always)]
     pub const fn truncate(&self, value: u64) -> u64 {
-        let unused = 64 - 8 * self.bytes as u32;
+        let unused = self.unused();
         value << unused >> unused
+    }
+
+    /// Returns how many of 64 bits are not accessed.
+    #[inline(always)]
+    const fn unused(&self) -> u32 {
+        64 - (8 << (self.iss >> 22 & 3))
     }
 }
 
@@ -115,8 +138,8 @@ mod tests {
     fn a_store_says_where_and_what() {
         let store = memory(abort(2, false, 25, false, true));
         assert_eq!(
-            (store.address, store.bytes, store.write, store.register),
-            (0x8000_4104, 4, true, 25)
+            (store.address, store.width(), store.is_write(), store.register()),
+            (0x8000_4104, Width::Word, true, 25)
         );
         assert_eq!(store.truncate(0x1_2345_6789), 0x2345_6789);
         assert_eq!(memory(abort(3, false, 31, true, true)).truncate(u64::MAX), u64::MAX);

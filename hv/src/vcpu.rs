@@ -5,6 +5,7 @@
 //! longer than the scheduler may wait.
 
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -22,7 +23,7 @@ use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::task::{DEADLINE, TIMER, Task};
 use crate::timer::Timer;
 use crate::trap::Trap;
-use crate::vm::{End, Told, Vm};
+use crate::vm::{End, Vm};
 use crate::{scheduler, switch, time};
 
 /// PSTATE at the start: EL1h, everything masked.
@@ -36,8 +37,12 @@ pub(crate) struct Vcpu {
     pub(crate) vm: Arc<Vm>,
     pub(crate) id: VcpuId,
     task: &'static Task,
+    /// Where its registers were loaded last: it has left that CPU, if it has, and not come to one.
+    cpu: &'static Cpu,
     pub(crate) frame: Frame,
     pub(crate) interface: CpuInterface,
+    /// Whether the virtual timer's interrupt was passed on, and was not seen to have ended.
+    timer_passed: Cell<bool>,
     /// The timer that is emulated: CNTP.
     pub(crate) physical_timer: Timer,
     /// Where to go next, if vCPUs move at random.
@@ -105,8 +110,10 @@ impl Vcpu {
             vm,
             id,
             task,
+            cpu: Cpu::this(),
             frame,
             interface,
+            timer_passed: Cell::new(false),
             physical_timer: Timer::default(),
             moves,
             moves_at: None,
@@ -158,10 +165,9 @@ impl Vcpu {
     /// Turns it off. By CPU_OFF, and where its VM has stopped.
     #[cold]
     pub(crate) fn turns_off(&mut self) {
+        self.takes_timer_back();
         switch::put(&IrqGuard::new());
-        for timer in [irq::VIRTUAL_TIMER, irq::PHYSICAL_TIMER] {
-            self.vm.set_timer(self.id, timer, false);
-        }
+        self.vm.set_timer(self.id, irq::PHYSICAL_TIMER, false);
         self.interface.power_off(&self.vm.gic, &mut &*self.vm);
         self.vm.turned_off(self.id);
     }
@@ -177,11 +183,11 @@ impl Vcpu {
     #[inline(always)]
     fn enter(&mut self) -> ControlFlow<()> {
         let (vm, vcpu) = (&*self.vm, self.id);
-        let mut host = Told { vm, vcpu };
+        let mut host = vm;
         let irqs_off = IrqGuard::<Bare>::new();
         // With interrupts off, because what sets these once the guest runs is an interrupt, which
         // makes it leave; one that came before would be forgotten.
-        let cpu = Cpu::this();
+        let cpu = self.cpu;
         if self.task.due() || cpu.resched() {
             drop(irqs_off);
             self.does_what_is_wanted();
@@ -199,7 +205,7 @@ impl Vcpu {
             // hears of it here sleeps.)
             self.interface.tell_ended(&mut host);
         }
-        self.sample_timer();
+        self.samples_timer();
         let esr = read_sysreg!("esr_el2");
         cpu.trace.exit(esr, self.frame.pc);
         match why {
@@ -240,33 +246,50 @@ impl Vcpu {
     #[inline(never)]
     fn does_what_is_wanted(&mut self) {
         self.timers_fire();
-        if Cpu::this().resched() {
+        if self.cpu.resched() {
             self.makes_way();
         }
     }
 
     /// Takes the virtual timer's interrupt back if the timer does not give it any more, and the
-    /// guest has not acknowledged it. With interrupts off.
+    /// guest has not acknowledged it. After the fold, with interrupts off.
     #[inline]
-    fn sample_timer(&self) {
+    fn samples_timer(&self) {
         const ASSERTED: u64 = 0b101;
-        let Some(line) = self.vm.timer(self.id, irq::VIRTUAL_TIMER) else { return };
-        let state = line.state();
-        if state.sources() == 0
-            || state.is_active()
-            || read_sysreg!("cntv_ctl_el0") & 0b111 == ASSERTED
-        {
+        if !self.timer_passed.get() {
             return;
         }
-        self.vm.set_timer(self.id, irq::VIRTUAL_TIMER, false);
-        irq::deactivate(irq::VIRTUAL_TIMER);
+        let Some(line) = self.vm.timer(self.id, irq::VIRTUAL_TIMER) else { return };
+        let state = line.state();
+        if state.is_pending() {
+            if read_sysreg!("cntv_ctl_el0") & 0b111 != ASSERTED {
+                self.takes_timer_back();
+            }
+        } else if !state.is_active() {
+            self.timer_passed.set(false);
+            // Where the guest has ended it, it is inactive; where another vCPU has, it is not.
+            irq::deactivate(irq::VIRTUAL_TIMER);
+        }
+    }
+
+    /// Takes the virtual timer's interrupt back, unless the guest has acknowledged it. Outside of
+    /// the guest, with the vCPU loaded.
+    #[cold]
+    fn takes_timer_back(&self) {
+        self.timer_passed.set(false);
+        if let Some(line) = self.vm.timer(self.id, irq::VIRTUAL_TIMER) {
+            line.take_back(&mut &*self.vm);
+        }
     }
 
     /// Gives the guest the interrupts of its timers that have fired.
     fn timers_fire(&mut self) {
         let due = self.task.takes_due();
         if due & TIMER != 0 {
-            self.vm.set_timer(self.id, irq::VIRTUAL_TIMER, true);
+            self.timer_passed.set(true);
+            if let Some(line) = self.vm.timer(self.id, irq::VIRTUAL_TIMER) {
+                line.edge(&mut &*self.vm);
+            }
         }
         if due & DEADLINE != 0 {
             // Where the virtual timer was not on a CPU, it is from here on, and interrupts.
@@ -288,6 +311,7 @@ impl Vcpu {
     /// Brings what the CPU has to have of the vCPU.
     fn comes_to_cpu(&mut self) {
         let irqs_off = IrqGuard::<Bare>::new();
+        self.cpu = Cpu::this();
         if switch::load(&irqs_off) {
             self.interface
                 .load(&self.vm.gic, |physical, active| irq::set_active(physical.number(), active));

@@ -10,7 +10,6 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use doorbell_gic::{
     Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, PhysicalIntId, Redistributor, VcpuId,
-    Width,
 };
 use doorbell_platform::{CpuId, Lock, LockClass, OnceCell, Platform, WaitType};
 use doorbell_post::{Mode, Notice, Requests};
@@ -317,9 +316,9 @@ impl Vm {
 
     /// Does what a guest has done to a device. By the task of a vCPU, outside of the guest. Returns
     /// what was read; none if there is nothing at that address.
+    #[inline(always)]
     pub(crate) fn access(&self, by: VcpuId, access: &Memory, value: u64) -> Option<u64> {
-        let (address, mut host) = (access.address, Told { vm: self, vcpu: by });
-        let width = Width::from_bytes(access.bytes.into())?;
+        let (address, mut host) = (access.address, self);
         let frame = if GICD.contains(&address) {
             (Frame::Distributor, address - GICD.start)
         } else if GICR.contains(&address) {
@@ -328,24 +327,24 @@ impl Vm {
                 .filter(|vcpu| self.gic.redistributor(*vcpu).is_ok())?;
             (Frame::Redistributor(vcpu), offset % REDISTRIBUTOR)
         } else if UART.contains(&address) {
-            if access.write {
+            if access.is_write() {
                 self.makes_progress(by);
             }
             return Some(
-                self.uart((address - UART.start) as u32, access.write.then_some(value as u32)),
+                self.uart((address - UART.start) as u32, access.is_write().then_some(value as u32)),
             );
         } else if RTC.contains(&address) {
             return Some(
-                self.rtc((address - RTC.start) as u32, access.write.then_some(value as u32)).into(),
+                self.rtc((address - RTC.start) as u32, access.is_write().then_some(value as u32)).into(),
             );
         } else {
             return None;
         };
         let (frame, offset) = (frame.0, frame.1 as u32);
-        Some(if access.write {
-            self.gic.write(frame, offset, width, value, &mut host).wait(&mut host)
+        Some(if access.is_write() {
+            self.gic.write(frame, offset, access.width(), value, &mut host).wait(&mut host)
         } else {
-            self.gic.read(frame, offset, width, &mut host).wait(&mut host)
+            self.gic.read(frame, offset, access.width(), &mut host).wait(&mut host)
         })
     }
 
@@ -485,29 +484,11 @@ impl Kick for &Vm {
     }
 }
 
-/// The host of a vCPU's owner: it hears of ends, too.
-#[derive(Clone, Copy)]
-pub(crate) struct Told<'a> {
-    pub(crate) vm: &'a Vm,
-    /// The vCPU whose task this is.
-    pub(crate) vcpu: VcpuId,
-}
-
-impl Kick for Told<'_> {
-    #[inline]
-    fn notice(&mut self, vcpu: VcpuId, notice: Notice<CpuId>) {
-        (&mut &*self.vm).notice(vcpu, notice);
-    }
-}
-
-impl Host for Told<'_> {
+impl Host for &Vm {
     fn ended(&mut self, ended: Ended) {
         match ended {
-            // The hardware's timer interrupts again, if it still does.
-            Ended::Level(id) if id.number() == VIRTUAL_TIMER => {
-                self.vm.set_timer(self.vcpu, VIRTUAL_TIMER, false)
-            }
-            // The level of the other timer, and of the UART, is what it is until the guest writes.
+            // The level of the emulated timer, and of the UART, is what it is until the guest
+            // writes; that of the virtual timer interrupts again if it still is one.
             Ended::Level(_) => {}
             Ended::Physical(id) => irq::deactivate(id.number()),
         }

@@ -25,7 +25,7 @@ use crate::levels::Lists;
 use crate::running::subpriority_bits;
 use crate::slot::Slot;
 use crate::spec::{Vtr, hcr};
-use crate::{Group, IntId, Interrupt, Priority, State, Trigger, VcpuId};
+use crate::{Group, IntId, Interrupt, Priority, State, VcpuId};
 
 /// Where the interrupts of a vCPU are: its own private ones, and the SPIs of its VM.
 pub trait Interrupts<P: Platform> {
@@ -282,7 +282,7 @@ impl ApList {
     #[inline]
     pub(crate) fn sees_groups<P: Platform>(&mut self, interrupts: &impl Interrupts<P>, vmcr: u64) {
         let on = Groups::from_bits(vmcr);
-        let waits = self.pending.best(!on & !self.off).is_some();
+        let waits = self.off != !on && self.pending.best(!on & !self.off).is_some();
         self.off = !on;
         self.set_apart(self.counts.apart() & !on);
         if self.counts.relists() || waits {
@@ -437,7 +437,7 @@ impl ApList {
         outside: bool,
         vmcr: u64,
     ) {
-        if was.trigger() == Trigger::Level {
+        if was.tells_of_level() {
             self.ended.insert(id);
             self.counts.set_tells(true);
         }

@@ -53,10 +53,11 @@ impl Counts {
         self.0 & (0xffff << QUEUED | 3 << APART | 1 << RELIST) == 0
     }
 
-    /// Returns whether there is nothing to do but to place what waits in the lists.
+    /// Returns whether there is nothing to do but to place what waits in the lists, beside what is
+    /// active.
     #[inline]
     pub(crate) const fn are_of_lists(self) -> bool {
-        self.0 & (0xffff << ACTIVE | 3 << APART | 1 << RELIST) == 0
+        self.0 & (3 << APART | 1 << RELIST) == 0
     }
 
     /// Returns how many wait in a list.

@@ -160,12 +160,17 @@ impl ApList {
     /// maintenance interrupt.
     #[inline]
     fn needs_nothing(&self, entry: Entry) -> bool {
-        let active = match self.counts.active() {
+        self.counts.none_waits() && self.off == !entry.on() && self.active_needs_nothing(entry)
+    }
+
+    /// Returns whether what is active needs no list register, and no maintenance interrupt.
+    #[inline]
+    fn active_needs_nothing(&self, entry: Entry) -> bool {
+        match self.counts.active() {
             0 => true,
             // What the guest deactivates apart is seen by its write, which is trapped.
             active => entry.drops_only() || active <= MOST_UNCOUNTED && !self.holders.any_seen(),
-        };
-        self.counts.none_waits() && self.off == !entry.on() && active
+        }
     }
 
     /// Flushes, if nothing has to be in a list register. Returns whether that was all.
@@ -186,12 +191,14 @@ impl ApList {
         registers: &mut impl ListRegisters,
         entry: Entry,
     ) {
-        if !self.counts.are_of_lists() || self.off != !entry.on() {
+        let in_place = self.counts.are_of_lists() && self.off == !entry.on();
+        if !in_place || !self.active_needs_nothing(entry) {
             return self.fill_with_active(interrupts, registers, entry);
         }
+        let (room, any_active) = (self.vtr.list_registers(), self.counts.active() != 0);
         let mut flush = Flush::new(interrupts, registers, entry);
         let mut wanted = entry.hcr;
-        if self.place_pending(&mut flush, self.vtr.list_registers(), false) {
+        if self.place_pending(&mut flush, room, any_active) {
             wanted |= entry.outside();
         }
         wanted |= self.waits_for_groups(&flush);
@@ -206,9 +213,6 @@ impl ApList {
         registers: &mut impl ListRegisters,
         entry: Entry,
     ) {
-        if self.flush_none(registers, entry) {
-            return;
-        }
         let mut flush = Flush::new(interrupts, registers, entry);
         let mut wanted = entry.hcr;
         self.sees_groups(interrupts, entry.vmcr);
@@ -311,9 +315,7 @@ impl ApList {
         while let Some(list) = self.pending.best(flush.entry.enabled()) {
             let candidates = self.pending.candidates(list);
             let mut first = self.pending.first(list);
-            if !any_active {
-                first = self.place_edges(flush, candidates.edges(), first, most);
-            }
+            first = self.place_edges(flush, candidates.edges(), first, most, any_active);
             while let Some(id) = first.id() {
                 let interrupt = flush.interrupts.interrupt(id);
                 let state = interrupt.state();
@@ -361,6 +363,7 @@ impl ApList {
         edges: Edges,
         first: Link,
         most: usize,
+        any_active: bool,
     ) -> Link {
         let (mut first, before) = (first, flush.placed);
         while flush.placed < most
@@ -368,7 +371,10 @@ impl ApList {
         {
             let interrupt = flush.interrupts.interrupt(id);
             let state = interrupt.state();
-            if !id.is_spi() || !edges.contain(state) || !interrupt.take_latched_spi(state) {
+            if !id.is_spi() || !edges.contain(state) || any_active && self.known.contains(id) {
+                break;
+            }
+            if !interrupt.take_latched_spi(state) {
                 break;
             }
             first = self.pending.unlink(id);

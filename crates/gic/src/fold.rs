@@ -25,7 +25,8 @@ const NOT_CLEAR: u64 = lr::PENDING | lr::ACTIVE | lr::EOI;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a level that is not told to its sources stays, and a physical interrupt stays active"]
 pub enum Ended {
-    /// The guest has ended a level-triggered interrupt: its sources are told.
+    /// The guest has ended a level-triggered interrupt: its sources are told. (One that a physical
+    /// interrupt backs and that no source gives was [passed on](crate::Line::edge), and nobody is.)
     Level(IntId),
     /// A physical interrupt ended outside of the list registers: it is deactivated by the host.
     Physical(PhysicalIntId),

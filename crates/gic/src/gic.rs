@@ -24,7 +24,9 @@ use doorbell_post::{Bit, Mode, Notice, Post, RunState, SoftwareGate, TwoLevel};
 use crate::groups::Groups;
 use crate::spec::Vtr;
 use crate::vcpu_set::VcpuSet;
-use crate::{Affinity, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId};
+use crate::{
+    Affinity, Host, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId,
+};
 
 /// The news of a vCPU: the INTIDs of its interrupts that have changed.
 pub type News<P> = Post<P, TwoLevel<P, 16>, SoftwareGate<P>>;
@@ -314,6 +316,22 @@ impl<P: Platform> Line<'_, P> {
         }
     }
 
+    /// Takes back that the interrupt is pending by itself, as a write of `GICD_ICPENDR<n>` does, and
+    /// tells of the end of a physical interrupt that was passed on by that: the device does not
+    /// give it any more. What the guest has acknowledged stays active.
+    ///
+    /// # Context
+    /// Any task, with nothing held; does not sleep.
+    pub fn take_back(&self, host: &mut impl Host) {
+        let was = self.interrupt.unlatch();
+        // The holder's list register may say it, too: then the holder sees that it will not end in
+        // the guest.
+        let _ = self.gic.recall_holder(was, self.id, host);
+        if was.is_latched() && was.is_physical() {
+            self.gic.ends_physically(self, host);
+        }
+    }
+
     /// Sets the level that a source gives, of 32; the interrupt's is high while any is. A rising
     /// edge makes an edge-triggered interrupt pending. By the source.
     #[inline]
@@ -339,6 +357,11 @@ impl<P: Platform> Line<'_, P> {
             let _ = self.gic.recall_holder(was, self.id, host);
         }
         was
+    }
+
+    #[inline]
+    pub(crate) fn new<'a>(gic: &'a Gic<P>, interrupt: &'a Interrupt<P>, id: IntId) -> Line<'a, P> {
+        Line { gic, interrupt, id }
     }
 
     #[inline]

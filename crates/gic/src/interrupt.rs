@@ -13,7 +13,7 @@
 //! hints only: what is stale in them is found when it is next.
 
 use core::fmt;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{self, Relaxed, SeqCst};
 
 use doorbell_platform::{Atomic, Platform};
 
@@ -84,6 +84,13 @@ impl State {
         self.is_pending() || self.is_taken()
     }
 
+    /// Returns whether none of them may read as pending: nobody has made one pending, nor gives it
+    /// a level.
+    #[inline(always)]
+    pub(crate) fn none_may_be_pending<const N: usize>(states: [State; N]) -> bool {
+        states.iter().fold(0, |bits, state| bits | state.0) & (LATCH | TAKEN | SOURCES) == 0
+    }
+
     /// Returns whether a list register of the holder has taken the latch over, as far as memory
     /// knows.
     #[inline]
@@ -127,6 +134,22 @@ impl State {
     #[inline]
     pub(crate) const fn ends_for_good(self) -> bool {
         self.0 & (EDGE | LATCH | PHYSICAL | REROUTED) == EDGE
+    }
+
+    /// Returns whether nothing is left to do when it has ended in its list register: it ends for
+    /// good, or the CPU has deactivated the physical interrupt that backs it, which is all that
+    /// there was to do, since no source gives its level.
+    #[inline]
+    pub(crate) const fn ends_in_list_register(self) -> bool {
+        let physically = self.0 & (LATCH | PHYSICAL | REROUTED) == PHYSICAL;
+        self.ends_for_good() || physically && !self.tells_of_level()
+    }
+
+    /// Returns whether the sources of a level hear of its end. If a physical interrupt backs it and
+    /// none of them gives it, it was passed on, and comes again if it has to.
+    #[inline]
+    pub(crate) const fn tells_of_level(self) -> bool {
+        self.0 & EDGE == 0 && (self.0 & PHYSICAL == 0 || self.0 & SOURCES != 0)
     }
 
     /// Returns its priority.
@@ -399,7 +422,20 @@ impl<P: Platform> Interrupt<P> {
     /// Returns what it is at this moment. By anybody.
     #[inline]
     pub fn state(&self) -> State {
-        State(self.word.load(SeqCst))
+        self.load(SeqCst)
+    }
+
+    /// Returns what it is, for a register that a guest reads: in no order with anything else that
+    /// the guest or the host does, but for the barriers that the guest has. That is all that a
+    /// device promises, and a trap is no barrier either.
+    #[inline]
+    pub(crate) fn glance(&self) -> State {
+        self.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> State {
+        State(self.word.load(order))
     }
 
     /// Makes it pending until it is acknowledged. By anybody, who tells the holder then; returns
@@ -617,14 +653,14 @@ impl<P: Platform> Interrupt<P> {
         State(self.word.fetch_and(!(HELD | TAKEN), SeqCst))
     }
 
-    /// Lets go of an interrupt that was acknowledged and has ended in its list register, if that is
-    /// all that there is to do: it [ends for good](State::ends_for_good). Returns whether it has.
-    /// By the holder.
+    /// Lets go of an interrupt that was acknowledged and has ended in its list register, if that
+    /// [is all](State::ends_in_list_register) that there is to do. Returns whether it has. By the
+    /// holder.
     #[inline]
     pub(crate) fn let_go_for_good(&self) -> bool {
         let seen = self.state();
         let to = seen.0 & !(HELD | TAKEN);
-        seen.ends_for_good()
+        seen.ends_in_list_register()
             && (to == seen.0 || self.word.compare_exchange(seen.0, to, SeqCst, SeqCst).is_ok())
     }
 

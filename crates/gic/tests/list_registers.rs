@@ -302,6 +302,42 @@ fn what_a_physical_interrupt_backs_ends_with_it_in_its_list_register() {
     assert!(vcpu.exit().is_empty(), "nothing is left to deactivate");
 }
 
+/// A level that a physical interrupt backs is acknowledged and ends, in the list register or, if
+/// the guest deactivates apart, outside. Returns who is told.
+fn ends_of_a_physical_level(drops_only: bool, source: bool) -> Vec<Ended> {
+    let mut vcpu = Vcpu::<Std>::new(4, drops_only, &[Trigger::Level], |_| 0x40);
+    let interrupt = vcpu.table.interrupt(id(FIRST));
+    interrupt.configure(Priority(0x40), Group::One, PhysicalIntId::new(77));
+    if source {
+        interrupt.set_level(5, true);
+    } else {
+        interrupt.latch();
+    }
+    vcpu.look(FIRST);
+    vcpu.enter();
+    assert_eq!(vcpu.acknowledge(), FIRST);
+    vcpu.end(FIRST);
+    if !drops_only {
+        return vcpu.exit();
+    }
+    assert_eq!(vcpu.exit(), []);
+    let vmcr = vcpu.registers.0.vmcr();
+    assert!(vcpu.list.deactivate(&vcpu.table, id(FIRST), vmcr));
+    let mut ended = Vec::new();
+    vcpu.list.take_ended(&vcpu.table, |end| ended.push(end));
+    ended
+}
+
+#[test]
+fn the_end_of_a_level_that_a_physical_interrupt_backs_is_told_only_while_a_source_gives_it() {
+    let physical = Ended::Physical(PhysicalIntId::new(77).expect("it is small"));
+    let level = Ended::Level(id(FIRST));
+    assert_eq!(ends_of_a_physical_level(false, false), []);
+    assert_eq!(ends_of_a_physical_level(false, true), [level]);
+    assert_eq!(ends_of_a_physical_level(true, false), [physical]);
+    assert_eq!(ends_of_a_physical_level(true, true), [physical, level]);
+}
+
 #[test]
 fn an_edge_that_was_taken_again_in_its_list_register_is_forgotten_when_it_has_ended() {
     let mut vcpu = Vcpu::<Std>::new(2, false, &[Trigger::Edge], |_| 0x40);

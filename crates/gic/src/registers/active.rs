@@ -6,7 +6,7 @@ use doorbell_platform::Platform;
 use crate::access::{Access, What};
 use crate::registers::interrupts::Bank;
 use crate::vcpu_set::VcpuSet;
-use crate::{Ended, Gic, Host, IntId, Line, State, Trigger, VcpuId};
+use crate::{Ended, Gic, Host, IntId, Line, State, VcpuId};
 
 impl<P: Platform> Gic<P> {
     pub(super) fn read_active(
@@ -84,7 +84,7 @@ impl<P: Platform> Gic<P> {
             }
             What::Deactivate { bank, id } => self.each_line(bank, id.number(), 1, |line, _| {
                 let was = self.makes_inactive(&line, host);
-                if was.is_active() && was.trigger() == Trigger::Level {
+                if was.is_active() && was.tells_of_level() {
                     host.ended(Ended::Level(id));
                 }
             }),

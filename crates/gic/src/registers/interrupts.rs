@@ -5,7 +5,10 @@ use doorbell_platform::Platform;
 
 use crate::access::Access;
 use crate::registers::{At, Width};
-use crate::{Ended, Gic, Group, Host, IntId, Line, Priority, State, Trigger, VcpuId};
+use crate::{Ended, Gic, Group, Host, IntId, Interrupt, Line, Priority, State, Trigger, VcpuId};
+
+/// How many interrupts are looked at together.
+const EIGHT: usize = 8;
 
 /// Whose interrupts they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,71 +20,82 @@ pub(crate) enum Bank {
     Private(VcpuId),
 }
 
-/// What a register has of each interrupt: one bit.
+/// A register with some bits for each interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Bits {
-    Group,
-    Enabled,
-    Pending,
-    Active,
-}
-
-/// A register with some bits for each interrupt, from an INTID on.
-#[derive(Clone, Copy, Debug)]
 enum Register {
-    /// IGROUPR, and the pairs that set and clear. 32 interrupts.
-    Bits { bits: Bits, set: bool, first: u32 },
+    /// IGROUPR. This and the pairs that set and clear are of 32 interrupts.
+    Groups,
+    /// ISENABLER or ICENABLER.
+    Enabled { set: bool },
+    /// ISPENDR or ICPENDR.
+    Pending { set: bool },
+    /// ISACTIVER or ICACTIVER.
+    Active { set: bool },
     /// IPRIORITYR: one interrupt to each byte.
-    Priorities { first: u32 },
+    Priorities,
     /// ICFGR: 16 interrupts.
-    Triggers { first: u32 },
+    Triggers,
+    /// No such register.
+    None,
 }
 
 impl Register {
-    fn at(at: At) -> Option<Register> {
-        let word = at.width == Width::Word;
-        let bits = |bits, set| Some(Register::Bits { bits, set, first: at.offset % 0x80 * 8 });
-        match at.offset {
-            0x080..0x100 if word => bits(Bits::Group, true),
-            0x100..0x180 if word => bits(Bits::Enabled, true),
-            0x180..0x200 if word => bits(Bits::Enabled, false),
-            0x200..0x280 if word => bits(Bits::Pending, true),
-            0x280..0x300 if word => bits(Bits::Pending, false),
-            0x300..0x380 if word => bits(Bits::Active, true),
-            0x380..0x400 if word => bits(Bits::Active, false),
-            0x400..0x800 if word || at.width == Width::Byte => {
-                Some(Register::Priorities { first: at.offset - 0x400 })
-            }
-            0xc00..0xd00 if word => Some(Register::Triggers { first: (at.offset - 0xc00) * 4 }),
-            _ => None,
+    /// Returns the register that is there, if the access may be that wide.
+    #[inline(always)]
+    fn at(at: At) -> Register {
+        let register = match at.offset / 0x80 {
+            1 => Register::Groups,
+            2 => Register::Enabled { set: true },
+            3 => Register::Enabled { set: false },
+            4 => Register::Pending { set: true },
+            5 => Register::Pending { set: false },
+            6 => Register::Active { set: true },
+            7 => Register::Active { set: false },
+            8..16 => Register::Priorities,
+            24..26 => Register::Triggers,
+            _ => Register::None,
+        };
+        let byte = at.width == Width::Byte && register == Register::Priorities;
+        if at.width == Width::Word || byte { register } else { Register::None }
+    }
+
+    /// Returns the first interrupt that the access is to.
+    #[inline(always)]
+    fn first(self, at: At) -> u32 {
+        match self {
+            Register::Priorities => at.offset - 0x400,
+            Register::Triggers => (at.offset - 0xc00) * 4,
+            _ => at.offset % 0x80 * 8,
         }
     }
 }
 
 impl<P: Platform> Gic<P> {
-    fn line(&self, bank: Bank, number: u32) -> Option<Line<'_, P>> {
-        let id = IntId::new(number)?;
-        match bank {
-            Bank::Spis => self.spi(id).ok(),
-            Bank::Private(vcpu) => self.private(vcpu, id).ok(),
-        }
+    /// Returns the interrupts from one on.
+    #[inline]
+    fn interrupts_from(&self, bank: Bank, first: u32) -> &[Interrupt<P>] {
+        let from = match bank {
+            Bank::Spis => first
+                .checked_sub(IntId::FIRST_SPI.number())
+                .and_then(|index| self.spis.get(index as usize..)),
+            Bank::Private(vcpu) => {
+                self.redistributor(vcpu).ok().and_then(|of| of.private.get(first as usize..))
+            }
+        };
+        from.unwrap_or_default()
+    }
+
+    /// Returns the 32 interrupts from one on, or as many as there are.
+    #[inline]
+    fn thirty_two(&self, bank: Bank, first: u32) -> &[Interrupt<P>] {
+        let interrupts = self.interrupts_from(bank, first);
+        &interrupts[..interrupts.len().min(32)]
     }
 
     /// Returns a bit for each of 32 interrupts.
     pub(super) fn bits_of(&self, bank: Bank, first: u32, mut is: impl FnMut(State) -> bool) -> u32 {
-        let interrupts: &[_] = match bank {
-            Bank::Spis => first
-                .checked_sub(32)
-                .and_then(|index| self.spis.get(index as usize..))
-                .unwrap_or_default(),
-            Bank::Private(vcpu) if first == 0 => {
-                self.redistributor(vcpu).map_or(&[], |of| &of.private[..])
-            }
-            Bank::Private(_) => &[],
-        };
-        interrupts
+        self.thirty_two(bank, first)
             .iter()
-            .take(32)
             .rev()
             .fold(0, |bits, interrupt| bits << 1 | u32::from(is(interrupt.state())))
     }
@@ -100,6 +114,7 @@ impl<P: Platform> Gic<P> {
     }
 
     /// Calls `each` for the interrupts of 32 whose bits are set.
+    #[inline]
     pub(super) fn each_line(
         &self,
         bank: Bank,
@@ -107,14 +122,72 @@ impl<P: Platform> Gic<P> {
         bits: u32,
         mut each: impl FnMut(Line<'_, P>, u32),
     ) {
+        let interrupts = self.interrupts_from(bank, first);
         let mut left = bits;
         while left != 0 {
             let bit = left.trailing_zeros();
             left &= left - 1;
-            if let Some(line) = self.line(bank, first + bit) {
-                each(line, bit);
+            if let Some((interrupt, id)) =
+                interrupts.get(bit as usize).zip(IntId::new(first + bit))
+            {
+                each(Line::new(self, interrupt, id), bit);
             }
         }
+    }
+
+    /// Reads which of 32 interrupts are pending: most often, none is.
+    #[inline(never)]
+    fn read_pending(&self, bank: Bank, first: u32, host: &mut impl Host) -> Access<'_, P> {
+        let (eights, rest) = self.thirty_two(bank, first).as_chunks::<EIGHT>();
+        let none = |eight: &[_; EIGHT]| {
+            State::none_may_be_pending(eight.each_ref().map(Interrupt::glance))
+        };
+        if rest.is_empty() && eights.iter().all(none) {
+            return Access::done(0);
+        }
+        self.read_some_pending(bank, first, host)
+    }
+
+    #[inline(never)]
+    fn read_some_pending(&self, bank: Bank, first: u32, host: &mut impl Host) -> Access<'_, P> {
+        let mut taken = false;
+        let bits = self.bits_of(bank, first, |state| {
+            taken |= state.is_taken();
+            state.reads_as_pending()
+        });
+        if taken {
+            self.recall_takers(bank, first, host);
+        }
+        Access::done(bits.into())
+    }
+
+    #[inline(never)]
+    fn read_bits(
+        &self,
+        bank: Bank,
+        first: u32,
+        is: impl FnMut(State) -> bool,
+    ) -> Access<'_, P> {
+        Access::done(self.bits_of(bank, first, is).into())
+    }
+
+    #[inline(never)]
+    fn read_priorities(&self, bank: Bank, first: u32, width: Width) -> Access<'_, P> {
+        let mut value = 0;
+        self.each_line(bank, first, bytes_of(width), |line, byte| {
+            value |= u64::from(line.state().priority().0) << (8 * byte);
+        });
+        Access::done(value)
+    }
+
+    #[inline(never)]
+    fn read_triggers(&self, bank: Bank, first: u32) -> Access<'_, P> {
+        let mut value = 0;
+        self.each_line(bank, first, 0xffff, |line, bit| {
+            let edge = line.state().trigger() == Trigger::Edge;
+            value |= u64::from(edge) << (2 * bit + 1);
+        });
+        Access::done(value)
     }
 
     pub(super) fn read_interrupts(
@@ -123,43 +196,17 @@ impl<P: Platform> Gic<P> {
         at: At,
         host: &mut impl Host,
     ) -> Access<'_, P> {
-        let mut value = 0u64;
-        match Register::at(at) {
-            None => {}
-            Some(Register::Bits { bits: Bits::Active, first, .. }) => {
-                return self.read_active(bank, first, host);
-            }
-            Some(Register::Bits { bits: Bits::Group, first, .. }) => {
-                value = self.bits_of(bank, first, |state| state.group() == Group::One).into();
-            }
-            Some(Register::Bits { bits: Bits::Enabled, first, .. }) => {
-                value = self.bits_of(bank, first, State::is_enabled).into();
-            }
-            Some(Register::Bits { bits: Bits::Pending, first, .. }) => {
-                let mut taken = false;
-                value = u64::from(self.bits_of(bank, first, |state| {
-                    taken |= state.is_taken();
-                    state.reads_as_pending()
-                }));
-                if taken {
-                    self.recall_takers(bank, first, host);
-                }
-            }
-            Some(Register::Priorities { first }) => {
-                for byte in 0..at.width.bytes() {
-                    let priority =
-                        self.line(bank, first + byte).map_or(0, |line| line.state().priority().0);
-                    value |= u64::from(priority) << (8 * byte);
-                }
-            }
-            Some(Register::Triggers { first }) => {
-                self.each_line(bank, first, 0xffff, |line, bit| {
-                    let edge = line.state().trigger() == Trigger::Edge;
-                    value |= u64::from(edge) << (2 * bit + 1);
-                })
-            }
+        let register = Register::at(at);
+        let first = register.first(at);
+        match register {
+            Register::None => Access::done(0),
+            Register::Groups => self.read_bits(bank, first, |state| state.group() == Group::One),
+            Register::Enabled { .. } => self.read_bits(bank, first, State::is_enabled),
+            Register::Pending { .. } => self.read_pending(bank, first, host),
+            Register::Active { .. } => self.read_active(bank, first, host),
+            Register::Priorities => self.read_priorities(bank, first, at.width),
+            Register::Triggers => self.read_triggers(bank, first),
         }
-        Access::done(value)
     }
 
     pub(super) fn write_interrupts(
@@ -169,77 +216,137 @@ impl<P: Platform> Gic<P> {
         value: u64,
         host: &mut impl Host,
     ) -> Access<'_, P> {
-        let written = value as u32;
-        match Register::at(at) {
-            None => {}
-            Some(Register::Bits { bits: Bits::Active, set, first }) => {
-                return self.write_active(bank, first, written, set, host);
-            }
-            Some(Register::Bits { bits: Bits::Group, first, .. }) => {
-                self.each_line(bank, first, u32::MAX, |line, bit| {
-                    let group = Group::BOTH[(written >> bit & 1) as usize];
-                    let was = line.interrupt().set_group(group);
-                    self.tells_of_order(&line, was, was.group() != group, host);
-                    // Others may take part in this group.
-                    if was.is_one_of_n() && was.group() != group {
-                        self.settle(line.id(), host);
-                    }
-                });
-            }
-            Some(Register::Bits { bits: Bits::Enabled, set: true, first }) => {
-                self.each_line(bank, first, written, |line, _| {
-                    let was = line.interrupt().set_enabled(true);
-                    if !was.is_enabled() && (was.is_pending() || was.is_active()) {
-                        self.post(was, line.id(), host);
-                    }
-                });
-            }
-            Some(Register::Bits { bits: Bits::Enabled, set: false, first }) => {
-                self.each_line(bank, first, written, |line, _| {
-                    let was = line.interrupt().set_enabled(false);
-                    // One that is active stays so, and is not signalled again.
-                    if was.is_enabled() {
-                        self.recall_holder_for_write(was, line.id(), host);
-                    }
-                });
-            }
-            Some(Register::Bits { bits: Bits::Pending, set: true, first }) => {
-                self.each_line(bank, first, written, |line, _| {
-                    line.tells_of_latch(line.interrupt().latch(), host);
-                });
-            }
-            Some(Register::Bits { bits: Bits::Pending, set: false, first }) => {
-                self.each_line(bank, first, written, |line, _| {
-                    let was = line.interrupt().unlatch();
-                    // The holder's list register may say it, too: then the holder sees that it will
-                    // not end in the guest.
-                    let _ = self.recall_holder(was, line.id(), host);
-                    if was.is_latched() && was.is_physical() {
-                        self.ends_physically(&line, host);
-                    }
-                });
-            }
-            Some(Register::Priorities { first }) => {
-                for byte in 0..at.width.bytes() {
-                    let Some(line) = self.line(bank, first + byte) else { continue };
-                    let implemented = 0xff << (8 - self.vtr.priority_bits());
-                    let priority = Priority((written >> (8 * byte)) as u8 & implemented as u8);
-                    let was = line.interrupt().set_priority(priority);
-                    self.tells_of_order(&line, was, was.priority() != priority, host);
-                }
-            }
-            Some(Register::Triggers { first }) => {
-                self.each_line(bank, first, 0xffff, |line, bit| {
-                    // ICFGR0 is read-only: SGIs are edges.
-                    if line.id().number() >= 16 {
-                        let edge = written >> (2 * bit + 1) & 1 != 0;
-                        let trigger = if edge { Trigger::Edge } else { Trigger::Level };
-                        let was = line.interrupt().set_trigger(trigger);
-                        self.tells_of_order(&line, was, was.trigger() != trigger, host);
-                    }
-                })
-            }
+        let (written, register) = (value as u32, Register::at(at));
+        let first = register.first(at);
+        match register {
+            Register::None => Access::done(0),
+            Register::Groups => self.write_groups(bank, first, written, host),
+            Register::Enabled { set: true } => self.enable(bank, first, written, host),
+            Register::Enabled { set: false } => self.disable(bank, first, written, host),
+            Register::Pending { set: true } => self.pend(bank, first, written, host),
+            Register::Pending { set: false } => self.unpend(bank, first, written, host),
+            Register::Active { set } => self.write_active(bank, first, written, set, host),
+            Register::Priorities => self.write_priorities(bank, first, at.width, written, host),
+            Register::Triggers => self.write_triggers(bank, first, written, host),
         }
+    }
+
+    #[inline(never)]
+    fn write_groups(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, u32::MAX, |line, bit| {
+            let group = Group::BOTH[(written >> bit & 1) as usize];
+            let was = line.interrupt().set_group(group);
+            self.tells_of_order(&line, was, was.group() != group, host);
+            // Others may take part in this group.
+            if was.is_one_of_n() && was.group() != group {
+                self.settle(line.id(), host);
+            }
+        });
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn enable(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, written, |line, _| {
+            let was = line.interrupt().set_enabled(true);
+            if !was.is_enabled() && (was.is_pending() || was.is_active()) {
+                self.post(was, line.id(), host);
+            }
+        });
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn disable(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, written, |line, _| {
+            let was = line.interrupt().set_enabled(false);
+            // One that is active stays so, and is not signalled again.
+            if was.is_enabled() {
+                self.recall_holder_for_write(was, line.id(), host);
+            }
+        });
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn pend(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, written, |line, _| {
+            line.tells_of_latch(line.interrupt().latch(), host);
+        });
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn unpend(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, written, |line, _| line.take_back(host));
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn write_priorities(
+        &self,
+        bank: Bank,
+        first: u32,
+        width: Width,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        let implemented = 0xff << (8 - self.vtr.priority_bits());
+        self.each_line(bank, first, bytes_of(width), |line, byte| {
+            let priority = Priority((written >> (8 * byte)) as u8 & implemented as u8);
+            let was = line.interrupt().set_priority(priority);
+            self.tells_of_order(&line, was, was.priority() != priority, host);
+        });
+        Access::done(0)
+    }
+
+    #[inline(never)]
+    fn write_triggers(
+        &self,
+        bank: Bank,
+        first: u32,
+        written: u32,
+        host: &mut impl Host,
+    ) -> Access<'_, P> {
+        self.each_line(bank, first, 0xffff, |line, bit| {
+            // ICFGR0 is read-only: SGIs are edges.
+            if line.id().number() >= 16 {
+                let edge = written >> (2 * bit + 1) & 1 != 0;
+                let trigger = if edge { Trigger::Edge } else { Trigger::Level };
+                let was = line.interrupt().set_trigger(trigger);
+                self.tells_of_order(&line, was, was.trigger() != trigger, host);
+            }
+        });
         Access::done(0)
     }
 
@@ -261,9 +368,14 @@ impl<P: Platform> Gic<P> {
     }
 
     /// Has the physical interrupt deactivated that backs one that will not end in the guest.
-    pub(super) fn ends_physically(&self, line: &Line<'_, P>, host: &mut impl Host) {
+    pub(crate) fn ends_physically(&self, line: &Line<'_, P>, host: &mut impl Host) {
         if let Some(physical) = line.interrupt().physical() {
             host.ended(Ended::Physical(physical));
         }
     }
+}
+
+/// Returns a bit for each byte of an access.
+const fn bytes_of(width: Width) -> u32 {
+    (1 << width.bytes()) - 1
 }

@@ -239,8 +239,12 @@ impl<'a> Machine<'a> {
         (0..self.vcpus.len()).for_each(|pe| self.waits(pe));
         // Every end is told, though several may be told at once.
         let open = std::mem::take(&mut self.retriggered);
-        let [told, ended] =
+        let [told, mut ended] =
             [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
+        // That of a level which a physical interrupt backs is, if a source gave it at that time.
+        ended.retain(|&(pe, id)| {
+            !self.model.interrupt(pe, id).physical || told.contains(&(pe, id))
+        });
         assert_eq!(told, ended, "told of the ends");
         self.model.deactivated.retain(|_, count| *count > 0);
         assert!(

@@ -184,7 +184,8 @@ fn each_is_taken_once(vm: &mut Vm<'_>, setup: &Setup, trigger: Trigger) {
         let state = vm.line(of, id).expect("there is one").state();
         assert!(!state.is_pending() && !state.is_active(), "INTID {id}: {state:?}");
         if trigger == Trigger::Level {
-            let ends = if id < 16 {
+            // What a physical interrupt backs was passed on, and no source gives it.
+            let ends = if id < 16 || is_physical(setup, id) {
                 0
             } else if id < 32 {
                 setup.vcpus as u32
