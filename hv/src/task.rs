@@ -112,7 +112,7 @@ impl Task {
 
     /// Returns the task of that number.
     pub(crate) fn of(number: usize) -> &'static Task {
-        &TASKS[number % TASKS.len()]
+        TASKS.get(number).unwrap_or(&TASKS[0])
     }
 
     /// Returns the task whose vCPU's registers this CPU has. With interrupts off.
@@ -230,7 +230,7 @@ impl Task {
     /// Returns what there is to look at, once. By itself.
     pub(crate) fn takes_due(&self) -> u32 {
         // Not a load and a store: an interrupt may come between.
-        if self.due() { self.due.swap(0, Relaxed) } else { 0 }
+        self.due.swap(0, Relaxed)
     }
 
     /// Says that it has ended. By itself, which is switched away from next.

@@ -218,6 +218,10 @@ impl Vcpu {
                     vm.makes_progress(vcpu);
                 }
                 irq::dispatch();
+                drop(irqs_off);
+                if self.task.due() {
+                    self.does_what_is_wanted();
+                }
                 ControlFlow::Continue(())
             }
             _ => {
@@ -292,11 +296,16 @@ impl Vcpu {
             }
         }
         if due & DEADLINE != 0 {
-            // Where the virtual timer was not on a CPU, it is from here on, and interrupts.
-            self.comes_to_cpu();
-            self.physical_timer_changes();
-            self.moves();
+            self.meets_deadline();
         }
+    }
+
+    #[inline(never)]
+    fn meets_deadline(&mut self) {
+        // Where the virtual timer was not on a CPU, it is from here on, and interrupts.
+        self.comes_to_cpu();
+        self.physical_timer_changes();
+        self.moves();
     }
 
     /// Sets the level of the emulated timer, and when it changes.

@@ -474,7 +474,7 @@ fn clean(start: u64, length: u64) {
 }
 
 impl Kick for &Vm {
-    #[inline]
+    #[inline(never)]
     fn notice(&mut self, vcpu: VcpuId, notice: Notice<CpuId>) {
         match notice {
             Notice::Nothing => {}

@@ -53,6 +53,18 @@ impl Counts {
         self.0 & (0xffff << QUEUED | 3 << APART | 1 << RELIST) == 0
     }
 
+    /// Returns whether there is nothing to do but to clear list registers.
+    #[inline]
+    pub(crate) const fn are_of_stale(self) -> bool {
+        self.0 & !(0xff << STALE) == 0
+    }
+
+    /// Returns whether nothing is in a list register, nor to be told.
+    #[inline]
+    pub(crate) const fn are_of_active(self) -> bool {
+        self.0 & (0xff << LISTED | 1 << TELLS) == 0
+    }
+
     /// Returns whether there is nothing to do but to place what waits in the lists, beside what is
     /// active.
     #[inline]

@@ -32,6 +32,14 @@ pub struct CpuInterface {
     apart: Groups,
 }
 
+/// A word of the news that was taken.
+#[derive(Clone, Copy)]
+struct Word {
+    /// The INTID of its first bit.
+    first: u32,
+    word: u64,
+}
+
 /// Why there is no owned half to be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotToBeHad {
@@ -103,15 +111,10 @@ impl CpuInterface {
             return Ok(entering.rescan(|_| ()).0);
         }
         // One interrupt alone, most often.
-        Ok(
-            match changed
-                .only()
-                .filter(|&word| redistributor.news.layout().peek(word).is_power_of_two())
-            {
-                Some(word) => self.takes_one(gic, redistributor, entering, word, registers, host),
-                None => self.takes_any(gic, redistributor, entering, changed, registers, host),
-            },
-        )
+        Ok(match changed.only().filter(|&word| redistributor.news.layout().peek(word) != 0) {
+            Some(word) => self.takes_word(gic, redistributor, entering, word, registers, host),
+            None => self.takes_any(gic, redistributor, entering, changed, registers, host),
+        })
     }
 
     /// Takes the news, if there are any, and fills the list registers, if anything has to be in
@@ -133,9 +136,9 @@ impl CpuInterface {
         self.takes_words(gic, redistributor, entering, changed, registers, host)
     }
 
-    /// Takes a word of the news that has one bit, and fills the list registers.
+    /// Takes a word of the news that has a bit, and fills the list registers.
     #[inline(never)]
-    fn takes_one<'a, P: Platform>(
+    fn takes_word<'a, P: Platform>(
         &mut self,
         gic: &Gic<P>,
         redistributor: &Redistributor<P>,
@@ -144,17 +147,53 @@ impl CpuInterface {
         registers: &mut impl ListRegisters,
         host: &mut impl Kick,
     ) -> InGuest<'a, P> {
-        let (view, first) = (gic.view(self.vcpu()), index as u32 * 64);
         let word = redistributor.news.layout().take_word(index);
+        let news = Word { first: index as u32 * 64, word };
         // Or more by now.
-        let only =
-            if word.is_power_of_two() { IntId::new(first + word.trailing_zeros()) } else { None };
-        if let Some(id) = only
-            && self.list.fill_with(&view, registers, self.entry(gic, redistributor, registers), id)
+        if !word.is_power_of_two() {
+            return self.takes_few(gic, redistributor, entering, news, registers, host);
+        }
+        let entry = self.entry(gic, redistributor, registers);
+        if let Some(id) = IntId::new(news.first + word.trailing_zeros())
+            && self.list.fill_with(&gic.view(self.vcpu()), registers, entry, id)
         {
             return entering.rescan(|_| ()).0;
         }
-        self.list.look_at_word(&view, first, word, registers.vmcr());
+        self.takes_rest(gic, redistributor, entering, news, registers, host)
+    }
+
+    /// Fills the list registers with what a word of the news says, if that is all.
+    #[inline(never)]
+    fn takes_few<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
+        news: Word,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let entry = self.entry(gic, redistributor, registers);
+        let Word { first, word } = news;
+        if self.list.fill_with_few(&gic.view(self.vcpu()), registers, entry, first, word) {
+            return entering.rescan(|_| ()).0;
+        }
+        self.takes_rest(gic, redistributor, entering, news, registers, host)
+    }
+
+    /// Looks at what a word of the news says, and fills the list registers.
+    #[inline(never)]
+    fn takes_rest<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
+        news: Word,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let Word { first, word } = news;
+        self.list.look_at_word(&gic.view(self.vcpu()), first, word, registers.vmcr());
         self.takes_words(gic, redistributor, entering, Summary::NONE, registers, host)
     }
 
@@ -197,7 +236,10 @@ impl CpuInterface {
         host: &mut impl Host,
     ) -> bool {
         // If that was all, there is nothing to hand over or to tell either.
-        if self.list.is_idle() || self.list.fold_only_edge(&gic.view(self.vcpu()), registers) {
+        if self.list.is_idle()
+            || self.list.fold_only_edge(&gic.view(self.vcpu()), registers)
+            || self.list.folds_nothing()
+        {
             in_guest.exited();
             return false;
         }
@@ -273,9 +315,12 @@ impl CpuInterface {
     ) -> Access<'a, P> {
         let view = gic.view(self.vcpu());
         if self.list.deactivate(&view, id, registers.vmcr()) {
-            self.hands_over(gic, host);
-            self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
-            self.tell_ended(host);
+            // The end of an edge is heard of by nobody.
+            if self.list.counts.tells() {
+                self.hands_all_over(gic, host);
+                self.list.take_physical(&view, |physical| host.ended(Ended::Physical(physical)));
+                self.tell_ended(host);
+            }
             return Access::done(0);
         }
         gic.deactivate_elsewhere(self.vcpu(), id, host)

@@ -143,7 +143,9 @@ impl ApList {
         {
             return false;
         }
-        let Some(state) = interrupt.take(id.is_spi(), state) else { return false };
+        if !interrupt.take_unchanged(id.is_spi(), state) {
+            return false;
+        }
         let slot = Slot::pending(id, state.is_latched());
         registers.set_list_register(0, list_register(interrupt, slot, state, lr::PENDING));
         self.slots[0] = slot;
@@ -153,6 +155,60 @@ impl ApList {
         } else {
             self.filled(registers, 1, entry.hcr);
         }
+        true
+    }
+
+    /// Puts those of 64 interrupts from one on whose bits are set into the list registers, if all
+    /// are edges of whose end nobody hears, there is room for them, and nothing else has to be in
+    /// any: then their order does not matter, and no list is needed. Returns whether that was all;
+    /// if not, nothing has changed.
+    #[inline(never)]
+    pub(crate) fn fill_with_few<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        registers: &mut impl ListRegisters,
+        entry: Entry,
+        first: u32,
+        bits: u64,
+    ) -> bool {
+        if !self.counts.are_of_stale() || self.off != !entry.on() {
+            return false;
+        }
+        // More than there is room for are to be told from few at once.
+        let room = self.vtr.list_registers();
+        if (0..room).fold(bits, |left, _| left & left.wrapping_sub(1)) != 0 {
+            return false;
+        }
+        let edges = Candidates::plain(self.vcpu()).edges();
+        let mut left = bits;
+        while left != 0 {
+            let Some(id) = IntId::new(first + left.trailing_zeros()) else { return false };
+            left &= left - 1;
+            let state = interrupts.interrupt(id).state();
+            let enabled = entry.enabled().contains(state.group());
+            if !id.is_spi() || !edges.contain(state) || !enabled {
+                return false;
+            }
+        }
+        let (mut left, mut placed) = (bits, 0);
+        while left != 0 {
+            let Some(id) = IntId::new(first + left.trailing_zeros()) else { break };
+            left &= left - 1;
+            let interrupt = interrupts.interrupt(id);
+            let state = interrupt.state();
+            // If it is no candidate any more, whoever makes it one again tells this vCPU.
+            if state.is_candidate_of(self.vcpu())
+                && let Some(state) = interrupt.take(true, state)
+            {
+                let slot = Slot::pending(id, state.is_latched());
+                let number = placed % 16;
+                let bits = list_register(interrupt, slot, state, lr::PENDING);
+                registers.set_list_register(number, bits);
+                self.slots[number] = slot;
+                placed += 1;
+            }
+        }
+        self.filled(registers, placed, entry.hcr);
         true
     }
 

@@ -79,6 +79,13 @@ impl ApList {
         }
     }
 
+    /// Returns whether there is nothing to fold, to hand over or to tell: nothing was in a list
+    /// register, and what is active outside holds no bit whose drop would have to be seen.
+    #[inline]
+    pub(crate) fn folds_nothing(&self) -> bool {
+        self.counts.are_of_active() && self.holders.are_none()
+    }
+
     /// Takes back one list register, and nothing else, if that is all that there is, and if it has
     /// had an edge that has ended. Returns whether that was all that there was to fold.
     #[inline]
@@ -234,7 +241,6 @@ impl ApList {
             // It could be acknowledged because the former one had been dropped. (One that is in a
             // list register is told by that.)
             if self.holders.is_outside(level) {
-                self.holders.clear(level);
                 self.dropped(interrupts, former, vmcr);
             } else {
                 self.others.insert(former);
@@ -253,7 +259,8 @@ impl ApList {
         for word in self.holders.words() {
             let register = registers.active_priorities(word.group(), word.number());
             for level in self.holders.take_gone(word, register) {
-                if let Some(id) = self.holders.last(level).filter(|&id| self.known.contains(id)) {
+                let id = self.holders.last(level);
+                if self.known.contains(id) {
                     self.dropped(interrupts, id, registers.vmcr());
                 }
             }

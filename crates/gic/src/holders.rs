@@ -1,8 +1,5 @@
 //! The holders of the bits of the active priority registers.
 
-use alloc::boxed::Box;
-use alloc::vec;
-
 use crate::{Group, IntId, Priority};
 
 /// A bit of the active priority registers: of which group, and of which preemption level.
@@ -117,28 +114,21 @@ pub(crate) struct Holders {
     outside: Levels,
     /// and of these, those whose end has to be seen.
     seen: Levels,
-    /// The holders by group and number, of which there are as many as there are preemption levels.
-    ids: Box<[u16]>,
+    /// The holders by the bits of their levels.
+    ids: [IntId; 256],
     preemption_bits: u32,
 }
 
 impl Holders {
     /// Returns bits that nobody holds, with so many bits of priority for preemption: 5 to 7.
     pub(crate) fn new(preemption_bits: u32) -> Self {
-        let ids = vec![0; 2 << preemption_bits].into();
         Holders {
             held: Levels::EMPTY,
             outside: Levels::EMPTY,
             seen: Levels::EMPTY,
-            ids,
+            ids: [IntId::FIRST; 256],
             preemption_bits,
         }
-    }
-
-    #[inline]
-    fn index(&self, level: Level) -> usize {
-        let (group, number) = (usize::from(level.0 >> 7), usize::from(level.0 & 0x7f));
-        group << self.preemption_bits | number
     }
 
     /// Returns the priority that a bit is for.
@@ -150,24 +140,21 @@ impl Holders {
     /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
-        if self.held.contains(level) { self.last(level) } else { None }
+        self.held.contains(level).then(|| self.last(level))
     }
 
     /// Returns who holds a bit, or held it last.
     #[inline]
-    pub(crate) fn last(&self, level: Level) -> Option<IntId> {
-        IntId::new((*self.ids.get(self.index(level))?).into())
+    pub(crate) fn last(&self, level: Level) -> IntId {
+        self.ids[usize::from(level.bits())]
     }
 
     /// Gives a bit to an interrupt outside of the list registers, whose end has to be seen or not.
     #[inline]
     pub(crate) fn set(&mut self, level: Level, id: IntId, seen: bool) {
-        let index = self.index(level);
-        if let Some(holder) = self.ids.get_mut(index) {
-            *holder = id.number() as u16;
-            self.held.insert(level);
-            self.leaves_list_register(level, seen);
-        }
+        self.ids[usize::from(level.bits())] = id;
+        self.held.insert(level);
+        self.leaves_list_register(level, seen);
     }
 
     /// Says that the holder of a bit is in no list register, and whether its end has to be seen.
@@ -202,7 +189,7 @@ impl Holders {
         let level = self.seen.first()?;
         self.seen.remove(level);
         self.outside.remove(level);
-        Some((level, self.last(level)?))
+        Some((level, self.last(level)))
     }
 
     /// Says of a bit that its holder is in a list register: of the bit of the highest priority
@@ -211,7 +198,13 @@ impl Holders {
     pub(crate) fn first_enters(&mut self) -> Option<(Level, IntId)> {
         let level = self.outside.first()?;
         self.outside.remove(level);
-        Some((level, self.last(level)?))
+        Some((level, self.last(level)))
+    }
+
+    /// Returns whether no bit is held.
+    #[inline]
+    pub(crate) fn are_none(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Returns all bits that are held, with who holds each.

@@ -137,12 +137,12 @@ impl State {
     }
 
     /// Returns whether nothing is left to do when it has ended in its list register: it ends for
-    /// good, or the CPU has deactivated the physical interrupt that backs it, which is all that
-    /// there was to do, since no source gives its level.
+    /// good, or is a level that no source gives, and the CPU has deactivated the physical interrupt
+    /// that backs it, which is all that there was to do.
     #[inline]
     pub(crate) const fn ends_in_list_register(self) -> bool {
-        let physically = self.0 & (LATCH | PHYSICAL | REROUTED) == PHYSICAL;
-        self.ends_for_good() || physically && !self.tells_of_level()
+        let physically = self.0 & (EDGE | LATCH | PHYSICAL | REROUTED) == PHYSICAL;
+        self.ends_for_good() || physically && self.0 & SOURCES == 0
     }
 
     /// Returns whether the sources of a level hear of its end. If a physical interrupt backs it and
@@ -607,8 +607,16 @@ impl<P: Platform> Interrupt<P> {
         }
     }
 
-    /// [Takes](Interrupt::take) an SPI that was seen to be latched. Returns whether it has, and
-    /// nothing had changed since it was seen. By the holder.
+    /// [Takes](Interrupt::take) an interrupt, unless it has changed since it was seen. Returns
+    /// whether it has. By the holder.
+    #[inline]
+    pub(crate) fn take_unchanged(&self, is_spi: bool, seen: State) -> bool {
+        let to = seen.taken(is_spi);
+        to == seen || self.word.compare_exchange(seen.0, to.0, SeqCst, SeqCst).is_ok()
+    }
+
+    /// [Takes](Interrupt::take) an SPI that was seen to be latched, unless it has changed since.
+    /// Returns whether it has. By the holder.
     #[inline]
     pub(crate) fn take_latched_spi(&self, seen: State) -> bool {
         let to = seen.0 & !LATCH | TAKEN | HELD;

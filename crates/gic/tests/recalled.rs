@@ -336,7 +336,8 @@ fn a_vcpu_that_deactivates_what_another_one_has_waits_for_it_and_tells_the_end_o
 }
 
 #[test]
-fn what_is_passed_on_and_taken_back_before_it_is_acknowledged_is_deactivated_once_and_never_comes() {
+fn what_is_passed_on_and_taken_back_before_it_is_acknowledged_is_deactivated_once_and_never_comes()
+{
     let mut vm = two();
     let gic = Arc::clone(&vm.gic);
     vm.write(redistributor(1), SGI_BASE + 0x280, bit(PPI));

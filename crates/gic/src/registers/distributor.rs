@@ -56,15 +56,15 @@ impl<P: Platform> Gic<P> {
         match at.offset {
             CTLR if at.width == Width::Word => self.write_ctlr(value as u32 & ENABLES, host),
             IROUTER..=LAST_IROUTER => self.write_router(at, value, host),
-            _ => return self.write_interrupts(Bank::Spis, at, value, host),
+            _ => self.write_interrupts(Bank::Spis, at, value, host),
         }
-        Access::done(0)
     }
 
-    fn write_ctlr(&self, enables: u32, host: &mut impl Host) {
+    #[inline(never)]
+    fn write_ctlr(&self, enables: u32, host: &mut impl Host) -> Access<'_, P> {
         let was = self.ctlr.swap(enables, SeqCst);
         if was == enables {
-            return;
+            return Access::done(0);
         }
         for redistributor in &self.redistributors {
             if was & !enables != 0 && self.recall(redistributor, host) {
@@ -74,6 +74,7 @@ impl<P: Platform> Gic<P> {
                 self.look_again(redistributor, host);
             }
         }
+        Access::done(0)
     }
 
     /// Returns the SPI whose register it is.
@@ -82,20 +83,24 @@ impl<P: Platform> Gic<P> {
         Some((id, IROUTER + id.number() * 8))
     }
 
+    #[inline(never)]
     fn read_router(&self, at: At) -> u64 {
         let Some((id, base)) = Self::routed(at) else { return 0 };
         let (Ok(line), Some((shift, mask))) = (self.spi(id), at.half_of(base)) else { return 0 };
         router(line.interrupt().route()) >> shift & mask
     }
 
-    fn write_router(&self, at: At, value: u64, host: &mut impl Host) {
-        let Some((id, base)) = Self::routed(at) else { return };
-        let (Ok(line), Some((shift, mask))) = (self.spi(id), at.half_of(base)) else { return };
+    #[inline(never)]
+    fn write_router(&self, at: At, value: u64, host: &mut impl Host) -> Access<'_, P> {
+        let done = Access::done(0);
+        let Some((id, base)) = Self::routed(at) else { return done };
+        let (Ok(line), Some((shift, mask))) = (self.spi(id), at.half_of(base)) else { return done };
         line.interrupt().set_route(|was| {
             let bits = router(was) & !(mask << shift) | (value & mask) << shift;
             Route { affinity: Affinity::from_mpidr(bits), one_of_n: bits & IRM != 0 }
         });
         self.settle(id, host);
+        done
     }
 }
 

@@ -25,12 +25,18 @@ pub(crate) enum Bank {
 enum Register {
     /// IGROUPR. This and the pairs that set and clear are of 32 interrupts.
     Groups,
-    /// ISENABLER or ICENABLER.
-    Enabled { set: bool },
-    /// ISPENDR or ICPENDR.
-    Pending { set: bool },
-    /// ISACTIVER or ICACTIVER.
-    Active { set: bool },
+    /// ISENABLER.
+    Enable,
+    /// ICENABLER.
+    Disable,
+    /// ISPENDR.
+    Pend,
+    /// ICPENDR.
+    Unpend,
+    /// ISACTIVER.
+    Activate,
+    /// ICACTIVER.
+    Deactivate,
     /// IPRIORITYR: one interrupt to each byte.
     Priorities,
     /// ICFGR: 16 interrupts.
@@ -45,12 +51,12 @@ impl Register {
     fn at(at: At) -> Register {
         let register = match at.offset / 0x80 {
             1 => Register::Groups,
-            2 => Register::Enabled { set: true },
-            3 => Register::Enabled { set: false },
-            4 => Register::Pending { set: true },
-            5 => Register::Pending { set: false },
-            6 => Register::Active { set: true },
-            7 => Register::Active { set: false },
+            2 => Register::Enable,
+            3 => Register::Disable,
+            4 => Register::Pend,
+            5 => Register::Unpend,
+            6 => Register::Activate,
+            7 => Register::Deactivate,
             8..16 => Register::Priorities,
             24..26 => Register::Triggers,
             _ => Register::None,
@@ -127,8 +133,7 @@ impl<P: Platform> Gic<P> {
         while left != 0 {
             let bit = left.trailing_zeros();
             left &= left - 1;
-            if let Some((interrupt, id)) =
-                interrupts.get(bit as usize).zip(IntId::new(first + bit))
+            if let Some((interrupt, id)) = interrupts.get(bit as usize).zip(IntId::new(first + bit))
             {
                 each(Line::new(self, interrupt, id), bit);
             }
@@ -162,12 +167,7 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline(never)]
-    fn read_bits(
-        &self,
-        bank: Bank,
-        first: u32,
-        is: impl FnMut(State) -> bool,
-    ) -> Access<'_, P> {
+    fn read_bits(&self, bank: Bank, first: u32, is: impl FnMut(State) -> bool) -> Access<'_, P> {
         Access::done(self.bits_of(bank, first, is).into())
     }
 
@@ -201,9 +201,9 @@ impl<P: Platform> Gic<P> {
         match register {
             Register::None => Access::done(0),
             Register::Groups => self.read_bits(bank, first, |state| state.group() == Group::One),
-            Register::Enabled { .. } => self.read_bits(bank, first, State::is_enabled),
-            Register::Pending { .. } => self.read_pending(bank, first, host),
-            Register::Active { .. } => self.read_active(bank, first, host),
+            Register::Enable | Register::Disable => self.read_bits(bank, first, State::is_enabled),
+            Register::Pend | Register::Unpend => self.read_pending(bank, first, host),
+            Register::Activate | Register::Deactivate => self.read_active(bank, first, host),
             Register::Priorities => self.read_priorities(bank, first, at.width),
             Register::Triggers => self.read_triggers(bank, first),
         }
@@ -221,11 +221,12 @@ impl<P: Platform> Gic<P> {
         match register {
             Register::None => Access::done(0),
             Register::Groups => self.write_groups(bank, first, written, host),
-            Register::Enabled { set: true } => self.enable(bank, first, written, host),
-            Register::Enabled { set: false } => self.disable(bank, first, written, host),
-            Register::Pending { set: true } => self.pend(bank, first, written, host),
-            Register::Pending { set: false } => self.unpend(bank, first, written, host),
-            Register::Active { set } => self.write_active(bank, first, written, set, host),
+            Register::Enable => self.enable(bank, first, written, host),
+            Register::Disable => self.disable(bank, first, written, host),
+            Register::Pend => self.pend(bank, first, written, host),
+            Register::Unpend => self.unpend(bank, first, written, host),
+            Register::Activate => self.write_active(bank, first, written, true, host),
+            Register::Deactivate => self.write_active(bank, first, written, false, host),
             Register::Priorities => self.write_priorities(bank, first, at.width, written, host),
             Register::Triggers => self.write_triggers(bank, first, written, host),
         }
@@ -252,13 +253,7 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline(never)]
-    fn enable(
-        &self,
-        bank: Bank,
-        first: u32,
-        written: u32,
-        host: &mut impl Host,
-    ) -> Access<'_, P> {
+    fn enable(&self, bank: Bank, first: u32, written: u32, host: &mut impl Host) -> Access<'_, P> {
         self.each_line(bank, first, written, |line, _| {
             let was = line.interrupt().set_enabled(true);
             if !was.is_enabled() && (was.is_pending() || was.is_active()) {
@@ -269,13 +264,7 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline(never)]
-    fn disable(
-        &self,
-        bank: Bank,
-        first: u32,
-        written: u32,
-        host: &mut impl Host,
-    ) -> Access<'_, P> {
+    fn disable(&self, bank: Bank, first: u32, written: u32, host: &mut impl Host) -> Access<'_, P> {
         self.each_line(bank, first, written, |line, _| {
             let was = line.interrupt().set_enabled(false);
             // One that is active stays so, and is not signalled again.
@@ -287,13 +276,7 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline(never)]
-    fn pend(
-        &self,
-        bank: Bank,
-        first: u32,
-        written: u32,
-        host: &mut impl Host,
-    ) -> Access<'_, P> {
+    fn pend(&self, bank: Bank, first: u32, written: u32, host: &mut impl Host) -> Access<'_, P> {
         self.each_line(bank, first, written, |line, _| {
             line.tells_of_latch(line.interrupt().latch(), host);
         });
@@ -301,13 +284,7 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline(never)]
-    fn unpend(
-        &self,
-        bank: Bank,
-        first: u32,
-        written: u32,
-        host: &mut impl Host,
-    ) -> Access<'_, P> {
+    fn unpend(&self, bank: Bank, first: u32, written: u32, host: &mut impl Host) -> Access<'_, P> {
         self.each_line(bank, first, written, |line, _| line.take_back(host));
         Access::done(0)
     }

@@ -46,12 +46,7 @@ impl Width {
 
     /// Returns how many bytes it is.
     pub const fn bytes(self) -> u32 {
-        match self {
-            Width::Byte => 1,
-            Width::Half => 2,
-            Width::Word => 4,
-            Width::Double => 8,
-        }
+        1 << self as u32
     }
 }
 

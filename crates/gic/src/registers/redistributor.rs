@@ -29,6 +29,7 @@ const PROCESSOR_SLEEP: u64 = 1 << 1;
 const CHILDREN_ASLEEP: u64 = 1 << 2;
 
 impl<P: Platform> Gic<P> {
+    #[inline(never)]
     pub(super) fn read_redistributor(
         &self,
         redistributor: &Redistributor<P>,
@@ -67,6 +68,7 @@ impl<P: Platform> Gic<P> {
         Access::done(value)
     }
 
+    #[inline(never)]
     pub(super) fn write_redistributor(
         &self,
         redistributor: &Redistributor<P>,

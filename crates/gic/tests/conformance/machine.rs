@@ -242,9 +242,8 @@ impl<'a> Machine<'a> {
         let [told, mut ended] =
             [&mut self.told, &mut self.model.ended].map(|ends| &std::mem::take(ends) - &open);
         // That of a level which a physical interrupt backs is, if a source gave it at that time.
-        ended.retain(|&(pe, id)| {
-            !self.model.interrupt(pe, id).physical || told.contains(&(pe, id))
-        });
+        ended
+            .retain(|&(pe, id)| !self.model.interrupt(pe, id).physical || told.contains(&(pe, id)));
         assert_eq!(told, ended, "told of the ends");
         self.model.deactivated.retain(|_, count| *count > 0);
         assert!(
