@@ -89,8 +89,8 @@ impl Memory {
         (self.iss >> 16 & 31) as u8
     }
 
-    /// Returns what the register holds after a read of `value`: sign-extended if the access says so,
-    /// to the 32 or 64 bits of the register.
+    /// Returns what the register holds after a read of `value`, sign-extended if the access says
+    /// so, to the 32 or 64 bits of the register.
     #[inline(always)]
     pub const fn extend(&self, value: u64) -> u64 {
         let unused = self.unused();

@@ -259,8 +259,7 @@ impl ApList {
         for word in self.holders.words() {
             let register = registers.active_priorities(word.group(), word.number());
             for level in self.holders.take_gone(word, register) {
-                let id = self.holders.last(level);
-                if self.known.contains(id) {
+                if let Some(id) = self.holders.last(level).filter(|&id| self.known.contains(id)) {
                     self.dropped(interrupts, id, registers.vmcr());
                 }
             }

@@ -316,7 +316,7 @@ impl<P: Platform> Line<'_, P> {
         }
     }
 
-    /// Takes back that the interrupt is pending by itself, as a write of `GICD_ICPENDR<n>` does, and
+    /// Takes back that the interrupt is pending by itself, as a write of GICD_ICPENDR does, and
     /// tells of the end of a physical interrupt that was passed on by that: the device does not
     /// give it any more. What the guest has acknowledged stays active.
     ///

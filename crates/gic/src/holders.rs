@@ -1,5 +1,8 @@
 //! The holders of the bits of the active priority registers.
 
+use alloc::boxed::Box;
+use alloc::vec;
+
 use crate::{Group, IntId, Priority};
 
 /// A bit of the active priority registers: of which group, and of which preemption level.
@@ -29,6 +32,13 @@ impl Level {
 
     pub(crate) const fn number(self) -> u32 {
         self.0 as u32 & 0x7f
+    }
+
+    /// Returns its place among those of both groups by number, so that those that there are come
+    /// first.
+    #[inline]
+    const fn place(self) -> usize {
+        self.0.rotate_left(1) as usize
     }
 
     #[inline]
@@ -114,8 +124,9 @@ pub(crate) struct Holders {
     outside: Levels,
     /// and of these, those whose end has to be seen.
     seen: Levels,
-    /// The holders by the bits of their levels.
-    ids: [IntId; 256],
+    /// The holders, by the [places](Level::place) of their bits, of which there are two for each
+    /// preemption level.
+    ids: Box<[IntId]>,
     preemption_bits: u32,
 }
 
@@ -126,7 +137,7 @@ impl Holders {
             held: Levels::EMPTY,
             outside: Levels::EMPTY,
             seen: Levels::EMPTY,
-            ids: [IntId::FIRST; 256],
+            ids: vec![IntId::FIRST; 2 << preemption_bits].into(),
             preemption_bits,
         }
     }
@@ -140,21 +151,23 @@ impl Holders {
     /// Returns who holds a bit.
     #[inline]
     pub(crate) fn get(&self, level: Level) -> Option<IntId> {
-        self.held.contains(level).then(|| self.last(level))
+        if self.held.contains(level) { self.last(level) } else { None }
     }
 
     /// Returns who holds a bit, or held it last.
     #[inline]
-    pub(crate) fn last(&self, level: Level) -> IntId {
-        self.ids[usize::from(level.bits())]
+    pub(crate) fn last(&self, level: Level) -> Option<IntId> {
+        self.ids.get(level.place()).copied()
     }
 
     /// Gives a bit to an interrupt outside of the list registers, whose end has to be seen or not.
     #[inline]
     pub(crate) fn set(&mut self, level: Level, id: IntId, seen: bool) {
-        self.ids[usize::from(level.bits())] = id;
-        self.held.insert(level);
-        self.leaves_list_register(level, seen);
+        if let Some(holder) = self.ids.get_mut(level.place()) {
+            *holder = id;
+            self.held.insert(level);
+            self.leaves_list_register(level, seen);
+        }
     }
 
     /// Says that the holder of a bit is in no list register, and whether its end has to be seen.
@@ -189,7 +202,7 @@ impl Holders {
         let level = self.seen.first()?;
         self.seen.remove(level);
         self.outside.remove(level);
-        Some((level, self.last(level)))
+        Some((level, self.last(level)?))
     }
 
     /// Says of a bit that its holder is in a list register: of the bit of the highest priority
@@ -198,7 +211,7 @@ impl Holders {
     pub(crate) fn first_enters(&mut self) -> Option<(Level, IntId)> {
         let level = self.outside.first()?;
         self.outside.remove(level);
-        Some((level, self.last(level)))
+        Some((level, self.last(level)?))
     }
 
     /// Returns whether no bit is held.
