@@ -31,14 +31,17 @@ pub(super) struct Lanes {
     pub after: Vec<Vec<Lane>>,
 }
 
-/// Whether the step is the entry of an interrupt handler. The machine words it so.
+/// Whether the step is the entry of an interrupt handler. The machine words it so, and a remark may
+/// follow.
 pub(super) fn enters_handler(text: &str) -> bool {
-    text.starts_with("the handler") && text.ends_with("begins")
+    let begins = |text: &str| text.starts_with("the handler") && text.ends_with(" begins");
+    begins(text) || text.match_indices(": ").any(|(at, _)| begins(&text[..at]))
 }
 
 /// Whether the step is the last one of an interrupt handler.
 fn leaves_handler(text: &str) -> bool {
-    text == "the handler returns"
+    text.strip_prefix("the handler returns")
+        .is_some_and(|rest| matches!(rest.get(..1), None | Some(":")))
 }
 
 impl Lanes {

@@ -9,6 +9,7 @@ mod edges;
 mod lanes;
 mod options;
 mod pick;
+mod said;
 mod sites;
 mod svg;
 mod svg_style;
@@ -29,16 +30,16 @@ pub use words::wrap;
 /// Renders the trace for a terminal: every line ends with a newline and is at most `options.width`
 /// characters wide.
 pub fn text(trace: &Trace, options: &Options) -> String {
-    text::render(trace, *options)
+    text::render(&said::said(trace), *options)
 }
 
 /// Renders the trace as an SVG document that needs nothing but itself.
 pub fn svg(trace: &Trace) -> String {
-    svg::render(trace, None)
+    svg::render(&said::said(trace), None)
 }
 
 /// Renders the trace as [`svg`] does, with a title over it: what failed, and where that is
 /// documented.
 pub fn svg_titled(trace: &Trace, title: &str) -> String {
-    svg::render(trace, Some(title))
+    svg::render(&said::said(trace), Some(title))
 }

@@ -118,10 +118,29 @@ pub(super) fn scores(trace: &Trace, lanes: &Lanes) -> Vec<u32> {
             }
         }
     }
+    for at in let_in(trace, lanes) {
+        scores[at] = scores[at].max(70);
+    }
     if let Some(last) = scores.last_mut() {
         *last = (*last).max(90);
     }
     scores
+}
+
+/// The steps that have turned interrupts on where a handler came that is stuck: without them it had
+/// not come.
+fn let_in(trace: &Trace, lanes: &Lanes) -> Vec<usize> {
+    let steps = || trace.lines.iter().enumerate();
+    let stuck = steps().filter(|(at, line)| line.stuck && lanes.depth[*at] > 0);
+    let let_in = |column: usize| {
+        let came = steps().rfind(|(_, l)| l.column == column && enters_handler(&l.text))?.0;
+        let turns_on = |at: &usize| {
+            let on = |at: usize| lanes.after[at][column].irqs_on == Some(true);
+            on(*at) && !on(*at - 1)
+        };
+        (1..came).rev().find(turns_on)
+    };
+    stuck.filter_map(|(_, line)| let_in(line.column)).collect()
 }
 
 /// Whether the lane says the same without the step: that a lock is not held any more, or whether

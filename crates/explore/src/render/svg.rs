@@ -349,7 +349,12 @@ impl Picture<'_> {
         let mut speaking: Vec<Option<String>> = vec![None; self.lanes.titles.len()];
         let step = |row: &Row| match row {
             Row::Step(line) => self.step(*line, &mut speaking),
-            Row::Gap { .. } => None,
+            Row::Gap { parts, .. } => {
+                for part in parts {
+                    speaking[part.column].clone_from(&part.of);
+                }
+                None
+            }
         };
         self.rows.iter().map(step).collect()
     }

@@ -398,3 +398,50 @@ fn a_picture_says_of_what_it_is_and_gives_room_to_what_it_says() {
     assert!(!picture.contains("…</text>"), "{picture}");
     assert!(picture.contains("fits into a line of the box<"), "{picture}");
 }
+
+#[test]
+fn after_a_gap_of_another_context_it_is_said_whose_step_it_is() {
+    let mut trace = long(40, 1000);
+    for line in &mut trace.lines {
+        line.column = 0;
+        line.context = "idle".to_owned();
+    }
+    let at = |line: &Line, n| Line { step: n, context: "vcpu".to_owned(), ..line.clone() };
+    let (first, last) = (trace.lines[0].clone(), trace.lines.len() - 1);
+    trace.lines[0] = Line { matters: true, ..at(&first, 0) };
+    trace.lines[last] = Line { text: "sleeps".to_owned(), ..at(&trace.lines[last], last) };
+    trace.waits.clear();
+    let page = plain(&trace);
+    assert!(page.contains("of idle\n") && page.contains("vcpu: sleeps"), "{page}");
+}
+
+#[test]
+fn what_let_the_handler_in_is_not_folded() {
+    let mut trace = samples::handler();
+    let step = trace.lines[2].clone();
+    let on = |on, text: &str| Line { irqs_on: Some(on), text: text.to_owned(), ..step.clone() };
+    let filler = (0..60).map(|n| on(false, &format!("load word#{n} = 0")));
+    let mut lines = vec![on(false, "turns interrupts off")];
+    lines.extend(filler.clone());
+    lines.push(on(true, "turns interrupts on"));
+    lines.extend((0..60).map(|n| on(true, &format!("load ring#{n} = 0"))));
+    trace.lines.splice(2..3, lines);
+    for (at, line) in trace.lines.iter_mut().enumerate() {
+        (line.step, line.matters) = (at, true);
+    }
+    let page = plain(&trace);
+    assert!(page.contains("turns interrupts on ") && page.contains("… "), "{page}");
+    assert!(!page.contains("turns interrupts off "), "{page}");
+}
+
+#[test]
+fn a_remark_at_the_entry_of_a_handler_does_not_take_the_handler_away() {
+    let mut trace = samples::handler();
+    trace.lines[3].text.push_str(": nobody's: EOI of 0x41");
+    let mut returns = trace.lines[4].clone();
+    returns.text = "the handler returns: and is over".to_owned();
+    let mut back = trace.lines[2].clone();
+    back.context = "irq 0x41".to_owned();
+    trace.lines.splice(5.., [returns, back]);
+    assert_eq!(Lanes::of(&trace).depth, [0, 0, 0, 1, 1, 1, 0]);
+}

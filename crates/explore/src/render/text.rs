@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::lanes::{Lane, Lanes, enters_handler};
 use super::options::Options;
 use super::pick::{self, Part, Row};
+use super::said::says_more;
 use super::sites::{Sites, file_of};
 use super::words::{clean, find_word, kind, minimality, steps, width, wrap};
 use crate::trace::{FailureKind, Line, Trace};
@@ -174,7 +175,11 @@ impl Page<'_> {
         if self.width == Options::UNLIMITED { PROSE } else { self.width }
     }
 
+    /// The sentence that says why, unless the list of waits has said the same.
     fn why(&self) -> Vec<Inked> {
+        if !says_more(self.trace) {
+            return Vec::new();
+        }
         let inked = |line| {
             let mut inked = Inked::default();
             inked.push(line, Ink::Bold);
@@ -215,6 +220,7 @@ impl Page<'_> {
                         if let Some(place) = shown.iter().position(|c| *c == part.column) {
                             in_row[place] = Some(self.gap(part));
                         }
+                        speaking[part.column].clone_from(&part.of);
                     }
                 }
             }

@@ -19,7 +19,7 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::Witness => "witness",
         FailureKind::LostWork => "lost work",
         FailureKind::LostInterrupt => "lost interrupt",
-        FailureKind::Quiescence => "something is left over at the end",
+        FailureKind::Quiescence => "what must hold in the end does not",
         FailureKind::LockRule => "broken lock rule",
         FailureKind::Nondeterministic => "not deterministic",
         FailureKind::TooLong => "no end in sight",
