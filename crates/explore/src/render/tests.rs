@@ -402,6 +402,7 @@ fn a_picture_says_of_what_it_is_and_gives_room_to_what_it_says() {
 #[test]
 fn after_a_gap_of_another_context_it_is_said_whose_step_it_is() {
     let mut trace = long(40, 1000);
+    trace.lines.truncate(40);
     for line in &mut trace.lines {
         line.column = 0;
         line.context = "idle".to_owned();
@@ -409,7 +410,7 @@ fn after_a_gap_of_another_context_it_is_said_whose_step_it_is() {
     let at = |line: &Line, n| Line { step: n, context: "vcpu".to_owned(), ..line.clone() };
     let (first, last) = (trace.lines[0].clone(), trace.lines.len() - 1);
     trace.lines[0] = Line { matters: true, ..at(&first, 0) };
-    trace.lines[last] = Line { text: "sleeps".to_owned(), ..at(&trace.lines[last], last) };
+    trace.lines[last] = Line { text: "sleeps".to_owned(), matters: true, ..at(&first, last) };
     trace.waits.clear();
     let page = plain(&trace);
     assert!(page.contains("of idle\n") && page.contains("vcpu: sleeps"), "{page}");
