@@ -207,9 +207,9 @@ fn program(m: &Machine, scope: Scope) {
         scope,
         page: BackingPage::new(&Memory::new(1), 0),
         cpu: AvicCpu::new("the vCPU's CPU"),
-        apicv_active: Flag::new(scope.turns == Turns::Off),
-        in_guest_mode: Flag::new(false),
-        event: Flag::new(false),
+        apicv_active: Flag::new(scope.turns == Turns::Off).named("apicv_active"),
+        in_guest_mode: Flag::new(false).named("in_guest_mode"),
+        event: Flag::new(false).named("KVM_REQ_EVENT"),
     });
     let [running, checked] = [(); 2].map(|()| Rc::clone(&vcpu));
     m.task("vCPU", move || running.run());

@@ -86,7 +86,10 @@ impl BackingPage {
     #[track_caller]
     pub fn deliver(&self) {
         let irr = self.memory.0.change(|words| std::mem::take(&mut words.irr[self.number]));
-        note(|| format!("the guest gets {irr:#x} of page {}", self.number));
+        note(|| match irr {
+            0 => format!("nothing is pending in page {}", self.number),
+            _ => format!("the guest gets IRR {irr:#x} of page {}", self.number),
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 //! 15.29), the notification vector of VMX, kicks. What the guest does is somebody else's.
 
 use doorbell_explore::Ended;
-use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable};
+use doorbell_explore::sim::{Model, local_irq_disable, local_irq_enable, note};
 use doorbell_platform::CpuId;
 use doorbell_post::Notice;
 
@@ -55,6 +55,10 @@ impl Cpu {
     #[track_caller]
     pub fn enter<R>(&self, posted: bool, guest: impl FnOnce() -> R) -> R {
         self.0.change(|cpu| cpu.guest = Some(posted));
+        note(|| {
+            let how = if posted { "posts are taken" } else { "posts are not taken" };
+            format!("enters the guest: {how}")
+        });
         local_irq_enable();
         let result = guest();
         local_irq_disable();
@@ -95,7 +99,11 @@ impl Cpu {
     /// Rings the CPU's doorbell, which is heard in guest mode with AVIC only.
     #[track_caller]
     pub fn ring(&self) {
-        self.0.change(|cpu| cpu.doorbell |= cpu.guest == Some(true));
+        let heard = self.0.change(|cpu| {
+            cpu.doorbell |= cpu.guest == Some(true);
+            cpu.doorbell
+        });
+        note(|| format!("rings the doorbell{}", if heard { "" } else { ": not heard" }));
     }
 
     /// Sends the notification vector of VMX: it is taken in guest mode, also if it came when
@@ -109,7 +117,11 @@ impl Cpu {
     /// Sends an interrupt of the host, which ends guest mode and does nothing else.
     #[track_caller]
     pub fn kick(&self) {
-        self.0.change(|cpu| cpu.kicked |= cpu.irqs_off || cpu.guest.is_some());
+        let kicked = self.0.change(|cpu| {
+            cpu.kicked |= cpu.irqs_off || cpu.guest.is_some();
+            cpu.kicked
+        });
+        note(|| format!("kicks the CPU{}", if kicked { "" } else { ", which is in the host" }));
     }
 
     /// Returns whether it was kicked, and must leave guest mode.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use doorbell_explore::Ended;
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Model, note};
 
 /// Entries that nobody has read yet: the tags of IRTEs.
 pub struct GaLog(Model<Log>);
@@ -33,6 +33,7 @@ impl GaLog {
                 log.entries.push_back(tag);
             }
         });
+        note(|| format!("logs tag {tag}"));
     }
 
     /// Reads the tag of the next entry; `None` if there is no other, and some were dropped.

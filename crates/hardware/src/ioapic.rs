@@ -80,7 +80,8 @@ impl Pin {
             pin.silent = silent;
         });
         note(|| {
-            if silent { "the line is low, and stays so" } else { "the line is low" }.to_owned()
+            let does = if silent { "silences" } else { "serves" };
+            format!("{does} the device: its line is low")
         });
     }
 
@@ -95,7 +96,12 @@ impl Pin {
     #[track_caller]
     pub fn program(&self, to: Option<Message>) {
         self.0.change(|pin| pin.to = to);
-        note(|| to.map_or_else(|| "pin: no vector".to_owned(), |to| format!("pin: {to}")));
+        note(|| {
+            to.map_or_else(
+                || "the pin has no vector".to_owned(),
+                |to| format!("the pin goes to {to}"),
+            )
+        });
     }
 
     /// Takes the EOI of a level-triggered vector, of which a local APIC tells.
@@ -106,14 +112,20 @@ impl Pin {
             pin.remote_irr &= !matches;
             matches
         });
-        note(|| format!("EOI of {:#x}{}", vector.0, if matches { "" } else { ": no pin has it" }));
+        note(|| {
+            format!(
+                "broadcasts the EOI of {:#x}{}",
+                vector.0,
+                if matches { "" } else { ": no pin has it" }
+            )
+        });
     }
 
     /// Waits until Remote IRR is off.
     #[track_caller]
     pub fn wait_for_eoi(&self) {
         self.0.wait(|pin| !pin.remote_irr, |_| ());
-        note(|| "Remote IRR is off".to_owned());
+        note(|| "Remote IRR is clear".to_owned());
     }
 
     /// Returns what the pin holds.

@@ -161,6 +161,7 @@ impl Iommu {
     pub fn msi(&self, host: impl FnOnce()) {
         if self.post != Post::AtOnce {
             self.under_way.change(|count| *count += 1);
+            note(|| "an MSI comes".to_owned());
         }
         let irte =
             if self.post == Post::AtOnce { self.post_at_once() } else { self.post_in_steps() };
@@ -170,12 +171,12 @@ impl Iommu {
             Some(Gate::Running(cpu)) => self.cpus[cpu as usize].doorbell(),
             Some(Gate::Stopped { log: true }) => {
                 self.ga_log.write(irte.tag());
-                note(|| format!("logs {}", irte.tag()));
             }
             Some(Gate::Stopped { log: false }) => {}
         }
         if self.post != Post::AtOnce {
             self.under_way.change(|count| *count -= 1);
+            note(|| "the post is over".to_owned());
         }
     }
 
@@ -205,6 +206,7 @@ impl Iommu {
     #[track_caller]
     pub fn invalidate(&self) {
         self.under_way.wait(|count| *count == 0, |_| ());
+        note(|| "the posts under way are over".to_owned());
     }
 
     /// Returns whether the log has entries that nobody has read.

@@ -139,7 +139,7 @@ impl Device {
                     lapics.arrive(message);
                     if this.kind.ordered {
                         this.registers.change(|registers| registers.under_way = false);
-                        note(|| "arrived".to_owned());
+                        note(|| "the message has arrived".to_owned());
                     }
                 }
             }
@@ -267,7 +267,14 @@ impl Device {
             registers.waits = false;
             std::mem::take(&mut registers.unseen)
         });
-        note(|| format!("acknowledges {}, {events} new", self.name));
+        note(|| {
+            let new = match events {
+                0 => "nothing new".to_owned(),
+                1 => "1 new event".to_owned(),
+                _ => format!("{events} new events"),
+            };
+            format!("acknowledges {}: {new}", self.name)
+        });
         events
     }
 

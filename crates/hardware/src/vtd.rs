@@ -109,7 +109,7 @@ impl Posted {
         change("SN", u8::from(self.sn).to_string(), u8::from(after.sn).to_string());
         change("NV", format!("{:#x}", self.nv.0), format!("{:#x}", after.nv.0));
         change("NDST", self.ndst.to_string(), after.ndst.to_string());
-        if changes.is_empty() { format!("leaves {self}") } else { changes.join(", ") }
+        if changes.is_empty() { format!("keeps {self}") } else { changes.join(", ") }
     }
 }
 

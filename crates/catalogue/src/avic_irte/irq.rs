@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{SchedTask, Scheduler};
+use doorbell_explore::sim::{SchedTask, Scheduler, remark};
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, CpuId, Lock, LockClass, Platform, WaitType};
 
@@ -40,6 +40,9 @@ impl IrqDesc {
         *affinity = cpu;
         if let Some(thread) = &self.thread {
             thread.moves.store(true, SeqCst);
+            if thread.woken == WakeUp::Never {
+                remark(|| format!("the interrupt goes to {cpu}, and its thread is not woken"));
+            }
         }
         self.wake(WakeUp::UnderLock);
         drop(affinity);
@@ -108,8 +111,8 @@ impl IrqThread {
             scheduler: scheduler.clone(),
             task,
             woken,
-            moves: Atomic::new(false),
-            affinity: Atomic::new(0),
+            moves: <Sim as Platform>::AtomicBool::new(false).named("IRQTF_AFFINITY"),
+            affinity: <Sim as Platform>::AtomicU32::new(0).named("thread's affinity"),
         })
     }
 

@@ -67,7 +67,8 @@ pub(super) fn program(m: &Machine, bind: Bind) {
     let entry = Entry::new(&memory, Irte::HOST);
     let vcpu = Vcpu::new(&memory, 0, Gate::Running(0), vec![], EntryWrite::Locked);
     let flag = |name| <Sim as Platform>::AtomicBool::new(false).named(name);
-    let guest = Rc::new(Guest { vcpu, in_guest_mode: flag("in guest mode"), event: flag("event") });
+    let guest =
+        Rc::new(Guest { vcpu, in_guest_mode: flag("in_guest_mode"), event: flag("KVM_REQ_EVENT") });
     let iommu = Iommu::new(Rc::clone(&entry), Post::AtOnce, [AvicCpu::new("pCPU 0")].into());
     let (runs, on) = (Rc::clone(&guest), Rc::clone(&iommu.cpus));
     m.task("vCPU", move || runs.run(&on[0]));

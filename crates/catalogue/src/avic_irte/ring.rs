@@ -23,6 +23,7 @@ use doorbell_platform::{Atomic, CpuId, Platform, ReadDomain, Vector};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
 
 use super::parties::Leaves;
+use crate::count::count;
 
 type Memory = Box<[<Sim as Platform>::AtomicU128]>;
 
@@ -209,8 +210,7 @@ pub(super) fn interrupted(m: &Machine) {
     });
     desc.attach_thread(scheduler.handle(thread)).expect("it has none").act();
     let wakes = Rc::clone(&desc);
-    let handler =
-        m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || wakes.wake_thread().act());
+    let handler = m.handler(WRITERS_CPU, Vector(0x31), "device", move || wakes.wake_thread().act());
     m.hardware("device", move || handler.raise());
     let writes = Rc::clone(&desc);
     m.task_on(WRITERS_CPU, "affinity", move || {
@@ -259,7 +259,7 @@ pub(super) fn attached(m: &Machine, wakes: bool) {
         }
     });
     let (arrives, comes) = (Rc::clone(&desc), Rc::clone(&came));
-    let handler = m.handler(WRITERS_CPU, Vector(0x31), "interrupt", move || {
+    let handler = m.handler(WRITERS_CPU, Vector(0x31), "device", move || {
         comes.set(comes.get() + 1);
         arrives.wake_thread().act();
     });
@@ -274,7 +274,10 @@ pub(super) fn attached(m: &Machine, wakes: bool) {
         "the thread has handled what came, and is where the next one goes",
         move || match (came.get() - handled.get(), on.get()) {
             (0, WRITERS_CPU) => Ok(()),
-            (left, on) => Err(format!("it has left {left} of {}, and is on {on}", came.get())),
+            (left, on) => Err(format!(
+                "{} came, of which {left} is not handled, and the thread is on {on}",
+                count(came.get(), "interrupt")
+            )),
         },
     );
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Machine;
+use doorbell_explore::sim::remark;
 use doorbell_explore::trace::FailureKind;
 use doorbell_platform::{Atomic, CpuId};
 use doorbell_post::Requests;
@@ -385,6 +386,7 @@ fn program(m: &Machine, scope: Scope) {
         let system = Arc::clone(&system);
         m.task(if begins { "inhibit" } else { "end inhibition" }, move || {
             system.inhibited.store(begins, SeqCst);
+            remark(|| format!("the inhibition {}", if begins { "begins" } else { "ends" }));
             let vcpu = &system.vcpus[0];
             system.act(vcpu, vcpu.avic.run_state().request(Requests(1)));
         });

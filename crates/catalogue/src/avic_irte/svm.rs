@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Model, note};
+use doorbell_explore::sim::{Model, note, remark};
 use doorbell_hardware::avic::{AvicCpu, BackingPage, Gate, Memory};
 use doorbell_hardware::iommu_amd::{Entry, Iommu, Irte};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
@@ -96,7 +96,7 @@ impl Vcpu {
             entry_write,
             entry: Atomic::new(encode(gate)),
             ir_list: Lock::new(&IR_LIST, listed),
-            blocking: Atomic::new(false),
+            blocking: <Sim as Platform>::AtomicBool::new(false).named("halted"),
             wake_up: Model::new("wake-up of a vCPU", false),
         }
     }
@@ -167,6 +167,9 @@ impl Vcpu {
         for entry in list.iter() {
             entry.set_gate(gate);
         }
+        if list.is_empty() {
+            remark(|| "its list is empty".to_owned());
+        }
         drop(list);
         if self.entry_write == EntryWrite::After {
             self.write_entry(gate);
@@ -208,14 +211,22 @@ impl Vcpu {
 
     /// Takes an IRTE off its list.
     pub(super) fn unlist(&self, entry: &Rc<Entry>) {
-        self.ir_list.lock_irqsave().retain(|other| !Rc::ptr_eq(other, entry));
+        let mut list = self.ir_list.lock_irqsave();
+        list.retain(|other| !Rc::ptr_eq(other, entry));
+        remark(|| format!("off the list of vCPU {}", self.number));
     }
 
     /// Takes an IRTE off its list and, in the same breath, has it name the host.
     pub(super) fn unbind(&self, entry: &Rc<Entry>) {
         let mut list = self.ir_list.lock_irqsave();
         list.retain(|other| !Rc::ptr_eq(other, entry));
+        remark(|| format!("off the list of vCPU {}", self.number));
         entry.write(Irte::HOST);
+    }
+
+    fn add(&self, list: &mut Vec<Rc<Entry>>, entry: &Rc<Entry>) {
+        list.push(Rc::clone(entry));
+        remark(|| format!("on the list of vCPU {}", self.number));
     }
 
     /// Looks at what was posted to it, after an IRTE that named it does not any more.
@@ -233,6 +244,9 @@ impl Vcpu {
         let list = self.ir_list.lock_irqsave();
         self.write_entry(Gate::Stopped { log: false });
         list.iter().for_each(|entry| entry.write(Irte::HOST));
+        if list.is_empty() {
+            remark(|| "its list is empty".to_owned());
+        }
     }
 
     /// Whether AVIC is on.
@@ -254,7 +268,7 @@ impl Vcpu {
         let mut list = self.ir_list.lock_irqsave();
         let gate = self.gate();
         desc.set_vcpu_affinity(|| entry.write(self.irte(active, gate)));
-        list.push(Rc::clone(entry));
+        self.add(&mut list, entry);
     }
 
     /// As proposed: the metadata first, under the descriptor's lock; then, under the list's alone,
@@ -266,7 +280,7 @@ impl Vcpu {
         let active = self.is_active();
         let gate = self.gate();
         entry.write(self.irte(active, gate));
-        list.push(Rc::clone(entry));
+        self.add(&mut list, entry);
     }
 
     /// Before the report: where the vCPU runs is looked up (or not), and the list is locked for the
@@ -275,6 +289,6 @@ impl Vcpu {
         let active = self.is_active();
         let gate = if looks { self.gate() } else { Gate::Stopped { log: true } };
         desc.set_vcpu_affinity(|| entry.write(self.irte(active, gate)));
-        self.ir_list.lock_irqsave().push(Rc::clone(entry));
+        self.add(&mut self.ir_list.lock_irqsave(), entry);
     }
 }

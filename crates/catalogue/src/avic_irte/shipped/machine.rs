@@ -12,7 +12,7 @@ use doorbell_apic::avic::{
     Avic, AvicVcpu, BackingPage, GaLog, GaTag, Kind, PhysicalId, PhysicalTable, VmTag, Vmrun,
 };
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Ghost, Model};
+use doorbell_explore::sim::{Ghost, Model, note};
 use doorbell_hardware::cpu::{self, Cpu};
 use doorbell_hardware::ga_log;
 use doorbell_host::irte::amd::{GuestMode, HostMode};
@@ -62,6 +62,30 @@ impl Irte {
             binding: RefCell::new(binding),
             under_way: Model::new("posts under way", 0),
         })
+    }
+}
+
+impl Irte {
+    /// What the IOMMU reads, if it is in guest mode.
+    fn read(&self) -> Option<GuestMode> {
+        let guest = self.interrupt.load().as_guest();
+        note(|| match guest {
+            None => "reads IRTE: the host".to_owned(),
+            Some(GuestMode { backing_page, residency, .. }) => {
+                let so = match residency {
+                    Residency::Running { apic_id } => format!("running on CPU{apic_id}"),
+                    Residency::Away { log: true } => "away, log".to_owned(),
+                    Residency::Away { log: false } => "away".to_owned(),
+                };
+                format!("reads IRTE: vCPU {}, {so}", backing_page - 1)
+            }
+        });
+        guest
+    }
+
+    fn ends_post(&self) {
+        self.under_way.change(|posts| *posts -= 1);
+        note(|| "the post is over".to_owned());
     }
 }
 
@@ -138,7 +162,7 @@ impl System {
             log,
             _vm: vm,
             entries: ga_log::GaLog::new(log_capacity),
-            inhibited: Atomic::new(false),
+            inhibited: <Sim as Platform>::AtomicBool::new(false).named("inhibited"),
         })
     }
 
@@ -159,15 +183,17 @@ impl System {
     /// mode, the host posts to `by_now`.
     pub(super) fn msi(&self, irte: &Irte, by_now: usize, number: u8) {
         irte.under_way.change(|posts| *posts += 1);
-        let Some(read) = irte.interrupt.load().as_guest() else {
-            irte.under_way.change(|posts| *posts -= 1);
+        note(|| "an MSI comes".to_owned());
+        let Some(read) = irte.read() else {
+            irte.ends_post();
             let vcpu = &self.vcpus[by_now];
             return self.act(vcpu, vcpu.avic.post(vector(number)));
         };
         let vcpu = &self.vcpus[read.backing_page as usize - 1];
         vcpu.memory.access();
         vcpu.avic.page().register(IRR).fetch_or(1 << (read.vector % 32), SeqCst);
-        match irte.interrupt.load().as_guest() {
+        note(|| format!("sets the IRR bit of vCPU {}", read.backing_page - 1));
+        match irte.read() {
             Some(GuestMode { residency: Residency::Running { apic_id }, .. }) => {
                 self.cpu(CpuId(apic_id)).ring()
             }
@@ -176,7 +202,7 @@ impl System {
             }
             _ => {}
         }
-        irte.under_way.change(|posts| *posts -= 1);
+        irte.ends_post();
     }
 
     pub(super) fn bind(&self, irte: &Irte, vcpu: usize, number: u8) {
@@ -205,6 +231,7 @@ impl System {
     /// Has the interrupt arrive in the host from now on.
     fn arrives(&self, irte: &Irte, invalidate: Invalidate<RescanRequired<Vcpu>>, looks: bool) {
         irte.under_way.wait(|posts| *posts == 0, |_| ());
+        note(|| "the posts under way are over".to_owned());
         let RescanRequired(former) = invalidate.completed();
         if looks {
             self.act(&former, former.avic.logged());
@@ -251,6 +278,7 @@ impl Vcpu {
     fn gets(&self, bits: u32) {
         if bits != 0 {
             self.guest.change(|guest| *guest |= bits);
+            note(|| format!("the guest gets {bits:#x}"));
         }
     }
 
