@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{Ghost, Model, Pool, SimWork, fail, remark};
+use doorbell_explore::sim::{Ghost, Model, Pool, SimWork, fail, note, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{Atomic, Lock, LockClass, Platform, ReadDomain, WaitType, Work, WorkQueue};
@@ -233,7 +233,7 @@ impl Kvm {
         }
         if self.scope.off_list {
             self.chip.change(|chip| chip.off_list = true);
-            remark(|| "no cached route from now on".to_owned());
+            note(|| "from now on no event may go by the cached route".to_owned());
         }
         shutdown.flush();
     }
@@ -282,12 +282,18 @@ impl Kvm {
         }
         self.irq_srcu.synchronize_expedited();
         self.chip.change(|chip| chip.updated = true);
-        remark(|| "no old route from now on".to_owned());
+        note(|| "the update returns: from now on no event may go by the old route".to_owned());
     }
 
     /// The device signals the eventfd.
     fn fire(&self) {
         let off_list = self.scope.off_list && self.chip.observe(|chip| chip.off_list);
+        if self.scope.off_list {
+            note(|| {
+                let so = if off_list { "has been" } else { "may be" };
+                format!("signals, and the irqfd {so} taken off the list")
+            });
+        }
         let eventfd = self.eventfd.lock();
         let Some(irqfd) = &*eventfd else { return };
         let active = || match self.scope.late_event {
@@ -309,7 +315,7 @@ impl Kvm {
         let cached = route != WIPED;
         let route = if cached { route } else { self.table.load(SeqCst) };
         let updated = self.chip.observe(|chip| chip.updated);
-        remark(|| {
+        note(|| {
             format!("the event goes by {} route", if route == OLD { "the old" } else { "the new" })
         });
         if updated && route == OLD {

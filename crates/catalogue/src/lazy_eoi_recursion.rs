@@ -186,11 +186,14 @@ impl Ioapic {
     fn set_irq(&self, source: SourceId, level: bool, notify: &dyn Fn()) {
         let _deeper = self.depth.enter();
         let mut pin = self.pin.lock();
-        remark(|| {
-            format!("{} source {}", if level { "raises" } else { "lowers" }, source.number())
-        });
         let bit = 1 << source.number();
         pin.sources = if level { pin.sources | bit } else { pin.sources & !bit };
+        remark(|| {
+            let does = if level { "raises" } else { "lowers" };
+            let of = if source == SourceId::RESAMPLE { "the irqfds'" } else { "user space's" };
+            let others = if pin.sources & !bit == 0 { "no other" } else { "another" };
+            format!("{does} {of} source, {others} is up")
+        });
         if pin.sources == 0 {
             return;
         }
@@ -200,7 +203,7 @@ impl Ioapic {
                 Lazy::Notifies | Lazy::NotifiesIfEdge => {
                     // The notifiers update pins, so the lock is dropped for them.
                     drop(pin);
-                    remark(|| "still up, and the last interrupt is over".to_owned());
+                    remark(|| "the pin is up, and its last interrupt is over".to_owned());
                     notify();
                     pin = self.pin.lock();
                 }

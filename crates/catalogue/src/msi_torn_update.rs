@@ -14,10 +14,11 @@
 mod shipped;
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_explore::sim::{Model, fail, note};
+use doorbell_explore::sim::{Model, fail, note, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_platform::{CpuId, Platform, Vector};
@@ -62,6 +63,18 @@ enum Spurious {
     Mistaken,
     /// The message in between met the neighbour's handler.
     Neighbour,
+}
+
+impl fmt::Display for Spurious {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Spurious::Marked => "the vector is nobody's, and marked",
+            Spurious::Mistaken => "the device's handler is called, and the device has said nothing",
+            Spurious::Neighbour => {
+                "the neighbour's handler is called, and the neighbour has said nothing"
+            }
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -280,7 +293,7 @@ impl Kernel {
                 self.spurious(Spurious::Marked);
             }
             Entry::Unused if self.scope.strict => fail(format!("no handler for {message}")),
-            Entry::Unused => {}
+            Entry::Unused => remark(|| "the vector is nobody's".to_owned()),
         }
         self.apics.eoi();
     }
@@ -295,7 +308,7 @@ impl Kernel {
 
     fn spurious(&self, what: Spurious) {
         if !self.scope.permitted.contains(&what) {
-            fail(format!("an interrupt for nothing: {what:?}"));
+            fail(format!("an interrupt for nothing: {what}"));
         }
     }
 
@@ -381,9 +394,12 @@ fn program(m: &Machine, scope: Scope) {
     m.at_quiescence("nothing is lost", move || {
         match (device.observe().unseen, neighbour.observe().unseen) {
             (0, 0) => Ok(()),
-            (events, neighbours) => Err(format!(
-                "{events} events of the device and {neighbours} of its neighbour were not seen to"
-            )),
+            (0, neighbours) => {
+                Err(format!("nobody has seen to {} of the neighbour", count(neighbours, "event")))
+            }
+            (events, _) => {
+                Err(format!("nobody has seen to {} of the device", count(events, "event")))
+            }
         }
     });
 }

@@ -9,10 +9,11 @@
 //! kind between the two, and the interrupt of the first is delivered with it. One word that has
 //! both is written in one step, and taken in one.
 
+use std::fmt;
 use std::rc::Rc;
 
 use doorbell_explore::Machine;
-use doorbell_explore::sim::{Model, fail};
+use doorbell_explore::sim::{Model, fail, note, remark};
 use doorbell_explore::trace::FailureKind;
 
 use crate::case::{self, variant};
@@ -69,11 +70,17 @@ enum Words {
 }
 
 /// What the target does when it has handled the interrupt.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq)]
 enum Eoi {
     /// Nothing: the vector is ended as it is delivered.
     Automatic,
     ByGuest,
+}
+
+impl fmt::Display for Eoi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Eoi::Automatic { "automatic EOI" } else { "EOI by the guest" })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -120,27 +127,51 @@ impl State {
 fn send(vector: &Model<State>, words: Words, eoi: Eoi) {
     match words {
         Words::PendingFirst => {
-            vector.change(|vector| vector.send(eoi));
-            vector.change(|vector| vector.eoi = eoi);
+            set_pending(vector, eoi);
+            set_kind(vector, eoi);
         }
         Words::KindFirst => {
-            vector.change(|vector| vector.eoi = eoi);
-            vector.change(|vector| vector.send(eoi));
+            set_kind(vector, eoi);
+            set_pending(vector, eoi);
         }
-        Words::One => vector.change(|vector| {
-            vector.eoi = eoi;
-            vector.send(eoi);
-        }),
+        Words::One => {
+            vector.change(|vector| {
+                vector.eoi = eoi;
+                vector.send(eoi);
+            });
+            note(|| format!("sets the pending bit and the kind: {eoi}"));
+        }
     }
+}
+
+#[track_caller]
+fn set_pending(vector: &Model<State>, eoi: Eoi) {
+    vector.change(|vector| vector.send(eoi));
+    note(|| "sets the pending bit".to_owned());
+}
+
+#[track_caller]
+fn set_kind(vector: &Model<State>, eoi: Eoi) {
+    vector.change(|vector| vector.eoi = eoi);
+    note(|| format!("sets the kind: {eoi}"));
 }
 
 /// The target delivers whatever is pending, until nothing more is sent.
 fn deliver(vector: &Model<State>, words: Words) {
     let pending = |vector: &State| vector.pending;
     while let Ok((sent, eoi)) = vector.serve(pending, |vector| (vector.take(), vector.eoi)) {
-        let eoi = if words == Words::One { eoi } else { vector.observe(|vector| vector.eoi) };
+        note(|| "takes the pending bit".to_owned());
+        let eoi = if words == Words::One {
+            remark(|| format!("delivers with {eoi}"));
+            eoi
+        } else {
+            let eoi = vector.observe(|vector| vector.eoi);
+            note(|| format!("reads the kind, and delivers: {eoi}"));
+            eoi
+        };
         if !sent.contains(&eoi) {
-            fail(format_args!("delivered as {eoi:?}, and what was sent is {sent:?}"));
+            let sent: Vec<_> = sent.iter().map(Eoi::to_string).collect();
+            fail(format!("delivered with {eoi}, and sent with {}", sent.join(" and ")));
         }
     }
 }

@@ -14,7 +14,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Model, note, remark};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::vmx::NOTIFY;
@@ -149,7 +149,9 @@ struct Kvm {
 
 impl Kvm {
     fn has_assigned_device(&self) -> bool {
-        self.assigned.observe(|count| *count > 0)
+        let has = self.assigned.observe(|count| *count > 0);
+        note(|| if has { "a device is assigned" } else { "no device is assigned" }.to_owned());
+        has
     }
 
     fn pre_block(&self) {
@@ -158,6 +160,7 @@ impl Kvm {
         }
         let mut blocked = self.blocked.lock_irqsave();
         assert!(*blocked == 0, "the vCPU is added to the list that it is on");
+        remark(|| "goes on the list".to_owned());
         *blocked += 1;
         self.went_on.set(true);
         let outstanding = self.descriptor.change(|posted| {
@@ -177,6 +180,7 @@ impl Kvm {
         };
         if off && self.went_on.replace(false) {
             let mut blocked = self.blocked.lock_irqsave();
+            remark(|| "comes off the list".to_owned());
             self.descriptor.change(|posted| posted.nv = NOTIFY);
             *blocked -= 1;
         }
@@ -189,6 +193,7 @@ impl Kvm {
             self.pre_block();
             if !self.descriptor.observe(posted) {
                 self.wake_up.take(|woken| *woken, |woken| *woken = false);
+                note(|| "was woken".to_owned());
             }
             self.post_block();
             if self.descriptor.observe(posted) {
@@ -209,6 +214,7 @@ impl Kvm {
 
     fn wake(&self) {
         self.wake_up.change(|woken| *woken = true);
+        note(|| "wakes the vCPU".to_owned());
     }
 
     /// Software posts an interrupt, and wakes.
@@ -221,9 +227,11 @@ impl Kvm {
     fn replace_device(&self) {
         if self.scope.detaches {
             self.assigned.change(|count| *count -= 1);
+            note(|| "detaches the only device".to_owned());
         }
         if self.scope.then != Then::Nothing {
             self.assigned.change(|count| *count += 1);
+            note(|| "attaches a device".to_owned());
         }
         if self.scope.then == (Then::AttachesAndPosts { kicks: true }) {
             self.wake();
@@ -244,7 +252,7 @@ fn program(m: &Machine, scope: Scope) {
         descriptor: Descriptor::new("descriptor", NOTIFY, CpuId(0)),
         blocked: Lock::new(&BLOCKED_LOCK, 0),
         went_on: Cell::new(false),
-        wake_up: Model::new("wake-up", false),
+        wake_up: Model::new("a wake-up", false),
     });
     let posts = matches!(scope.then, Then::AttachesAndPosts { .. });
     let all = ((1 << scope.sends) - 1) | u8::from(posts) << DEVICE;
@@ -265,6 +273,7 @@ fn program(m: &Machine, scope: Scope) {
     if posts {
         m.hardware("IOMMU", move || {
             device.assigned.wait(|count| *count > 0, |_| ());
+            note(|| "its device is attached".to_owned());
             vtd::post(&device.descriptor, DEVICE);
         });
     }

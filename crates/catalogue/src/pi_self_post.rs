@@ -14,7 +14,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use doorbell_explore::sim::{
-    Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable,
+    Hooks, Model, Placement, SchedTask, Scheduler, local_irq_disable, local_irq_enable, note,
 };
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
@@ -138,9 +138,7 @@ impl Kvm {
         if self.descriptor.change(|posted| std::mem::replace(&mut posted.on, true)) {
             return;
         }
-        if self.scope.skips_own
-            && self.running[Sim::current_cpu().0 as usize].observe(|running| *running)
-        {
+        if self.scope.skips_own && self.runs_here() {
             return;
         }
         if self.in_guest.observe(|in_guest| *in_guest) {
@@ -149,6 +147,17 @@ impl Kvm {
             let (scheduler, task) = self.task.get().expect("it is set before anything runs");
             scheduler.wake(*task);
         }
+    }
+
+    /// Whether the vCPU runs on the CPU of the caller.
+    fn runs_here(&self) -> bool {
+        let runs = self.running[Sim::current_cpu().0 as usize].observe(|running| *running);
+        note(|| {
+            let so =
+                if runs { "runs here, so neither notifies nor wakes" } else { "does not run here" };
+            format!("the vCPU {so}")
+        });
+        runs
     }
 
     fn halt(&self) {
@@ -186,10 +195,12 @@ struct Loads(Rc<Kvm>);
 impl Hooks for Loads {
     fn sched_out(&self, _task: SchedTask, cpu: CpuId, _preempted: bool) {
         self.0.running[cpu.0 as usize].change(|running| *running = false);
+        note(|| format!("{cpu} runs the vCPU no more"));
     }
 
     fn sched_in(&self, _task: SchedTask, cpu: CpuId) {
         self.0.running[cpu.0 as usize].change(|running| *running = true);
+        note(|| format!("{cpu} runs the vCPU"));
     }
 }
 

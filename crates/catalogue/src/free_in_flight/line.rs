@@ -58,7 +58,7 @@ impl Kernel {
             desc.in_progress = desc.requested && desc.vector == Some(vector);
             desc.in_progress
         });
-        note(|| if handles { "handler in progress" } else { "nobody's" }.to_owned());
+        note(|| if handles { "handler in progress" } else { "the vector is nobody's" }.to_owned());
         if handles {
             self.pin.lower(false);
             self.desc.change(|desc| desc.in_progress = false);
@@ -124,7 +124,7 @@ fn program(m: &Machine, asks_chip: bool) {
     }
     m.at_quiescence("every line that is up is heard", move || match pin.observe() {
         pin if pin.high && pin.remote_irr => {
-            Err("Remote IRR is set, and nobody will take it off".to_owned())
+            Err("Remote IRR is set, and nobody will clear it".to_owned())
         }
         pin if pin.high => Err("it is up".to_owned()),
         _ => Ok(()),

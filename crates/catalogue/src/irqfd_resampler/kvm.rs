@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Ghost, Model, remark};
+use doorbell_explore::sim::{Ghost, Model, note, remark};
 use doorbell_platform::{LockClass, Mutex, Platform, ReadDomain, WaitType};
 
 use super::list::List;
@@ -159,7 +159,10 @@ impl Kvm {
         let mut resampler = self.resampler_lock.lock();
         let Some(left) = resampler.clone() else { return };
         let (leaves, last) = left.irqfds.remove(|other| other.number == irqfd);
-        remark(|| format!("irqfd {irqfd} leaves{}", if last { ", the last one" } else { "" }));
+        note(|| {
+            let last = if last { ", the last one" } else { "" };
+            format!("irqfd {irqfd} leaves the resampler{last}")
+        });
         if last {
             *resampler = None;
         }
@@ -181,7 +184,7 @@ impl Kvm {
         self.unregister_ack_notifier(resampler);
         // Nobody is left who would lower it.
         self.line.change(|line| line.high = false);
-        remark(|| "low".to_owned());
+        note(|| "the line is low".to_owned());
         resampler.memory.free();
     }
 
@@ -196,7 +199,7 @@ impl Kvm {
     pub(super) fn inject(&self, irqfd: Irqfd) {
         let _section = self.irq_srcu.read();
         self.line.change(|line| *line = Line { high: true, owed: Some(irqfd) });
-        remark(|| "high".to_owned());
+        note(|| format!("irqfd {irqfd} raises the line"));
     }
 
     /// Acknowledges the interrupt, as the guest does: the line is lowered, and who may have raised
@@ -209,7 +212,7 @@ impl Kvm {
                 self.tell(resampler);
             }
             self.line.change(|line| line.high = false);
-            remark(|| "low".to_owned());
+            note(|| "the line is low".to_owned());
             if self.behaviour.ack == AckOrder::LowersFirst {
                 self.tell(resampler);
             }
@@ -220,7 +223,7 @@ impl Kvm {
         resampler.irqfds.walk(|irqfd| {
             irqfd.memory.access();
             self.line.change(|line| line.owed = line.owed.filter(|owed| *owed != irqfd.number));
-            remark(|| format!("tells irqfd {}", irqfd.number));
+            note(|| format!("tells irqfd {}", irqfd.number));
         });
     }
 

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use doorbell_explore::sim::{DropUnlocked, Ghost, Model, fail, remark};
+use doorbell_explore::sim::{DropUnlocked, Ghost, Model, fail, note};
 use doorbell_explore::trace::FailureKind;
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::copies;
@@ -168,11 +168,9 @@ impl Hardware {
     /// The bit of a vCPU is set, by whomever.
     fn publishes(&self, vcpu: usize, by_iommu: bool) {
         let over = self.over.observe(|over| *over);
-        remark(|| {
-            format!(
-                "an interrupt for {}",
-                if vcpu == OLD { "the old vCPU" } else { "the new vCPU" }
-            )
+        note(|| {
+            let does = if by_iommu { "posts" } else { "injects" };
+            format!("{does} for {}", if vcpu == OLD { "the old vCPU" } else { "the new vCPU" })
         });
         if over.rerouted && vcpu == OLD {
             fail("an interrupt goes by the old route, and the routing update has returned");
@@ -186,6 +184,14 @@ impl Hardware {
     fn remap(&self) -> bool {
         let used = self.unit.comes().unwrap_or_else(|| {
             let read = AmdIrte::from_bits(self.memory.0[0].load(SeqCst));
+            note(|| {
+                match read.as_guest() {
+                    Some(guest) if guest.backing_page as usize == OLD => "reads IRTE: the old vCPU",
+                    Some(_) => "reads IRTE: the new vCPU",
+                    None => "reads IRTE: the host",
+                }
+                .to_owned()
+            });
             self.unit.keep(read);
             read
         });
@@ -360,6 +366,7 @@ fn program(m: &Machine, scope: Scope) {
             drop(consumes);
             irqfd.deassign().expect("it is assigned");
             hardware.over.change(|over| over.deassigned = true);
+            note(|| "deassign has returned: nothing may be posted from now on".to_owned());
             memory.free();
         });
     } else {
@@ -373,6 +380,7 @@ fn program(m: &Machine, scope: Scope) {
                 bypass.follow(TOKEN);
             }
             hardware.over.change(|over| over.rerouted = true);
+            note(|| "the update has returned: no old route may be used from now on".to_owned());
         });
     }
     if scope.moves {

@@ -38,7 +38,7 @@ pub(super) fn variants() -> Vec<Variant> {
         variant(
             "flush-not-awaited",
             found,
-            "nor is it enough to send the invalidation",
+            "to send the invalidation is not enough: what the IOMMU has read before may still be on its way",
             Flush::Sent,
         ),
         variant(
@@ -67,7 +67,7 @@ fn program(m: &Machine, flush: Flush) {
             note(|| "IRTE := new".to_owned());
             if flush != Flush::No {
                 iommu.change(|iommu| iommu.cached = None);
-                note(|| "the IOMMU forgets".to_owned());
+                note(|| "invalidates: the IOMMU forgets the entry".to_owned());
             }
             if flush == Flush::Completed {
                 iommu.wait(|iommu| iommu.under_way == 0, |_| ());
@@ -79,17 +79,21 @@ fn program(m: &Machine, flush: Flush) {
     }
     m.hardware("device", move || {
         for _ in 0..2 {
-            let to = iommu.change(|iommu| {
+            let (cached, to) = iommu.change(|iommu| {
                 iommu.under_way += 1;
-                *iommu.cached.get_or_insert(iommu.entry)
+                (iommu.cached.is_some(), *iommu.cached.get_or_insert(iommu.entry))
             });
-            note(|| format!("remapped to CPU{}, {:#x}", to.destination, to.vector));
+            note(|| {
+                let by = if cached { "by the cached entry" } else { "and caches the entry" };
+                format!("remaps to CPU{}, {:#x} {by}", to.destination, to.vector)
+            });
             let stale = reused.observe(|reused| *reused) && to == OLD;
-            note(|| "arrives".to_owned());
+            note(|| format!("{:#x} arrives at CPU{}", to.vector, to.destination));
             if stale {
                 fail("an interrupt comes by a vector that is another's");
             }
             iommu.change(|iommu| iommu.under_way -= 1);
+            note(|| "the IOMMU is done with the interrupt".to_owned());
         }
     });
 }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use doorbell_explore::Sim;
-use doorbell_explore::sim::{Ghost, Model, fail, note};
+use doorbell_explore::sim::{Ghost, Model, fail, note, remark};
 use doorbell_platform::{CpuId, Lock, LockClass, Platform, ReadDomain, Vector, WaitType};
 
 use doorbell_hardware::lapic::{Lapics, Message};
@@ -231,8 +231,11 @@ impl Kernel {
     /// With `guards`, it is a failure to overwrite that afterwards.
     pub(super) fn repair(&self, guards: bool) {
         let guard = self.vector_lock.lock_irqsave();
-        if self.read() != Entry::Installed {
+        if self.read() == Entry::Installed {
+            remark(|| "nothing to repair".to_owned());
+        } else {
             self.write(Entry::Installed);
+            remark(|| "repaired".to_owned());
         }
         // Part of the step that was the last to use the entry.
         self.guarded.set(self.guarded.get() || guards);

@@ -153,7 +153,7 @@ impl Irq {
     pub(super) fn next(&self) -> Link {
         self.touch();
         let next = self.next.observe(|next| *next);
-        note(|| format!("{} → {}", self.id.name(), next.told()));
+        note(|| format!("{}: next is {}", self.id.name(), next.told()));
         next
     }
 

@@ -194,7 +194,10 @@ impl Kvm {
             let ours = irq.is_on(me);
             if Self::oracle(irq, &state) == Some(to) && (ours || !self.scope.migration.checks) {
                 if !ours {
-                    fail(format!("takes {} off vCPU{me}'s list, which it is not on", id.name()));
+                    fail(format!(
+                        "takes {} off the list of vCPU{me}, which it is not on",
+                        id.name()
+                    ));
                     return;
                 }
                 self.irqs.unlink(from, me, id, Removal::Poisons);

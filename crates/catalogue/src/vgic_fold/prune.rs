@@ -51,7 +51,7 @@ pub(crate) fn case() -> Case {
         variant(
             "as-reported-queued",
             corrupt,
-            "an LPI that is on the new vCPU's list already is taken off the old one's, and put there once more",
+            "an LPI that others have taken off the list, and may have put on the new vCPU's, is taken off once more",
             migration(false, false),
             QUEUED,
         ),

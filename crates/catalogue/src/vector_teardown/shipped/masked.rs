@@ -10,7 +10,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use doorbell_explore::sim::Model;
+use doorbell_explore::sim::{Model, note, remark};
 use doorbell_explore::{Machine, Sim};
 use doorbell_hardware::msix::Kind;
 use doorbell_host::Handler;
@@ -90,12 +90,15 @@ impl Vmm {
         while let MsixWritten::Route(reroute) = written {
             let data = reroute.message().data;
             self.route.change(|route| *route = data);
+            note(|| format!("the guest's vector is {data:#x}"));
             written = reroute.routed();
         }
-        if let MsixWritten::Deliver(_) = written
-            && self.unmasks != Unmasks::DropsPending
-        {
-            self.delivers();
+        match written {
+            MsixWritten::Deliver(_) if self.unmasks == Unmasks::DropsPending => {
+                remark(|| "the pending bit is taken, and not delivered".to_owned());
+            }
+            MsixWritten::Deliver(_) => self.delivers(),
+            _ => {}
         }
     }
 
@@ -106,11 +109,15 @@ impl Vmm {
     /// The guest moves its interrupt.
     fn guest_moves_it(&self) {
         self.writes(CONTROL, 1);
+        remark(|| "the guest has masked it".to_owned());
         self.consumers.switch(MsiConsumer::User);
+        remark(|| "the line goes to the eventfd".to_owned());
         self.writes(DATA, AFTER);
         self.writes(CONTROL, 0);
+        remark(|| "the guest has unmasked it".to_owned());
         if self.unmasks != Unmasks::ForgetsToSwitch {
             self.consumers.switch(MsiConsumer::Direct);
+            remark(|| "the line goes to the guest".to_owned());
         }
     }
 
