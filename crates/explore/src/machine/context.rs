@@ -75,8 +75,6 @@ pub(crate) struct Ctx {
     pub preempted: Option<Box<Op>>,
     /// How often each of what may happen for nothing has happened.
     pub spurious: [u32; 2],
-    /// What is done when it has returned from its function, the last first.
-    pub at_end: Vec<Box<dyn FnOnce()>>,
     /// What else belongs to it, and is of no concern to the machine.
     pub kept: Kept,
     /// The context is a task for which a certain CPU was asked; others make way for such a task

@@ -444,7 +444,7 @@ impl World {
     #[inline]
     pub(crate) fn close(&mut self) {
         self.search.close();
-        if self.plain.is_open() {
+        if self.has_extras && self.extras.plain.is_open() {
             self.close_plain();
         }
     }

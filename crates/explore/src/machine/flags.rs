@@ -5,6 +5,7 @@ use std::cell::Cell;
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(false) };
     static REMOVING: Cell<bool> = const { Cell::new(false) };
+    static TASKS_END: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Returns whether the run is written down.
@@ -23,4 +24,15 @@ pub(crate) fn removing() -> bool {
 pub(crate) fn writes_down(record: bool, remove: bool) {
     RECORDING.set(record);
     REMOVING.set(remove);
+}
+
+/// Returns whether some task of this OS thread has ever had something to be done at its end.
+#[inline]
+pub(crate) fn do_tasks_end() -> bool {
+    TASKS_END.get()
+}
+
+/// Says that one has.
+pub(crate) fn a_task_ends() {
+    TASKS_END.set(true);
 }

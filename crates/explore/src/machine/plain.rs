@@ -35,14 +35,6 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Forgets the last execution.
-    #[inline]
-    pub(crate) fn clear(&mut self) {
-        self.accesses.clear();
-        self.joined.clear();
-        self.open.clear();
-    }
-
     /// Returns whether accesses wait for their step to be closed.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {

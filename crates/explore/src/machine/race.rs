@@ -28,26 +28,26 @@ impl World {
         let access = Access { obj, ctx, writes, segment, site };
         match knows {
             Some(step) if step < self.search.events.len() => self.look_for_race(&access, step),
-            Some(_) if self.search.is_open() => self.plain.open.push(access),
+            Some(_) if self.search.is_open() => self.extras().plain.open.push(access),
             // The run is only brought to its end: this is looked at elsewhere.
             Some(_) => return,
             None => {
-                let race = self.plain.race(&access, &[]);
+                let race = self.extras.plain.race(&access, &[]);
                 self.races(&access, race);
             }
         }
-        self.plain.note(access);
+        self.extras().plain.note(access);
     }
 
     fn look_for_race(&mut self, access: &Access, step: usize) {
-        let race = self.plain.race(access, self.search.events.clock(step));
+        let race = self.extras.plain.race(access, self.search.events.clock(step));
         self.races(access, race);
     }
 
     /// The step that was being done has been closed: its plain accesses have their place.
     #[cold]
     pub(crate) fn close_plain(&mut self) {
-        for access in std::mem::take(&mut self.plain.open) {
+        for access in std::mem::take(&mut self.extras.plain.open) {
             let step = access.segment as usize - 1;
             if step < self.search.events.len() {
                 self.look_for_race(&access, step);
@@ -58,7 +58,7 @@ impl World {
     /// The step `by` takes has waited for the end of `target`.
     pub(crate) fn joined(&mut self, target: CtxId, by: CtxId) {
         let step = (self.search.depth() as u32).saturating_sub(1);
-        self.plain.joined.push(Joined { target, by, step });
+        self.extras().plain.joined.push(Joined { target, by, step });
     }
 
     fn races(&mut self, access: &Access, race: Option<Access>) {

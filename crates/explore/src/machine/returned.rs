@@ -5,21 +5,31 @@ use std::panic::AssertUnwindSafe;
 
 use crate::ids::CtxId;
 use crate::machine::cell::with;
+use crate::machine::flags::{a_task_ends, do_tasks_end};
 
 /// Has `f` called at the end of the current task, before what was asked for earlier.
 pub(crate) fn at_end(f: impl FnOnce() + 'static) {
     with(|w| {
         let me = w.current;
-        w.ctx_mut(me).at_end.push(Box::new(f));
+        w.extras().at_end.push((me, Box::new(f)));
     });
+    a_task_ends();
 }
 
 /// The current task has returned from its function: does what was asked for its end.
 #[inline]
 pub(crate) fn ends() {
-    while let Some(f) = with(|w| {
-        let me = w.current;
-        w.ctx_mut(me).at_end.pop()
+    if do_tasks_end() {
+        end();
+    }
+}
+
+#[cold]
+fn end() {
+    while let Some((_, f)) = with(|w| {
+        let all = &mut w.extras.at_end;
+        let place = all.iter().rposition(|(of, _)| *of == w.current)?;
+        Some(all.remove(place))
     }) {
         f();
     }
@@ -29,7 +39,10 @@ pub(crate) fn ends() {
 #[inline]
 pub(crate) fn keep<T: 'static>(value: T) {
     if TypeId::of::<T>() != TypeId::of::<()>() {
-        with(|w| w.returned.push((w.current, Box::new(value))));
+        with(|w| {
+            let me = w.current;
+            w.extras().returned.push((me, Box::new(value)));
+        });
     }
 }
 
@@ -39,8 +52,8 @@ pub(crate) fn take<T: 'static>(ctx: CtxId) -> T {
     let unit: Box<dyn Any> = Box::new(());
     let value = unit.downcast::<T>().ok().or_else(|| {
         let place = with(|w| {
-            let place = w.returned.iter().position(|(of, _)| *of == ctx)?;
-            Some(w.returned.swap_remove(place))
+            let place = w.extras.returned.iter().position(|(of, _)| *of == ctx)?;
+            Some(w.extras.returned.swap_remove(place))
         });
         place.and_then(|(_, value)| value.downcast().ok())
     });

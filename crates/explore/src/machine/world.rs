@@ -62,6 +62,19 @@ impl core::error::Error for Ended {}
 type Left = Box<dyn FnOnce() -> Vec<String>>;
 type Check = Box<dyn FnOnce() -> Result<(), String>>;
 
+/// What few executions have.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// The accesses to plain memory.
+    pub plain: Plain,
+    /// Tells what is left when all is over, if nothing may be.
+    pub left: Option<Left>,
+    /// What tasks have returned, and nobody has asked for.
+    pub returned: Vec<(CtxId, Box<dyn Any>)>,
+    /// What is done when a context has returned from its function, the last first.
+    pub at_end: Vec<(CtxId, Box<dyn FnOnce()>)>,
+}
+
 /// One OS thread's machine.
 pub(crate) struct World {
     pub mode: Mode,
@@ -127,14 +140,12 @@ pub(crate) struct World {
     /// The contexts that wait for ever, where that is an outcome.
     pub waiting_outcome: Option<String>,
     pub recorder: Recorder,
-    /// The accesses to plain memory.
-    pub plain: Plain,
     /// The last acquisition of each lock, while it is found out what locks are for.
     pub acquisitions: Vec<Acquisition>,
-    /// Tells what is left when all is over, if nothing may be.
-    pub left: Option<Left>,
-    /// What tasks have returned, and nobody has asked for.
-    pub returned: Vec<(CtxId, Box<dyn Any>)>,
+    /// What few executions have; forgotten only if there is some.
+    pub extras: Extras,
+    /// Whether there is some.
+    pub has_extras: bool,
     /// What else belongs to the execution, and is of no concern to the machine.
     pub kept: Kept,
     /// What is told to the watchdog, and the names that it has been told.
@@ -199,10 +210,9 @@ impl World {
             over: false,
             waiting_outcome: None,
             recorder: Recorder::default(),
-            plain: Plain::default(),
+            extras: Extras::default(),
+            has_extras: false,
             acquisitions: Vec::new(),
-            left: None,
-            returned: Vec::new(),
             kept: Kept::default(),
             watched,
             named,
@@ -245,6 +255,18 @@ impl World {
         self.objs.clear();
     }
 
+    #[cold]
+    fn forget_extras(&mut self) {
+        self.has_extras = false;
+        self.extras = Extras::default();
+    }
+
+    /// Returns what few executions have, to be added to.
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.has_extras = true;
+        &mut self.extras
+    }
+
     /// What the machine does from here on.
     pub(crate) fn turn_to(&mut self, mode: Mode) {
         self.mode = mode;
@@ -281,8 +303,9 @@ impl World {
             self.recorder = Recorder::default();
         }
         self.acquisitions.clear();
-        self.left = None;
-        self.plain.clear();
+        if self.has_extras {
+            self.forget_extras();
+        }
         self.cpus.truncate(cpus as usize);
         for index in 0..self.cpus.len() {
             let token = self.add_token();
@@ -455,7 +478,6 @@ impl World {
             scheduled: None,
             preempted: None,
             spurious: [0; 2],
-            at_end: Vec::new(),
             kept: Kept::default(),
             pinned: false,
             may_not_run: false,

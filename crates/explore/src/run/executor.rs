@@ -176,13 +176,11 @@ impl Executor {
         if self.traces.is_some() && failed.is_none() && halted.is_none() {
             self.count_trace();
         }
-        if cell.with(|w| !w.returned.is_empty()) {
-            self.drop_returned(failed.is_some() || halted.is_some());
-        }
-        let failed = failed.or_else(|| {
-            let left = cell.with(|w| w.left.take().filter(|_| !w.some_wait()))?;
-            if halted.is_none() { self.leaked(left()) } else { None }
-        });
+        let failed = if cell.with(|w| w.has_extras) {
+            self.end_extras(failed, halted.is_some())
+        } else {
+            failed
+        };
         let failed =
             if strays::count() == self.strays { failed } else { Some(self.with_strays(failed)) };
         self.watch.0.rest();
@@ -210,21 +208,23 @@ impl Executor {
         std::panic::resume_unwind(payload);
     }
 
-    /// Drops what tasks have returned and nobody has asked for; what is left of a run that failed
-    /// stays, as its contexts do.
+    /// Drops what tasks have returned and nobody has asked for, and looks what is left then. What is
+    /// left of a run that failed stays, as its contexts do.
     #[cold]
-    fn drop_returned(&mut self, abandoned: bool) {
-        let returned = self.cell.with(|w| {
-            if !abandoned {
-                w.turn_to(Mode::Alone);
-                w.over = true;
-            }
-            std::mem::take(&mut w.returned)
-        });
-        match abandoned {
-            true => std::mem::forget(returned),
-            false => drop(returned),
+    fn end_extras(&mut self, failed: Option<FailedRun>, halted: bool) -> Option<FailedRun> {
+        if failed.is_some() || halted {
+            return failed;
         }
+        let (returned, left) = self.cell.with(|w| {
+            w.turn_to(Mode::Alone);
+            w.over = true;
+            (
+                std::mem::take(&mut w.extras.returned),
+                w.extras.left.take().filter(|_| !w.some_wait()),
+            )
+        });
+        drop(returned);
+        self.leaked(left?())
     }
 
     /// A run that has left something which must not be left.
@@ -249,7 +249,7 @@ impl Executor {
             self.end_services();
         }
         let left = self.stuck_ones();
-        let returned = cell.with(|w| std::mem::take(&mut w.returned));
+        let returned = cell.with(|w| std::mem::take(&mut w.extras.returned));
         if left.is_empty() {
             let unused = cell.with(|w| {
                 w.turn_to(Mode::Alone);
@@ -383,10 +383,9 @@ impl Executor {
     fn abandon(&mut self) {
         self.cell.with(|w| {
             std::mem::forget((std::mem::take(&mut w.checks), w.outcome.take()));
-            std::mem::forget(std::mem::take(&mut w.returned));
+            std::mem::forget(std::mem::take(&mut w.extras));
             for ctx in &mut w.ctxs {
                 std::mem::forget(ctx.job.take());
-                std::mem::forget(std::mem::take(&mut ctx.at_end));
             }
         });
         let unfinished: Vec<_> = self.stuck_ones();

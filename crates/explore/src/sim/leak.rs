@@ -85,7 +85,7 @@ impl Machine {
         };
         with(|w| {
             w.kept.put(alive);
-            w.left = Some(Box::new(left));
+            w.extras().left = Some(Box::new(left));
         });
     }
 }
