@@ -167,7 +167,9 @@ mod tests {
 
     #[test]
     fn calls_waits_and_registers_are_told_apart() {
-        let trap = |class: u64| Trap::from_syndrome(class << 26 | 0x12_3456, || panic!("{class:#x} has no address"));
+        let trap = |class: u64| {
+            Trap::from_syndrome(class << 26 | 0x12_3456, || panic!("{class:#x} has no address"))
+        };
         assert_eq!([trap(0x01), trap(0x16), trap(0x17)], [Trap::Wait, Trap::Hvc, Trap::Smc]);
         assert_eq!([trap(0x00), trap(0x07), trap(0x19)], [Trap::Undefined; 3]);
         assert_eq!(trap(0x18), Trap::SystemRegister(0x12_3456));

@@ -335,7 +335,8 @@ impl Vm {
             );
         } else if RTC.contains(&address) {
             return Some(
-                self.rtc((address - RTC.start) as u32, access.is_write().then_some(value as u32)).into(),
+                self.rtc((address - RTC.start) as u32, access.is_write().then_some(value as u32))
+                    .into(),
             );
         } else {
             return None;
