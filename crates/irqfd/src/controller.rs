@@ -62,6 +62,9 @@ pub trait Controller: Send + Sync + 'static {
     fn msi(&self, msi: Msi) -> Self::Delivery;
 }
 
+/// What a controller's deliveries leave to be done.
+pub type Owed<C> = <<C as Controller>::Delivery as Delivery>::Owed;
+
 impl<C: Controller + ?Sized> Controller for Arc<C> {
     type Delivery = C::Delivery;
     fn pins(&self, chip: u16) -> u32 {

@@ -7,7 +7,7 @@
 pub enum Outcome {
     /// The controller does not have it: nothing takes the message, or the host refused it.
     Failed,
-    /// It is one with an interrupt that is pending already.
+    /// The delivery is one with an interrupt that is pending already.
     Coalesced,
     /// The controller has it, or there was nothing to be delivered: an edge that falls.
     #[default]
@@ -31,9 +31,6 @@ pub trait Delivery: Default + Send + 'static {
     #[must_use]
     fn and(self, other: Self) -> Self;
 }
-
-/// What a controller's deliveries leave to be done.
-pub type Owed<C> = <<C as crate::Controller>::Delivery as Delivery>::Owed;
 
 impl Delivery for () {
     type Owed = ();

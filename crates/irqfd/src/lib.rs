@@ -25,9 +25,9 @@ mod slab;
 mod vm;
 
 pub use acks::AckNotifier;
-pub use controller::{Controller, Notify};
+pub use controller::{Controller, Notify, Owed};
 pub use deassign::Deassigning;
-pub use delivery::{Delivery, Outcome, Owed};
+pub use delivery::{Delivery, Outcome};
 pub use doorbell_platform::MsiMessage;
 pub use error::Error;
 pub use ids::{Gsi, Msi, Pin, SourceId};

@@ -90,7 +90,7 @@ pub(crate) struct State<P: Platform> {
     pub(crate) lines: Slab<Listed<P>>,
     /// How many tables were replaced while there were lines, and have not settled them.
     pub(crate) rerouting: u32,
-    /// Which edition of [`Routes`](crate::Routes) is in force.
+    /// The edition of [`Routes`](crate::Routes) that is in force.
     edition: u64,
 }
 

@@ -26,7 +26,7 @@ fn seen_vm(routes: &[(Gsi, Route)]) -> SeenVm {
     vm
 }
 
-/// Which pins are high, of the two.
+/// Returns which of the two pins are high.
 fn high(vm: &SeenVm) -> [bool; 2] {
     [PIN, OTHER_PIN].map(|pin| vm.controller().level(pin) != 0)
 }

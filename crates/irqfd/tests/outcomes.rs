@@ -73,7 +73,7 @@ struct Owes {
     inside: AtomicU32,
 }
 
-/// So many kicks.
+/// A number of kicks.
 #[derive(Default, PartialEq, Eq, Debug)]
 #[must_use]
 struct Kicks(u32);

@@ -22,7 +22,7 @@ pub trait InterruptSourceGroup: Send + Sync {
     fn update(&self, index: usize, message: Msi, masked: bool) -> io::Result<()>;
 }
 
-/// Who makes groups.
+/// A maker of groups.
 pub trait InterruptManager {
     fn create_group(&self, count: usize) -> io::Result<Arc<dyn InterruptSourceGroup>>;
 }

@@ -2,8 +2,6 @@
 
 use std::{fmt, io};
 
-#[cfg(doc)]
-use super::EventSink;
 use crate::Error;
 
 /// Why a descriptor was refused.
@@ -20,7 +18,7 @@ pub enum EventError {
         /// How many descriptors this process may have open.
         limit: Option<u64>,
     },
-    /// An [`EventSink`] writes to the eventfd from which events are to be read, or the other way
+    /// An [`EventSink`](super::EventSink) writes to the eventfd from which events are to be read, or the other way
     /// round: each acknowledgement would be the next event, without end.
     OwnSink,
     /// What the VM says.
