@@ -88,8 +88,8 @@ impl<P: Platform> Controller for Pins<P> {
         self.told(pin, latched)
     }
 
-    /// Asks the trigger that the guest has set: an edge is latched, of a level the vCPU sees what it
-    /// looks at.
+    /// Asks the trigger that the guest has set: an edge is latched, of a level the vCPU sees what
+    /// it looks at.
     fn pulse(&self, pin: Pin) -> Told {
         self.told(pin, |line, notices| {
             if line.state().trigger() == Trigger::Edge {

@@ -98,6 +98,10 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
 /// means: the line was lowered; look at the device, and signal again if it still wants an
 /// interrupt.
 ///
+/// One that signals its own irqfd takes it from
+/// [`Irqfd::assign_resample_with`](crate::Irqfd::assign_resample_with): an `Arc` of it would keep
+/// both.
+///
 /// A listener that panics stays registered; the others are notified all the same, and then the
 /// panic goes to whoever has acknowledged.
 pub trait Notify: Send + Sync + 'static {

@@ -14,8 +14,8 @@ pub enum Outcome {
     Delivered,
 }
 
-/// What comes back from a controller: `()` if nobody wants to know, an [`Outcome`], or a type of the
-/// controller's that says, too, what is owed. The default is that of a delivery of nothing.
+/// What comes back from a controller: `()` if nobody wants to know, an [`Outcome`], or a type of
+/// the controller's that says, too, what is owed. The default is that of a delivery of nothing.
 pub trait Delivery: Default + Send + 'static {
     /// What is left to be done when the delivery is over: vCPUs to be kicked or woken. `()` if
     /// there is never anything; else a `#[must_use]` type whose default is nothing.

@@ -101,8 +101,8 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.vm.signal_owing(&self.inner)
     }
 
-    /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is delivered:
-    /// what is owed for it comes back.
+    /// Assigns the irqfd to a GSI with edge, pin or MSI routes. An event that was pending is
+    /// delivered: what is owed for it comes back.
     ///
     /// # Context
     /// Any task; does not sleep.
@@ -114,9 +114,9 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.link_to(gsi, None)
     }
 
-    /// Assigns the irqfd to a GSI with a `Level` or `Pin` route: an event raises the line; the guest's
-    /// acknowledgement lowers it and then notifies `sink`, whose device signals again if it still
-    /// wants an interrupt. Several irqfds may do this on one GSI.
+    /// Assigns the irqfd to a GSI with a `Level` or `Pin` route: an event raises the line; the
+    /// guest's acknowledgement lowers it and then notifies `sink`, whose device signals again if it
+    /// still wants an interrupt. Several irqfds may do this on one GSI.
     ///
     /// Does not wait for a grace period: an acknowledgement that follows an event of this irqfd
     /// finds `sink`, since acknowledging looks for listeners after it has lowered the line.
@@ -195,8 +195,8 @@ impl<P: Platform, C: Controller> Irqfd<P, C> {
         self.inner.take_pending()
     }
 
-    /// Returns whether an event is pending, and leaves it there: for a snapshot. What is restored is
-    /// pending again by a [`signal`](Irqfd::signal_owing) of an irqfd that is not assigned yet.
+    /// Returns whether an event is pending, and leaves it there: for a snapshot. What is restored
+    /// is pending again by a [`signal`](Irqfd::signal_owing) of an irqfd that is not assigned yet.
     ///
     /// # Context
     /// Any task or hard interrupt; does not sleep.

@@ -90,8 +90,8 @@ pub(crate) struct Listed<P: Platform> {
 
 impl<P: Platform, C: Controller> Line<P, C> {
     /// Sets the level; one that is set already changes nothing. Of two calls at once, the level
-    /// that one of them has set is on the pins when both have returned. What the controller leaves to
-    /// be done comes back.
+    /// that one of them has set is on the pins when both have returned. What the controller leaves
+    /// to be done comes back.
     ///
     /// # Context
     /// Any context in which the controller can be called; does not sleep.

@@ -228,7 +228,8 @@ impl<P: Platform, C: Controller> Irqfds<P, C> {
     }
 
     /// Sets the level that `source` gives to a GSI (`KVM_IRQ_LINE`). For an edge or an MSI, `true`
-    /// is an event and `false` nothing. What comes back is the controller's (`KVM_IRQ_LINE_STATUS`).
+    /// is an event and `false` nothing. What comes back is the controller's
+    /// (`KVM_IRQ_LINE_STATUS`).
     ///
     /// # Context
     /// Any context in which the controller can be called; does not sleep.

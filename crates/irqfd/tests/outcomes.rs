@@ -177,3 +177,27 @@ fn a_loop_settles_what_is_owed_when_the_delivery_is_over() {
     assert_eq!((settled.load(SeqCst), vm.controller().kicks.load(SeqCst)), (2, 2));
     events.deassign(served).unwrap();
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_loop_whose_host_panics_when_it_settles_says_so_and_goes_on() {
+    use doorbell_irqfd::eventfd::EventLoop;
+
+    let vm = Irqfds::<Std, _>::new(Owes::default(), Limits::default());
+    let _ = vm.reroute(table(&[(GSI, Route::Pin(Pin::new(0, 0)))])).unwrap();
+    let (told, tells) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (settles, reports) = (Arc::clone(&told), Arc::clone(&tells));
+    let events = EventLoop::unthreaded_settling(move |kicks: Kicks| {
+        assert_ne!(settles.fetch_add(kicks.0, SeqCst) + kicks.0, 1, "this is what panics");
+    })
+    .unwrap()
+    .reporting(move |_, _| _ = reports.fetch_add(1, SeqCst));
+    let (event, served) = events.open(&vm, GSI).unwrap();
+    let mut device = File::from(event);
+    for _ in 0..2 {
+        device.write_all(&1_u64.to_ne_bytes()).unwrap();
+        assert_eq!(events.dispatch().unwrap(), 1);
+    }
+    assert_eq!((told.load(SeqCst), tells.load(SeqCst), events.len()), (2, 1, 1));
+    events.deassign(served).unwrap();
+}

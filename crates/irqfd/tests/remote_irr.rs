@@ -97,7 +97,7 @@ fn an_acknowledgement_before_remote_irr_is_cleared_costs_no_interrupt_and_one_af
     for at_a_time in [1, 2] {
         let [first, last] = [true, false].map(|first| spurious(at_a_time, first));
         println!(
-            "{EVENTS} events, {at_a_time} at a time: {first} spurious if the acknowledgement comes first, else {last}"
+            "{EVENTS} events, {at_a_time} at a time, spurious: {first}; acknowledged last: {last}"
         );
         assert_eq!((first, last), (0, EVENTS / at_a_time));
     }

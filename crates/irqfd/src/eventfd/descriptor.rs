@@ -143,8 +143,8 @@ impl Descriptor {
         self.0.pending.swap(false, Ordering::SeqCst)
     }
 
-    /// Returns whether an event is pending here, and leaves it. While the descriptor is served, that
-    /// is the loop's to say: [`EventLoop::is_pending`](super::EventLoop::is_pending).
+    /// Returns whether an event is pending here, and leaves it. While the descriptor is served,
+    /// that is the loop's to say: [`EventLoop::is_pending`](super::EventLoop::is_pending).
     ///
     /// # Context
     /// Any task; does not sleep.
@@ -152,7 +152,7 @@ impl Descriptor {
         self.0.pending.load(Ordering::SeqCst)
     }
 
-    /// Has an event pending, which the next assignment delivers: one that was pending in a snapshot.
+    /// Has an event pending, which the next assignment delivers: one that is in a snapshot.
     ///
     /// # Context
     /// Any task; does not sleep.

@@ -18,8 +18,8 @@ pub enum EventError {
         /// How many descriptors this process may have open.
         limit: Option<u64>,
     },
-    /// An [`EventSink`](super::EventSink) writes to the eventfd from which events are to be read, or the other way
-    /// round: each acknowledgement would be the next event, without end.
+    /// An [`EventSink`](super::EventSink) writes to the eventfd from which events are read, or
+    /// the other way round: each acknowledgement would be the next event, without end.
     OwnSink,
     /// What the VM says.
     Irqfd(Error),

@@ -270,8 +270,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         self.shared.serve_ready(&mut [EpollEvent::default(); EVENTS], 0)
     }
 
-    /// Assigns a descriptor to a GSI with edge, pin or MSI routes. An event that is in it already, or
-    /// was [pending](Descriptor::take_pending), is injected.
+    /// Assigns a descriptor to a GSI with edge, pin or MSI routes. An event that is in it already,
+    /// or was [pending](Descriptor::take_pending), is injected.
     ///
     /// # Context
     /// Any task; may sleep.
@@ -353,8 +353,8 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         entries.iter().for_each(|entry| entry.let_go());
     }
 
-    /// Returns whether an event of a descriptor is pending, because its GSI has no route, and leaves
-    /// it there: for a snapshot. (One that is still in the eventfd is the device's to save.)
+    /// Returns whether an event of a descriptor is pending, because its GSI has no route, and
+    /// leaves it there: for a snapshot. (One that is still in the eventfd is the device's to save.)
     ///
     /// # Context
     /// Any task; does not sleep.
@@ -393,23 +393,24 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             serving: Mutex::new(()),
             gone: AtomicBool::new(false),
         });
-        let result = match assign(&entry.irqfd) {
-            Ok(owed) => {
-                (self.shared.settles)(owed);
-                self.shared.add(&entry)
-            }
-            Err(error) => Err(error.into()),
+        let (result, owed) = match assign(&entry.irqfd) {
+            Ok(owed) => (self.shared.add(&entry), owed),
+            Err(error) => (Err(error.into()), Default::default()),
         };
         match &result {
             // An event that was there before is injected here and now; the thread may find it
             // first. (If the descriptor turns out to be dead, the thread finds that too.)
             Ok(served) => {
                 let settles = &self.shared.settles;
+                self.shared.guarded(*served, || settles(owed));
                 self.shared.guarded(*served, || settles(entry.inject_pending()));
                 self.shared.guarded(*served, || settles(entry.serve().1));
             }
             // Dropping the entry deassigns the irqfd.
-            Err(_) => entry.descriptor.release(),
+            Err(_) => {
+                entry.descriptor.release();
+                (self.shared.settles)(owed);
+            }
         }
         result
     }
