@@ -70,19 +70,25 @@ pub struct SchedTask(usize);
 ///
 /// ```
 /// use std::sync::Arc;
-/// use doorbell_explore::sim::{Placement, Scheduler};
+/// use doorbell_explore::sim::{Placement, Scheduler, yield_now};
 /// use doorbell_explore::sync::atomic::{AtomicU32, Ordering::SeqCst};
 /// use doorbell_explore::{Explore, Machine, trace::FailureKind};
 /// use doorbell_platform::CpuId;
 ///
-/// // Two tasks of one CPU, which lose an update only if one of them is preempted.
-/// let count = |preemptible: bool| {
+/// // Two tasks of one CPU lose an update only if one gives up the CPU in the middle of it.
+/// let count = |yields: bool| {
 ///     Explore::new("two tasks of one CPU").run(move |m: &Machine| {
-///         let scheduler = Scheduler::new(m, 1, Placement::Previous, preemptible, ());
+///         let scheduler = Scheduler::new(m, 1, Placement::Previous, false, ());
 ///         let word = Arc::new(AtomicU32::new(0));
 ///         for name in ["one", "two"] {
 ///             let word = Arc::clone(&word);
-///             scheduler.task(m, CpuId(0), name, move || word.store(word.load(SeqCst) + 1, SeqCst));
+///             scheduler.task(m, CpuId(0), name, move || {
+///                 let held = word.load(SeqCst);
+///                 if yields {
+///                     yield_now();
+///                 }
+///                 word.store(held + 1, SeqCst);
+///             });
 ///         }
 ///         m.at_quiescence("both have counted", move || match word.load(SeqCst) {
 ///             2 => Ok(()),
