@@ -245,3 +245,15 @@ fn one_wake_up_for_two_leaves_either_asleep_and_one_for_all_leaves_none() {
     let all = waits_for_an_item(WaitQueue::wake_all);
     assert_eq!(ends(all), [true, false, false]);
 }
+
+#[test]
+fn a_timeout_that_has_struck_does_not_strike_again() {
+    let sleeps_twice = |timeouts: u32| {
+        explore(move |m| {
+            m.timeouts(timeouts);
+            m.task("sleeps", || assert!(!park_timeout() && !park_timeout(), "nobody wakes it"));
+        })
+    };
+    sleeps_twice(2).assert_exhausted();
+    sleeps_twice(1).assert_found(FailureKind::Deadlock);
+}
