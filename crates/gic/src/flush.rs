@@ -190,26 +190,45 @@ impl ApList {
                 return false;
             }
         }
-        let (mut left, mut placed) = (bits, 0);
+        let (mut left, mut placed, mut wanted) = (bits, 0, entry.hcr);
         while left != 0 {
             let Some(id) = IntId::new(first + left.trailing_zeros()) else { break };
             left &= left - 1;
             let interrupt = interrupts.interrupt(id);
-            let state = interrupt.state();
-            // If it is no candidate any more, whoever makes it one again tells this vCPU.
-            if state.is_candidate_of(self.vcpu())
-                && let Some(state) = interrupt.take(true, state)
-            {
-                let slot = Slot::pending(id, state.is_latched());
-                let number = placed % 16;
-                let bits = list_register(interrupt, slot, state, lr::PENDING);
-                registers.set_list_register(number, bits);
-                self.slots[number] = slot;
-                placed += 1;
+            let mut state = interrupt.state();
+            if !edges.contain(state) || !interrupt.take_unchanged(true, state) {
+                let Some(changed) = self.take_changed(interrupt, &mut wanted) else { continue };
+                state = changed;
             }
+            let slot = Slot::pending(id, state.is_latched());
+            let number = placed % 16;
+            let bits = list_register(interrupt, slot, state, lr::PENDING);
+            registers.set_list_register(number, bits);
+            self.slots[number] = slot;
+            placed += 1;
         }
-        self.filled(registers, placed, entry.hcr);
+        self.filled(registers, placed, wanted);
         true
+    }
+
+    /// Takes an SPI that somebody has changed since it was looked at, and that may not be an edge
+    /// any more, or be one that any vCPU may have: then the guest's disabling of its group is to be
+    /// noticed. If it is no candidate any more, whoever makes it one again tells this vCPU.
+    #[cold]
+    fn take_changed<P: Platform>(
+        &self,
+        interrupt: &Interrupt<P>,
+        wanted: &mut u64,
+    ) -> Option<State> {
+        let seen = interrupt.state();
+        if !seen.is_candidate_of(self.vcpu()) {
+            return None;
+        }
+        let state = interrupt.take(true, seen)?;
+        if state.is_one_of_n() {
+            *wanted |= Groups::only(state.group()).in_hcr(hcr::VGRP0DIE);
+        }
+        Some(state)
     }
 
     /// Returns whether nothing waits in a list, and what is active needs no list register, and no

@@ -533,6 +533,69 @@ impl Vm {
     }
 }
 
+impl Vm {
+    /// Injects interrupts at once, and enters the guest until it has nothing to acknowledge at its
+    /// first look. Returns what it acknowledges, by entry.
+    fn handled(&mut self, injected: &[u32]) -> Vec<Vec<u32>> {
+        for &number in injected {
+            self.gic.spi(id(number)).expect("there is one").edge(&mut Nobody);
+        }
+        let mut entries = Vec::new();
+        loop {
+            let irqs_off = IrqGuard::new();
+            let registers = &mut self.registers;
+            let entered =
+                self.interface.enter(&self.gic, &irqs_off, CpuId(0), registers, &mut Nobody);
+            let in_guest = entered.expect("nothing is requested");
+            let mut handled = Vec::new();
+            while !registers.0.maintenance() {
+                let got = registers.0.read_iar(hw::Group::One).expect("it is not trapped");
+                if got.number() == 1023 {
+                    break;
+                }
+                let _ = registers.0.write_eoir(hw::Group::One, got).expect("it is not trapped");
+                handled.push(got.number());
+            }
+            let _ = self.interface.exit(&self.gic, in_guest, registers, &mut Nobody);
+            if handled.is_empty() {
+                return entries;
+            }
+            entries.push(handled);
+        }
+    }
+}
+
+#[test]
+fn edges_that_come_at_once_are_all_signalled_the_best_first() {
+    let mut vm = Vm::new();
+    // The later an interrupt's number, the higher its priority.
+    for word in 0..2u64 {
+        let priorities =
+            (0..4).fold(0, |bytes, at| bytes | (0x80 - 8 * (4 * word + at)) << (8 * at));
+        let offset = 0x420 + 4 * word as u32; // GICD_IPRIORITYR<n>
+        let access = vm.gic.write(Frame::Distributor, offset, Width::Word, priorities, &mut Nobody);
+        access.wait(&mut Nobody);
+    }
+    for number in 1..=8 {
+        let injected: Vec<_> = (FIRST..FIRST + number).collect();
+        let expected: Vec<_> = injected.iter().rev().copied().collect();
+        for _ in 0..2 {
+            let handled = vm.handled(&injected);
+            assert_eq!(handled.concat(), expected, "{number} at once: {handled:?}");
+            assert_eq!(handled.len(), number.div_ceil(4) as usize, "{handled:?}");
+        }
+    }
+    // One of them is disabled: the others come nevertheless, and it when it is enabled.
+    let write = |vm: &mut Vm, offset, value| {
+        let access = vm.gic.write(Frame::Distributor, offset, Width::Word, value, &mut Nobody);
+        access.wait(&mut Nobody);
+    };
+    write(&mut vm, 0x184, 1 << 1); // GICD_ICENABLER1
+    assert_eq!(vm.handled(&[FIRST, FIRST + 1, FIRST + 2]).concat(), [FIRST + 2, FIRST]);
+    write(&mut vm, 0x104, 1 << 1); // GICD_ISENABLER1
+    assert_eq!(vm.handled(&[FIRST + 3]).concat(), [FIRST + 3, FIRST + 1]);
+}
+
 #[test]
 fn an_spi_takes_five_read_modify_writes_from_its_injection_to_its_end_and_no_lock() {
     let mut vm = Vm::new();

@@ -121,6 +121,21 @@ fn prepare(machine: &mut Machine<'_>, random: &mut Random) {
     for word in 1..3 {
         machine.accesses(0, &Access::write(Frame::Distributor, 0x100 + 4 * word, 4, 0xffff_ffff));
     }
+    if random.one_in(2) {
+        come_at_once(machine, random);
+    }
+}
+
+/// Edges come at once, while nothing else is to be done: all of them, so that each has been listed
+/// once since it was configured, and when they are handled some of them again.
+fn come_at_once(machine: &mut Machine<'_>, random: &mut Random) {
+    let triggers = machine.model.read(Frame::Distributor, 0xc08, 4);
+    let edges = (0..6).filter(|at| triggers >> (2 * at + 1) & 1 != 0);
+    let edges = edges.fold(0, |bits, at| bits | 1 << at);
+    machine.accesses(0, &Access::write(Frame::Distributor, 0x204, 4, edges));
+    drain(machine);
+    let some = edges & random.bits();
+    machine.accesses(0, &Access::write(Frame::Distributor, 0x204, 4, some));
 }
 
 fn configure(machine: &mut Machine<'_>, random: &mut Random, frame: Frame, id: u32, few: bool) {
