@@ -77,6 +77,8 @@ struct Listed {
 /// A VM.
 pub struct Vm {
     pub gic: Gic<Sim>,
+    /// How many list registers each CPU has.
+    pub list_registers: u8,
     pub cpus: Vec<Cpu>,
     /// Whether the task of each vCPU was woken.
     pub woken: Vec<Model<bool>>,
@@ -117,13 +119,19 @@ impl Host for Hears<'_> {
 
 impl Vm {
     /// Returns one of so many vCPUs, whose guest has enabled group 1, the three SPIs and all
-    /// redistributors. The SPIs are routed to vCPU 0.
+    /// redistributors. The SPIs are routed to vCPU 0. Each CPU has one list register.
     pub fn new(vcpus: usize) -> Arc<Self> {
+        Vm::with_list_registers(vcpus, 1)
+    }
+
+    /// Returns one on CPUs that have so many list registers.
+    pub fn with_list_registers(vcpus: usize, list_registers: u8) -> Arc<Self> {
         let affinities: Vec<_> = (0..vcpus).map(|number| Affinity(number as u32)).collect();
-        let vtr = doorbell_gic::spec::Vtr::from_bits(implementation(1).vtr());
+        let vtr = doorbell_gic::spec::Vtr::from_bits(implementation(list_registers).vtr());
         let gic = Gic::new(vtr, 32, &affinities).expect("there can be such a GIC");
         let vm = Vm {
             gic,
+            list_registers,
             cpus: (0..vcpus).map(|_| Cpu::new("CPU")).collect(),
             woken: (0..vcpus).map(|_| Model::new("woken", false)).collect(),
             listed: SPIS.map(|_| Model::new("list registers", Listed::default())),

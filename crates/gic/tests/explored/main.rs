@@ -2,6 +2,7 @@
 //! signalled twice, and each access of the words is there for a reason.
 
 mod active;
+mod at_once;
 mod delivered;
 mod machine;
 mod power;
@@ -30,6 +31,7 @@ impl Case {
 fn cases() -> Vec<Case> {
     [
         delivered::programs(),
+        at_once::programs(),
         routes::programs(),
         active::programs(),
         power::programs(),

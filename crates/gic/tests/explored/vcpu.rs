@@ -109,7 +109,7 @@ impl Vcpu {
 
     /// Returns one that has looked at what the set-up has told it.
     pub fn new(vm: &Arc<Vm>, number: usize) -> Self {
-        let mut icv = VirtualInterface::new(implementation(1));
+        let mut icv = VirtualInterface::new(implementation(vm.list_registers));
         icv.set_vmcr(VMCR);
         let registers = Registers { icv, number, vm: Arc::clone(vm) };
         let mut interface = vm.gic.cpu_interface(vcpu(number)).expect("nobody has it");
