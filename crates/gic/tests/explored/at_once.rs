@@ -7,7 +7,7 @@ use doorbell_explore::Machine;
 use doorbell_gic::IntId;
 
 use crate::Case;
-use crate::machine::{EDGE, ICENABLER, ICPENDR, ISENABLER, OTHER, Vm, bit, is_served, task};
+use crate::machine::{EDGE, ICENABLER, ISENABLER, OTHER, Vm, bit, is_served, task};
 use crate::vcpu::all_stay;
 
 /// The programs of this file.
@@ -31,6 +31,16 @@ pub fn programs() -> Vec<Case> {
             vm.write(ISENABLER, bit(OTHER));
         }),
         with("two edges come at once, and one is routed elsewhere", 2, |vm| vm.route(OTHER, 1)),
+        // Nobody is told of the end of a source's level, which is in the word of the edge.
+        Case::new("two edges come at once, and the source of one falls", |m: &Machine| {
+            let vm = Vm::with_list_registers(1, 2);
+            task(m, "device", &vm, |vm| {
+                vm.inject(EDGE);
+                [true, false].into_iter().for_each(|high| vm.sets_source(OTHER, 3, high));
+            });
+            is_served(m, &vm, [(EDGE, 1..=1), (OTHER, 1..=1)]);
+            all_stay(m, &vm);
+        }),
     ]
 }
 
