@@ -27,7 +27,8 @@ fn agrees(first: u64, programs: u64) {
                     .iter()
                     .find(|(other, _)| *other == what)
                     .map_or(0, |(_, count)| *count);
-                assert!(count * 20 >= programs, "only {count} of {programs} programs {what}");
+                // One in 25: those that choose a value, too, are often too large for brute force.
+                assert!(count * 25 >= programs, "only {count} of {programs} programs {what}");
             };
             often("failed to exchange a word");
             often("gave up waiting");
