@@ -34,7 +34,8 @@ use doorbell_host::{
     PiTarget, Producer, RemapTable, Sharing, Token,
 };
 use doorbell_irqfd::{
-    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId,
+    Controller, FollowRoutes, Gsi, Irqfd, Irqfds, Limits, Msi, NoBypass, Pin, Route, RoutingTable,
+    Signalled, SourceId,
 };
 use doorbell_platform::{Atomic, CpuId, IrqGuard, Platform, ReadDomain, Std, Vector};
 use doorbell_post::{
@@ -242,6 +243,17 @@ impl Consumer<Device> for Assigned {
     }
 }
 
+/// Who hears of routes that have changed. The device's irqfd is the only one that is posted.
+struct Posts<'a>(&'a Bypass<Std, Device, Assigned>);
+
+impl FollowRoutes for Posts<'_> {
+    fn follow(&self, gsi: Gsi) {
+        if gsi == NIC {
+            self.0.follow(Token(1));
+        }
+    }
+}
+
 fn at(place: CpuVector) -> RemappedIrte {
     let CpuVector { cpu, vector } = place;
     RemappedIrte {
@@ -303,7 +315,8 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let ids = (0..).zip(&vcpus).map(|(id, vcpu)| (Registers::X2Apic { id }, Arc::clone(vcpu)));
     let chip = Chip(ApicMap::new(&rcu, ApicTable::new(ids)));
     let vm = Irqfds::<Std, _>::new(chip, Limits { gsis: 64, ..Limits::default() });
-    let _ = vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(0, 0x42))])?)?;
+    vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(0, 0x42))])?)?
+        .follow(&NoBypass);
 
     // A device of the monitor's own: eventfd, irqfd, route, post, thread.
     let events = doorbell_irqfd::eventfd::EventLoop::<Std, Chip>::spawn()?;
@@ -346,7 +359,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let rerouted =
         vm.reroute(RoutingTable::new(&[(DISK, message(0, 0x41)), (NIC, message(1, 0x52))])?)?;
     assert!(rerouted.gsis().eq([NIC]));
-    bypass.follow(Token(1));
+    rerouted.follow(&Posts(&bypass));
     nic.interrupts();
     assert_eq!((told.recv()?, forward.calls.load(SeqCst)), ((1, 0x52), 1));
 
@@ -359,7 +372,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         .ok_or("it is there already")?;
     let change =
         host.desc.set_affinity(to, &host.online, |_| nic.interrupt.set_host(at(moved.to())))?;
-    change.ok_or("it is there already")?.act().completed();
+    change.ok_or("it is there already")?.act().by(|_| ());
     assert_eq!(host.vectors.moved(moved)?.cpu(), CpuId(0));
     assert_eq!(host.vectors.cleanup(CpuId(0), |_vector| false), Cleaned::All);
 

@@ -73,6 +73,11 @@ pub trait Consumer<D>: Send + Sync + 'static {
 
     /// Disconnects: when this returns, interrupts of the producer arrive in the host, and nothing
     /// that it has done uses what `link` refers to.
+    ///
+    /// Nothing here, in `connect` or in `follow` may wait until a vCPU has done something. That
+    /// vCPU may be in [`Bypass::follow`], because its guest has changed the route, and wait for
+    /// this pair, which is taken until this returns: a deadlock that no lock shows. A vCPU that has
+    /// to look at its pending bits is kicked, and looks when it comes to it.
     fn disconnect(&self, producer: &Arc<D>, link: Self::Link);
 }
 

@@ -68,7 +68,7 @@ fn cpu(number: u32) -> HostApicId {
 fn an_entry_says_where_its_vcpu_is_also_while_it_sleeps_and_while_avic_is_inhibited() {
     let [vcpu] = vcpus();
     let mut binding = binding();
-    binding.bind(Arc::clone(&vcpu), posting(0)).unwrap().completed();
+    binding.bind(Arc::clone(&vcpu), posting(0)).unwrap().by(|_| ());
     let interrupt = Arc::clone(binding.interrupt());
     let says = || interrupt.load().as_guest().map(|guest| guest.residency);
 
@@ -84,7 +84,7 @@ fn an_entry_says_where_its_vcpu_is_also_while_it_sleeps_and_while_avic_is_inhibi
     vcpu.0.put();
     assert_eq!((says(), vcpu.0.copies().len()), (Some(Residency::Away { log: false }), 1));
 
-    let RescanRequired(former) = binding.unbind().unwrap().completed();
+    let RescanRequired(former) = binding.unbind().unwrap().by(|_| ());
     assert_eq!((former.0.logged(), former.0.copies().len()), (Notice::Nothing, 0));
     assert_eq!(interrupt.load().as_host(), Some(HOST));
 }
@@ -93,17 +93,17 @@ fn an_entry_says_where_its_vcpu_is_also_while_it_sleeps_and_while_avic_is_inhibi
 fn what_was_posted_until_the_invalidation_wakes_the_former_vcpu_and_the_entry_goes_to_another() {
     let [from, to] = vcpus();
     let mut binding = binding();
-    binding.bind(Arc::clone(&from), posting(0)).unwrap().completed();
+    binding.bind(Arc::clone(&from), posting(0)).unwrap().by(|_| ());
     let sleeping = from.0.block().ok().unwrap();
     let invalidate = binding.unbind().unwrap();
     assert_eq!(binding.interrupt().load().as_host(), Some(HOST));
     // By what it has read of the entry, the IOMMU posts once more.
     from.0.page().register(IRR).fetch_or(1 << (VECTOR % 32), SeqCst);
-    let RescanRequired(former) = invalidate.completed();
+    let RescanRequired(former) = invalidate.by(|_| ());
     assert_eq!(former.0.logged(), Notice::Wake);
     sleeping.wait();
 
-    binding.bind(Arc::clone(&to), posting(1)).unwrap().completed();
+    binding.bind(Arc::clone(&to), posting(1)).unwrap().by(|_| ());
     to.0.load(cpu(5));
     let guest = binding.interrupt().load().as_guest().unwrap();
     assert_eq!((guest.backing_page, guest.residency), (6, Residency::Running { apic_id: 5 }));

@@ -85,7 +85,7 @@ fn a_vcpu_that_moves_takes_one_lock_and_a_load_and_a_store_for_each_interrupt() 
         let vcpu = Arc::new(Vcpu(ResidencyCopies::new(Own)));
         let mut bindings = bindings(count);
         for binding in &mut bindings {
-            binding.bind(Arc::clone(&vcpu), POSTING).unwrap().completed();
+            binding.bind(Arc::clone(&vcpu), POSTING).unwrap().by(|_| ());
         }
         let ((), counts, allocations) = of(|| vcpu.0.set(RUNNING));
         let n = count as u64;
@@ -103,18 +103,18 @@ fn to_bind_and_to_unbind_takes_one_lock_and_no_memory_once_the_list_has_been_as_
     let vcpu = Arc::new(Vcpu(ResidencyCopies::new(Own)));
     let mut bindings = bindings(1);
     let binding = &mut bindings[0];
-    binding.bind(Arc::clone(&vcpu), POSTING).unwrap().completed();
+    binding.bind(Arc::clone(&vcpu), POSTING).unwrap().by(|_| ());
     let (left, counts, allocations) = of(|| binding.unbind().unwrap());
-    let _ = left.completed();
+    let _ = left.by(|_| ());
     // The entry, and what the host wants of it, each once more to see whether that has changed.
     assert_eq!(counts, Counts { spins: 1, irq_saves: 1, loads: 3, stores: 1, ..Counts::default() });
     assert_eq!(allocations, 0);
     let again = Arc::clone(&vcpu);
     let (token, counts, allocations) = of(|| binding.bind(again, POSTING).unwrap());
-    token.completed();
+    token.by(|_| ());
     assert_eq!(counts, Counts { spins: 1, irq_saves: 1, stores: 1, ..Counts::default() });
     assert_eq!(allocations, 0);
-    let _ = binding.unbind().unwrap().completed();
+    let _ = binding.unbind().unwrap().by(|_| ());
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn to_move_an_interrupt_in_the_host_takes_no_lock_and_no_memory() {
     let interrupt = Arc::clone(bindings.remove(0).interrupt());
     let (token, counts, allocations) =
         of(|| interrupt.set_host(HostMode { destination: 4, ..HOST }));
-    token.completed();
+    token.by(|_| ());
     // Twice: who has written looks again.
     assert_eq!(counts, Counts { stores: 1, loads: 4, rmws: 1, ..Counts::default() });
     assert_eq!(allocations, 0);
@@ -164,7 +164,7 @@ fn entries_are_taken_and_given_back_without_memory() {
     let memory: Memory = (0..2).map(|_| <P as Platform>::AtomicU128::new(0)).collect();
     assert_eq!(IrteMemory::<P>::entries(&memory).len(), 2);
     let table = RemapTable::<P, Memory>::new(memory).unwrap();
-    let ((), _, allocations) = of(|| drop(table.allocate().unwrap().retire().completed()));
+    let ((), _, allocations) = of(|| drop(table.allocate().unwrap().retire().by(|_| ())));
     assert_eq!((allocations, table.free()), (0, 2));
 }
 

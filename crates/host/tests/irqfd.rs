@@ -5,6 +5,7 @@
 //! registered with one token, it is posted to the vCPU that the irqfd's route names, if the route
 //! is a message for one vCPU; else it goes on to arrive.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use doorbell_host::irte::amd::HostMode;
@@ -14,7 +15,8 @@ use doorbell_host::{
     RemapTable, Token,
 };
 use doorbell_irqfd::{
-    Controller, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable, SourceId,
+    Controller, FollowRoutes, Gsi, Irqfds, Limits, Msi, Pin, Rerouted, Route, RoutingTable,
+    SourceId,
 };
 use doorbell_platform::{Atomic, Platform, Std, Vector};
 use doorbell_post::{Mirror, Residency, ResidencyCopies};
@@ -119,11 +121,27 @@ impl Consumer<Device> for Assigned {
 /// The tokens of the irqfds, each with its GSI.
 type Tokens = Vec<(Gsi, Token)>;
 
-/// What a host does after each [`Irqfds::reroute`]: when this has returned, nothing is posted by a
-/// former route.
-fn follow(bypass: &Bypass<Std, Device, Assigned>, tokens: &Tokens, rerouted: Rerouted) -> usize {
-    let changed = rerouted.gsis().flat_map(|gsi| tokens.iter().filter(move |of| of.0 == gsi));
-    changed.map(|(_, token)| bypass.follow(*token)).count()
+/// What a host that owns a bypass is told by [`Rerouted::follow`], and how often it was.
+struct Posts {
+    bypass: Arc<Bypass<Std, Device, Assigned>>,
+    tokens: Tokens,
+    followed: Cell<usize>,
+}
+
+impl FollowRoutes for Posts {
+    fn follow(&self, gsi: Gsi) {
+        for (_, token) in self.tokens.iter().filter(|of| of.0 == gsi) {
+            self.bypass.follow(*token);
+            self.followed.set(self.followed.get() + 1);
+        }
+    }
+}
+
+impl Posts {
+    fn follow_all(&self, rerouted: Rerouted) -> usize {
+        rerouted.follow(self);
+        self.followed.take()
+    }
 }
 
 const HOST: HostMode = HostMode { destination: 9, logical: false, vector: 0x31, kind: 0 };
@@ -149,9 +167,11 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
     );
     let bypass = Bypass::<Std, Device, Assigned>::new();
     let tokens: Tokens = vec![(FIRST, Token(1)), (SECOND, Token(2))];
+    let posts =
+        Posts { bypass: Arc::clone(&bypass), tokens: tokens.clone(), followed: Cell::new(0) };
     let first =
         vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(0, 0x42))])).unwrap();
-    assert_eq!(follow(&bypass, &tokens, first), 2, "nobody is registered yet, which is no mistake");
+    assert_eq!(posts.follow_all(first), 2, "nobody is registered yet, which is no mistake");
 
     let memory: Memory = (0..2).map(|_| Atomic::new(0)).collect();
     let entries = RemapTable::new(memory).unwrap();
@@ -179,7 +199,7 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
 
     let moved =
         vm.reroute(table(&[(FIRST, message(0, 0x41)), (SECOND, message(1, 0x52))])).unwrap();
-    assert_eq!(follow(&bypass, &tokens, moved), 1);
+    assert_eq!(posts.follow_all(moved), 1);
     assert_eq!((says(&interrupts[0]), says(&interrupts[1])), (Some((0, 0x41)), Some((1, 0x52))));
     assert_eq!((*vcpus[0].looked_at.lock().unwrap(), *vcpus[1].looked_at.lock().unwrap()), (1, 0));
 
@@ -187,7 +207,7 @@ fn a_device_is_posted_by_the_route_of_its_irqfd_until_either_leaves_and_only_wha
     let lost = vm
         .reroute(table(&[(FIRST, Route::Edge(Pin::new(0, 4))), (SECOND, message(1, 0x52))]))
         .unwrap();
-    assert_eq!(follow(&bypass, &tokens, lost), 1);
+    assert_eq!(posts.follow_all(lost), 1);
     assert_eq!((says(&interrupts[0]), interrupts[0].load().as_host()), (None, Some(HOST)));
 
     drop(registered);

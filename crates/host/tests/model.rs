@@ -230,9 +230,9 @@ impl World {
 
     fn complete(&self, token: Token) {
         match token {
-            Token::Changed(token) => token.completed(),
-            Token::Left(token, former) => assert_eq!(token.completed().0.number, former),
-            Token::Retired(token) => drop(token.completed()),
+            Token::Changed(token) => token.by(|_| ()),
+            Token::Left(token, former) => assert_eq!(token.by(|_| ()).0.number, former),
+            Token::Retired(token) => drop(token.by(|_| ())),
         }
     }
 

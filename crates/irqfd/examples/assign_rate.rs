@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use doorbell_irqfd::{
-    Controller, Gsi, Irqfds, Limits, Msi, Notify, Pin, Route, RoutingTable, SourceId,
+    Controller, Gsi, Irqfds, Limits, Msi, NoBypass, Notify, Pin, Route, RoutingTable, SourceId,
 };
 use doorbell_platform::Std;
 
@@ -37,7 +37,8 @@ impl Controller for Pins {
 fn vm() -> Irqfds<Std, Pins> {
     let vm = Irqfds::new(Pins(Default::default()), Limits::default());
     let routes: Vec<_> = (0..24).map(|n| (Gsi(n), Route::Level(Pin::new(0, n)))).collect();
-    let _ = vm.reroute(RoutingTable::new(&routes).expect("24 routes")).expect("24 pins");
+    let table = RoutingTable::new(&routes).expect("24 routes");
+    vm.reroute(table).expect("24 pins").follow(&NoBypass);
     vm
 }
 

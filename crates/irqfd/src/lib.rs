@@ -34,7 +34,7 @@ pub use ids::{Gsi, Msi, Pin, SourceId};
 pub use irqfd::{Irqfd, Resampled, Signalled};
 pub use line::Line;
 pub use locks::LOCKS;
-pub use rerouted::Rerouted;
+pub use rerouted::{FollowRoutes, NoBypass, Rerouted};
 pub use routes::Routes;
 pub use routing::{Route, RoutingTable};
 pub use vm::{Irqfds, Limits};

@@ -53,7 +53,7 @@ const MOST: u32 = 256;
 /// #     fn msi(&self, _: Msi) {}
 /// # }
 /// # let vm = Irqfds::<Std, _>::new(Chip::default(), Limits::default());
-/// # let _ = vm.reroute(RoutingTable::new(&[(Gsi(4), Route::Pin(Pin::new(0, 4)))])?)?;
+/// # vm.reroute(RoutingTable::new(&[(Gsi(4), Route::Pin(Pin::new(0, 4)))])?)?.follow(&NoBypass);
 /// # let is_high = || vm.controller().0.load(SeqCst) != 0;
 /// let (serial, other) = (vm.line(Gsi(4), "ttyS0")?, vm.line(Gsi(4), "ttyS2")?);
 /// serial.set(true);

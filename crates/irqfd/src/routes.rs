@@ -50,6 +50,7 @@ pub(crate) static ROUTES: LockClass = LockClass::new("irqfd.routes", WaitType::S
 /// routes.set(gsi, &[Route::Msi(Msi::new(0xfee0_0000, 0x41))])?;
 /// let rerouted = routes.publish()?;
 /// assert_eq!(rerouted.gsis().count(), 25);
+/// rerouted.follow(&NoBypass); // or the one that there is
 ///
 /// routes.free(gsi)?;
 /// assert_eq!(routes.unpublished(), [gsi]);

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{Count, table};
 use doorbell_irqfd::{
-    Controller, Delivery, Error, Gsi, Irqfds, Limits, Msi, Outcome, Pin, Route, Signalled, SourceId,
+    Controller, Delivery, Error, Gsi, Irqfds, Limits, Msi, NoBypass, Outcome, Pin, Route,
+    Signalled, SourceId,
 };
 use doorbell_platform::Std;
 
@@ -126,7 +127,7 @@ fn each_kick_that_is_owed_comes_back_once_by_whatever_way_the_event_has_gone() {
     let vm = Irqfds::<Std, _>::new(Owes::default(), Limits::default());
     let pins = [0, 1].map(|n| (GSI, Route::Pin(Pin::new(0, n))));
     let mut all = 0;
-    all += vm.reroute(table(&pins)).unwrap().take_owed().len();
+    all += vm.reroute(table(&pins)).unwrap().follow_owing(&NoBypass).len();
     let (irqfd, line) = (vm.irqfd(), vm.line(GSI, "line").unwrap());
     assert_eq!(irqfd.signal_owing(), (Signalled::Pending, Kicks(0)));
     let owed = irqfd.assign(GSI).unwrap();
@@ -136,9 +137,9 @@ fn each_kick_that_is_owed_comes_back_once_by_whatever_way_the_event_has_gone() {
     all += line.set(true).0 as usize;
     assert_eq!(line.set(true), Kicks(0), "it is high");
     all += vm.set_irq(GSI, SourceId::USERSPACE, true).unwrap().0 as usize;
-    assert_eq!(vm.reroute(table(&[])).unwrap().take_owed(), []);
+    assert_eq!(vm.reroute(table(&[])).unwrap().follow_owing(&NoBypass), []);
     assert_eq!(irqfd.signal_owing(), (Signalled::Pending, Kicks(0)));
-    let owed = vm.reroute(table(&pins)).unwrap().take_owed();
+    let owed = vm.reroute(table(&pins)).unwrap().follow_owing(&NoBypass);
     assert_eq!(owed.len(), 2, "of the line that has pins again, and of the event");
     all += owed.into_iter().map(|kicks| kicks.0 as usize).sum::<usize>();
     irqfd.deassign().unwrap();

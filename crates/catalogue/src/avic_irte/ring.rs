@@ -154,12 +154,12 @@ impl Scope {
             let change = writes
                 .set_affinity(CpuSet::of([WRITERS_CPU]), &online, program)
                 .expect("it is online");
-            change.expect("it has to move").act().completed();
+            change.expect("it has to move").act().by(|_| ());
         });
         let (binds, target) = (Rc::clone(&binding), Arc::clone(&vcpu));
         m.task_on(CpuId(2), "bind", move || {
             let posting = Posting { backing_page: 1, vector: 0x41, tag: 1 };
-            binds.borrow_mut().bind(target, posting).expect("it is bound to none").completed();
+            binds.borrow_mut().bind(target, posting).expect("it is bound to none").by(|_| ());
         });
         m.at_quiescence(
             "the entry says where the vCPU is, and the thread is where the interrupt goes",
@@ -170,7 +170,7 @@ impl Scope {
                 let bound = binding
                     .borrow_mut()
                     .unbind()
-                    .map(|invalidate| drop(invalidate.completed()))
+                    .map(|invalidate| drop(invalidate.by(|_| ())))
                     .is_ok();
                 if says != Some(vcpu.copies.residency()) || !bound {
                     return Err(format!(

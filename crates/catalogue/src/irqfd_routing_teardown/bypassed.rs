@@ -17,7 +17,7 @@ use doorbell_host::{
     Posting, Producer, RemapTable, RescanRequired, Token,
 };
 use doorbell_irqfd::{
-    Controller, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId,
+    Controller, FollowRoutes, Gsi, Irqfd, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId,
 };
 use doorbell_platform::{Atomic, CpuId, Platform};
 use doorbell_post::{Bit, Layout, Mirror, Notice, Residency, ResidencyCopies};
@@ -205,8 +205,7 @@ impl Hardware {
     }
 
     fn invalidate<T>(&self, token: Invalidate<T>) -> T {
-        self.unit.invalidate();
-        token.completed()
+        token.by(|_| self.unit.invalidate())
     }
 }
 
@@ -247,6 +246,17 @@ struct Device {
 }
 
 impl Producer for Device {}
+
+/// Who hears of routes that have changed.
+struct Posts(Arc<Bypass<Sim, Device, Assigned>>);
+
+impl FollowRoutes for Posts {
+    fn follow(&self, gsi: Gsi) {
+        if gsi == GSI {
+            self.0.follow(TOKEN);
+        }
+    }
+}
 
 /// The adapter: what an irqfd does as a consumer.
 struct Assigned {
@@ -376,8 +386,8 @@ fn program(m: &Machine, scope: Scope) {
         let hardware = Arc::clone(&hardware);
         m.task("reroute", move || {
             let rerouted = vm.reroute(table(NEW)).expect("an open VM");
-            if scope.follows && rerouted.gsis().any(|gsi| gsi == GSI) {
-                bypass.follow(TOKEN);
+            if scope.follows {
+                rerouted.follow(&Posts(bypass));
             }
             hardware.over.change(|over| over.rerouted = true);
             note(|| "the update has returned: no old route may be used from now on".to_owned());

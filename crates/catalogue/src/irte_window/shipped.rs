@@ -76,7 +76,7 @@ struct Bindings(RefCell<AmdBinding<Sim, Memory, Vcpu>>);
 impl Drop for Bindings {
     fn drop(&mut self) {
         if let Ok(invalidate) = self.0.get_mut().unbind() {
-            drop(invalidate.completed());
+            drop(invalidate.by(|_| ()));
         }
     }
 }
@@ -93,16 +93,16 @@ fn program(m: &Machine, posted: Posted) {
     let arrived = Rc::new(Model::new("arrived", false));
     {
         let interrupt = Arc::clone(&interrupt);
-        m.task("affinity", move || interrupt.set_host(NEW).completed());
+        m.task("affinity", move || interrupt.set_host(NEW).by(|_| ()));
     }
     if posted != Posted::Never {
         let (binding, to) = (Rc::clone(&binding), Arc::clone(&vcpu));
         let posting =
             Posting { backing_page: GUEST.backing_page, vector: GUEST.vector, tag: GUEST.tag };
         m.task("bind", move || {
-            binding.0.borrow_mut().bind(to, posting).expect("it is not bound").completed();
+            binding.0.borrow_mut().bind(to, posting).expect("it is not bound").by(|_| ());
             if posted == Posted::Unbound {
-                drop(binding.0.borrow_mut().unbind().expect("it is bound").completed());
+                drop(binding.0.borrow_mut().unbind().expect("it is bound").by(|_| ()));
             }
         });
         m.task("vCPU", move || vcpu.0.set(RUNS));

@@ -64,7 +64,7 @@ impl Step {
 #[must_use = "an interrupt that waits in the former CPU's IRR is found by nobody else"]
 pub struct CheckIrr(pub Vector);
 
-/// How to change a message. Of messages in compatibility format, whose data is the vector; where
+/// A change of a message. Of messages in compatibility format, whose data is the vector; where
 /// interrupts are remapped, the entry is changed, and not the message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the device has its former message until the steps are done"]
@@ -98,13 +98,15 @@ impl MessageUpdate {
         Ok(MessageUpdate { first: step(from, via), second: step(via, to) })
     }
 
-    /// Returns what is to be done: no step if the messages are the same, one, or two.
-    pub fn steps(&self) -> impl Iterator<Item = Step> + use<> {
-        self.first.into_iter().chain(self.second)
-    }
-
-    /// Returns what has to be looked at after the last step.
-    pub fn afterwards(&self) -> Option<CheckIrr> {
+    /// Has `write` do what is to be done: no step if the messages are the same, one, or two.
+    /// Returns what has to be looked at after the last one.
+    ///
+    /// # Context
+    /// On the CPU that the former message names, with interrupts off until the IRR was looked at,
+    /// if the device cannot mask; otherwise any task. Sleeps if `write` does.
+    #[must_use = "an interrupt that waits in the former CPU's IRR is found by nobody else"]
+    pub fn apply(self, mut write: impl FnMut(Step)) -> Option<CheckIrr> {
+        self.first.into_iter().chain(self.second).for_each(&mut write);
         self.second.map(|last| CheckIrr(Vector(last.message.data as u8)))
     }
 }
@@ -139,31 +141,32 @@ mod tests {
         to_cpu(cpu, Vector(vector), Eight).unwrap()
     }
 
+    /// What is written, and what is to be looked at after that.
+    fn applied(from: MsiMessage, to: MsiMessage, can_mask: bool) -> (Vec<Step>, Option<CheckIrr>) {
+        let mut steps = Vec::new();
+        let looks = MessageUpdate::new(from, to, can_mask).unwrap().apply(|step| steps.push(step));
+        (steps, looks)
+    }
+
     #[test]
     fn a_device_that_cannot_mask_gets_the_new_vector_first_and_the_old_cpu_looks_at_its_irr() {
-        let update = MessageUpdate::new(to(1, 0x41), to(2, 0x51), false).unwrap();
-        let steps: Vec<_> = update.steps().map(|step| (step.masked, step.message)).collect();
+        let (steps, looks) = applied(to(1, 0x41), to(2, 0x51), false);
+        let steps: Vec<_> = steps.iter().map(|step| (step.masked, step.message)).collect();
         assert_eq!(steps, [(false, to(1, 0x51)), (false, to(2, 0x51))]);
-        assert_eq!(update.afterwards(), Some(CheckIrr(Vector(0x51))));
+        assert_eq!(looks, Some(CheckIrr(Vector(0x51))));
     }
 
     #[test]
     fn a_device_that_can_mask_is_masked_for_two_words_and_not_for_one() {
-        let update = MessageUpdate::new(to(1, 0x41), to(2, 0x51), true).unwrap();
-        let steps: Vec<_> = update.steps().collect();
+        let (steps, _) = applied(to(1, 0x41), to(2, 0x51), true);
         assert_eq!((steps.len(), steps[0].masked), (1, true));
         assert_eq!(
             steps[0].words().collect::<Vec<_>>(),
             [(Word::Address, 0xfee0_2000), (Word::Data, 0x51)]
         );
         for can_mask in [false, true] {
-            let update = MessageUpdate::new(to(1, 0x41), to(2, 0x41), can_mask).unwrap();
-            assert!(update.steps().eq([Step {
-                masked: false,
-                message: to(2, 0x41),
-                from: to(1, 0x41)
-            }]));
-            assert_eq!(update.afterwards(), None);
+            let step = Step { masked: false, message: to(2, 0x41), from: to(1, 0x41) };
+            assert_eq!(applied(to(1, 0x41), to(2, 0x41), can_mask), ([step].to_vec(), None));
         }
     }
 
@@ -197,7 +200,9 @@ mod tests {
             };
             let mut device = from;
             let mut mixed = false;
-            for step in update.steps() {
+            let mut steps = Vec::new();
+            let looks = update.apply(|step| steps.push(step));
+            for step in steps {
                 prop_assert!(can_mask || !step.masked);
                 for (word, value) in step.words() {
                     match word {
@@ -212,7 +217,7 @@ mod tests {
                 prop_assert_eq!(device, step.message);
             }
             prop_assert_eq!(device, to);
-            prop_assert_eq!(update.afterwards().is_some(), mixed);
+            prop_assert_eq!(looks.is_some(), mixed);
         }
     }
 }

@@ -72,7 +72,7 @@ impl<I: PostableInterrupt<V>, V> Drop for Binding<I, V> {
     /// still write to it.
     fn drop(&mut self) {
         if let Ok(unbound) = self.unbind() {
-            mem::forget(unbound.completed());
+            mem::forget(unbound);
         }
     }
 }

@@ -9,9 +9,9 @@ use crate::IrteIndex;
 /// Mode, root pointer and vector of an AMD entry, and anything in an entry of VT-d, are cached;
 /// whether a vCPU runs, and where, is not (48882, section 2.2.5.3).
 ///
-/// The host sends the invalidation (`INVALIDATE_INTERRUPT_TABLE`; an IEC invalidation), waits for
-/// its completion in a context where it may wait, holding no lock, and then says so. `T` is what it
-/// gets for that.
+/// `T` is what the host gets [for sending](Invalidate::by) the invalidation
+/// (`INVALIDATE_INTERRUPT_TABLE`; an IEC invalidation) and waiting for its completion, in a context
+/// where it may wait, holding no lock.
 #[derive(Debug)]
 #[must_use = "hardware may use what the entry was until it is told to forget it"]
 pub struct Invalidate<T> {
@@ -34,9 +34,14 @@ impl<T> Invalidate<T> {
         self.index
     }
 
-    /// Returns what was kept until the invalidation has completed, which the caller vouches for:
-    /// the host's IOMMU has said so.
-    pub fn completed(self) -> T {
+    /// Has the entry invalidated, and returns what was kept until that has completed. `invalidate`
+    /// returns when the host's IOMMU has said that it has; one that covers more entries, or was
+    /// sent for another change that came after this one, serves as well.
+    ///
+    /// # Context
+    /// Any task; sleeps if `invalidate` does.
+    pub fn by(self, invalidate: impl FnOnce(IrteIndex)) -> T {
+        invalidate(self.index);
         self.then
     }
 }

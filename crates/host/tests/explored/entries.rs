@@ -134,8 +134,8 @@ fn retarget(m: &Machine, all: &Rc<Machines>, looks_again: bool) {
             (looks, bind(binding, &moves.vcpus[1]))
         });
         // One invalidation is enough for both: it comes after both changes.
-        bound.completed();
         let looks = moves.invalidate(looks);
+        bound.by(|_| ());
         if looks_again {
             looks.0.look();
         }
@@ -180,8 +180,8 @@ fn says_the_current_host(m: &Machine, all: &Rc<Machines>) {
     m.at_quiescence("the entry says where the interrupt arrives in the host", move || {
         let before = all.entry().as_host();
         all.with_binding(|binding| {
-            bind(binding, &all.vcpus[0]).completed();
-            let _ = binding.unbind().expect("it is bound").completed();
+            bind(binding, &all.vcpus[0]).by(|_| ());
+            let _ = binding.unbind().expect("it is bound").by(|_| ());
         });
         let now = all.entry().as_host();
         (before.is_some() && before == now)
@@ -195,7 +195,7 @@ fn set_host(m: &Machine, all: &Rc<Machines>, destinations: &'static [u32]) {
     m.task("the host moves it", move || {
         for destination in destinations {
             // Nobody looks at what the IOMMU does here.
-            all.interrupt.set_host(host(*destination)).completed();
+            all.interrupt.set_host(host(*destination)).by(|_| ());
         }
     });
 }
@@ -205,8 +205,8 @@ fn moved_meanwhile(m: &Machine) {
     let binds = Rc::clone(&all);
     m.task("bind and unbind", move || {
         binds.with_binding(|binding| {
-            bind(binding, &binds.vcpus[0]).completed();
-            let _ = binding.unbind().expect("it is bound").completed();
+            bind(binding, &binds.vcpus[0]).by(|_| ());
+            let _ = binding.unbind().expect("it is bound").by(|_| ());
         });
     });
     set_host(m, &all, &[8]);
@@ -216,9 +216,7 @@ fn moved_meanwhile(m: &Machine) {
 fn moved_at_last(m: &Machine) {
     let all = Machines::new();
     let binds = Rc::clone(&all);
-    m.task("bind", move || {
-        binds.with_binding(|binding| bind(binding, &binds.vcpus[0]).completed())
-    });
+    m.task("bind", move || binds.with_binding(|binding| bind(binding, &binds.vcpus[0]).by(|_| ())));
     set_host(m, &all, &[8]);
     all.says_where_it_is(m, Some(0));
 }

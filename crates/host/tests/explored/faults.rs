@@ -63,7 +63,7 @@ fn taken_and_given_back(m: &Machine) {
     let table = RemapTable::<Sim, _>::new(memory).expect("its words are lock-free");
     for name in ["one", "other"] {
         let table = Arc::clone(&table);
-        m.task(name, move || drop(table.allocate().expect("there are two").retire().completed()));
+        m.task(name, move || drop(table.allocate().expect("there are two").retire().by(|_| ())));
     }
     let counted = Arc::clone(&table);
     m.task("counts", move || assert!(counted.free() <= 2));

@@ -100,7 +100,7 @@ impl Machines {
     /// Binds before anybody runs.
     pub fn bound(&self, cache: Cache) {
         let token = self.with_binding(|binding| bind(binding, &self.vcpus[0]));
-        token.completed();
+        token.by(|_| ());
         if cache == Cache::Stale {
             let read = self.interrupt.load();
             self.unit.keep(read);
@@ -123,8 +123,7 @@ impl Machines {
     /// Waits until the IOMMU has forgotten what it has read, and no interrupt is under way that has
     /// used it.
     pub fn invalidate<T>(&self, token: Invalidate<T>) -> T {
-        self.unit.invalidate();
-        token.completed()
+        token.by(|_| self.unit.invalidate())
     }
 
     pub fn looks_again(&self, token: Invalidate<RescanRequired<Vcpu>>) {

@@ -125,10 +125,11 @@ impl World {
     }
 
     fn invalidate<T>(&self, token: Invalidate<T>, waits: Waits) -> T {
-        if waits == Waits::Yes {
-            self.unit.invalidate();
-        }
-        token.completed()
+        token.by(|_| {
+            if waits == Waits::Yes {
+                self.unit.invalidate();
+            }
+        })
     }
 }
 
@@ -152,7 +153,7 @@ fn program(m: &Machine, acts: &'static [Act], waits: Waits) {
             memory: Arc::clone(&descriptors[at].memory),
         })
     };
-    let former = binding.post_to(owned(0), 0, false).expect("it is aligned").completed();
+    let former = binding.post_to(owned(0), 0, false).expect("it is aligned").by(|_| ());
     assert!(former.is_none());
     let spare = owned(1);
     let world = Rc::new(World {

@@ -32,10 +32,9 @@ fn reused(waits: bool) -> Report {
         m.task("gives it back", move || {
             let retired = former.retire();
             if waits {
-                gives_back.invalidate();
-                drop(retired.completed());
+                drop(retired.by(|_| gives_back.invalidate()));
             } else {
-                drop(retired.completed());
+                drop(retired.by(|_| ()));
                 gives_back.invalidate();
             }
         });

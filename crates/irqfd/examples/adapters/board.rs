@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use doorbell_irqfd::eventfd::EventLoop;
 use doorbell_irqfd::{
-    Controller, Error, Gsi, Irqfds, Limits, Msi, Outcome, Pin, Route, Routes, SourceId,
+    Controller, Error, Gsi, Irqfds, Limits, Msi, NoBypass, Outcome, Pin, Route, Routes, SourceId,
 };
 use doorbell_platform::Std;
 
@@ -62,7 +62,7 @@ impl Board {
             let set = routes.set(Gsi(pin), &[Route::Pin(Pin::new(0, pin))]);
             set.map_err(refused)?;
         }
-        let _ = routes.publish().map_err(refused)?;
+        routes.publish().map_err(refused)?.follow(&NoBypass);
         Ok(Arc::new(Board { vm, routes, events: EventLoop::unthreaded()? }))
     }
 

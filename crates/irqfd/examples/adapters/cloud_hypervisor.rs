@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use doorbell_irqfd::eventfd::{Descriptor, Served};
-use doorbell_irqfd::{Gsi, Msi, Route};
+use doorbell_irqfd::{Gsi, Msi, NoBypass, Route};
 use doorbell_platform::fd;
 
 use crate::board::{Board, refused};
@@ -82,7 +82,7 @@ impl InterruptSourceGroup for MsiGroup {
         let source = self.sources.get(index).ok_or(io::ErrorKind::InvalidInput)?;
         let routes = &[Route::Msi(message)][..usize::from(!masked)];
         self.board.routes.set(source.gsi, routes).map_err(refused)?;
-        drop(self.board.routes.publish().map_err(refused)?);
+        self.board.routes.publish().map_err(refused)?.follow(&NoBypass);
         self.enable()
     }
 }
@@ -91,7 +91,7 @@ impl Drop for MsiGroup {
     fn drop(&mut self) {
         let _ = self.disable();
         self.sources.iter().for_each(|source| _ = self.board.routes.free(source.gsi));
-        let _ = self.board.routes.publish();
+        let _ = self.board.routes.publish().map(|rerouted| rerouted.follow(&NoBypass));
     }
 }
 

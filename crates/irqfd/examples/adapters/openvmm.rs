@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use doorbell_irqfd::eventfd::Served;
-use doorbell_irqfd::{Controller, Error, Gsi, Line, Msi, Outcome, Route};
+use doorbell_irqfd::{Controller, Error, Gsi, Line, Msi, NoBypass, Outcome, Route};
 use doorbell_platform::Std;
 
 use crate::board::{Board, Chip, refused};
@@ -43,7 +43,7 @@ impl IrqFd for Arc<Board> {
         let gsi = self.routes.allocate().map_err(refused)?;
         // Nobody has the event yet, so that nothing goes by this message.
         self.routes.set(gsi, &[Route::Msi(Msi::new(0, 0))]).map_err(refused)?;
-        drop(self.routes.publish().map_err(refused)?);
+        self.routes.publish().map_err(refused)?.follow(&NoBypass);
         let opened = self.events.open(&self.vm, gsi).inspect_err(|_| _ = self.routes.free(gsi));
         let (event, served) = opened.map_err(io::Error::other)?;
         let route = IrqFdRoute { board: Arc::clone(self), gsi, event, served };
@@ -64,7 +64,7 @@ impl IrqFdRoute {
     }
     fn put(&self, routes: &[Route]) -> Result<(), Error> {
         self.board.routes.set(self.gsi, routes)?;
-        self.board.routes.publish().map(drop)
+        self.board.routes.publish().map(|rerouted| rerouted.follow(&NoBypass))
     }
 }
 
@@ -72,7 +72,7 @@ impl Drop for IrqFdRoute {
     fn drop(&mut self) {
         let _ = self.board.events.deassign(self.served);
         let _ = self.board.routes.free(self.gsi);
-        let _ = self.board.routes.publish();
+        let _ = self.board.routes.publish().map(|rerouted| rerouted.follow(&NoBypass));
     }
 }
 

@@ -92,7 +92,7 @@ const EVENTS: usize = 256;
 /// #     fn msi(&self, _: Msi) { self.injected.fetch_add(1, SeqCst); }
 /// # }
 /// # let vm = Irqfds::<Std, _>::new(Chip::default(), Limits::default());
-/// # let _ = vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))])?)?;
+/// # vm.reroute(RoutingTable::new(&[(Gsi(1), Route::Msi(Msi::new(0, 1)))])?)?.follow(&NoBypass);
 /// let events = EventLoop::unthreaded()?;
 /// let epoll_of_the_host = events.as_fd(); // readable when there is something to dispatch
 /// let (event, _served) = events.open(&vm, Gsi(1))?;

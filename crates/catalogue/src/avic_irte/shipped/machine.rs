@@ -94,7 +94,7 @@ impl Drop for Irte {
     /// vCPU for good.)
     fn drop(&mut self) {
         if let Ok(invalidate) = self.binding.get_mut().unbind() {
-            drop(invalidate.completed());
+            drop(invalidate.by(|_| ()));
         }
     }
 }
@@ -210,7 +210,7 @@ impl System {
             .binding
             .borrow_mut()
             .bind(Arc::clone(&self.vcpus[vcpu]), self.posting(vcpu, number));
-        bound.expect("it is bound to none").completed();
+        bound.expect("it is bound to none").by(|_| ());
     }
 
     /// From A to B, as `doorbell-host` has it done; or without what it says is to be done about A.
@@ -230,9 +230,10 @@ impl System {
 
     /// Has the interrupt arrive in the host from now on.
     fn arrives(&self, irte: &Irte, invalidate: Invalidate<RescanRequired<Vcpu>>, looks: bool) {
-        irte.under_way.wait(|posts| *posts == 0, |_| ());
-        note(|| "the posts under way are over".to_owned());
-        let RescanRequired(former) = invalidate.completed();
+        let RescanRequired(former) = invalidate.by(|_| {
+            irte.under_way.wait(|posts| *posts == 0, |_| ());
+            note(|| "the posts under way are over".to_owned());
+        });
         if looks {
             self.act(&former, former.avic.logged());
         }

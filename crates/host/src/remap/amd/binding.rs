@@ -160,12 +160,14 @@ impl<P: Platform, M: IrteMemory<P>, V: AvicTarget<P, M>> AmdBinding<P, M, V> {
         let unbound = self.unbind().ok();
         let bound = route.and_then(|(vcpu, posting)| self.bind(vcpu, posting).ok());
         // One invalidation, after both changes, is enough for both.
-        if unbound.is_some() || bound.is_some() {
-            invalidate(self.interrupt().entry().index());
+        let mut invalidate = Some(invalidate);
+        let mut once =
+            |entry| invalidate.take().into_iter().for_each(|invalidate| invalidate(entry));
+        if let Some(bound) = bound {
+            bound.by(&mut once);
         }
-        bound.into_iter().for_each(Invalidate::completed);
         if let Some(unbound) = unbound {
-            look_again(unbound.completed().0);
+            look_again(unbound.by(once).0);
         }
         Followed(())
     }

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(interrupt.load().as_guest(), Some(GUEST));
         interrupt.leave_guest();
         assert_eq!(interrupt.load().as_host(), Some(elsewhere));
-        interrupt.set_host(HOST).completed();
+        interrupt.set_host(HOST).by(|_| ());
         assert_eq!(interrupt.load().as_host(), Some(HOST));
     }
 

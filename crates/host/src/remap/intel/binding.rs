@@ -121,8 +121,7 @@ impl<P: Platform, M: IrteMemory<P>, V: PiTarget> IntelBinding<P, M, V> {
             None => self.unbind().ok().map(|unbound| unbound.map(Some)),
         };
         if let Some(former) = former {
-            invalidate(former.index());
-            drop(former.completed());
+            drop(former.by(invalidate));
         }
         Followed(())
     }
@@ -192,17 +191,17 @@ mod tests {
         let mut binding = binding();
         let (a, b) = (Arc::new(At(0x1000)), Arc::new(At(0x1_0000_0040)));
         assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
-        assert!(binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed().is_none());
+        assert!(binding.post_to(Arc::clone(&a), 0x41, false).unwrap().by(|_| ()).is_none());
         let former = binding.post_to(Arc::clone(&b), 0x42, true).unwrap();
         let posted = PostedIrte { descriptor: 0x1_0000_0040, vector: 0x42, urgent: true };
         assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
         assert_eq!(Arc::strong_count(&a), 2, "hardware may still write to it");
-        assert!(Arc::ptr_eq(&former.completed().unwrap(), &a));
+        assert!(Arc::ptr_eq(&former.by(|_| ()).unwrap(), &a));
         assert_eq!(Arc::strong_count(&a), 1);
         let elsewhere = RemappedIrte { destination: 6, ..HOST };
-        binding.interrupt().set_host(elsewhere).completed();
+        binding.interrupt().set_host(elsewhere).by(|_| ());
         assert_eq!(Some(binding.load()), IntelIrte::posted(SOURCE, posted));
-        assert!(Arc::ptr_eq(&binding.unbind().unwrap().completed(), &b));
+        assert!(Arc::ptr_eq(&binding.unbind().unwrap().by(|_| ()), &b));
         assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, elsewhere));
         assert_eq!(binding.unbind().err(), Some(NotBound));
     }
@@ -213,11 +212,11 @@ mod tests {
         let misaligned = || Arc::new(At(0x1020));
         assert!(matches!(binding.post_to(misaligned(), 0x41, false), Err(Misaligned(None))));
         let a = Arc::new(At(0x1000));
-        binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed();
+        binding.post_to(Arc::clone(&a), 0x41, false).unwrap().by(|_| ());
         let Err(Misaligned(Some(unbound))) = binding.post_to(misaligned(), 0x41, false) else {
             panic!("it is refused")
         };
-        assert!(Arc::ptr_eq(&unbound.completed(), &a));
+        assert!(Arc::ptr_eq(&unbound.by(|_| ()), &a));
         assert!(binding.target().is_none());
         assert_eq!(binding.load(), IntelIrte::remapped(SOURCE, HOST));
     }
@@ -240,7 +239,7 @@ mod tests {
     fn a_descriptor_that_nobody_waited_for_stays() {
         let a = Arc::new(At(0x1000));
         let mut binding = binding();
-        let _ = binding.post_to(Arc::clone(&a), 0x41, false).unwrap().completed();
+        let _ = binding.post_to(Arc::clone(&a), 0x41, false).unwrap().by(|_| ());
         drop(binding);
         assert_eq!(Arc::strong_count(&a), 2);
     }
