@@ -1,4 +1,12 @@
 //! The virtual-APIC page: what is posted gets into its interrupt-request register.
+//!
+//! The guest interrupt status of the VMCS has RVI in bits 7:0 and SVI in bits 15:8 (section 25.4.2),
+//! and both are the host's to write. While interrupts are delivered virtually, the CPU keeps SVI,
+//! and the host writes RVI when something was posted. When the host has kept the page itself, SVI
+//! is stale: APIC virtualisation was inhibited and is not any more, or the page was restored. Then
+//! the host writes both before it enters the guest. With a stale SVI the guest's EOI ends another
+//! interrupt, or none: what is in service stays so, and all of its priority class and below wait
+//! for ever.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -8,6 +16,8 @@ use doorbell_post::{Pending, PiDescriptor};
 /// VIRR: eight registers of 32 bits, 16 bytes apart, vector 0 being bit 0 of the first. Intel SDM
 /// vol. 3 (253668-083), section 30.1.1 "Virtualized APIC Registers" (offset 200H) and table 12-1.
 const VIRR: usize = 0x200;
+/// VISR, which is like it (offset 100H).
+const VISR: usize = 0x100;
 const STRIDE: usize = 0x10;
 const REGISTERS: usize = 8;
 
@@ -43,7 +53,7 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
                 if bits != 0 {
                     // No read-modify-write: hooks of the owner look at what is posted, and leave
                     // the page alone.
-                    let register = self.virr(register);
+                    let register = self.register(VIRR, register);
                     register.store(register.load(Relaxed) | bits, Relaxed);
                 }
             }
@@ -68,8 +78,23 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
     /// The owner, outside of the guest; does not sleep.
     #[inline]
     pub fn highest(&self) -> u8 {
+        self.highest_of(VIRR)
+    }
+
+    /// Returns the highest vector that is in service in VISR, or 0: what SVI, bits 15:8 of the guest
+    /// interrupt status, is to be when the host has kept VISR itself.
+    ///
+    /// # Context
+    /// The owner, outside of the guest; does not sleep.
+    #[must_use = "the guest's EOI ends what SVI says"]
+    pub fn highest_in_service(&self) -> u8 {
+        self.highest_of(VISR)
+    }
+
+    #[inline]
+    fn highest_of(&self, registers: usize) -> u8 {
         for register in (0..REGISTERS).rev() {
-            let bits = self.virr(register).load(Relaxed);
+            let bits = self.register(registers, register).load(Relaxed);
             if bits != 0 {
                 return (register * 32) as u8 + 31 - bits.leading_zeros() as u8;
             }
@@ -78,8 +103,8 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
     }
 
     #[inline]
-    fn virr(&self, register: usize) -> &P::AtomicU32 {
-        &self.words[(VIRR + STRIDE * (register % REGISTERS)) / 4]
+    fn register(&self, of: usize, register: usize) -> &P::AtomicU32 {
+        &self.words[(of + STRIDE * (register % REGISTERS)) / 4]
     }
 }
 
@@ -123,6 +148,17 @@ mod tests {
         assert_eq!(page.take(&pir), 255);
         assert_eq!(words[0x270 / 4].load(Relaxed), 1 << 31 | 1);
         assert_eq!(page.take(&pir), 255);
+    }
+
+    #[test]
+    fn svi_is_the_highest_in_service_whatever_is_pending() {
+        let words = page();
+        let page = VirtualApicPage::<Std>::new(&words);
+        assert_eq!(page.highest_in_service(), 0);
+        words[0x270 / 4].store(1, Relaxed);
+        words[0x120 / 4].store(1 << 1, Relaxed);
+        words[0x150 / 4].store(1 << 31 | 1, Relaxed);
+        assert_eq!((page.highest(), page.highest_in_service()), (0xe0, 0xbf));
     }
 
     #[test]
