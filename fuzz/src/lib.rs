@@ -11,6 +11,7 @@ pub mod ga_log;
 pub mod gic;
 pub mod irqfd;
 pub mod messages;
+pub mod msi;
 pub mod msix;
 pub mod tokens;
 
@@ -18,13 +19,14 @@ pub mod tokens;
 pub type Body = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("arguments", arguments::run),
     ("avic_exits", avic_exits::run),
     ("ga_log", ga_log::run),
     ("gic", gic::run),
     ("irqfd", irqfd::run),
     ("messages", messages::run),
+    ("msi", msi::run),
     ("msix", msix::run),
     ("tokens", tokens::run),
 ];

@@ -98,6 +98,11 @@ fn any_message_reaches_whom_a_plain_rule_says() {
 }
 
 #[test]
+fn any_accesses_to_msi_registers_do_what_a_plain_model_does() {
+    run("msi");
+}
+
+#[test]
 fn any_accesses_to_msix_do_what_a_plain_model_does() {
     run("msix");
 }

@@ -29,8 +29,8 @@ pub use locks::LOCKS;
 pub use remap::amd::{AmdBinding, AmdInterrupt, AvicTarget, Bound, Posting, RescanRequired};
 pub use remap::intel::{IntelBinding, IntelInterrupt, Misaligned, PiTarget};
 pub use remap::{
-    Invalidate, IrteIndex, IrteMemory, IrteSlot, NotBound, NotLockFree, RemapTable, RetiredIrte,
-    TableFull,
+    Invalidate, IrteIndex, IrteMemory, IrteSlot, NoBlock, NotBound, NotLockFree, RemapTable,
+    RetiredIrte, TableFull,
 };
 
 /// Interrupt remapping table entries: what their bits say.

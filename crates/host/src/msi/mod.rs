@@ -1,5 +1,5 @@
-//! Message-signalled interrupts: the messages, the table of MSI-X that a guest writes, and who
-//! consumes a line's interrupts.
+//! Message-signalled interrupts: the messages, the MSI-X table and the MSI registers that a guest
+//! writes, and who consumes a line's interrupts.
 
 mod consumer;
 pub mod message;
@@ -13,5 +13,8 @@ pub use consumer::{
 pub use doorbell_platform::MsiMessage;
 pub use message::{DestinationIds, MessageError};
 pub(crate) use msix::TABLE;
-pub use msix::{Msix, MsixSignalled, MsixState, MsixWritten, NoEntry, Opened, Reroute, TableSize};
+pub use msix::{
+    MessageCount, MsiCapability, MsiFeatures, MsiSource, MsiState, MsiWritten, Msix, MsixSignalled,
+    MsixState, MsixWritten, NoEntry, Opened, Reroute, Rewrites, TableSize,
+};
 pub use update::{CheckIrr, MessageUpdate, NeedsMask, Step, Word};

@@ -2,6 +2,7 @@
 //!
 //! PCI Local Bus 3.0, section 6.8.2; PCI Express 6.0, section 7.7.2.
 
+mod capability;
 mod state;
 
 use alloc::boxed::Box;
@@ -14,6 +15,9 @@ use doorbell_platform::{Atomic, Lock, LockClass, Platform, WaitType};
 use crate::handover::{self, Handover};
 use crate::msi::MsiMessage;
 use crate::msi::spec::*;
+pub use capability::{
+    MessageCount, MsiCapability, MsiFeatures, MsiSource, MsiState, MsiWritten, Rewrites,
+};
 pub use state::MsixState;
 
 /// A leaf, taken in task context by the guest's accesses. The device's interrupts do not take it.

@@ -7,6 +7,8 @@
 //!   Specification (D51397-015), section 5.1.2.2 "Interrupt Requests in Remappable Format".
 //! - Index format: AMD I/O Virtualization Technology (IOMMU) Specification (48882, revision 3.08),
 //!   section 2.2.5.
+//! - MSI: PCI Local Bus 3.0, section 6.8.1, and PCI Express 6.0, section 7.7.1 "MSI Capability
+//!   Structures".
 //! - MSI-X: PCI Local Bus 3.0, section 6.8.2, and PCI Express 6.0, section 7.7.2 "MSI-X Capability
 //!   and Table Structure".
 
@@ -37,6 +39,19 @@ pub const AMD_INDICES: u16 = 1 << 11;
 
 /// The first vector that a message may carry (SDM vol. 3, section 12.5.2: 0 to 15 are illegal).
 pub const FIRST_VECTOR: u8 = 16;
+
+/// MSI: bit 0 of message control.
+pub const MSI_ENABLE: u16 = 1 << 0;
+/// MSI: bits 3:1 of message control, how many messages the function asks for, as a power of two.
+pub const MSI_CAPABLE_SHIFT: u32 = 1;
+/// MSI: bits 6:4 of message control, how many messages are enabled, as a power of two.
+pub const MSI_MULTIPLE_SHIFT: u32 = 4;
+/// MSI: bit 7 of message control, whether the address has 64 bits.
+pub const MSI_WIDE: u16 = 1 << 7;
+/// MSI: bit 8 of message control, whether there are mask and pending bits.
+pub const MSI_MASKABLE: u16 = 1 << 8;
+/// MSI: bits 15:0 of the data. The others are zeros on the bus.
+pub const MSI_DATA_BITS: u32 = 0xffff;
 
 /// MSI-X: how many entries a table may have.
 pub const MSIX_ENTRIES: u16 = 2048;

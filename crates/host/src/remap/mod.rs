@@ -16,4 +16,4 @@ pub use binding::NotBound;
 pub use index::IrteIndex;
 pub use invalidate::Invalidate;
 pub(crate) use table::INDICES;
-pub use table::{IrteMemory, IrteSlot, NotLockFree, RemapTable, RetiredIrte, TableFull};
+pub use table::{IrteMemory, IrteSlot, NoBlock, NotLockFree, RemapTable, RetiredIrte, TableFull};

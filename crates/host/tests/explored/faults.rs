@@ -7,7 +7,7 @@ use doorbell_explore::{Machine, Sim};
 use doorbell_host::RemapTable;
 use doorbell_platform::{Atomic, Platform};
 
-use crate::{bypass, consumer, desc, entries, handling, intx, msix, posted};
+use crate::{bypass, consumer, desc, entries, handling, intx, msi, msix, posted};
 
 /// What only counts, for a decision once in 100,000 interrupts. The unit tests of `flow.rs` have so
 /// many; an exploration has not.
@@ -18,11 +18,12 @@ const KEPT: &[(&str, Taken, &str)] = &[
 const COUNTS: &str = "it counts, and tests beside the code count so far";
 
 fn programs() -> Vec<Program> {
-    let programs: [fn() -> Vec<Program>; 8] = [
+    let programs: [fn() -> Vec<Program>; 9] = [
         entries::programs,
         posted::programs,
         desc::programs,
         bypass::programs,
+        msi::programs,
         msix::programs,
         consumer::programs,
         intx::programs,

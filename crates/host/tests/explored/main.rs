@@ -9,6 +9,7 @@ mod faults;
 mod handling;
 mod intx;
 mod machine;
+mod msi;
 mod msix;
 mod offline;
 mod posted;
