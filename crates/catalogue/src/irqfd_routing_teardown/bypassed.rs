@@ -247,7 +247,7 @@ struct Device {
 
 impl Producer for Device {}
 
-/// Who hears of routes that have changed.
+/// The owner of the bypass, which hears of routes that have changed.
 struct Posts(Arc<Bypass<Sim, Device, Assigned>>);
 
 impl FollowRoutes for Posts {

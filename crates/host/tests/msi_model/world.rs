@@ -129,12 +129,12 @@ impl Model {
         new
     }
 
-    /// Where the data are. The mask bits follow 4 bytes later, the pending bits 8.
+    /// Returns where the data are. The mask bits follow 4 bytes later, the pending bits 8.
     fn data(&self) -> usize {
         if self.features.wide { 12 } else { 8 }
     }
 
-    /// Which bits of a byte can be written.
+    /// Returns the bits of a byte that can be written.
     fn writable(&self, at: usize) -> u8 {
         let data = self.data();
         match at {
