@@ -30,8 +30,8 @@ pub(crate) struct Ctx {
     pub held: Vec<Held>,
     /// How many of those are leaves.
     pub leaves: u32,
-    /// What each nested `irq_save` found.
-    pub irq_saves: Vec<bool>,
+    /// For each nested `irq_save`, where it has turned interrupts off, if it has.
+    pub irq_saves: Vec<Option<&'static Location<'static>>>,
     pub preempt_off: u32,
     /// How many locks it has created.
     pub locks_created: u32,
@@ -92,7 +92,7 @@ pub(crate) struct Ctx {
 #[derive(Default)]
 pub(crate) struct CtxMemory {
     pub held: Vec<Held>,
-    pub irq_saves: Vec<bool>,
+    pub irq_saves: Vec<Option<&'static Location<'static>>>,
     pub reads: Vec<(ObjId, u32)>,
 }
 

@@ -67,13 +67,14 @@ fn state(w: &World) -> Option<(ObjId, bool)> {
 
 #[track_caller]
 pub(crate) fn irq_save() -> IrqDepth {
-    let stay_on = taken(Location::caller(), Taken::IrqsOff);
+    let site = Location::caller();
+    let stay_on = taken(site, Taken::IrqsOff);
     let (depth, turn_off) = with(|w| match state(w) {
         Some((token, on)) => {
             let me = w.current;
             let saves = &mut w.ctx_mut(me).irq_saves;
             let turn_off = on && !stay_on;
-            saves.push(turn_off);
+            saves.push(turn_off.then_some(site));
             (saves.len(), turn_off.then_some(token))
         }
         None => (0, None),
@@ -99,11 +100,12 @@ pub(crate) fn irq_restore(depth: IrqDepth) {
             w.fail_here(FailureKind::LockRule, message);
             return None;
         }
-        let was_on = w.ctx_mut(me).irq_saves.pop()?;
-        (was_on && !on).then_some(token)
+        // A guard's drop has no caller: the line that has turned them off says more.
+        let site = w.ctx_mut(me).irq_saves.pop()??;
+        (!on).then_some((token, site))
     });
-    if let Some(token) = turn_on {
-        step(Op::new(OpKind::IrqOn, token));
+    if let Some((token, site)) = turn_on {
+        step(Op { site, ..Op::new(OpKind::IrqOn, token) });
     }
 }
 

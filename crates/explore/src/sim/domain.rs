@@ -18,7 +18,8 @@ use crate::machine::Machine;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
 use crate::machine::object::ObjKind;
-use crate::machine::record::note;
+use crate::machine::record::{machine_note, note};
+use crate::machine::step::step;
 use crate::op::{Access, Op, OpKind};
 use crate::sim::managed::Queue;
 use crate::sim::model::{Model, step_with, wait};
@@ -129,6 +130,8 @@ struct Reader {
     /// reads it.
     id: u64,
     ctx: CtxId,
+    /// Where the section begins.
+    site: &'static Location<'static>,
     /// The section has not ended. One that has is kept until its context begins another: a grace
     /// period that begins now might have begun before that end, and been waiting for it.
     reads: bool,
@@ -191,10 +194,10 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
             let this = Arc::clone(&inner);
             let task = Machine::NEW.task(format!("{name} callbacks"), move || {
                 while let Ok(callback) = this.next_callback() {
-                    note(|| "begins a callback".to_owned());
+                    machine_note(|| "begins a callback".to_owned());
                     callback();
                     this.callbacks.change(|()| this.gate.state().called += 1);
-                    note(|| "ends the callback".to_owned());
+                    machine_note(|| "ends the callback".to_owned());
                 }
             });
             let callbacks = task.may_not_run().id();
@@ -206,7 +209,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
     #[track_caller]
     fn begin(&self) -> u64 {
         self.0.gate.observe(|_| ());
-        note(|| format!("reads under {}", self.0.name));
+        machine_note(|| format!("begins a read section of {}", self.0.name));
         let site = Location::caller();
         let (ctx, end) = with(|w| {
             let end =
@@ -217,15 +220,19 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         state.next += 1;
         let id = end.map_or(state.next, |end| end.0.into());
         state.readers.retain(|reader| reader.reads || reader.ctx != ctx);
-        state.readers.push(Reader { id, ctx, reads: true });
+        state.readers.push(Reader { id, ctx, site, reads: true });
         id
     }
 
     #[track_caller]
     fn end(&self, reader: u64) {
         let inner = &self.0;
+        // A guard's drop has no caller: the line that begins the section says more.
+        let begun =
+            inner.gate.state().readers.iter().find(|other| other.id == reader).map(|of| of.site);
+        let site = begun.unwrap_or(Location::caller());
         let ends = || {
-            note(|| format!("reads no more under {}", inner.name));
+            machine_note(|| format!("ends the read section of {}", inner.name));
             let mut state = inner.gate.state();
             state
                 .readers
@@ -234,7 +241,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
                 .for_each(|ended| ended.reads = false);
         };
         let Some(workers) = &inner.workers else {
-            inner.exit.observe(|()| ());
+            step(Op { site, ..Op::new(OpKind::Observe, inner.exit.id()) });
             return ends();
         };
         let (queue, order) = (inner.asked.id(), workers.order());
@@ -243,7 +250,7 @@ impl<const READERS_SLEEP: bool> SimDomain<READERS_SLEEP> {
         let awaited = |asked: &Asked| {
             !asked.processing && asked.graces.iter().any(|grace| grace.readers.contains(&reader))
         };
-        step_with(Op::new(OpKind::Change, ObjId(reader as u32)), &|uses| {
+        step_with(Op { site, ..Op::new(OpKind::Change, ObjId(reader as u32)) }, &|uses| {
             if awaited(&inner.asked.state()) {
                 uses(queue, Access::Write);
                 uses(order, Access::Write);

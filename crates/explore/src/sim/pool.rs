@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::machine::cell::with;
 use crate::machine::leaf::acts;
 use crate::machine::object::ObjKind;
-use crate::machine::record::note;
+use crate::machine::record::{machine_note, note};
 use crate::machine::step::step;
 use crate::machine::world::Ended;
 use crate::op::{Access, Op, OpKind, Uses};
@@ -128,6 +128,14 @@ struct Job {
     rescuer: Option<CtxId>,
 }
 
+impl Job {
+    /// Says what the last step has done with the job: in the program's words, unless a domain has
+    /// queued the job, for its grace periods.
+    fn note(&self, text: impl FnOnce() -> String) {
+        if self.names_last { machine_note(text) } else { note(text) }
+    }
+}
+
 impl State {
     /// The last step of what the current context does.
     fn take_last(&mut self) -> Option<(Last, Option<CtxId>)> {
@@ -220,7 +228,7 @@ impl Pool {
                     mine(&state).and_then(|place| state.backlog.remove(place))
                 };
                 let Some(Waiting { job, .. }) = job else { return };
-                note(|| format!("rescues {:?}", job.name));
+                job.note(|| format!("rescues {:?}", job.name));
                 job.run();
                 while let Some(job) = pool.rescued() {
                     job();
@@ -263,7 +271,7 @@ impl Pool {
             let given = || state.state().given[index].is_some();
             let mut job = slot.serve_when(site, given, || state.state().given[index].take())?;
             while let Some(now) = job {
-                note(|| format!("begins {:?}", now.name));
+                now.note(|| format!("begins {:?}", now.name));
                 now.run();
                 job = self.done(index).map(|next| {
                     self.may_free(index, &next.job);
@@ -294,11 +302,11 @@ impl Pool {
             });
             match f() {
                 Then::Done => {
-                    note(|| "is done".to_owned());
+                    machine_note(|| "is done".to_owned());
                     break;
                 }
                 Then::Queue(name, f) => {
-                    note(|| format!("queues {name:?}, and is done"));
+                    machine_note(|| format!("queues {name:?}, and is done"));
                     self.give(
                         &mut state.state(),
                         Job { name, what: What::Once(f), names_last: true, rescuer },
@@ -306,7 +314,7 @@ impl Pool {
                     break;
                 }
                 Then::GoOn(f) => {
-                    note(|| "goes on".to_owned());
+                    machine_note(|| "goes on".to_owned());
                     f();
                 }
             }
@@ -343,7 +351,7 @@ impl Pool {
         match f() {
             Then::Done => None,
             Then::Queue(name, f) => {
-                note(|| format!("queues {name:?}"));
+                machine_note(|| format!("queues {name:?}"));
                 self.give(
                     &mut state.state(),
                     Job { name, what: What::Once(f), names_last: true, rescuer },
@@ -356,10 +364,9 @@ impl Pool {
 
     #[track_caller]
     fn queue(&self, job: Job) {
-        let name = job.name;
         self.inner.state.change(|state| {
+            job.note(|| format!("queues {:?}", job.name));
             self.give(state, job);
-            note(|| format!("queues {name:?}"));
         });
     }
 
@@ -452,7 +459,7 @@ impl SimWork {
             .0
             .life
             .change(|life| std::mem::take(&mut life.queued).then(|| life.begun += 1).is_some());
-        note(|| format!("lets {:?} be queued again", self.0.name));
+        machine_note(|| format!("lets {:?} be queued again", self.0.name));
         if begins {
             (self.0.f)();
             self.0.life.change(|life| life.ended += 1);
@@ -494,7 +501,7 @@ impl Work for SimWork {
     #[track_caller]
     fn flush(&self) {
         let due = self.0.life.observe(|life| life.begun + u64::from(life.queued));
-        note(|| format!("begins to wait for {:?}", self.0.name));
+        machine_note(|| format!("begins to wait for {:?}", self.0.name));
         self.0
             .life
             .wait(|life| life.ended >= due || life.begun == life.ended && !life.queued, |_| ());

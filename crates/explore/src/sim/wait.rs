@@ -10,7 +10,7 @@ use crate::ids::CtxId;
 use crate::machine::cell::with;
 use crate::machine::flags::recording;
 use crate::machine::leaf::acts;
-use crate::machine::record::note;
+use crate::machine::record::{machine_note, note};
 use crate::op::{Op, OpKind};
 use crate::sim::choice::{Spurious, spuriously};
 use crate::sim::model::{Model, wait};
@@ -247,7 +247,7 @@ pub(crate) fn park() {
         Some(parker) => parker.park(),
         None => {
             task.woken.take(|woken| *woken, |woken| *woken = false);
-            note(|| "was woken".to_owned());
+            machine_note(|| "was woken".to_owned());
         }
     }
 }
@@ -272,6 +272,6 @@ pub fn park_timeout() -> bool {
     wait(Op { obj2: Some(clock.id()), ..Op::new(OpKind::Take, woken.id()) }, &done);
     let was_woken = std::mem::replace(&mut *woken.state(), false);
     *clock.state() -= u32::from(!was_woken);
-    note(|| if was_woken { "was woken" } else { "sleeps no longer" }.to_owned());
+    machine_note(|| if was_woken { "was woken" } else { "sleeps no longer" }.to_owned());
     was_woken
 }
