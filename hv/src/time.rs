@@ -14,7 +14,14 @@ use crate::sysreg::{isb, read_sysreg, write_sysreg};
 use crate::task::{DEADLINE, Task};
 
 /// How long all tasks that wait for a CPU have their turns in, as a part of a second.
-const SLICES_PER_SECOND: u64 = 100;
+///
+/// A spinlock that is taken in the order of arrival is handed to a vCPU that may be waiting for its
+/// CPU, so each hand-over takes up to that long. It has to be well below the period of the guests'
+/// ticks, 4 ms with Linux: vCPUs that take the same lock in each of their ticks find somebody
+/// waiting for ever otherwise, and Linux's RCU, which notes a new grace period only where it finds
+/// the lock free, stands still. (On hardware HCR_EL2.TWE has the waiters make way; QEMU traps no
+/// WFE.)
+const SLICES_PER_SECOND: u64 = 1000;
 
 /// CNTHP_CTL_EL2.ENABLE.
 const ENABLE: u64 = 1;
