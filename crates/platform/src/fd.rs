@@ -6,6 +6,7 @@
 //! call: [`Signals`] has the kernel add to it, which never waits.
 
 use core::cmp;
+use core::mem::ManuallyDrop;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -31,6 +32,14 @@ pub fn of_eventfd(event: &EventFd) -> BorrowedFd<'_> {
 pub fn of_epoll(epoll: &Epoll) -> BorrowedFd<'_> {
     // SAFETY: an `Epoll` has made its descriptor, and owns it until it is dropped.
     unsafe { BorrowedFd::borrow_raw(epoll.as_raw_fd()) }
+}
+
+/// Lends an eventfd to what wants it as an `EventFd` of `vmm-sys-util`.
+pub fn with_eventfd<T>(fd: BorrowedFd<'_>, f: impl FnOnce(&EventFd) -> T) -> T {
+    // SAFETY: the descriptor is open as long as it is borrowed, and this `EventFd`, which is never
+    // dropped, does not close it.
+    let event = ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_raw_fd()) });
+    f(&event)
 }
 
 /// Makes an eventfd that does not block.

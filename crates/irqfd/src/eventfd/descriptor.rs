@@ -207,6 +207,11 @@ impl Descriptor {
         self.0.fd().map_or(-1, |fd| fd.as_raw_fd())
     }
 
+    /// Returns the descriptor if it is an eventfd, and open as far as one knows.
+    pub(super) fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.0.fd().filter(|_| matches!(self.0.kind, Kind::Event(_)))
+    }
+
     /// An eventfd is edge-triggered: one read empties it, and each write is an edge. If somebody
     /// closes our descriptor, epoll goes on watching the eventfd as long as it is open elsewhere,
     /// and cannot be told to stop; being level-triggered, it would never sleep again. A stream

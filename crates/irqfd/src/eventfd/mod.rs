@@ -34,6 +34,8 @@
 
 mod descriptor;
 mod error;
+mod kvm;
+mod offload;
 mod register;
 mod sink;
 
@@ -54,8 +56,11 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub use descriptor::Descriptor;
 use descriptor::Drained;
 pub use error::EventError;
+pub use kvm::{Irqchip, KvmVm};
+pub use offload::{Assigned, Offload};
 pub use sink::EventSink;
 
+use crate::each::each;
 use crate::{
     Controller, Deassigning, Delivery, Error, Gsi, Irqfd, Irqfds, Notify, Owed, Signalled,
 };
@@ -135,7 +140,8 @@ struct Entries<P: Platform, C: Controller> {
 
 struct Entry<P: Platform, C: Controller> {
     descriptor: Descriptor,
-    irqfd: Irqfd<P, C>,
+    /// Outlives the entry if the descriptor is offloaded.
+    irqfd: Arc<Irqfd<P, C>>,
     /// Held from the read of an event until it is delivered, or pending in the irqfd: who has taken
     /// the entry off the loop and then had this knows that no event is under way.
     serving: Mutex<()>,
@@ -387,32 +393,58 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             return Err(Error::Closed.into());
         }
         descriptor.claim()?;
+        let (irqfd, mut owed) = (Arc::new(irqfd), Vec::new());
+        let served = assign(&irqfd).map_err(EventError::from).and_then(|by_assignment| {
+            owed.push(by_assignment);
+            self.watch(&descriptor, &irqfd, &mut owed)
+        });
+        match &served {
+            Ok(served) => owed.into_iter().for_each(|owed| {
+                self.shared.guarded(*served, || (self.shared.settles)(owed));
+            }),
+            // Dropping the irqfd deassigns it.
+            Err(_) => {
+                descriptor.release();
+                self.settle(owed);
+            }
+        }
+        served
+    }
+
+    /// Has the loop read a descriptor that the caller has claimed, for an irqfd that is assigned.
+    /// If the loop leaves it by itself, because the VM was shut down, the claim is gone, too.
+    pub(super) fn watch(
+        &self,
+        descriptor: &Descriptor,
+        irqfd: &Arc<Irqfd<P, C>>,
+        owed: &mut Vec<Owed<C>>,
+    ) -> Result<Served, EventError> {
         let entry = Arc::new(Entry {
-            descriptor,
-            irqfd,
+            descriptor: descriptor.clone(),
+            irqfd: Arc::clone(irqfd),
             serving: Mutex::new(()),
             gone: AtomicBool::new(false),
         });
-        let (result, owed) = match assign(&entry.irqfd) {
-            Ok(owed) => (self.shared.add(&entry), owed),
-            Err(error) => (Err(error.into()), Default::default()),
-        };
-        match &result {
-            // An event that was there before is injected here and now; the thread may find it
-            // first. (If the descriptor turns out to be dead, the thread finds that too.)
-            Ok(served) => {
-                let settles = &self.shared.settles;
-                self.shared.guarded(*served, || settles(owed));
-                self.shared.guarded(*served, || settles(entry.inject_pending()));
-                self.shared.guarded(*served, || settles(entry.serve().1));
-            }
-            // Dropping the entry deassigns the irqfd.
-            Err(_) => {
-                entry.descriptor.release();
-                (self.shared.settles)(owed);
-            }
-        }
-        result
+        let served = self.shared.add(&entry)?;
+        // An event that was there before is injected here and now; the thread may find it first.
+        // (If the descriptor turns out to be dead, the thread finds that too.)
+        self.shared.guarded(served, || owed.push(entry.inject_pending()));
+        self.shared.guarded(served, || owed.push(entry.serve().1));
+        Ok(served)
+    }
+
+    /// Has the loop read a descriptor no longer, whose irqfd stays assigned, and whose claim is the
+    /// caller's again. When this returns, no event is under way from the descriptor to the irqfd;
+    /// one may be pending in the descriptor, for the caller.
+    pub(super) fn unwatch(&self, served: Served) -> Result<(), Error> {
+        let entry = self.shared.remove(served).ok_or(Error::NotAssigned)?;
+        entry.wait_for_server();
+        Ok(())
+    }
+
+    /// Does what controllers have left to be done.
+    pub(super) fn settle(&self, owed: Vec<Owed<C>>) {
+        each(owed.into_iter(), |owed| (self.shared.settles)(owed));
     }
 }
 

@@ -1,6 +1,6 @@
 //! An eventfd to be signalled.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use doorbell_platform::fd::Signals;
 
@@ -35,6 +35,10 @@ impl EventSink {
         let descriptor = Descriptor::signalled_eventfd(descriptor::duplicate(event)?)?;
         descriptor.add_sink()?;
         Ok(EventSink { descriptor, signals })
+    }
+
+    pub(super) fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor.event()
     }
 }
 
