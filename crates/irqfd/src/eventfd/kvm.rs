@@ -18,7 +18,7 @@ use crate::{Gsi, Route, RoutingTable};
 /// take them and drop them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Irqchip {
-    /// All are in user space: KVM takes no eventfd (`EAGAIN`).
+    /// All are in user space: KVM takes neither eventfds nor routes.
     User,
     /// Local APICs are KVM's, and an IOAPIC with so many pins is the VMM's
     /// (`KVM_CAP_SPLIT_IRQCHIP`).
@@ -64,8 +64,8 @@ pub trait KvmVm: Send + Sync + 'static {
     /// resamplefd. An event that is in it is injected.
     ///
     /// # Errors
-    /// `EBUSY` if KVM has the eventfd already, `EINVAL` if it cannot resample, `EAGAIN` if it has
-    /// no interrupt controller.
+    /// `EBUSY` if KVM has the eventfd already, `EINVAL` if it has no interrupt controller, or not
+    /// the one that resamples.
     fn register_irqfd(
         &self,
         event: BorrowedFd<'_>,
