@@ -164,16 +164,25 @@ fn what_is_in_an_eventfd_or_pending_is_delivered_once_when_it_is_assigned() {
     board.offload.deassign(assigned).unwrap();
 
     let kept = descriptor(&event);
-    kept.pend();
-    board.offload.assign(kept.clone(), MSI).unwrap();
-    assert_eq!(board.arrived(), (vec![], vec![Seen::Msi(MESSAGE)]));
-    assert!(!kept.is_pending());
+    for (gsi, seen) in [(MSI, Seen::Msi(MESSAGE)), (EDGE, Seen::Edge(EDGE_PIN))] {
+        kept.pend();
+        let assigned = board.offload.assign(kept.clone(), gsi).unwrap();
+        assert_eq!(board.arrived(), (vec![], vec![seen]));
+        assert!(!kept.is_pending());
+        board.offload.deassign(assigned).unwrap();
+    }
+
+    // By the loop at once, without a dispatch.
+    board.kvm.signal(&event);
+    board.offload.assign(descriptor(&event), EDGE).unwrap();
+    assert_eq!(board.vm.controller().take(), [Seen::Edge(EDGE_PIN)]);
 }
 
 #[test]
 fn an_eventfd_that_is_served_or_offloaded_is_refused_a_second_time() {
     let Some(board) = Board::new(SPLIT) else { return };
     let (offloaded, assigned) = board.assign(MSI);
+    let _is_known_as_long_as_this_is = descriptor(&offloaded);
     assert!(is_busy(board.offload.assign(descriptor(&offloaded), MSI)));
     assert!(is_busy(board.events.assign(&board.vm, descriptor(&offloaded), MSI)));
     assert!(matches!(EventSink::new(&offloaded), Err(EventError::OwnSink)));
@@ -383,6 +392,21 @@ fn a_level_that_a_loop_has_raised_is_lowered_when_kvm_takes_over() {
 }
 
 #[test]
+fn a_resampling_source_is_the_loops_where_its_route_is_a_message() {
+    for irqchip in [SPLIT, Irqchip::Kernel] {
+        let Some(board) = Board::new(irqchip) else { return };
+        board.route(&[Route::Pin(OTHER_PIN)]);
+        let (event, resample) = (fd::eventfd().unwrap(), fd::eventfd().unwrap());
+        let assigned = board.offload.assign_resample(descriptor(&event), MOVED, &resample).unwrap();
+        board.route(&[Route::Msi(MOVED_MESSAGE)]);
+        assert!(!board.is_offloaded(assigned), "KVM would never tell its device of an end");
+        assert!(board.offload.take_refusal().is_none());
+        board.kvm.signal(&event);
+        assert_eq!(board.arrived(), (vec![], vec![Seen::Msi(MOVED_MESSAGE)]));
+    }
+}
+
+#[test]
 fn kvm_knows_the_redirection_entries_of_a_split_irqchip_beside_the_messages() {
     let Some(board) = Board::new(SPLIT) else { return };
     let entry = |vector: u32| Msi::new(0xfee0_0000, 0xc000 | vector);
@@ -479,6 +503,7 @@ fn one_that_the_loop_has_left_when_the_vm_was_shut_down_is_not_assigned_and_othe
 fn what_a_vm_refuses_is_free_and_a_vm_that_has_no_room_takes_nothing_to_kvm() {
     let Some(board) = Board::new(SPLIT) else { return };
     let event = fd::eventfd().unwrap();
+    let _is_known_as_long_as_this_is = descriptor(&event);
     let unknown = board.offload.assign(descriptor(&event), UNROUTED);
     assert!(matches!(unknown, Err(EventError::Irqfd(Error::UnknownGsi(UNROUTED)))));
     let level = board.offload.assign(descriptor(&event), LEVEL);

@@ -90,7 +90,7 @@ struct Source<P: Platform, C: Controller> {
     reader: Reader,
 }
 
-/// Who takes events out of an eventfd.
+/// The one who takes events out of an eventfd.
 #[derive(Clone, Copy)]
 enum Reader {
     /// They stay in it.
@@ -101,7 +101,7 @@ enum Reader {
 
 /// What is to be done when the lock is gone.
 struct After<P: Platform, C: Controller> {
-    /// By the controller.
+    /// What the controller has left to be done.
     owed: Vec<Owed<C>>,
     /// Sources with an event that was read by a reader that they have no more: signalled here.
     signals: Vec<Arc<Irqfd<P, C>>>,
@@ -497,5 +497,80 @@ impl<P: Platform, C: Controller, K: KvmVm> Drop for Offload<P, C, K> {
         for source in self.stop_reading_all(sources) {
             source.leave(Deassigning::later);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::thread;
+
+    use doorbell_platform::{Std, fd};
+
+    use super::*;
+    use crate::{Limits, Pin, Signalled, SourceId};
+
+    struct Chip;
+    impl Controller for Chip {
+        type Delivery = ();
+
+        fn pins(&self, _: u16) -> u32 {
+            1
+        }
+        fn set_irq(&self, _: Pin, _: SourceId, _: bool) {}
+        fn edge(&self, _: Pin) {}
+        fn msi(&self, _: Msi) {}
+    }
+
+    /// Whether it has an eventfd.
+    #[derive(Default)]
+    struct Kvm(AtomicBool);
+    impl KvmVm for Kvm {
+        fn register_irqfd(
+            &self,
+            _: BorrowedFd<'_>,
+            _: Gsi,
+            _: Option<BorrowedFd<'_>>,
+        ) -> io::Result<()> {
+            self.0.store(true, SeqCst);
+            Ok(())
+        }
+        fn unregister_irqfd(&self, _: BorrowedFd<'_>, _: Gsi) -> io::Result<()> {
+            self.0.store(false, SeqCst);
+            Ok(())
+        }
+        fn set_gsi_routing(&self, _: &[(Gsi, Route)]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn kvm_gets_an_eventfd_when_what_the_loop_has_read_is_delivered() {
+        let table = |route| RoutingTable::new(&[(Gsi(30), route)]).unwrap();
+        let vm = Irqfds::<Std, _>::new(Chip, Limits::default());
+        let events = Arc::new(EventLoop::spawn().unwrap());
+        let kvm = Arc::new(Kvm::default());
+        let irqchip = Irqchip::Split { pins: 24 };
+        let offload = Offload::new(&vm, &events, Arc::clone(&kvm), irqchip).unwrap();
+        let _ = offload.reroute(table(Route::Edge(Pin::new(0, 0)))).unwrap();
+        let event = fd::eventfd().unwrap();
+        let assigned = offload.assign(Descriptor::eventfd(&event).unwrap(), Gsi(30)).unwrap();
+        let entry = events.shared.entries().served.values().next().cloned().unwrap();
+        thread::scope(|scope| {
+            // The loop's thread has read an event.
+            let serving = entry.serving.lock().unwrap();
+            let moves =
+                scope.spawn(|| offload.reroute(table(Route::Msi(Msi::new(0, 1)))).map(drop));
+            while !events.is_empty() {
+                thread::yield_now();
+            }
+            (0..100).for_each(|_| thread::yield_now());
+            assert!(!kvm.0.load(SeqCst));
+            assert_eq!(entry.irqfd.signal(), Signalled::Delivered);
+            drop(serving);
+            moves.join().unwrap().unwrap();
+        });
+        assert!(kvm.0.load(SeqCst) && offload.is_offloaded(assigned).unwrap());
     }
 }
