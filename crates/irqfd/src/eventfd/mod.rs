@@ -17,6 +17,8 @@
 //! epoll ([`EventLoop::unthreaded`], [`EventLoop::dispatch`]), for hosts whose threads have CPUs,
 //! priorities or filters of system calls of their own.
 //!
+//! On KVM, an [`Offload`] gives eventfds to `KVM_IRQFD` where that can deliver, else to a loop.
+//!
 //! If the controller or a sink panics, the loop goes on: see [`EventLoop::reporting`].
 //!
 //! # System calls
@@ -30,6 +32,7 @@
 //! | making an [`EventSink`] | the same, and `io_setup`, `pipe2` | no sink |
 //! | `assign`, `deassign` | `epoll_ctl`, `futex`, `membarrier`, `sched_yield` | `assign` fails |
 //! | the thread, and `dispatch` | `epoll_wait`, `preadv2`, `futex` | `preadv2`: a plain `read`, which waits if a device makes its eventfd a blocking one and takes its event back |
+//! | an [`Offload`] | what the loop calls, and `ioctl` (`KVM_IRQFD`, `KVM_SET_GSI_ROUTING`) | none is made, or the loop serves |
 //! | an acknowledgement that notifies an [`EventSink`] | `io_submit`, `io_getevents` | nobody hears of it |
 
 mod descriptor;

@@ -53,9 +53,6 @@ pub struct Assigned(u64);
 /// then sees nothing any more.)
 ///
 /// Dropping it deassigns all.
-///
-/// All calls are for tasks without a lock, and not for notifications and deferred work: they may
-/// sleep, for KVM's grace periods and for each other.
 pub struct Offload<P: Platform, C: Controller, K: KvmVm> {
     vm: Irqfds<P, C>,
     events: Arc<EventLoop<P, C>>,
@@ -121,7 +118,7 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
         kvm: K,
         irqchip: Irqchip,
     ) -> io::Result<Self> {
-        let pins = if let Irqchip::Split { pins } = irqchip { pins } else { 0 };
+        let pins = if let Irqchip::Split { pins } = irqchip { pins as usize } else { 0 };
         let image = irqchip.image(&vm.table());
         if irqchip != Irqchip::User {
             kvm.set_gsi_routing(&image.iter().collect::<Vec<_>>())?;
@@ -131,7 +128,7 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
             last: 0,
             closed: false,
             image,
-            redirections: vec![None; pins as usize],
+            redirections: vec![None; pins.min(RoutingTable::MAX)],
             refused: None,
         };
         Ok(Offload {
@@ -146,6 +143,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// Assigns a descriptor as [`EventLoop::assign`] does: to KVM if that can deliver, else to the
     /// loop.
     ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
+    ///
     /// # Errors
     /// As [`EventLoop::assign`]; [`Busy`](Error::Busy) also if somebody else has given the eventfd
     /// to KVM.
@@ -156,6 +156,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// Assigns a descriptor as [`EventLoop::assign_resample`] does, with the resamplefd that is
     /// signalled when the guest has acknowledged: by KVM if that can resample, else by
     /// [`Irqfds::ack`].
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     ///
     /// # Errors
     /// As for [`assign`](Offload::assign), and what [`EventSink::new`] says of the resamplefd.
@@ -170,6 +173,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
 
     /// Deassigns a descriptor, whoever reads it. When this returns, nothing of it is delivered any
     /// more, and its resamplefd is not signalled: what comes stays in the eventfd.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for a grace period.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned); what KVM says: if somebody has closed the descriptor,
@@ -200,6 +206,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// If KVM refuses its new table or an eventfd, the loop serves those in question until the next
     /// call: see [`take_refusal`](Offload::take_refusal).
     ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for grace periods.
+    ///
     /// # Errors
     /// As [`Irqfds::reroute`].
     pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted<Owed<C>>, Error> {
@@ -210,6 +219,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
 
     /// Puts staged routes in force as [`Routes::publish`] does, and KVM's; otherwise as
     /// [`reroute`](Offload::reroute).
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for grace periods.
     ///
     /// # Errors
     /// As [`Routes::publish`].
@@ -225,6 +237,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     ///
     /// An entry that is masked stays, or the end of an interrupt that is in service is not told.
     /// Without a split interrupt controller nobody has to know, and this does nothing.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for a grace period of KVM's.
     ///
     /// # Errors
     /// [`GsiOutOfRange`](Error::GsiOutOfRange) if the IOAPIC has no such pin; what KVM says of the
@@ -246,6 +261,9 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
 
     /// Returns whether KVM has the eventfd; if not, the loop serves it.
     ///
+    /// # Context
+    /// Any task, from no notification; may sleep, while another call is under way.
+    ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned).
     pub fn is_offloaded(&self, assigned: Assigned) -> Result<bool, Error> {
@@ -257,11 +275,17 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// Takes out why KVM has last refused a table or an eventfd, or the loop one that it was to
     /// have instead. What KVM has refused, the loop serves; what both have, keeps its events; the
     /// next replacement of the routes tries again.
+    ///
+    /// # Context
+    /// Any task, from no notification; may sleep, while another call is under way.
     pub fn take_refusal(&self) -> Option<EventError> {
         self.state().refused.take()
     }
 
     /// Shuts the VM down as [`Irqfds::close`] does, which does not know of KVM.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep.
     pub fn close(&self) -> Deassigning<P, C> {
         let sources = {
             let mut state = self.state();
