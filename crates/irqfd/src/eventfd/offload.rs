@@ -175,7 +175,8 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// more, and its resamplefd is not signalled: what comes stays in the eventfd.
     ///
     /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for a grace period.
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
+    /// for a grace period.
     ///
     /// # Errors
     /// [`NotAssigned`](Error::NotAssigned); what KVM says: if somebody has closed the descriptor,
@@ -207,7 +208,8 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// call: see [`take_refusal`](Offload::take_refusal).
     ///
     /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for grace periods.
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
+    /// for grace periods.
     ///
     /// # Errors
     /// As [`Irqfds::reroute`].
@@ -221,7 +223,8 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// [`reroute`](Offload::reroute).
     ///
     /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for grace periods.
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
+    /// for grace periods.
     ///
     /// # Errors
     /// As [`Routes::publish`].
@@ -239,7 +242,8 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     /// Without a split interrupt controller nobody has to know, and this does nothing.
     ///
     /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for a grace period of KVM's.
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
+    /// for a grace period of KVM's.
     ///
     /// # Errors
     /// [`GsiOutOfRange`](Error::GsiOutOfRange) if the IOAPIC has no such pin; what KVM says of the
