@@ -31,7 +31,7 @@ mod linux {
     use doorbell_bench::table::count;
     use doorbell_irqfd::eventfd::{Descriptor, EventLoop, Irqchip, KvmVm, Offload};
     use doorbell_irqfd::{
-        Controller, Gsi, Irqfds, Limits, Msi, Pin, Route, RoutingTable, SourceId,
+        Controller, Gsi, Irqfds, Limits, Msi, NoBypass, Pin, Route, RoutingTable, SourceId,
     };
     use doorbell_platform::{Std, fd};
 
@@ -78,7 +78,8 @@ mod linux {
             (MESSAGE, Route::Msi(Msi::new(0xfee0_0000, 0x41))),
             (LEVEL, Route::Level(Pin::new(0, 5))),
         ];
-        let _ = vm.reroute(RoutingTable::new(&routes).expect("a table")).expect("it has pins");
+        let table = RoutingTable::new(&routes).expect("a table");
+        vm.reroute(table).expect("it has pins").follow(&NoBypass);
         vm
     }
 

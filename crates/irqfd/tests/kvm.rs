@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use doorbell_irqfd::eventfd::{Assigned, Descriptor, EventError, EventLoop, EventSink};
 use doorbell_irqfd::eventfd::{Irqchip, Offload};
-use doorbell_irqfd::{Error, Gsi, Irqfds, Limits, Msi, Pin, Route, Routes, SourceId};
+use doorbell_irqfd::{Error, Gsi, Irqfds, Limits, Msi, Pin, Route, Routes, RoutingTable, SourceId};
 use doorbell_platform::{Std, fd};
 use fake::{Call, FakeKvm};
 
@@ -57,10 +57,14 @@ impl Board {
         (event, assigned)
     }
 
+    fn reroute(&self, table: RoutingTable) {
+        self.vm.reroute(table).unwrap().follow(&self.offload);
+    }
+
     /// Routes `MOVED` beside the standard ones.
     fn route(&self, routes: &[Route]) {
         let moved = routes.iter().map(|route| (MOVED, *route));
-        let _ = self.offload.reroute(table(&[standard(), moved.collect()].concat())).unwrap();
+        self.reroute(table(&[standard(), moved.collect()].concat()));
     }
 
     fn is_offloaded(&self, assigned: Assigned) -> bool {
@@ -109,7 +113,7 @@ fn where_the_irqchip_is_and_the_kind_of_route_decide_who_serves_an_eventfd() {
         // One of the GSIs that a split irqchip reserves.
         let reserved = (Gsi(7), Route::Msi(Msi::new(0xfee0_0000, 0x61)));
         let low = table(&[standard(), vec![reserved]].concat());
-        let _ = board.offload.reroute(low).unwrap();
+        board.reroute(low);
         assert_eq!(board.is_offloaded(board.assign(MSI).1), message, "{irqchip:?}");
         assert_eq!(board.is_offloaded(board.assign(EDGE).1), pin, "{irqchip:?}");
         let (event, resample) = (fd::eventfd().unwrap(), fd::eventfd().unwrap());
@@ -316,7 +320,9 @@ fn a_table_that_kvm_refuses_is_served_by_the_loop_until_kvm_takes_one() {
     assert_eq!(board.arrived(), (vec![Route::Msi(MESSAGE)], vec![Seen::Msi(MOVED_MESSAGE)]));
 
     board.kvm.state().refuses.clear();
-    board.route(&[Route::Msi(MOVED_MESSAGE)]);
+    let another = (Gsi(40), Route::Edge(EDGE_PIN));
+    let moved_to = (MOVED, Route::Msi(MOVED_MESSAGE));
+    board.reroute(table(&[standard(), vec![moved_to, another]].concat()));
     assert!(board.is_offloaded(moved) && board.offload.take_refusal().is_none());
     board.kvm.signal(&event);
     assert_eq!(board.arrived(), (vec![Route::Msi(MOVED_MESSAGE)], vec![]));
@@ -332,7 +338,7 @@ fn an_eventfd_that_kvm_refuses_is_served_by_the_loop_until_kvm_takes_it() {
     board.kvm.signal(&event);
     assert_eq!(board.arrived(), (vec![], vec![Seen::Msi(MESSAGE)]));
     board.kvm.state().refuses.clear();
-    board.route(&[]);
+    board.route(&[Route::Edge(EDGE_PIN)]);
     assert!(board.is_offloaded(assigned));
 
     // One that KVM does not give back stays KVM's.
@@ -356,7 +362,7 @@ fn a_resampling_source_that_moves_between_pins_of_kvm_is_asked_for_its_level() {
 
     let calls = board.kvm.state().calls.len();
     let moved = table(&[(LEVEL, Route::Level(OTHER_PIN)), (MSI, Route::Msi(MESSAGE))]);
-    let _ = board.offload.reroute(moved).unwrap();
+    board.reroute(moved);
     assert_eq!(
         board.kvm.state().calls[calls..],
         [Call::Unregister, Call::Routes, Call::Register],
@@ -369,7 +375,7 @@ fn a_resampling_source_that_moves_between_pins_of_kvm_is_asked_for_its_level() {
 
     // Others are not disturbed.
     let again = board.kvm.state().calls.len();
-    let _ = board.offload.reroute(table(&[(LEVEL, Route::Level(OTHER_PIN))])).unwrap();
+    board.reroute(table(&[(LEVEL, Route::Level(OTHER_PIN))]));
     assert_eq!(board.kvm.state().calls[again..], [Call::Routes]);
     assert_eq!(count(&resample), 0);
     board.offload.deassign(assigned).unwrap();
@@ -386,7 +392,7 @@ fn a_level_that_a_loop_has_raised_is_lowered_when_kvm_takes_over() {
     let _ = board.arrived();
     assert_ne!(board.vm.controller().level(PIN), 0);
     board.kvm.state().refuses.clear();
-    let _ = board.offload.reroute(table(&standard())).unwrap();
+    board.route(&[Route::Msi(MESSAGE)]);
     assert!(board.is_offloaded(assigned));
     assert_eq!((board.vm.controller().level(PIN), count(&resample)), (0, 1));
 }
@@ -442,13 +448,13 @@ fn edits_that_are_published_together_move_their_eventfds() {
     for gsi in gsis {
         routes.set(gsi, &[Route::Msi(MOVED_MESSAGE)]).unwrap();
     }
-    let _ = board.offload.publish(&routes).unwrap();
+    routes.publish().unwrap().follow(&board.offload);
     let sources = gsis.map(|gsi| board.assign(gsi));
     assert!(sources.iter().all(|(_, assigned)| board.is_offloaded(*assigned)));
     routes.free(gsis[0]).unwrap();
     routes.set(gsis[1], &[Route::Pin(EDGE_PIN)]).unwrap();
     let calls = board.kvm.state().calls.len();
-    let _ = board.offload.publish(&routes).unwrap();
+    routes.publish().unwrap().follow(&board.offload);
     let by_kvm = sources.each_ref().map(|(_, assigned)| board.is_offloaded(*assigned));
     assert_eq!(by_kvm, [false, false, true, true]);
     let calls = board.kvm.state().calls[calls..].to_vec();
@@ -515,7 +521,7 @@ fn what_a_vm_refuses_is_free_and_a_vm_that_has_no_room_takes_nothing_to_kvm() {
     let full: Vm = Irqfds::new(Arc::default(), Limits { irqfds: 0, ..Limits::default() });
     let kvm = Arc::new(FakeKvm::new(SPLIT));
     let offload = Offload::new(&full, &board.events, Arc::clone(&kvm), SPLIT).unwrap();
-    let _ = offload.reroute(table(&standard())).unwrap();
+    full.reroute(table(&standard())).unwrap().follow(&offload);
     let none = offload.assign(descriptor(&fd::eventfd().unwrap()), MSI);
     assert!(matches!(none, Err(EventError::Irqfd(Error::TooManyIrqfds(0)))));
     assert_eq!(kvm.state().irqfds(), 0);

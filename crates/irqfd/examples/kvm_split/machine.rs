@@ -97,7 +97,7 @@ impl Machine {
         let vm = Irqfds::new(Ioapic::new(&fd), Limits::default());
         let sources = Offload::new(&vm, &Arc::new(EventLoop::spawn()?), fd, irqchip)?;
         let sources = Arc::new(sources);
-        drop(sources.reroute(table(message(MOVED))?)?);
+        vm.reroute(table(message(MOVED))?)?.follow(&*sources);
         let its = (vm.clone(), Arc::clone(&sources));
         let machine = Machine {
             vm,
@@ -120,7 +120,8 @@ impl Machine {
         let (mut by_kvm, mut to) = (0, [message(source), pin(source)].into_iter().cycle());
         for n in 0..count {
             if moves.is_some_and(|after| n % after == 0) {
-                drop(self.sources.reroute(table(to.next().ok_or("it is endless")?)?)?);
+                let table = table(to.next().ok_or("it is endless")?)?;
+                self.vm.reroute(table)?.follow(&*self.sources);
             }
             by_kvm += u32::from(self.sources.is_offloaded(assigned)?);
             device.write_all(&1_u64.to_ne_bytes())?;

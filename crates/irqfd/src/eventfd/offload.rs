@@ -28,7 +28,7 @@ use doorbell_platform::Platform;
 use super::{Descriptor, EventError, EventLoop, EventSink, Irqchip, KvmVm, Served};
 use crate::each::each;
 use crate::{
-    Controller, Deassigning, Error, Gsi, Irqfd, Irqfds, Msi, Owed, Rerouted, Route, Routes,
+    Controller, Deassigning, Error, FollowRoutes, Gsi, Irqfd, Irqfds, Msi, Owed, Route,
     RoutingTable,
 };
 
@@ -44,9 +44,12 @@ pub struct Assigned(u64);
 /// which of the two depends on where the VM's [interrupt controllers are](Irqchip), and changes
 /// with the route.
 ///
-/// The VM's routes are replaced by [`reroute`](Offload::reroute) or [`publish`](Offload::publish)
-/// alone, so that KVM's follow, and KVM's by nobody else. Sources inside the process are
+/// KVM's routes [follow](FollowRoutes) the VM's: whoever has replaced those hands the
+/// [`Rerouted`](crate::Rerouted) an offload. Nobody else sets KVM's. Sources inside the process are
 /// [`Irqfd`]s as ever. Eventfds that the loop alone is to serve can be given to the loop.
+///
+/// If KVM refuses a table or an eventfd, the loop serves those in question, until the next change
+/// of routes: see [`take_refusal`](Offload::take_refusal).
 ///
 /// An eventfd that is offloaded is served as far as other loops, VMs and sinks of the process are
 /// concerned: they are told [`Busy`](Error::Busy). (KVM accepts one that an epoll watches, which
@@ -70,6 +73,9 @@ struct State<P: Platform, C: Controller> {
     sources: BTreeMap<Assigned, Source<P, C>>,
     last: u64,
     closed: bool,
+    /// The table that was in force when KVM was last told. It is held, so that no other is in its
+    /// place.
+    followed: Arc<RoutingTable>,
     /// The routes that KVM has, without redirection entries.
     image: RoutingTable,
     /// The redirection entries that KVM has.
@@ -119,7 +125,8 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
         irqchip: Irqchip,
     ) -> io::Result<Self> {
         let pins = if let Irqchip::Split { pins } = irqchip { pins as usize } else { 0 };
-        let image = irqchip.image(&vm.table());
+        let followed = vm.table();
+        let image = irqchip.image(&followed);
         if irqchip != Irqchip::User {
             kvm.set_gsi_routing(&image.iter().collect::<Vec<_>>())?;
         }
@@ -127,6 +134,7 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
             sources: BTreeMap::new(),
             last: 0,
             closed: false,
+            followed,
             image,
             redirections: vec![None; pins.min(RoutingTable::MAX)],
             refused: None,
@@ -199,41 +207,6 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
         Ok(())
     }
 
-    /// Replaces the routing table as [`Irqfds::reroute`] does, and KVM's. When this returns,
-    /// neither delivers by the former one, and each source is read by whom it belongs to by its new
-    /// route. No event is lost; one that comes meanwhile is delivered by the former route or by the
-    /// new one.
-    ///
-    /// If KVM refuses its new table or an eventfd, the loop serves those in question until the next
-    /// call: see [`take_refusal`](Offload::take_refusal).
-    ///
-    /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
-    /// for grace periods.
-    ///
-    /// # Errors
-    /// As [`Irqfds::reroute`].
-    pub fn reroute(&self, table: RoutingTable) -> Result<Rerouted<Owed<C>>, Error> {
-        let rerouted = self.vm.reroute(table)?;
-        self.follow();
-        Ok(rerouted)
-    }
-
-    /// Puts staged routes in force as [`Routes::publish`] does, and KVM's; otherwise as
-    /// [`reroute`](Offload::reroute).
-    ///
-    /// # Context
-    /// Any task, with no lock held, from no notification and no deferred work; may sleep,
-    /// for grace periods.
-    ///
-    /// # Errors
-    /// As [`Routes::publish`].
-    pub fn publish(&self, routes: &Routes<P, C>) -> Result<Rerouted<Owed<C>>, Error> {
-        let rerouted = routes.publish()?;
-        self.follow();
-        Ok(rerouted)
-    }
-
     /// Tells KVM what the guest has written to a redirection entry of the VMM's IOAPIC, as a
     /// message, masked or not: `KVM_EXIT_IOAPIC_EOI` comes for vectors of level-triggered entries
     /// (bit 15 of the data) that KVM knows. An edge-triggered one may be `None`.
@@ -278,7 +251,7 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
 
     /// Takes out why KVM has last refused a table or an eventfd, or the loop one that it was to
     /// have instead. What KVM has refused, the loop serves; what both have, keeps its events; the
-    /// next replacement of the routes tries again.
+    /// next change of routes tries again.
     ///
     /// # Context
     /// Any task, from no notification; may sleep, while another call is under way.
@@ -348,16 +321,14 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
         })
     }
 
-    /// Brings KVM's routes, and who reads what, into agreement with the table in force. Of several
-    /// that replace it at once, the last to come here sees what is in force then.
-    fn follow(&self) {
-        let mut after = After::default();
-        self.agree(&mut self.state(), &mut after);
-        self.finish(after);
-    }
-
+    /// Brings KVM's routes, and who reads what, into agreement with the table in force.
     fn agree(&self, state: &mut State<P, C>, after: &mut After<P, C>) {
         let table = self.vm.table();
+        // Once for all GSIs that a replacement has changed.
+        if Arc::ptr_eq(&table, &state.followed) {
+            return;
+        }
+        state.followed = Arc::clone(&table);
         let wanted = self.irqchip.image(&table);
         let State { sources, image, redirections, refused, .. } = state;
         // KVM takes a plain source along to another route. Without a route it would take events,
@@ -489,6 +460,23 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
     }
 }
 
+impl<P: Platform, C: Controller, K: KvmVm> FollowRoutes for Offload<P, C, K> {
+    /// Has KVM's routes follow, and moves eventfds to who can serve them. When this returns, KVM
+    /// delivers nothing by a former route. No event is lost; one that comes meanwhile is delivered
+    /// by the former route or by the new one.
+    ///
+    /// Of several that replace the table at once, the last to come here sees what is in force then.
+    ///
+    /// # Context
+    /// Any task, with no lock held, from no notification and no deferred work; may sleep, for grace
+    /// periods of KVM's.
+    fn follow(&self, _: Gsi) {
+        let mut after = After::default();
+        self.agree(&mut self.state(), &mut after);
+        self.finish(after);
+    }
+}
+
 fn same_routes(one: &RoutingTable, other: &RoutingTable, gsi: Gsi) -> bool {
     one.routes(gsi).eq(other.routes(gsi))
 }
@@ -581,15 +569,15 @@ mod tests {
         let kvm = Arc::new(Kvm::default());
         let irqchip = Irqchip::Split { pins: 24 };
         let offload = Offload::new(&vm, &events, Arc::clone(&kvm), irqchip).unwrap();
-        let _ = offload.reroute(table(Route::Edge(Pin::new(0, 0)))).unwrap();
+        vm.reroute(table(Route::Edge(Pin::new(0, 0)))).unwrap().follow(&offload);
         let event = fd::eventfd().unwrap();
         let assigned = offload.assign(Descriptor::eventfd(&event).unwrap(), Gsi(30)).unwrap();
         let entry = events.shared.entries().served.values().next().cloned().unwrap();
         thread::scope(|scope| {
             // The loop's thread has read an event.
             let serving = entry.serving.lock().unwrap();
-            let moves =
-                scope.spawn(|| offload.reroute(table(Route::Msi(Msi::new(0, 1)))).map(drop));
+            let message = table(Route::Msi(Msi::new(0, 1)));
+            let moves = scope.spawn(|| vm.reroute(message).unwrap().follow(&offload));
             while !events.is_empty() {
                 thread::yield_now();
             }
@@ -597,7 +585,7 @@ mod tests {
             assert!(!kvm.0.load(SeqCst));
             assert_eq!(entry.irqfd.signal(), Signalled::Delivered);
             drop(serving);
-            moves.join().unwrap().unwrap();
+            moves.join().unwrap();
         });
         assert!(kvm.0.load(SeqCst) && offload.is_offloaded(assigned).unwrap());
     }

@@ -114,7 +114,7 @@ fn an_epoll_sees_nothing_of_an_eventfd_that_the_kernel_has_and_everything_when_i
     assert!(is_busy(events.assign(&vm, descriptor(&event), MSI)));
     signal();
     assert_eq!((events.dispatch().unwrap(), count(&event)), (0, 0));
-    let _ = offload.reroute(table(&[(MSI, Route::Edge(EDGE_PIN))])).unwrap();
+    vm.reroute(table(&[(MSI, Route::Edge(EDGE_PIN))])).unwrap().follow(&offload);
     let _lowered = vm.controller().take();
     assert!(!offload.is_offloaded(assigned).unwrap());
     signal();
