@@ -5,7 +5,7 @@
 mod common;
 #[path = "kvm/fake.rs"]
 mod fake;
-#[cfg(feature = "kvm")]
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 #[path = "kvm/real.rs"]
 mod real;
 
