@@ -11,14 +11,17 @@ mod real;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
 use doorbell_irqfd::eventfd::{Assigned, Descriptor, EventError, EventLoop, EventSink};
 use doorbell_irqfd::eventfd::{Irqchip, Offload};
-use doorbell_irqfd::{Error, Gsi, Irqfds, Limits, Msi, Pin, Route, Routes, RoutingTable, SourceId};
+use doorbell_irqfd::{
+    Controller, Delivery, Error, Gsi, Irqfds, Limits, Msi, Outcome, Pin, Route, Routes,
+    RoutingTable, SourceId,
+};
 use doorbell_platform::{Std, fd};
 use fake::{Call, FakeKvm};
 
@@ -315,10 +318,15 @@ fn a_table_that_kvm_refuses_is_served_by_the_loop_until_kvm_takes_one() {
     board.route(&[Route::Msi(MOVED_MESSAGE)]);
     assert_eq!((board.is_offloaded(moved), board.is_offloaded(stays)), (false, true));
     assert!(matches!(board.offload.take_refusal(), Some(EventError::Io(_))));
+    let calls = board.kvm.state().calls.len();
+    let [a, b] = [41, 42].map(|gsi| (Gsi(gsi), Route::Msi(MESSAGE)));
+    board.reroute(table(&[standard(), vec![(MOVED, Route::Msi(MOVED_MESSAGE)), a, b]].concat()));
+    assert_eq!(board.kvm.state().calls[calls..], [Call::Routes], "once for both");
     board.kvm.signal(&event);
     board.kvm.signal(&other);
     assert_eq!(board.arrived(), (vec![Route::Msi(MESSAGE)], vec![Seen::Msi(MOVED_MESSAGE)]));
 
+    assert!(board.offload.take_refusal().is_some());
     board.kvm.state().refuses.clear();
     let another = (Gsi(40), Route::Edge(EDGE_PIN));
     let moved_to = (MOVED, Route::Msi(MOVED_MESSAGE));
@@ -460,6 +468,74 @@ fn edits_that_are_published_together_move_their_eventfds() {
     let calls = board.kvm.state().calls[calls..].to_vec();
     assert_eq!(calls, [Call::Unregister, Call::Unregister, Call::Routes]);
     assert_eq!(routes.allocate(), Ok(gsis[0]));
+}
+
+/// Has a vCPU kicked for each event.
+struct Kicks;
+
+#[derive(Default)]
+#[must_use]
+struct Kick(u32);
+
+#[derive(Default)]
+struct Owes(u32);
+
+impl Delivery for Owes {
+    type Owed = Kick;
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Delivered
+    }
+    fn owed(self) -> Kick {
+        Kick(self.0)
+    }
+    fn and(self, other: Self) -> Self {
+        Owes(self.0 + other.0)
+    }
+}
+
+impl Controller for Kicks {
+    type Delivery = Owes;
+
+    fn pins(&self, _: u16) -> u32 {
+        PINS
+    }
+    fn set_irq(&self, _: Pin, _: SourceId, level: bool) -> Owes {
+        Owes(level.into())
+    }
+    fn edge(&self, _: Pin) -> Owes {
+        Owes(1)
+    }
+    fn msi(&self, _: Msi) -> Owes {
+        Owes(1)
+    }
+}
+
+#[test]
+fn what_a_controller_owes_for_an_event_that_is_found_in_an_eventfd_is_done() {
+    if Board::new(SPLIT).is_none() {
+        return;
+    }
+    let kicks = Arc::new(AtomicU32::new(0));
+    let kicked = Arc::clone(&kicks);
+    let settles = move |Kick(count)| _ = kicked.fetch_add(count, SeqCst);
+    let events = Arc::new(EventLoop::unthreaded_settling(settles).unwrap());
+    let vm = Irqfds::<Std, _>::new(Kicks, Limits::default());
+    let kvm = Arc::new(FakeKvm::new(SPLIT));
+    let offload = Offload::new(&vm, &events, Arc::clone(&kvm), SPLIT).unwrap();
+    let by_kvm = table(&[(MOVED, Route::Msi(MOVED_MESSAGE)), (EDGE, Route::Edge(EDGE_PIN))]);
+    let _ = vm.reroute(by_kvm).unwrap().follow_owing(&offload);
+
+    // One that the loop finds, and one that was pending.
+    let event = fd::eventfd().unwrap();
+    kvm.signal(&event);
+    let assigned = offload.assign(descriptor(&event), EDGE).unwrap();
+    assert_eq!(kicks.load(SeqCst), 1);
+    offload.deassign(assigned).unwrap();
+    let kept = descriptor(&event);
+    kept.pend();
+    offload.assign(kept, MOVED).unwrap();
+    assert_eq!(kicks.load(SeqCst), 2);
 }
 
 #[test]
