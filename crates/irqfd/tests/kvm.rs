@@ -406,6 +406,26 @@ fn a_level_that_a_loop_has_raised_is_lowered_when_kvm_takes_over() {
 }
 
 #[test]
+fn a_pulse_of_kvm_ends_at_the_pin_where_it_has_begun() {
+    let Some(board) = Board::new(Irqchip::Kernel) else { return };
+    let pins = [EDGE_PIN, OTHER_PIN].map(Route::Pin);
+    board.route(&pins[..1]);
+    let (event, assigned) = board.assign(MOVED);
+    // From a pin to a message, to another pin, and to none, each time before the pulse is over.
+    for between in [&[Route::Msi(MOVED_MESSAGE)][..], &pins[1..], &pins, &[]] {
+        for _ in 0..2 {
+            board.kvm.signal(&event);
+            assert_eq!(board.arrived(), (vec![pins[0]], vec![]));
+        }
+        board.route(between);
+        board.kvm.state().end_pulses();
+        board.route(&pins[..1]);
+    }
+    assert!(board.is_offloaded(assigned));
+    assert_eq!(board.kvm.state().lost, 0);
+}
+
+#[test]
 fn a_resampling_source_is_the_loops_where_its_route_is_a_message() {
     for irqchip in [SPLIT, Irqchip::Kernel] {
         let Some(board) = Board::new(irqchip) else { return };

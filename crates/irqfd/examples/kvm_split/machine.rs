@@ -54,7 +54,7 @@ fn machine(kvm: &Kvm, irqchip: Irqchip, interrupts: u32) -> Result<(), Failed> {
     machine.edges("edge (a message)", MESSAGE, interrupts, None)?;
     machine.edges("edge (a pin)", EDGE, interrupts, None)?;
     machine.levels("level (a pin)", HELD, interrupts)?;
-    machine.edges("edge (now a message, now a pin)", MOVED, interrupts, Some(50))?;
+    machine.edges("edge (now a message, now a pin)", MOVED, interrupts, Some(1))?;
 
     // What it was signalled after `deassign` would have come before this.
     let stop = machine.vm.irqfd();

@@ -331,11 +331,15 @@ impl<P: Platform, C: Controller, K: KvmVm> Offload<P, C, K> {
         state.followed = Arc::clone(&table);
         let wanted = self.irqchip.image(&table);
         let State { sources, image, redirections, refused, .. } = state;
-        // KVM takes a plain source along to another route. Without a route it would take events,
-        // and drop them; and a level that it has raised on a pin would stay there.
+        // KVM takes a plain source along to another message. Without a route it would take events,
+        // and drop them. On a pin, it raises for an event and lowers for it, each by the table of
+        // that moment: were the table another in between, the pin would stay up, and have no edge
+        // any more. The same goes for a level until it is acknowledged. KVM is done with both when
+        // it has given the source back.
         for source in sources.values_mut().filter(|source| matches!(source.reader, Reader::Kvm)) {
-            let stays = same_routes(image, &wanted, source.gsi)
-                || source.sink.is_none() && wanted.routes(source.gsi).next().is_some();
+            let gsi = source.gsi;
+            let stays = same_routes(image, &wanted, gsi)
+                || has_message(image, gsi) && has_message(&wanted, gsi);
             if !stays && let Err(error) = self.stop_reading(source) {
                 *refused = Some(error);
             }
@@ -475,6 +479,10 @@ impl<P: Platform, C: Controller, K: KvmVm> FollowRoutes for Offload<P, C, K> {
         self.agree(&mut self.state(), &mut after);
         self.finish(after);
     }
+}
+
+fn has_message(table: &RoutingTable, gsi: Gsi) -> bool {
+    table.routes(gsi).any(|route| matches!(route, Route::Msi(_)))
 }
 
 fn same_routes(one: &RoutingTable, other: &RoutingTable, gsi: Gsi) -> bool {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard};
 
 use doorbell_irqfd::eventfd::{Irqchip, KvmVm};
-use doorbell_irqfd::{Gsi, Route};
+use doorbell_irqfd::{Gsi, Pin, Route};
 use doorbell_platform::fd;
 
 pub const ENOMEM: i32 = 12;
@@ -27,8 +27,12 @@ pub struct State {
     irqfds: Vec<Irqfd>,
     /// What was delivered, by which route.
     pub delivered: Vec<Route>,
-    /// Events of GSIs that had no route: lost.
+    /// Events of GSIs that had no route, or a pin that was up already: lost.
     pub lost: u32,
+    /// Pins that are up, for an event that is a pulse.
+    pulsed: BTreeSet<Pin>,
+    /// GSIs whose pins are to be lowered after a pulse, by the routes of that moment.
+    pulses: Vec<Gsi>,
     /// Calls that are refused for want of memory.
     pub refuses: BTreeSet<Call>,
     pub calls: Vec<Call>,
@@ -51,6 +55,13 @@ fn refused(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
+fn pin(route: Route) -> Option<Pin> {
+    match route {
+        Route::Edge(pin) | Route::Level(pin) | Route::Pin(pin) => Some(pin),
+        Route::Msi(_) => None,
+    }
+}
+
 fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
     fd::compare_files(one.as_fd(), other.as_fd()) == Some(cmp::Ordering::Equal)
 }
@@ -68,11 +79,29 @@ fn add(event: BorrowedFd<'_>) {
 }
 
 impl State {
-    fn inject(&mut self, gsi: Gsi) {
-        let routes: Vec<_> =
-            self.routes.iter().filter(|(of, _)| *of == gsi).map(|(_, route)| *route).collect();
+    fn inject(&mut self, gsi: Gsi, resamples: bool) {
+        let routes: Vec<_> = self.of(gsi).collect();
         self.lost += u32::from(routes.is_empty());
-        self.delivered.extend(routes);
+        for route in routes {
+            match pin(route).filter(|_| !resamples) {
+                Some(pin) if !self.pulsed.insert(pin) => self.lost += 1,
+                _ => self.delivered.push(route),
+            }
+        }
+        self.pulses.push(gsi);
+    }
+
+    /// The other half of each pulse, which is work that is done when there is time, or when an
+    /// eventfd is given back.
+    pub fn end_pulses(&mut self) {
+        for gsi in std::mem::take(&mut self.pulses) {
+            let pins: Vec<_> = self.of(gsi).filter_map(pin).collect();
+            pins.iter().for_each(|pin| _ = self.pulsed.remove(pin));
+        }
+    }
+
+    fn of(&self, gsi: Gsi) -> impl Iterator<Item = Route> {
+        self.routes.iter().filter(move |(of, _)| *of == gsi).map(|(_, route)| *route)
     }
 
     fn called(&mut self, call: Call) -> io::Result<()> {
@@ -103,12 +132,13 @@ impl FakeKvm {
     /// else is woken.
     pub fn signal(&self, event: impl AsFd) {
         let mut state = self.state();
+        state.end_pulses();
         add(event.as_fd());
         if let Some(at) = state.irqfds.iter().position(|of| is_same(&of.event, &event)) {
             // The kernel's is one step with the write; here, somebody may have read in between.
             let _ = fd::read_now(event.as_fd(), &mut [0; 8]);
-            let gsi = state.irqfds[at].gsi;
-            state.inject(gsi);
+            let (gsi, resamples) = (state.irqfds[at].gsi, state.irqfds[at].resample.is_some());
+            state.inject(gsi, resamples);
         }
     }
 
@@ -140,10 +170,11 @@ impl KvmVm for FakeKvm {
         if state.irqfds.iter().any(|of| is_same(&of.event, event)) {
             return Err(refused(EBUSY));
         }
+        let resamples = resample.is_some();
         let resample = resample.map(|resample| resample.try_clone_to_owned()).transpose()?;
         state.irqfds.push(Irqfd { event: event.try_clone_to_owned()?, gsi, resample });
         if is_readable(event) {
-            state.inject(gsi);
+            state.inject(gsi, resamples);
         }
         Ok(())
     }
@@ -151,6 +182,7 @@ impl KvmVm for FakeKvm {
     fn unregister_irqfd(&self, event: BorrowedFd<'_>, gsi: Gsi) -> io::Result<()> {
         let mut state = self.state();
         state.called(Call::Unregister)?;
+        state.end_pulses();
         state.irqfds.retain(|of| of.gsi != gsi || !is_same(&of.event, event));
         Ok(())
     }
