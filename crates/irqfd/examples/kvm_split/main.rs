@@ -2,7 +2,7 @@
 //! (`ioapic.rs`), and with KVM's own. What the devices do, and what assigns their eventfds
 //! (`machine.rs`), is the same for both.
 //!
-//! `cargo run -p doorbell-irqfd --features kvm --example kvm_split [interrupts]`
+//! `cargo run --example kvm_split [interrupts]`
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod guest;
