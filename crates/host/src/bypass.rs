@@ -478,6 +478,10 @@ impl<P: Platform, D: Producer, C: Consumer<D>> Drop for Produces<P, D, C> {
 
 /// A consumer is registered, until this is dropped. When the drop has returned, no interrupt of the
 /// producer goes by its route any more. In task context, where one may wait.
+///
+/// Give it to what ends with the irqfd: an assignment of an eventfd ends by itself when the device
+/// hangs up, and drops what was attached to it (`EventLoop::attach` of `doorbell-irqfd`). Kept
+/// elsewhere, it leaves the device connected to an irqfd that is none any more.
 #[must_use = "dropped, it is not registered"]
 pub struct Consumes<P: Platform, D: Producer, C: Consumer<D>> {
     bypass: Arc<Bypass<P, D, C>>,

@@ -354,6 +354,51 @@ fn a_hang_up_detaches_and_lowers_the_line() {
     assert_eq!(vm.controller().level(PIN), 0);
 }
 
+/// What hangs on an assignment. Takes note, when it goes, of whether the irqfd is assigned still.
+struct Goes(Irqfds<Std, Arc<Chip>>, Arc<Mutex<Vec<u32>>>);
+
+impl Drop for Goes {
+    fn drop(&mut self) {
+        self.1.lock().unwrap().push(self.0.assigned());
+    }
+}
+
+#[test]
+fn what_is_attached_goes_before_the_irqfd_however_that_ends() {
+    let Some((vm, events)) = start() else { return };
+    let gone = Arc::new(Mutex::new(Vec::new()));
+    let goes = || Goes(vm.clone(), Arc::clone(&gone));
+    let stream = || {
+        let (reader, writer) = io::pipe().unwrap();
+        let reader = OwnedFd::from(reader);
+        // SAFETY: `reader` is open; the call touches nothing else.
+        assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        (events.assign(&vm, Descriptor::stream(reader).unwrap(), MSI).unwrap(), writer)
+    };
+    let all = || gone.lock().unwrap().clone();
+    // A device hangs up.
+    let (served, device) = stream();
+    events.attach(served, goes()).unwrap();
+    events.attach(served, goes()).unwrap();
+    assert_eq!(all(), []);
+    drop(device);
+    until(|| vm.assigned() == 0);
+    assert_eq!(all(), [1, 1]);
+    assert_eq!(events.attach(served, goes()), Err(Error::NotAssigned));
+    assert_eq!(all(), [1, 1, 0]);
+    // The host deassigns one, then all.
+    let ((one, _one), (two, _two), (three, _three)) = (stream(), stream(), stream());
+    [one, two, three].into_iter().for_each(|served| events.attach(served, goes()).unwrap());
+    events.deassign(one).unwrap();
+    events.deassign_all([two, three]);
+    assert_eq!(all(), [1, 1, 0, 3, 2, 2]);
+    // The loop goes.
+    let (served, _device) = stream();
+    events.attach(served, goes()).unwrap();
+    drop(events);
+    assert_eq!(all(), [1, 1, 0, 3, 2, 2, 1]);
+}
+
 /// What the kernel says is in an eventfd.
 fn count(event: &EventFd) -> u64 {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", event.as_raw_fd())).unwrap();

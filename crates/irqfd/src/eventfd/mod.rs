@@ -150,6 +150,9 @@ struct Entry<P: Platform, C: Controller> {
     serving: Mutex<()>,
     /// Set when it is taken off the loop. Who serves may have found the entry before that.
     gone: AtomicBool,
+    /// What goes when it is taken off the loop. Pushed to under the lock of the entries, which it is
+    /// not among any more when this is taken.
+    attached: Mutex<Vec<Box<dyn Send>>>,
 }
 
 /// The loop's epoll, which is readable when there is something to
@@ -341,11 +344,36 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     pub fn deassign(&self, served: Served) -> Result<(), Error> {
         let entry = self.shared.remove(served).ok_or(Error::NotAssigned)?;
         entry.wait_for_server();
-        // Not assigned any more if the VM was shut down meanwhile: nothing to do then.
-        if let Ok(leaving) = entry.irqfd.deassign_begin() {
-            leaving.wait();
-        }
-        entry.let_go();
+        each(0..3, |step| match step {
+            0 => entry.detach(),
+            // Not assigned any more if the VM was shut down meanwhile: nothing to do then.
+            1 => _ = entry.irqfd.deassign_begin().map(Deassigning::wait),
+            _ => entry.let_go(),
+        });
+        Ok(())
+    }
+
+    /// Has the loop own what must not outlive the assignment of a descriptor: the registration of
+    /// an IRQ bypass, by which hardware would go on posting for a device that has hung up.
+    ///
+    /// When the descriptor is served no more, `attached` is dropped, whether the descriptor was
+    /// [deassigned](EventLoop::deassign), has hung up, or the VM was shut down or the loop dropped:
+    /// before the irqfd is deassigned, in the thread that takes the descriptor off, with no lock
+    /// held. If that takes long, the thread of the loop serves no other meanwhile.
+    ///
+    /// # Context
+    /// Any task; does not sleep, but allocates.
+    ///
+    /// # Errors
+    /// [`NotAssigned`](Error::NotAssigned): it was dropped.
+    pub fn attach(&self, served: Served, attached: impl Send + 'static) -> Result<(), Error> {
+        let attached: Box<dyn Send> = Box::new(attached);
+        let entries = self.shared.entries();
+        let Some(entry) = entries.served.get(&served) else {
+            drop(entries);
+            return Err(Error::NotAssigned);
+        };
+        entry.attached().push(attached);
         Ok(())
     }
 
@@ -358,8 +386,12 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         let entries: Vec<_> =
             served.into_iter().filter_map(|served| self.shared.remove(served)).collect();
         entries.iter().for_each(|entry| entry.wait_for_server());
-        Deassigning::wait_all(entries.iter().filter_map(|entry| entry.irqfd.deassign_begin().ok()));
-        entries.iter().for_each(|entry| entry.let_go());
+        let begun = || entries.iter().filter_map(|entry| entry.irqfd.deassign_begin().ok());
+        each(0..3, |step| match step {
+            0 => each(entries.iter(), |entry| entry.detach()),
+            1 => Deassigning::wait_all(begun()),
+            _ => entries.iter().for_each(|entry| entry.let_go()),
+        });
     }
 
     /// Returns whether an event of a descriptor is pending, because its GSI has no route, and
@@ -427,6 +459,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
             irqfd: Arc::clone(irqfd),
             serving: Mutex::new(()),
             gone: AtomicBool::new(false),
+            attached: Mutex::new(Vec::new()),
         });
         let served = self.shared.add(&entry)?;
         // An event that was there before is injected here and now; the thread may find it first.
@@ -625,10 +658,21 @@ impl<P: Platform, C: Controller> Entry<P, C> {
     /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves
     /// without waiting.
     fn stop_serving(&self) {
-        if let Ok(leaving) = self.irqfd.deassign_begin() {
-            leaving.later();
-        }
-        self.let_go();
+        each(0..3, |step| match step {
+            0 => self.detach(),
+            1 => _ = self.irqfd.deassign_begin().map(Deassigning::later),
+            _ => self.let_go(),
+        });
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Vec<Box<dyn Send>>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what goes with it, without a lock.
+    fn detach(&self) {
+        let attached = std::mem::take(&mut *self.attached());
+        each(attached.into_iter(), drop);
     }
 
     /// Ends the service of a source that was deassigned: what is pending in the irqfd stays so in
