@@ -21,7 +21,7 @@ use std::hint::black_box;
 use doorbell_bench::Kernel;
 use doorbell_bench::callgrind::{self, Operation};
 use doorbell_gic::spec::lr;
-use doorbell_gic::{CpuInterface, Gic, Line};
+use doorbell_gic::{CpuInterface, Gic, Line, LpiMapping};
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::InGuest;
 
@@ -35,6 +35,11 @@ mod measured {
     #[inline(never)]
     pub fn inject(line: Line<'_, Kernel>) {
         line.edge(&mut Nobody);
+    }
+
+    #[inline(never)]
+    pub fn send(gic: &Gic<Kernel>, lpi: LpiMapping) {
+        black_box(gic.send(lpi, &mut Nobody));
     }
 
     #[inline(never)]
@@ -64,6 +69,7 @@ mod measured {
 struct Machine {
     gic: Gic<Kernel>,
     vcpu: Vcpu,
+    lpis: Vec<LpiMapping>,
 }
 
 impl Machine {
@@ -87,12 +93,15 @@ const FIRST: u32 = 40;
 
 /// What is measured, how many interrupts that is in a round, and how many instructions each may
 /// take.
-const OPERATIONS: [(&str, u64, u64); 7] = [
+const OPERATIONS: [(&str, u64, u64); 10] = [
     ("idle flush and fold", 1, 34),
     ("idle flush and fold, with other vCPUs", 1, 34),
     ("an SPI, injected, flushed, ended and folded", 1, 250),
     ("each of 4 SPIs through 4 list registers", 4, 240),
     ("each of 32 SPIs through 4 list registers", 32, 240),
+    ("an LPI, sent, flushed, ended and folded", 1, 410),
+    ("each of 4 LPIs through 4 list registers", 4, 550),
+    ("each of 1,000 LPIs through 4 list registers", 1_000, 550),
     ("an SPI that is active alone", 1, 845),
     ("each of 31 SPIs that are active at once", 31, 1_140),
 ];
@@ -102,10 +111,14 @@ fn run(operation: &str) {
     let active = operation.contains("active");
     let vcpus = if operation.contains("other") { 2 } else { 1 };
     let gic = gic_vm::gic(4, vcpus, |number| if active { (70 - number as u8) << 3 } else { 0x80 });
-    let vcpu = Vcpu::new(&gic, 0);
-    let mut machine = Machine { gic, vcpu };
     let (_, count, _) =
         OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
+    let (gic, lpis) = match operation.contains("LPI") {
+        true => gic_vm::with_lpis(gic, count as u32),
+        false => (gic, Vec::new()),
+    };
+    let vcpu = Vcpu::new(&gic, 0);
+    let mut machine = Machine { gic, vcpu, lpis };
     for _ in 0..ROUNDS {
         if operation.starts_with("idle") {
             machine.runs(|_| ());
@@ -127,7 +140,12 @@ fn run(operation: &str) {
                 });
             }
         } else {
-            (0..count as u32).for_each(|number| machine.inject(FIRST + number));
+            if machine.lpis.is_empty() {
+                (0..count as u32).for_each(|number| machine.inject(FIRST + number));
+            }
+            for &lpi in &machine.lpis {
+                measured::send(black_box(&machine.gic), lpi);
+            }
             let mut left = count;
             while left > 0 {
                 machine.runs(|registers| left -= registers.handle_all());

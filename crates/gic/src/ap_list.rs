@@ -22,6 +22,7 @@ use crate::holders::{Holders, Level};
 use crate::id_set::IdSet;
 use crate::interrupt::Candidates;
 use crate::levels::Lists;
+use crate::lpi_lists::LpiLists;
 use crate::running::subpriority_bits;
 use crate::slot::Slot;
 use crate::spec::{Vtr, hcr};
@@ -58,6 +59,10 @@ pub struct ApList {
     pub(crate) physical: IdSet,
     /// Those that may have to go to another vCPU.
     pub(crate) leaving: IdSet,
+    /// The LPIs that wait, of which none is in the other lists.
+    pub(crate) lpis: LpiLists,
+    /// The groups that others know this vCPU to take no part in.
+    pub(crate) told_apart: Groups,
 }
 
 impl ApList {
@@ -80,11 +85,13 @@ impl ApList {
             ended: IdSet::EMPTY,
             physical: IdSet::EMPTY,
             leaving: IdSet::EMPTY,
+            lpis: LpiLists::NONE,
+            told_apart: Groups::NONE,
         }
     }
 
-    /// Forgets everything. By the owner, outside of the guest; whoever calls lets go of what was
-    /// held.
+    /// Forgets everything but LPIs. By the owner, outside of the guest; whoever calls lets go of
+    /// what was held.
     pub(crate) fn clear(&mut self) {
         let mut next = self.pending.chain_all();
         while let Some(id) = next.id() {
@@ -93,6 +100,7 @@ impl ApList {
         // What was to be told is.
         self.counts = Counts::ZERO;
         self.counts.set_tells(true);
+        self.counts.set_lpis(!self.lpis.are_empty());
         self.comes_to_cpu();
         self.off = Groups::NONE;
         self.holders.clear_all();
@@ -212,7 +220,10 @@ impl ApList {
 
     /// Takes note that others were told.
     pub(crate) fn has_told(&mut self) {
-        let nothing = self.leaving.is_empty() && self.ended.is_empty() && self.physical.is_empty();
+        let nothing = self.leaving.is_empty()
+            && self.ended.is_empty()
+            && self.physical.is_empty()
+            && !self.lpis.any_leaving();
         self.counts.set_tells(!nothing);
     }
 
@@ -234,14 +245,14 @@ impl ApList {
             }
             // By a write. Who makes it inactive from here on sees that this vCPU has it, and tells
             // it.
-            (true, false) if !id.is_spi() || interrupt.hold(self.vcpu) => {
+            (true, false) if !id.is_shared() || interrupt.hold(self.vcpu) => {
                 self.others.insert(id);
                 self.counts(id, true);
             }
             (false, true) => {
                 self.forget(id, Some(level));
                 self.counts(id, false);
-                let was = interrupt.let_go(id.is_spi());
+                let was = interrupt.let_go(id.is_shared());
                 self.lets_go(id, was);
             }
             _ => {}

@@ -21,6 +21,8 @@ const APART: u32 = 48;
 const TELLS: u32 = 50;
 /// An interrupt in the lists may be in the wrong one: 1 bit.
 const RELIST: u32 = 51;
+/// LPIs wait in their lists: 1 bit.
+const LPIS: u32 = 52;
 
 impl Counts {
     pub(crate) const ZERO: Counts = Counts(0);
@@ -50,7 +52,7 @@ impl Counts {
     /// Returns whether none waits in a list, nor for the vCPU to take part.
     #[inline]
     pub(crate) const fn none_waits(self) -> bool {
-        self.0 & (0xffff << QUEUED | 3 << APART | 1 << RELIST) == 0
+        self.0 & (0xffff << QUEUED | 3 << APART | 1 << RELIST | 1 << LPIS) == 0
     }
 
     /// Returns whether there is nothing to do but to clear list registers.
@@ -65,11 +67,11 @@ impl Counts {
         self.0 & (0xff << LISTED | 1 << TELLS) == 0
     }
 
-    /// Returns whether there is nothing to do but to place what waits in the lists, beside what is
-    /// active.
+    /// Returns whether there is nothing to do but to place what waits in the lists, no LPIs, beside
+    /// what is active.
     #[inline]
     pub(crate) const fn are_of_lists(self) -> bool {
-        self.0 & (3 << APART | 1 << RELIST) == 0
+        self.0 & (3 << APART | 1 << RELIST | 1 << LPIS) == 0
     }
 
     /// Returns how many wait in a list.
@@ -159,6 +161,17 @@ impl Counts {
     #[inline]
     pub(crate) const fn set_tells(&mut self, tells: bool) {
         *self = self.put(TELLS, 1, tells as u64);
+    }
+
+    /// Returns whether LPIs wait in their lists.
+    #[inline]
+    pub(crate) const fn lpis(self) -> bool {
+        self.field(LPIS, 1) != 0
+    }
+
+    #[inline]
+    pub(crate) const fn set_lpis(&mut self, lpis: bool) {
+        *self = self.put(LPIS, 1, lpis as u64);
     }
 
     /// Returns whether an interrupt in the lists may be in the wrong one.

@@ -19,7 +19,9 @@ use doorbell_post::{Entering, Guest, InGuest, Requests, SoftwareGate, Summary, T
 
 use crate::access::Access;
 use crate::flush::Entry;
+use crate::gic::LPI_WORD;
 use crate::groups::Groups;
+use crate::lpi_lists::{Chain, LpiLists};
 use crate::{
     ApList, Ended, Gic, Host, IntId, Interrupts, Kick, ListRegisters, NoSuch, PhysicalIntId,
     Redistributor, VcpuId,
@@ -28,8 +30,6 @@ use crate::{
 /// The owned half of a vCPU: of the one task that runs it.
 pub struct CpuInterface {
     pub(crate) list: ApList,
-    /// The groups that others know this vCPU to take no part in.
-    apart: Groups,
 }
 
 /// A word of the news that was taken.
@@ -72,7 +72,11 @@ impl<P: Platform> Gic<P> {
         if !redistributor.take_owned() {
             return Err(NotToBeHad::Owned(vcpu));
         }
-        Ok(CpuInterface { list: ApList::new(self.vtr, vcpu), apart: Groups::NONE })
+        let mut list = ApList::new(self.vtr, vcpu);
+        if self.lpis.id_bits().is_some() {
+            list.lpis = LpiLists::new();
+        }
+        Ok(CpuInterface { list })
     }
 }
 
@@ -151,6 +155,9 @@ impl CpuInterface {
         let news = Word { first: index as u32 * 64, word };
         // Or more by now.
         if !word.is_power_of_two() {
+            if index == LPI_WORD && self.list.lpis.exist() {
+                return self.takes_lpis(gic, redistributor, entering, news, registers, host);
+            }
             return self.takes_few(gic, redistributor, entering, news, registers, host);
         }
         let entry = self.entry(gic, redistributor, registers);
@@ -181,6 +188,31 @@ impl CpuInterface {
         self.takes_rest(gic, redistributor, entering, news, registers, host)
     }
 
+    /// Takes the LPIs that a word of the news says, and fills the list registers.
+    #[inline(never)]
+    fn takes_lpis<'a, P: Platform>(
+        &mut self,
+        gic: &Gic<P>,
+        redistributor: &Redistributor<P>,
+        entering: Entering<'a, P, TwoLevel<P, 16>, SoftwareGate<P>>,
+        news: Word,
+        registers: &mut impl ListRegisters,
+        host: &mut impl Kick,
+    ) -> InGuest<'a, P> {
+        let view = gic.view(self.vcpu());
+        let entry = self.entry(gic, redistributor, registers);
+        // One alone, most often.
+        if let Some(id) = Chain::only_in(news.word)
+            && entry.lpis
+            && let Some(lpi) = gic.lpis.get(id)
+            && lpi.next_lpi().is_none()
+            && self.list.fill_with(&view, registers, entry, id)
+        {
+            return entering.rescan(|_| ()).0;
+        }
+        self.takes_rest(gic, redistributor, entering, news, registers, host)
+    }
+
     /// Looks at what a word of the news says, and fills the list registers.
     #[inline(never)]
     fn takes_rest<'a, P: Platform>(
@@ -193,7 +225,7 @@ impl CpuInterface {
         host: &mut impl Kick,
     ) -> InGuest<'a, P> {
         let Word { first, word } = news;
-        self.list.look_at_word(&gic.view(self.vcpu()), first, word, registers.vmcr());
+        self.list.hears(&gic.view(self.vcpu()), first, word, registers.vmcr());
         self.takes_words(gic, redistributor, entering, Summary::NONE, registers, host)
     }
 
@@ -212,6 +244,9 @@ impl CpuInterface {
         let entry = self.entry(gic, redistributor, registers);
         let (in_guest, _) = entering.rescan(|news| {
             news.take_words_of(changed, |index, word| {
+                if index == LPI_WORD {
+                    return self.list.hears(&view, index as u32 * 64, word, entry.vmcr);
+                }
                 self.list.look_at(&view, index as u32 * 64, word, entry.vmcr);
             });
         });
@@ -282,7 +317,9 @@ impl CpuInterface {
     ) -> bool {
         self.look(gic, registers, host);
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return false };
-        self.list.signals(&gic.view(self.vcpu()), registers, gic.groups(redistributor).each())
+        let (groups, lpis) = gic.forwards(redistributor);
+        self.list.lpis.set_on(lpis);
+        self.list.signals(&gic.view(self.vcpu()), registers, groups.each())
     }
 
     fn look<P: Platform>(
@@ -295,9 +332,7 @@ impl CpuInterface {
         let view = gic.view(self.vcpu());
         let vmcr = registers.vmcr();
         let _ = redistributor.news.synchronize(|bits| {
-            bits.take_words(|index, word| {
-                self.list.look_at_word(&view, index as u32 * 64, word, vmcr)
-            });
+            bits.take_words(|index, word| self.list.hears(&view, index as u32 * 64, word, vmcr));
         });
         self.list.sees_groups(&view, vmcr);
         self.hands_over(gic, host);
@@ -348,7 +383,10 @@ impl CpuInterface {
     pub fn power_off<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         let _ = redistributor.set_off(true);
+        let lpis = self.list.lpis.take_all(&gic.view(self.vcpu()));
         self.list.clear();
+        gic.unlink_lpis(redistributor, lpis, host);
+        gic.unlink_lpis_of_off(redistributor, host);
         for id in gic.spi_ids() {
             let Ok(line) = gic.spi(id) else { break };
             let state = line.interrupt().state();
@@ -371,6 +409,7 @@ impl CpuInterface {
         let Some(redistributor) = gic.redistributors.get(self.vcpu().index()) else { return };
         if redistributor.set_off(false) {
             gic.choose_again(self.vcpu(), host);
+            gic.link_lpis_of(self.vcpu(), host);
         }
         self.looks_at_all(gic, registers, host);
     }
@@ -396,7 +435,7 @@ impl CpuInterface {
     /// Forgets everything. By the owner, outside of the guest, which lets go of what the vCPU had.
     pub(crate) fn forgets_all(&mut self) {
         self.list.clear();
-        self.apart = Groups::NONE;
+        self.list.told_apart = Groups::NONE;
     }
 
     /// Returns what an entry of this vCPU into the guest depends on.
@@ -408,7 +447,8 @@ impl CpuInterface {
         registers: &impl ListRegisters,
     ) -> Entry {
         let hcr = self.list.hcr(registers);
-        Entry { groups: gic.groups(redistributor), vmcr: registers.vmcr(), hcr }
+        let (groups, lpis) = gic.forwards(redistributor);
+        Entry { groups, lpis, vmcr: registers.vmcr(), hcr }
     }
 
     /// Hands over what is routed to other vCPUs by now.
@@ -421,12 +461,15 @@ impl CpuInterface {
 
     #[inline(never)]
     fn hands_all_over<P: Platform>(&mut self, gic: &Gic<P>, host: &mut impl Kick) {
-        if self.list.counts.apart() != self.apart {
-            self.apart = self.list.counts.apart();
-            gic.takes_part(self.vcpu(), self.apart, host);
+        if self.list.counts.apart() != self.list.told_apart {
+            self.list.told_apart = self.list.counts.apart();
+            gic.takes_part(self.vcpu(), self.list.told_apart, host);
         }
         while let Some(id) = self.list.leaving.pop() {
             gic.settle(id, host);
+        }
+        while let Some(id) = self.list.lpis.pop_leaving(&gic.view(self.vcpu())) {
+            gic.hand_lpi_over(id, host);
         }
         self.list.has_told();
     }

@@ -15,7 +15,7 @@ use crate::interrupt::{Candidates, Edges};
 use crate::levels::{Link, ListNumber};
 use crate::slot::Slot;
 use crate::spec::{hcr, lr, vmcr};
-use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, State};
+use crate::{ApList, Group, IntId, Interrupt, Interrupts, ListRegisters, Priority, State};
 
 /// EOIcount has five bits, and the guest may end some more before the exit.
 const MOST_UNCOUNTED: u32 = 24;
@@ -25,6 +25,8 @@ const MOST_UNCOUNTED: u32 = 24;
 pub(crate) struct Entry {
     /// The groups that the distributor has enabled.
     pub(crate) groups: Groups,
+    /// The redistributor forwards LPIs.
+    pub(crate) lpis: bool,
     /// ICH_VMCR_EL2.
     pub(crate) vmcr: u64,
     /// What ICH_HCR_EL2 has at each entry.
@@ -53,18 +55,18 @@ impl Entry {
 
     /// Returns the groups that are enabled here and in the distributor.
     #[inline]
-    fn enabled(self) -> Groups {
+    pub(crate) fn enabled(self) -> Groups {
         self.groups & self.on()
     }
 }
 
 /// What is placed where.
-struct Flush<'a, I, R> {
-    interrupts: &'a I,
+pub(crate) struct Flush<'a, I, R> {
+    pub(crate) interrupts: &'a I,
     registers: &'a mut R,
-    entry: Entry,
+    pub(crate) entry: Entry,
     /// How many list registers are filled.
-    placed: usize,
+    pub(crate) placed: usize,
     /// An interrupt in a list register is active, and pending again.
     again: bool,
     /// The groups of which one is pending in a list register that any vCPU may have.
@@ -99,7 +101,8 @@ impl ApList {
         let hcr = self.hcr(registers);
         if !self.flush_idle(registers, hcr) {
             let vmcr = registers.vmcr();
-            self.fill(interrupts, registers, Entry { groups: groups.into(), vmcr, hcr });
+            let entry = Entry { groups: groups.into(), lpis: self.lpis.are_on(), vmcr, hcr };
+            self.fill(interrupts, registers, entry);
         }
     }
 
@@ -126,7 +129,7 @@ impl ApList {
 
     /// Puts an interrupt into the first list register, if it is a candidate, and nothing else has
     /// to be in any. Returns whether that was all; if not, nothing has changed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill_with<P: Platform>(
         &mut self,
         interrupts: &impl Interrupts<P>,
@@ -143,7 +146,7 @@ impl ApList {
         {
             return false;
         }
-        if !interrupt.take_unchanged(id.is_spi(), state) {
+        if !interrupt.take_unchanged(id.is_shared(), state) {
             return false;
         }
         let slot = Slot::pending(id, state.is_latched());
@@ -186,7 +189,7 @@ impl ApList {
             left &= left - 1;
             let state = interrupts.interrupt(id).state();
             let enabled = entry.enabled().contains(state.group());
-            if !id.is_spi() || !edges.contain(state) || !enabled {
+            if !id.is_shared() || !edges.contain(state) || !enabled {
                 return false;
             }
         }
@@ -273,7 +276,7 @@ impl ApList {
         let (room, any_active) = (self.vtr.list_registers(), self.counts.active() != 0);
         let mut flush = Flush::new(interrupts, registers, entry);
         let mut wanted = entry.hcr;
-        if self.place_pending(&mut flush, room, any_active) {
+        if self.place_pending(&mut flush, room, any_active, None) {
             wanted |= entry.outside();
         }
         wanted |= self.waits_for_groups(&flush);
@@ -320,14 +323,14 @@ impl ApList {
         drops_only: bool,
     ) -> u64 {
         let (room, active) = (self.vtr.list_registers(), self.counts.active());
-        let mut outside = self.place_pending(flush, 1, true);
+        let mut outside = self.place_best(flush, 1);
         let mut inside = if drops_only {
             0
         } else {
             self.place_holders(flush, room, Holders::first_seen_enters)
         };
         if outside {
-            outside = self.place_pending(flush, room, true);
+            outside = self.place_best(flush, room);
         }
         let outside = if outside { flush.entry.outside() } else { 0 };
         if drops_only {
@@ -353,7 +356,9 @@ impl ApList {
         flush: &Flush<'_, impl Interrupts<P>, impl ListRegisters>,
     ) -> u64 {
         let mut enables = self.counts.apart();
-        if self.counts.queued() != 0 && self.pending.best(!flush.entry.enabled()).is_some() {
+        let listed =
+            self.counts.queued() != 0 && self.pending.best(!flush.entry.enabled()).is_some();
+        if listed || self.counts.lpis() {
             enables = enables | self.waits_disabled(flush.interrupts, flush.entry);
         }
         if (enables | flush.one_of_n) == Groups::NONE {
@@ -379,15 +384,35 @@ impl ApList {
     }
 
     /// Places the best of what is pending, in the list registers below that number. Returns whether
-    /// there is a candidate that has no room there. `any_active` says whether anything is active.
+    /// there is a candidate that has no room there.
     #[inline(always)]
-    fn place_pending<P: Platform>(
+    fn place_best<P: Platform>(
+        &mut self,
+        flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
+        most: usize,
+    ) -> bool {
+        if self.counts.lpis() {
+            self.place_with_lpis(flush, most)
+        } else {
+            self.place_pending(flush, most, true, None)
+        }
+    }
+
+    /// Places the best of what is pending and no LPI, in the list registers below that number.
+    /// Returns whether there is a candidate that has no room there. `any_active` says whether
+    /// anything is active. What is of a lower priority than `before` stays.
+    #[inline(always)]
+    pub(crate) fn place_pending<P: Platform>(
         &mut self,
         flush: &mut Flush<'_, impl Interrupts<P>, impl ListRegisters>,
         most: usize,
         any_active: bool,
+        before: Option<Priority>,
     ) -> bool {
         while let Some(list) = self.pending.best(flush.entry.enabled()) {
+            if before.is_some_and(|before| self.pending.priority(list) > before) {
+                break;
+            }
             let candidates = self.pending.candidates(list);
             let mut first = self.pending.first(list);
             first = self.place_edges(flush, candidates.edges(), first, most, any_active);
@@ -405,7 +430,7 @@ impl ApList {
                 first = self.pending.unlink(id);
                 self.counts.unqueues(1);
                 // Another vCPU may have it by now, or nobody any more.
-                if let Some(state) = interrupt.take(id.is_spi(), state) {
+                if let Some(state) = interrupt.take(id.is_shared(), state) {
                     if state.is_one_of_n() {
                         flush.has_one_of_n(list.group());
                     }
@@ -446,7 +471,7 @@ impl ApList {
         {
             let interrupt = flush.interrupts.interrupt(id);
             let state = interrupt.state();
-            if !id.is_spi() || !edges.contain(state) || any_active && self.known.contains(id) {
+            if !id.is_shared() || !edges.contain(state) || any_active && self.known.contains(id) {
                 break;
             }
             if !interrupt.take_latched_spi(state) {
@@ -571,7 +596,12 @@ impl ApList {
 
     /// Fills the next list register with that.
     #[inline]
-    fn put<I, R: ListRegisters>(&mut self, flush: &mut Flush<'_, I, R>, slot: Slot, bits: u64) {
+    pub(crate) fn put<I, R: ListRegisters>(
+        &mut self,
+        flush: &mut Flush<'_, I, R>,
+        slot: Slot,
+        bits: u64,
+    ) {
         let number = flush.placed % 16;
         flush.registers.set_list_register(number, bits);
         self.slots[number] = slot;

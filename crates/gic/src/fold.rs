@@ -168,6 +168,9 @@ impl ApList {
     ) {
         let interrupt = interrupts.interrupt(slot.id);
         let (pending, active) = (bits & lr::PENDING != 0, bits & lr::ACTIVE != 0);
+        if slot.id.is_lpi() {
+            return self.places_lpi(interrupt, slot.id, pending);
+        }
         // Its deactivation has deactivated the physical interrupt.
         let physically = bits & lr::HW != 0;
         // What was taken over at the flush, and was not acknowledged. (A line is looked at again.)
@@ -186,7 +189,7 @@ impl ApList {
                 self.stays(interrupt, slot.id, state, vmcr);
             }
             (false, false) => {
-                let was = interrupt.let_go(slot.id.is_spi());
+                let was = interrupt.let_go(slot.id.is_shared());
                 self.says_ended(interrupt, slot.id, was, !physically, vmcr);
             }
             (false, true) => self.acknowledged(interrupts, interrupt, slot.id, bits, vmcr),
@@ -231,7 +234,7 @@ impl ApList {
         vmcr: u64,
     ) {
         // What makes its end one that has to be seen from here on comes with the news of that.
-        let state = interrupt.activate(id.is_spi());
+        let state = interrupt.activate(id.is_shared());
         self.counts(id, true);
         // By the priority and the group that the CPU has seen: the word's may have been written
         // since.

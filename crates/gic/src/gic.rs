@@ -22,14 +22,27 @@ use doorbell_platform::{Atomic, CpuId, Platform};
 use doorbell_post::{Bit, Mode, Notice, Post, RunState, SoftwareGate, TwoLevel};
 
 use crate::groups::Groups;
+use crate::lpis::Lpis;
 use crate::spec::Vtr;
 use crate::vcpu_set::VcpuSet;
 use crate::{
     Affinity, Host, IntId, Interrupt, Interrupts, Kick, Redistributor, State, Trigger, VcpuId,
 };
 
-/// The news of a vCPU: the INTIDs of its interrupts that have changed.
+/// The news of a vCPU: the INTIDs of its interrupts that have changed, and the LPIs that have
+/// become pending.
 pub type News<P> = Post<P, TwoLevel<P, 16>, SoftwareGate<P>>;
+
+/// The word of the news that has a [chain](crate::lpi_lists::Chain) of LPIs, of a controller that
+/// has any: it has no SPIs there then.
+pub(crate) const LPI_WORD: usize = 15;
+
+/// In that word, where an INTID would be that no interrupt has: LPIs that the vCPU holds are to go
+/// to another one, or have another priority.
+pub(crate) const MOVED: u32 = 1022;
+
+/// How many SPIs there may be if there are LPIs.
+pub(crate) const SPIS_BESIDE_LPIS: u32 = LPI_WORD as u32 * 64 - 32;
 
 /// A number of vCPUs or SPIs that there cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +53,8 @@ pub enum BuildError {
     Vcpus(usize),
     /// Two vCPUs have this affinity.
     SameAffinity(Affinity),
+    /// A VM that has LPIs has at most 928 SPIs.
+    SpisBesideLpis(u32),
 }
 
 impl fmt::Display for BuildError {
@@ -50,6 +65,9 @@ impl fmt::Display for BuildError {
             }
             BuildError::Vcpus(vcpus) => {
                 write!(f, "{vcpus} vCPUs: 1 to {} are possible", VcpuId::COUNT)
+            }
+            BuildError::SpisBesideLpis(spis) => {
+                write!(f, "{spis} SPIs: at most {SPIS_BESIDE_LPIS} are possible beside LPIs")
             }
             BuildError::SameAffinity(affinity) => {
                 write!(f, "two vCPUs have the affinity {:#010x}", affinity.0)
@@ -93,6 +111,7 @@ pub struct Gic<P: Platform> {
     pub(crate) ctlr: P::AtomicU32,
     pub(crate) redistributors: Box<[Redistributor<P>]>,
     pub(crate) spis: Box<[Interrupt<P>]>,
+    pub(crate) lpis: Lpis<P>,
     by_affinity: Box<[(Affinity, VcpuId)]>,
     /// Stands for those that there are not: nothing ever makes it pending.
     absent: Interrupt<P>,
@@ -108,7 +127,7 @@ impl<P: Platform> Interrupts<P> for View<'_, P> {
     #[inline]
     fn interrupt(&self, id: IntId) -> &Interrupt<P> {
         let spi = self.gic.spis.get(id.index().wrapping_sub(IntId::FIRST_SPI.index()));
-        spi.unwrap_or_else(|| self.gic.private_or_absent(self.vcpu, id))
+        spi.unwrap_or_else(|| self.gic.other_or_absent(self.vcpu, id))
     }
 }
 
@@ -118,7 +137,8 @@ impl<P: Platform> Gic<P> {
     /// numbers.
     ///
     /// # Errors
-    /// If there can be no such controller. All that is ever allocated is allocated here.
+    /// If there can be no such controller. All that is ever allocated is allocated here, unless it
+    /// [has LPIs](Gic::with_lpis).
     pub fn new(vtr: Vtr, spis: u32, affinities: &[Affinity]) -> Result<Self, BuildError> {
         if !(spis.is_multiple_of(32) && spis <= 960 || spis == 988) {
             return Err(BuildError::Spis(spis));
@@ -139,6 +159,7 @@ impl<P: Platform> Gic<P> {
             ctlr: P::AtomicU32::new(0),
             redistributors: redistributors.collect(),
             spis: (0..spis).map(|_| Interrupt::new(Trigger::Level, VcpuId::FIRST)).collect(),
+            lpis: Lpis::none(),
             by_affinity: by_affinity.into(),
             absent: Interrupt::new(Trigger::Edge, VcpuId::FIRST),
         };
@@ -208,21 +229,26 @@ impl<P: Platform> Gic<P> {
     }
 
     #[inline]
-    fn private_or_absent(&self, vcpu: VcpuId, id: IntId) -> &Interrupt<P> {
-        let redistributor = self.redistributors.get(vcpu.index());
-        redistributor
-            .and_then(|redistributor| redistributor.private.get(id.index()))
-            .unwrap_or(&self.absent)
+    fn other_or_absent(&self, vcpu: VcpuId, id: IntId) -> &Interrupt<P> {
+        let other = if id.is_lpi() {
+            self.lpis.get(id)
+        } else {
+            let redistributor = self.redistributors.get(vcpu.index());
+            redistributor.and_then(|redistributor| redistributor.private.get(id.index()))
+        };
+        other.unwrap_or(&self.absent)
     }
 
-    /// Returns which groups the distributor and the redistributor let through.
+    /// Returns which groups the distributor and the redistributor let through, and whether LPIs.
     #[inline]
-    pub(crate) fn groups(&self, redistributor: &Redistributor<P>) -> Groups {
-        if redistributor.is_asleep() {
+    pub(crate) fn forwards(&self, redistributor: &Redistributor<P>) -> (Groups, bool) {
+        let control = redistributor.control();
+        let groups = if control.is_asleep() {
             Groups::NONE
         } else {
             Groups::from_bits(self.ctlr.load(SeqCst).into())
-        }
+        };
+        (groups, control.has_lpis())
     }
 
     /// Tells the holder of an interrupt that its word has changed.
@@ -257,7 +283,7 @@ impl<P: Platform> Gic<P> {
         host: &mut impl Kick,
     ) -> Option<VcpuId> {
         // A private interrupt is not said to be held.
-        if id.is_spi() && !state.is_held() {
+        if id.is_shared() && !state.is_held() {
             return None;
         }
         let holder = state.holder()?;
@@ -401,14 +427,14 @@ impl<P: Platform> Redistributor<P> {
 
     /// Tells the vCPU that an INTID has changed, of which there are 1,024.
     #[inline]
-    fn tell(&self, number: u32, host: &mut impl Kick) {
+    pub(crate) fn tell(&self, number: u32, host: &mut impl Kick) {
         if let Some(bit) = Bit::new(number as usize % 1024) {
             self.pass(self.news.post(bit), host);
         }
     }
 
     #[inline]
-    fn pass(&self, notice: Notice<CpuId>, host: &mut impl Kick) {
+    pub(crate) fn pass(&self, notice: Notice<CpuId>, host: &mut impl Kick) {
         if notice != Notice::Nothing {
             host.notice(self.id(), notice);
         }

@@ -1,7 +1,7 @@
 //! What interrupts are told apart and ordered by.
 
-/// The INTID of an interrupt that the distributor or a redistributor keeps: SGIs are 0 to 15, PPIs
-/// 16 to 31, SPIs 32 to 1019 (Arm IHI 0069H, section 2.2).
+/// The INTID of an interrupt: SGIs are 0 to 15, PPIs 16 to 31, SPIs 32 to 1019, and LPIs 8192 to
+/// 65535 here (Arm IHI 0069H, section 2.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IntId(u16);
 
@@ -9,6 +9,10 @@ impl IntId {
     /// How many INTIDs there are before the special ones.
     pub const COUNT: usize = 1020;
 
+    /// The number of the first LPI.
+    pub(crate) const FIRST_LPI: u32 = 8192;
+
+    pub(crate) const LPI: IntId = IntId(Self::FIRST_LPI as u16);
     pub(crate) const FIRST: IntId = IntId(0);
     pub(crate) const FIRST_SPI: IntId = IntId(32);
 
@@ -16,6 +20,16 @@ impl IntId {
     #[inline]
     pub const fn new(number: u32) -> Option<IntId> {
         if number < Self::COUNT as u32 { Some(IntId(number as u16)) } else { None }
+    }
+
+    /// Returns the LPI of that number, 8192 to 65535.
+    #[inline]
+    pub const fn lpi(number: u32) -> Option<IntId> {
+        if number >= Self::FIRST_LPI && number <= u16::MAX as u32 {
+            Some(IntId(number as u16))
+        } else {
+            None
+        }
     }
 
     /// Returns its number.
@@ -27,6 +41,19 @@ impl IntId {
     /// Returns whether it is an SPI, which several vCPUs share.
     #[inline]
     pub const fn is_spi(self) -> bool {
+        self.0 >= 32 && !self.is_lpi()
+    }
+
+    /// Returns whether it is an LPI: a message of a device, which is pending or not, and never
+    /// active.
+    #[inline]
+    pub const fn is_lpi(self) -> bool {
+        self.0 as u32 >= Self::FIRST_LPI
+    }
+
+    /// Returns whether it is an SPI or an LPI: its word says who holds it.
+    #[inline]
+    pub(crate) const fn is_shared(self) -> bool {
         self.0 >= 32
     }
 

@@ -12,6 +12,8 @@
 //! holder is seen by whoever makes it; who comes after sees the new holder. A vCPU's lists hold
 //! hints only: what is stale in them is found when it is next.
 
+mod lpi;
+
 use core::fmt;
 use core::sync::atomic::Ordering::{self, Relaxed, SeqCst};
 
@@ -20,6 +22,8 @@ use doorbell_platform::{Atomic, Platform};
 use crate::groups::Groups;
 use crate::spec::lr;
 use crate::{Affinity, Group, InterruptState, PhysicalIntId, Priority, VcpuId};
+
+pub(crate) use lpi::{Generation, LpiChange, PutDown};
 
 /// The level that each source gives: a bit for each of 32.
 const SOURCES: u64 = 0xffff_ffff;
@@ -244,8 +248,8 @@ impl State {
 
     /// Returns what it is when a list register has it, and if it is an SPI, it does not move.
     #[inline]
-    const fn taken(self, is_spi: bool) -> State {
-        State(latch_taken(self.0) | if is_spi { HELD } else { 0 })
+    const fn taken(self, is_shared: bool) -> State {
+        State(latch_taken(self.0) | if is_shared { HELD } else { 0 })
     }
 
     /// Returns what it is when it is not active.
@@ -596,22 +600,22 @@ impl<P: Platform> Interrupt<P> {
     /// itself is pending there from here on, so that an edge that comes after its acknowledgement
     /// is another one. Returns what it was, if it still is one. By the holder.
     #[inline]
-    pub(crate) fn take(&self, is_spi: bool, seen: State) -> Option<State> {
-        let to = seen.taken(is_spi);
+    pub(crate) fn take(&self, is_shared: bool, seen: State) -> Option<State> {
+        let to = seen.taken(is_shared);
         if to == seen {
             return Some(seen);
         }
         match self.word.compare_exchange(seen.0, to.0, SeqCst, SeqCst) {
             Ok(_) => Some(seen),
-            Err(now) => self.take_after_all(is_spi, seen, State(now)),
+            Err(now) => self.take_after_all(is_shared, seen, State(now)),
         }
     }
 
     /// [Takes](Interrupt::take) an interrupt, unless it has changed since it was seen. Returns
     /// whether it has. By the holder.
     #[inline]
-    pub(crate) fn take_unchanged(&self, is_spi: bool, seen: State) -> bool {
-        let to = seen.taken(is_spi);
+    pub(crate) fn take_unchanged(&self, is_shared: bool, seen: State) -> bool {
+        let to = seen.taken(is_shared);
         to == seen || self.word.compare_exchange(seen.0, to.0, SeqCst, SeqCst).is_ok()
     }
 
@@ -626,13 +630,13 @@ impl<P: Platform> Interrupt<P> {
     /// Takes an interrupt that has changed since it was seen, if it still is a candidate of its
     /// holder.
     #[cold]
-    fn take_after_all(&self, is_spi: bool, seen: State, now: State) -> Option<State> {
+    fn take_after_all(&self, is_shared: bool, seen: State, now: State) -> Option<State> {
         let mut now = now;
         while now.is_candidate()
             && now.holder_number() == seen.holder_number()
             && !now.is_rerouted()
         {
-            match self.word.compare_exchange(now.0, now.taken(is_spi).0, SeqCst, SeqCst) {
+            match self.word.compare_exchange(now.0, now.taken(is_shared).0, SeqCst, SeqCst) {
                 Ok(_) => return Some(now),
                 Err(again) => now = State(again),
             }
@@ -650,8 +654,8 @@ impl<P: Platform> Interrupt<P> {
     /// Lets go of an interrupt that was acknowledged and has ended in its list register. Returns
     /// what it was. By the holder.
     #[inline]
-    pub(crate) fn let_go(&self, is_spi: bool) -> State {
-        if !is_spi {
+    pub(crate) fn let_go(&self, is_shared: bool) -> State {
+        if !is_shared {
             let seen = self.state();
             // Nobody else takes a latch.
             if !seen.is_taken() {
@@ -686,8 +690,8 @@ impl<P: Platform> Interrupt<P> {
     /// Says that it is active: acknowledged in a list register of the holder, which has it from
     /// here on. Returns what it was. By the holder.
     #[inline]
-    pub(crate) fn activate(&self, is_spi: bool) -> State {
-        self.change(|word| word & !TAKEN | if is_spi { ACTIVE | HELD } else { ACTIVE })
+    pub(crate) fn activate(&self, is_shared: bool) -> State {
+        self.change(|word| word & !TAKEN | if is_shared { ACTIVE | HELD } else { ACTIVE })
     }
 
     /// Says that the holder has an SPI of which it has heard that it is active, if it still is: who

@@ -27,6 +27,25 @@ const DPG_SHIFT: u32 = 2;
 const APART: u32 = 1 << 4;
 /// Somebody has the owned half.
 const OWNED: u32 = 1 << 6;
+/// GICR_CTLR.EnableLPIs.
+const LPIS: u32 = 1 << 7;
+
+/// What the control word said at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Control(u32);
+
+impl Control {
+    #[inline]
+    pub(crate) const fn is_asleep(self) -> bool {
+        self.0 & ASLEEP != 0
+    }
+
+    /// Returns whether LPIs are forwarded.
+    #[inline]
+    pub(crate) const fn has_lpis(self) -> bool {
+        self.0 & LPIS != 0
+    }
+}
 
 /// The redistributor of a vCPU, with its private interrupts, and the news for it.
 pub struct Redistributor<P: Platform> {
@@ -69,8 +88,24 @@ impl<P: Platform> Redistributor<P> {
     }
 
     #[inline]
+    pub(crate) fn control(&self) -> Control {
+        Control(self.control.load(SeqCst))
+    }
+
+    #[inline]
     pub(crate) fn is_asleep(&self) -> bool {
-        self.control.load(SeqCst) & ASLEEP != 0
+        self.control().is_asleep()
+    }
+
+    /// Returns whether LPIs are forwarded: GICR_CTLR.EnableLPIs.
+    #[inline]
+    pub(crate) fn forwards_lpis(&self) -> bool {
+        self.control().has_lpis()
+    }
+
+    /// Sets GICR_CTLR.EnableLPIs; returns whether that is a change.
+    pub(crate) fn set_lpis(&self, enabled: bool) -> bool {
+        self.set(LPIS, enabled)
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -52,6 +52,18 @@ impl ApList {
         interrupts: &impl Interrupts<P>,
         groups: Groups,
     ) -> Option<Priority> {
+        let highest = self.highest_listed(interrupts, groups);
+        if !self.counts.lpis() || !self.lpis.are_on() || !groups.contains(Group::One) {
+            return highest;
+        }
+        [highest, self.highest_lpi(interrupts)].into_iter().flatten().min()
+    }
+
+    fn highest_listed<P: Platform>(
+        &mut self,
+        interrupts: &impl Interrupts<P>,
+        groups: Groups,
+    ) -> Option<Priority> {
         while let Some(list) = self.pending.best(groups) {
             let id = self.pending.first(list).id()?;
             // What is known to be active, and is not by now, comes with the news of that.

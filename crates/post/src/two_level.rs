@@ -109,6 +109,27 @@ impl<P: Platform, const WORDS: usize> TwoLevel<P, WORDS> {
         self.words[index % WORDS].swap(0, SeqCst)
     }
 
+    /// Writes what `to` makes of a word, until nobody has come between: for a word that has other
+    /// news than bits, such as the first of a chain. Returns whether there was
+    /// nothing in the word: then [`published`](crate::Post::published) is next. If there was,
+    /// whoever has put it there answers for both, until the word is [taken](TwoLevel::take_word).
+    ///
+    /// # Context
+    /// Any task or hard interrupt; does not sleep.
+    #[inline]
+    pub fn publish_in(&self, index: usize, mut to: impl FnMut(u64) -> u64) -> bool {
+        let mut seen = self.peek(index);
+        while let Err(now) =
+            self.words[index % WORDS].compare_exchange(seen, to(seen), SeqCst, SeqCst)
+        {
+            seen = now;
+        }
+        if seen == 0 && self.summary.load(SeqCst) >> (index % WORDS) & 1 == 0 {
+            self.summarize(index % WORDS);
+        }
+        seen == 0
+    }
+
     /// Takes all bits, each by itself, in ascending order.
     ///
     /// # Context
@@ -203,6 +224,20 @@ mod tests {
         assert_eq!(taken, [0, 63, 640, 1023]);
         assert!(!pending.any());
         pending.take(|bit| panic!("{bit:?} was taken before"));
+    }
+
+    #[test]
+    fn a_word_that_is_not_of_bits_is_published_when_there_was_nothing_in_it() {
+        let pending = TwoLevel::<Std, 16>::new();
+        assert!(pending.publish_in(3, |was| was + 5));
+        assert!(!pending.publish_in(3, |was| was + 7));
+        assert!(pending.any());
+        let mut taken = Vec::new();
+        pending.take_words(|index, word| taken.push((index, word)));
+        assert_eq!(taken, [(3, 12)]);
+        assert!(!pending.any());
+        pending.take_words(|_, _| panic!("it was taken before"));
+        assert!(pending.publish_in(3, |was| was + 1) && pending.any());
     }
 
     #[test]

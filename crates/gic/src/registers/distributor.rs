@@ -24,8 +24,11 @@ const ENABLES: u32 = 0b11;
 const ARE_AND_DS: u64 = 1 << 4 | 1 << 6;
 /// CTLR: RWP.
 const RWP: u64 = 1 << 31;
-/// TYPER: INTIDs of ten bits (IDbits), A3V, and RSS.
-const TYPER_FIXED: u64 = 9 << 19 | 1 << 24 | 1 << 26;
+/// TYPER: A3V, and RSS.
+const TYPER_FIXED: u64 = 1 << 24 | 1 << 26;
+/// TYPER: LPIS, there are LPIs; and where IDbits is, one less than the bits of an INTID.
+const LPIS: u64 = 1 << 17;
+const ID_BITS_SHIFT: u32 = 19;
 /// IROUTER: Interrupt_Routing_Mode.
 const IRM: u64 = 1 << 31;
 
@@ -37,7 +40,11 @@ impl<P: Platform> Gic<P> {
                 u64::from(self.ctlr.load(SeqCst)) | ARE_AND_DS | if pending { RWP } else { 0 }
             }
             TYPER if at.width == Width::Word => {
-                TYPER_FIXED | u64::from((32 + self.spis()).div_ceil(32) - 1)
+                let ids = match self.lpis.id_bits() {
+                    Some(bits) => LPIS | u64::from(bits - 1) << ID_BITS_SHIFT,
+                    None => 9 << ID_BITS_SHIFT,
+                };
+                TYPER_FIXED | ids | u64::from((32 + self.spis()).div_ceil(32) - 1)
             }
             IIDR if at.width == Width::Word => choices::IIDR,
             PIDR2 if at.width == Width::Word => choices::PIDR2,

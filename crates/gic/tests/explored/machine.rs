@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use doorbell_explore::sim::{Model, fail};
 use doorbell_explore::{Machine, Sim};
-use doorbell_gic::{Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, State, VcpuId, Width};
+use doorbell_gic::{
+    Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, Lpi, LpiConfig, LpiMapping, LpiSpace,
+    Priority, Sent, State, VcpuId, Width,
+};
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::{CpuId, Platform};
@@ -20,6 +23,10 @@ pub const LEVEL: IntId = IntId::new(33).unwrap();
 pub const OTHER: IntId = IntId::new(34).unwrap();
 /// The SPIs that there are devices for.
 pub const SPIS: [IntId; 3] = [EDGE, LEVEL, OTHER];
+/// Two LPIs, in a VM that [has](Vm::with_lpis) them.
+pub const LPIS: [IntId; 2] = [IntId::lpi(8192).unwrap(), IntId::lpi(8193).unwrap()];
+/// How many interrupts these are.
+const ALL: usize = SPIS.len() + LPIS.len();
 
 /// Offsets in the distributor.
 pub const GICD_CTLR: u32 = 0x0000;
@@ -40,6 +47,8 @@ const IRM: u64 = 1 << 31;
 /// Offsets in a redistributor, and a field of each.
 pub const GICR_CTLR: u32 = 0x0000;
 pub const DPG_GROUP_ONE: u64 = 1 << 25;
+pub const ENABLE_LPIS: u64 = 1 << 0;
+const REDISTRIBUTOR_RWP: u64 = 1 << 3;
 pub const WAKER: u32 = 0x0014;
 pub const CHILDREN_ASLEEP: u64 = 1 << 2;
 pub const ISENABLER0: u32 = 0x1_0100;
@@ -83,10 +92,10 @@ pub struct Vm {
     /// Whether the task of each vCPU was woken.
     pub woken: Vec<Model<bool>>,
     /// The CPU that has each SPI in a list register.
-    listed: [Model<Listed>; SPIS.len()],
+    listed: [Model<Listed>; ALL],
     devices: Model<Devices>,
     /// How often the guest of each vCPU has acknowledged each SPI,
-    acknowledged: Vec<[AtomicU32; SPIS.len()]>,
+    acknowledged: Vec<[AtomicU32; ALL]>,
     /// and all guests any SGI.
     acknowledged_sgis: AtomicU32,
     /// The physical interrupts that were deactivated.
@@ -129,12 +138,29 @@ impl Vm {
         let affinities: Vec<_> = (0..vcpus).map(|number| Affinity(number as u32)).collect();
         let vtr = doorbell_gic::spec::Vtr::from_bits(implementation(list_registers).vtr());
         let gic = Gic::new(vtr, 32, &affinities).expect("there can be such a GIC");
+        Vm::on(gic, vcpus, list_registers)
+    }
+
+    /// Returns one with two LPIs, of which the first vCPU is the target, and which nobody has
+    /// enabled yet in the redistributors. Each CPU has one list register.
+    pub fn with_lpis(vcpus: usize) -> (Arc<Self>, [LpiMapping; 2]) {
+        let affinities: Vec<_> = (0..vcpus).map(|number| Affinity(number as u32)).collect();
+        let vtr = doorbell_gic::spec::Vtr::from_bits(implementation(1).vtr());
+        let space = LpiSpace::new(14, 1 << 20).expect("there can be so many");
+        let gic = Gic::new(vtr, 32, &affinities).expect("there can be such a GIC");
+        let vm = Vm::on(gic.with_lpis(space).expect("there are few SPIs"), vcpus, 1);
+        (0..vcpus).for_each(|number| vm.write_redistributor(number, GICR_CTLR, ENABLE_LPIS));
+        let mappings = LPIS.map(|id| vm.map_lpi(id, 0));
+        (vm, mappings)
+    }
+
+    fn on(gic: Gic<Sim>, vcpus: usize, list_registers: u8) -> Arc<Self> {
         let vm = Vm {
             gic,
             list_registers,
             cpus: (0..vcpus).map(|_| Cpu::new("CPU")).collect(),
             woken: (0..vcpus).map(|_| Model::new("woken", false)).collect(),
-            listed: SPIS.map(|_| Model::new("list registers", Listed::default())),
+            listed: [(); ALL].map(|()| Model::new("list registers", Listed::default())),
             devices: Model::new("devices", Devices::default()),
             acknowledged: (0..vcpus).map(|_| Default::default()).collect(),
             acknowledged_sgis: AtomicU32::new(0),
@@ -155,9 +181,39 @@ impl Vm {
         self.gic.spi(id).expect("there is such an SPI")
     }
 
-    /// Returns what an SPI is.
+    /// Returns what an interrupt is.
     pub fn state(&self, id: IntId) -> State {
-        self.line(id).state()
+        if id.is_lpi() { self.lpi(id).state() } else { self.line(id).state() }
+    }
+
+    /// Returns an LPI, as its ITS has it.
+    pub fn lpi(&self, id: IntId) -> Lpi<'_, Sim> {
+        self.gic.lpi(id).expect("it was mapped")
+    }
+
+    /// Maps an LPI to a vCPU, enabled and at the priority of the SPIs.
+    pub fn map_lpi(&self, id: IntId, number: usize) -> LpiMapping {
+        let config = LpiConfig { enabled: true, priority: Priority(0) };
+        self.gic
+            .map_lpi(id, Some(vcpu(number)), config, &mut Hears(self))
+            .expect("nothing is mapped to it")
+    }
+
+    /// A device sends an LPI.
+    pub fn sends(&self, mapping: LpiMapping) -> Sent {
+        self.gic.send(mapping, &mut Hears(self))
+    }
+
+    /// Moves an LPI to another vCPU.
+    pub fn moves(&self, id: IntId, to: usize) {
+        self.lpi(id).move_to(Some(vcpu(to)), &mut Hears(self));
+    }
+
+    /// Waits until what was written for a vCPU has taken effect in its list registers.
+    pub fn redistributor_is_done(&self, number: usize) {
+        while self.read_redistributor(number, GICR_CTLR) & REDISTRIBUTOR_RWP != 0 {
+            Sim::cpu_relax();
+        }
     }
 
     /// Writes a register of the distributor.
@@ -320,14 +376,21 @@ impl Vm {
         }
     }
 
+    /// Says that an interrupt may be pending in a list register again.
+    pub fn is_signalled_again(&self, id: IntId) {
+        if let Some(listed) = self.listed(id.number()) {
+            listed.change(|listed| listed.over = false);
+        }
+    }
+
     fn listed(&self, intid: u32) -> Option<&Model<Listed>> {
-        self.listed.get(intid.checked_sub(32)? as usize)
+        self.listed.get(place(intid)?)
     }
 
     /// Notes that the guest of a vCPU has acknowledged an interrupt.
     pub fn acknowledges(&self, number: usize, intid: u32) {
-        let times = match intid.checked_sub(32) {
-            Some(spi) => &self.acknowledged[number][spi as usize],
+        let times = match place(intid) {
+            Some(place) => &self.acknowledged[number][place],
             None => &self.acknowledged_sgis,
         };
         times.fetch_add(1, Relaxed);
@@ -340,7 +403,7 @@ impl Vm {
 
     /// Returns how often the guest of a vCPU has acknowledged an SPI.
     pub fn acknowledged_by(&self, number: usize, id: IntId) -> u32 {
-        self.acknowledged[number][id.number() as usize - 32].load(Relaxed)
+        place(id.number()).map_or(0, |place| self.acknowledged[number][place].load(Relaxed))
     }
 
     /// Returns how often an SPI was acknowledged.
@@ -371,6 +434,14 @@ impl Vm {
     /// Waits for a moment.
     pub fn waits(&self, moment: usize) {
         self.moments[moment].wait(|moment| *moment, |_| ());
+    }
+}
+
+/// Returns which of the SPIs and LPIs it is.
+fn place(intid: u32) -> Option<usize> {
+    match intid.checked_sub(8192) {
+        Some(lpi) => Some(SPIS.len() + lpi as usize),
+        None => Some(intid.checked_sub(32)? as usize),
     }
 }
 

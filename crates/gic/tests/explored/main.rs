@@ -4,6 +4,7 @@
 mod active;
 mod at_once;
 mod delivered;
+mod lpis;
 mod machine;
 mod power;
 mod routes;
@@ -12,8 +13,8 @@ mod vcpu;
 
 use std::sync::Arc;
 
-use doorbell_explore::Machine;
 use doorbell_explore::removal::{self, Printed, Program, Taken};
+use doorbell_explore::{Explore, Machine, Verdict};
 
 /// A program, by its name.
 pub struct Case {
@@ -36,6 +37,7 @@ fn cases() -> Vec<Case> {
         active::programs(),
         power::programs(),
         single::programs(),
+        lpis::programs(),
     ]
     .into_iter()
     .flatten()
@@ -71,4 +73,13 @@ fn nothing_that_is_injected_is_lost_and_no_access_can_be_taken_out() {
     };
     let wrong = printed.check(&removal::table(&programs(), "crates/gic/src/"));
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_step_that_is_left_out_is_found_missing() {
+    for case in lpis::incomplete() {
+        let run = Arc::clone(&case.run);
+        let report = Explore::new(case.name.clone()).minimise(false).jobs(0).run(move |m| run(m));
+        assert_eq!(report.verdict, Verdict::Found, "{}", case.name);
+    }
 }

@@ -9,7 +9,9 @@ use doorbell_hardware::gic::spec::{self as hw, ListRegister};
 use doorbell_hardware::gic::{Physical, VirtualInterface};
 use doorbell_platform::{CpuId, IrqGuard};
 
-use crate::machine::{EDGE, Hears, LEVEL, SPIS, Vm, implementation, vcpu};
+use crate::machine::{
+    EDGE, ENABLE_LPIS, GICR_CTLR, Hears, LEVEL, LPIS, SPIS, Vm, implementation, vcpu,
+};
 
 /// ICH_VMCR_EL2: no priority is masked, and both groups are enabled; and EOImode 1.
 const VMCR: u64 = 0xf8 << 24 | 0b11;
@@ -200,7 +202,7 @@ impl Vcpu {
             (self.unended, self.handled) = (Some(id), true);
             if id.number() == LEVEL.number() {
                 self.vm.serve();
-            } else if id.number() == EDGE.number()
+            } else if [EDGE, LPIS[0]].iter().any(|of| of.number() == id.number())
                 && let Some(does) = self.in_handler.take()
             {
                 does(&self.vm);
@@ -216,14 +218,17 @@ impl Vcpu {
     /// was written: nobody has forgotten to recall it.
     fn has_nothing_else(&self) {
         let lr = self.registers.icv.lr(0).expect("it is there");
-        let id = SPIS.into_iter().find(|id| id.number() == lr.intid().number());
+        let id = SPIS.into_iter().chain(LPIS).find(|id| id.number() == lr.intid().number());
         let Some(id) =
             id.filter(|_| matches!(lr.state(), hw::State::Pending | hw::State::PendingAndActive))
         else {
             return;
         };
         let state = self.vm.state(id);
+        let forwarded =
+            !id.is_lpi() || self.vm.read_redistributor(self.number, GICR_CTLR) & ENABLE_LPIS != 0;
         if !(state.is_enabled()
+            && forwarded
             && state.holder() == Some(vcpu(self.number))
             && self.vm.is_group_enabled())
         {

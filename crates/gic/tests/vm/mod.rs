@@ -51,12 +51,21 @@ pub fn intid(number: u32) -> IntId {
 impl Vm {
     /// Four list registers and five bits of priority; everything enabled but the interrupts.
     pub fn new(vcpus: u32, spis: u32) -> Vm {
-        let implementation = hw::Implementation::new(4, 5, 5).expect("it is legal");
+        Vm::with(4, vcpus, spis, |gic| gic)
+    }
+
+    /// As [`new`](Vm::new), with so many list registers, and what `with` makes of the controller.
+    pub fn with(
+        list_registers: u8,
+        vcpus: u32,
+        spis: u32,
+        with: impl FnOnce(Gic<Std>) -> Gic<Std>,
+    ) -> Vm {
+        let implementation = hw::Implementation::new(list_registers, 5, 5).expect("it is legal");
         let affinities: Vec<_> = (0..vcpus).map(Affinity).collect();
-        let gic = Arc::new(
-            Gic::new(Vtr::from_bits(implementation.vtr()), spis, &affinities)
-                .expect("there can be one"),
-        );
+        let gic = Gic::new(Vtr::from_bits(implementation.vtr()), spis, &affinities)
+            .expect("there can be one");
+        let gic = Arc::new(with(gic));
         let vcpus = (0..vcpus).map(|number| {
             let mut registers = Registers(VirtualInterface::new(implementation));
             registers.0.set_vmcr(0xf8 << 24 | 0b11);
