@@ -309,11 +309,14 @@ impl<P: Platform> Gic<P> {
         host: &mut impl Kick,
     ) {
         let news = &redistributor.news;
-        let first = news.layout().publish_in(LPI_WORD, |was| {
-            lpi.set_next_lpi(Chain::from_word(was).first());
+        let mut next = None;
+        let _ = news.layout().publish_in(LPI_WORD, |was| {
+            next = Chain::from_word(was).first();
+            lpi.set_next_lpi(next);
             Chain::put_first(was, id)
         });
-        if first {
+        // Whoever has pushed the first does this, for all that come before the chain is taken.
+        if next.is_none() {
             redistributor.pass(news.published(), host);
             // Whoever has moved the LPI meanwhile, or powered its vCPU off, may have looked before
             // it was in the chain.
