@@ -4,9 +4,10 @@ use core::fmt;
 
 use doorbell_platform::Platform;
 
+use crate::lpi_tables::Pass;
 use crate::registers::interrupts::Bank;
 use crate::vcpu_set::VcpuSet;
-use crate::{Gic, Host, IntId};
+use crate::{Gic, Host, IntId, VcpuId};
 
 /// What is to be done when all have folded.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,15 @@ pub(crate) enum What {
     ReadActive { bank: Bank, first: u32 },
     WriteActive { bank: Bank, first: u32, bits: u32, active: bool },
     Deactivate { bank: Bank, id: IntId },
+    Lpis { vcpu: VcpuId, pass: Pass, next: IntId },
+}
+
+/// How far an access is that was to wait.
+pub(crate) enum Step {
+    /// The access has taken effect. The value that was read, or zero.
+    Done(u64),
+    /// There is more to be done.
+    More(What),
 }
 
 /// An access to a register, which takes effect when the vCPUs have folded that know more than
@@ -46,17 +56,20 @@ impl<'a, P: Platform> Access<'a, P> {
     /// nobody. Returns the value that was read, or zero for a write.
     ///
     /// # Errors
-    /// Gives the access back if somebody has not folded yet.
+    /// Gives the access back if somebody has not folded yet, or if more is to be done: what looks
+    /// at all LPIs of a vCPU does so for 128 of them at once.
     #[inline]
     pub fn complete(self, host: &mut impl Host) -> Result<u64, Self> {
         match self.0 {
             Progress::Done(value) => Ok(value),
             Progress::Waits { gic, what, recalled } => {
                 let recalled = gic.still_kicked(recalled);
-                if recalled.is_empty() {
-                    Ok(gic.recalled(what, host))
-                } else {
-                    Err(Access::new(gic, what, recalled))
+                if !recalled.is_empty() {
+                    return Err(Access::new(gic, what, recalled));
+                }
+                match gic.recalled(what, host) {
+                    Step::Done(value) => Ok(value),
+                    Step::More(what) => Err(Access::new(gic, what, VcpuSet::EMPTY)),
                 }
             }
         }

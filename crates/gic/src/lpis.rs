@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How many LPIs are allocated at once.
-const CHUNK: usize = 128;
+pub(crate) const CHUNK: usize = 128;
 
 type Chunk<P> = [Interrupt<P>; CHUNK];
 
@@ -197,6 +197,12 @@ impl<P: Platform> Lpis<P> {
         self.charged.load(SeqCst)
     }
 
+    /// Returns the first of the next 128 from an LPI on of which one was mapped once.
+    pub(crate) fn first_of_chunk_from(&self, next: IntId) -> Option<IntId> {
+        let (id, _) = self.from(next).next()?;
+        IntId::lpi(id.number() - (id.number() - IntId::FIRST_LPI) % CHUNK as u32)
+    }
+
     /// Returns the INTIDs from one on that were mapped once, with their words, in ascending order.
     pub(crate) fn from(&self, first: IntId) -> impl Iterator<Item = (IntId, &Interrupt<P>)> {
         let first = first.number().max(IntId::FIRST_LPI);
@@ -240,6 +246,12 @@ impl<P: Platform> Gic<P> {
     pub fn lpi(&self, id: IntId) -> Result<Lpi<'_, P>, NoSuch> {
         let word = self.lpis.get(id).ok_or(NoSuch::Interrupt(id))?;
         Ok(Lpi { gic: self, word, id })
+    }
+
+    /// Returns 128 LPIs from one on, of which one was mapped once.
+    pub(crate) fn lpis_of_chunk(&self, first: IntId) -> impl Iterator<Item = Lpi<'_, P>> {
+        let lpis = self.lpis.from(first).take(CHUNK);
+        lpis.map(|(id, word)| Lpi { gic: self, word, id })
     }
 
     /// Maps an LPI to an event, to be signalled to a vCPU, or to none for the time being. Returns

@@ -30,6 +30,9 @@ const OWNED: u32 = 1 << 6;
 /// GICR_CTLR.EnableLPIs.
 const LPIS: u32 = 1 << 7;
 
+/// The LPIs of the vCPU are being enabled or disabled: its tables are read or written.
+const BUSY: u32 = 1 << 8;
+
 /// What the control word said at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Control(u32);
@@ -38,6 +41,11 @@ impl Control {
     #[inline]
     pub(crate) const fn is_asleep(self) -> bool {
         self.0 & ASLEEP != 0
+    }
+
+    /// Returns whether LPIs are being enabled or disabled.
+    pub(crate) const fn is_busy(self) -> bool {
+        self.0 & BUSY != 0
     }
 
     /// Returns whether LPIs are forwarded.
@@ -56,6 +64,9 @@ pub struct Redistributor<P: Platform> {
     written: P::AtomicU32,
     /// and how many there were when it was seen to have.
     complete: P::AtomicU32,
+    /// GICR_PROPBASER and GICR_PENDBASER.
+    pub(crate) properties: P::AtomicU64,
+    pub(crate) pending: P::AtomicU64,
     id: VcpuId,
     affinity: Affinity,
 }
@@ -68,7 +79,18 @@ impl<P: Platform> Redistributor<P> {
         let news = News::new(TwoLevel::new(), SoftwareGate::new());
         let control = P::AtomicU32::new(ASLEEP);
         let (written, complete) = (P::AtomicU32::new(0), P::AtomicU32::new(0));
-        Redistributor { news, private, control, written, complete, id, affinity }
+        let (properties, pending) = (P::AtomicU64::new(0), P::AtomicU64::new(0));
+        Redistributor {
+            news,
+            private,
+            control,
+            written,
+            complete,
+            properties,
+            pending,
+            id,
+            affinity,
+        }
     }
 
     /// Returns whose it is.
@@ -103,6 +125,16 @@ impl<P: Platform> Redistributor<P> {
         self.control().has_lpis()
     }
 
+    /// Begins to enable or disable LPIs, if nobody is about that; returns whether it has begun.
+    pub(crate) fn begins_tables(&self) -> bool {
+        self.set(BUSY, true)
+    }
+
+    /// Says that LPIs are enabled or disabled.
+    pub(crate) fn ends_tables(&self) {
+        self.set(BUSY, false);
+    }
+
     /// Sets GICR_CTLR.EnableLPIs; returns whether that is a change.
     pub(crate) fn set_lpis(&self, enabled: bool) -> bool {
         self.set(LPIS, enabled)
@@ -112,11 +144,13 @@ impl<P: Platform> Redistributor<P> {
         self.control.load(SeqCst) & OFF != 0
     }
 
-    /// Makes it what was saved. Which groups the guest has disabled is seen again.
+    /// Makes it what was saved. Which groups the guest has disabled is seen again. LPIs are disabled.
     pub(crate) fn restore(&self, saved: &RedistributorState) {
         let bits = |is: bool, bit: u32| if is { bit } else { 0 };
         let new = bits(saved.asleep, ASLEEP) | bits(saved.off, OFF) | (saved.dpg << DPG_SHIFT);
         self.control.store(new | self.control.load(SeqCst) & OWNED, SeqCst);
+        self.properties.store(0, SeqCst);
+        self.pending.store(0, SeqCst);
     }
 
     /// Returns GICR_CTLR.DPG0 and DPG1NS.
@@ -161,6 +195,9 @@ impl<P: Platform> Redistributor<P> {
 
     /// Returns whether a write is not complete: GICR_CTLR.RWP, and part of GICD_CTLR.RWP.
     pub(crate) fn write_pending(&self) -> bool {
+        if self.control().is_busy() {
+            return true;
+        }
         let written = self.written.load(SeqCst);
         if self.complete.load(SeqCst) == written {
             return false;

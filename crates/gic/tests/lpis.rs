@@ -66,11 +66,11 @@ fn what_there_is_of_lpis_is_what_the_registers_say() {
     let frame = Frame::Redistributor(vcpu(1));
     assert_eq!(read(&mut with, frame, 8) & 1, 1); // GICR_TYPER.PLPIS
     assert_eq!(read(&mut without, frame, 8) & 1, 0);
-    assert_eq!(read(&mut with, frame, GICR_CTLR), 1 | 1 << 1); // EnableLPIs, CES
+    assert_eq!(read(&mut with, frame, GICR_CTLR), 0b111); // EnableLPIs, CES, IR
     without.write(frame, GICR_CTLR, ENABLE_LPIS);
     assert_eq!(read(&mut without, frame, GICR_CTLR), 0);
     enables(&mut with, 1, false);
-    assert_eq!(read(&mut with, frame, GICR_CTLR), 1 << 1);
+    assert_eq!(read(&mut with, frame, GICR_CTLR), 0b110);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use doorbell_platform::Platform;
 
-use crate::access::{Access, What};
+use crate::access::{Access, Step, What};
 use crate::registers::interrupts::Bank;
 use crate::vcpu_set::VcpuSet;
 use crate::{Ended, Gic, Host, IntId, Line, State, VcpuId};
@@ -57,13 +57,16 @@ impl<P: Platform> Gic<P> {
             }
         });
         match recalled {
-            None => Access::done(self.recalled(what, host)),
+            None => match self.recalled(what, host) {
+                Step::Done(value) => Access::done(value),
+                Step::More(what) => Access::new(self, what, VcpuSet::EMPTY),
+            },
             Some(recalled) => Access::new(self, what, recalled),
         }
     }
 
     /// Does what was asked for, now that the holders have folded since.
-    pub(crate) fn recalled(&self, what: What, host: &mut impl Host) -> u64 {
+    pub(crate) fn recalled(&self, what: What, host: &mut impl Host) -> Step {
         let mut value = 0;
         match what {
             What::ReadActive { bank, first } => {
@@ -88,8 +91,9 @@ impl<P: Platform> Gic<P> {
                     host.ended(Ended::Level(id));
                 }
             }),
+            What::Lpis { vcpu, pass, next } => return self.steps(vcpu, pass, next, host),
         }
-        value
+        Step::Done(value)
     }
 
     fn makes_inactive(&self, line: &Line<'_, P>, host: &mut impl Host) -> State {

@@ -1,9 +1,12 @@
 //! The registers of a redistributor (Arm IHI 0069H, section 12.11).
 
-use doorbell_platform::Platform;
+use core::sync::atomic::Ordering::SeqCst;
+
+use doorbell_platform::{Atomic, Platform};
 
 use crate::access::Access;
 use crate::choices;
+use crate::lpi_tables::PTZ;
 use crate::registers::interrupts::Bank;
 use crate::registers::{At, Width};
 use crate::{Gic, Host, Redistributor};
@@ -17,9 +20,16 @@ const PIDR2: u32 = 0xffe8;
 /// Where SGI_base begins, whose registers are those of the distributor for the first 32 INTIDs.
 const SGI_BASE: u32 = 0x1_0000;
 
-/// CTLR: EnableLPIs, and CES: that can be cleared again.
+const PROPBASER: u32 = 0x0070;
+const PENDBASER: u32 = 0x0078;
+const INVLPIR: u32 = 0x00a0;
+const INVALLR: u32 = 0x00b0;
+const SYNCR: u32 = 0x00c0;
+
+/// CTLR: EnableLPIs; CES, it can be cleared again; and IR, there are INVLPIR and INVALLR.
 const ENABLE_LPIS: u64 = 1 << 0;
 const CES: u64 = 1 << 1;
+const IR: u64 = 1 << 2;
 /// CTLR: RWP.
 const RWP: u64 = 1 << 3;
 /// CTLR: of DPG0; DPG1NS is the next bit.
@@ -28,6 +38,10 @@ const DPG_SHIFT: u32 = 24;
 const PLPIS: u64 = 1 << 0;
 const LAST: u64 = 1 << 4;
 const DPGS: u64 = 1 << 5;
+/// PROPBASER: IDbits, the attributes of the memory, and the address.
+const PROPERTIES: u64 = 0x1f | 0x7 << 7 | 0x3 << 10 | 0xf_ffff_ffff_f000 | 0x7 << 56;
+/// PENDBASER: the attributes of the memory, the address, and PTZ.
+const PENDING: u64 = 0x7 << 7 | 0x3 << 10 | 0xf_ffff_ffff_0000 | 0x7 << 56 | PTZ;
 /// WAKER: ProcessorSleep and ChildrenAsleep.
 const PROCESSOR_SLEEP: u64 = 1 << 1;
 const CHILDREN_ASLEEP: u64 = 1 << 2;
@@ -44,7 +58,7 @@ impl<P: Platform> Gic<P> {
             (CTLR, Width::Word) => {
                 let rwp = if redistributor.write_pending() { RWP } else { 0 };
                 let lpis = if redistributor.forwards_lpis() { ENABLE_LPIS } else { 0 };
-                let ces = if self.lpis.id_bits().is_some() { CES } else { 0 };
+                let ces = if self.lpis.id_bits().is_some() { CES | IR } else { 0 };
                 u64::from(redistributor.dpg()) << DPG_SHIFT | rwp | ces | lpis
             }
             (IIDR, Width::Word) => choices::IIDR,
@@ -65,6 +79,10 @@ impl<P: Platform> Gic<P> {
                     (true, true) => PROCESSOR_SLEEP,
                     (true, false) => PROCESSOR_SLEEP | CHILDREN_ASLEEP,
                 }
+            }
+            (PROPBASER..INVLPIR, _) => self.read_tables(redistributor, at),
+            (SYNCR, Width::Word) if self.lpis.id_bits().is_some() => {
+                redistributor.write_pending().into()
             }
             (PIDR2, Width::Word) => choices::PIDR2,
             (SGI_BASE.., _) => {
@@ -87,10 +105,17 @@ impl<P: Platform> Gic<P> {
         match (at.offset, at.width) {
             (CTLR, Width::Word) => {
                 self.write_dpg(redistributor, (value >> DPG_SHIFT) as u32 & 3, host);
-                self.write_lpis(redistributor, value & ENABLE_LPIS != 0, host);
+                return self.write_lpis(redistributor, value & ENABLE_LPIS != 0, host);
             }
             (WAKER, Width::Word) => {
                 self.write_waker(redistributor, value & PROCESSOR_SLEEP != 0, host)
+            }
+            (PROPBASER..INVLPIR, _) => self.write_tables(redistributor, at, value),
+            (INVLPIR, Width::Word | Width::Double) => {
+                self.reads_config(redistributor, value as u32, host)
+            }
+            (INVALLR, Width::Word | Width::Double) => {
+                return self.reads_all_configs(redistributor, host);
             }
             (SGI_BASE.., _) => {
                 let at = At { offset: at.offset - SGI_BASE, ..at };
@@ -108,16 +133,28 @@ impl<P: Platform> Gic<P> {
         }
     }
 
-    /// Enables LPIs, or disables them: what is pending then stays so, for when they are enabled
-    /// again, and the write is complete when none is in a list register.
-    fn write_lpis(&self, redistributor: &Redistributor<P>, enabled: bool, host: &mut impl Host) {
-        if self.lpis.id_bits().is_some() && redistributor.set_lpis(enabled) {
-            if enabled {
-                self.look_again(redistributor, host);
-            } else {
-                self.recalls_for_write(redistributor, host);
-            }
+    fn read_tables(&self, redistributor: &Redistributor<P>, at: At) -> u64 {
+        let of = |base: u32, value: u64| {
+            at.half_of(base).map_or(0, |(shift, mask)| value >> shift & mask)
+        };
+        of(PROPBASER, redistributor.properties.load(SeqCst))
+            | of(PENDBASER, redistributor.pending.load(SeqCst) & !PTZ)
+    }
+
+    /// Writes PROPBASER or PENDBASER: ignored while LPIs are enabled, where that is UNPREDICTABLE.
+    fn write_tables(&self, redistributor: &Redistributor<P>, at: At, value: u64) {
+        let control = redistributor.control();
+        if self.lpis.id_bits().is_none() || control.has_lpis() || control.is_busy() {
+            return;
         }
+        let put = |base: u32, word: &P::AtomicU64, writable: u64| {
+            let Some((shift, mask)) = at.half_of(base) else { return };
+            let written = (value & mask) << shift & writable;
+            let kept = !(mask << shift);
+            let _ = word.fetch_update(SeqCst, SeqCst, |was| Some(was & kept | written));
+        };
+        put(PROPBASER, &redistributor.properties, PROPERTIES);
+        put(PENDBASER, &redistributor.pending, PENDING);
     }
 
     fn write_waker(&self, redistributor: &Redistributor<P>, sleeps: bool, host: &mut impl Host) {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use doorbell_explore::sim::{Model, fail};
 use doorbell_explore::{Machine, Sim};
 use doorbell_gic::{
-    Affinity, Ended, Frame, Gic, Host, IntId, Kick, Line, Lpi, LpiConfig, LpiMapping, LpiSpace,
-    Priority, Sent, State, VcpuId, Width,
+    Affinity, Ended, Frame, Gic, GuestMemory, Host, IntId, Kick, Line, Lpi, LpiConfig, LpiMapping,
+    LpiSpace, NoMemory, Priority, Sent, State, VcpuId, Width,
 };
 use doorbell_hardware::cpu::Cpu;
 use doorbell_hardware::gic::spec as hw;
@@ -49,6 +49,8 @@ pub const GICR_CTLR: u32 = 0x0000;
 pub const DPG_GROUP_ONE: u64 = 1 << 25;
 pub const ENABLE_LPIS: u64 = 1 << 0;
 const REDISTRIBUTOR_RWP: u64 = 1 << 3;
+pub const PROPBASER: u32 = 0x0070;
+pub const PENDBASER: u32 = 0x0078;
 pub const WAKER: u32 = 0x0014;
 pub const CHILDREN_ASLEEP: u64 = 1 << 2;
 pub const ISENABLER0: u32 = 0x1_0100;
@@ -100,6 +102,8 @@ pub struct Vm {
     acknowledged_sgis: AtomicU32,
     /// The physical interrupts that were deactivated.
     deactivated: Mutex<Vec<u32>>,
+    /// The guest's tables of LPIs, if it has any.
+    tables: Mutex<Option<Tables>>,
     /// A moment that one task waits for and another one brings about.
     pub moments: [Model<bool>; 2],
 }
@@ -117,7 +121,45 @@ impl Kick for Hears<'_> {
     }
 }
 
+/// Where the guest has its tables: the configurations, and what is pending for vCPU 0.
+const PROPERTIES: u64 = 0x1000;
+const PENDING: u64 = 0x1_0000;
+
+/// The tables of 128 LPIs.
+struct Tables {
+    configs: [u8; 128],
+    pending: [u8; 16],
+}
+
+impl Tables {
+    fn at(&mut self, address: u64) -> Result<&mut [u8], NoMemory> {
+        match address {
+            PROPERTIES => Ok(&mut self.configs),
+            address if address == PENDING + 8192 / 8 => Ok(&mut self.pending),
+            _ => Err(NoMemory),
+        }
+    }
+}
+
+impl GuestMemory for Hears<'_> {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), NoMemory> {
+        let mut tables = self.0.tables.lock().expect("no panic while it is held");
+        bytes.copy_from_slice(tables.as_mut().ok_or(NoMemory)?.at(address)?);
+        Ok(())
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), NoMemory> {
+        let mut tables = self.0.tables.lock().expect("no panic while it is held");
+        tables.as_mut().ok_or(NoMemory)?.at(address)?.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
 impl Host for Hears<'_> {
+    fn memory(&mut self) -> Option<&mut dyn GuestMemory> {
+        Some(self)
+    }
+
     fn ended(&mut self, ended: Ended) {
         match ended {
             Ended::Level(id) => assert_eq!(id, LEVEL),
@@ -165,6 +207,7 @@ impl Vm {
             acknowledged: (0..vcpus).map(|_| Default::default()).collect(),
             acknowledged_sgis: AtomicU32::new(0),
             deactivated: Mutex::default(),
+            tables: Mutex::new(None),
             moments: ["first moment", "second moment"].map(|name| Model::new(name, false)),
         };
         vm.write(GICD_CTLR, GROUP_ONE);
@@ -184,6 +227,36 @@ impl Vm {
     /// Returns what an interrupt is.
     pub fn state(&self, id: IntId) -> State {
         if id.is_lpi() { self.lpi(id).state() } else { self.line(id).state() }
+    }
+
+    /// The guest of vCPU 0 gets tables of its LPIs, which are all enabled there.
+    pub fn has_tables(&self) {
+        let tables = Tables { configs: [1; 128], pending: [0; 16] };
+        *self.tables.lock().expect("no panic while it is held") = Some(tables);
+        self.write_redistributor(0, GICR_CTLR, 0);
+        self.write_table_register(PROPBASER, Width::Double, PROPERTIES | 13);
+        self.write_table_register(PENDBASER, Width::Double, PENDING);
+        self.write_redistributor(0, GICR_CTLR, ENABLE_LPIS);
+    }
+
+    /// Returns whether the table says that an LPI is pending.
+    pub fn is_in_table(&self, id: IntId) -> bool {
+        let tables = self.tables.lock().expect("no panic while it is held");
+        let bit = id.number() as usize - 8192;
+        tables.as_ref().is_some_and(|tables| tables.pending[bit / 8] >> (bit % 8) & 1 != 0)
+    }
+
+    /// Writes a register of vCPU 0 that says where a table is, or half of it.
+    pub fn write_table_register(&self, offset: u32, width: Width, value: u64) {
+        let frame = Frame::Redistributor(vcpu(0));
+        let _ =
+            self.gic.write(frame, offset, width, value, &mut Hears(self)).wait(&mut Hears(self));
+    }
+
+    /// Reads a register of vCPU 0 that says where a table is.
+    pub fn table_register(&self, offset: u32) -> u64 {
+        let frame = Frame::Redistributor(vcpu(0));
+        self.gic.read(frame, offset, Width::Double, &mut Hears(self)).wait(&mut Hears(self))
     }
 
     /// Returns an LPI, as its ITS has it.

@@ -1,7 +1,10 @@
 //! A VM with some vCPUs, each on a CPU of its own, that enter the guest one after the other.
 
 use doorbell_gic::spec::Vtr;
-use doorbell_gic::{Affinity, CpuInterface, Ended, Frame, Gic, Host, IntId, Kick, VcpuId, Width};
+use doorbell_gic::{
+    Affinity, CpuInterface, Ended, Frame, Gic, GuestMemory, Host, IntId, Kick, NoMemory, VcpuId,
+    Width,
+};
 use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
 use doorbell_platform::{CpuId, IrqGuard, Std};
@@ -15,6 +18,38 @@ use crate::registers::Registers;
 pub struct Asked {
     pub notices: Vec<(VcpuId, Notice<CpuId>)>,
     pub ended: Vec<Ended>,
+    pub memory: Memory,
+}
+
+/// The guest's memory, from address 0 on.
+#[derive(Default, Debug)]
+pub struct Memory {
+    pub bytes: Vec<u8>,
+    /// Nothing can be read, and nothing written.
+    pub is_gone: bool,
+    /// How often it was accessed.
+    pub accesses: usize,
+}
+
+impl Memory {
+    fn at(&mut self, address: u64, len: usize) -> Result<&mut [u8], NoMemory> {
+        self.accesses += 1;
+        let from = usize::try_from(address).map_err(|_| NoMemory)?;
+        let found = self.bytes.get_mut(from..).and_then(|bytes| bytes.get_mut(..len));
+        found.filter(|_| !self.is_gone).ok_or(NoMemory)
+    }
+}
+
+impl GuestMemory for Memory {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), NoMemory> {
+        bytes.copy_from_slice(self.at(address, bytes.len())?);
+        Ok(())
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), NoMemory> {
+        self.at(address, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 impl Kick for Asked {
@@ -24,6 +59,10 @@ impl Kick for Asked {
 }
 
 impl Host for Asked {
+    fn memory(&mut self) -> Option<&mut dyn GuestMemory> {
+        Some(&mut self.memory)
+    }
+
     fn ended(&mut self, ended: Ended) {
         self.ended.push(ended);
     }
