@@ -235,6 +235,21 @@ pub fn programs() -> Vec<Case> {
                 (delivered == state.is_pending()).then_some(()).ok_or(format!("{state:?}"))
             });
         }),
+        one("three map the first LPIs of 128", |m, vm, _, _| {
+            let before = vm.gic.lpi_bytes();
+            let ids = [8320, 8321, 8322].map(|number| IntId::lpi(number).expect("it is one"));
+            for id in ids {
+                task(m, "maps", vm, move |vm| _ = vm.map_lpi(id, 0));
+            }
+            let vm = Arc::clone(vm);
+            m.at_quiescence("all are mapped, and their memory is charged once", move || {
+                let enabled = ids.map(|id| vm.state(id).is_enabled());
+                let bytes = vm.gic.lpi_bytes();
+                (enabled == [true; 3] && bytes == 2 * before && before != 0)
+                    .then_some(())
+                    .ok_or(format!("{enabled:?}, {bytes} bytes"))
+            });
+        }),
         one(
             "two write the halves of the registers that say where the tables are",
             |m, vm, _, _| {

@@ -59,6 +59,16 @@ const KEPT: &[(&str, Taken, &str)] = &[
         "a lost count matters when three writes follow, which are too many",
     ),
     ("let mut seen = self.route.load(SeqCst);", Taken::Knowledge, GUESS),
+    (
+        "let _ = word.fetch_update(SeqCst, SeqCst, |was| Some(was & kept | written));",
+        Taken::Knowledge,
+        GUESS,
+    ),
+    (
+        "let chunk = match cell.get() {",
+        Taken::Knowledge,
+        "a guess, of which the setting of the cell tells",
+    ),
 ];
 const GUESS: &str = "a guess, of which the exchange tells";
 
