@@ -145,8 +145,11 @@ fn what_is_pending_goes_into_the_table_when_lpis_are_disabled_and_comes_back_fro
         config(&mut vm, number, 0x81);
         map(&mut vm, number, 0)
     });
-    write(&mut vm, 0, CTLR, 1);
+    config(&mut vm, 8194, 0x81);
+    let others = map(&mut vm, 8194, 1);
+    (0..2).for_each(|number| write(&mut vm, number, CTLR, 1));
     *pending(&mut vm, 0, 8200) = 0xff;
+    assert_eq!(vm.gic.send(others, &mut vm.asked), Sent::Delivered);
     for mapping in [mappings[1], mappings[2]] {
         assert_eq!(vm.gic.send(mapping, &mut vm.asked), Sent::Delivered);
     }
@@ -156,6 +159,8 @@ fn what_is_pending_goes_into_the_table_when_lpis_are_disabled_and_comes_back_fro
     assert_eq!(*pending(&mut vm, 0, 8200), 0);
     assert_eq!(vm.gic.send(mappings[0], &mut vm.asked), Sent::Dropped);
     assert_eq!(vm.acknowledges(0), 1023);
+    // Another vCPU's stays pending.
+    assert_eq!(vm.acknowledges(1), 8194);
     // The table counts, whatever was pending before.
     *pending(&mut vm, 0, 8192) = 1 << 0;
     *pending(&mut vm, 0, 9000) = 0;

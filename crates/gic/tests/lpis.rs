@@ -8,7 +8,8 @@ mod vm;
 
 use doorbell_gic::spec::Vtr;
 use doorbell_gic::{
-    Affinity, Frame, Gic, IntId, LpiConfig, LpiMapping, LpiSpace, NotMapped, Priority, Sent, Width,
+    Affinity, BuildError, Frame, Gic, IntId, LpiConfig, LpiMapping, LpiSpace, NotMapped, Priority,
+    Sent, Width,
 };
 use doorbell_hardware::gic::VirtualInterface;
 use doorbell_hardware::gic::spec as hw;
@@ -71,6 +72,24 @@ fn what_there_is_of_lpis_is_what_the_registers_say() {
     assert_eq!(read(&mut without, frame, GICR_CTLR), 0);
     enables(&mut with, 1, false);
     assert_eq!(read(&mut with, frame, GICR_CTLR), 0b110);
+}
+
+#[test]
+fn there_are_lpis_of_14_to_16_bits_and_beside_them_at_most_928_spis() {
+    for (bits, lpis) in [(14, 8192), (15, 24_576), (16, 57_344)] {
+        assert_eq!(LpiSpace::new(bits, 0).map(LpiSpace::lpis), Some(lpis));
+    }
+    assert!([0, 13, 17, u32::MAX].iter().all(|&bits| LpiSpace::new(bits, 0).is_none()));
+    assert!([0, 1019, 8191, 65_536, u32::MAX].iter().all(|&number| IntId::lpi(number).is_none()));
+    assert!(lpi(8192).is_lpi() && lpi(65_535).is_lpi() && !lpi(8192).is_spi());
+    assert!(!intid(1019).is_lpi() && intid(1019).is_spi());
+    let with = |spis| {
+        let gic = Gic::<Std>::new(Vtr::from_bits(3), spis, &[Affinity(0)]);
+        let space = LpiSpace::new(16, 0).expect("there can be so many");
+        gic.expect("there can be one").with_lpis(space).err()
+    };
+    let too_many = |spis| Some(BuildError::SpisBesideLpis(spis));
+    assert_eq!([928, 960, 988].map(with), [None, too_many(960), too_many(988)]);
 }
 
 #[test]
