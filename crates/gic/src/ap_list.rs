@@ -334,6 +334,10 @@ impl ApList {
         id: IntId,
         vmcr: u64,
     ) -> bool {
+        // An LPI is never active.
+        if id.is_lpi() {
+            return false;
+        }
         let state = interrupts.interrupt(id).state();
         let level = self.level(state.priority(), state.group(), vmcr);
         let known = self.forget(id, Some(level));

@@ -34,8 +34,11 @@ impl<P: Platform> Pins<P> {
         &self.gic
     }
 
-    /// Returns the pin of an SPI; `None` if the interrupt is private.
+    /// Returns the pin of an SPI; `None` if the interrupt is another one.
     pub fn pin(&self, id: IntId) -> Option<Pin> {
+        if id.is_lpi() {
+            return None;
+        }
         Some(Pin::new(0, id.number().checked_sub(IntId::FIRST_SPI.number())?))
     }
 

@@ -151,6 +151,24 @@ fn memory_for_lpis_is_charged_before_it_is_allocated_and_once_for_each_128() {
 }
 
 #[test]
+fn an_lpi_is_no_pin_and_to_deactivate_it_does_nothing() {
+    let mut vm = new(4, 1, 4096);
+    vm.write(Frame::Redistributor(vcpu(0)), 0x1_0100, 1); // GICR_ISENABLER0
+    vm.gic.private(vcpu(0), intid(0)).expect("it is there").edge(&mut vm.asked);
+    assert_eq!(vm.acknowledges(0), 0);
+    let mapping = map(&mut vm, 8192, 0, config(0x80));
+    let vm::Vcpu { interface, registers } = &mut vm.vcpus[0];
+    let access = interface.deactivate(&vm.gic, mapping.id(), registers, &mut vm.asked);
+    assert_eq!(access.complete(&mut vm.asked).ok(), Some(0));
+    // Nor is another one taken for it.
+    assert!(vm.gic.private(vcpu(0), intid(0)).expect("it is there").state().is_active());
+    vm.ends(0, 0);
+    assert!(!vm.gic.private(vcpu(0), intid(0)).expect("it is there").state().is_active());
+    let pins = doorbell_gic::Pins::new(vm.gic.clone());
+    assert_eq!((pins.pin(mapping.id()), pins.pin(intid(31))), (None, None));
+}
+
+#[test]
 fn a_redistributor_is_asked_to_wait_until_an_lpi_is_out_of_the_list_registers() {
     let mut vm = new(4, 1, 4096);
     let mapping = map(&mut vm, 8192, 0, config(0x80));
