@@ -21,7 +21,9 @@ use std::hint::black_box;
 use doorbell_bench::Kernel;
 use doorbell_bench::callgrind::{self, Operation};
 use doorbell_gic::spec::lr;
-use doorbell_gic::{CpuInterface, Gic, Line, LpiMapping};
+use doorbell_gic::{
+    CpuInterface, Frame, Gic, IntId, Line, LpiConfig, LpiMapping, LpiSpace, Priority, VcpuId, Width,
+};
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::InGuest;
 
@@ -106,6 +108,22 @@ const OPERATIONS: [(&str, u64, u64); 10] = [
     ("each of 31 SPIs that are active at once", 31, 1_140),
 ];
 
+/// Returns the controller with so many LPIs, all of which are the first vCPU's, which forwards
+/// them. Returns what names them, too.
+fn with_lpis(gic: Gic<Kernel>, count: u32) -> (Gic<Kernel>, Vec<LpiMapping>) {
+    let space = LpiSpace::new(14, u64::MAX).expect("there can be so many");
+    let gic = gic.with_lpis(space).expect("there are few SPIs");
+    let vcpu = VcpuId::new(0);
+    if let Some(vcpu) = vcpu {
+        let frame = Frame::Redistributor(vcpu);
+        _ = gic.write(frame, 0, Width::Word, 1, &mut Nobody).wait(&mut Nobody);
+    }
+    let config = LpiConfig { enabled: true, priority: Priority(0x80) };
+    let map = |id| gic.map_lpi(id, vcpu, config, &mut Nobody).expect("nothing is mapped to it");
+    let mappings = (8192..).take(count as usize).filter_map(IntId::lpi).map(map).collect();
+    (gic, mappings)
+}
+
 /// Does one operation, some rounds long; this is what runs under callgrind.
 fn run(operation: &str) {
     let active = operation.contains("active");
@@ -114,7 +132,7 @@ fn run(operation: &str) {
     let (_, count, _) =
         OPERATIONS.into_iter().find(|(name, ..)| *name == operation).expect("a measurement");
     let (gic, lpis) = match operation.contains("LPI") {
-        true => gic_vm::with_lpis(gic, count as u32),
+        true => with_lpis(gic, count as u32),
         false => (gic, Vec::new()),
     };
     let vcpu = Vcpu::new(&gic, 0);

@@ -6,7 +6,7 @@ use doorbell_bench::Kernel;
 use doorbell_gic::spec::{Vtr, lr};
 use doorbell_gic::{
     Affinity, CpuInterface, Ended, Frame, Gic, Group, Host, IntId, Kick, Line, ListRegisters,
-    LpiConfig, LpiMapping, LpiSpace, Priority, VcpuId, Width,
+    VcpuId, Width,
 };
 use doorbell_platform::{CpuId, IrqGuard};
 use doorbell_post::Notice;
@@ -143,22 +143,6 @@ pub fn gic(lrs: u64, vcpus: u32, priority: impl Fn(u32) -> u8) -> Gic<Kernel> {
         write(Frame::Distributor, 0xc04 + 8 * word, Width::Word, 0xaaaa_aaaa);
     }
     gic
-}
-
-/// Returns the controller with so many LPIs, all of which are the first vCPU's, which forwards
-/// them. Returns what names them, too.
-pub fn with_lpis(gic: Gic<Kernel>, count: u32) -> (Gic<Kernel>, Vec<LpiMapping>) {
-    let space = LpiSpace::new(14, u64::MAX).expect("there can be so many");
-    let gic = gic.with_lpis(space).expect("there are few SPIs");
-    let vcpu = VcpuId::new(0);
-    if let Some(vcpu) = vcpu {
-        let frame = Frame::Redistributor(vcpu);
-        _ = gic.write(frame, 0, Width::Word, 1, &mut Nobody).wait(&mut Nobody);
-    }
-    let config = LpiConfig { enabled: true, priority: Priority(0x80) };
-    let map = |id| gic.map_lpi(id, vcpu, config, &mut Nobody).expect("nothing is mapped to it");
-    let mappings = (8192..).take(count as usize).filter_map(IntId::lpi).map(map).collect();
-    (gic, mappings)
 }
 
 /// Returns an SPI.

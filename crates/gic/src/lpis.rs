@@ -85,7 +85,7 @@ pub enum NotMapped {
     NoSuch(IntId),
     /// An event has it already.
     InUse(IntId),
-    /// It would cost more than the [space](LpiSpace) allows.
+    /// The mapping would cost more than the [space](LpiSpace) allows.
     NoRoom,
 }
 

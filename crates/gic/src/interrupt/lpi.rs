@@ -35,7 +35,7 @@ const GENERATION_SHIFT: u32 = 13;
 const GENERATION: u64 = 0x7ffff << GENERATION_SHIFT;
 const MAPPED: u64 = 1 << GENERATION_SHIFT;
 
-/// Which mapping of an LPI is meant: a message that was translated by a former one is another
+/// The mapping of an LPI that is meant: a message that was translated by a former one is another
 /// event's.
 ///
 /// There are 2^18 before one comes again. A guest that maps an LPI so often, while one message
