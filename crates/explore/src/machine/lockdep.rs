@@ -69,7 +69,7 @@ impl World {
             self.fail(
                 FailureKind::LockRule,
                 CtxSet(id.bit()),
-                format!("{}: {violation}.", self.ctx(id).name),
+                format!("{}.", violation.by(&self.ctx(id).name)),
             );
         }
     }

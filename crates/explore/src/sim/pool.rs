@@ -505,6 +505,7 @@ impl Work for SimWork {
         self.0
             .life
             .wait(|life| life.ended >= due || life.begun == life.ended && !life.queued, |_| ());
+        machine_note(|| format!("has waited for {:?}", self.0.name));
     }
 
     #[track_caller]

@@ -67,38 +67,52 @@ pub struct Violation {
     pub under: Option<Node>,
 }
 
+/// What a violation is, without its subject: a predicate, for a sentence that begins with whoever it
+/// was.
+struct Predicate<'a>(&'a Violation);
+
+impl Violation {
+    /// Returns the violation as a sentence about whoever is called `who`.
+    pub(crate) fn by(&self, who: &str) -> String {
+        format!("{who} {}", Predicate(self))
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Violation { ctx, taken, .. } = self;
-        match self.kind {
-            ViolationKind::Recursion => {
-                write!(f, "context {ctx} takes {taken}, which it holds already")?
-            }
-            ViolationKind::SleepInHandler => {
-                write!(f, "handler {ctx} takes {taken}, which sleeps")?
-            }
+        let noun = match self.kind {
+            ViolationKind::SleepInHandler => "handler",
+            _ => "context",
+        };
+        write!(f, "{noun} {} {}", self.ctx, Predicate(self))
+    }
+}
+
+impl fmt::Display for Predicate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { kind, taken, site, held, under, .. } = self.0;
+        match kind {
+            ViolationKind::Recursion => write!(f, "takes {taken}, which it holds already")?,
+            ViolationKind::SleepInHandler => write!(f, "takes {taken}, which sleeps")?,
             ViolationKind::WaitTypeInversion => {
-                write!(f, "context {ctx} takes {taken}, which sleeps, under a spin lock")?
+                write!(f, "takes {taken}, which sleeps, under a spin lock")?
             }
-            ViolationKind::SleepInAtomic => write!(
-                f,
-                "context {ctx} takes {taken}, which sleeps, with interrupts or preemption off"
-            )?,
+            ViolationKind::SleepInAtomic => {
+                write!(f, "takes {taken}, which sleeps, with interrupts or preemption off")?
+            }
             ViolationKind::NestingNotAllowed => {
-                write!(f, "context {ctx} takes {taken} in a nesting that the table does not have")?
+                write!(f, "takes {taken} in a nesting that the table does not have")?
             }
             ViolationKind::NestLockNotHeld => {
-                write!(f, "context {ctx} takes {taken} under a lock that it does not hold")?
+                write!(f, "takes {taken} under a lock that it does not hold")?
             }
-            ViolationKind::NotHeld => {
-                write!(f, "context {ctx} does not hold {taken}, as it should")?
-            }
+            ViolationKind::NotHeld => write!(f, "does not hold {taken}, as it should")?,
         }
-        write!(f, ", at {}:{}", self.site.file(), self.site.line())?;
-        if let Some((node, _, site)) = self.held {
+        write!(f, ", at {}:{}", site.file(), site.line())?;
+        if let Some((node, _, site)) = held {
             write!(f, "; {node} was taken at {}:{}", site.file(), site.line())?;
         }
-        match self.under {
+        match under {
             Some(under) => write!(f, "; the lock that it should hold is of class {under}"),
             None => Ok(()),
         }
