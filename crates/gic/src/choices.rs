@@ -32,8 +32,8 @@ pub(crate) const PIDR2: u64 = 0x3b;
 // - GICR_PROPBASER and GICR_PENDBASER that are written while LPIs are enabled, which is
 //   UNPREDICTABLE (section 12.11, by their names): ignored. So is EnableLPIs while RWP says that it
 //   was written before. `registers/redistributor.rs`, `lpi_tables.rs`.
-// - GICR_PROPBASER.IDbits of less than 14 bits: no LPI is in the tables, and none is read from them.
-//   `lpi_tables.rs`.
+// - GICR_PROPBASER.IDbits of less than 14 bits: no LPI is in the tables, and none is read from
+//   them. `lpi_tables.rs`.
 // - LPIs can be disabled again (GICR_CTLR.CES). What is pending then goes into the pending table,
 //   and all of it comes from there when they are enabled. `lpi_tables.rs`.
 // - An SPI and an LPI of one priority: the SPI is taken into a list register first. `lpi_work.rs`.

@@ -78,14 +78,14 @@ struct Waiting {
     /// A bit for each list that is not empty.
     waiting: u64,
     lists: [Chain; 64],
-    /// Those that another vCPU is to have.
+    /// The LPIs that another vCPU is to have.
     leaving: Chain,
     /// The redistributor forwards LPIs, as the owner has seen last.
     on: bool,
 }
 
 impl LpiLists {
-    /// Those of a vCPU that never has any.
+    /// The lists of a vCPU that never has any.
     pub(crate) const NONE: LpiLists = LpiLists(None);
 
     /// Returns those of a vCPU that has none yet.

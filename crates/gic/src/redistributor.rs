@@ -144,7 +144,8 @@ impl<P: Platform> Redistributor<P> {
         self.control.load(SeqCst) & OFF != 0
     }
 
-    /// Makes it what was saved. Which groups the guest has disabled is seen again. LPIs are disabled.
+    /// Makes it what was saved. Which groups the guest has disabled is seen again. LPIs are
+    /// disabled.
     pub(crate) fn restore(&self, saved: &RedistributorState) {
         let bits = |is: bool, bit: u32| if is { bit } else { 0 };
         let new = bits(saved.asleep, ASLEEP) | bits(saved.off, OFF) | (saved.dpg << DPG_SHIFT);

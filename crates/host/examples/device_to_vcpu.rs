@@ -243,7 +243,8 @@ impl Consumer<Device> for Assigned {
     }
 }
 
-/// The owner of the bypass, which hears of routes that have changed. The device's irqfd is the only one that is posted.
+/// The owner of the bypass, which hears of routes that have changed. The device's irqfd is the only
+/// one that is posted.
 struct Posts<'a>(&'a Bypass<Std, Device, Assigned>);
 
 impl FollowRoutes for Posts<'_> {

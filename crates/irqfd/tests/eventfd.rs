@@ -335,17 +335,23 @@ fn the_owner_may_close_its_eventfd() {
     events.deassign(served).unwrap();
 }
 
-#[test]
-fn a_hang_up_detaches_and_lowers_the_line() {
-    let Some((vm, events)) = start() else { return };
-    let (reader, mut device) = io::pipe().unwrap();
+/// A stream whose reads do not wait, and its device.
+fn stream() -> (Descriptor, io::PipeWriter) {
+    let (reader, device) = io::pipe().unwrap();
     let reader = OwnedFd::from(reader);
     let blocking = Descriptor::stream(reader.try_clone().unwrap());
     assert!(matches!(blocking, Err(EventError::Blocking)));
     // SAFETY: `reader` is open; the call touches nothing else.
     assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+    (Descriptor::stream(reader).unwrap(), device)
+}
+
+#[test]
+fn a_hang_up_detaches_and_lowers_the_line() {
+    let Some((vm, events)) = start() else { return };
+    let (reader, mut device) = stream();
     let sink = Count::new();
-    events.assign_resample(&vm, Descriptor::stream(reader).unwrap(), LEVEL, sink.clone()).unwrap();
+    events.assign_resample(&vm, reader, LEVEL, sink.clone()).unwrap();
     device.write_all(&[1; 2000]).unwrap();
     until(|| vm.controller().level(PIN) != 0);
     device.write_all(&[1]).unwrap();
@@ -368,16 +374,13 @@ fn what_is_attached_goes_before_the_irqfd_however_that_ends() {
     let Some((vm, events)) = start() else { return };
     let gone = Arc::new(Mutex::new(Vec::new()));
     let goes = || Goes(vm.clone(), Arc::clone(&gone));
-    let stream = || {
-        let (reader, writer) = io::pipe().unwrap();
-        let reader = OwnedFd::from(reader);
-        // SAFETY: `reader` is open; the call touches nothing else.
-        assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
-        (events.assign(&vm, Descriptor::stream(reader).unwrap(), MSI).unwrap(), writer)
+    let assigned = || {
+        let (reader, device) = stream();
+        (events.assign(&vm, reader, MSI).unwrap(), device)
     };
     let all = || gone.lock().unwrap().clone();
     // A device hangs up.
-    let (served, device) = stream();
+    let (served, device) = assigned();
     events.attach(served, goes()).unwrap();
     events.attach(served, goes()).unwrap();
     assert_eq!(all(), []);
@@ -387,13 +390,13 @@ fn what_is_attached_goes_before_the_irqfd_however_that_ends() {
     assert_eq!(events.attach(served, goes()), Err(Error::NotAssigned));
     assert_eq!(all(), [1, 1, 0]);
     // The host deassigns one, then all.
-    let ((one, _one), (two, _two), (three, _three)) = (stream(), stream(), stream());
+    let ((one, _one), (two, _two), (three, _three)) = (assigned(), assigned(), assigned());
     [one, two, three].into_iter().for_each(|served| events.attach(served, goes()).unwrap());
     events.deassign(one).unwrap();
     events.deassign_all([two, three]);
     assert_eq!(all(), [1, 1, 0, 3, 2, 2]);
     // The loop goes.
-    let (served, _device) = stream();
+    let (served, _device) = assigned();
     events.attach(served, goes()).unwrap();
     drop(events);
     assert_eq!(all(), [1, 1, 0, 3, 2, 2, 1]);

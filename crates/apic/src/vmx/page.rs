@@ -1,12 +1,12 @@
 //! The virtual-APIC page: what is posted gets into its interrupt-request register.
 //!
-//! The guest interrupt status of the VMCS has RVI in bits 7:0 and SVI in bits 15:8 (section 25.4.2),
-//! and both are the host's to write. While interrupts are delivered virtually, the CPU keeps SVI,
-//! and the host writes RVI when something was posted. When the host has kept the page itself, SVI
-//! is stale: APIC virtualisation was inhibited and is not any more, or the page was restored. Then
-//! the host writes both before it enters the guest. With a stale SVI the guest's EOI ends another
-//! interrupt, or none: what is in service stays so, and all of its priority class and below wait
-//! for ever.
+//! The guest interrupt status of the VMCS has RVI in bits 7:0 and SVI in bits 15:8 (section
+//! 25.4.2), and both are the host's to write. While interrupts are delivered virtually, the CPU
+//! keeps SVI, and the host writes RVI when something was posted. When the host has kept the page
+//! itself, SVI is stale: APIC virtualisation was inhibited and is not any more, or the page was
+//! restored. Then the host writes both before it enters the guest. With a stale SVI the guest's EOI
+//! ends another interrupt, or none: what is in service stays so, and all of its priority class and
+//! below wait for ever.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -81,8 +81,8 @@ impl<'a, P: Platform> VirtualApicPage<'a, P> {
         self.highest_of(VIRR)
     }
 
-    /// Returns the highest vector that is in service in VISR, or 0: what SVI, bits 15:8 of the guest
-    /// interrupt status, is to be when the host has kept VISR itself.
+    /// Returns the highest vector that is in service in VISR, or 0: what SVI, bits 15:8 of the
+    /// guest interrupt status, is to be when the host has kept VISR itself.
     ///
     /// # Context
     /// The owner, outside of the guest; does not sleep.

@@ -67,8 +67,7 @@ pub struct Violation {
     pub under: Option<Node>,
 }
 
-/// What a violation is, without its subject: a predicate, for a sentence that begins with whoever it
-/// was.
+/// A violation without its subject: the predicate of a sentence that begins with whoever it was.
 struct Predicate<'a>(&'a Violation);
 
 impl Violation {

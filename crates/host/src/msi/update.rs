@@ -105,8 +105,8 @@ impl MessageUpdate {
     /// On the CPU that the former message names, with interrupts off until the IRR was looked at,
     /// if the device cannot mask; otherwise any task. Sleeps if `write` does.
     #[must_use = "an interrupt that waits in the former CPU's IRR is found by nobody else"]
-    pub fn apply(self, mut write: impl FnMut(Step)) -> Option<CheckIrr> {
-        self.first.into_iter().chain(self.second).for_each(&mut write);
+    pub fn apply(self, write: impl FnMut(Step)) -> Option<CheckIrr> {
+        self.first.into_iter().chain(self.second).for_each(write);
         self.second.map(|last| CheckIrr(Vector(last.message.data as u8)))
     }
 }

@@ -36,6 +36,7 @@
 //! | an acknowledgement that notifies an [`EventSink`] | `io_submit`, `io_getevents` | nobody hears of it |
 
 mod descriptor;
+mod entry;
 mod error;
 mod kvm;
 mod offload;
@@ -57,16 +58,14 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use descriptor::Descriptor;
-use descriptor::Drained;
+use entry::Entry;
 pub use error::EventError;
 pub use kvm::{Irqchip, KvmVm};
 pub use offload::{Assigned, Offload};
 pub use sink::EventSink;
 
 use crate::each::each;
-use crate::{
-    Controller, Deassigning, Delivery, Error, Gsi, Irqfd, Irqfds, Notify, Owed, Signalled,
-};
+use crate::{Controller, Deassigning, Delivery, Error, Gsi, Irqfd, Irqfds, Notify, Owed};
 
 /// A descriptor that an [`EventLoop`] serves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -139,20 +138,6 @@ type OnPanic = dyn Fn(Served, Box<dyn Any + Send>) + Send + Sync;
 struct Entries<P: Platform, C: Controller> {
     served: BTreeMap<Served, Arc<Entry<P, C>>>,
     last: u64,
-}
-
-struct Entry<P: Platform, C: Controller> {
-    descriptor: Descriptor,
-    /// Outlives the entry if the descriptor is offloaded.
-    irqfd: Arc<Irqfd<P, C>>,
-    /// Held from the read of an event until it is delivered, or pending in the irqfd: who has taken
-    /// the entry off the loop and then had this knows that no event is under way.
-    serving: Mutex<()>,
-    /// Set when it is taken off the loop. Who serves may have found the entry before that.
-    gone: AtomicBool,
-    /// What goes when it is taken off the loop. Pushed to under the lock of the entries, which it is
-    /// not among any more when this is taken.
-    attached: Mutex<Vec<Box<dyn Send>>>,
 }
 
 /// The loop's epoll, which is readable when there is something to
@@ -344,12 +329,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
     pub fn deassign(&self, served: Served) -> Result<(), Error> {
         let entry = self.shared.remove(served).ok_or(Error::NotAssigned)?;
         entry.wait_for_server();
-        each(0..3, |step| match step {
-            0 => entry.detach(),
-            // Not assigned any more if the VM was shut down meanwhile: nothing to do then.
-            1 => _ = entry.irqfd.deassign_begin().map(Deassigning::wait),
-            _ => entry.let_go(),
-        });
+        entry.leave(Deassigning::wait);
         Ok(())
     }
 
@@ -454,13 +434,7 @@ impl<P: Platform, C: Controller> EventLoop<P, C> {
         irqfd: &Arc<Irqfd<P, C>>,
         owed: &mut Vec<Owed<C>>,
     ) -> Result<Served, EventError> {
-        let entry = Arc::new(Entry {
-            descriptor: descriptor.clone(),
-            irqfd: Arc::clone(irqfd),
-            serving: Mutex::new(()),
-            gone: AtomicBool::new(false),
-            attached: Mutex::new(Vec::new()),
-        });
+        let entry = Arc::new(Entry::new(descriptor, irqfd));
         let served = self.shared.add(&entry)?;
         // An event that was there before is injected here and now; the thread may find it first.
         // (If the descriptor turns out to be dead, the thread finds that too.)
@@ -496,7 +470,7 @@ impl<P: Platform, C: Controller> Drop for EventLoop<P, C> {
         }
         let served: Vec<_> = self.shared.entries().served.keys().copied().collect();
         for entry in served.into_iter().filter_map(|served| self.shared.remove(served)) {
-            entry.stop_serving();
+            entry.leave(Deassigning::later);
         }
     }
 }
@@ -599,7 +573,7 @@ impl<P: Platform, C: Controller> Loop<P, C> {
             self.guarded(served_by, || {
                 let (goes_on, owed) = entry.serve();
                 if !goes_on && let Some(entry) = self.remove(served_by) {
-                    entry.stop_serving();
+                    entry.leave(Deassigning::later);
                 }
                 (self.settles)(owed);
             });
@@ -610,91 +584,12 @@ impl<P: Platform, C: Controller> Loop<P, C> {
     }
 }
 
-impl<P: Platform, C: Controller> Entry<P, C> {
-    /// Reads the descriptor and signals; `false` if there is no use in going on. With what the
-    /// controller leaves to be done.
-    fn serve(&self) -> (bool, Owed<C>) {
-        // A panic of the controller leaves nothing behind that another event would stumble over.
-        let _serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.gone.load(Ordering::SeqCst) {
-            return (true, Default::default());
-        }
-        // What is not read stays the device's: the VM may have been shut down.
-        if !self.irqfd.is_assigned() {
-            return (false, Default::default());
-        }
-        match self.descriptor.drain() {
-            Drained::Nothing => (true, Default::default()),
-            Drained::HungUp => (false, Default::default()),
-            Drained::Event => {
-                let (signalled, owed) = self.irqfd.signal_owing();
-                let kept = signalled == Signalled::Pending;
-                if self.gone.load(Ordering::SeqCst) {
-                    // Who has taken it off the loop did not wait, and may have looked before.
-                    self.hand_over();
-                }
-                // Kept because the VM was shut down just now, or because the GSI has no route for
-                // the moment?
-                (!kept || self.irqfd.is_assigned(), owed)
-            }
-        }
-    }
-
-    /// What was pending when the descriptor was last deassigned.
-    fn inject_pending(&self) -> Owed<C> {
-        if self.descriptor.take_pending() {
-            self.irqfd.signal_owing().1
-        } else {
-            Default::default()
-        }
-    }
-
-    /// After it was taken off the loop: waits until no event is under way from the descriptor to
-    /// the irqfd, so that it is delivered by the route that it has still.
-    fn wait_for_server(&self) {
-        drop(self.serving.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// After it was taken off the loop, by the thread that serves it or when that has ended: leaves
-    /// without waiting.
-    fn stop_serving(&self) {
-        each(0..3, |step| match step {
-            0 => self.detach(),
-            1 => _ = self.irqfd.deassign_begin().map(Deassigning::later),
-            _ => self.let_go(),
-        });
-    }
-
-    fn attached(&self) -> MutexGuard<'_, Vec<Box<dyn Send>>> {
-        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Drops what goes with it, without a lock.
-    fn detach(&self) {
-        let attached = std::mem::take(&mut *self.attached());
-        each(attached.into_iter(), drop);
-    }
-
-    /// Ends the service of a source that was deassigned: what is pending in the irqfd stays so in
-    /// the descriptor, which others may serve from here on.
-    fn let_go(&self) {
-        self.hand_over();
-        self.descriptor.release();
-    }
-
-    fn hand_over(&self) {
-        if self.irqfd.take_pending() {
-            self.descriptor.pend();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use doorbell_platform::Std;
 
     use super::*;
-    use crate::{Limits, Msi, Pin, Route, RoutingTable, SourceId};
+    use crate::{Limits, Msi, Pin, Route, RoutingTable, Signalled, SourceId};
 
     struct Nothing;
     impl Controller for Nothing {

@@ -93,7 +93,8 @@ pub struct MsiState {
 /// use doorbell_host::msi::*;
 /// use doorbell_platform::Std;
 ///
-/// let features = MsiFeatures { messages: 2, wide: false, maskable: false, rewrites: Rewrites::AtOnce };
+/// let rewrites = Rewrites::AtOnce;
+/// let features = MsiFeatures { messages: 2, wide: false, maskable: false, rewrites };
 /// let (mut capability, device) = MsiCapability::<Std>::new(features)?;
 /// # let _ = capability.write(4, 4, 0xfee0_1000);
 /// # let _ = capability.write(8, 2, 0x42);
@@ -188,8 +189,13 @@ impl MsiFeatures {
 
     /// Returns the mask bits that there are.
     fn mask_bits(&self) -> u32 {
-        if self.maskable { u32::MAX >> (u32::from(GROUP) - u32::from(self.messages)) } else { 0 }
+        if self.maskable { bits(self.messages) } else { 0 }
     }
+}
+
+/// Returns a bit for each of so many messages: 1 to 32.
+fn bits(messages: u16) -> u32 {
+    u32::MAX >> (GROUP - messages)
 }
 
 impl<P: Platform> MsiCapability<P> {
@@ -268,8 +274,8 @@ impl<P: Platform> MsiCapability<P> {
     /// # Context
     /// Any task; does not sleep.
     pub fn restore(&mut self, state: MsiState) -> MsiWritten<P> {
-        let exist = u32::MAX >> (u32::from(GROUP) - u32::from(self.features.messages));
-        self.table.pending[0].fetch_or(u64::from(state.pending & exist), SeqCst);
+        let pending = state.pending & bits(self.features.messages);
+        self.table.pending[0].fetch_or(pending.into(), SeqCst);
         self.set_control(state.control);
         self.message = MsiMessage {
             address: state.message.address & self.address_bits(),
@@ -329,7 +335,7 @@ impl<P: Platform> MsiCapability<P> {
         (0..u32::from(GROUP) / count)
             .map(|at| pending >> (at * count))
             .fold(0, |all, part| all | part)
-            & u32::MAX >> (u32::from(GROUP) - count)
+            & bits(self.messages())
     }
 
     fn set_byte(&mut self, at: u64, byte: u8) {
@@ -373,9 +379,8 @@ impl<P: Platform> MsiCapability<P> {
             masked |= (self.mask >> number & 1) << entry;
         }
         guest.control = u16::from(self.enabled) * MSIX_ENABLE;
-        let missing = !(u32::MAX >> (u32::from(GROUP) - u32::from(self.table.len())));
         let group = guest.group(0);
-        group.masked = masked | missing;
+        group.masked = masked | !bits(self.table.len());
         let was_open = group.shut & FUNCTION == 0;
         let rewritten = match self.features.rewrites {
             Rewrites::AtOnce => group.stale,
